@@ -1,0 +1,99 @@
+# The first target is what a bare `make` runs.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+# Percent of lines and branches of redset/*.py; asked of whole runs only.
+COVERAGE ?= 0
+WORKERS ?= 2
+TIMEOUT ?= 300
+
+.PHONY: help demo test bench docs lint wheel clean FORCE
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo    crawl a site of 526 pages with several workers'
+	@echo 'make test    run the tests             (ARGS="-k name" for some of them)'
+	@echo 'make bench   run the benchmarks'
+	@echo 'make docs    build the documentation   (docs/_build/html)'
+	@echo 'make lint    ruff, mypy, cython-lint'
+	@echo 'make wheel   build sdist and wheel     (dist/)'
+	@echo 'make clean   remove what the others made'
+	@echo
+	@echo 'All but clean create $(VENV) from $(PYTHON) (PYTHON=python3.13 for another).'
+
+# --- the environment
+
+python := $(VENV)/bin/python
+pip := $(python) -m pip --disable-pip-version-check --quiet
+no := $(or $(REDSET_NO_EXTENSIONS),0)
+required := $(or $(REDSET_REQUIRE_EXTENSIONS),0)
+# The variables are part of the name: a change of them builds again.
+flags := no$(no)-required$(required)
+sources := pyproject.toml setup.py $(wildcard redset/*.pyx redset/*.pxd)
+core := $(wildcard redset/_speedups*.so)
+missing := $(if $(core),,$(filter-out 0,$(required)))
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo 'redset needs Python 3.10 or later; choose one with make PYTHON=…' >&2; exit 1; }
+	@rm -rf $(VENV)
+	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && $(PYTHON) -m venv $(VENV); then :; \
+	elif $(PYTHON) -c 'import virtualenv' 2>/dev/null; then \
+	  rm -rf $(VENV) && $(PYTHON) -m virtualenv --quiet $(VENV); \
+	elif command -v virtualenv >/dev/null; then \
+	  rm -rf $(VENV) && virtualenv --quiet --python $(PYTHON) $(VENV); \
+	else \
+	  rm -rf $(VENV); \
+	  echo 'No way to make a virtual environment: $(PYTHON) has no venv with ensurepip, and' >&2; \
+	  echo 'there is no virtualenv. On Debian and Ubuntu: apt install python3-venv' >&2; \
+	  echo '(or virtualenv); elsewhere: $(PYTHON) -m pip install --user virtualenv' >&2; \
+	  exit 1; \
+	fi
+	@touch $@
+
+# One stamp for each extra. The core is built in place; a stale one would hide that
+# this build fell back.
+$(VENV)/.installed-%-$(flags): $(VENV)/.created $(sources) $(if $(missing),FORCE)
+	@find $(VENV) -maxdepth 1 -name '.installed-*' ! -name '*-$(flags)' -exec rm -f {} +
+	@rm -f redset/_speedups*.so
+	$(pip) install --editable '.[$*]'
+	@test -f redset/_speedups.pyx && test $(no) = 0 && ! ls redset/_speedups*.so >/dev/null 2>&1 \
+	  && echo 'The compiled core did not build (no compiler, or no Python.h): using the fallback.' || :
+	@touch $@
+
+FORCE:
+
+# --- what to do with it
+
+demo: $(VENV)/.installed-demo-$(flags)
+	$(python) -m redset.demo $(ARGS)
+
+test: $(VENV)/.installed-test-$(flags)
+	$(python) -m pytest -n $(WORKERS) --timeout $(TIMEOUT) \
+	  --cov=redset --cov-branch --cov-report=term \
+	  $(if $(strip $(ARGS)),$(ARGS),--cov-fail-under=$(COVERAGE))
+
+bench: $(VENV)/.installed-bench-$(flags)
+	@test -d benchmarks || { echo 'There are no benchmarks yet.' >&2; exit 1; }
+	$(python) -m benchmarks $(ARGS)
+
+docs: $(VENV)/.installed-docs-$(flags)
+	@test -d docs || { echo 'There is no docs directory yet.' >&2; exit 1; }
+	$(python) -m sphinx -W --keep-going -b html docs docs/_build/html
+
+lint: $(VENV)/.installed-lint-$(flags)
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy --strict redset
+	@if ls redset/*.pyx >/dev/null 2>&1; then \
+	  echo '$(VENV)/bin/cython-lint redset' && $(VENV)/bin/cython-lint redset; fi
+
+wheel: $(VENV)/.installed-test-$(flags)
+	$(python) -m build
+
+clean:
+	rm -rf $(VENV) build dist redset.egg-info docs/_build htmlcov
+	rm -rf .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -f redset/_speedups*.so redset/_speedups*.pyd redset/*.c redset/*.html
+	find redset tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,28 @@
+"""Redis-backed sorted sets that behave like ``set`` and hand out deduplicated, ordered work."""
+
+from redset import _wire
+from redset._operations.adding import AddResult
+from redset._operations.dead import DeadLetter
+from redset._operations.reading import Stats
+from redset.sets import Key, ScheduledSet, SortedSet, TimeSortedSet
+
+__all__ = (
+    "AddResult",
+    "DeadLetter",
+    "Key",
+    "ScheduledSet",
+    "SortedSet",
+    "Stats",
+    "TimeSortedSet",
+)
+
+#: ``"cython"`` where the compiled core is in use, else ``"python"``.
+IMPLEMENTATION: str = _wire.DEFAULT.IMPLEMENTATION
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("redset")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,65 @@
+"""What an operation asks of the transport: the words between the two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redset._scripts import Script
+
+
+class Send:
+    """One atomic server step, to be answered by a later READ.
+
+    ``replies`` is how many answers the bytes bring (MULTI to EXEC: one for each command);
+    ``resend`` says that the step may be performed again after its connection was lost.
+    """
+
+    __slots__ = ("data", "replies", "resend", "script")
+
+    def __init__(
+        self,
+        data: bytes,
+        replies: int = 1,
+        script: Script | None = None,
+        resend: bool = False,
+    ) -> None:
+        self.data = data
+        self.replies = replies
+        self.script = script
+        self.resend = resend
+
+
+class Ask(Send):
+    """A Send whose answer is wanted at once."""
+
+    __slots__ = ()
+
+
+class Read:
+    """The oldest unread answer, or its error thrown in."""
+
+    __slots__ = ()
+
+
+READ = Read()
+
+
+class Pull:
+    """Up to ``num`` more of the caller's items, with their scores; no items are the end.
+
+    The caller's code may run: with an unsteady source an operation has nothing in flight here.
+    """
+
+    __slots__ = ("num",)
+
+    def __init__(self, num: int) -> None:
+        self.num = num
+
+
+class Emit:
+    """Results for the caller of a generator; nothing is in flight."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values = values

@@ -1,0 +1,350 @@
+"""The wire format in Python: the specification that the compiled core follows to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+IMPLEMENTATION = "python"
+
+#: What an encoder's ``fold`` says about equal members of one chunk.
+FOLD_NONE, FOLD_FIRST, FOLD_LAST = 0, 1, 2
+#: What an encoder's ``memory`` adds to each entry: nothing, the bucketed integer, the digest.
+MEMORY_NONE, MEMORY_INTEGER, MEMORY_DIGEST = 0, 1, 2
+
+_EXACT = float(2**53)
+
+
+class Bad(NamedTuple):
+    """An item that could not be encoded: its place in the list given, itself, and why."""
+
+    place: int
+    item: Any
+    error: Exception
+
+
+class Chunk(NamedTuple):
+    """A request made from a list of items.
+
+    ``data`` is empty where nothing is to be sent. ``good`` items went in as ``entries`` entries
+    (fewer where equals were folded); ``positions`` names the first item of each entry.
+    """
+
+    data: bytes
+    entries: int
+    good: int
+    positions: list[int] | None
+    bad: list[Bad]
+
+
+def encode(arguments: Sequence[bytes | str | int]) -> bytes:
+    """Encode one command as a RESP array of bulk strings (https://redis.io/docs/reference/protocol-spec/)."""
+    return b"*%d\r\n%b" % (len(arguments), bulk(arguments))
+
+
+def bulk(arguments: Iterable[bytes | str | int]) -> bytes:
+    """Encode arguments as RESP bulk strings, without the array's head."""
+    parts = []
+    for argument in arguments:
+        if isinstance(argument, str):
+            argument = argument.encode()
+        elif isinstance(argument, int):
+            argument = b"%d" % argument
+        parts.append(b"$%d\r\n%b\r\n" % (len(argument), argument))
+    return b"".join(parts)
+
+
+def split(data: bytes) -> list[list[bytes]]:
+    """Take a request of one or more commands apart into the arguments of each."""
+    commands = []
+    at, end = 0, len(data)
+    while at < end:
+        stop = data.index(b"\r\n", at)
+        arguments = []
+        count, at = int(data[at + 1 : stop]), stop + 2
+        for _ in range(count):
+            stop = data.index(b"\r\n", at)
+            size, at = int(data[at + 1 : stop]), stop + 2
+            arguments.append(data[at : at + size])
+            at += size + 2
+        commands.append(arguments)
+    return commands
+
+
+def to_score(value: Any) -> float:
+    """Give a score as a float; TypeError or ValueError name what is wrong with it."""
+    try:
+        score = float(value)
+    except TypeError:
+        raise TypeError(f"score must be a number, not {type(value).__name__}") from None
+    except OverflowError:
+        raise ValueError("score is an int too large for a float") from None
+    except ValueError:
+        raise ValueError(
+            f"score must be a number, not a {type(value).__name__} that is none"
+        ) from None
+    if score != score:
+        raise ValueError("score must not be NaN")
+    return score
+
+
+def score_text(score: float) -> bytes:
+    """Write a score with the fewest digits that give it back."""
+    if -_EXACT < score < _EXACT and score == int(score):
+        return b"%d" % int(score)
+    return repr(score).encode()
+
+
+def digest(data: bytes) -> bytes:
+    """BLAKE2b with 16 bytes of output (RFC 7693)."""
+    return blake2b(data, digest_size=16).digest()
+
+
+def digests(values: Iterable[bytes]) -> list[bytes]:
+    """Digest each value."""
+    return [blake2b(value, digest_size=16).digest() for value in values]
+
+
+def key_bytes(key: Any) -> bytes:
+    """Give the bytes of an identity: 1, "1" and b"1" are one key."""
+    if isinstance(key, bytes):
+        return bytes(key)
+    if isinstance(key, str):
+        return key.encode()
+    if isinstance(key, int):
+        return b"%d" % key
+    raise TypeError(f"key must be str, bytes or int, not {type(key).__name__}")
+
+
+def memory_integer(identity: bytes, epoch: bytes) -> bytes:
+    """Write the 64 bits by which a digest is remembered: a keyed BLAKE2b, as a signed decimal."""
+    value = blake2b(identity, digest_size=8, key=epoch).digest()
+    return b"%d" % int.from_bytes(value, "little", signed=True)
+
+
+def field_of(item: Any, field: str) -> Any:
+    """Read a field of an item: the key of a mapping, else an attribute."""
+    if isinstance(item, Mapping):
+        return item[field]
+    return getattr(item, field)
+
+
+def payload(item: Any, dumps: Callable[[Any], Any] | None, limit: int) -> bytes:
+    """Serialise an item; ``limit`` is the most bytes that it may have (0: any number)."""
+    if dumps is None:
+        if isinstance(item, bytes):
+            data = bytes(item)
+        elif isinstance(item, str):
+            data = item.encode()
+        else:
+            data = str(item).encode()
+    else:
+        data = dumps(item)
+        if isinstance(data, str):
+            data = data.encode()
+        elif isinstance(data, bytes):
+            data = bytes(data)
+        else:
+            raise TypeError(f"serializer.dumps must return str or bytes, not {type(data).__name__}")
+    if limit and len(data) > limit:
+        raise ValueError(f"item has {len(data)} bytes serialised, more than max_item_bytes={limit}")
+    return data
+
+
+def identity(
+    item: Any,
+    dumps: Callable[[Any], Any] | None,
+    key: str | Callable[[Any], Any] | None,
+) -> bytes:
+    """Give the member that stands for an item: the digest of its key, or its serialised bytes."""
+    if key is None:
+        return payload(item, dumps, 0)
+    return digest(key_bytes(_key_of(item, key)))
+
+
+def identities(
+    items: Iterable[Any],
+    dumps: Callable[[Any], Any] | None,
+    key: str | Callable[[Any], Any] | None,
+) -> list[bytes]:
+    """Give the member of each item."""
+    return [identity(item, dumps, key) for item in items]
+
+
+def _key_of(item: Any, key: str | Callable[[Any], Any]) -> Any:
+    if not isinstance(key, str):
+        return key(item)
+    try:
+        return field_of(item, key)
+    except (KeyError, AttributeError):
+        raise ValueError(
+            f"item of type {type(item).__name__} has no field {key!r} to be its key"
+        ) from None
+
+
+def _score_of(item: Any, scorer: str | Callable[[Any], Any]) -> Any:
+    if not isinstance(scorer, str):
+        return scorer(item)
+    try:
+        return field_of(item, scorer)
+    except (KeyError, AttributeError):
+        raise ValueError(
+            f"item of type {type(item).__name__} has no field {scorer!r} to be its score"
+        ) from None
+
+
+class Encoder:
+    """Makes requests of chunks of items: ``prefix`` arguments, then an entry for each item.
+
+    An entry is score, member, with ``key`` the payload, and what ``memory`` says.
+
+    Parameters
+    ----------
+    prefix : sequence of bytes, str or int
+        The arguments in front.
+    dumps : callable or None
+        The serializer's.
+    key : str, callable or None
+        Gives the identity; None makes the serialised bytes the member.
+    scorer : float, str or callable
+        The score of items that come without one; a str is a field's name.
+    limit : int
+        The most bytes of a serialised item; 0 is no limit.
+    fold : int
+        ``FOLD_FIRST``, ``FOLD_LAST``: of equal members one stays. ``FOLD_NONE`` keeps all.
+    sort : bool
+        Order the entries by score, then member: the server inserts them faster so.
+    memory : int
+        ``MEMORY_INTEGER`` (with ``epoch``), ``MEMORY_DIGEST`` or ``MEMORY_NONE``.
+    positions : bool
+        Whether chunks say which item each entry came from.
+    """
+
+    def __init__(
+        self,
+        prefix: Sequence[bytes | str | int],
+        dumps: Callable[[Any], Any] | None,
+        key: str | Callable[[Any], Any] | None,
+        scorer: float | str | Callable[[Any], Any],
+        limit: int,
+        fold: int,
+        sort: bool,
+        memory: int,
+        epoch: bytes,
+        positions: bool,
+    ) -> None:
+        self._prefix = bulk(prefix)
+        self._count = len(prefix)
+        self._dumps = dumps
+        self._key = key
+        self._scorer = scorer
+        self._constant = isinstance(scorer, float)
+        self._limit = limit
+        self._fold = fold
+        self._sort = sort
+        self._memory = memory
+        self._epoch = epoch
+        self._positions = positions
+
+    def encode(self, items: Sequence[Any], scores: Sequence[Any] | None, skip: bool) -> Chunk:
+        """Encode items; the first bad one ends the chunk, unless bad ones are to be skipped."""
+        dumps, key, scorer, limit, fold = (
+            self._dumps,
+            self._key,
+            self._scorer,
+            self._limit,
+            self._fold,
+        )
+        memory, epoch, constant = self._memory, self._epoch, self._constant
+        entries: list[tuple[float, bytes, bytes, int]] = []
+        places: dict[bytes, int] = {}
+        bad: list[Bad] = []
+        good = 0
+        for index, item in enumerate(items):
+            try:
+                data = payload(item, dumps, limit)
+                member = data if key is None else digest(key_bytes(_key_of(item, key)))
+                if scores is not None:
+                    score = to_score(scores[index])
+                elif constant:
+                    score = scorer  # type: ignore[assignment]
+                else:
+                    score = to_score(_score_of(item, scorer))  # type: ignore[arg-type]
+            except Exception as error:
+                bad.append(Bad(index, item, error))
+                if skip:
+                    continue
+                break
+            good += 1
+            if fold:
+                place = places.setdefault(member, len(entries))
+                if place < len(entries):
+                    if fold == FOLD_LAST:
+                        entries[place] = (score, member, data, entries[place][3])
+                    continue
+            entries.append((score, member, data, index))
+        if not entries:
+            return Chunk(b"", 0, 0, [] if self._positions else None, bad)
+        if self._sort and len(entries) > 1:
+            entries.sort(key=_by_score_then_member)
+        parts = [self._prefix]
+        for score, member, data, _ in entries:
+            text = score_text(score)
+            parts.append(b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(text), text, len(member), member))
+            if key is not None:
+                parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+            if memory:
+                known = member if key is not None else digest(member)
+                if memory == MEMORY_INTEGER:
+                    known = memory_integer(known, epoch)
+                parts.append(b"$%d\r\n%b\r\n" % (len(known), known))
+        columns = 2 + (key is not None) + (memory != MEMORY_NONE)
+        parts.insert(0, b"*%d\r\n" % (self._count + columns * len(entries)))
+        positions = [entry[3] for entry in entries] if self._positions else None
+        return Chunk(b"".join(parts), len(entries), good, positions, bad)
+
+
+def _by_score_then_member(entry: tuple[float, bytes, bytes, int]) -> tuple[float, bytes]:
+    return entry[0], entry[1]
+
+
+def decode(
+    raws: Iterable[bytes],
+    loads: Callable[[Any], Any] | None,
+    binary: bool | None,
+) -> tuple[list[Any], list[Bad]]:
+    """Deserialise members; those that cannot be are told apart.
+
+    ``binary`` says what ``loads`` is given: bytes, text, or (None) the text, and the bytes where
+    there is no text or ``loads`` raised on it.
+    """
+    items: list[Any] = []
+    bad: list[Bad] = []
+    for index, raw in enumerate(raws):
+        try:
+            if loads is None:
+                items.append(raw.decode())
+            elif binary:
+                items.append(loads(raw))
+            elif binary is None:
+                items.append(_loads_either(raw, loads))
+            else:
+                items.append(loads(raw.decode()))
+        except Exception as error:
+            bad.append(Bad(index, raw, error))
+    return items, bad
+
+
+def _loads_either(raw: bytes, loads: Callable[[Any], Any]) -> Any:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return loads(raw)
+    try:
+        return loads(text)
+    except Exception as error:
+        try:
+            return loads(raw)
+        except Exception:
+            raise error from None

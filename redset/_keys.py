@@ -1,0 +1,65 @@
+"""Every key name of a set."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+
+class Keys:
+    """The keys of the set called ``name``; ``prefix`` is None where it can have no second key."""
+
+    def __init__(self, name: bytes, keyed: bool) -> None:
+        self.name = name
+        self.prefix = _prefix(name)
+        #: The sorted set of this set's members: a process without ``key=`` must not see digests.
+        self.queue = self._under(b"keyed") if keyed else name
+
+    def _under(self, part: bytes) -> bytes:
+        if self.prefix is None:
+            raise ValueError(
+                f"name {self.name!r} has braces but no valid hash tag, so that no second key can "
+                "be kept beside it: use a name without braces, or one like {tag}:name"
+            )
+        return self.prefix + b":" + part
+
+    @cached_property
+    def keyed(self) -> bytes:
+        return self._under(b"keyed")
+
+    @cached_property
+    def items(self) -> bytes:
+        return self._under(b"items")
+
+    @cached_property
+    def meta(self) -> bytes:
+        return self._under(b"meta")
+
+    @cached_property
+    def seen(self) -> bytes:
+        return self._under(b"seen")
+
+    @cached_property
+    def dead(self) -> bytes:
+        return self._under(b"dead")
+
+    @cached_property
+    def fixed(self) -> list[bytes]:
+        """The keys that ``clear`` unlinks in one step, whatever the set's options."""
+        names = (
+            b"keyed", b"tied", b"keyed-tied", b"items", b"leased", b"leases", b"calls", b"dead",
+        )  # fmt: skip
+        return [self.name, *(self._under(name) for name in names)]
+
+
+def _prefix(name: bytes) -> bytes | None:
+    # Redis hashes what stands between the first { and the first } after it, where that is not
+    # empty; a name without such a tag is hashed whole (cluster specification, "Hash tags").
+    start = name.find(b"{")
+    if start >= 0:
+        end = name.find(b"}", start)
+        if end > start + 1:
+            return name
+        return None
+    if b"}" in name:
+        return None
+    return name + b":{" + name + b"}"

@@ -1,0 +1,385 @@
+"""Adding: single items and streams of them."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+from redset._effects import READ, Emit, Pull, Send
+from redset._operations.context import (
+    CHUNK,
+    SCRIPT_CHUNK,
+    WINDOW,
+    Context,
+    Operation,
+    bytes_of,
+    new_epoch,
+)
+from redset._scripts import script
+from redset.exceptions import AddError, Full, _FullAddError
+
+log = logging.getLogger("redset")
+
+#: What ``errors=`` takes besides "raise" and "skip".
+OnError = Callable[[int, Any, Exception], object]
+
+
+class AddResult(NamedTuple):
+    """What became of the items of a bulk add.
+
+    Attributes
+    ----------
+    added : int
+        Items that were not queued before.
+    updated : int
+        Queued items whose score or payload was set.
+    refused : int
+        Items that the flags, ``duplicates`` or ``remember`` kept out.
+    failed : int
+        Bad items that ``errors`` had skipped.
+    """
+
+    added: int = 0
+    updated: int = 0
+    refused: int = 0
+    failed: int = 0
+
+
+class Flags(NamedTuple):
+    """The arguments that an add takes besides items and scores."""
+
+    nx: bool = False
+    xx: bool = False
+    gt: bool = False
+    lt: bool = False
+    again: bool = False
+
+    def condition(self, ctx: Context) -> str:
+        """Check the flags and give the condition that holds: theirs, else ``duplicates``'."""
+        if self.nx and (self.xx or self.gt or self.lt):
+            raise ValueError("nx contradicts xx, gt and lt")
+        if self.gt and self.lt:
+            raise ValueError("gt contradicts lt")
+        if self.again:
+            ctx.need_memory("again")
+        if self.nx:
+            return "nx"
+        if not (self.xx or self.gt or self.lt):
+            return ctx.condition
+        return ("xx" if self.xx else "") + ("gt" if self.gt else "lt" if self.lt else "")
+
+
+class _Adder:
+    """One call's way of adding: the encoder of its requests and the meaning of their answers."""
+
+    def __init__(self, ctx: Context, flags: Flags, score: Any, outcomes: bool) -> None:
+        self.ctx = ctx
+        self.condition = flags.condition(ctx)
+        self.again = flags.again
+        self.score = score
+        self.outcomes = outcomes
+        self.proposed = False
+        plain = not (ctx.keyed or ctx.remember or ctx.max_size or outcomes)
+        #: ZADD alone tells these apart.
+        self.command = plain and self.condition in ("", "nx", "xx")
+        self.script = None if self.command else script("add")
+        self.chunk = CHUNK if self.command else SCRIPT_CHUNK
+        last_wins = self.condition == "" and (not ctx.remember or self.again)
+        foldable = self.condition in ("", "nx")
+        wire = ctx.wire
+        self.fold = (
+            wire.FOLD_NONE if not foldable else wire.FOLD_LAST if last_wins else wire.FOLD_FIRST
+        )
+        self.encoder: Any = None
+
+    def prepare(self) -> Operation[None]:
+        """Ask the server what the requests depend on: its clock, the memory's epoch."""
+        ctx = self.ctx
+        if ctx.clock is not None:
+            yield from ctx.clock.refresh(ctx)
+        epoch = b""
+        if ctx.remember:
+            self.proposed = not (yield from ctx.know_epoch())
+            epoch = new_epoch() if self.proposed else ctx.epoch or b""
+        self._make_encoder(epoch)
+
+    def _make_encoder(self, epoch: bytes) -> None:
+        ctx, wire = self.ctx, self.ctx.wire
+        self.epoch = epoch
+        memory = wire.MEMORY_NONE
+        prefix: list[Any]
+        if self.script is None:
+            prefix = [b"ZADD", ctx.keys.queue]
+            prefix += {"": (), "nx": (b"NX",), "xx": (b"XX", b"CH")}[self.condition]
+        else:
+            keys = [ctx.keys.queue]
+            if ctx.keyed or ctx.remember:
+                keys += [ctx.keys.meta, ctx.keys.seen, ctx.keys.items, ctx.keys.name]
+            prefix = [b"EVALSHA", self.script.sha, len(keys), *keys, self.condition]
+            prefix += ["1" if self.again else "", "1" if self.outcomes else "", ctx.max_size or ""]
+            prefix += ["1" if ctx.keyed else "", ctx.remember, ctx.ttl, epoch]
+            prefix += ["1" if self.proposed else "", ctx.options]
+            if ctx.remember == "ever":
+                memory = wire.MEMORY_INTEGER
+            elif ctx.remember and not ctx.keyed:
+                memory = wire.MEMORY_DIGEST
+        self.encoder = wire.Encoder(
+            prefix,
+            ctx.dumps,
+            ctx.key,
+            ctx.scorer if self.score is None else self.score,
+            ctx.max_item_bytes,
+            self.fold,
+            self.fold != wire.FOLD_NONE,
+            memory,
+            epoch,
+            self.outcomes,
+        )
+
+    def other_epoch(self, stored: bytes) -> None:
+        """The set has another epoch (it was cleared, or another process was first): go by that."""
+        ctx = self.ctx
+        ctx.epoch = stored or None
+        self.proposed = not stored
+        self._make_encoder(stored or new_epoch())
+
+    def send(self, data: bytes) -> Send:
+        return Send(data, 1, self.script, True)
+
+    def judge(self, chunk: Any, reply: Any) -> tuple[int, int, int, bytes]:
+        """Give added, updated, refused and the outcome of each entry.
+
+        Raises
+        ------
+        _OtherEpoch, Full, OptionsDiffer
+            Where the step said so; it wrote nothing then.
+        """
+        if self.script is None:
+            count = int(reply)
+            rest = chunk.good - count
+            if self.condition == "xx":
+                return 0, count, rest, b""
+            if self.condition == "nx":
+                return count, 0, rest, b""
+            return count, rest, 0, b""
+        if not isinstance(reply[0], int):
+            self._raise(bytes_of(reply[0]), reply)
+        if self.proposed:
+            self.ctx.epoch = self.epoch
+            self.proposed = False
+            self._make_encoder(self.epoch)
+        elif self.ctx.remember:
+            self.ctx.epoch = self.epoch
+        added, updated = int(reply[0]), int(reply[1])
+        refused = chunk.entries - added - updated
+        folded = chunk.good - chunk.entries
+        if self.fold == self.ctx.wire.FOLD_LAST:
+            updated += folded
+        else:
+            refused += folded
+        return added, updated, refused, bytes_of(reply[2])
+
+    def _raise(self, what: bytes, reply: Any) -> NoReturn:
+        ctx = self.ctx
+        if what == b"EPOCH":
+            raise _OtherEpoch(bytes_of(reply[1]))
+        if what == b"OPTIONS":
+            raise ctx.tell_other_options(reply[1])
+        if what == b"NAME":
+            raise ctx.tell_plain_items()
+        raise Full(f"the set holds {int(reply[1])} items, and max_size is {ctx.max_size}")
+
+
+class _OtherEpoch(Exception):
+    """A step carried an epoch that the set no longer has."""
+
+    def __init__(self, stored: bytes) -> None:
+        super().__init__(stored)
+        self.stored = stored
+
+
+def add(ctx: Context, item: Any, score: Any, flags: Flags) -> Operation[float | None]:
+    """Add one item; the score, or None where it was refused."""
+    if score is not None:
+        score = ctx.wire.to_score(score)
+    adder = _Adder(ctx, flags, score, False)
+    yield from adder.prepare()
+    if score is None:
+        scorer = ctx.scorer
+        score = ctx.wire.to_score(
+            scorer
+            if isinstance(scorer, float)
+            else scorer(item)
+            if callable(scorer)
+            else ctx.wire.field_of(item, scorer)
+        )
+    while True:
+        chunk = adder.encoder.encode([item], [score], False)
+        if chunk.bad:
+            raise chunk.bad[0].error
+        yield adder.send(chunk.data)
+        reply = yield READ
+        try:
+            added, updated, _, _ = adder.judge(chunk, reply)
+        except _OtherEpoch as other:
+            adder.other_epoch(other.stored)
+        else:
+            return score if added or updated else None
+
+
+class _Batch(NamedTuple):
+    """A run of the caller's items, kept until it is acknowledged."""
+
+    start: int
+    items: list[Any]
+    scores: list[Any] | None
+    chunk: Any = None
+    judged: bool = False
+
+
+def add_stream(
+    ctx: Context,
+    score: Any,
+    flags: Flags,
+    errors: str | OnError,
+    steady: bool,
+    emit: bool,
+) -> Operation[AddResult]:
+    """Add the items that Pull brings, in chunks, a window of them in flight.
+
+    A steady source (a list) is pulled while chunks are in flight. Any other may run the caller's
+    code, which may be slow or use the same client, so the window is drained before each pull.
+    """
+    if not (errors in ("raise", "skip") or callable(errors)):
+        raise ValueError(f"errors must be 'raise', 'skip' or a callable, not {errors!r}")
+    if score is not None:
+        score = ctx.wire.to_score(score)
+    adder = _Adder(ctx, flags, score, emit)
+    skip = errors != "raise"
+    counts = [0, 0, 0, 0]
+    waiting: deque[_Batch] = deque()
+    flying: deque[_Batch] = deque()
+    found: list[Any] = []
+    failure: _Failure | None = None
+    position = 0
+    ended = False
+    prepared = False
+
+    def fail(at: int, cause: Exception, place: int | None = None, item: Any = None) -> _Failure:
+        waiting.clear()
+        if failure is not None and failure.at <= at:
+            return failure
+        return _Failure(at, cause, place, item)
+
+    while True:
+        if not waiting and not ended and failure is None and (steady or not flying):
+            num = adder.chunk if steady else adder.chunk * WINDOW
+            try:
+                items, scores = yield Pull(num)
+            except Exception as error:
+                ended, failure = True, fail(position, error)
+                continue
+            if not items:
+                ended = True
+                continue
+            for at in range(0, len(items), adder.chunk):
+                end = at + adder.chunk
+                part = scores[at:end] if scores is not None else None
+                waiting.append(_Batch(position + at, items[at:end], part))
+            position += len(items)
+        if waiting and not prepared:
+            try:
+                yield from adder.prepare()
+            except Exception as error:
+                failure = fail(waiting[0].start, error)
+                continue
+            prepared = True
+        # While an epoch is only proposed one chunk goes ahead: it decides whose holds.
+        if waiting and len(flying) < (1 if adder.proposed else WINDOW):
+            batch = waiting.popleft()
+            chunk = adder.encoder.encode(batch.items, batch.scores, skip)
+            for place, item, cause in chunk.bad:
+                at = batch.start + place
+                if not skip:
+                    failure, ended = fail(at, cause, at, item), True
+                elif not batch.judged:
+                    counts[3] += 1
+                    try:
+                        _skip(errors, at, item, cause)
+                    except Exception as error:
+                        failure, ended = fail(at, error, at, item), True
+            if chunk.entries:
+                flying.append(batch._replace(chunk=chunk, judged=True))
+                try:
+                    yield adder.send(chunk.data)
+                except Exception as error:
+                    failure, ended = fail(flying[0].start, error), True
+                    flying.clear()
+            if steady or waiting:
+                continue
+        if flying:
+            batch = flying.popleft()
+            try:
+                reply = yield READ
+                added, updated, refused, outcomes = adder.judge(batch.chunk, reply)
+            except _OtherEpoch as other:
+                # Everything behind it was refused as well: read it off, encode all of it again.
+                again = [batch, *flying]
+                for _ in flying:
+                    try:
+                        yield READ
+                    except Exception:
+                        continue
+                flying.clear()
+                waiting.extendleft(reversed(again))
+                adder.other_epoch(other.stored)
+                continue
+            except Exception as error:
+                failure, ended = fail(batch.start, error), True
+                continue
+            counts[0] += added
+            counts[1] += updated
+            counts[2] += refused
+            if emit and added:
+                places = batch.chunk.positions
+                marks = [place for place, mark in zip(places, outcomes, strict=True) if mark == 97]
+                found.extend(batch.items[place] for place in sorted(marks))
+            continue
+        if found:
+            values, found = found, []
+            yield Emit(values)
+        if not waiting and (ended or failure is not None):
+            break
+    result = AddResult(*counts)
+    if failure is not None:
+        raise failure.error(result) from failure.cause
+    return result
+
+
+class _Failure(NamedTuple):
+    """Where a stream ended before its end, and why."""
+
+    at: int
+    cause: Exception
+    place: int | None
+    item: Any
+
+    def error(self, result: AddResult) -> AddError:
+        kind = _FullAddError if isinstance(self.cause, Full) else AddError
+        where = f"item {self.place}" if self.place is not None else f"from item {self.at} on"
+        return kind(
+            f"{where}: {self.cause}",
+            result=result,
+            resume_at=self.at,
+            index=self.place,
+            item=self.item,
+        )
+
+
+def _skip(errors: str | OnError, at: int, item: Any, cause: Exception) -> None:
+    if callable(errors):
+        errors(at, item, cause)
+    else:
+        log.warning("skipped item %d: %s", at, cause)

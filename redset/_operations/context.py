@@ -1,0 +1,331 @@
+"""What an operation may know of its set."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+from collections.abc import Callable, Generator
+from types import ModuleType
+from typing import Any, TypeVar
+
+from redset._effects import Ask
+from redset._keys import Keys
+from redset._scripts import script
+from redset.exceptions import OptionsDiffer
+from redset.interfaces import Serializer
+from redset.serializers import JSONSerializer
+
+R = TypeVar("R")
+Operation = Generator[Any, Any, R]
+
+DUPLICATES = {"move": "", "keep": "nx", "lowest": "lt", "highest": "gt"}
+
+#: Items a chunk of a bulk add by command and by script, and chunks in flight. Larger ones keep
+#: the server from its other clients for milliseconds, smaller ones gain nothing.
+CHUNK = 500
+SCRIPT_CHUNK = 250
+WINDOW = 4
+#: Identities a step of the other bulk calls.
+STEP = 1000
+
+
+class Key:
+    """Stands for an item by its key, wherever a set with ``key=`` is asked about an item.
+
+    Parameters
+    ----------
+    key : str, bytes or int
+        What the set's ``key`` gives for the item; 1, ``"1"`` and ``b"1"`` are one key.
+
+    Raises
+    ------
+    TypeError
+        Where the key is none of those.
+
+    Examples
+    --------
+    >>> Key("https://example.org/") == Key(b"https://example.org/")
+    True
+    """
+
+    __slots__ = ("_bytes", "key")
+
+    def __init__(self, key: str | bytes | int) -> None:
+        if not isinstance(key, (str, bytes, int)):
+            raise TypeError(f"key must be str, bytes or int, not {type(key).__name__}")
+        self.key = key
+        self._bytes = (
+            key
+            if isinstance(key, bytes)
+            else str(int(key) if isinstance(key, int) else key).encode()
+        )
+
+    def __bytes__(self) -> bytes:
+        return self._bytes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and other._bytes == self._bytes
+
+    def __hash__(self) -> int:
+        return hash((Key, self._bytes))
+
+    def __repr__(self) -> str:
+        return f"Key({self.key!r})"
+
+
+class Context:
+    """The name, codec and options of one set, checked; and what it has learned of its server."""
+
+    __slots__ = (
+        "binary",
+        "clock",
+        "condition",
+        "dumps",
+        "due",
+        "epoch",
+        "key",
+        "keys",
+        "loads",
+        "looked",
+        "max_item_bytes",
+        "max_size",
+        "options",
+        "remember",
+        "scorer",
+        "ttl",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        wire: ModuleType,
+        name: str | bytes,
+        scorer: Any,
+        serializer: Any,
+        *,
+        key: Any,
+        remember: Any,
+        duplicates: Any,
+        max_item_bytes: Any,
+        max_size: Any,
+        due: bool,
+    ) -> None:
+        self.wire = wire
+        self.key = _checked_key(key)
+        self.keys = Keys(_checked_name(name), key is not None)
+        self.remember, self.ttl = _checked_remember(remember)
+        self.condition = _checked_duplicates(duplicates)
+        self.max_item_bytes = _checked_limit("max_item_bytes", max_item_bytes)
+        self.max_size = _checked_limit("max_size", max_size)
+        self.due = due
+        self.epoch: bytes | None = None
+        self.clock = ServerClock() if due else None
+        self.options = (
+            f"key={'yes' if key is not None else 'no'} remember={self.remember or 'no'} ties=no"
+        )
+        self.use_scorer(scorer)
+        self.use_serializer(serializer)
+        if key is not None or remember is not None:
+            _ = self.keys.meta  # a name that cannot have second keys is refused here
+
+    @property
+    def keyed(self) -> bool:
+        return self.key is not None
+
+    def use_scorer(self, scorer: Any) -> None:
+        """Take a scorer: a callable of the item, or the name of a field."""
+        if not (callable(scorer) or isinstance(scorer, (str, float))):
+            raise TypeError(
+                f"scorer must be a callable or the name of a field, not {type(scorer).__name__}"
+            )
+        self.scorer = scorer
+
+    def use_serializer(self, serializer: Any) -> None:
+        """Take a serializer, or None for the default; the next removal looks before it removes."""
+        if serializer is None and self.keyed:
+            serializer = JSONSerializer()
+        self.dumps: Callable[[Any], Any] | None = _method(serializer, "dumps")
+        self.loads: Callable[[Any], Any] | None = _method(serializer, "loads")
+        binary = getattr(serializer, "binary", None)
+        self.binary: bool | None = None if binary is None else bool(binary)
+        self.looked = False
+
+    def identity(self, item: Any) -> bytes:
+        """Give the member that stands for an item, or for a Key."""
+        if type(item) is Key:
+            data = bytes(item)
+            return self.wire.digest(data) if self.keyed else data
+        return self.wire.identity(item, self.dumps, self.key)  # type: ignore[no-any-return]
+
+    def identities(self, items: list[Any]) -> list[bytes]:
+        """Give the member of each item or Key."""
+        return [self.identity(item) for item in items]
+
+    def memory_tokens(self, members: list[bytes]) -> list[bytes]:
+        """Give what the memory keeps of each member."""
+        wire = self.wire
+        if not self.keyed:
+            members = wire.digests(members)
+        if self.remember == "limited":
+            return members
+        epoch = self.epoch or b""
+        return [wire.memory_integer(member, epoch) for member in members]
+
+    def decode_one(self, raw: bytes) -> Any:
+        """Deserialise one member; its exception is raised."""
+        items, bad = self.wire.decode((raw,), self.loads, self.binary)
+        if bad:
+            raise bad[0].error
+        return items[0]
+
+    def call(self, name: str, keys: list[bytes], arguments: list[Any], resend: bool = True) -> Ask:
+        """Make the effect that runs a script."""
+        step = script(name)
+        request = [b"EVALSHA", step.sha, len(keys), *keys, *arguments]
+        return Ask(self.wire.encode(request), 1, step, resend)
+
+    def command(self, *arguments: bytes | str | int, resend: bool = True) -> Ask:
+        """Make the effect that performs a command."""
+        return Ask(self.wire.encode(arguments), 1, None, resend)
+
+    @property
+    def queue_keys(self) -> list[bytes]:
+        """The keys that a step needs which reads or removes queued items."""
+        return [self.keys.queue, self.keys.items] if self.keyed else [self.keys.queue]
+
+    def need_memory(self, argument: str) -> None:
+        if not self.remember:
+            raise ValueError(f"{argument} needs a set with remember=, and this one has none")
+
+    def know_epoch(self) -> Operation[bool]:
+        """Learn the memory's epoch, once; whether the set has one."""
+        if self.epoch is not None:
+            return True
+        stored = yield self.command(b"HGET", self.keys.meta, b"epoch")
+        if stored:
+            self.epoch = bytes_of(stored)
+            return True
+        self.epoch = None
+        return False
+
+    def tell_other_options(self, theirs: bytes) -> OptionsDiffer:
+        return OptionsDiffer(
+            f"the set {self.keys.name!r} was made with {bytes_of(theirs).decode()}, "
+            f"this object has {self.options}"
+        )
+
+    def tell_plain_items(self) -> OptionsDiffer:
+        return OptionsDiffer(
+            f"this object has {self.options}, but the key {self.keys.name!r} exists: a process "
+            "without key= writes to it, or items from before are there"
+        )
+
+
+class ServerClock:
+    """The server's time without asking each time, and never ahead of it.
+
+    The answer to TIME plus the monotonic time since it arrived, less 0.05 % of that for a clock
+    that runs fast; asked again after a minute.
+    """
+
+    __slots__ = ("_at", "_now")
+
+    def __init__(self) -> None:
+        self._at = -math.inf
+        self._now = 0.0
+
+    def refresh(self, ctx: Context) -> Operation[None]:
+        from time import monotonic
+
+        if monotonic() - self._at > 60.0:
+            seconds, micros = yield ctx.command(b"TIME")
+            self._now = int(seconds) + int(micros) / 1e6
+            self._at = monotonic()
+
+    def __call__(self, item: Any = None) -> float:
+        from time import monotonic
+
+        return self._now + (monotonic() - self._at) * 0.9995
+
+
+def bytes_of(reply: Any) -> bytes:
+    """Give a bulk reply as bytes, also where a client decoded it."""
+    if isinstance(reply, bytes):
+        return reply
+    if isinstance(reply, str):
+        return reply.encode("utf-8", "surrogateescape")
+    return str(reply).encode()
+
+
+def flat(reply: Any) -> list[Any]:
+    """Give member, score, ... as one list, also where they came as pairs (RESP3, some clients)."""
+    if reply and isinstance(reply[0], (list, tuple)):
+        return [value for pair in reply for value in pair]
+    return list(reply)
+
+
+def new_epoch() -> bytes:
+    return os.urandom(8).hex().encode()
+
+
+def _method(serializer: Any, name: str) -> Callable[[Any], Any] | None:
+    method = getattr(serializer, name, None)
+    if getattr(type(serializer), name, None) is getattr(Serializer, name):
+        return None  # inherited, not defined
+    return method
+
+
+def _checked_name(name: Any) -> bytes:
+    if isinstance(name, str):
+        try:
+            data = name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"name must be encodable as UTF-8: {error}") from None
+    elif isinstance(name, bytes):
+        data = name
+    else:
+        raise TypeError(f"name must be str or bytes, not {type(name).__name__}")
+    if not data:
+        raise ValueError("name must not be empty")
+    return data
+
+
+def _checked_key(key: Any) -> Any:
+    if key is not None and not isinstance(key, str) and not callable(key):
+        raise TypeError(f"key must be a callable or the name of a field, not {type(key).__name__}")
+    return key
+
+
+def _checked_remember(remember: Any) -> tuple[str, int]:
+    if remember is None or remember is False:
+        return "", 0
+    if remember is True:
+        return "ever", 0
+    if isinstance(remember, datetime.timedelta):
+        seconds = remember.total_seconds()
+    elif isinstance(remember, (int, float)):
+        seconds = float(remember)
+    else:
+        raise TypeError(
+            f"remember must be True, seconds or a timedelta, not {type(remember).__name__}"
+        )
+    if not 0 < seconds < 1e11:
+        raise ValueError(f"remember must be a positive number of seconds, not {remember!r}")
+    return "limited", max(1, math.ceil(seconds * 1000))
+
+
+def _checked_duplicates(duplicates: Any) -> str:
+    if not isinstance(duplicates, str) or duplicates not in DUPLICATES:
+        raise ValueError(f"duplicates must be one of {', '.join(DUPLICATES)}, not {duplicates!r}")
+    return DUPLICATES[duplicates]
+
+
+def _checked_limit(argument: str, value: Any) -> int:
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{argument} must be positive, not {value}")
+    return value

@@ -1,0 +1,94 @@
+"""Removing by identity, and what a set remembers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redset._operations.context import STEP, Context, Operation, bytes_of, new_epoch
+
+#: Buckets that one step unlinks.
+SWEEP = 500
+
+
+def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
+    """Remove items, and forget them where asked; how many were queued."""
+    if forget:
+        ctx.need_memory("forget")
+    members = ctx.identities(items)
+    gone = 0
+    for at in range(0, len(members), STEP):
+        part = members[at : at + STEP]
+        if not (ctx.keyed or forget):
+            gone += int((yield ctx.command(b"ZREM", ctx.keys.queue, *part)))
+            continue
+        keys = [ctx.keys.queue, ctx.keys.meta, ctx.keys.seen, ctx.keys.items]
+        keyed = "1" if ctx.keyed else ""
+        if not forget or not (yield from ctx.know_epoch()):
+            gone += int((yield ctx.call("discard", keys, [keyed, "", "", len(part), *part])))
+            continue
+        while True:
+            tokens = ctx.memory_tokens(part)
+            head = [keyed, ctx.remember, ctx.epoch, len(part)]
+            reply = yield ctx.call("discard", keys, [*head, *part, *tokens])
+            if not _other_epoch(ctx, reply):
+                gone += int(reply)
+                break
+            if ctx.epoch is None:
+                gone += int((yield ctx.call("discard", keys, [keyed, "", "", len(part), *part])))
+                break
+    return gone
+
+
+def forget(ctx: Context, items: list[Any]) -> Operation[int]:
+    """Forget items; how many were known."""
+    ctx.need_memory("forget")
+    members = ctx.identities(items)
+    gone = 0
+    for at in range(0, len(members), STEP):
+        reply = yield from _asked(ctx, "forget", members[at : at + STEP])
+        gone += int(reply or 0)
+    return gone
+
+
+def seen(ctx: Context, items: list[Any]) -> Operation[list[bool]]:
+    """Say of each item whether it is remembered."""
+    ctx.need_memory("seen")
+    members = ctx.identities(items)
+    known: list[bool] = []
+    for at in range(0, len(members), STEP):
+        part = members[at : at + STEP]
+        reply = yield from _asked(ctx, "seen", part)
+        known += [mark == 49 for mark in bytes_of(reply)] if reply else [False] * len(part)
+    return known
+
+
+def _asked(ctx: Context, name: str, members: list[bytes]) -> Operation[Any]:
+    """Run a step on the memory under its present epoch; None where there is no memory yet."""
+    while (yield from ctx.know_epoch()):
+        arguments = [ctx.remember, ctx.epoch, *ctx.memory_tokens(members)]
+        reply = yield ctx.call(name, [ctx.keys.meta, ctx.keys.seen], arguments)
+        if not _other_epoch(ctx, reply):
+            return reply
+    return None
+
+
+def _other_epoch(ctx: Context, reply: Any) -> bool:
+    if not isinstance(reply, list):
+        return False
+    ctx.epoch = bytes_of(reply[1]) or None
+    return True
+
+
+def clear(ctx: Context, keep_memory: bool) -> Operation[int]:
+    """Empty the set in one step, then unlink what its memory leaves; how many were queued."""
+    if keep_memory:
+        ctx.need_memory("keep_memory")
+    if ctx.keys.prefix is None:
+        return int((yield ctx.command(b"UNLINK", ctx.keys.queue)))
+    keys = [ctx.keys.meta, ctx.keys.seen, *ctx.keys.fixed]
+    queued, left = yield ctx.call("clear", keys, [new_epoch(), "1" if keep_memory else ""])
+    if not keep_memory:
+        ctx.epoch = None
+    while left:
+        left = yield ctx.call("sweep", [ctx.keys.meta, ctx.keys.seen], [SWEEP])
+    return int(queued)

@@ -1,0 +1,26 @@
+"""Chooses the implementation of the wire format, once: compiled where it can be loaded."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+_MODULES = {"cython": "redset._speedups", "python": "redset._fallback"}
+
+
+def load(implementation: str) -> ModuleType:
+    """Import an implementation, ``"cython"`` or ``"python"``; ImportError where it is not built."""
+    return importlib.import_module(_MODULES[implementation])
+
+
+def _default() -> ModuleType:
+    if os.environ.get("REDSET_NO_EXTENSIONS", "") not in ("", "0"):
+        return load("python")
+    try:
+        return load("cython")
+    except ImportError:
+        return load("python")
+
+
+DEFAULT = _default()

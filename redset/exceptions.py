@@ -1,0 +1,90 @@
+"""The errors that redset raises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = (
+    "AddError",
+    "DecodeError",
+    "Full",
+    "LockTimeout",
+    "OptionsDiffer",
+    "RedsetError",
+)
+
+
+class RedsetError(Exception):
+    """The base of the errors that are redset's own.
+
+    Errors of the server and of the connection are the client's and pass
+    through as they are.
+
+    Examples
+    --------
+    >>> issubclass(LockTimeout, RedsetError)
+    True
+    """
+
+
+class AddError(RedsetError):
+    """A bulk add ended early; what came before is in the set.
+
+    Parameters
+    ----------
+    message : str
+        What went wrong.
+    result : AddResult
+        What the server had acknowledged up to then.
+    resume_at : int
+        The position in the input from which to go on: everything before it
+        is settled.
+    index : int, optional
+        The position of the item at fault, where one item is.
+    item : object, optional
+        That item.
+
+    Examples
+    --------
+    >>> error = AddError("item 7 has no score", result=None, resume_at=5, index=7, item="x")
+    >>> str(error), error.resume_at, error.index
+    ('item 7 has no score', 5, 7)
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        result: Any = None,
+        resume_at: int = 0,
+        index: int | None = None,
+        item: Any = None,
+    ) -> None:
+        super().__init__(message)
+        self.result = result
+        self.resume_at = resume_at
+        self.index = index
+        self.item = item
+
+
+class Full(RedsetError):
+    """The set would have grown past its ``max_size``; nothing of the chunk was added.
+
+    Out of a bulk call it is an `AddError` as well, with that one's attributes.
+    """
+
+
+class _FullAddError(AddError, Full):
+    """What a bulk call raises when the set is full: to be caught as either."""
+
+
+class DecodeError(RedsetError):
+    """A stored member that the serializer cannot read."""
+
+
+class OptionsDiffer(RedsetError):
+    """The set was made with other options than the ones given here."""
+
+
+class LockTimeout(RedsetError):
+    """The lock was not to be had in the time allowed."""

@@ -1,0 +1,152 @@
+"""A lock in Redis."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from redset.exceptions import LockTimeout
+
+__all__ = ("Lock",)
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT = 10.0
+_EXPIRES = 20.0
+_POLL_INTERVAL = 0.2
+
+# The key holds the Unix time of its expiry as a decimal number, as 0.5.1 stored it, so
+# that its processes can read it with float(). What makes it one holder's own are 15
+# random digits past the microseconds, too small to change the number. Processes of 0.5.1
+# give a lock 0.01 seconds past its expiry.
+
+# KEYS: the lock. ARGV: how many seconds it is to last, the holder's digits.
+# Sent again by a client that lost the answer, it finds the lock its own.
+_ACQUIRE = """
+local held = redis.call('GET', KEYS[1])
+if held and held:sub(-#ARGV[2]) == ARGV[2] then return 1 end
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+if held then
+  local ends = tonumber(held)
+  if not ends or ends + 0.01 >= now then return 0 end
+end
+redis.call('SET', KEYS[1], string.format('%.6f', now + ARGV[1]) .. ARGV[2])
+return 1
+"""
+
+# KEYS: the lock. ARGV: the holder's digits.
+_RELEASE = """
+local held = redis.call('GET', KEYS[1])
+if held and held:sub(-#ARGV[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
+
+class Lock:
+    """A lock that processes share through Redis, as a context manager.
+
+    Whoever holds it longer than `expires` may lose it to another, and then leaves it
+    alone when the context ends. It knows nothing of threads: one object may be used by
+    several, of which one at a time holds the lock; entered again in the same thread it
+    waits like anyone else. Processes of redset 0.5.1 may share it.
+
+    Making one sends nothing. Each try is one round trip, leaving is one more.
+
+    Parameters
+    ----------
+    redis : client
+        Anything with ``execute_command``.
+    key : str or bytes
+        The name of the lock.
+    expires : float, optional
+        After so many seconds a lock counts as left by a process that died, and may be
+        taken over; longer than the work done under it. 0: at once. Default 20.
+    timeout : float, optional
+        How many seconds to wait for the lock. 0: one try. Default 10.
+    poll_interval : float, optional
+        Seconds between two tries. Default 0.2.
+
+    Raises
+    ------
+    redset.exceptions.LockTimeout
+        On entering, if another held the lock all the time.
+    ValueError
+        If one of the times is negative or no number.
+
+    Examples
+    --------
+    >>> from fakeredis import FakeRedis
+    >>> client = FakeRedis()
+    >>> with Lock(client, "report", expires=60):
+    ...     with Lock(client, "report", timeout=0):
+    ...         pass
+    Traceback (most recent call last):
+        ...
+    redset.exceptions.LockTimeout: Timeout while waiting for lock 'report'
+    """
+
+    def __init__(
+        self,
+        redis: Any,
+        key: str | bytes,
+        expires: float | None = None,
+        timeout: float | None = None,
+        poll_interval: float | None = None,
+    ) -> None:
+        self.redis = redis
+        self.key = key
+        self.expires = _seconds("expires", _EXPIRES if expires is None else expires)
+        self.timeout = _seconds("timeout", _TIMEOUT if timeout is None else timeout)
+        self.poll_interval = _seconds(
+            "poll_interval", _POLL_INTERVAL if poll_interval is None else poll_interval
+        )
+        if math.isinf(self.expires):
+            raise ValueError("expires must be finite")
+        self._entries = _Entries()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.key!r}>"
+
+    def __enter__(self) -> Lock:
+        digits = f"{secrets.randbelow(10**15):015}"
+        until = time.monotonic() + self.timeout
+        while not self._run(_ACQUIRE, repr(float(self.expires)), digits):
+            left = until - time.monotonic()
+            if left <= 0:
+                raise LockTimeout(f"Timeout while waiting for lock {self.key!r}")
+            time.sleep(min(self.poll_interval, left))
+        self._entries.digits.append(digits)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._entries.digits:
+            raise RuntimeError(f"{self!r} was not entered in this thread")
+        if not self._run(_RELEASE, self._entries.digits.pop()):
+            log.warning("Lock %r was no longer held when it was released", self.key)
+
+    def _run(self, script: str, *args: str) -> int:
+        return int(self.redis.execute_command("EVAL", script, 1, self.key, *args))
+
+
+class _Entries(threading.local):
+    """The digits of what this thread has entered and not left."""
+
+    def __init__(self) -> None:
+        self.digits: list[str] = []
+
+
+def _seconds(name: str, value: float) -> float:
+    if not value >= 0:
+        raise ValueError(f"{name} must be a number of seconds, not {value!r}")
+    return value

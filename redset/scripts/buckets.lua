@@ -1,0 +1,47 @@
+-- Included by steps that touch the memory for ever: sets of integers, one for each bucket.
+-- Linear hashing (Litwin 1980): 2^level + split buckets; split by split they double, so that no
+-- step moves more than a few hundred integers, and nearly all sets stay in compact encoding.
+local FILL = 180
+local function memory_of(meta, seen, epoch)
+  local m = redis.call('HMGET', meta, 'level', 'split', 'count')
+  return {
+    level = tonumber(m[1]) or 0, split = tonumber(m[2]) or 0, count = tonumber(m[3]) or 0,
+    size = 2 ^ (tonumber(m[1]) or 0), prefix = seen .. ':' .. epoch .. ':',
+  }
+end
+-- The last nine digits choose the bucket: Lua's numbers do not hold 64 bits.
+local sub, format = string.sub, string.format
+local function bucket_of(memory, integer)
+  local low = tonumber(sub(integer, -9))
+  if low < 0 then low = -low end
+  local bucket = low % memory.size
+  if bucket < memory.split then bucket = low % (memory.size * 2) end
+  return format('%s%d', memory.prefix, bucket)
+end
+local function grow(memory)
+  local splits = 0
+  while memory.count > (memory.size + memory.split) * FILL and splits < 6 do
+    local from = memory.prefix .. string.format('%d', memory.split)
+    local to = memory.prefix .. string.format('%d', memory.split + memory.size)
+    local moved = {}
+    for _, integer in ipairs(redis.call('SMEMBERS', from)) do
+      local low = tonumber(string.sub(integer, -9))
+      if low < 0 then low = -low end
+      if low % (memory.size * 2) ~= memory.split then moved[#moved + 1] = integer end
+    end
+    if #moved > 0 then
+      redis.call('SREM', from, unpack(moved))
+      redis.call('SADD', to, unpack(moved))
+    end
+    memory.split = memory.split + 1
+    splits = splits + 1
+    if memory.split == memory.size then
+      memory.level = memory.level + 1
+      memory.size = memory.size * 2
+      memory.split = 0
+    end
+  end
+end
+local function save(meta, memory)
+  redis.call('HSET', meta, 'level', memory.level, 'split', memory.split, 'count', memory.count)
+end

@@ -1,0 +1,14 @@
+-- Forgets items, so that they may be added again.
+-- KEYS: meta, seen
+-- ARGV: remember, epoch, then what is remembered of each
+-- Returns how many were known, or {'EPOCH', the set's}
+-- include: check
+-- include: buckets
+-- include: forgetting
+local meta, seen, remember, epoch = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+if wrong_type(meta, 'hash') or (remember == 'limited' and wrong_type(seen, 'zset')) then
+  return redis.error_reply(WRONG_TYPE)
+end
+local other = other_epoch(meta, epoch)
+if other then return other end
+return forget(remember, meta, seen, epoch, {unpack(ARGV, 3)})

@@ -1,0 +1,28 @@
+-- Included by steps that forget: takes what is remembered out of the memory; how many it held.
+local function forget(remember, meta, seen, epoch, tokens)
+  if #tokens == 0 then return 0 end
+  local gone = 0
+  if remember == 'limited' then
+    local clock = redis.call('TIME')
+    local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+    for _, expiry in ipairs(redis.call('ZMSCORE', seen, unpack(tokens))) do
+      if expiry and tonumber(expiry) > now then gone = gone + 1 end
+    end
+    redis.call('ZREM', seen, unpack(tokens))
+    return gone
+  end
+  local memory = memory_of(meta, seen, epoch)
+  for _, integer in ipairs(tokens) do
+    gone = gone + redis.call('SREM', bucket_of(memory, integer), integer)
+  end
+  if gone > 0 then
+    memory.count = memory.count - gone
+    save(meta, memory)
+  end
+  return gone
+end
+-- Nil where the step may go on, else what to tell the caller.
+local function other_epoch(meta, epoch)
+  local stored = redis.call('HGET', meta, 'epoch') or ''
+  if stored ~= epoch then return {'EPOCH', stored} end
+end

@@ -1,0 +1,688 @@
+"""The sync face: SortedSet, TimeSortedSet and ScheduledSet."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from redset import _wire
+from redset._operations import adding, dead, memory, reading, taking
+from redset._operations.adding import AddResult, Flags, OnError
+from redset._operations.context import Context, Key, Operation
+from redset._operations.dead import DeadLetter
+from redset._operations.reading import Stats
+from redset._transport import Link, Source
+from redset.locks import Lock
+
+__all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class SortedSet(Generic[T]):
+    """A sorted set in Redis that hands out each item once, lowest score first.
+
+    Constructing one sends nothing. Sets may be shared by threads, and by any number of processes
+    through the name.
+
+    Parameters
+    ----------
+    redis_client : redis.Redis, valkey.Valkey, or any client with ``execute_command``
+        The server to use. Its pool, authentication, TLS and retries stay as they are.
+    name : str or bytes
+        The Redis key of the set, and the beginning of every other key of it.
+    scorer : callable or str, optional
+        Gives an item's score: a callable of the item, or the name of its field (a mapping's key,
+        else an attribute). 0 where there is none.
+    serializer : object, optional
+        Has ``dumps(obj) -> str | bytes``, ``loads(bytes | str) -> obj``, or one of them; a module
+        such as ``json`` will do. Without one bytes and text are stored as they are, anything else
+        as ``str(item)``, and all come out as text.
+    lock_timeout, lock_expires : float, optional
+        Seconds, for `lock`: how long to wait for it, and how long it may be held.
+    key : callable or str, optional
+        Gives an item's identity (str, bytes or int), likewise. Items with equal keys are one item,
+        whatever else they hold. The default serializer is then `redset.serializers.JSONSerializer`.
+    remember : True, float or timedelta, optional
+        How long an accepted item stays known, for ever or for so many seconds, also after it was
+        handed out: a known item that is no longer queued is refused.
+    duplicates : {"move", "keep", "lowest", "highest"}
+        What an add does to the score of an item that is queued.
+    max_item_bytes : int, optional
+        The most bytes of a serialised item.
+    max_size : int, optional
+        The most items: a chunk that would add more is refused whole, with
+        `redset.exceptions.Full`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where an argument cannot be used; the error names it.
+
+    Examples
+    --------
+    >>> jobs = SortedSet(r, "jobs")
+    >>> jobs.add("second", score=2), jobs.add("first", score=1)
+    (2.0, 1.0)
+    >>> "first" in jobs, len(jobs)
+    (True, 2)
+    >>> jobs.pop()
+    'first'
+    """
+
+    _scores_are_times = False
+    _only_due = False
+
+    def __init__(
+        self,
+        redis_client: Any,
+        name: str | bytes,
+        scorer: Any = None,
+        serializer: Any = None,
+        lock_timeout: float | None = None,
+        lock_expires: float | None = None,
+        *,
+        key: Any = None,
+        remember: Any = None,
+        duplicates: str = "move",
+        max_item_bytes: int | None = None,
+        max_size: int | None = None,
+    ) -> None:
+        wire = _wire.DEFAULT
+        self._ctx = Context(
+            wire,
+            name,
+            0.0,
+            serializer,
+            key=key,
+            remember=remember,
+            duplicates=duplicates,
+            max_item_bytes=max_item_bytes,
+            max_size=max_size,
+            due=self._only_due,
+        )
+        self._name = name
+        self._redis = redis_client
+        self._link: Link | None = Link(redis_client, wire.split)
+        self._owned = False
+        self._serializer = serializer
+        self.scorer = scorer
+        lock_name = name + b"__lock" if isinstance(name, bytes) else f"{name}__lock"
+        self._lock = Lock(redis_client, lock_name, expires=lock_expires, timeout=lock_timeout)
+
+    @classmethod
+    def from_url(cls, url: str, name: str | bytes, *args: Any, **options: Any) -> SortedSet[T]:
+        """Make a set on a client of its own, which `close` closes.
+
+        Parameters
+        ----------
+        url : str
+            What ``redis.Redis.from_url`` takes: ``redis://``, ``rediss://``, ``unix://``.
+        name : str or bytes
+            The set's name.
+        *args, **options
+            The constructor's other arguments.
+
+        Examples
+        --------
+        >>> with SortedSet.from_url("redis://localhost:6379/0", "jobs") as jobs:  # doctest: +SKIP
+        ...     jobs.add("first")
+        """
+        import redis
+
+        made = cls(redis.Redis.from_url(url), name, *args, **options)
+        made._owned = True
+        return made
+
+    # The set's own attributes, as in 0.5.1.
+
+    @property
+    def name(self) -> str | bytes:
+        """The name that was given."""
+        return self._name
+
+    @property
+    def redis(self) -> Any:
+        """The client that was given."""
+        return self._redis
+
+    @property
+    def lock(self) -> Lock:
+        """A lock named after the set, for the caller's own use: ``with jobs.lock: ...``."""
+        return self._lock
+
+    @property
+    def scorer(self) -> Any:
+        """What scores an item that is added without a score; may be reassigned."""
+        return self._scorer
+
+    @scorer.setter
+    def scorer(self, scorer: Any) -> None:
+        if scorer is None:
+            scorer = self._default_scorer()
+        self._ctx.use_scorer(scorer)
+        self._scorer = _zero if isinstance(scorer, float) else scorer
+
+    def _default_scorer(self) -> Any:
+        return 0.0
+
+    @property
+    def serializer(self) -> Any:
+        """What makes bytes of items; may be reassigned."""
+        return self._serializer
+
+    @serializer.setter
+    def serializer(self, serializer: Any) -> None:
+        self._ctx.use_serializer(serializer)
+        self._serializer = serializer
+
+    def _run(self, operation: Operation[R], source: Source | None = None) -> R:
+        return self._open().run(operation, source)
+
+    def _open(self) -> Link:
+        if self._link is None:
+            raise RuntimeError(f"{self!r} is closed")
+        return self._link
+
+    # Adding.
+
+    def add(
+        self,
+        item: T,
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+    ) -> float | None:
+        """Add an item, or do to a queued one what ``duplicates`` or the flags say.
+
+        Costs one round trip, O(log N).
+
+        Parameters
+        ----------
+        item : object
+            What is to be handed out.
+        score : float, optional
+            Its place in the order, lowest first; the scorer's where none is given. 0 is a score.
+        nx : bool
+            Only where it is not queued.
+        xx : bool
+            Only where it is queued.
+        gt, lt : bool
+            A queued item only to a higher, to a lower score.
+        again : bool
+            As if it were not known (with ``remember``).
+
+        Returns
+        -------
+        float or None
+            The score, or None where the item was refused. 0.0 is a score: compare with None.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where the item or its score cannot be used; nothing was sent.
+        redset.exceptions.Full
+            Where the set has ``max_size`` items.
+        redset.exceptions.OptionsDiffer
+            Where the set was made with other options.
+
+        Examples
+        --------
+        >>> jobs.add("a", 5), jobs.add("a", 7, lt=True), jobs.score("a")
+        (5.0, None, 5.0)
+        """
+        flags = Flags(nx, xx, gt, lt, again)
+        return self._run(adding.add(self._ctx, item, score, flags))
+
+    def add_many(
+        self,
+        items: Iterable[T],
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+        errors: str | OnError = "raise",
+    ) -> AddResult:
+        """Add any number of items, streamed in chunks; memory does not grow with the input.
+
+        Costs O(log N) an item; chunks of 500, four of them in flight.
+
+        Parameters
+        ----------
+        items : iterable
+            What to add. Text, bytes and mappings are refused: they are rarely meant.
+        score : float or iterable of float, optional
+            One score for all, or one for each.
+        nx, xx, gt, lt, again : bool
+            As for `add`.
+        errors : {"raise", "skip"} or callable
+            What to do about an item that cannot be encoded: raise, skip and count it, or call
+            with its position, itself and the exception, and skip it.
+
+        Returns
+        -------
+        AddResult
+            How many were added, updated, refused, failed: as if added one after another.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument cannot be used.
+        redset.exceptions.AddError
+            Where the call ended early: ``result`` says what was acknowledged, ``resume_at`` from
+            where to go on, ``index`` and ``item`` which item was bad.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b", "a"], score=[1, 2, 3])
+        AddResult(added=2, updated=1, refused=0, failed=0)
+        """
+        return self._run(*self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, False))
+
+    def add_new(
+        self,
+        items: Iterable[T],
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+        errors: str | OnError = "raise",
+    ) -> Iterator[T]:
+        """Add as `add_many` does, and give those items that were added.
+
+        No connection is held while the caller has an item.
+
+        Parameters
+        ----------
+        items, score, nx, xx, gt, lt, again, errors
+            As for `add_many`.
+
+        Yields
+        ------
+        object
+            Each item that was added, as its chunk is acknowledged.
+
+        Raises
+        ------
+        redset.exceptions.AddError
+            As for `add_many`.
+
+        Examples
+        --------
+        >>> list(jobs.add_new(["a", "b", "a"]))
+        ['a', 'b']
+        """
+        operation, source = self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, True)
+        return self._open().iterate(operation, source)
+
+    def _adding(
+        self, items: Iterable[T], score: Any, flags: Flags, errors: str | OnError, emit: bool
+    ) -> tuple[Operation[AddResult], Source]:
+        flags.condition(self._ctx)
+        refuse_single("items", items)
+        scores = None
+        if score is not None and not is_single_score(score):
+            scores, score = score, None
+        source = Source(items, scores)
+        if emit:
+            source.steady = False
+        return (
+            adding.add_stream(self._ctx, score, flags, errors, source.steady, emit),
+            source,
+        )
+
+    # Handing out.
+
+    def pop(self) -> T:
+        """Remove and return the item with the lowest score.
+
+        At most once: what was removed when the caller dies is gone. One round trip, O(log N).
+
+        Raises
+        ------
+        KeyError
+            Where there is none.
+        redset.exceptions.DecodeError
+            Where none of the first 10 items can be decoded, at a first removal.
+
+        Examples
+        --------
+        >>> jobs.add_many(["low", "high"], score=[1, 2]).added
+        2
+        >>> jobs.pop()
+        'low'
+        """
+        return self._run(taking.pop(self._ctx, self._open().multi))  # type: ignore[no-any-return]
+
+    def take(self, num: int, *, with_scores: bool = False) -> list[Any]:
+        """Remove and return up to ``num`` items, lowest first.
+
+        At most once, as `pop`. O(log N + num), a round trip for each 2,000 (1,000 with ``key``).
+
+        Parameters
+        ----------
+        num : int
+            How many at most; below 1 none.
+        with_scores : bool
+            Whether to give ``(item, score)`` pairs.
+
+        Returns
+        -------
+        list
+
+        Raises
+        ------
+        redset.exceptions.DecodeError
+            Where 10 or more were to be had, and none could be decoded.
+
+        Examples
+        --------
+        >>> jobs.add_many(["low", "high"], score=[1, 2]).added
+        2
+        >>> jobs.take(10, with_scores=True)
+        [('low', 1.0), ('high', 2.0)]
+        """
+        return self._run(taking.take(self._ctx, int(num), with_scores, self._open().multi))
+
+    # Looking.
+
+    def peek(self, position: int = 0) -> T:
+        """Return the item at a position from the lowest, without removing it.
+
+        Raises
+        ------
+        KeyError
+            Where there is none.
+        redset.exceptions.DecodeError
+            Where it cannot be decoded.
+
+        Examples
+        --------
+        >>> _ = jobs.add("a", 1)
+        >>> jobs.peek()
+        'a'
+        """
+        return self._run(reading.peek(self._ctx, int(position)))  # type: ignore[no-any-return]
+
+    def peek_many(self, num: int) -> list[T]:
+        """Return up to ``num`` items, lowest first, without removing them. O(log N + num).
+
+        Items that cannot be decoded are skipped, with a warning in the log.
+        """
+        return self._run(reading.peek_many(self._ctx, int(num)))
+
+    def peek_score(self) -> float | None:
+        """Return the lowest score; None where there is no item. O(log N)."""
+        return self._run(reading.peek_score(self._ctx))
+
+    def score(self, item: T | Key) -> float | None:
+        """Return a queued item's score, else None. O(1)."""
+        return self._run(reading.score(self._ctx, item))
+
+    def scores(self, items: Iterable[T | Key]) -> list[float | None]:
+        """Return the score of each item, None for those not queued. A round trip for each 1,000."""
+        return self._run(reading.scores(self._ctx, many("items", items)))
+
+    def get(self, item: T | Key) -> T | None:
+        """Return what is queued for an item, or for a `Key`; else None. O(1).
+
+        Raises
+        ------
+        redset.exceptions.DecodeError
+            Where it cannot be decoded.
+
+        Examples
+        --------
+        >>> pages = SortedSet(r, "pages", key="url")
+        >>> _ = pages.add({"url": "/a", "depth": 1})
+        >>> pages.get(Key("/a"))
+        {'depth': 1, 'url': '/a'}
+        """
+        return self._run(reading.get(self._ctx, item))  # type: ignore[no-any-return]
+
+    def contains(self, item: T | Key) -> bool:
+        """Whether an item is queued; the same as ``item in s``. O(1)."""
+        return self.score(item) is not None
+
+    def __contains__(self, item: object) -> bool:
+        return self._run(reading.score(self._ctx, item)) is not None
+
+    def size(self) -> int:
+        """Return how many items are queued, due or not. O(1)."""
+        return self._run(reading.size(self._ctx))
+
+    def __len__(self) -> int:
+        return self.size()
+
+    def __bool__(self) -> bool:
+        return self.size() > 0
+
+    def available(self) -> int:
+        """Return how many items a consumer would be given now. O(log N)."""
+        return self._run(reading.available(self._ctx))
+
+    def __iter__(self) -> Iterator[T]:
+        return self._open().iterate(reading.iterate(self._ctx))
+
+    def stats(self) -> Stats:
+        """Return the set in figures, in one server step.
+
+        Examples
+        --------
+        >>> jobs.stats().size
+        0
+        """
+        return self._run(reading.stats(self._ctx, self._scores_are_times))
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The dead letters: what could not be decoded."""
+        return DeadLetters(self)
+
+    # Removing.
+
+    def discard(self, item: T | Key, forget: bool = False) -> bool:
+        """Remove an item; whether it was queued. O(log N).
+
+        Parameters
+        ----------
+        item : object or Key
+            What to remove.
+        forget : bool
+            Whether ``remember`` is to forget it as well.
+
+        Examples
+        --------
+        >>> _ = jobs.add("a")
+        >>> jobs.discard("a"), jobs.discard("a")
+        (True, False)
+        """
+        return self._run(memory.discard(self._ctx, [item], forget)) > 0
+
+    def discard_many(self, items: Iterable[T | Key], forget: bool = False) -> int:
+        """Remove items; how many were queued. A round trip for each 1,000."""
+        return self._run(memory.discard(self._ctx, many("items", items), forget))
+
+    def remove(self, item: T | Key) -> None:
+        """Remove an item; KeyError where it is not queued."""
+        if not self.discard(item):
+            raise KeyError(item)
+
+    def clear(self, *, keep_memory: bool = False) -> int:
+        """Remove everything, in one step; true where anything was queued.
+
+        What a memory for ever leaves is then unlinked in bounded steps.
+
+        Parameters
+        ----------
+        keep_memory : bool
+            Whether what ``remember`` knows stays.
+        """
+        return self._run(memory.clear(self._ctx, keep_memory))
+
+    # Remembering.
+
+    def forget(self, item: T | Key) -> bool:
+        """Forget an item, so that it may be added again; whether it was known.
+
+        Examples
+        --------
+        >>> s = SortedSet(r, "urls", remember=True)
+        >>> s.add("/a"), s.pop(), s.add("/a")
+        (0.0, '/a', None)
+        >>> s.forget("/a"), s.add("/a")
+        (True, 0.0)
+        """
+        return self._run(memory.forget(self._ctx, [item])) > 0
+
+    def forget_many(self, items: Iterable[T | Key]) -> int:
+        """Forget items; how many were known. A round trip for each 1,000."""
+        return self._run(memory.forget(self._ctx, many("items", items)))
+
+    def seen(self, item: T | Key) -> bool:
+        """Whether ``remember`` knows an item."""
+        return self._run(memory.seen(self._ctx, [item]))[0]
+
+    def seen_many(self, items: Iterable[T | Key]) -> list[bool]:
+        """Say of each item whether ``remember`` knows it. A round trip for each 1,000."""
+        return self._run(memory.seen(self._ctx, many("items", items)))
+
+    # The object itself.
+
+    def close(self) -> None:
+        """Close the client that `from_url` made; one that was passed in stays open.
+
+        The set cannot be used afterwards.
+        """
+        if self._link is not None and self._owned:
+            self._redis.close()
+        self._link = None
+
+    def __enter__(self) -> SortedSet[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self._name!r}>"
+
+
+class TimeSortedSet(SortedSet[T]):
+    """A sorted set whose scores are times: oldest first.
+
+    The default score is the producer's time of adding, in seconds of Unix time, never the same
+    twice in a row. Fed with duplicates, ``duplicates="keep"`` makes it first in, first out.
+
+    Examples
+    --------
+    >>> s = TimeSortedSet(r, "times")
+    >>> s.add_many(["first", "second"]).added
+    2
+    >>> s.pop()
+    'first'
+    """
+
+    _scores_are_times = True
+
+    def _default_scorer(self) -> Any:
+        return Rising()
+
+
+class ScheduledSet(TimeSortedSet[T]):
+    """A time-sorted set that hands out only what is due, on the server's clock.
+
+    The default score is the server's present time: due at once. `peek`, `pop`, `take` and
+    `available` see what is due, `size`, iteration and the others all that is queued.
+
+    Examples
+    --------
+    >>> import time
+    >>> s = ScheduledSet(r, "later")
+    >>> s.add_many(["now", "tomorrow"], score=[time.time() - 1, time.time() + 86400]).added
+    2
+    >>> s.take(10), s.size()
+    (['now'], 1)
+    """
+
+    _only_due = True
+
+    def _default_scorer(self) -> Any:
+        return self._ctx.clock
+
+
+class DeadLetters:
+    """The dead letters of a set: iterate them, count them, purge them."""
+
+    def __init__(self, owner: SortedSet[Any]) -> None:
+        self._owner = owner
+
+    def __iter__(self) -> Iterator[DeadLetter]:
+        owner = self._owner
+        return owner._open().iterate(dead.iterate(owner._ctx))
+
+    def size(self) -> int:
+        """Return how many there are. O(1)."""
+        return self._owner._run(dead.size(self._owner._ctx))
+
+    def __len__(self) -> int:
+        return self.size()
+
+    def purge(self, before: float | None = None) -> int:
+        """Delete dead letters, all or those older than a Unix time in seconds; how many."""
+        return self._owner._run(dead.purge(self._owner._ctx, before))
+
+
+class Rising:
+    """A scorer: the time, and always a little more than the last one it gave."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, item: Any) -> float:
+        now = time.time()
+        if now <= self._last < now + 1.0:
+            now = math.nextafter(self._last, math.inf)
+        self._last = now
+        return now
+
+
+def _zero(item: Any) -> int:
+    return 0
+
+
+def is_single_score(score: Any) -> bool:
+    """Whether ``score`` is one score for all: what is iterable is one for each."""
+    return isinstance(score, (int, float, str, bytes)) or not hasattr(score, "__iter__")
+
+
+def refuse_single(argument: str, values: Any) -> None:
+    """Refuse what is iterable but rarely meant as many items, and what is not iterable."""
+    if isinstance(values, (str, bytes, bytearray, Mapping)):
+        raise TypeError(
+            f"{argument} must be an iterable of items, not {type(values).__name__}: "
+            "for one item put it in a list, for a mapping give its keys() and values()"
+        )
+    if not hasattr(values, "__iter__"):
+        raise TypeError(f"{argument} must be an iterable, not {type(values).__name__}")
+
+
+def many(argument: str, values: Iterable[Any]) -> list[Any]:
+    """Give an argument of many items as a list."""
+    refuse_single(argument, values)
+    return list(values)

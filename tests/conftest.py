@@ -1,0 +1,133 @@
+"""The fixtures. A test that takes `client` or `make_set` runs once for each row of
+`servers.cases()`; one that takes `any_server` or `server_client` on each real server."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import servers
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    with _skipped_by_name():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    with _skipped_by_name():
+        yield
+
+
+@contextlib.contextmanager
+def _skipped_by_name() -> Iterator[None]:
+    try:
+        yield
+    except servers.Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def all_servers() -> Iterator[servers.Servers]:
+    started = servers.Servers()
+    atexit.register(started.stop)
+    yield started
+    started.stop()
+    atexit.unregister(started.stop)
+
+
+@pytest.fixture(params=servers.cases(), ids=servers.case_id)
+def case(request: pytest.FixtureRequest) -> tuple[str, str, str]:
+    """(implementation, server, kind of client)."""
+    row: tuple[str, str, str] = request.param
+    return row
+
+
+@pytest.fixture
+def implementation(case: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of the implementation that sets made in this test use."""
+    _use(case[0], monkeypatch)
+    return case[0]
+
+
+@pytest.fixture(params=servers.IMPLEMENTATIONS)
+def any_implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each implementation, for tests that have no `client`."""
+    name: str = request.param
+    _use(name, monkeypatch)
+    return name
+
+
+@pytest.fixture
+def server(case: tuple[str, str, str], all_servers: servers.Servers) -> servers.AnyServer:
+    """The server of `client`, empty. fakeredis has no addresses and cannot be restarted."""
+    return _empty(all_servers, case[1])
+
+
+@pytest.fixture
+def raw(server: servers.AnyServer) -> Any:
+    """A redis-py client on the same server that decodes nothing."""
+    return server.raw
+
+
+@pytest.fixture
+def client(
+    case: tuple[str, str, str], implementation: str, server: servers.AnyServer
+) -> Iterator[Any]:
+    """A client of each kind, on each server."""
+    made = servers.CLIENTS[case[2]](server)
+    yield made
+    if hasattr(made, "close"):
+        made.close()
+
+
+@pytest.fixture
+def make_set(client: Any) -> Callable[..., Any]:
+    """Makes sets over `client`: ``make_set(cls=SortedSet, name="jobs", **options)``.
+
+    Called twice with the same name it gives two objects for one set.
+    """
+    from redset import SortedSet
+
+    def make(cls: Any = SortedSet, name: str | bytes | None = None, **options: Any) -> Any:
+        return cls(client, "jobs" if name is None else name, **options)
+
+    return make
+
+
+@pytest.fixture(params=servers.REAL)
+def any_server(request: pytest.FixtureRequest, all_servers: servers.Servers) -> servers.Server:
+    """Each real server, empty; for faults, and for what a client's kind does not change."""
+    server = _empty(all_servers, request.param)
+    assert isinstance(server, servers.Server)
+    return server
+
+
+@pytest.fixture
+def server_client(any_server: servers.Server) -> Iterator[Any]:
+    """A plain redis-py client of `any_server`."""
+    made = any_server.client()
+    yield made
+    made.close()
+
+
+def _empty(all_servers: servers.Servers, kind: str) -> servers.AnyServer:
+    server = all_servers.get(kind)
+    server.flush()
+    return server
+
+
+def _use(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "cython":
+        try:
+            importlib.import_module("redset._speedups")
+        except ImportError as error:
+            raise servers.Missing(f"cython: no compiled core ({error})") from None
+    wire = importlib.import_module("redset._wire")
+    monkeypatch.setattr(wire, "DEFAULT", wire.load(name))

