@@ -183,15 +183,19 @@ def _key_of(item: Any, key: str | Callable[[Any], Any]) -> Any:
         ) from None
 
 
-def _score_of(item: Any, scorer: str | Callable[[Any], Any]) -> Any:
+def score_of(item: Any, scorer: float | str | Callable[[Any], Any]) -> float:
+    """Score an item: by a constant, the field of that name, or a callable."""
+    if isinstance(scorer, float):
+        return scorer
     if not isinstance(scorer, str):
-        return scorer(item)
+        return to_score(scorer(item))
     try:
-        return field_of(item, scorer)
+        value = field_of(item, scorer)
     except (KeyError, AttributeError):
         raise ValueError(
             f"item of type {type(item).__name__} has no field {scorer!r} to be its score"
         ) from None
+    return to_score(value)
 
 
 class Encoder:
@@ -270,7 +274,7 @@ class Encoder:
                 elif constant:
                     score = scorer  # type: ignore[assignment]
                 else:
-                    score = to_score(_score_of(item, scorer))  # type: ignore[arg-type]
+                    score = score_of(item, scorer)
             except Exception as error:
                 bad.append(Bad(index, item, error))
                 if skip:

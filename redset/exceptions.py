@@ -83,7 +83,14 @@ class DecodeError(RedsetError):
 
 
 class OptionsDiffer(RedsetError):
-    """The set was made with other options than the ones given here."""
+    """The set was made with other options than the ones given here.
+
+    Out of a bulk call it is an `AddError` as well, with that one's attributes.
+    """
+
+
+class _OptionsAddError(AddError, OptionsDiffer):
+    """What a bulk call raises when the options differ: to be caught as either."""
 
 
 class LockTimeout(RedsetError):

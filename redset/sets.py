@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
 from redset import _wire
 from redset._operations import adding, dead, memory, reading, taking
 from redset._operations.adding import AddResult, Flags, OnError
-from redset._operations.context import Context, Key, Operation
+from redset._operations.context import Context, Key, Operation, ServerClock
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
 from redset._transport import Link, Source
@@ -19,7 +20,17 @@ from redset.locks import Lock
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
+
+Scorer = str | Callable[[Any], Any]
+Duplicates = Literal["move", "keep", "lowest", "highest"]
+
+
+class Loads(Protocol[T_co]):
+    """A serializer, as far as types go: what ``loads`` gives is what comes out of the set."""
+
+    def loads(self, data: Any, /) -> T_co: ...
 
 
 class SortedSet(Generic[T]):
@@ -76,6 +87,57 @@ class SortedSet(Generic[T]):
     _scores_are_times = False
     _only_due = False
 
+    @overload
+    def __init__(
+        self: SortedSet[str],
+        redis_client: Any,
+        name: str | bytes,
+        scorer: Scorer | None = None,
+        serializer: None = None,
+        lock_timeout: float | None = None,
+        lock_expires: float | None = None,
+        *,
+        key: None = None,
+        remember: float | datetime.timedelta | None = None,
+        duplicates: Duplicates = "move",
+        max_item_bytes: int | None = None,
+        max_size: int | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        redis_client: Any,
+        name: str | bytes,
+        scorer: Scorer | None = None,
+        serializer: Loads[T] | None = None,
+        lock_timeout: float | None = None,
+        lock_expires: float | None = None,
+        *,
+        key: str | Callable[[Any], str | bytes | int] | None = None,
+        remember: float | datetime.timedelta | None = None,
+        duplicates: Duplicates = "move",
+        max_item_bytes: int | None = None,
+        max_size: int | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: SortedSet[Any],
+        redis_client: Any,
+        name: str | bytes,
+        scorer: Scorer | None = None,
+        serializer: object = None,
+        lock_timeout: float | None = None,
+        lock_expires: float | None = None,
+        *,
+        key: str | Callable[[Any], str | bytes | int] | None = None,
+        remember: float | datetime.timedelta | None = None,
+        duplicates: Duplicates = "move",
+        max_item_bytes: int | None = None,
+        max_size: int | None = None,
+    ) -> None: ...
+
     def __init__(
         self,
         redis_client: Any,
@@ -87,7 +149,7 @@ class SortedSet(Generic[T]):
         *,
         key: Any = None,
         remember: Any = None,
-        duplicates: str = "move",
+        duplicates: Duplicates = "move",
         max_item_bytes: int | None = None,
         max_size: int | None = None,
     ) -> None:
@@ -108,7 +170,7 @@ class SortedSet(Generic[T]):
         self._redis = redis_client
         self._link: Link | None = Link(redis_client, wire.split)
         self._owned = False
-        self._serializer = serializer
+        self._serializer = self._ctx.serializer
         self.scorer = scorer
         lock_name = name + b"__lock" if isinstance(name, bytes) else f"{name}__lock"
         self._lock = Lock(redis_client, lock_name, expires=lock_expires, timeout=lock_timeout)
@@ -176,8 +238,7 @@ class SortedSet(Generic[T]):
 
     @serializer.setter
     def serializer(self, serializer: Any) -> None:
-        self._ctx.use_serializer(serializer)
-        self._serializer = serializer
+        self._serializer = self._ctx.use_serializer(serializer)
 
     def _run(self, operation: Operation[R], source: Source | None = None) -> R:
         return self._open().run(operation, source)
@@ -191,7 +252,7 @@ class SortedSet(Generic[T]):
 
     def add(
         self,
-        item: T,
+        item: Any,
         score: Any = None,
         *,
         nx: bool = False,
@@ -243,7 +304,7 @@ class SortedSet(Generic[T]):
 
     def add_many(
         self,
-        items: Iterable[T],
+        items: Iterable[Any],
         score: Any = None,
         *,
         nx: bool = False,
@@ -291,7 +352,7 @@ class SortedSet(Generic[T]):
 
     def add_new(
         self,
-        items: Iterable[T],
+        items: Iterable[Any],
         score: Any = None,
         *,
         nx: bool = False,
@@ -329,7 +390,7 @@ class SortedSet(Generic[T]):
         return self._open().iterate(operation, source)
 
     def _adding(
-        self, items: Iterable[T], score: Any, flags: Flags, errors: str | OnError, emit: bool
+        self, items: Iterable[Any], score: Any, flags: Flags, errors: str | OnError, emit: bool
     ) -> tuple[Operation[AddResult], Source]:
         flags.condition(self._ctx)
         refuse_single("items", items)
@@ -428,15 +489,15 @@ class SortedSet(Generic[T]):
         """Return the lowest score; None where there is no item. O(log N)."""
         return self._run(reading.peek_score(self._ctx))
 
-    def score(self, item: T | Key) -> float | None:
+    def score(self, item: Any) -> float | None:
         """Return a queued item's score, else None. O(1)."""
         return self._run(reading.score(self._ctx, item))
 
-    def scores(self, items: Iterable[T | Key]) -> list[float | None]:
+    def scores(self, items: Iterable[Any]) -> list[float | None]:
         """Return the score of each item, None for those not queued. A round trip for each 1,000."""
         return self._run(reading.scores(self._ctx, many("items", items)))
 
-    def get(self, item: T | Key) -> T | None:
+    def get(self, item: Any) -> T | None:
         """Return what is queued for an item, or for a `Key`; else None. O(1).
 
         Raises
@@ -453,7 +514,7 @@ class SortedSet(Generic[T]):
         """
         return self._run(reading.get(self._ctx, item))  # type: ignore[no-any-return]
 
-    def contains(self, item: T | Key) -> bool:
+    def contains(self, item: Any) -> bool:
         """Whether an item is queued; the same as ``item in s``. O(1)."""
         return self.score(item) is not None
 
@@ -494,7 +555,7 @@ class SortedSet(Generic[T]):
 
     # Removing.
 
-    def discard(self, item: T | Key, forget: bool = False) -> bool:
+    def discard(self, item: Any, forget: bool = False) -> bool:
         """Remove an item; whether it was queued. O(log N).
 
         Parameters
@@ -512,11 +573,11 @@ class SortedSet(Generic[T]):
         """
         return self._run(memory.discard(self._ctx, [item], forget)) > 0
 
-    def discard_many(self, items: Iterable[T | Key], forget: bool = False) -> int:
+    def discard_many(self, items: Iterable[Any], forget: bool = False) -> int:
         """Remove items; how many were queued. A round trip for each 1,000."""
         return self._run(memory.discard(self._ctx, many("items", items), forget))
 
-    def remove(self, item: T | Key) -> None:
+    def remove(self, item: Any) -> None:
         """Remove an item; KeyError where it is not queued."""
         if not self.discard(item):
             raise KeyError(item)
@@ -535,7 +596,7 @@ class SortedSet(Generic[T]):
 
     # Remembering.
 
-    def forget(self, item: T | Key) -> bool:
+    def forget(self, item: Any) -> bool:
         """Forget an item, so that it may be added again; whether it was known.
 
         Examples
@@ -548,15 +609,15 @@ class SortedSet(Generic[T]):
         """
         return self._run(memory.forget(self._ctx, [item])) > 0
 
-    def forget_many(self, items: Iterable[T | Key]) -> int:
+    def forget_many(self, items: Iterable[Any]) -> int:
         """Forget items; how many were known. A round trip for each 1,000."""
         return self._run(memory.forget(self._ctx, many("items", items)))
 
-    def seen(self, item: T | Key) -> bool:
+    def seen(self, item: Any) -> bool:
         """Whether ``remember`` knows an item."""
         return self._run(memory.seen(self._ctx, [item]))[0]
 
-    def seen_many(self, items: Iterable[T | Key]) -> list[bool]:
+    def seen_many(self, items: Iterable[Any]) -> list[bool]:
         """Say of each item whether ``remember`` knows it. A round trip for each 1,000."""
         return self._run(memory.seen(self._ctx, many("items", items)))
 
@@ -621,7 +682,7 @@ class ScheduledSet(TimeSortedSet[T]):
     _only_due = True
 
     def _default_scorer(self) -> Any:
-        return self._ctx.clock
+        return ServerClock()
 
 
 class DeadLetters:

@@ -30,6 +30,7 @@ from redset.exceptions import (
     OptionsDiffer,
     RedsetError,
     _FullAddError,
+    _OptionsAddError,
 )
 from redset.interfaces import Serializer
 from redset.serializers import JSONSerializer, NamedtupleSerializer, StructSerializer
@@ -54,6 +55,7 @@ both = pytest.mark.parametrize(
 class Colour(enum.Enum):
     RED = "red"
     NESTED = ({"a": None}, [1.5])
+    FLAT = (1,)
     ODD = math.nan
 
 
@@ -270,7 +272,7 @@ def deep(depth: int, wrap: Any, inner: Any) -> Any:
 
 
 @both
-@pytest.mark.parametrize("inner", [[1], (), {}, Colour.NESTED.value[1]], ids=repr)
+@pytest.mark.parametrize("inner", [[1], (), {}, Colour.FLAT], ids=repr)
 @pytest.mark.parametrize(
     "wrap",
     [lambda x: [x], lambda x: (x,), lambda x: {"a": x}, lambda x: [None, (x, "[[[")]],
@@ -359,10 +361,16 @@ def test_what_others_stored_as_json_is_read(
     assert repr(json_serializer.loads(text)) == repr(item)
 
 
+def test_the_limit_of_nesting_does_not_depend_on_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serializers, "_LOADS_DEPTH", 3)
+    assert STANDARD.loads('[[["[[[["]]]') == [[["[[[["]]]
+    with pytest.raises(ValueError, match="too deep"):
+        STANDARD.loads('[[{"a":[]}]]')
+
+
 def test_without_orjson_the_standard_library_takes_its_place() -> None:
     code = (
         "import sys; sys.modules['orjson'] = None\n"
-        "import importlib.util\n"
         "from redset.serializers import JSONSerializer\n"
         "import redset.serializers as s\n"
         "assert not s._USE_ORJSON\n"
@@ -463,6 +471,7 @@ def test_an_item_of_another_type_is_refused_before_it_is_stored() -> None:
     assert pages.dumps(Deeper("/a")) == (
         b'{"depth":0,"extra":0,"more":null,"rank":null,"url":"/a"}'
     )
+    assert StructSerializer(Data).dumps(Data(2)) == b'{"x":2}'
     assert StructSerializer(dict[str, int]).loads(b'{"a":1}') == {"a": 1}
 
 
@@ -495,7 +504,7 @@ def test_a_serializer_may_define_one_method_alone() -> None:
         Serializer().dumps("a")
 
 
-@pytest.mark.parametrize("kind", [AddError, _FullAddError])
+@pytest.mark.parametrize("kind", [AddError, _FullAddError, _OptionsAddError])
 def test_an_error_of_a_bulk_add_survives_pickling(kind: type[AddError]) -> None:
     error = kind("no score", result=(1, 2), resume_at=5, index=7, item={"url": "/a"})
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
@@ -512,7 +521,10 @@ def test_every_error_of_redset_is_a_redset_error(kind: type[RedsetError]) -> Non
     assert str(error) == "why"
 
 
-def test_a_full_set_in_a_bulk_add_is_both_errors() -> None:
-    error = _FullAddError("full", result=None, resume_at=0)
-    assert isinstance(error, AddError)
-    assert isinstance(error, Full)
+@pytest.mark.parametrize(
+    ("kind", "other"), [(_FullAddError, Full), (_OptionsAddError, OptionsDiffer)]
+)
+def test_what_ends_a_bulk_add_is_caught_as_either_error(kind: Any, other: Any) -> None:
+    for base in (AddError, other):
+        with pytest.raises(base, match="why"):
+            raise kind("why", result=None, resume_at=0)

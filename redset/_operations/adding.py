@@ -14,11 +14,12 @@ from redset._operations.context import (
     WINDOW,
     Context,
     Operation,
+    ServerClock,
     bytes_of,
     new_epoch,
 )
 from redset._scripts import script
-from redset.exceptions import AddError, Full, _FullAddError
+from redset.exceptions import AddError, Full, OptionsDiffer, _FullAddError, _OptionsAddError
 
 log = logging.getLogger("redset")
 
@@ -97,8 +98,8 @@ class _Adder:
     def prepare(self) -> Operation[None]:
         """Ask the server what the requests depend on: its clock, the memory's epoch."""
         ctx = self.ctx
-        if ctx.clock is not None:
-            yield from ctx.clock.refresh(ctx)
+        if self.score is None and type(ctx.scorer) is ServerClock:
+            yield from ctx.scorer.refresh(ctx)
         epoch = b""
         if ctx.remember:
             self.proposed = not (yield from ctx.know_epoch())
@@ -207,14 +208,7 @@ def add(ctx: Context, item: Any, score: Any, flags: Flags) -> Operation[float | 
     adder = _Adder(ctx, flags, score, False)
     yield from adder.prepare()
     if score is None:
-        scorer = ctx.scorer
-        score = ctx.wire.to_score(
-            scorer
-            if isinstance(scorer, float)
-            else scorer(item)
-            if callable(scorer)
-            else ctx.wire.field_of(item, scorer)
-        )
+        score = ctx.wire.score_of(item, ctx.scorer)
     while True:
         chunk = adder.encoder.encode([item], [score], False)
         if chunk.bad:
@@ -367,7 +361,11 @@ class _Failure(NamedTuple):
     item: Any
 
     def error(self, result: AddResult) -> AddError:
-        kind = _FullAddError if isinstance(self.cause, Full) else AddError
+        kind = AddError
+        if isinstance(self.cause, Full):
+            kind = _FullAddError
+        elif isinstance(self.cause, OptionsDiffer):
+            kind = _OptionsAddError
         where = f"item {self.place}" if self.place is not None else f"from item {self.at} on"
         return kind(
             f"{where}: {self.cause}",

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from redset._effects import Ask
+from redset._fallback import payload
 from redset._keys import Keys
 from redset._scripts import script
 from redset.exceptions import OptionsDiffer
@@ -74,12 +75,21 @@ class Key:
         return f"Key({self.key!r})"
 
 
+class TextSerializer(Serializer):
+    """What an item is stored as without a serializer: its bytes, else its text in UTF-8."""
+
+    def dumps(self, obj: Any) -> bytes:
+        return payload(obj, None, 0)
+
+    def loads(self, data: bytes | str) -> str:
+        return data.decode() if isinstance(data, bytes) else data
+
+
 class Context:
     """The name, codec and options of one set, checked; and what it has learned of its server."""
 
     __slots__ = (
         "binary",
-        "clock",
         "condition",
         "dumps",
         "due",
@@ -93,6 +103,7 @@ class Context:
         "options",
         "remember",
         "scorer",
+        "serializer",
         "ttl",
         "wire",
     )
@@ -120,7 +131,6 @@ class Context:
         self.max_size = _checked_limit("max_size", max_size)
         self.due = due
         self.epoch: bytes | None = None
-        self.clock = ServerClock() if due else None
         self.options = (
             f"key={'yes' if key is not None else 'no'} remember={self.remember or 'no'} ties=no"
         )
@@ -141,15 +151,21 @@ class Context:
             )
         self.scorer = scorer
 
-    def use_serializer(self, serializer: Any) -> None:
-        """Take a serializer, or None for the default; the next removal looks before it removes."""
-        if serializer is None and self.keyed:
-            serializer = JSONSerializer()
-        self.dumps: Callable[[Any], Any] | None = _method(serializer, "dumps")
-        self.loads: Callable[[Any], Any] | None = _method(serializer, "loads")
+    def use_serializer(self, serializer: Any) -> Any:
+        """Take a serializer, or None for the default, and give what is in use.
+
+        The next removal looks before it removes.
+        """
+        if serializer is None:
+            serializer = JSONSerializer() if self.keyed else TextSerializer()
+        text = type(serializer) is TextSerializer
+        self.dumps: Callable[[Any], Any] | None = None if text else _method(serializer, "dumps")
+        self.loads: Callable[[Any], Any] | None = None if text else _method(serializer, "loads")
         binary = getattr(serializer, "binary", None)
         self.binary: bool | None = None if binary is None else bool(binary)
         self.looked = False
+        self.serializer = serializer
+        return serializer
 
     def identity(self, item: Any) -> bytes:
         """Give the member that stands for an item, or for a Key."""

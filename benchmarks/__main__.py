@@ -1,0 +1,7 @@
+"""Runs the benchmarks: ``python -m benchmarks``."""
+
+import sys
+
+from benchmarks import memory
+
+sys.exit(memory.main())
