@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 
 class Keys:
     """The keys of the set called ``name``; ``prefix`` is None where it can have no second key."""
+
+    __slots__ = ("name", "prefix", "queue")
 
     def __init__(self, name: bytes, keyed: bool) -> None:
         self.name = name
@@ -22,27 +22,27 @@ class Keys:
             )
         return self.prefix + b":" + part
 
-    @cached_property
+    @property
     def keyed(self) -> bytes:
         return self._under(b"keyed")
 
-    @cached_property
+    @property
     def items(self) -> bytes:
         return self._under(b"items")
 
-    @cached_property
+    @property
     def meta(self) -> bytes:
         return self._under(b"meta")
 
-    @cached_property
+    @property
     def seen(self) -> bytes:
         return self._under(b"seen")
 
-    @cached_property
+    @property
     def dead(self) -> bytes:
         return self._under(b"dead")
 
-    @cached_property
+    @property
     def fixed(self) -> list[bytes]:
         """The keys that ``clear`` unlinks in one step, whatever the set's options."""
         names = (

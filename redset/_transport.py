@@ -103,7 +103,7 @@ class Link:
         Where the client is an asyncio one, or none at all.
     """
 
-    __slots__ = ("_client", "_session", "multi")
+    __slots__ = ("_client", "_split", "multi")
 
     def __init__(self, client: Any, split: Callable[[bytes], list[list[bytes]]]) -> None:
         execute = getattr(client, "execute_command", None)
@@ -119,11 +119,7 @@ class Link:
         self._client = client
         #: Whether several commands can be sent as one MULTI.
         self.multi = _lends_connections(client)
-        self._session: Callable[[], _Session]
-        if self.multi:
-            self._session = lambda: _PackedSession(client.connection_pool)
-        else:
-            self._session = lambda: _GenericSession(client, split)
+        self._split = split
 
     def run(self, operation: Operation[R], source: Source | None = None) -> R:
         """Perform an operation to its end."""
@@ -142,7 +138,11 @@ class Link:
     def _perform(
         self, operation: Operation[R], source: Source | None
     ) -> Generator[list[Any], None, R]:
-        session = self._session()
+        session: _Session
+        if self.multi:
+            session = _PackedSession(self._client.connection_pool)
+        else:
+            session = _GenericSession(self._client, self._split)
         try:
             effect = next(operation)
             while True:

@@ -172,8 +172,9 @@ class SortedSet(Generic[T]):
         self._owned = False
         self._serializer = self._ctx.serializer
         self.scorer = scorer
-        lock_name = name + b"__lock" if isinstance(name, bytes) else f"{name}__lock"
-        self._lock = Lock(redis_client, lock_name, expires=lock_expires, timeout=lock_timeout)
+        self._lock: Lock | None = None
+        if lock_timeout is not None or lock_expires is not None:
+            self._lock = self._make_lock(lock_timeout, lock_expires)
 
     @classmethod
     def from_url(cls, url: str, name: str | bytes, *args: Any, **options: Any) -> SortedSet[T]:
@@ -214,7 +215,14 @@ class SortedSet(Generic[T]):
     @property
     def lock(self) -> Lock:
         """A lock named after the set, for the caller's own use: ``with jobs.lock: ...``."""
+        if self._lock is None:
+            self._lock = self._make_lock(None, None)
         return self._lock
+
+    def _make_lock(self, timeout: float | None, expires: float | None) -> Lock:
+        name = self._name
+        key = name + b"__lock" if isinstance(name, bytes) else f"{name}__lock"
+        return Lock(self._redis, key, expires=expires, timeout=timeout)
 
     @property
     def scorer(self) -> Any:

@@ -85,14 +85,17 @@ class TextSerializer(Serializer):
         return data.decode() if isinstance(data, bytes) else data
 
 
+_JSON, _TEXT = JSONSerializer(), TextSerializer()
+
+
 class Context:
     """The name, codec and options of one set, checked; and what it has learned of its server."""
 
     __slots__ = (
         "binary",
         "condition",
-        "dumps",
         "due",
+        "dumps",
         "epoch",
         "key",
         "keys",
@@ -157,7 +160,7 @@ class Context:
         The next removal looks before it removes.
         """
         if serializer is None:
-            serializer = JSONSerializer() if self.keyed else TextSerializer()
+            serializer = _JSON if self.keyed else _TEXT
         text = type(serializer) is TextSerializer
         self.dumps: Callable[[Any], Any] | None = None if text else _method(serializer, "dumps")
         self.loads: Callable[[Any], Any] | None = None if text else _method(serializer, "loads")
