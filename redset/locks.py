@@ -10,6 +10,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from redset._scripts import script
 from redset.exceptions import LockTimeout
 
 __all__ = ("Lock",)
@@ -24,28 +25,6 @@ _POLL_INTERVAL = 0.2
 # that its processes can read it with float(). What makes it one holder's own are 15
 # random digits past the microseconds, too small to change the number. Processes of 0.5.1
 # give a lock 0.01 seconds past its expiry.
-
-# KEYS: the lock. ARGV: how many seconds it is to last, the holder's digits.
-# Sent again by a client that lost the answer, it finds the lock its own.
-_ACQUIRE = """
-local held = redis.call('GET', KEYS[1])
-if held and held:sub(-#ARGV[2]) == ARGV[2] then return 1 end
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
-if held then
-  local ends = tonumber(held)
-  if not ends or ends + 0.01 >= now then return 0 end
-end
-redis.call('SET', KEYS[1], string.format('%.6f', now + ARGV[1]) .. ARGV[2])
-return 1
-"""
-
-# KEYS: the lock. ARGV: the holder's digits.
-_RELEASE = """
-local held = redis.call('GET', KEYS[1])
-if held and held:sub(-#ARGV[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
-"""
 
 
 class Lock:
@@ -116,7 +95,7 @@ class Lock:
     def __enter__(self) -> Lock:
         digits = f"{secrets.randbelow(10**15):015}"
         until = time.monotonic() + self.timeout
-        while not self._run(_ACQUIRE, repr(float(self.expires)), digits):
+        while not self._run("lock", repr(float(self.expires)), digits):
             left = until - time.monotonic()
             if left <= 0:
                 raise LockTimeout(f"Timeout while waiting for lock {self.key!r}")
@@ -132,11 +111,12 @@ class Lock:
     ) -> None:
         if not self._entries.digits:
             raise RuntimeError(f"{self!r} was not entered in this thread")
-        if not self._run(_RELEASE, self._entries.digits.pop()):
+        if not self._run("unlock", self._entries.digits.pop()):
             log.warning("Lock %r was no longer held when it was released", self.key)
 
-    def _run(self, script: str, *args: str) -> int:
-        return int(self.redis.execute_command("EVAL", script, 1, self.key, *args))
+    def _run(self, name: str, *args: str) -> int:
+        # Rare enough for EVAL: any client has it, and no server can have forgotten the script.
+        return int(self.redis.execute_command("EVAL", script(name).text, 1, self.key, *args))
 
 
 class _Entries(threading.local):
