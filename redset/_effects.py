@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Generator
+from typing import Any, TypeVar
 
 from redset._scripts import Script
+
+R = TypeVar("R")
+
+#: Yields effects, is sent what came of them, and returns the operation's result.
+Operation = Generator[Any, Any, R]
 
 
 class Send:

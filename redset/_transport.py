@@ -12,8 +12,7 @@ from itertools import islice
 from types import ModuleType
 from typing import Any, NoReturn
 
-from redset._effects import Ask, Emit, Pull, Read, Send
-from redset._operations.context import Operation, R
+from redset._effects import Ask, Emit, Operation, Pull, R, Read, Send
 
 _UNREAD = object()
 #: Iterables that run none of the caller's code: pulled from while requests are in flight.

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
 from redset import _wire
+from redset._effects import Operation, R
 from redset._operations import adding, dead, memory, reading, taking
 from redset._operations.adding import AddResult, Flags, OnError
-from redset._operations.context import Context, Key, Operation, ServerClock
+from redset._operations.context import Context, Key, ServerClock
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
 from redset._transport import Link, Source
@@ -21,7 +22,6 @@ __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-R = TypeVar("R")
 
 Scorer = str | Callable[[Any], Any]
 Duplicates = Literal["move", "keep", "lowest", "highest"]

@@ -7,13 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from redset._effects import READ, Emit, Pull, Send
+from redset._effects import READ, Emit, Operation, Pull, Send
 from redset._operations.context import (
     CHUNK,
     SCRIPT_CHUNK,
     WINDOW,
     Context,
-    Operation,
     ServerClock,
     bytes_of,
     new_epoch,

@@ -5,20 +5,18 @@ from __future__ import annotations
 import datetime
 import math
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable
+from time import monotonic
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
-from redset._effects import Ask
+from redset._effects import Ask, Operation
 from redset._fallback import payload
 from redset._keys import Keys
 from redset._scripts import script
 from redset.exceptions import OptionsDiffer
 from redset.interfaces import Serializer
 from redset.serializers import JSONSerializer
-
-R = TypeVar("R")
-Operation = Generator[Any, Any, R]
 
 DUPLICATES = {"move": "", "keep": "nx", "lowest": "lt", "highest": "gt"}
 
@@ -255,16 +253,12 @@ class ServerClock:
         self._now = 0.0
 
     def refresh(self, ctx: Context) -> Operation[None]:
-        from time import monotonic
-
         if monotonic() - self._at > 60.0:
             seconds, micros = yield ctx.command(b"TIME")
             self._now = int(seconds) + int(micros) / 1e6
             self._at = monotonic()
 
     def __call__(self, item: Any = None) -> float:
-        from time import monotonic
-
         return self._now + (monotonic() - self._at) * 0.9995
 
 

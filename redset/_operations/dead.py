@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from redset._effects import Emit
-from redset._operations.context import STEP, Context, Operation, bytes_of
+from redset._effects import Emit, Operation
+from redset._operations.context import STEP, Context, bytes_of
 
 
 class DeadLetter(NamedTuple):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from redset._operations.context import STEP, Context, Operation, bytes_of, new_epoch
+from redset._effects import Operation
+from redset._operations.context import STEP, Context, bytes_of, new_epoch
 
 #: Buckets that one step unlinks.
 SWEEP = 500

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from redset._effects import Ask
-from redset._operations.context import Context, Operation, bytes_of, flat
+from redset._effects import Ask, Operation
+from redset._operations.context import Context, bytes_of, flat
 from redset.exceptions import DecodeError
 
 log = logging.getLogger("redset")
