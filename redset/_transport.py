@@ -20,6 +20,8 @@ _STEADY = (list, tuple, set, frozenset, dict, range, deque)
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 #: How long one pull may go on, in seconds, before what came is sent.
 _PATIENCE = 0.05
+#: The most items pulled between two looks at the clock.
+_RUN = 32
 #: How often one request is repeated because the server forgot its script.
 _RELOADS = 5
 
@@ -80,7 +82,7 @@ class Source:
                 break
             if len(items) == before or time.monotonic() > end:
                 break
-            run *= 2
+            run = min(2 * run, _RUN)
         return items
 
 
@@ -238,6 +240,8 @@ class _PackedSession(_Session):
         self._connection: Any = None
         self._socket: Any = None
         self._flying: deque[_Flight] = deque()
+        #: Scripts whose loading went out on this socket.
+        self._sent: set[bytes] = set()
         self._broken = False
 
     def send(self, effect: Send) -> None:
@@ -248,21 +252,19 @@ class _PackedSession(_Session):
         try:
             self._put(flight)
         except Exception as error:
-            self._lost(error, None)
+            self._lost(error)
 
     def read(self) -> Any:
         flight = self._flying[0]
-        if flight.answer is _UNREAD:
-            try:
-                flight.answer = self._fetch(flight)
-            except Exception as error:
-                self._lost(error, flight)
-        while _is_no_script(flight.answer) and flight.reloads < _RELOADS:
+        while True:
+            if flight.answer is _UNREAD:
+                try:
+                    flight.answer = self._fetch(flight)
+                except Exception as error:
+                    self._lost(error)
+            if not _is_no_script(flight.answer) or flight.reloads == _RELOADS:
+                break
             self._reload()
-            try:
-                flight.answer = self._fetch(flight)
-            except Exception as error:
-                self._lost(error, flight)
         self._flying.popleft()
         answer = flight.answer if flight.kept is _UNREAD else flight.kept
         if type(answer) is _Failed:
@@ -280,6 +282,7 @@ class _PackedSession(_Session):
                 connection.disconnect()
         finally:
             self._socket = None
+            self._sent.clear()
             self._broken = False
             self._pool.release(connection)
 
@@ -289,9 +292,14 @@ class _PackedSession(_Session):
         data = effect.data
         script = effect.script
         flight.loading = False
-        if script is not None and script.sha not in _loaded.setdefault(self._pool, set()):
+        if (
+            script is not None
+            and script.sha not in _loaded.setdefault(self._pool, set())
+            and script.sha not in self._sent
+        ):
             # The loading travels in front of the call: no round trip of its own.
             flight.loading = True
+            self._sent.add(script.sha)
             data = _load_request(script.text) + data
         self._broken = True  # until the whole of it is out
         if self._socket is None:
@@ -351,12 +359,13 @@ class _PackedSession(_Session):
                 try:
                     flight.answer = self._fetch(flight)
                 except Exception as error:
-                    self._lost(error, flight)
-                    return
+                    self._lost(error)
         scripts = _loaded.setdefault(self._pool, set())
+        self._sent.clear()
         for flight in self._flying:
             if flight.effect.script is not None:
                 scripts.discard(flight.effect.script.sha)
+        again = []
         for flight in self._flying:
             if not _is_no_script(flight.answer) and flight.kept is _UNREAD:
                 if not flight.effect.resend:
@@ -364,10 +373,18 @@ class _PackedSession(_Session):
                 flight.kept = flight.answer
             flight.reloads += 1
             flight.answer = _UNREAD
-            self._put(flight)
+            again.append(flight)
+        try:
+            for flight in again:
+                self._put(flight)
+        except Exception as error:
+            self._lost(error)
 
-    def _lost(self, error: Exception, reading: _Flight | None) -> None:
-        """Send all unread requests again, as the client's retry policy says, or raise."""
+    def _lost(self, error: Exception) -> None:
+        """Send all unread requests again, as the client's retry policy says, or raise.
+
+        The oldest is then read as well: only an answer ends the policy's count of failures.
+        """
         connection = self._connection
         retry = getattr(connection, "retry", None)
         unread = [flight for flight in self._flying if flight.answer is _UNREAD]
@@ -380,11 +397,10 @@ class _PackedSession(_Session):
             if failed:
                 raise failed.pop()
             self._socket = None
+            self._sent.clear()
             for flight in unread:
-                if flight.answer is _UNREAD:
-                    self._put(flight)
-            if reading is not None:
-                reading.answer = self._fetch(reading)
+                self._put(flight)
+            unread[0].answer = self._fetch(unread[0])
 
         try:
             # Its retries, its waiting; the failure that happened is its first attempt.

@@ -267,6 +267,9 @@ def add_stream(
         return _Failure(at, cause, place, item)
 
     while True:
+        if found and not flying:
+            values, found = found, []
+            yield Emit(values)
         if not waiting and not ended and failure is None and (steady or not flying):
             num = adder.chunk if steady else adder.chunk * WINDOW
             try:
@@ -340,9 +343,6 @@ def add_stream(
                 marks = [place for place, mark in zip(places, outcomes, strict=True) if mark == 97]
                 found.extend(batch.items[place] for place in sorted(marks))
             continue
-        if found:
-            values, found = found, []
-            yield Emit(values)
         if not waiting and (ended or failure is not None):
             break
     result = AddResult(*counts)
