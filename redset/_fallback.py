@@ -123,6 +123,11 @@ def memory_integer(identity: bytes, epoch: bytes) -> bytes:
     return b"%d" % int.from_bytes(value, "little", signed=True)
 
 
+def memory_integers(identities: Iterable[bytes], epoch: bytes) -> list[bytes]:
+    """Write the memory's integer of each digest."""
+    return [memory_integer(identity, epoch) for identity in identities]
+
+
 def field_of(item: Any, field: str) -> Any:
     """Read a field of an item: the key of a mapping, else an attribute."""
     if isinstance(item, Mapping):

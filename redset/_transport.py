@@ -452,7 +452,10 @@ class _GenericSession(_Session):
         name, *rest = arguments
         if name == b"SCRIPT":
             name, rest = b"SCRIPT LOAD", rest[1:]
-        answer = self._execute(name.decode(), *rest, **self._options)
+        text = name.decode()
+        if self._options:
+            text = text.lower()  # their caches know commands in upper case only
+        answer = self._execute(text, *rest, **self._options)
         if isinstance(answer, Exception):
             raise answer
         return answer

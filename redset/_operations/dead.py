@@ -72,6 +72,8 @@ def _letter(entry: Any) -> DeadLetter:
 
 def purge(ctx: Context, before: float | None) -> Operation[int]:
     """Delete the dead letters older than a time; how many there were."""
+    if before is not None and before * 1000 < 1:
+        return 0  # no id is below 0-0
     last = "+" if before is None else f"({int(before * 1000)}-0"
     gone = 0
     while True:
