@@ -420,7 +420,7 @@ def test_the_clients_defaults_carry_a_bulk_add_over_a_lost_connection(
         if client.get_retry() is None or client.get_retry()._retries == 0:  # before redis-py 6
             with pytest.raises(AddError) as caught:
                 jobs.add_many(numbered(3000))
-            assert caught.value.resume_at == 500
+            assert caught.value.resume_at in (0, 500)
         else:
             assert sum(jobs.add_many(numbered(3000))) == 3000
             assert jobs.size() == 3000

@@ -1,0 +1,873 @@
+"""Bad input is refused before it is sent, and a bulk call that fails says where it stands."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import logging
+import math
+import pickle
+from collections import ChainMap, OrderedDict, UserDict
+from collections.abc import Callable, Iterator
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import redis
+import servers
+
+from redset import Key, ScheduledSet, SortedSet, TimeSortedSet
+from redset.exceptions import AddError, Full, OptionsDiffer, RedsetError
+from redset.serializers import JSONSerializer
+
+NAN = float("nan")
+
+
+def numbered(count: int) -> list[str]:
+    return [f"item-{number:06}" for number in range(count)]
+
+
+def everything(raw: redis.Redis) -> dict[bytes, bytes]:
+    """Every key of the server and what it holds."""
+    return {key: raw.dump(key) for key in raw.scan_iter()}
+
+
+def queued(raw: redis.Redis, key: str = "jobs") -> list[tuple[bytes, float]]:
+    return raw.zrange(key, 0, -1, withscores=True)
+
+
+# --- scores
+
+
+class Broken:
+    def __float__(self) -> float:
+        raise ZeroDivisionError("no number")
+
+
+BAD_SCORES: dict[str, tuple[Any, type[Exception], str]] = {
+    "NaN": (NAN, ValueError, "score must not be NaN"),
+    "minus NaN": (-NAN, ValueError, "score must not be NaN"),
+    "text of NaN": ("nan", ValueError, "score must not be NaN"),
+    "text": ("soon", ValueError, "score must be a number, not a str"),
+    "empty text": ("", ValueError, "score must be a number, not a str"),
+    "bytes": (b"\xff", ValueError, "score must be a number, not a bytes"),
+    "object": (object(), TypeError, "score must be a number, not object"),
+    "complex": (1j, TypeError, "score must be a number, not complex"),
+    "datetime": (datetime.datetime.now(), TypeError, "score must be a number, not datetime"),
+    "huge": (10**400, ValueError, "score is an int too large"),
+    "broken": (Broken(), ZeroDivisionError, "no number"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_SCORES)
+def test_a_bad_score_of_a_single_add_is_refused(
+    make_set: Callable[..., Any], raw: Any, kind: str
+) -> None:
+    score, error, text = BAD_SCORES[kind]
+    for options in ({}, {"key": str}, {"remember": True}):
+        with pytest.raises(error, match=text):
+            make_set(**options).add("a", score)
+    with pytest.raises(error, match=text):
+        make_set(scorer=lambda item: score).add("a")
+    with pytest.raises(error, match=text):
+        make_set(scorer="n", serializer=JSONSerializer()).add({"n": score})
+    with pytest.raises(error, match=text):
+        make_set().add_many(["a", "b"], score)
+    with pytest.raises(error, match=text):
+        list(make_set().add_new(["a", "b"], score))
+    assert not raw.exists("jobs", "jobs:{jobs}:keyed", "jobs:{jobs}:meta")
+
+
+@pytest.mark.parametrize("kind", BAD_SCORES)
+def test_a_bad_score_in_a_stream_ends_it_there(
+    make_set: Callable[..., Any], raw: Any, kind: str
+) -> None:
+    bad, error, text = BAD_SCORES[kind]
+    scores = [*range(700), bad, *range(701, 1500)]
+    items = numbered(1500)
+    for given in (scores, iter(scores), (score for score in scores)):
+        raw.flushall()
+        jobs = make_set()
+        with pytest.raises(AddError, match=text) as caught:
+            jobs.add_many(items, given)
+        assert isinstance(caught.value.__cause__, error)
+        assert caught.value.result == (700, 0, 0, 0)
+        assert caught.value.resume_at == caught.value.index == 700
+        assert caught.value.item == "item-000700"
+        assert "item 700" in str(caught.value)
+        assert len(queued(raw)) == 700
+        assert jobs.add_many(items[701:], scores[701:]).added == 799
+
+
+def test_what_float_takes_is_a_score(make_set: Callable[..., Any], raw: Any) -> None:
+    from decimal import Decimal
+    from fractions import Fraction
+
+    good = [
+        1,
+        1.5,
+        "2",
+        " 3 ",
+        b"4",
+        Decimal("5.5"),
+        Fraction(13, 2),
+        True,
+        "inf",
+        -math.inf,
+        2**70,
+    ]
+    jobs = make_set()
+    for number, score in enumerate(good):
+        assert jobs.add(str(number), score) == float(score)
+    assert jobs.add_many([str(number) for number in range(len(good))], good) == (0, 11, 0, 0)
+    assert jobs.scores([str(number) for number in range(len(good))]) == list(map(float, good))
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["list", "generator"])
+@pytest.mark.parametrize("given", [0, 3, 499, 500, 1200, 2000])
+def test_scores_that_end_too_soon_pair_what_they_can(
+    make_set: Callable[..., Any], raw: Any, given: int, lazy: bool
+) -> None:
+    jobs = make_set()
+    items: Any = numbered(2001)
+    scores: Any = range(given)
+    with pytest.raises(AddError, match="score ended before items") as caught:
+        jobs.add_many(iter(items) if lazy else items, iter(scores) if lazy else scores)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.resume_at == given
+    assert caught.value.result == (given, 0, 0, 0)
+    assert queued(raw) == [(item.encode(), float(n)) for n, item in enumerate(items[:given])]
+    assert jobs.add_many(items[caught.value.resume_at :], range(given, 2001)).added == 2001 - given
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["list", "generator"])
+@pytest.mark.parametrize("count", [0, 3, 500, 1200, 2000])
+def test_scores_that_go_on_too_long_are_told_after_all_pairs_went_in(
+    make_set: Callable[..., Any], raw: Any, count: int, lazy: bool
+) -> None:
+    jobs = make_set()
+    items: Any = numbered(count)
+    scores: Any = itertools.count() if lazy else range(count + 1)
+    with pytest.raises(AddError, match="score goes on behind the last of items") as caught:
+        jobs.add_many(iter(items) if lazy else items, scores)
+    assert caught.value.resume_at == count
+    assert caught.value.result == (count, 0, 0, 0)
+    assert len(queued(raw)) == count
+
+
+def test_an_error_of_the_scores_iterable_is_told_where_it_happened(
+    make_set: Callable[..., Any], raw: Any
+) -> None:
+    def scores() -> Iterator[int]:
+        yield from range(730)
+        raise OSError("no more")
+
+    with pytest.raises(AddError, match="no more") as caught:
+        make_set().add_many(numbered(2000), scores())
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.resume_at == 730
+    assert len(queued(raw)) == 730
+
+
+# --- items
+
+
+def test_an_error_of_the_items_iterable_is_told_where_it_happened(
+    make_set: Callable[..., Any], raw: Any
+) -> None:
+    def items() -> Iterator[str]:
+        yield from numbered(2730)
+        raise OSError("no more")
+
+    jobs = make_set()
+    with pytest.raises(AddError, match="no more") as caught:
+        jobs.add_many(items())
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.resume_at == 2730
+    assert caught.value.result == (2730, 0, 0, 0)
+    assert caught.value.index is None
+    assert len(queued(raw)) == 2730
+    new = []
+    with pytest.raises(AddError):
+        new.extend(make_set(name="more").add_new(items()))
+    assert jobs.size() == make_set(name="more").size()
+
+
+@pytest.mark.parametrize("options", [{}, {"remember": True}], ids=["plain", "remember"])
+def test_an_item_that_cannot_be_serialised_far_into_a_generator(
+    any_server: servers.Server,
+    server_client: redis.Redis,
+    any_implementation: str,
+    options: Any,
+) -> None:
+    last = 99_999
+    bad = object()
+
+    def generator() -> Iterator[Any]:
+        for number in range(last):
+            yield {"n": number}
+        yield bad
+        yield {"n": "behind"}
+
+    jobs: SortedSet[Any] = SortedSet(server_client, "jobs", serializer=JSONSerializer(), **options)
+    with pytest.raises(AddError, match=f"item {last}.*object") as caught:
+        jobs.add_many(generator())
+    error = caught.value
+    assert isinstance(error.__cause__, TypeError)
+    assert error.item is bad
+    assert error.index == error.resume_at == last
+    assert error.result == (last, 0, 0, 0)
+    assert any_server.raw.zcard("jobs") == last
+    assert {"n": last - 1} in jobs
+    assert {"n": "behind"} not in jobs
+
+
+@pytest.mark.parametrize("place", [0, 1, 250, 499, 500, 1999, 2000, 2499])
+def test_everything_before_a_bad_item_is_in_and_nothing_behind_it(
+    make_set: Callable[..., Any], raw: Any, place: int
+) -> None:
+    items: list[Any] = list(range(2500))
+    items[place] = object()
+    for given in (items, iter(items)):
+        raw.flushall()
+        jobs = make_set(serializer=JSONSerializer())
+        with pytest.raises(AddError, match=f"item {place}") as caught:
+            jobs.add_many(given)
+        assert caught.value.index == caught.value.resume_at == place
+        assert caught.value.item is items[place]
+        assert caught.value.result == (place, 0, 0, 0)
+        assert sorted(map(int, raw.zrange("jobs", 0, -1))) == list(range(place))
+        # Mended, it can be gone on with from there.
+        mended = [-1 if item is items[place] else item for item in items]
+        assert jobs.add_many(mended[caught.value.resume_at :]).added == 2500 - place
+        assert jobs.size() == 2500
+
+
+def test_new_items_come_before_the_error_behind_them(
+    make_set: Callable[..., Any], raw: Any
+) -> None:
+    new = []
+    jobs = make_set(serializer=JSONSerializer())
+    with pytest.raises(AddError, match="item 1100") as caught:
+        new.extend(jobs.add_new([*range(1100), object(), 1]))
+    assert new == list(range(1100))
+    assert caught.value.result == (1100, 0, 0, 0)
+
+
+def test_an_item_over_max_item_bytes_is_refused(make_set: Callable[..., Any], raw: Any) -> None:
+    jobs = make_set(max_item_bytes=10)
+    assert jobs.add("x" * 10) == 0
+    assert jobs.add("ü" * 5) == 0
+    with pytest.raises(ValueError, match=r"item has 11 bytes .*max_item_bytes=10"):
+        jobs.add("x" * 11)
+    with pytest.raises(ValueError, match="item has 12 bytes"):
+        jobs.add("ü" * 6)
+    with pytest.raises(AddError, match="max_item_bytes=10") as caught:
+        jobs.add_many(["a", "b", "y" * 11, "c"])
+    assert (caught.value.index, caught.value.result.added) == (2, 2)
+    assert jobs.size() == 4
+    pages = make_set(name="pages", key="url", max_item_bytes=30)
+    with pytest.raises(ValueError, match="max_item_bytes=30"):
+        pages.add({"url": "/", "text": "x" * 30})
+    assert not raw.exists("pages:{pages}:keyed", "pages:{pages}:meta")
+
+
+NO_ITEMS: list[Any] = [
+    "text",
+    b"bytes",
+    bytearray(b"bytes"),
+    {"a": 1},
+    OrderedDict(a=1),
+    UserDict(a=1),
+    ChainMap({"a": 1}),
+    MappingProxyType({"a": 1}),
+    5,
+    None,
+    object(),
+]
+
+
+@pytest.mark.parametrize("what", NO_ITEMS, ids=lambda what: type(what).__name__)
+def test_what_is_rarely_meant_as_items_is_refused(
+    make_set: Callable[..., Any], raw: Any, what: Any
+) -> None:
+    jobs = make_set(remember=True)
+    match = f"items must be an iterable.* not {type(what).__name__}"
+    for call in (
+        jobs.add_many,
+        jobs.add_new,
+        jobs.scores,
+        jobs.discard_many,
+        jobs.forget_many,
+        jobs.seen_many,
+    ):
+        with pytest.raises(TypeError, match=match):
+            call(what)
+    assert everything(raw) == {}
+
+
+def test_a_mappings_keys_and_values_are_items_and_scores(
+    make_set: Callable[..., Any], raw: Any
+) -> None:
+    given = {"a": 2, "b": 1}
+    assert make_set().add_many(given.keys(), given.values()).added == 2
+    assert queued(raw) == [(b"b", 1.0), (b"a", 2.0)]
+
+
+class Row:
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
+
+
+BAD_KEYS: dict[str, tuple[Any, Any, type[Exception], str]] = {
+    "None": (lambda item: None, {"u": 1}, TypeError, "key must be .* not NoneType"),
+    "float": (lambda item: 1.5, {"u": 1}, TypeError, "key must be .* not float"),
+    "list": ("u", {"u": []}, TypeError, "key must be .* not list"),
+    "None in a field": ("u", {"u": None}, TypeError, "key must be .* not NoneType"),
+    "no such field": ("u", {"v": 1}, ValueError, "dict has no field 'u' to be its key"),
+    "no such attribute": ("u", Row(v=1), ValueError, "Row has no field 'u' to be its key"),
+    "no mapping": ("u", 5, ValueError, "int has no field 'u' to be its key"),
+    "raising": (lambda item: item["v"], {"u": 1}, KeyError, "v"),
+    "surrogate": ("u", {"u": "\udcff"}, ValueError, "surrogates"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_KEYS)
+def test_a_bad_key_is_refused(make_set: Callable[..., Any], raw: Any, kind: str) -> None:
+    key, item, error, text = BAD_KEYS[kind]
+
+    class Anything:
+        def dumps(self, item: Any) -> str:
+            return "payload"
+
+    jobs = make_set(key=key, serializer=Anything())
+    for call in (jobs.add, jobs.discard, jobs.score, jobs.get, jobs.remove):
+        with pytest.raises(error, match=text):
+            call(item)
+    with pytest.raises(AddError, match=text) as caught:
+        jobs.add_many([item])
+    assert isinstance(caught.value.__cause__, error)
+    assert (caught.value.index, caught.value.resume_at) == (0, 0)
+    assert everything(raw) == {}
+
+
+@pytest.mark.parametrize("what", [None, 1.5, ["a"], object()], ids=lambda what: type(what).__name__)
+def test_a_key_that_cannot_be_one_is_refused(what: Any) -> None:
+    with pytest.raises(TypeError, match="key must be str, bytes or int, not"):
+        Key(what)
+
+
+def test_a_missing_score_field_is_named(make_set: Callable[..., Any], raw: Any) -> None:
+    jobs = make_set(scorer="depth", serializer=JSONSerializer())
+    with pytest.raises(AddError, match=r"item 1.*dict has no field 'depth' to be its score"):
+        jobs.add_many([{"depth": 1}, {"n": 1}])
+    assert jobs.size() == 1
+    with pytest.raises(ValueError, match="dict has no field 'depth' to be its score"):
+        jobs.add({"n": 1})
+
+
+def test_a_scorers_error_is_the_cause(make_set: Callable[..., Any]) -> None:
+    def scorer(item: str) -> float:
+        if item == "item-000003":
+            raise OSError("no score to be had")
+        return 1.0
+
+    jobs = make_set(scorer=scorer)
+    with pytest.raises(OSError, match="no score"):
+        jobs.add("item-000003")
+    with pytest.raises(AddError, match="no score") as caught:
+        jobs.add_many(numbered(5))
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.index == 3
+    assert jobs.size() == 3
+
+
+def test_a_serializer_must_give_text_or_bytes(make_set: Callable[..., Any], raw: Any) -> None:
+    class Wrong:
+        def dumps(self, item: Any) -> Any:
+            return 5
+
+    for options in ({}, {"key": str}):
+        jobs = make_set(serializer=Wrong(), **options)
+        with pytest.raises(TypeError, match=r"dumps must return str or bytes, not int"):
+            jobs.add("a")
+    assert everything(raw) == {}
+
+
+def test_a_bulk_removal_with_a_bad_item_removes_nothing(
+    make_set: Callable[..., Any], raw: Any
+) -> None:
+    jobs = make_set(serializer=JSONSerializer(), remember=True)
+    jobs.add_many(range(100))
+    before = everything(raw)
+    for call in (jobs.discard_many, jobs.forget_many, jobs.scores, jobs.seen_many):
+        with pytest.raises(TypeError, match="object"):
+            call([1, 2, object()])
+    assert everything(raw) == before
+
+
+# --- errors=
+
+
+def test_bad_items_can_be_skipped_and_are_counted(
+    make_set: Callable[..., Any], raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    items: list[Any] = list(range(1500))
+    for place in (0, 3, 499, 500, 1499):
+        items[place] = object()
+    for given in (items, iter(items)):
+        raw.flushall()
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "redset"):
+            result = make_set(serializer=JSONSerializer()).add_many(given, errors="skip")
+        assert result == (1495, 0, 0, 5)
+        assert [record.args[0] for record in caplog.records] == [0, 3, 499, 500, 1499]
+        assert len(queued(raw)) == 1495
+
+
+def test_a_callable_is_told_of_every_bad_item(make_set: Callable[..., Any], raw: Any) -> None:
+    told: list[Any] = []
+    scores = [1, NAN, 3, "x", 5]
+    result = make_set(remember=True).add_many(
+        list("abcde"), scores, errors=lambda *bad: told.append(bad)
+    )
+    assert result == (3, 0, 0, 2)
+    assert [(place, item, type(error)) for place, item, error in told] == [
+        (1, "b", ValueError),
+        (3, "d", ValueError),
+    ]
+    assert [member for member, _ in queued(raw)] == [b"a", b"c", b"e"]
+    assert list(make_set(name="new").add_new(list("abcde"), scores, errors="skip")) == list("ace")
+
+
+def test_a_callable_that_raises_ends_the_call_there(make_set: Callable[..., Any], raw: Any) -> None:
+    def errors(place: int, item: Any, error: Exception) -> None:
+        if place == 900:
+            raise OSError("enough") from error
+
+    items: list[Any] = list(range(2000))
+    items[3] = items[900] = object()
+    with pytest.raises(AddError, match="enough") as caught:
+        make_set(serializer=JSONSerializer()).add_many(items, errors=errors)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert (caught.value.index, caught.value.resume_at) == (900, 900)
+    # Its chunk may have gone in whole; what it did not say is in may be added again.
+    assert caught.value.result.failed == 2
+    assert caught.value.result.added == len(queued(raw)) >= 899
+
+
+@pytest.mark.parametrize("errors", ["ignore", None, 5, ""])
+def test_what_errors_may_be_is_said(make_set: Callable[..., Any], raw: Any, errors: Any) -> None:
+    with pytest.raises(ValueError, match="errors must be 'raise', 'skip' or a callable"):
+        make_set().add_many(["a"], errors=errors)
+    with pytest.raises(ValueError, match="errors must be"):
+        list(make_set().add_new(["a"], errors=errors))
+    assert everything(raw) == {}
+
+
+def test_skipping_bad_items_skips_no_other_error(make_set: Callable[..., Any], raw: Any) -> None:
+    with pytest.raises(Full):
+        make_set(max_size=2).add_many(["a", "b", "c"], errors="skip")
+    raw.set("text", "a string")
+    with pytest.raises(AddError, match="WRONGTYPE"):
+        make_set(name="text").add_many(["a"], errors="skip")
+    with pytest.raises(AddError, match="score ended"):
+        make_set().add_many(["a", "b"], [1], errors="skip")
+    assert make_set().size() == 1
+
+
+# --- max_size
+
+
+def test_a_full_set_refuses_a_chunk_whole(make_set: Callable[..., Any], raw: Any) -> None:
+    for options in ({}, {"key": str}, {"remember": True}):
+        raw.flushall()
+        jobs = make_set(max_size=600, **options)
+        items = numbered(1000)
+        with pytest.raises(Full, match="max_size is 600") as caught:
+            jobs.add_many(items)
+        error = caught.value
+        assert isinstance(error, AddError)
+        assert isinstance(error, RedsetError)
+        assert isinstance(error.__cause__, Full)
+        assert error.resume_at == error.result.added == jobs.size() == 500
+        assert (error.index, error.item) == (None, None)
+        assert jobs.add_many(items[500:600]).added == 100
+        with pytest.raises(Full) as alone:
+            jobs.add("one more")
+        assert not isinstance(alone.value, AddError)
+        assert jobs.size() == 600
+        jobs.take(300)
+        assert jobs.add_many(items[600:900]).added == 300
+
+
+def test_what_a_full_set_already_holds_may_still_be_moved(make_set: Callable[..., Any]) -> None:
+    jobs = make_set(max_size=3)
+    jobs.add_many(list("abc"))
+    assert jobs.add("a", 5) == 5
+    assert jobs.add_many(list("abc"), [1, 2, 3]) == (0, 3, 0, 0)
+    assert jobs.add("d", xx=True) is None
+
+
+# --- AddError
+
+
+def test_an_add_error_survives_pickling(make_set: Callable[..., Any]) -> None:
+    with pytest.raises(AddError) as caught:
+        make_set().add_many(["a", "b"], [1, NAN])
+    with pytest.raises(Full) as full:
+        make_set(name="small", max_size=1).add_many(["a", "b"])
+    for error in (caught.value, full.value):
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is type(error)
+        assert str(copy) == str(error)
+        for name in ("result", "resume_at", "index", "item"):
+            assert getattr(copy, name) == getattr(error, name)
+        assert copy.result.added == error.result.added
+
+
+def test_resuming_gives_the_whole(make_set: Callable[..., Any], raw: Any) -> None:
+    # Whatever goes wrong and however often, going on from resume_at ends with all of it, once.
+    items: list[Any] = list(range(3000))
+    bad = {17, 499, 500, 1250, 2999}
+    left: list[Any] = [object() if number in bad else number for number in items]
+    jobs = make_set(serializer=JSONSerializer(), remember=True)
+    added, failures = 0, 0
+    at = 0
+    while at < 3000:
+        try:
+            added += jobs.add_many(left[at:]).added
+            break
+        except AddError as error:
+            failures += 1
+            added += error.result.added
+            at += error.resume_at
+            left[at] = items[at]
+    assert failures == 5
+    assert added == 3000
+    assert sorted(map(int, raw.zrange("jobs", 0, -1))) == items
+
+
+# --- arguments of the set and of its calls
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "text"),
+    [
+        ("", ValueError, "name must not be empty"),
+        (b"", ValueError, "name must not be empty"),
+        (None, TypeError, "name must be str or bytes, not NoneType"),
+        (5, TypeError, "name must be str or bytes, not int"),
+        (["a"], TypeError, "name must be str or bytes, not list"),
+        ("\udcff", ValueError, "name must be encodable as UTF-8"),
+    ],
+)
+def test_a_bad_name_is_refused(client: Any, name: Any, error: type[Exception], text: str) -> None:
+    for cls in (SortedSet, TimeSortedSet, ScheduledSet):
+        with pytest.raises(error, match=text):
+            cls(client, name)
+
+
+@pytest.mark.parametrize("name", ["a}b", "{}x", "a{}{b}", "a{b", b"}\xff"])
+def test_braces_that_are_no_hash_tag_are_refused_where_a_second_key_is_needed(
+    make_set: Callable[..., Any], raw: Any, name: Any
+) -> None:
+    for options in ({"key": str}, {"remember": True}, {"remember": 5}):
+        with pytest.raises(ValueError, match="braces but no valid hash tag"):
+            make_set(name=name, **options)
+    jobs = make_set(name=name)
+    assert jobs.add_many(["a", "b", "c"]).added == 3
+    assert jobs.pop() == "a"
+    assert jobs.stats().size == 2
+    assert jobs.discard("b")
+    with pytest.raises(ValueError, match="braces"):
+        jobs.dead.size()
+    assert jobs.clear() == 1
+    assert everything(raw) == {}
+
+
+BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"scorer": 5}, TypeError, "scorer must be .* not int"),
+    ({"scorer": b"field"}, TypeError, "scorer must be .* not bytes"),
+    ({"key": 5}, TypeError, "key must be .* not int"),
+    ({"key": b"field"}, TypeError, "key must be .* not bytes"),
+    ({"remember": "ever"}, TypeError, "remember must be .* not str"),
+    ({"remember": 0}, ValueError, "remember must be a positive number of seconds, not 0"),
+    ({"remember": -5}, ValueError, "remember must be a positive number of seconds, not -5"),
+    ({"remember": NAN}, ValueError, "remember must be a positive number of seconds, not nan"),
+    ({"remember": math.inf}, ValueError, "remember must be a positive number"),
+    ({"remember": datetime.timedelta(0)}, ValueError, "remember must be a positive number"),
+    ({"duplicates": "drop"}, ValueError, "duplicates must be one of .* not 'drop'"),
+    ({"duplicates": None}, ValueError, "duplicates must be one of .* not None"),
+    ({"duplicates": []}, ValueError, "duplicates must be one of"),
+    ({"max_size": 0}, ValueError, "max_size must be positive, not 0"),
+    ({"max_size": "5"}, TypeError, "max_size must be an int, not str"),
+    ({"max_size": True}, TypeError, "max_size must be an int, not bool"),
+    ({"max_item_bytes": -1}, ValueError, "max_item_bytes must be positive, not -1"),
+    ({"max_item_bytes": 1.5}, TypeError, "max_item_bytes must be an int, not float"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "text"), BAD_OPTIONS, ids=str)
+def test_a_bad_option_is_refused_and_named(
+    options: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        SortedSet(redis.Redis(), "jobs", **options)
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ({"nx": True, "xx": True}, "nx contradicts"),
+        ({"nx": True, "gt": True}, "nx contradicts"),
+        ({"nx": True, "lt": True}, "nx contradicts"),
+        ({"gt": True, "lt": True}, "gt contradicts lt"),
+        ({"xx": True, "gt": True, "lt": True}, "gt contradicts lt"),
+        ({"again": True}, "again needs a set with remember="),
+    ],
+    ids=str,
+)
+def test_flags_that_contradict_are_refused(
+    make_set: Callable[..., Any], raw: Any, flags: Any, text: str
+) -> None:
+    for options in ({}, {"key": str}):
+        jobs = make_set(**options)
+        for call in (jobs.add, jobs.add_many, jobs.add_new):
+            with pytest.raises(ValueError, match=text):
+                call(["a"] if call is not jobs.add else "a", **flags)
+    assert everything(raw) == {}
+
+
+def test_what_a_memory_is_needed_for_says_so(make_set: Callable[..., Any], raw: Any) -> None:
+    jobs = make_set()
+    jobs.add("a")
+    for call, argument in (
+        (lambda: jobs.add("b", again=True), "again"),
+        (lambda: jobs.discard("a", forget=True), "forget"),
+        (lambda: jobs.discard_many(["a"], forget=True), "forget"),
+        (lambda: jobs.forget("a"), "forget"),
+        (lambda: jobs.forget_many(["a"]), "forget"),
+        (lambda: jobs.seen("a"), "seen"),
+        (lambda: jobs.seen_many(["a"]), "seen"),
+        (lambda: jobs.clear(keep_memory=True), "keep_memory"),
+    ):
+        with pytest.raises(ValueError, match=f"{argument} needs a set with remember="):
+            call()
+    assert queued(raw) == [(b"a", 0.0)]
+
+
+def test_an_asyncio_client_is_refused_by_a_sync_set() -> None:
+    from redis import asyncio
+
+    for client in (
+        asyncio.Redis(),
+        asyncio.Redis(decode_responses=True, single_connection_client=True),
+        asyncio.RedisCluster(host="localhost") if hasattr(asyncio, "RedisCluster") else None,
+        getattr(pytest.importorskip("valkey.asyncio"), "Valkey")(),  # noqa: B009
+    ):
+        for cls in (SortedSet, TimeSortedSet, ScheduledSet):
+            with pytest.raises(TypeError, match=r"redis_client.*asyncio.*sync one"):
+                cls(client, "jobs")
+
+
+def test_a_set_cannot_be_used_after_its_own_close(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet.from_url(any_server.url, "jobs", remember=True)
+    jobs.add("a")
+    dead = jobs.dead
+    jobs.close()
+    jobs.close()
+    for call in (
+        lambda: jobs.add("b"),
+        lambda: jobs.add_many(["b"]),
+        lambda: jobs.add_new(["b"]),
+        lambda: jobs.pop(),
+        lambda: jobs.take(1),
+        lambda: jobs.peek(),
+        lambda: jobs.peek_many(1),
+        lambda: jobs.peek_score(),
+        lambda: jobs.score("a"),
+        lambda: jobs.scores(["a"]),
+        lambda: jobs.get("a"),
+        lambda: "a" in jobs,
+        lambda: len(jobs),
+        lambda: bool(jobs),
+        lambda: iter(jobs),
+        lambda: jobs.available(),
+        lambda: jobs.stats(),
+        lambda: jobs.discard("a"),
+        lambda: jobs.remove("a"),
+        lambda: jobs.forget("a"),
+        lambda: jobs.seen("a"),
+        lambda: jobs.clear(),
+        lambda: dead.size(),
+        lambda: iter(dead),
+        lambda: dead.purge(),
+    ):
+        with pytest.raises(RuntimeError, match=r"<SortedSet name='jobs'> is closed"):
+            call()
+    assert queued(any_server.raw) == [(b"a", 0.0)]
+    assert jobs.name == "jobs"
+
+
+def test_closing_a_set_leaves_a_client_that_was_passed_in(
+    any_server: servers.Server, server_client: redis.Redis
+) -> None:
+    with SortedSet(server_client, "jobs") as jobs:
+        jobs.add("a")
+    assert server_client.ping()
+    with pytest.raises(RuntimeError, match="is closed"):
+        jobs.pop()
+    assert SortedSet(server_client, "jobs").pop() == "a"
+
+
+# --- what is in the server already
+
+
+WRONG_KEYS: dict[str, tuple[dict[str, Any], str, Callable[[Any, str], Any]]] = {
+    "queue a string": ({}, "jobs", lambda raw, key: raw.set(key, "x")),
+    "queue a list": ({}, "jobs", lambda raw, key: raw.lpush(key, "x")),
+    "queue a set, remember": ({"remember": True}, "jobs", lambda raw, key: raw.sadd(key, "x")),
+    "queue a set, for a time": ({"remember": 60}, "jobs", lambda raw, key: raw.sadd(key, "x")),
+    "queue a set, max_size": ({"max_size": 5}, "jobs", lambda raw, key: raw.sadd(key, "x")),
+    "keyed a string": (
+        {"key": str},
+        "jobs:{jobs}:keyed",
+        lambda raw, key: raw.set(key, "x"),
+    ),
+    "meta a string": ({"key": str}, "jobs:{jobs}:meta", lambda raw, key: raw.set(key, "x")),
+    "meta a list, remember": (
+        {"remember": True},
+        "jobs:{jobs}:meta",
+        lambda raw, key: raw.lpush(key, "x"),
+    ),
+    "items a list": ({"key": str}, "jobs:{jobs}:items", lambda raw, key: raw.lpush(key, "x")),
+    "items a string": ({"key": str}, "jobs:{jobs}:items", lambda raw, key: raw.set(key, "x")),
+    "seen a string": ({"remember": 60}, "jobs:{jobs}:seen", lambda raw, key: raw.set(key, "x")),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_KEYS)
+def test_a_key_of_another_type_is_an_error_that_writes_nothing(
+    make_set: Callable[..., Any], raw: Any, kind: str
+) -> None:
+    options, key, spoil = WRONG_KEYS[kind]
+    spoil(raw, key)
+    before = everything(raw)
+    jobs = make_set(**options)
+    for flags in ({}, {"nx": True}, {"lt": True}, {"xx": True}):
+        with pytest.raises(Exception, match="WRONGTYPE") as single:
+            jobs.add("a", **flags)
+        assert type(single.value).__name__ == "ResponseError"
+        with pytest.raises(AddError, match="WRONGTYPE") as caught:
+            jobs.add_many(numbered(1000), **flags)
+        assert type(caught.value.__cause__).__name__ == "ResponseError"
+        assert caught.value.resume_at == 0
+        assert caught.value.result == (0, 0, 0, 0)
+        assert everything(raw) == before
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WRONG_KEYS if kind.startswith("items")])
+def test_a_key_of_another_type_loses_nothing_that_is_taken(
+    make_set: Callable[..., Any], raw: Any, kind: str
+) -> None:
+    options, key, spoil = WRONG_KEYS[kind]
+    jobs = make_set(**options)
+    jobs.add_many(numbered(20))
+    raw.delete(key)
+    spoil(raw, key)
+    before = everything(raw)
+    for call in (
+        jobs.pop,
+        lambda: jobs.take(5),
+        jobs.peek,
+        lambda: list(jobs),
+        lambda: jobs.discard("item-000001"),
+        lambda: jobs.get("item-000001"),
+    ):
+        with pytest.raises(Exception, match="WRONGTYPE"):
+            call()
+        assert everything(raw) == before
+
+
+@pytest.mark.parametrize("cls", [SortedSet, ScheduledSet])
+def test_a_queue_of_another_type_is_an_error_of_every_call(
+    make_set: Callable[..., Any], raw: Any, cls: Any
+) -> None:
+    raw.set("jobs", "a string")
+    before = everything(raw)
+    jobs = make_set(cls)
+    for call in (
+        jobs.pop,
+        lambda: jobs.take(5),
+        jobs.peek,
+        lambda: jobs.peek_many(5),
+        jobs.peek_score,
+        jobs.size,
+        jobs.available,
+        jobs.stats,
+        lambda: list(jobs),
+        lambda: jobs.score("a"),
+        lambda: jobs.scores(["a"]),
+        lambda: jobs.get("a"),
+        lambda: jobs.discard("a"),
+        lambda: jobs.discard_many(["a"]),
+    ):
+        with pytest.raises(Exception, match="WRONGTYPE") as caught:
+            call()
+        assert type(caught.value).__name__ == "ResponseError"
+        assert everything(raw) == before
+
+
+OTHERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"key": str}, {"key": str, "remember": True}),
+    ({"key": str}, {"remember": True}),
+    ({"remember": True}, {"remember": 60}),
+    ({"remember": 60}, {"remember": True}),
+    ({"key": str, "remember": True}, {"key": str}),
+    ({"key": str, "remember": True}, {"remember": True}),
+]
+
+
+def named(options: dict[str, Any]) -> str:
+    kind = {True: "ever", None: "no"}.get(options.get("remember"), "limited")
+    return f"key={'yes' if 'key' in options else 'no'} remember={kind}"
+
+
+@pytest.mark.parametrize(("theirs", "ours"), OTHERS, ids=str)
+def test_other_options_than_the_sets_are_refused_before_anything_is_written(
+    make_set: Callable[..., Any], raw: Any, theirs: Any, ours: Any
+) -> None:
+    make_set(**theirs).add_many(["a", "b"])
+    before = everything(raw)
+    jobs = make_set(**ours)
+    both = f"made with {named(theirs)}.* this object has {named(ours)}"
+    with pytest.raises(OptionsDiffer, match=both):
+        jobs.add("c")
+    with pytest.raises(AddError, match=both) as caught:
+        jobs.add_many(numbered(2000))
+    assert isinstance(caught.value.__cause__, OptionsDiffer)
+    assert caught.value.resume_at == 0
+    assert caught.value.result == (0, 0, 0, 0)
+    with pytest.raises(AddError, match=both):
+        list(jobs.add_new(["c"]))
+    assert everything(raw) == before
+
+
+def test_a_set_with_a_key_refuses_to_stand_beside_a_plain_one(
+    make_set: Callable[..., Any], raw: Any
+) -> None:
+    make_set().add("a")
+    before = everything(raw)
+    jobs = make_set(key=str)
+    with pytest.raises(OptionsDiffer, match=r"the key b'jobs' exists"):
+        jobs.add("b")
+    with pytest.raises(AddError, match=r"the key b'jobs' exists"):
+        jobs.add_many(["b"])
+    assert everything(raw) == before
+
+
+def test_a_length_of_memory_is_no_other_option(make_set: Callable[..., Any]) -> None:
+    make_set(remember=60).add("a")
+    assert make_set(remember=datetime.timedelta(days=1)).add("b") == 0
+    assert make_set(remember=60, duplicates="keep", max_size=9, scorer=len).add("abc") == 3
