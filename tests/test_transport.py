@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import redis
+import redis.sentinel
 import servers
 from proxy import Proxy
 from redis.backoff import ConstantBackoff, NoBackoff

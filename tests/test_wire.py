@@ -1,0 +1,942 @@
+"""The wire format: what both implementations promise, and that they agree to the byte."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import math
+import random
+import struct
+import sys
+import threading
+from collections import OrderedDict, UserDict, defaultdict, namedtuple
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
+from types import MappingProxyType, ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redset import _fallback
+from redset.serializers import JSONSerializer, NamedtupleSerializer
+
+try:
+    from redset import _speedups
+except ImportError:
+    _speedups = None  # type: ignore[assignment]
+
+needs_core = pytest.mark.skipif(_speedups is None, reason="redset._speedups is not built")
+
+#: For what concerns each by itself.
+each = pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(_fallback, id="python"),
+        pytest.param(_speedups, id="cython", marks=needs_core),
+    ],
+)
+
+NAMES = sorted(
+    name
+    for name, value in vars(_fallback).items()
+    if getattr(value, "__module__", "") in (_fallback.__name__,) and not name.startswith("_")
+) + [name for name in vars(_fallback) if name.isupper() and not name.startswith("_")]
+
+
+def told(error: BaseException | None) -> Any:
+    """What there is to see of an error."""
+    if error is None:
+        return None
+    return type(error), str(error), told(error.__cause__), error.__suppress_context__
+
+
+def outcome(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a call gives or raises, in a form that can be compared."""
+    try:
+        return seen(call(*arguments))
+    except Exception as error:
+        return "raised", told(error)
+
+
+def seen(value: Any) -> Any:
+    """A value with its types, NaN equal to NaN, errors by what is told of them."""
+    if isinstance(value, Exception):
+        return told(value)
+    if isinstance(value, _fallback.Bad):
+        return "Bad", value.place, id(value.item), told(value.error)
+    if isinstance(value, (list, tuple)):
+        return type(value), [seen(each) for each in value]
+    if isinstance(value, float):
+        return type(value), struct.pack("d", value)
+    return type(value), value
+
+
+def same(name: str, *arguments: Any) -> Any:
+    """Call both implementations; they must agree. Gives the outcome."""
+    theirs = outcome(getattr(_fallback, name), *arguments)
+    assert outcome(getattr(_speedups, name), *arguments) == theirs
+    return theirs
+
+
+def encoder(wire: ModuleType, **options: Any) -> Any:
+    defaults: dict[str, Any] = {
+        "prefix": [b"ZADD", "jobs"],
+        "dumps": None,
+        "key": None,
+        "scorer": 0.0,
+        "limit": 0,
+        "fold": wire.FOLD_LAST,
+        "sort": True,
+        "memory": wire.MEMORY_NONE,
+        "epoch": b"",
+        "positions": True,
+    }
+    return wire.Encoder(**{**defaults, **options})
+
+
+def same_chunk(items: Any, scores: Any = None, skip: bool = True, **options: Any) -> Any:
+    """Encode by both; they must agree. Gives the fallback's chunk, or what it raised."""
+    results = []
+    for wire in (_fallback, _speedups):
+        chunk = outcome(lambda w=wire: encoder(w, **options).encode(items, scores, skip))
+        results.append(chunk)
+    assert results[1] == results[0]
+    return encoder(_fallback, **options).encode(items, scores, skip)
+
+
+def entries_of(wire: ModuleType, chunk: Any, columns: int = 2) -> list[tuple[bytes, ...]]:
+    [arguments] = wire.split(chunk.data)
+    rest = arguments[2:]
+    return [tuple(rest[at : at + columns]) for at in range(0, len(rest), columns)]
+
+
+# --- what is generated
+
+texts = st.text(st.characters(), max_size=20)  # Lone surrogates, too.
+members = st.one_of(
+    texts,
+    st.binary(max_size=140),
+    st.text("ab\0", max_size=9),
+    st.integers(),
+    st.integers(-(10**30), 10**30),
+    st.floats(),
+    st.none(),
+    st.booleans(),
+)
+numbers = st.one_of(
+    st.integers(-5, 5),
+    st.integers(),
+    st.integers(2**53 - 2, 2**53 + 2),
+    st.integers(-(2**64), 2**64),
+    st.integers(10**300, 10**320),
+    st.floats(),
+    st.floats(-1e6, 1e6),
+    st.decimals(-1000, 1000, places=3).map(float),
+    st.sampled_from([0.0, -0.0, math.inf, -math.inf, 5e-324, 1e22, 1e-4, 1e-5, True, False]),
+)
+garbage = st.one_of(
+    texts,
+    st.binary(max_size=5),
+    st.none(),
+    st.decimals(),
+    st.fractions(),
+    st.complex_numbers(),
+    st.sampled_from(["1.5", "nan", "-inf", " 7 ", "1_0", b"2.5", [], {}, object, math.nan]),
+)
+scores = st.one_of(numbers, numbers, numbers, garbage)
+keys = st.one_of(
+    st.text("ab", max_size=3),
+    st.binary(max_size=3),
+    texts,
+    st.integers(-3, 3),
+    st.integers(),
+    st.integers(-(2**70), 2**70),
+    st.booleans(),
+    st.none(),
+    st.floats(),
+    st.binary(min_size=120, max_size=140),
+)
+Page = namedtuple("Page", "url depth")
+records = st.one_of(
+    st.fixed_dictionaries({"url": keys, "depth": scores}),
+    st.fixed_dictionaries({}, optional={"url": keys, "depth": scores}),
+    st.builds(Page, keys, scores),
+    st.builds(SimpleNamespace, url=keys, depth=scores),
+    st.builds(
+        lambda d: UserDict(d), st.fixed_dictionaries({"url": keys}, optional={"depth": scores})
+    ),
+    st.builds(OrderedDict, st.fixed_dictionaries({"url": keys, "depth": scores})),
+    members,
+)
+prefixes = st.lists(
+    st.one_of(st.binary(max_size=10), texts, st.integers(), st.booleans()), max_size=4
+)
+
+
+def dumps_some(item: Any) -> Any:
+    """A serializer that makes of items all that serializers make, and some errors."""
+    text = repr(item)
+    choice = len(text) % 7
+    if choice == 0:
+        raise LookupError(text)
+    if choice == 1:
+        return text.encode()
+    if choice == 2:
+        return Text(text)
+    if choice == 3:
+        return Bytes(text.encode("utf-8", "replace"))
+    if choice == 4:
+        return bytearray(3)
+    return text
+
+
+def call_some(item: Any) -> Any:
+    """A key and a scorer of the same kind."""
+    choice = len(repr(item)) % 4
+    if choice == 0:
+        raise KeyError("no")
+    if choice == 1:
+        return repr(item)
+    return choice + 0.5 if choice == 2 else len(repr(item))
+
+
+class Text(str):
+    pass
+
+
+class Bytes(bytes):
+    pass
+
+
+class Int(int):
+    pass
+
+
+# --- the two agree
+
+
+@needs_core
+def test_the_core_has_the_names_of_the_fallback() -> None:
+    assert {"Encoder", "decode", "FOLD_LAST", "IMPLEMENTATION", "digests"} <= set(NAMES)
+    for name in NAMES:
+        assert hasattr(_speedups, name), name
+        if name.isupper() and name != "IMPLEMENTATION":
+            assert getattr(_speedups, name) == getattr(_fallback, name)
+    assert _fallback.IMPLEMENTATION == "python"
+    assert _speedups.IMPLEMENTATION == "cython"
+
+
+@needs_core
+@settings(deadline=None, max_examples=400)
+@given(
+    items=st.lists(members, max_size=70),
+    options=st.fixed_dictionaries(
+        {},
+        optional={
+            "prefix": prefixes,
+            "dumps": st.sampled_from([None, dumps_some]),
+            "scorer": st.one_of(st.floats(), st.just(call_some), st.just("depth"), st.just(7)),
+            "limit": st.sampled_from([0, 1, 10, 10**30]),
+            "fold": st.integers(0, 2),
+            "sort": st.booleans(),
+            "memory": st.integers(0, 2),
+            "epoch": st.binary(max_size=64),
+            "positions": st.booleans(),
+        },
+    ),
+    data=st.data(),
+)
+def test_requests_of_members_agree(items: list[Any], options: Any, data: Any) -> None:
+    given_scores = data.draw(
+        st.one_of(
+            st.none(), st.lists(scores, min_size=len(items), max_size=len(items)), st.lists(scores)
+        )
+    )
+    same_chunk(items, given_scores, data.draw(st.booleans()), **options)
+
+
+@needs_core
+@settings(deadline=None, max_examples=400)
+@given(
+    items=st.lists(records, max_size=30),
+    options=st.fixed_dictionaries(
+        {
+            "key": st.sampled_from(["url", Text("url"), "missing", call_some, lambda item: item]),
+            "dumps": st.sampled_from([None, dumps_some, repr, JSONSerializer().dumps]),
+        },
+        optional={
+            "scorer": st.one_of(st.just("depth"), st.just(call_some), st.floats()),
+            "limit": st.sampled_from([0, 20]),
+            "fold": st.integers(0, 2),
+            "sort": st.booleans(),
+            "memory": st.integers(0, 2),
+            "epoch": st.binary(max_size=64),
+        },
+    ),
+    skip=st.booleans(),
+)
+def test_requests_of_items_with_keys_agree(items: list[Any], options: Any, skip: bool) -> None:
+    same_chunk(items, None, skip, **options)
+    for item in items:
+        same("identity", item, options["dumps"], options["key"])
+        same("field_of", item, "url")
+        same("score_of", item, options.get("scorer", 0.0))
+    same("identities", items, options["dumps"], options["key"])
+
+
+@needs_core
+@given(value=st.one_of(scores, members, keys))
+def test_what_becomes_of_single_values_agrees(value: Any) -> None:
+    same("to_score", value)
+    same("key_bytes", value)
+    for limit in (0, 3, -1, 10**30):
+        same("payload", value, None, limit)
+        same("payload", value, dumps_some, limit)
+    same("digest", value)
+    same("digests", [b"first", value])
+    same("digests", [b"first"] * 40 + [value])
+    same("memory_integer", value, b"epoch")
+    same("memory_integer", b"identity", value)
+    same("memory_integers", [b"identity", value], b"epoch")
+    same("memory_integers", [b"identity"], value)
+    same("bulk", [value])
+    same("encode", ["SET", value, 1])
+    same("encode", value)
+    same("split", value)
+
+
+@needs_core
+@settings(max_examples=1000)
+@given(score=st.one_of(st.floats(), st.floats(-1e5, 1e5), numbers))
+def test_the_text_of_scores_agrees(score: Any) -> None:
+    same("score_text", score)
+
+
+@needs_core
+@settings(deadline=None)
+@given(
+    raws=st.lists(
+        st.one_of(
+            st.binary(max_size=8),
+            texts.map(lambda text: text.encode("utf-8", "surrogatepass")),
+            st.sampled_from([b"1", b"[1]", b"nul", b"\xff", "text", None, 5, bytearray(b"2")]),
+        )
+    ),
+    loads=st.sampled_from([None, json.loads, JSONSerializer().loads, int, dumps_some]),
+    binary=st.sampled_from([None, True, False]),
+)
+def test_what_is_decoded_agrees(raws: list[Any], loads: Any, binary: Any) -> None:
+    same("decode", raws, loads, binary)
+
+
+@needs_core
+@given(data=st.one_of(st.binary(), st.text("*$\r\n0123456789 ", max_size=20).map(str.encode)))
+def test_what_is_split_agrees(data: bytes) -> None:
+    if b"-" not in data:  # A negative size may set the fallback going in circles.
+        same("split", data)
+
+
+@needs_core
+def test_requests_with_foreign_epochs_agree() -> None:
+    for epoch in (
+        b"e" * 64,
+        Bytes(b"epoch"),
+        bytearray(b"epoch"),
+        memoryview(b"epoch"),
+        b"e" * 65,
+        "epoch",
+        None,
+    ):
+        for items in (["a", "b"], []):
+            for wire in (_fallback, _speedups):
+                encoder(wire, memory=wire.MEMORY_INTEGER, epoch=epoch)
+            theirs = [
+                outcome(
+                    lambda w=wire, e=epoch, i=items: encoder(
+                        w, memory=w.MEMORY_INTEGER, epoch=e
+                    ).encode(i, None, False)
+                )
+                for wire in (_fallback, _speedups)
+            ]
+            assert theirs[0] == theirs[1]
+
+
+# --- what each promises
+
+
+@each
+@given(
+    commands=st.lists(
+        st.lists(st.one_of(st.binary(), st.text(), st.integers()), max_size=5), max_size=4
+    )
+)
+def test_split_undoes_encode(wire: ModuleType, commands: list[list[Any]]) -> None:
+    def as_bytes(argument: Any) -> bytes:
+        return argument if isinstance(argument, bytes) else str(argument).encode()
+
+    data = b"".join(map(wire.encode, commands))
+    assert wire.split(data) == [[as_bytes(argument) for argument in each] for each in commands]
+
+
+@each
+def test_digests_are_blake2b_of_the_standard_library(wire: ModuleType) -> None:
+    rng = random.Random(7)
+    values = [rng.randbytes(size) for size in range(301) for _ in range(200)]
+    values += [rng.randbytes(rng.randrange(300)) for _ in range(45_000)]
+    values += [rng.randbytes(128 * blocks + rest) for blocks in range(1, 40) for rest in (-1, 0, 1)]
+    expected = [hashlib.blake2b(value, digest_size=16).digest() for value in values]
+    assert len(values) >= 100_000
+    assert wire.digests(values) == expected
+    assert wire.digests(tuple(values[:5])) == wire.digests(iter(values[:5])) == expected[:5]
+    assert [wire.digest(value) for value in values[::50]] == expected[::50]
+
+
+@each
+def test_the_memory_has_keyed_blake2b_of_the_standard_library(wire: ModuleType) -> None:
+    rng = random.Random(8)
+    for size in [*range(300)] * 5:
+        epoch = rng.randbytes(rng.choice([0, 1, 8, 16, 63, 64]))
+        identity = rng.randbytes(size)
+        expected = hashlib.blake2b(identity, digest_size=8, key=epoch).digest()
+        number = b"%d" % int.from_bytes(expected, "little", signed=True)
+        assert wire.memory_integer(identity, epoch) == number
+        assert wire.memory_integers([identity], epoch) == [number]
+
+
+@each
+def test_a_score_is_written_with_the_fewest_digits_that_give_it_back(wire: ModuleType) -> None:
+    rng = random.Random(9)
+    numbers = [rng.uniform(1.6e9, 1.9e9) for _ in range(20_000)]
+    numbers += [struct.unpack("d", rng.randbytes(8))[0] for _ in range(20_000)]
+    numbers += [round(rng.uniform(-1000, 1000), rng.randrange(9)) for _ in range(20_000)]
+    numbers += [rng.random() * 10.0 ** rng.randrange(-6, 18) for _ in range(20_000)]
+    numbers += [rng.randrange(2**53) / 2 ** rng.randrange(70) for _ in range(20_000)]
+    for power in range(-80, 80):
+        numbers += [2.0**power, math.nextafter(2.0**power, 0), math.nextafter(2.0**power, 1e99)]
+        numbers += [float(f"1e{power}"), float(f"9.5e{power}")]
+    for number in numbers:
+        for score in (number, -number):
+            text = repr(score)
+            if score == score and abs(score) < 2**53 and score == int(score):
+                text = str(int(score))
+            assert wire.score_text(score) == text.encode()
+    assert wire.score_text(-0.0) == b"0"
+    assert wire.score_text(2.0**53) == b"9007199254740992.0"
+    assert wire.score_text(math.inf) == b"inf"
+
+
+@each
+def test_a_chunk_is_sorted_by_score_then_member(wire: ModuleType) -> None:
+    rng = random.Random(10)
+    prefix = b"https://docs.example.org/library/"
+    for count in (2, 7, 8, 40, 47, 48, 49, 300, 2000):
+        for spread in (1, 3, 10**6):
+            for member in (
+                lambda: rng.randbytes(rng.randrange(4)),
+                lambda: prefix + b"%d" % rng.randrange(300),
+                lambda: prefix + b"\0" * rng.randrange(20),
+                lambda: rng.choice([prefix, b""]) + b"%010d" % rng.randrange(5) + rng.randbytes(2),
+            ):
+                items = [member() for _ in range(count)]
+                scores = [
+                    rng.choice([rng.randrange(-spread, spread + 1), rng.uniform(-spread, spread)])
+                    for _ in items
+                ]
+                last = dict(zip(items, scores, strict=True))
+                chunk = encoder(wire).encode(items, scores, False)
+                found = [(float(score), item) for score, item in entries_of(wire, chunk)]
+                assert found == sorted((float(score), item) for item, score in last.items())
+                assert chunk.positions == [items.index(item) for _, item in found]
+                unfolded = encoder(wire, fold=wire.FOLD_NONE).encode(items, scores, False)
+                places = sorted(range(count), key=lambda at: (float(scores[at]), items[at]))
+                assert unfolded.positions == places
+
+
+@each
+def test_of_equal_members_the_first_or_the_last_stays(wire: ModuleType) -> None:
+    items = [{"url": "a", "n": 1}, {"url": "b", "n": 2}, {"url": "a", "n": 3}]
+    for fold, score, payload in (
+        (wire.FOLD_FIRST, b"5", b'{"n":1,"url":"a"}'),
+        (wire.FOLD_LAST, b"7", b'{"n":3,"url":"a"}'),
+    ):
+        chunk = encoder(
+            wire, dumps=JSONSerializer().dumps, key="url", fold=fold, sort=False
+        ).encode(items, [5, 6, 7], False)
+        assert (chunk.entries, chunk.good, chunk.positions, chunk.bad) == (2, 3, [0, 1], [])
+        assert entries_of(wire, chunk, 3) == [
+            (score, wire.digest(b"a"), payload),
+            (b"6", wire.digest(b"b"), b'{"n":2,"url":"b"}'),
+        ]
+
+
+@each
+def test_the_memory_stands_behind_each_entry(wire: ModuleType) -> None:
+    digest = wire.digest(b"a")
+    for key, memory, entry in (
+        (None, wire.MEMORY_DIGEST, (b"0", b"a", digest)),
+        (None, wire.MEMORY_INTEGER, (b"0", b"a", wire.memory_integer(digest, b"e"))),
+        (str, wire.MEMORY_DIGEST, (b"0", digest, b"a", digest)),
+        (str, wire.MEMORY_INTEGER, (b"0", digest, b"a", wire.memory_integer(digest, b"e"))),
+    ):
+        chunk = encoder(wire, key=key, memory=memory, epoch=b"e").encode(["a"], None, False)
+        assert entries_of(wire, chunk, len(entry)) == [entry]
+
+
+@each
+def test_the_first_bad_item_ends_a_chunk_unless_bad_ones_are_skipped(wire: ModuleType) -> None:
+    items = ["a", "\ud800", "b", "c" * 9]
+    ended = encoder(wire, limit=5).encode(items, None, False)
+    assert (ended.entries, ended.good, ended.positions) == (1, 1, [0])
+    assert [bad.place for bad in ended.bad] == [1]
+    skipped = encoder(wire, limit=5).encode(items, None, True)
+    assert (skipped.entries, skipped.good, skipped.positions) == (2, 2, [0, 2])
+    assert [(bad.place, bad.item) for bad in skipped.bad] == [(1, "\ud800"), (3, "c" * 9)]
+    assert str(skipped.bad[1].error) == "item has 9 bytes serialised, more than max_item_bytes=5"
+    nothing = encoder(wire).encode(["\ud800"], None, False)
+    assert (nothing.data, nothing.entries, nothing.positions) == (b"", 0, [])
+
+
+@each
+def test_too_few_scores_are_an_error_of_the_first_item_without_one(wire: ModuleType) -> None:
+    for scores in ([1.0], (1.0,)):
+        chunk = encoder(wire).encode(["a", "b", "c"], scores, False)
+        assert chunk.good == 1
+        assert isinstance(chunk.bad[0].error, IndexError)
+
+
+@each
+def test_items_come_from_any_iterable(wire: ModuleType) -> None:
+    expected = encoder(wire).encode([str(n) for n in range(200)], None, False)
+    for items in ((str(n) for n in range(200)), tuple(map(str, range(200))), map(str, range(200))):
+        assert encoder(wire).encode(items, None, False) == expected
+
+
+@each
+def test_large_items_go_through(wire: ModuleType) -> None:
+    items = [b"x" * 3_000_000, "é" * 100_000, "", b""]
+    chunk = encoder(wire, fold=wire.FOLD_FIRST).encode(items, None, False)
+    assert chunk.good == 4
+    assert [len(item) for _, item in entries_of(wire, chunk)] == [0, 3_000_000, 200_000]
+    [[_, long]] = wire.split(wire.encode([1, items[0]]))
+    assert long == items[0]
+
+
+# --- callers' code that does what it should not
+
+
+class Hostile:
+    """Raises whatever is asked of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ZeroDivisionError(name)
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError("str")
+
+    def __float__(self) -> float:
+        raise ZeroDivisionError("float")
+
+    def __hash__(self) -> int:
+        raise ZeroDivisionError("hash")
+
+
+class Liar:
+    """Is not what it says it is."""
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        return dict
+
+    url = "liar"
+
+
+class Nobody:
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        raise AttributeError("nobody")
+
+    url = "nobody"
+
+
+class HostileDict(dict):  # type: ignore[type-arg]
+    def __getitem__(self, name: Any) -> Any:
+        raise {"url": KeyError("url"), "depth": RuntimeError("depth")}[name]
+
+
+class Missing(dict):  # type: ignore[type-arg]
+    def __missing__(self, name: Any) -> Any:
+        return 3
+
+
+class HostileStr(str):
+    def encode(self, *arguments: Any) -> Any:
+        raise ZeroDivisionError("encode")
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError("eq")
+
+    __hash__ = str.__hash__
+
+
+class OddStr(str):
+    def encode(self, *arguments: Any) -> Any:
+        return b"odd"
+
+    def __str__(self) -> str:
+        return Text("odd")
+
+
+class HostileBytes(bytes):
+    def __bytes__(self) -> bytes:
+        raise ZeroDivisionError("bytes")
+
+    def __len__(self) -> int:
+        return 10**9
+
+    def decode(self, *arguments: Any) -> str:
+        raise ZeroDivisionError("decode")
+
+
+class OddBytes(bytes):
+    def __bytes__(self) -> bytes:
+        return b"odd"
+
+
+class HostileInt(int):
+    def __float__(self) -> float:
+        raise OverflowError("float")
+
+    def __index__(self) -> int:
+        raise ZeroDivisionError("index")
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError("str")
+
+
+class HostileFloat(float):
+    def __float__(self) -> float:
+        return math.nan
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError("str")
+
+
+class WrongFloat:
+    def __float__(self) -> Any:
+        return "1.0"
+
+
+class Index:
+    def __index__(self) -> int:
+        return 5
+
+
+HOSTILE: list[Callable[[], Any]] = [
+    Hostile,
+    Liar,
+    Nobody,
+    WrongFloat,
+    Index,
+    lambda: Text("text"),
+    lambda: Bytes(b"bytes"),
+    lambda: Int(7),
+    lambda: HostileDict(url=1),
+    lambda: Missing(),
+    lambda: defaultdict(int),
+    lambda: MappingProxyType({"url": "u", "depth": 1}),
+    lambda: HostileStr("text"),
+    lambda: OddStr("text"),
+    lambda: HostileBytes(b"bytes"),
+    lambda: OddBytes(b"bytes"),
+    lambda: HostileInt(7),
+    lambda: HostileFloat(1.5),
+    lambda: float("inf"),
+    lambda: Decimal("1.5"),
+    lambda: Decimal("nan"),
+    lambda: Decimal("snan"),
+    lambda: Fraction(1, 3),
+    lambda: 10**400,
+    dict,
+    lambda: {"url": Hostile(), "depth": Hostile()},
+    lambda: {HostileStr("url"): 1},
+    lambda: memoryview(b"12"),
+    lambda: bytearray(b"12"),
+    lambda: type,
+    lambda: (),
+    lambda: "\ud800",
+]
+
+
+@needs_core
+@pytest.mark.parametrize("make", HOSTILE)
+def test_hostile_values_fare_the_same_with_both(make: Callable[[], Any]) -> None:
+    value = make()
+    same("to_score", value)
+    same("key_bytes", value)
+    same("field_of", value, "url")
+    same("score_of", value, "depth")
+    for dumps in (None, lambda item: item, lambda item: value):
+        same("payload", value, dumps, 0)
+        same("payload", value, dumps, 4)
+        for key in (None, "url", lambda item: item):
+            for scorer in (1.0, "depth", lambda item: item):
+                same_chunk(
+                    ["a", value, {"url": value, "depth": value}],
+                    None,
+                    dumps=dumps,
+                    key=key,
+                    scorer=scorer,
+                )
+    same_chunk(["a", "b"], [value, value])
+    same_chunk(["a", "b"], [1, value], False)
+    same("digest", value)
+    if not isinstance(value, HostileBytes):  # The fallback believes its length.
+        same("bulk", ["a", value])
+    for loads in (None, lambda raw: value, lambda raw: raw.nothing):
+        for binary in (None, True, False):
+            same("decode", [value, b"1", b"\xff"], loads, binary)
+
+
+@needs_core
+def test_text_that_encodes_to_no_bytes_is_a_bad_item() -> None:
+    class Liar(str):
+        def encode(self, *arguments: Any) -> Any:
+            return None
+
+    chunk = encoder(_speedups).encode(["a", Liar("b"), "c"], None, True)
+    assert (chunk.good, [bad.place for bad in chunk.bad]) == (2, [1])
+    assert isinstance(chunk.bad[0].error, TypeError)
+
+
+@needs_core
+@pytest.mark.parametrize("where", ["dumps", "key", "scorer", "loads"])
+@pytest.mark.parametrize("what", ["clear", "pop", "append", "replace", "reverse"])
+def test_callables_may_change_the_lists_that_they_are_called_for(where: str, what: str) -> None:
+    def run(wire: ModuleType) -> Any:
+        items: list[Any] = [f"item {n}" * 20 for n in range(50)]
+        scores = list(range(50))
+        calls = 0
+
+        def change(item: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            for values in (items, scores):
+                if what == "clear" and calls == 10:
+                    values.clear()
+                elif what == "pop" and values:
+                    values.pop()
+                elif what == "append" and calls < 300:
+                    values.append(calls)  # type: ignore[arg-type]
+                elif what == "replace":
+                    values[:] = (
+                        [f"other {calls} {n}" for n in range(50)]
+                        if values is items
+                        else [*range(50)]
+                    )
+                elif what == "reverse":
+                    values.reverse()
+            gc.collect(0)
+            return calls if where == "scorer" else str(item)
+
+        if where == "loads":
+            raws = items
+            raws[:] = [str(item).encode() for item in raws]
+            return seen(wire.decode(raws, lambda raw: change(raw), True)[0])
+        options = {where: change}
+        if where != "scorer":
+            options["scorer"] = 0.0  # type: ignore[assignment]
+        chunk = encoder(wire, **options).encode(items, None if where == "scorer" else scores, True)
+        return (
+            chunk.data,
+            chunk.entries,
+            chunk.good,
+            chunk.positions,
+            [(bad.place, bad.item, told(bad.error)) for bad in chunk.bad],
+        )
+
+    assert run(_speedups) == run(_fallback)
+
+
+@each
+def test_an_interrupt_goes_through(wire: ModuleType) -> None:
+    def interrupt(item: Any) -> Any:
+        if item == "c":
+            raise KeyboardInterrupt
+        return item
+
+    for options in ({"dumps": interrupt}, {"key": interrupt}, {"scorer": interrupt}):
+        with pytest.raises(KeyboardInterrupt):
+            encoder(wire, **{"scorer": lambda item: 1, **options}).encode(
+                ["a", "b", "c"], None, True
+            )
+    with pytest.raises(KeyboardInterrupt):
+        wire.decode([b"a", b"c"], interrupt, False)
+
+
+@each
+def test_an_iterable_that_raises_ends_the_call(wire: ModuleType) -> None:
+    def items() -> Iterator[str]:
+        yield "a"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        encoder(wire).encode(items(), None, True)
+    with pytest.raises(ZeroDivisionError):
+        wire.digests(item.encode() for item in items())
+    with pytest.raises(ZeroDivisionError):
+        wire.decode((item.encode() for item in items()), None, None)
+
+
+@each
+def test_an_encoder_may_be_used_from_within_itself(wire: ModuleType) -> None:
+    def dumps(item: str) -> str:
+        if len(item) > 1:
+            own.encode([item[1:], item[:-1]], None, True)
+        return item
+
+    own = encoder(wire, dumps=dumps)
+    plain = encoder(wire)
+    items = ["abcdef", "bc", "a"]
+    assert own.encode(items, None, True) == plain.encode(items, None, True)
+
+
+@each
+def test_nothing_is_kept_alive(wire: ModuleType) -> None:
+    made = [f"item {n} ä" for n in range(100)]
+    keys = [f"key {n}" for n in range(100)]
+    items = [
+        {"url": key, "text": text, "depth": "x" if n % 10 == 0 else n}
+        for n, (key, text) in enumerate(zip(keys, made, strict=True))
+    ]
+    raws = [b"%d" % n for n in range(100)] + [b"\xff"]
+
+    def dumps(item: Any) -> Any:
+        return item["text"]
+
+    def work() -> None:
+        for fold in (0, 1, 2):
+            for key in (None, "url", lambda item: item["url"]):
+                encode = encoder(
+                    wire, dumps=dumps, key=key, fold=fold, scorer="depth", memory=1
+                ).encode
+                encode(items * 2, None, True)
+                encode(items, None, False)
+                encode(made, None, True)
+        wire.decode(raws, None, None)
+        wire.digests(raws)
+        wire.identities(items, dumps, "url")
+        wire.bulk(made)
+
+    def counts() -> list[int]:
+        gc.collect()
+        return [sys.getrefcount(each) for each in (*made, *keys, *items, *raws)]
+
+    work()
+    before = counts()
+    for _ in range(5):
+        work()
+    assert counts() == before
+
+
+@each
+def test_threads_may_share_an_encoder_and_its_items(wire: ModuleType) -> None:
+    shared = encoder(
+        wire, dumps=JSONSerializer().dumps, key="url", memory=wire.MEMORY_INTEGER, epoch=b"e"
+    )
+    fixed = [{"url": f"https://example.org/{n % 300}", "n": n} for n in range(400)]
+    expected = shared.encode(fixed, None, True)
+    moving = list(fixed)
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            for _ in range(20):
+                assert shared.encode(fixed, None, True) == expected
+                assert shared.encode(moving, None, True).bad == []
+        except BaseException as error:
+            errors.append(error)
+
+    def change() -> None:
+        while not done.is_set():
+            del moving[::2]
+            moving.extend(fixed[:50])
+            moving.clear()
+            moving.extend(fixed)
+
+    changer = threading.Thread(target=change)
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in (changer, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done.set()
+    changer.join()
+    assert errors == []
+
+
+@needs_core
+@pytest.mark.parametrize(
+    "dumps",
+    [JSONSerializer().dumps, NamedtupleSerializer(Page).dumps, json.dumps],
+    ids=["json", "namedtuple", "standard"],
+)
+def test_requests_through_serializers_agree(dumps: Any) -> None:
+    nested: Any = 0
+    for _ in range(260):
+        nested = [nested]
+    items = [
+        {"url": "a", "n": None},
+        {"b": 1.5, "a": "null"},
+        {"n": math.nan},
+        {"n": [math.inf]},
+        {"n": None, "m": math.nan},
+        nested,
+        [None] * 300,
+        Page("a", 1),
+        Page(None, "é"),
+        {1: 2},
+        {"x": object()},
+        "\ud800",
+        2**64,
+        *({"url": f"https://example.org/{n}", "depth": n % 7, "from": None} for n in range(50)),
+    ]
+    same_chunk(items, None, dumps=dumps)
+    for item in items:
+        same_chunk([item], None, False, dumps=dumps)
+        same("payload", item, dumps, 40)
+        same("identity", item, dumps, None)
+
+
+@needs_core
+def test_members_through_serializers_agree() -> None:
+    raws = [b'{"a":1}', b"[1", b"\xff", b"null", b"1e999", b'"\\ud800"', b"", b"NaN", b"[" * 2000]
+    pages = NamedtupleSerializer(Page)
+    for loads in (JSONSerializer().loads, json.loads, pages.loads):
+        for binary in (None, True, False):
+            same("decode", raws, loads, binary)
+
+
+@needs_core
+def test_a_real_looking_stream_agrees() -> None:
+    rng = random.Random(11)
+    links = [
+        f"https://docs.example.org/3.11/library/{rng.randrange(200)}.html" for _ in range(3000)
+    ]
+    items = [{"url": link, "depth": rng.randrange(6)} for link in links]
+    for start in range(0, 3000, 500):
+        for memory in (0, 1, 2):
+            same_chunk(
+                items[start : start + 500],
+                None,
+                dumps=JSONSerializer().dumps,
+                key="url",
+                scorer="depth",
+                fold=_fallback.FOLD_FIRST,
+                memory=memory,
+                epoch=b"0123456789abcdef",
+            )
