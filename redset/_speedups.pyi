@@ -1,0 +1,62 @@
+"""The types of the compiled core, which are those of `_fallback`."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, final
+
+from redset._fallback import Bad as Bad
+from redset._fallback import Chunk as Chunk
+
+IMPLEMENTATION: str
+
+FOLD_NONE: int
+FOLD_FIRST: int
+FOLD_LAST: int
+MEMORY_NONE: int
+MEMORY_INTEGER: int
+MEMORY_DIGEST: int
+
+def encode(arguments: Sequence[bytes | str | int]) -> bytes: ...
+def bulk(arguments: Iterable[bytes | str | int]) -> bytes: ...
+def split(data: bytes) -> list[list[bytes]]: ...
+def to_score(value: Any) -> float: ...
+def score_text(score: float) -> bytes: ...
+def digest(data: bytes) -> bytes: ...
+def digests(values: Iterable[bytes]) -> list[bytes]: ...
+def key_bytes(key: Any) -> bytes: ...
+def memory_integer(identity: bytes, epoch: bytes) -> bytes: ...
+def memory_integers(identities: Iterable[bytes], epoch: bytes) -> list[bytes]: ...
+def field_of(item: Any, field: str) -> Any: ...
+def payload(item: Any, dumps: Callable[[Any], Any] | None, limit: int) -> bytes: ...
+def identity(
+    item: Any,
+    dumps: Callable[[Any], Any] | None,
+    key: str | Callable[[Any], Any] | None,
+) -> bytes: ...
+def identities(
+    items: Iterable[Any],
+    dumps: Callable[[Any], Any] | None,
+    key: str | Callable[[Any], Any] | None,
+) -> list[bytes]: ...
+def score_of(item: Any, scorer: float | str | Callable[[Any], Any]) -> float: ...
+def decode(
+    raws: Iterable[bytes],
+    loads: Callable[[Any], Any] | None,
+    binary: bool | None,
+) -> tuple[list[Any], list[Bad]]: ...
+
+@final
+class Encoder:
+    def __init__(
+        self,
+        prefix: Sequence[bytes | str | int],
+        dumps: Callable[[Any], Any] | None,
+        key: str | Callable[[Any], Any] | None,
+        scorer: float | str | Callable[[Any], Any],
+        limit: int,
+        fold: int,
+        sort: bool,
+        memory: int,
+        epoch: bytes,
+        positions: bool,
+    ) -> None: ...
+    def encode(self, items: Sequence[Any], scores: Sequence[Any] | None, skip: bool) -> Chunk: ...
