@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from redset._effects import READ, Emit, Operation, Pull, Send
+from redset._effects import READ, Ask, Emit, Operation, Pull, Send
 from redset._operations.context import (
     CHUNK,
     SCRIPT_CHUNK,
@@ -202,18 +202,22 @@ class _OtherEpoch(Exception):
 
 def add(ctx: Context, item: Any, score: Any, flags: Flags) -> Operation[float | None]:
     """Add one item; the score, or None where it was refused."""
+    adder = ctx.adders.get(flags)
+    if adder is None:
+        adder = _Adder(ctx, flags, None, False)
+        yield from adder.prepare()
+        ctx.adders[flags] = adder
     if score is not None:
         score = ctx.wire.to_score(score)
-    adder = _Adder(ctx, flags, score, False)
-    yield from adder.prepare()
-    if score is None:
+    else:
+        if type(ctx.scorer) is ServerClock:
+            yield from ctx.scorer.refresh(ctx)
         score = ctx.wire.score_of(item, ctx.scorer)
     while True:
         chunk = adder.encoder.encode([item], [score], False)
         if chunk.bad:
             raise chunk.bad[0].error
-        yield adder.send(chunk.data)
-        reply = yield READ
+        reply = yield Ask(chunk.data, 1, adder.script, True)
         try:
             added, updated, _, _ = adder.judge(chunk, reply)
         except _OtherEpoch as other:

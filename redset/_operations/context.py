@@ -90,6 +90,7 @@ class Context:
     """The name, codec and options of one set, checked; and what it has learned of its server."""
 
     __slots__ = (
+        "adders",
         "binary",
         "condition",
         "due",
@@ -132,6 +133,8 @@ class Context:
         self.max_size = _checked_limit("max_size", max_size)
         self.due = due
         self.epoch: bytes | None = None
+        #: What single adds use again: how to encode for these flags.
+        self.adders: dict[Any, Any] = {}
         self.options = (
             f"key={'yes' if key is not None else 'no'} remember={self.remember or 'no'} ties=no"
         )
@@ -151,6 +154,7 @@ class Context:
                 f"scorer must be a callable or the name of a field, not {type(scorer).__name__}"
             )
         self.scorer = scorer
+        self.adders.clear()
 
     def use_serializer(self, serializer: Any) -> Any:
         """Take a serializer, or None for the default, and give what is in use.
@@ -166,6 +170,7 @@ class Context:
         self.binary: bool | None = None if binary is None else bool(binary)
         self.looked = False
         self.serializer = serializer
+        self.adders.clear()
         return serializer
 
     def identity(self, item: Any) -> bytes:
