@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 # Percent of lines and branches of redset/*.py; asked of whole runs only.
-COVERAGE ?= 0
+COVERAGE ?= 97
 WORKERS ?= 2
 TIMEOUT ?= 300
 
@@ -87,7 +87,7 @@ lint: $(VENV)/.installed-lint-$(flags)
 	$(python) -m ruff format --check .
 	$(python) -m mypy --strict redset
 	@if ls redset/*.pyx >/dev/null 2>&1; then \
-	  echo '$(VENV)/bin/cython-lint redset' && $(VENV)/bin/cython-lint redset; fi
+	  echo 'cython-lint redset' && PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint redset; fi
 
 wheel: $(VENV)/.installed-test-$(flags)
 	$(python) -m build
