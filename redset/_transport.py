@@ -174,7 +174,11 @@ class Link:
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
         finally:
-            session.close()
+            try:
+                session.close()
+            except BaseException:
+                session.close()
+                raise
 
 
 def _lends_connections(client: Any) -> bool:
@@ -272,19 +276,19 @@ class _PackedSession(_Session):
         return answer
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
+        # May be called again where an interrupt ended it, until the connection is given back.
+        connection = self._connection
         if connection is None:
             return
-        try:
+        if self._flying or self._broken:
             # Whoever gets the connection next must not read our answers.
-            if self._flying or self._broken:
-                self._flying.clear()
-                connection.disconnect()
-        finally:
-            self._socket = None
-            self._sent.clear()
+            connection.disconnect()
+            self._flying.clear()
             self._broken = False
-            self._pool.release(connection)
+        self._socket = None
+        self._sent.clear()
+        self._connection = None
+        self._pool.release(connection)
 
     def _put(self, flight: _Flight) -> None:
         connection = self._connection

