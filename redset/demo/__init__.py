@@ -1,0 +1,1 @@
+"""A crawl of a real site, on real processes: ``python -m redset.demo``."""
