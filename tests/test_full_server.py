@@ -233,10 +233,13 @@ def test_an_undecodable_member_without_dead_letters_goes_back_on_a_full_server(
     full.raw.zadd("a}b", {f"no JSON {LOAD}": 1})
     jobs.add_many(loads(20), 2)
     full.fill()
-    for call in (jobs.pop, lambda: jobs.take(5)):
+    for call in (jobs.pop, lambda: jobs.take(1)):
         with pytest.raises(DecodeError, match="put back"):
             call()
         assert full.raw.zscore("a}b", f"no JSON {LOAD}") == 1
+    assert len(jobs.take(5)) == 4
+    assert full.raw.zscore("a}b", f"no JSON {LOAD}") == 1
+    assert jobs.size() == 17
 
 
 # --- replicas

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 from redset._effects import Ask, Operation
 from redset._operations.context import Context, bytes_of, flat
@@ -13,6 +13,8 @@ log = logging.getLogger("redset")
 
 #: The most items that one step removes; more are taken in several.
 STEP, KEYED_STEP = 2000, 1000
+#: Members that one step keeps as dead letters.
+PART = 500
 #: A consumer that can decode none of so many has the wrong serializer.
 ENOUGH = 10
 
@@ -21,58 +23,65 @@ def pop(ctx: Context, multi: bool) -> Operation[Any]:
     """Remove the lowest item that can be decoded; KeyError where there is none."""
     yield from _look_first(ctx)
     while True:
-        raws = yield from _remove(ctx, 1, multi)
-        if not raws:
+        taken = yield from _remove(ctx, 1, multi, False)
+        if not taken.members:
             raise KeyError(f"the set {ctx.keys.name!r} is empty")
-        items = yield from _decoded(ctx, raws, False)
+        items, failure = yield from _decoded(ctx, taken, False)
         if items:
             return items[0]
+        if failure is not None:
+            raise failure
 
 
 def take(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[list[Any]]:
     """Remove up to ``num`` items, lowest first."""
-    taken: list[Any] = []
+    items: list[Any] = []
     if num < 1:
-        return taken
+        return items
     yield from _look_first(ctx)
     step = KEYED_STEP if ctx.keyed else STEP
-    total = bad = 0
+    total = 0
     while num > 0:
         want = min(num, step)
-        raws = yield from _remove(ctx, want, multi, with_scores)
-        items = yield from _decoded(ctx, raws, with_scores)
-        taken += items
-        found = len(raws) // 2 if _scored(ctx, with_scores) else len(raws)
+        taken = yield from _remove(ctx, want, multi, with_scores)
+        more, failure = yield from _decoded(ctx, taken, with_scores)
+        items += more
+        if failure is not None:
+            if not items:
+                raise failure
+            log.error("some items of %r could not be handed out: %s", ctx.keys.name, failure)
+            return items
+        found = len(taken.members)
         total += found
-        bad += found - len(items)
         if found < want:
             break
         num -= found
-    if bad == total and total >= ENOUGH:
+    if not items and total >= ENOUGH:
         raise DecodeError(
             f"none of {total} items of {ctx.keys.name!r} could be decoded; they are in dead"
         )
-    return taken
+    return items
 
 
-def _scored(ctx: Context, with_scores: bool) -> bool:
-    # Where there can be no dead letters an undecodable member goes back, at its score.
-    return with_scores or ctx.keys.prefix is None
+class _Taken(NamedTuple):
+    """What was removed: members, or with ``key=`` payloads, and their scores where they came."""
+
+    members: list[Any]
+    scores: list[Any] | None
 
 
-def _remove(ctx: Context, num: int, multi: bool, with_scores: bool = False) -> Operation[list[Any]]:
-    """Remove up to ``num`` members in one step; with their scores between them where asked."""
-    scored = _scored(ctx, with_scores)
+def _remove(ctx: Context, num: int, multi: bool, with_scores: bool) -> Operation[_Taken]:
+    """Remove up to ``num`` members in one step."""
     queue = ctx.keys.queue
     if ctx.due or ctx.keyed or (num > 1 and not multi):
-        reply = yield ctx.call("take", ctx.queue_keys, [num, "1" if ctx.due else ""], resend=False)
-        return _with(reply, scored)
+        return _scored((yield _take(ctx, num)))
     if num == 1:
-        reply = yield ctx.command(b"ZPOPMIN", queue, resend=False)
-        return _with(flat(reply), scored)
+        return _scored(flat((yield ctx.command(b"ZPOPMIN", queue, resend=False))))
+    # Where there can be no dead letters what cannot be decoded goes back, at its score.
+    with_scores = with_scores or ctx.keys.prefix is None
     # Taking by range and removing by rank costs the server two thirds of ZPOPMIN with a count.
     encode = ctx.wire.encode
-    fetch = [b"ZRANGE", queue, 0, num - 1] + ([b"WITHSCORES"] if scored else [])
+    fetch = [b"ZRANGE", queue, 0, num - 1] + ([b"WITHSCORES"] if with_scores else [])
     request = [
         encode([b"MULTI"]),
         encode(fetch),
@@ -85,17 +94,26 @@ def _remove(ctx: Context, num: int, multi: bool, with_scores: bool = False) -> O
         if not _out_of_memory(error):
             raise
         # A full server refuses what is queued in a MULTI, and lets a script pass that frees first.
-        reply = yield ctx.call("take", ctx.queue_keys, [num, ""], resend=False)
-        return _with(reply, scored)
-    return flat(reply[0])
+        return _scored((yield _take(ctx, num)))
+    members = flat(reply[0])
+    return _scored(members) if with_scores else _Taken(members, None)
+
+
+def _take(ctx: Context, num: int) -> Ask:
+    keys = [ctx.keys.queue]
+    if ctx.keys.prefix is not None:
+        keys.append(ctx.keys.dead)
+    if ctx.keyed:
+        keys.append(ctx.keys.items)
+    return ctx.call("take", keys, [num, "1" if ctx.due else ""], resend=False)
+
+
+def _scored(reply: list[Any]) -> _Taken:
+    return _Taken(reply[::2], reply[1::2])
 
 
 def _out_of_memory(error: Exception) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or str(error).startswith("OOM ")
-
-
-def _with(reply: list[Any], scored: bool) -> list[Any]:
-    return reply if scored else reply[::2]
 
 
 def _look_first(ctx: Context) -> Operation[None]:
@@ -117,11 +135,14 @@ def _look_first(ctx: Context) -> Operation[None]:
     ctx.looked = True
 
 
-def _decoded(ctx: Context, raws: list[Any], with_scores: bool) -> Operation[list[Any]]:
-    """Decode what was removed; what cannot be goes to the dead letters."""
-    scored = _scored(ctx, with_scores)
-    members = raws[::2] if scored else raws
-    scores = raws[1::2] if scored else None
+def _decoded(
+    ctx: Context, taken: _Taken, with_scores: bool
+) -> Operation[tuple[list[Any], Exception | None]]:
+    """Decode what was removed; what cannot be goes to the dead letters.
+
+    Where that fails it is put back, and why comes with the items: they are the caller's.
+    """
+    members, scores = taken
     if None in members:
         log.warning("dropped %d members of %r without payload", members.count(None), ctx.keys.name)
         kept = [i for i, member in enumerate(members) if member is not None]
@@ -130,37 +151,56 @@ def _decoded(ctx: Context, raws: list[Any], with_scores: bool) -> Operation[list
     if members and not isinstance(members[0], bytes):
         members = [bytes_of(member) for member in members]
     items, bad = ctx.wire.decode(members, ctx.loads, ctx.binary)
+    failure = None
     if bad:
-        yield from _bury(ctx, bad, scores)
-    if not with_scores:
-        return items  # type: ignore[no-any-return]
-    assert scores is not None
-    lost = {place for place, _, _ in bad}
-    numbers = [float(score) for place, score in enumerate(scores) if place not in lost]
-    return list(zip(items, numbers, strict=True))
+        failure = yield from _bury(ctx, bad, scores)
+    if with_scores:
+        assert scores is not None
+        lost = {place for place, _, _ in bad}
+        numbers = [float(score) for place, score in enumerate(scores) if place not in lost]
+        items = list(zip(items, numbers, strict=True))
+    return items, failure
 
 
-def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[None]:
-    for at in range(0, len(bad), 500):
-        part = bad[at : at + 500]
-        arguments: list[Any] = []
-        if ctx.keys.prefix is None:
-            assert scores is not None
-            for index, raw, _ in part:
-                arguments += [bytes_of(scores[index]), raw]
-            yield ctx.call("restore", [ctx.keys.queue], arguments)
-            continue
-        for _, raw, error in part:
-            arguments += [raw, "", f"{type(error).__name__}: {error}"]
-        yield ctx.call("bury", [ctx.keys.queue, ctx.keys.dead], arguments, resend=False)
+def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[Exception | None]:
+    """Keep what could not be decoded as dead letters; why not, where they cannot be written."""
     if ctx.keys.prefix is None:
-        raise DecodeError(
+        yield from _put_back(ctx, bad, scores)
+        failure = DecodeError(
             f"{len(bad)} items of {ctx.keys.name!r} cannot be decoded and were put back: a name "
             "with braces but no valid hash tag can have no dead letters"
-        ) from bad[0].error
+        )
+        failure.__cause__ = bad[0].error
+        return failure
+    for at in range(0, len(bad), PART):
+        arguments: list[Any] = []
+        for _, raw, error in bad[at : at + PART]:
+            arguments += [raw, "", f"{type(error).__name__}: {error}"]
+        try:
+            yield ctx.call("bury", [ctx.keys.queue, ctx.keys.dead], arguments, resend=False)
+        except Exception as error:
+            yield from _put_back(ctx, bad[at:], scores)
+            return error
     log.warning(
         "%d items of %r could not be decoded and are in dead: %s",
         len(bad),
         ctx.keys.name,
         bad[0].error,
     )
+    return None
+
+
+def _put_back(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[None]:
+    """Queue again what was removed; at the lowest score there is where its own was not sent."""
+    for at in range(0, len(bad), PART):
+        part = bad[at : at + PART]
+        arguments: list[Any] = []
+        for place, raw, _ in part:
+            arguments += [b"" if scores is None else bytes_of(scores[place]), raw]
+        try:
+            if ctx.keyed:
+                raise RuntimeError("their keys are not known")
+            yield ctx.call("restore", [ctx.keys.queue], arguments)
+        except Exception as error:
+            raws = [raw for _, raw, _ in part]
+            log.error("could not put back to %r (%s): %r", ctx.keys.name, error, raws)

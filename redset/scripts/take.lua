@@ -1,9 +1,12 @@
 -- Removes and returns the lowest items. Its first write frees memory: it works on a full server.
--- KEYS: queue, items (with a key=)
+-- KEYS: queue, dead (where there can be dead letters), items (with a key=)
 -- ARGV: how many, whether only what is due
 -- Returns member, score, ...; with a key= payload, score, ...
+-- include: check
 -- include: due
-local queue, items, num, due = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2] == '1'
+local queue, dead, items, num, due = KEYS[1], KEYS[2], KEYS[3], tonumber(ARGV[1]), ARGV[2] == '1'
+-- What cannot be decoded could not be kept.
+if dead and wrong_type(dead, 'stream') then return redis.error_reply(WRONG_TYPE) end
 local found
 if due then
   found = redis.call('ZRANGEBYSCORE', queue, '-inf', due_until(), 'WITHSCORES', 'LIMIT', 0, num)
