@@ -5,8 +5,12 @@ local function forget(remember, meta, seen, epoch, tokens)
   if remember == 'limited' then
     local clock = redis.call('TIME')
     local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-    for _, expiry in ipairs(redis.call('ZMSCORE', seen, unpack(tokens))) do
-      if expiry and tonumber(expiry) > now then gone = gone + 1 end
+    local counted = {}
+    for i, expiry in ipairs(redis.call('ZMSCORE', seen, unpack(tokens))) do
+      if expiry and tonumber(expiry) > now and not counted[tokens[i]] then
+        counted[tokens[i]] = true
+        gone = gone + 1
+      end
     end
     redis.call('ZREM', seen, unpack(tokens))
     return gone

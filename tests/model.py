@@ -1,0 +1,324 @@
+"""What a set should do, in the plainest Python: a dict, a set and a list, one item at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from redset import Key
+from redset.exceptions import AddError, DecodeError, Full
+
+#: The flag that does to a queued item what ``duplicates`` says.
+FLAG = {"move": "", "keep": "nx", "lowest": "lt", "highest": "gt"}
+#: A set refuses for its ``max_size`` chunk by chunk; a call of the model is one chunk.
+CHUNK = 250
+
+
+class Text:
+    """What is stored of an item without a serializer."""
+
+    @staticmethod
+    def dumps(item: Any) -> bytes:
+        return item if isinstance(item, bytes) else str(item).encode()
+
+    @staticmethod
+    def loads(raw: bytes) -> Any:
+        return raw.decode()
+
+
+class Json:
+    """What is stored of an item with a `redset.serializers.JSONSerializer`."""
+
+    @staticmethod
+    def dumps(item: Any) -> bytes:
+        text = json.dumps(item, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return text.encode()
+
+    @staticmethod
+    def loads(raw: bytes) -> Any:
+        return json.loads(raw.decode())
+
+
+class Model:
+    """A set. Its time stands still: nothing is forgotten by and by, nothing gets due.
+
+    It lets itself be emptied by who can decode nothing of it, so at most 9 may be undecodable.
+
+    Parameters
+    ----------
+    codec : Text or Json
+        What is stored of an item.
+    key, scorer : callable, optional
+        Give an item's identity and its score.
+    remember, duplicates, max_size
+        The set's options.
+    due_until : float, optional
+        The highest score that is handed out.
+    """
+
+    def __init__(
+        self,
+        codec: Any = Text,
+        *,
+        key: Callable[[Any], Any] | None = None,
+        scorer: Callable[[Any], float] | None = None,
+        remember: Any = None,
+        duplicates: str = "move",
+        max_size: int | None = None,
+        due_until: float = math.inf,
+    ) -> None:
+        self.codec = codec
+        self.key = key
+        self.scorer = scorer
+        self.remember = remember
+        self.duplicates = duplicates
+        self.max_size = max_size
+        self.due_until = due_until
+        #: Member to (score, what is stored of the item).
+        self.queued: dict[bytes, tuple[float, bytes]] = {}
+        self.known: set[bytes] = set()
+        self.dead: list[bytes] = []
+
+    # Members and their order.
+
+    def member(self, item: Any) -> bytes:
+        """What stands for an item, or for a Key, in the sorted set."""
+        if isinstance(item, Key):
+            data = bytes(item)
+        elif self.key is None:
+            data = self.codec.dumps(item)
+        else:
+            data = bytes(Key(self.key(item)))
+        if self.key is None:
+            return data
+        return hashlib.blake2b(data, digest_size=16).digest()
+
+    def order(self) -> list[tuple[float, bytes]]:
+        """Score and member of all that is queued."""
+        return sorted((score, member) for member, (score, _) in self.queued.items())
+
+    def _due(self) -> list[bytes]:
+        return [member for score, member in self.order() if score <= self.due_until]
+
+    def _decode(self, member: bytes) -> Any:
+        try:
+            return self.codec.loads(self.queued[member][1])
+        except ValueError as error:
+            raise DecodeError from error
+
+    def _decodable(self, members: Iterable[bytes]) -> list[Any]:
+        items = []
+        for member in members:
+            try:
+                items.append(self._decode(member))
+            except DecodeError:
+                pass
+        return items
+
+    def plant(self, member: bytes, raw: bytes, score: float) -> None:
+        """What another program does to the keys of the set."""
+        self.queued[member] = (float(score), raw)
+
+    # Adding.
+
+    def _offer(
+        self,
+        item: Any,
+        score: Any,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+    ) -> str:
+        """Add an item; whether it was ``"added"``, ``"updated"`` or ``"refused"``."""
+        if score is None:
+            score = self.scorer(item) if self.scorer else 0
+        score = float(score)
+        if math.isnan(score):
+            raise ValueError("score must not be NaN")
+        member = self.member(item)
+        known = member in self.known and not again
+        if not (nx or xx or gt or lt):
+            flag = FLAG[self.duplicates]
+            nx, lt, gt = flag == "nx", flag == "lt", flag == "gt"
+        if member not in self.queued:
+            outcome = "refused" if known or xx else "added"
+        else:
+            present = self.queued[member][0]
+            if nx:
+                better = False
+            elif lt:
+                better = score < present
+            elif gt:
+                better = score > present
+            elif xx:
+                better = score != present
+            else:
+                better = not known
+            outcome = "updated" if better else "refused"
+        if outcome != "refused":
+            self.queued[member] = (score, self.codec.dumps(item))
+            if self.remember:
+                self.known.add(member)
+        return outcome
+
+    def add(self, item: Any, score: Any = None, **flags: bool) -> float | None:
+        before = dict(self.queued), set(self.known)
+        outcome = self._offer(item, score, **flags)
+        self._limit(outcome == "added", before)
+        return self.queued[self.member(item)][0] if outcome != "refused" else None
+
+    def _limit(self, grew: bool, before: tuple[dict[bytes, Any], set[bytes]]) -> None:
+        if self.max_size and grew and len(self.queued) > self.max_size:
+            self.queued, self.known = before
+            raise Full
+
+    def add_many(
+        self, items: list[Any], score: Any = None, *, errors: str = "raise", **flags: bool
+    ) -> tuple[int, int, int, int]:
+        return self._add_all(items, score, errors, flags)[0]
+
+    def add_new(
+        self, items: list[Any], score: Any = None, *, errors: str = "raise", **flags: bool
+    ) -> list[Any]:
+        return self._add_all(items, score, errors, flags)[1]
+
+    def _add_all(
+        self, items: list[Any], score: Any, errors: str, flags: dict[str, bool]
+    ) -> tuple[tuple[int, int, int, int], list[Any]]:
+        assert not self.max_size or len(items) <= CHUNK
+        before = dict(self.queued), set(self.known)
+        outcomes: list[str] = []
+        new: list[Any] = []
+        bad: tuple[int, Any] | None = None
+        for place, item in enumerate(items):
+            try:
+                outcome = self._offer(
+                    item, score[place] if isinstance(score, list) else score, **flags
+                )
+            except ValueError:
+                if errors == "raise":
+                    bad = (place, item)
+                    break
+                outcome = "failed"
+            outcomes.append(outcome)
+            if outcome == "added":
+                new.append(item)
+        self._limit(bool(new), before)
+        counts = [outcomes.count(kind) for kind in ("added", "updated", "refused", "failed")]
+        result = (counts[0], counts[1], counts[2], counts[3])
+        if bad is not None:
+            place, item = bad
+            raise AddError(result=result, resume_at=place, index=place, item=item)
+        return result, new
+
+    # Handing out.
+
+    def pop(self) -> Any:
+        for member in self._due():
+            items = self._hand_out(member)
+            if items:
+                return items[0][0]
+        raise KeyError
+
+    def take(self, num: int, *, with_scores: bool = False) -> list[Any]:
+        pairs = []
+        for member in self._due()[: max(num, 0)]:
+            pairs += self._hand_out(member)
+        return pairs if with_scores else [item for item, _ in pairs]
+
+    def _hand_out(self, member: bytes) -> list[tuple[Any, float]]:
+        try:
+            item = self._decode(member)
+        except DecodeError:
+            self.dead.append(self.queued.pop(member)[1])
+            return []
+        return [(item, self.queued.pop(member)[0])]
+
+    # Looking.
+
+    def peek(self, position: int = 0) -> Any:
+        due = self._due()
+        if not -len(due) <= position < len(due):
+            raise KeyError
+        return self._decode(due[position])
+
+    def peek_many(self, num: int) -> list[Any]:
+        return self._decodable(self._due()[: max(num, 0)])
+
+    def peek_score(self) -> float | None:
+        due = self._due()
+        return self.queued[due[0]][0] if due else None
+
+    def score(self, item: Any) -> float | None:
+        return self.queued.get(self.member(item), (None,))[0]
+
+    def scores(self, items: list[Any]) -> list[float | None]:
+        return [self.score(item) for item in items]
+
+    def get(self, item: Any) -> Any:
+        return self._decode(self.member(item)) if item in self else None
+
+    def contains(self, item: Any) -> bool:
+        return self.member(item) in self.queued
+
+    __contains__ = contains
+
+    def size(self) -> int:
+        return len(self.queued)
+
+    def available(self) -> int:
+        return len(self._due())
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._decodable(member for _, member in self.order()))
+
+    def stats(self) -> tuple[int, int, int, int, float | None]:
+        """Size, available, dead, remembered and the lowest score."""
+        oldest = self.order()[0][0] if self.queued else None
+        return len(self.queued), self.available(), len(self.dead), len(self.known), oldest
+
+    # Removing and forgetting.
+
+    def discard(self, item: Any, forget: bool = False) -> bool:
+        if forget:
+            self.forget(item)
+        return self.queued.pop(self.member(item), None) is not None
+
+    def discard_many(self, items: list[Any], forget: bool = False) -> int:
+        return sum(self.discard(item, forget) for item in items)
+
+    def remove(self, item: Any) -> None:
+        if not self.discard(item):
+            raise KeyError(item)
+
+    def forget(self, item: Any) -> bool:
+        known = self.seen(item)
+        self.known.discard(self.member(item))
+        return known
+
+    def forget_many(self, items: list[Any]) -> int:
+        return sum(self.forget(item) for item in items)
+
+    def seen(self, item: Any) -> bool:
+        return self.member(item) in self.known
+
+    def seen_many(self, items: list[Any]) -> list[bool]:
+        return [self.seen(item) for item in items]
+
+    def clear(self, *, keep_memory: bool = False) -> bool:
+        anything = bool(self.queued)
+        self.queued.clear()
+        self.dead.clear()
+        if not keep_memory:
+            self.known.clear()
+        return anything
+
+    def purge(self) -> int:
+        gone = len(self.dead)
+        self.dead.clear()
+        return gone
