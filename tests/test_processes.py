@@ -1,0 +1,532 @@
+"""Many processes and threads share one set: no item is lost, none is handed out twice."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import json
+import multiprocessing
+import os
+import random
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, wait
+from importlib import resources
+from typing import Any
+
+import pytest
+import redis
+import servers
+
+from redset import ScheduledSet, SortedSet, _wire
+
+PROCESSES = 8
+#: How many items each of the producers adds, where they are not links.
+NUMBER = 1200
+FUTURE = 1e11
+
+
+# --- eight processes at once
+
+
+def _enter(barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _at_once(work: Callable[..., Any], number: int, *args: Any) -> Any:
+    # Both implementations are at it together, where the core is built.
+    with contextlib.suppress(ImportError):
+        _wire.DEFAULT = _wire.load("cython" if number // 2 % 2 else "python")
+    _barrier.wait(60)
+    return work(number, *args)
+
+
+@pytest.fixture(scope="module")
+def together() -> Iterator[Callable[..., list[Any]]]:
+    """Performs ``work(number, ...)`` in 8 processes at once; gives what they return."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(PROCESSES)
+    with ProcessPoolExecutor(PROCESSES, context, _enter, (barrier,)) as pool:
+
+        def perform(work: Callable[..., Any], *args: Any) -> list[Any]:
+            tasks = [pool.submit(_at_once, work, number, *args) for number in range(PROCESSES)]
+            wait(tasks, 120)
+            return [task.result(0) for task in tasks]
+
+        yield perform
+
+
+@functools.cache
+def links() -> list[list[str]]:
+    """The links of each page of a real site, in the order of a crawl."""
+    file = resources.files("redset.demo") / "data" / "python-docs-links.jsonl.gz"
+    return [json.loads(row)["links"] for row in gzip.decompress(file.read_bytes()).splitlines()]
+
+
+def pages_of(number: int) -> list[list[str]]:
+    """What one process finds: runs of pages that overlap those of four others."""
+    return links()[40 * number : 40 * number + 120]
+
+
+def offer(number: int, path: str, options: dict[str, Any]) -> tuple[int, list[str]]:
+    """Add the links of some pages, as one stream or page by page; how many were added."""
+    client = redis.Redis(unix_socket_path=path)
+    urls: SortedSet[Any] = SortedSet(client, "urls", **options)
+    keyed = "key" in options
+
+    def items(page: list[str]) -> Iterator[Any]:
+        return ({"url": link, "by": number} for link in page) if keyed else iter(page)
+
+    pages = pages_of(number)
+    if number % 2:
+        pages = [[link for page in pages for link in page]]
+    added, new = 0, []
+    for page in pages:
+        if number < 4:
+            added += urls.add_many(list(items(page))).added
+        else:
+            found = list(urls.add_new(items(page)))
+            added += len(found)
+            new += [item["url"] if keyed else item for item in found]
+    client.close()
+    return added, new
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"key": "url", "remember": True},
+        {"key": "url", "remember": 3600},
+        {"remember": True},
+        {"remember": 3600, "duplicates": "keep"},
+        {"duplicates": "keep"},
+        {"key": "url"},
+    ],
+    ids=lambda options: " ".join(f"{name}={value}" for name, value in options.items()),
+)
+def test_what_8_processes_add_sums_up_to_the_distinct_urls(
+    any_server: servers.Server,
+    server_client: redis.Redis,
+    together: Callable[..., list[Any]],
+    options: dict[str, Any],
+) -> None:
+    expected = {link for number in range(PROCESSES) for page in pages_of(number) for link in page}
+    results = together(offer, any_server.unix, options)
+    assert sum(added for added, _ in results) == len(expected)
+    new = [link for _, found in results for link in found]
+    assert len(set(new)) == len(new)
+    urls: SortedSet[Any] = SortedSet(server_client, "urls", **options)
+    assert {item["url"] if "key" in options else item for item in urls} == expected
+    assert urls.size() == len(expected)
+    assert urls.stats().remembered == (len(expected) if "remember" in options else 0)
+
+
+# --- producers and consumers
+
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "plain": (SortedSet, {}),
+    "keyed": (SortedSet, {"key": "url"}),
+    "scheduled": (ScheduledSet, {}),
+    "scheduled and keyed": (ScheduledSet, {"key": "url"}),
+    # All producers add the same.
+    "remembered": (SortedSet, {"remember": True}),
+    "keyed and remembered": (SortedSet, {"key": "url", "remember": 3600}),
+}
+
+
+def make(kind: str, client: redis.Redis) -> SortedSet[Any]:
+    cls, options = KINDS[kind]
+    return cls(client, "jobs", **options)  # type: ignore[no-any-return]
+
+
+def item_of(kind: str, url: str) -> Any:
+    return {"url": url, "text": "ü" * 20} if "key" in KINDS[kind][1] else url
+
+
+def url_of(item: Any) -> str:
+    return item["url"] if isinstance(item, dict) else item
+
+
+def work(number: int, path: str, kind: str) -> list[str]:
+    client = redis.Redis(unix_socket_path=path)
+    jobs = make(kind, client)
+    pick = random.Random(number)
+    try:
+        return consume(jobs, pick) if number % 2 else produce(jobs, pick, number, kind)
+    finally:
+        if not number % 2:
+            client.incr("ended")
+        client.close()
+
+
+def produce(jobs: SortedSet[Any], pick: random.Random, number: int, kind: str) -> list[str]:
+    """Add items, some by one; what was to be added."""
+    owner = 0 if "remember" in KINDS[kind][1] else number
+    urls = [f"/{owner}/{at}" for at in range(NUMBER)]
+    pick.shuffle(urls)
+    at = 0
+    while at < NUMBER:
+        part = [item_of(kind, url) for url in urls[at : at + pick.choice([1, 1, 20, 400])]]
+        at += len(part)
+        # Without a score a ScheduledSet has the server's time, so that they are due at once.
+        score = None if pick.random() < 0.5 else pick.randrange(100)
+        if len(part) == 1:
+            jobs.add(part[0], score)
+        elif pick.random() < 0.5:
+            jobs.add_many(part, score)
+        else:
+            for _ in jobs.add_new(iter(part), score):
+                pass
+    return urls
+
+
+def consume(jobs: SortedSet[Any], pick: random.Random) -> list[str]:
+    """Hand out items until there are none and will be none; what was handed out."""
+    taken: list[Any] = []
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        ended = int(jobs.redis.get("ended") or 0) == PROCESSES / 2
+        found: list[Any] = []
+        how = pick.randrange(4)
+        if how == 0:
+            with contextlib.suppress(KeyError):
+                found = [jobs.pop()]
+        elif how == 1:
+            found = [item for item, _ in jobs.take(pick.randrange(1, 40), with_scores=True)]
+        else:
+            found = jobs.take(pick.choice([1, 2, 10, 200]))
+        taken += found
+        if ended and not found:
+            break
+    return [url_of(item) for item in taken]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_item_is_lost_and_none_is_handed_out_twice(
+    any_server: servers.Server,
+    server_client: redis.Redis,
+    together: Callable[..., list[Any]],
+    kind: str,
+) -> None:
+    jobs = make(kind, server_client)
+    if kind.startswith("scheduled"):
+        assert jobs.add(item_of(kind, "/next year"), FUTURE) == FUTURE
+    results = together(work, any_server.unix, kind)
+    added = {url for urls in results[::2] for url in urls}
+    taken = [url for urls in results[1::2] for url in urls]
+    assert len(added) == NUMBER * (1 if "remember" in kind else PROCESSES / 2)
+    assert sorted(taken) == sorted(added)
+    assert [url_of(item) for item in jobs] == (
+        ["/next year"] if kind.startswith("scheduled") else []
+    )
+
+
+# --- a consumer that is killed
+
+
+def take_on(path: str, kind: str, num: int) -> None:
+    """Take without end, and put down what was taken after each call."""
+    client = redis.Redis(unix_socket_path=path)
+    jobs = make(kind, client)
+    while found := [jobs.pop()] if num == 1 else jobs.take(num):
+        client.rpush("taken", *map(url_of, found))
+
+
+@pytest.mark.parametrize(
+    ("kind", "num"), [("plain", 1), ("plain", 20), ("keyed", 20), ("scheduled", 1)]
+)
+def test_a_killed_consumer_loses_at_most_what_its_last_call_took(
+    any_server: servers.Server, server_client: redis.Redis, kind: str, num: int
+) -> None:
+    jobs = make(kind, server_client)
+    urls = [f"/{at:06}" for at in range(5000 if num == 1 else 30_000)]
+    jobs.add_many([item_of(kind, url) for url in urls], range(len(urls)))
+    consumer = multiprocessing.get_context("spawn").Process(
+        target=take_on, args=(any_server.unix, kind, num)
+    )
+    consumer.start()
+    until = time.monotonic() + 60
+    while server_client.llen("taken") < 20 * num and time.monotonic() < until:
+        time.sleep(0.001)
+    consumer.kill()
+    consumer.join(60)
+    taken = [url.decode() for url in server_client.lrange("taken", 0, -1)]
+    queued = [url_of(item) for item in jobs]
+    assert len(taken) >= 20 * num
+    assert taken == urls[: len(taken)]
+    lost = urls[len(taken) : len(urls) - len(queued)]
+    assert queued == urls[len(taken) + len(lost) :]
+    assert lost == [] or len(lost) == num
+    # Nothing of it was left halfway.
+    if kind == "keyed":
+        members = server_client.zrange("jobs:{jobs}:keyed", 0, -1)
+        assert set(server_client.hkeys("jobs:{jobs}:items")) == set(members)
+    assert [url_of(item) for item in jobs.take(len(urls))] == queued
+    assert not server_client.exists("jobs", "jobs:{jobs}:keyed", "jobs:{jobs}:items")
+
+
+# --- forks
+
+
+class Children:
+    """Forks children of this process, and hears from them."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("fork")
+
+    def start(self, work: Callable[[], Any]) -> Callable[[], Any]:
+        """Have a child work; what is returned waits for it and gives its result."""
+        ours, theirs = self._context.Pipe(False)
+
+        def perform() -> None:
+            try:
+                theirs.send((work(), None))
+            except BaseException:
+                theirs.send((None, traceback.format_exc()))
+
+        child = self._context.Process(target=perform)
+        child.start()
+
+        def result() -> Any:
+            try:
+                assert ours.poll(60), "the child says nothing"
+                value, error = ours.recv()
+                assert error is None, error
+                return value
+            finally:
+                child.join(60)
+                child.kill()
+
+        return result
+
+
+@pytest.fixture
+def children() -> Children:
+    return Children()
+
+
+def marked(
+    server: servers.Server, reading: Callable[[], None] = lambda: None
+) -> tuple[redis.Redis, set[int]]:
+    """A client, and the sockets on which it has sent something; `reading` comes before answers."""
+    used: set[int] = set()
+
+    class Marked(redis.UnixDomainSocketConnection):
+        def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            super().send_packed_command(command, check_health)
+            used.add(os.fstat(self._sock.fileno()).st_ino)
+
+        def read_response(self, *args: Any, **named: Any) -> Any:
+            reading()
+            return super().read_response(*args, **named)
+
+    pool = redis.ConnectionPool(connection_class=Marked, path=server.unix)
+    return redis.Redis(connection_pool=pool), used
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_has_no_connection_of_its_parent(
+    any_server: servers.Server, children: Children
+) -> None:
+    client, used = marked(any_server)
+    jobs: SortedSet[Any] = SortedSet(client, "jobs", key="url", remember=True)
+
+    def work(number: int) -> tuple[Any, set[int]]:
+        used.clear()
+        items = [item_of("keyed", f"/{at}") for at in range(600)]
+        added = jobs.add_many(items, number).added
+        own = item_of("keyed", f"/child/{number}")
+        return (added, jobs.add(own), jobs.discard(own), jobs.seen(own), len(jobs.take(5))), used
+
+    mine = work(0)[0]
+    assert mine == (600, 0, True, True, 5)
+    first = children.start(lambda: work(1))
+    second = children.start(lambda: work(2))
+    assert work(3)[0] == (0, 0, True, True, 5)
+    third = children.start(lambda: work(4))
+    results = [first(), second(), third()]
+    assert [result for result, _ in results] == [(0, 0, True, True, 5)] * 3
+    assert work(5)[0] == (0, 0, True, True, 5)
+    sockets = [used, *(theirs for _, theirs in results)]
+    assert len(set.union(*sockets)) == sum(map(len, sockets)) >= 4
+    assert jobs.size() == 600 - 6 * 5
+    client.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("options", [{}, {"key": str, "remember": True}], ids=["plain", "keyed"])
+def test_both_sides_of_a_fork_in_the_middle_of_a_bulk_add_go_on(
+    any_server: servers.Server, children: Children, options: dict[str, Any]
+) -> None:
+    client, used = marked(any_server)
+    jobs: SortedSet[Any] = SortedSet(client, "jobs", **options)
+    parent = os.getpid()
+    before = child = 0
+    ours, theirs = os.pipe()
+
+    def items() -> Iterator[str]:
+        nonlocal before, child
+        for number in range(5000):
+            if number == 2500:
+                before = any_server.raw.zcard("jobs:{jobs}:keyed" if options else "jobs")
+                child = os.fork()
+                if not child:
+                    used.clear()
+            yield f"/{number}"
+
+    try:
+        # The child goes on in its copy of this very call.
+        result = jobs.add_many(items())
+    finally:
+        if os.getpid() != parent:
+            try:
+                with os.fdopen(theirs, "w") as pipe:
+                    json.dump([list(result), jobs.size(), list(used)], pipe)
+            finally:
+                os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours) as pipe:
+        other, size, sockets = json.load(pipe)
+    os.waitpid(child, 0)
+    assert 0 < before < 5000
+    assert result.added + other[0] == 5000 + before
+    assert sum(result) == sum(other) == 5000
+    assert size == jobs.size() == 5000
+    assert sockets
+    assert not used & set(sockets)
+    client.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_bulk_add_may_fork_children_that_use_the_set(
+    any_server: servers.Server, children: Children
+) -> None:
+    client, used = marked(any_server)
+    jobs: SortedSet[Any] = SortedSet(client, "jobs", key=str, remember=True)
+    results = []
+
+    def work(number: int) -> tuple[int, set[int]]:
+        used.clear()
+        return jobs.add_many([f"/{number}/{at}" for at in range(600)]).added, used
+
+    def items() -> Iterator[str]:
+        for number in range(3000):
+            if number in (0, 1200, 2999):
+                results.append(children.start(functools.partial(work, number)))
+            yield f"/{number}"
+
+    assert jobs.add_many(items()).added == 3000
+    for result in results:
+        added, sockets = result()
+        assert added == 600
+        assert sockets
+        assert not sockets & used
+    assert jobs.size() == 3000 + 3 * 600
+    client.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_while_another_thread_has_chunks_in_flight_harms_neither(
+    any_server: servers.Server, children: Children
+) -> None:
+    in_flight, forked = threading.Event(), threading.Event()
+
+    def reading() -> None:
+        if threading.current_thread().name == "adding":
+            in_flight.set()
+            assert forked.wait(60)
+
+    client, used = marked(any_server, reading)
+    jobs: SortedSet[Any] = SortedSet(client, "jobs", remember=True)
+    results: list[int] = []
+
+    def add(number: int) -> int:
+        return jobs.add_many([f"/{number}/{at}" for at in range(3000)]).added
+
+    def work(number: int) -> tuple[int, bool, set[int]]:
+        used.clear()
+        return add(number), f"/{number}/5" in jobs, used
+
+    assert add(0) == 3000
+    thread = threading.Thread(target=lambda: results.append(add(1)), name="adding")
+    thread.start()
+    try:
+        assert in_flight.wait(60)
+        waiting = [children.start(functools.partial(work, number)) for number in (2, 3)]
+        assert add(4) == 3000
+        theirs = [waiting[0]()]
+    finally:
+        forked.set()
+        thread.join(60)
+    theirs.append(waiting[1]())
+    assert results == [3000]
+    for added, queued, sockets in theirs:
+        assert (added, queued) == (3000, True)
+        assert sockets
+        assert not sockets & used
+    assert jobs.size() == 5 * 3000
+    client.close()
+
+
+# --- threads
+
+
+@pytest.mark.parametrize("options", [{"remember": True}, {"key": "url", "remember": 3600}])
+def test_16_threads_share_a_set_and_fewer_connections(
+    any_server: servers.Server, options: dict[str, Any]
+) -> None:
+    pool = redis.BlockingConnectionPool(
+        connection_class=redis.UnixDomainSocketConnection,
+        path=any_server.unix,
+        max_connections=5,
+        timeout=60,
+    )
+    jobs: SortedSet[Any] = SortedSet(redis.Redis(connection_pool=pool), "jobs", **options)
+    kind = "keyed" if "key" in options else "plain"
+    items = [item_of(kind, f"/{number}") for number in range(150)]
+    added: list[int] = []
+    taken: list[Any] = []
+    errors: list[BaseException] = []
+    start = threading.Barrier(16)
+
+    def share(number: int) -> None:
+        pick = random.Random(number)
+        mine = pick.sample(items, len(items))
+        start.wait(60)
+        # The first of all sixteen calls makes the memory: each of them proposes one.
+        for at in range(0, len(mine), 10):
+            few = mine[at : at + 10]
+            how = pick.randrange(3)
+            if how == 0:
+                added.append(sum(jobs.add(item, at) is not None for item in few))
+            elif how == 1:
+                added.append(jobs.add_many(few, at, nx=True).added)
+            else:
+                added.append(len(list(jobs.add_new(few, at))))
+            assert jobs.seen_many(few) == [True] * len(few)
+            if number % 2:
+                taken.extend(jobs.take(2))
+            else:
+                with contextlib.suppress(KeyError):
+                    taken.append(jobs.pop())
+
+    def run(number: int) -> None:
+        try:
+            share(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    assert sorted(map(url_of, [*taken, *jobs])) == sorted(map(url_of, items))
+    # What is moved by an add counts for nobody.
+    assert sum(added) == len(items)
+    pool.disconnect()
