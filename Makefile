@@ -59,7 +59,7 @@ $(VENV)/.installed-%-$(flags): $(VENV)/.created $(sources) $(if $(missing),FORCE
 	@rm -f redset/_speedups*.so
 	$(pip) install --editable '.[$*]'
 	@test -f redset/_speedups.pyx && test $(no) = 0 && ! ls redset/_speedups*.so >/dev/null 2>&1 \
-	  && echo 'The compiled core did not build (no compiler, or no Python.h): using the fallback.' || :
+	  && echo 'The compiled core did not build (no compiler, or no Python.h): using the fallback (after installing one: make clean).' || :
 	@touch $@
 
 FORCE:
@@ -78,8 +78,8 @@ bench: $(VENV)/.installed-bench-$(flags)
 	@test -d benchmarks || { echo 'There are no benchmarks yet.' >&2; exit 1; }
 	$(python) -m benchmarks $(ARGS)
 
-docs: $(VENV)/.installed-docs-$(flags)
-	@test -d docs || { echo 'There is no docs directory yet.' >&2; exit 1; }
+docs: $(if $(wildcard docs/conf.py),$(VENV)/.installed-docs-$(flags))
+	@test -f docs/conf.py || { echo 'There is no documentation to build yet.' >&2; exit 1; }
 	$(python) -m sphinx -W --keep-going -b html docs docs/_build/html
 
 lint: $(VENV)/.installed-lint-$(flags)
@@ -90,6 +90,7 @@ lint: $(VENV)/.installed-lint-$(flags)
 	  echo 'cython-lint redset' && PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint redset; fi
 
 wheel: $(VENV)/.installed-test-$(flags)
+	@rm -rf dist
 	$(python) -m build
 
 clean:

@@ -7,6 +7,7 @@ REDSET_NO_EXTENSIONS=1        no core is built; the wheel is py3-none-any
 """
 
 import os
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -35,7 +36,11 @@ def extensions():
         if required:
             raise SystemExit("REDSET_NO_EXTENSIONS contradicts REDSET_REQUIRE_EXTENSIONS")
         return []
-    for lacks, what in ((not Path(SOURCE).is_file(), SOURCE), (not has_cython(), "Cython")):
+    for lacks, what in (
+        (not Path(SOURCE).is_file(), SOURCE),
+        (not has_cython(), "Cython"),
+        (sys.implementation.name != "cpython", "CPython"),
+    ):
         if lacks and required:
             raise SystemExit(f"REDSET_REQUIRE_EXTENSIONS is set, and {what} is missing")
         if lacks:

@@ -43,6 +43,10 @@ class Keys:
         return self._under(b"dead")
 
     @property
+    def lock(self) -> bytes:
+        return self.name + b"__lock"
+
+    @property
     def fixed(self) -> list[bytes]:
         """The keys that ``clear`` unlinks in one step, whatever the set's options."""
         names = (

@@ -104,7 +104,7 @@ class Link:
         Where the client is an asyncio one, or none at all.
     """
 
-    __slots__ = ("_client", "_split", "multi")
+    __slots__ = ("_client", "_options", "_split", "multi")
 
     def __init__(self, client: Any, split: Callable[[bytes], list[list[bytes]]]) -> None:
         execute = getattr(client, "execute_command", None)
@@ -121,6 +121,7 @@ class Link:
         #: Whether several commands can be sent as one MULTI.
         self.multi = _lends_connections(client)
         self._split = split
+        self._options = {} if self.multi else _decoding_options(execute)
 
     def run(self, operation: Operation[R], source: Source | None = None) -> R:
         """Perform an operation to its end."""
@@ -143,7 +144,7 @@ class Link:
         if self.multi:
             session = _PackedSession(self._client.connection_pool)
         else:
-            session = _GenericSession(self._client, self._split)
+            session = _GenericSession(self._client, self._split, self._options)
         try:
             effect = next(operation)
             while True:
@@ -190,6 +191,17 @@ def _lends_connections(client: Any) -> bool:
         and getattr(client, "connection", None) is None
         and getattr(pool, "cache", None) is None
     )
+
+
+def _decoding_options(execute: Callable[..., Any]) -> dict[str, Any]:
+    # Clients of redis-py's kind, and what hands on to them, decode replies on request; members
+    # need not be text.
+    try:
+        parameters = inspect.signature(execute).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    takes_options = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
+    return {"NEVER_DECODE": True} if takes_options else {}
 
 
 def _library_of(kind: type) -> ModuleType | None:
@@ -426,11 +438,15 @@ class _PackedSession(_Session):
 class _GenericSession(_Session):
     """One command after another through a client's ``execute_command``."""
 
-    def __init__(self, client: Any, split: Callable[[bytes], list[list[bytes]]]) -> None:
+    def __init__(
+        self,
+        client: Any,
+        split: Callable[[bytes], list[list[bytes]]],
+        options: dict[str, Any],
+    ) -> None:
         self._execute = client.execute_command
         self._split = split
-        # Clients of redis-py's kind decode replies on request; members need not be text.
-        self._options = {"NEVER_DECODE": True} if _library_of(type(client)) else {}
+        self._options = options
         self._answers: deque[Any] = deque()
 
     def send(self, effect: Send) -> None:

@@ -6,7 +6,7 @@ import datetime
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
 from redset import _wire
 from redset._effects import Operation, R
@@ -20,7 +20,13 @@ from redset.locks import Lock
 
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import Self
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    T = TypeVarWithDefault("T", default=str)
+else:
+    T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 Scorer = str | Callable[[Any], Any]
@@ -84,6 +90,10 @@ class SortedSet(Generic[T]):
     'first'
     """
 
+    # Slots keep a set small; the dict, made where it is needed, takes what a program adds.
+    __slots__ = (
+        "__dict__", "__weakref__", "_ctx", "_link", "_lock", "_name", "_owned", "_redis", "_scorer",
+    )  # fmt: skip
     _scores_are_times = False
     _only_due = False
 
@@ -98,6 +108,23 @@ class SortedSet(Generic[T]):
         lock_expires: float | None = None,
         *,
         key: None = None,
+        remember: float | datetime.timedelta | None = None,
+        duplicates: Duplicates = "move",
+        max_item_bytes: int | None = None,
+        max_size: int | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: SortedSet[Any],
+        redis_client: Any,
+        name: str | bytes,
+        scorer: Scorer | None = None,
+        serializer: None = None,
+        lock_timeout: float | None = None,
+        lock_expires: float | None = None,
+        *,
+        key: str | Callable[[Any], str | bytes | int],
         remember: float | datetime.timedelta | None = None,
         duplicates: Duplicates = "move",
         max_item_bytes: int | None = None,
@@ -170,14 +197,13 @@ class SortedSet(Generic[T]):
         self._redis = redis_client
         self._link: Link | None = Link(redis_client, wire.split)
         self._owned = False
-        self._serializer = self._ctx.serializer
         self.scorer = scorer
         self._lock: Lock | None = None
         if lock_timeout is not None or lock_expires is not None:
             self._lock = self._make_lock(lock_timeout, lock_expires)
 
     @classmethod
-    def from_url(cls, url: str, name: str | bytes, *args: Any, **options: Any) -> SortedSet[T]:
+    def from_url(cls, url: str, name: str | bytes, *args: Any, **options: Any) -> Self:
         """Make a set on a client of its own, which `close` closes.
 
         Parameters
@@ -220,9 +246,9 @@ class SortedSet(Generic[T]):
         return self._lock
 
     def _make_lock(self, timeout: float | None, expires: float | None) -> Lock:
-        name = self._name
-        key = name + b"__lock" if isinstance(name, bytes) else f"{name}__lock"
-        return Lock(self._redis, key, expires=expires, timeout=timeout)
+        key = self._ctx.keys.lock
+        named = key if isinstance(self._name, bytes) else key.decode()
+        return Lock(self._redis, named, expires=expires, timeout=timeout)
 
     @property
     def scorer(self) -> Any:
@@ -233,7 +259,7 @@ class SortedSet(Generic[T]):
     def scorer(self, scorer: Any) -> None:
         if scorer is None:
             scorer = self._default_scorer()
-        self._ctx.use_scorer(scorer)
+        self._ctx.use_scorer(ServerClock() if isinstance(scorer, ServerTime) else scorer)
         self._scorer = _zero if isinstance(scorer, float) else scorer
 
     def _default_scorer(self) -> Any:
@@ -242,11 +268,11 @@ class SortedSet(Generic[T]):
     @property
     def serializer(self) -> Any:
         """What makes bytes of items; may be reassigned."""
-        return self._serializer
+        return self._ctx.serializer
 
     @serializer.setter
     def serializer(self, serializer: Any) -> None:
-        self._serializer = self._ctx.use_serializer(serializer)
+        self._ctx.use_serializer(serializer)
 
     def _run(self, operation: Operation[R], source: Source | None = None) -> R:
         return self._open().run(operation, source)
@@ -640,7 +666,7 @@ class SortedSet(Generic[T]):
             self._redis.close()
         self._link = None
 
-    def __enter__(self) -> SortedSet[T]:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -665,6 +691,7 @@ class TimeSortedSet(SortedSet[T]):
     'first'
     """
 
+    __slots__ = ()
     _scores_are_times = True
 
     def _default_scorer(self) -> Any:
@@ -687,10 +714,11 @@ class ScheduledSet(TimeSortedSet[T]):
     (['now'], 1)
     """
 
+    __slots__ = ()
     _only_due = True
 
     def _default_scorer(self) -> Any:
-        return ServerClock()
+        return ServerTime(self)
 
 
 class DeadLetters:
@@ -729,6 +757,20 @@ class Rising:
             now = math.nextafter(self._last, math.inf)
         self._last = now
         return now
+
+
+class ServerTime:
+    """A scorer: the present time of a set's server. A set's own additions know it in advance."""
+
+    __slots__ = ("_clock", "_owner")
+
+    def __init__(self, owner: SortedSet[Any]) -> None:
+        self._owner = owner
+        self._clock = ServerClock()
+
+    def __call__(self, item: Any = None) -> float:
+        owner = self._owner
+        return owner._run(reading.server_time(owner._ctx, self._clock))
 
 
 def _zero(item: Any) -> int:

@@ -10,8 +10,8 @@ from time import monotonic
 from types import ModuleType
 from typing import Any
 
+from redset import _wire
 from redset._effects import Ask, Operation
-from redset._fallback import payload
 from redset._keys import Keys
 from redset._scripts import script
 from redset.exceptions import OptionsDiffer
@@ -77,7 +77,7 @@ class TextSerializer(Serializer):
     """What an item is stored as without a serializer: its bytes, else its text in UTF-8."""
 
     def dumps(self, obj: Any) -> bytes:
-        return payload(obj, None, 0)
+        return _wire.DEFAULT.payload(obj, None, 0)  # type: ignore[no-any-return]
 
     def loads(self, data: bytes | str) -> str:
         return data.decode() if isinstance(data, bytes) else data
@@ -156,22 +156,21 @@ class Context:
         self.scorer = scorer
         self.adders.clear()
 
-    def use_serializer(self, serializer: Any) -> Any:
-        """Take a serializer, or None for the default, and give what is in use.
-
-        The next removal looks before it removes.
-        """
-        if serializer is None:
-            serializer = _JSON if self.keyed else _TEXT
-        text = type(serializer) is TextSerializer
-        self.dumps: Callable[[Any], Any] | None = None if text else _method(serializer, "dumps")
-        self.loads: Callable[[Any], Any] | None = None if text else _method(serializer, "loads")
-        binary = getattr(serializer, "binary", None)
+    def use_serializer(self, serializer: Any) -> None:
+        """Take a serializer, or None for the default. The next removal looks before it removes."""
+        default = _JSON if self.keyed else _TEXT
+        self.serializer = default if serializer is None else serializer
+        # One that can do neither counts as none.
+        used = self.serializer
+        if _method(used, "dumps") is None and _method(used, "loads") is None:
+            used = default
+        text = type(used) is TextSerializer
+        self.dumps: Callable[[Any], Any] | None = None if text else _method(used, "dumps")
+        self.loads: Callable[[Any], Any] | None = None if text else _method(used, "loads")
+        binary = getattr(used, "binary", None)
         self.binary: bool | None = None if binary is None else bool(binary)
         self.looked = False
-        self.serializer = serializer
         self.adders.clear()
-        return serializer
 
     def identity(self, item: Any) -> bytes:
         """Give the member that stands for an item, or for a Key."""

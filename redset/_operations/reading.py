@@ -6,7 +6,7 @@ import logging
 from typing import Any, NamedTuple
 
 from redset._effects import Emit, Operation
-from redset._operations.context import STEP, Context, bytes_of
+from redset._operations.context import STEP, Context, ServerClock, bytes_of
 from redset.exceptions import DecodeError
 
 log = logging.getLogger("redset")
@@ -40,6 +40,12 @@ class Stats(NamedTuple):
     oldest_score: float | None
     oldest_age: float | None
     memory_bytes: int
+
+
+def server_time(ctx: Context, clock: ServerClock) -> Operation[float]:
+    """Give the server's time, asked for or still known."""
+    yield from clock.refresh(ctx)
+    return clock()
 
 
 def size(ctx: Context) -> Operation[int]:

@@ -22,7 +22,7 @@ ENOUGH = 10
 def pop(ctx: Context, multi: bool) -> Operation[Any]:
     """Remove the lowest item that can be decoded; KeyError where there is none."""
     yield from _look_first(ctx)
-    while True:
+    for _ in range(ENOUGH):
         taken = yield from _remove(ctx, 1, multi, False)
         if not taken.members:
             raise KeyError(f"the set {ctx.keys.name!r} is empty")
@@ -31,6 +31,7 @@ def pop(ctx: Context, multi: bool) -> Operation[Any]:
             return items[0]
         if failure is not None:
             raise failure
+    raise _none_of(ctx, ENOUGH)
 
 
 def take(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[list[Any]]:
@@ -57,10 +58,14 @@ def take(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[li
             break
         num -= found
     if not items and total >= ENOUGH:
-        raise DecodeError(
-            f"none of {total} items of {ctx.keys.name!r} could be decoded; they are in dead"
-        )
+        raise _none_of(ctx, total)
     return items
+
+
+def _none_of(ctx: Context, total: int) -> DecodeError:
+    return DecodeError(
+        f"none of {total} items of {ctx.keys.name!r} could be decoded; they are in dead"
+    )
 
 
 class _Taken(NamedTuple):

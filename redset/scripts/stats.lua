@@ -5,7 +5,11 @@
 -- include: due
 local queue, dead, meta, seen, items = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local now = due_until()
-local function bytes(key) return redis.call('MEMORY', 'USAGE', key) or 0 end
+-- Not every user may ask, and not every server says.
+local function bytes(key)
+  local used = redis.pcall('MEMORY', 'USAGE', key)
+  return type(used) == 'number' and used or 0
+end
 local size = redis.call('ZCARD', queue)
 local available = ARGV[1] == '1' and redis.call('ZCOUNT', queue, '-inf', now) or size
 local lowest = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2] or ''

@@ -1,0 +1,259 @@
+"""What README, CHANGELOG and docstrings say is there, and their examples run."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import redis
+import servers
+
+import redset
+from redset import Key, ScheduledSet, SortedSet, Stats, TimeSortedSet
+from redset.sets import DeadLetters
+
+TREE = Path(__file__).resolve().parent.parent
+README = (TREE / "README.md").read_text(encoding="utf-8")
+CHANGELOG = (TREE / "CHANGELOG.md").read_text(encoding="utf-8")
+#: Those of the embedded server and of the demo run without a server of the tests: test_demo.py.
+ELSEWHERE = {"redset.embedded", "redset.demo.site", "redset.demo.worker", "redset.demo.display"}
+
+
+def modules() -> Iterator[ModuleType]:
+    yield redset
+    for found in pkgutil.walk_packages(redset.__path__, "redset."):
+        yield importlib.import_module(found.name)
+
+
+MODULES = {module.__name__: module for module in modules()}
+PUBLIC = {
+    name: module
+    for name, module in MODULES.items()
+    if not any(part.startswith("_") for part in name.split("."))
+}
+EXAMPLES = {
+    found.name: found
+    for name, module in sorted(MODULES.items())
+    if name not in ELSEWHERE
+    for found in doctest.DocTestFinder().find(module)
+    if found.examples
+}
+
+
+# --- README
+
+
+def section(title: str, text: str = README) -> str:
+    """What stands under a heading, up to the next one of its level."""
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"no section {title!r}"
+    return found[1]
+
+
+def program(text: str) -> str:
+    """The python blocks of a Markdown text, each line at its place."""
+    lines, inside = [], False
+    for line in text.splitlines():
+        if line.startswith("```"):
+            inside = line == "```python"
+            line = ""
+        lines.append(line if inside else "")
+    return "\n".join(lines)
+
+
+def test_the_programs_of_the_readme_run_and_what_they_assert_holds(
+    server_client: redis.Redis,
+) -> None:
+    source = program(README)
+    assert any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source)))
+    exec(compile(source, "README.md", "exec"), {"r": server_client})
+
+
+def test_the_readme_says_in_three_lines_what_redset_is() -> None:
+    title, first, rest = README.split("\n\n")[:3]
+    assert title == "# redset"
+    assert len(first.splitlines()) == 3
+    assert rest.startswith("```")
+
+
+def test_the_readme_says_lowest_first_where_scores_first_appear() -> None:
+    sentences = re.split(r"(?<=[.:])\s", README)
+    assert "lowest first" in next(each for each in sentences if "score" in each)
+    before, _, _ = section("A sixty-second tour").partition("score=")
+    assert re.search(r"lowest (score )?first", before)
+
+
+def test_the_readme_begins_with_the_two_commands() -> None:
+    commands = README.split("```")[1]
+    assert [line.split("#")[0].strip() for line in commands.strip().splitlines()] == [
+        "make demo",
+        "make test",
+    ]
+    targets = re.findall(r"^([\w-]+):", (TREE / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert {"demo", "test"} <= set(targets)
+
+
+def test_the_readme_says_how_to_install_and_that_pypi_still_has_0_5_1() -> None:
+    text = section("Installing")
+    blocks = text.split("```")[1::2]
+    assert blocks[0].strip() == "pip install ."
+    assert re.fullmatch(r"pip install \S*\.whl", blocks[1].strip())
+    assert re.search(r"PyPI[^.]* 0\.5\.1", text)
+    extras = importlib.metadata.metadata("redset").get_all("Provides-Extra") or []
+    assert set(re.findall(r"redset\[(\w+)\]", text)) <= set(extras)
+    assert {"embedded", "demo", "test", "docs", "bench"} <= set(extras)
+
+
+def test_the_readme_says_how_to_move_from_0_5_1() -> None:
+    text = section("Moving from 0.5.1")
+    for said in ("`score=0`", "`None`", "Falsy", "`ScheduledSet`", "dead", "redis-py 5"):
+        assert said in text
+
+
+def test_the_readme_tells_each_figure_of_stats() -> None:
+    text = section("Monitoring")
+    table = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    assert [name for name in Stats._fields if f"`{name}`" not in table] == []
+    for said in (".dead", "purge()", "log"):
+        assert said in text
+
+
+def test_the_files_that_the_readme_links_to_are_there() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (TREE / link).exists()] == []
+
+
+# --- CHANGELOG
+
+
+def test_the_changelog_keeps_the_form_of_keep_a_changelog() -> None:
+    assert CHANGELOG.startswith("# Changelog\n")
+    assert "keepachangelog.com" in CHANGELOG
+    versions = re.findall(r"^## (.*)$", CHANGELOG, re.MULTILINE)
+    assert versions
+    released = versions
+    if versions[0] == "[Unreleased]":
+        released = versions[1:]
+    elif versions[0].endswith("- unreleased"):
+        assert re.fullmatch(r"\[\d+\.\d+\.\d+\] - unreleased", versions[0])
+        released = versions[1:]
+    for version in released:
+        assert re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d( \[YANKED\])?", version)
+    for version in versions:
+        parts = re.split(r"^### ", section(version, CHANGELOG), flags=re.MULTILINE)[1:]
+        kinds = [part.partition("\n")[0] for part in parts]
+        assert kinds, version
+        assert len(kinds) == len(set(kinds))
+        assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+        for part in parts:
+            assert re.search(r"^- \S", part, re.MULTILINE), f"nothing under {part}"
+
+
+def test_the_changelog_begins_with_the_version_that_this_is() -> None:
+    first = re.findall(r"^## \[(.*?)\]", CHANGELOG, re.MULTILINE)[0]
+    assert first in ("Unreleased", importlib.metadata.version("redset"))
+
+
+# --- docstrings
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_of_the_docstrings_run(name: str, server_client: redis.Redis) -> None:
+    example = EXAMPLES[name]
+    text = example.docstring or ""
+    for package in ("fakeredis", "msgspec"):
+        if re.search(rf"(import|from) {package}\b", text):
+            if importlib.util.find_spec(package) is None:
+                raise servers.Missing(f"doctest: no {package}")
+            if package == "fakeredis":
+                servers.FakeServer()  # says if it has no Lua
+    globs = {
+        **example.globs,
+        "r": server_client,
+        "jobs": SortedSet(server_client, "jobs"),
+        "Key": Key,
+        "ScheduledSet": ScheduledSet,
+        "SortedSet": SortedSet,
+        "TimeSortedSet": TimeSortedSet,
+    }
+    fresh = doctest.DocTest(
+        example.examples, globs, name, example.filename, example.lineno, example.docstring
+    )
+    said: list[str] = []
+    result = doctest.DocTestRunner().run(fresh, out=said.append)
+    assert result.attempted or "+SKIP" in text
+    assert not result.failed, "".join(said)
+
+
+def test_there_are_examples_of_every_class_of_sets_and_every_serializer() -> None:
+    for name in (*redset.sets.__all__, *redset.serializers.__all__):
+        thing = getattr(redset.sets, name, None) or getattr(redset.serializers, name)
+        assert f"{thing.__module__}.{name}" in EXAMPLES
+
+
+def has_summary(thing: Any) -> bool:
+    """Whether a docstring begins with a sentence, on one line."""
+    first, _, rest = (inspect.cleandoc(thing.__doc__ or "")).partition("\n")
+    return (
+        bool(first)
+        and first[0] not in "abcdefghijklmnopqrstuvwxyz "
+        and (first.endswith(".") and (not rest or rest.startswith("\n")))
+    )
+
+
+def own_methods(cls: type) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(cls).items():
+        if not name.startswith("_"):
+            if isinstance(value, (classmethod, staticmethod)):
+                value = value.__func__
+            if inspect.isfunction(value) or isinstance(value, property):
+                yield name, value
+
+
+def public_things() -> Iterator[tuple[str, Any]]:
+    for name, module in PUBLIC.items():
+        for each in getattr(module, "__all__", ()):
+            yield f"{name}.{each}", getattr(module, each)
+    yield "redset.sets.DeadLetters", DeadLetters  # what `dead` gives
+
+
+def test_every_module_says_in_one_line_what_it_is() -> None:
+    assert [name for name, module in MODULES.items() if not has_summary(module)] == []
+
+
+def test_every_public_name_and_method_has_a_docstring_that_begins_with_a_summary() -> None:
+    lacking = []
+    for name, thing in public_things():
+        if not has_summary(thing):
+            lacking.append(name)
+        if inspect.isclass(thing):
+            for method, value in own_methods(thing):
+                if not has_summary(value):
+                    lacking.append(f"{name}.{method}")
+    assert lacking == []
+
+
+def test_the_docstring_of_a_set_describes_each_argument_of_its_constructor() -> None:
+    arguments = list(inspect.signature(SortedSet.__init__).parameters)[1:]
+    text = inspect.getdoc(SortedSet) or ""
+    described = re.findall(r"^([\w, ]+) : ", text, re.MULTILINE)
+    assert [name for line in described for name in line.split(", ")] == arguments
+
+
+def test_the_docstring_of_a_result_describes_each_of_its_fields() -> None:
+    results = {name: getattr(redset, name)._fields for name in ("AddResult", "DeadLetter", "Stats")}
+    for name, fields in results.items():
+        text = inspect.getdoc(getattr(redset, name)) or ""
+        assert tuple(re.findall(r"^(\w+) : ", text, re.MULTILINE)) == fields, name

@@ -1,0 +1,458 @@
+"""The structure: which module may know which, one chooser, named scripts, the public names."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import servers
+
+import redset
+from redset import ScheduledSet, SortedSet, TimeSortedSet, _wire
+from redset._scripts import script
+from redset.locks import Lock
+from redset.serializers import JSONSerializer
+from redset.sets import DeadLetters
+
+PACKAGE = Path(redset.__file__).parent
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {
+    _module_name(path): ast.parse(path.read_text(encoding="utf-8"), str(path))
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODULES = {*TREES, "redset._speedups"}
+TEXTS = {
+    path.stem: path.read_text(encoding="utf-8")
+    for path in sorted((PACKAGE / "scripts").glob("*.lua"))
+}
+INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
+INCLUDED = {name for text in TEXTS.values() for name in INCLUDE.findall(text)}
+STEPS = sorted(set(TEXTS) - INCLUDED)
+
+
+# --- who imports whom
+
+
+def imports(module: str) -> Iterator[str]:
+    """The modules that a module imports, anywhere in it, also by `importlib.import_module`."""
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports by a relative name"
+            assert node.module is not None
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
+        elif isinstance(node, ast.Constant) and node.value in MODULES - {"redset"}:
+            yield str(node.value)
+
+
+def layer(module: str) -> str:
+    if module.startswith("redset._operations"):
+        return "operations"
+    return {
+        "redset._transport": "transport",
+        "redset._wire": "wire",
+        "redset._fallback": "wire",
+        "redset._speedups": "wire",
+        "redset._effects": "words",
+        "redset._scripts": "words",
+        "redset.exceptions": "words",
+        "redset._keys": "parts",
+        "redset.interfaces": "parts",
+        "redset.serializers": "parts",
+    }.get(module, "faces")
+
+
+#: What each layer may import of redset. The words are what operations and transport both speak;
+#: the parts are what makes a set, of which the transport knows nothing.
+MAY_IMPORT = {
+    "words": {"words"},
+    "parts": {"words", "parts"},
+    "wire": {"words", "parts", "wire"},
+    "operations": {"words", "parts", "wire", "operations"},
+    "transport": {"words"},
+    "faces": {"words", "parts", "wire", "operations", "transport", "faces"},
+}
+#: What does I/O, or waits for it.
+IO = {"asyncio", "http", "select", "selectors", "socket", "ssl", "subprocess", "threading"}
+
+
+def test_imports_run_one_way() -> None:
+    """Faces, operations, wire; and faces, transport."""
+    wrong = [
+        f"{module} ({layer(module)}) imports {other} ({layer(other)})"
+        for module in TREES
+        for other in imports(module)
+        if other.split(".")[0] == "redset" and layer(other) not in MAY_IMPORT[layer(module)]
+    ]
+    assert wrong == []
+    assert {layer(module) for module in TREES} == set(MAY_IMPORT)
+
+
+def test_operations_know_no_client_and_do_no_io() -> None:
+    for module in TREES:
+        if layer(module) == "operations":
+            tops = {other.split(".")[0] for other in imports(module)} - {"redset"}
+            assert tops <= sys.stdlib_module_names - IO - {"importlib"}, module
+            for node in ast.walk(TREES[module]):
+                assert not isinstance(node, (ast.AsyncFunctionDef, ast.Await)), module
+                assert not (isinstance(node, ast.Name) and node.id in ("open", "print")), module
+                assert not (
+                    isinstance(node, ast.Attribute)
+                    and node.attr in ("execute_command", "connection_pool", "sleep")
+                ), module
+
+
+def strings(tree: ast.AST) -> Iterator[str]:
+    """The texts in a module that are no docstrings."""
+    for node in ast.walk(tree):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Constant) and not isinstance(node, ast.Expr):
+                if isinstance(child.value, str):
+                    yield child.value
+                elif isinstance(child.value, bytes):
+                    yield child.value.decode("latin-1")
+
+
+def test_only_the_chooser_knows_that_there_are_two_implementations() -> None:
+    names = ("redset._fallback", "redset._speedups")
+    knowing = {
+        module
+        for module, tree in TREES.items()
+        if {*imports(module)} & set(names)
+        or any(text.endswith(("_fallback", "_speedups")) for text in strings(tree))
+    }
+    assert knowing == {"redset._wire"}
+
+
+def pieces(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """The constant parts, with their lines, of what a module puts together from parts."""
+    for node in ast.walk(tree):
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Mod)):
+            parts = [node.left, node.right]
+        elif isinstance(node, ast.JoinedStr):
+            parts = node.values
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("join", "format"):
+            assert isinstance(node.func, ast.Attribute)
+            parts = [node.func.value, *node.args]
+        for part in parts:
+            if isinstance(part, ast.Constant):
+                if isinstance(part.value, bytes):
+                    yield part.lineno, part.value.decode("latin-1")
+                elif isinstance(part.value, str):
+                    yield part.lineno, part.value
+
+
+def test_only_the_keys_module_makes_key_names() -> None:
+    """By what their parts look like: a colon or the lock's suffix, and no white space."""
+    users = ("redset._keys", "redset.embedded", "redset.demo")
+    makers = [
+        f"{module}:{line} {piece!r}"
+        for module, tree in TREES.items()
+        if not module.startswith(users)
+        for line, piece in pieces(tree)
+        if re.fullmatch(r"\S*(:|__lock)\S*", piece)
+    ]
+    assert makers == []
+    assert [piece for _, piece in pieces(TREES["redset._keys"]) if ":" in piece]
+
+
+# --- the implementation
+
+
+def python(code: str, cwd: Path, **variables: str) -> str:
+    """What a program prints that has only the installed redset."""
+    kept = {name: value for name, value in os.environ.items() if "REDSET_" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={**kept, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+CORE = importlib.util.find_spec("redset._speedups") is not None
+
+
+def test_the_implementation_is_named() -> None:
+    assert redset.IMPLEMENTATION in ("cython", "python")
+    assert _wire.load(redset.IMPLEMENTATION).IMPLEMENTATION == redset.IMPLEMENTATION
+
+
+@pytest.mark.parametrize("value", ["1", "yes"])
+def test_the_fallback_can_be_chosen_and_then_no_core_is_loaded(value: str, tmp_path: Path) -> None:
+    code = "import sys, redset; print(redset.IMPLEMENTATION, 'redset._speedups' in sys.modules)"
+    assert python(code, tmp_path, REDSET_NO_EXTENSIONS=value) == "python False"
+
+
+@pytest.mark.parametrize("value", ["", "0", None])
+def test_the_compiled_core_is_the_default(value: str | None, tmp_path: Path) -> None:
+    if not CORE:
+        raise servers.Missing("cython: no compiled core")
+    variables = {} if value is None else {"REDSET_NO_EXTENSIONS": value}
+    code = "import redset; print(redset.IMPLEMENTATION)"
+    assert python(code, tmp_path, **variables) == "cython"
+
+
+def test_a_core_that_cannot_be_loaded_is_replaced_by_the_fallback(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['redset._speedups'] = None\n"
+        "import redset; print(redset.IMPLEMENTATION)"
+    )
+    assert python(code, tmp_path) == "python"
+
+
+def test_without_its_faster_helpers_redset_works_and_stores_the_same_bytes(tmp_path: Path) -> None:
+    code = """
+import sys
+for name in ("orjson", "hiredis", "msgspec"):
+    sys.modules[name] = None
+import redis, redset
+from redset.serializers import JSONSerializer, NamedtupleSerializer, StructSerializer
+redset.SortedSet(redis.Redis(), "jobs", key="url")
+print(JSONSerializer().dumps(eval(sys.stdin.readline())).hex())
+"""
+    item = {"url": "/ä\u2028\U0001f600", "b": [1.0, -0.0, 1e16, 1e-7, None, True], "a": {"": 2**63}}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        input=ascii(item) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert bytes.fromhex(done.stdout) == JSONSerializer().dumps(item)
+
+
+# --- the scripts
+
+
+def code_of(text: str) -> str:
+    """A script without its comments."""
+    return re.sub(r"--.*", "", text)
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS))
+def test_every_script_says_what_it_does_and_what_it_is_given(name: str) -> None:
+    text = TEXTS[name]
+    comments = [line for line in text.splitlines() if line.startswith("-- ")]
+    assert text.startswith("-- ") and not text.startswith("-- KEYS")
+    said = {
+        kind for kind in ("KEYS", "ARGV") if any(c.startswith(f"-- {kind}: ") for c in comments)
+    }
+    given = {kind for kind in ("KEYS", "ARGV") if re.search(rf"\b{kind}\b", code_of(text))}
+    assert said == given
+    if name in INCLUDED:
+        assert text.startswith("-- Included by ") and not given
+    else:
+        assert "KEYS" in given
+
+
+def calls(name: str | None = None) -> Iterator[tuple[str, str]]:
+    """The texts that are arguments of calls (of one function), with their modules."""
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                function = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                if name in (None, function):
+                    for argument in node.args:
+                        for part in ast.walk(argument):
+                            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                                yield module, part.value
+
+
+def test_every_script_is_used_and_every_used_one_is_there() -> None:
+    by_name = {text for _, text in calls()}
+    assert [name for name in TEXTS if name not in by_name | INCLUDED] == []
+    assert [name for name in INCLUDED if name not in TEXTS] == []
+    named = {text for function in ("script", "_asked") for _, text in calls(function)}
+    assert named and named <= set(STEPS)
+
+
+def test_a_script_is_its_file_and_nothing_is_written_into_it() -> None:
+    def expanded(name: str) -> str:
+        text = TEXTS[name].rstrip("\n")
+        return INCLUDE.sub(lambda match: expanded(match[1]), text)
+
+    for name in STEPS:
+        step = script(name)
+        assert step.text.decode() == expanded(name)
+        assert step.sha == hashlib.sha1(step.text).hexdigest().encode()
+        assert not re.search(r"\b(loadstring|load|dofile)\b", code_of(step.text.decode()))
+    # Nor is there Lua anywhere else, or another way to make a script.
+    lua = [
+        module for module, tree in TREES.items() if any("redis.call" in s for s in strings(tree))
+    ]
+    assert lua == []
+    makers = {
+        module
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Script"
+    }
+    assert makers == {"redset._scripts"}
+
+
+def test_every_server_knows_a_script_by_the_name_that_redset_has_for_it(
+    any_server: servers.Server,
+) -> None:
+    for name in STEPS:
+        loaded = any_server.raw.script_load(script(name).text)
+        assert loaded in (script(name).sha, script(name).sha.decode())
+
+
+# --- the public names
+
+
+def bare(function: Any) -> str:
+    """A signature without its types."""
+    signature = inspect.signature(function)
+    parameters = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in signature.parameters.values()
+        if parameter.name not in ("self", "cls")
+    ]
+    return str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+
+
+def public(cls: type) -> set[str]:
+    return {name for name in dir(cls) if not name.startswith("_")}
+
+
+FLAGS = "nx=False, xx=False, gt=False, lt=False, again=False"
+PROPERTIES = {"dead", "lock", "name", "redis", "scorer", "serializer"}
+METHODS = {
+    "add": f"(item, score=None, *, {FLAGS})",
+    "add_many": f"(items, score=None, *, {FLAGS}, errors='raise')",
+    "add_new": f"(items, score=None, *, {FLAGS}, errors='raise')",
+    "available": "()",
+    "clear": "(*, keep_memory=False)",
+    "close": "()",
+    "contains": "(item)",
+    "discard": "(item, forget=False)",
+    "discard_many": "(items, forget=False)",
+    "forget": "(item)",
+    "forget_many": "(items)",
+    "from_url": "(url, name, *args, **options)",
+    "get": "(item)",
+    "peek": "(position=0)",
+    "peek_many": "(num)",
+    "peek_score": "()",
+    "pop": "()",
+    "remove": "(item)",
+    "score": "(item)",
+    "scores": "(items)",
+    "seen": "(item)",
+    "seen_many": "(items)",
+    "size": "()",
+    "stats": "()",
+    "take": "(num, *, with_scores=False)",
+}
+SPECIAL = {"__bool__", "__contains__", "__enter__", "__exit__", "__iter__", "__len__", "__repr__"}
+
+
+def test_the_package_has_these_names_and_no_others() -> None:
+    assert set(redset.__all__) == {
+        "AddResult",
+        "DeadLetter",
+        "Key",
+        "ScheduledSet",
+        "SortedSet",
+        "Stats",
+        "TimeSortedSet",
+    }
+    others = {
+        name
+        for name in vars(redset)
+        if not name.startswith("_") and not isinstance(getattr(redset, name), ModuleType)
+    }
+    assert others == {*redset.__all__, "IMPLEMENTATION"}
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("sets", {"Key", "ScheduledSet", "SortedSet", "TimeSortedSet"}),
+        ("locks", {"Lock"}),
+        ("interfaces", {"Serializer"}),
+        ("serializers", {"JSONSerializer", "NamedtupleSerializer", "StructSerializer"}),
+        (
+            "exceptions",
+            {"AddError", "DecodeError", "Full", "LockTimeout", "OptionsDiffer", "RedsetError"},
+        ),
+        ("embedded", {"server"}),
+    ],
+)
+def test_the_public_modules_have_these_names(module: str, names: set[str]) -> None:
+    assert set(importlib.import_module(f"redset.{module}").__all__) == names
+
+
+@pytest.mark.parametrize("cls", [SortedSet, TimeSortedSet, ScheduledSet])
+def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> None:
+    assert public(cls) == PROPERTIES | set(METHODS)
+    assert set(vars(SortedSet)) >= SPECIAL
+    for name in PROPERTIES:
+        assert isinstance(inspect.getattr_static(cls, name), property)
+    assert {name: bare(getattr(cls, name)) for name in METHODS} == METHODS
+    assert bare(cls) == (
+        "(redis_client, name, scorer=None, serializer=None, lock_timeout=None, lock_expires=None,"
+        " *, key=None, remember=None, duplicates='move', max_item_bytes=None, max_size=None)"
+    )
+
+
+def test_dead_letters_and_locks_have_these_methods_and_no_others() -> None:
+    assert public(DeadLetters) == {"size", "purge"}
+    assert bare(DeadLetters.purge).startswith("(before=None")
+    assert public(Lock) == set()
+    assert bare(Lock) == "(redis, key, expires=None, timeout=None, poll_interval=None)"
+
+
+def test_the_results_have_these_fields() -> None:
+    assert redset.AddResult._fields == ("added", "updated", "refused", "failed")
+    assert redset.DeadLetter._fields == ("id", "raw", "score", "reason", "time", "attempts")
+    assert set(redset.Stats._fields) == {
+        "size",
+        "available",
+        "dead",
+        "remembered",
+        "oldest_score",
+        "oldest_age",
+        "memory_bytes",
+    }
+
+
+def test_the_version_is_that_of_the_installed_distribution() -> None:
+    assert redset.__version__ == importlib.metadata.version("redset")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = redset.nothing
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+    assert (PACKAGE / "_speedups.pyi").is_file()
