@@ -63,12 +63,14 @@ def watched(server: servers.Server, what: Callable[[], Any]) -> tuple[float, str
 
 
 def used(server: servers.Server) -> int:
+    while server.raw.info("memory")["lazyfree_pending_objects"]:
+        time.sleep(0.01)
     return int(server.raw.info("memory")["used_memory"])
 
 
 def bytes_each(server: servers.Server, number: int, **options: Any) -> tuple[float, float]:
     """Bytes a queued entry of a set with these options, and what each leaves when handed out."""
-    server.raw.flushall()
+    server.raw.execute_command("FLUSHALL", "SYNC")
     jobs: SortedSet[Any] = SortedSet(server.client(), "bench", **options)
     jobs.size()
     empty = used(server)
