@@ -608,7 +608,7 @@ class SortedSet(Generic[T]):
         return self._run(memory.discard(self._ctx, [item], forget)) > 0
 
     def discard_many(self, items: Iterable[Any], forget: bool = False) -> int:
-        """Remove items; how many were queued. A round trip for each 1,000."""
+        """Remove items; how many were queued. A round trip for each 1,000 (500 with ``forget``)."""
         return self._run(memory.discard(self._ctx, many("items", items), forget))
 
     def remove(self, item: Any) -> None:
@@ -644,7 +644,7 @@ class SortedSet(Generic[T]):
         return self._run(memory.forget(self._ctx, [item])) > 0
 
     def forget_many(self, items: Iterable[Any]) -> int:
-        """Forget items; how many were known. A round trip for each 1,000."""
+        """Forget items; how many were known. A round trip for each 500."""
         return self._run(memory.forget(self._ctx, many("items", items)))
 
     def seen(self, item: Any) -> bool:
@@ -652,7 +652,7 @@ class SortedSet(Generic[T]):
         return self._run(memory.seen(self._ctx, [item]))[0]
 
     def seen_many(self, items: Iterable[Any]) -> list[bool]:
-        """Say of each item whether ``remember`` knows it. A round trip for each 1,000."""
+        """Say of each item whether ``remember`` knows it. A round trip for each 500."""
         return self._run(memory.seen(self._ctx, many("items", items)))
 
     # The object itself.

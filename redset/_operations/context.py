@@ -25,8 +25,10 @@ DUPLICATES = {"move": "", "keep": "nx", "lowest": "lt", "highest": "gt"}
 CHUNK = 500
 SCRIPT_CHUNK = 250
 WINDOW = 4
-#: Identities a step of the other bulk calls.
+#: Identities a step of the other bulk calls; of those that ask or change a memory, whose every
+#: entry is a command of its own, half as many.
 STEP = 1000
+MEMORY_STEP = 500
 
 
 class Key:

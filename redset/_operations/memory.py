@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from redset._effects import Operation
-from redset._operations.context import STEP, Context, bytes_of, new_epoch
+from redset._operations.context import MEMORY_STEP, STEP, Context, bytes_of, new_epoch
 
 #: Buckets that one step unlinks.
 SWEEP = 500
@@ -17,8 +17,9 @@ def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
         ctx.need_memory("forget")
     members = ctx.identities(items)
     gone = 0
-    for at in range(0, len(members), STEP):
-        part = members[at : at + STEP]
+    step = MEMORY_STEP if forget else STEP
+    for at in range(0, len(members), step):
+        part = members[at : at + step]
         if not (ctx.keyed or forget):
             gone += int((yield ctx.command(b"ZREM", ctx.keys.queue, *part)))
             continue
@@ -45,8 +46,8 @@ def forget(ctx: Context, items: list[Any]) -> Operation[int]:
     ctx.need_memory("forget")
     members = ctx.identities(items)
     gone = 0
-    for at in range(0, len(members), STEP):
-        reply = yield from _asked(ctx, "forget", members[at : at + STEP])
+    for at in range(0, len(members), MEMORY_STEP):
+        reply = yield from _asked(ctx, "forget", members[at : at + MEMORY_STEP])
         gone += int(reply or 0)
     return gone
 
@@ -56,8 +57,8 @@ def seen(ctx: Context, items: list[Any]) -> Operation[list[bool]]:
     ctx.need_memory("seen")
     members = ctx.identities(items)
     known: list[bool] = []
-    for at in range(0, len(members), STEP):
-        part = members[at : at + STEP]
+    for at in range(0, len(members), MEMORY_STEP):
+        part = members[at : at + MEMORY_STEP]
         reply = yield from _asked(ctx, "seen", part)
         known += [mark == 49 for mark in bytes_of(reply)] if reply else [False] * len(part)
     return known
