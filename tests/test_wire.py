@@ -106,6 +106,8 @@ def same_chunk(items: Any, scores: Any = None, skip: bool = True, **options: Any
         chunk = outcome(lambda w=wire: encoder(w, **options).encode(items, scores, skip))
         results.append(chunk)
     assert results[1] == results[0]
+    if results[0][0] == "raised":
+        return results[0]
     return encoder(_fallback, **options).encode(items, scores, skip)
 
 
