@@ -382,6 +382,7 @@ if how == "exits":
 if how == "exits hard":
     os._exit(3)
 if how == "hangs up":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     os.killpg(0, signal.SIGHUP)
 time.sleep(60)
 """
