@@ -127,6 +127,8 @@ class _Entries(threading.local):
 
 
 def _seconds(name: str, value: float) -> float:
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     if not value >= 0:
         raise ValueError(f"{name} must be a number of seconds, not {value!r}")
     return value

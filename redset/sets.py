@@ -222,6 +222,8 @@ class SortedSet(Generic[T]):
         """
         import redis
 
+        if not isinstance(url, str):
+            raise TypeError(f"url must be str, not {type(url).__name__}")
         made = cls(redis.Redis.from_url(url), name, *args, **options)
         made._owned = True
         return made
@@ -490,7 +492,7 @@ class SortedSet(Generic[T]):
         >>> jobs.take(10, with_scores=True)
         [('low', 1.0), ('high', 2.0)]
         """
-        return self._run(taking.take(self._ctx, int(num), with_scores, self._open().multi))
+        return self._run(taking.take(self._ctx, whole("num", num), with_scores, self._open().multi))
 
     # Looking.
 
@@ -510,14 +512,14 @@ class SortedSet(Generic[T]):
         >>> jobs.peek()
         'a'
         """
-        return self._run(reading.peek(self._ctx, int(position)))  # type: ignore[no-any-return]
+        return self._run(reading.peek(self._ctx, whole("position", position)))  # type: ignore[no-any-return]
 
     def peek_many(self, num: int) -> list[T]:
         """Return up to ``num`` items, lowest first, without removing them. O(log N + num).
 
         Items that cannot be decoded are skipped, with a warning in the log.
         """
-        return self._run(reading.peek_many(self._ctx, int(num)))
+        return self._run(reading.peek_many(self._ctx, whole("num", num)))
 
     def peek_score(self) -> float | None:
         """Return the lowest score; None where there is no item. O(log N)."""
@@ -791,6 +793,16 @@ def refuse_single(argument: str, values: Any) -> None:
         )
     if not hasattr(values, "__iter__"):
         raise TypeError(f"{argument} must be an iterable, not {type(values).__name__}")
+
+
+def whole(argument: str, value: Any) -> int:
+    """Give a number of items as int() does."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise type(error)(
+            f"{argument} must be a whole number, not {value!r} ({type(value).__name__})"
+        ) from None
 
 
 def many(argument: str, values: Iterable[Any]) -> list[Any]:

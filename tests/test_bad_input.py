@@ -901,9 +901,9 @@ def test_a_set_with_a_key_refuses_to_stand_beside_a_plain_one(
     make_set().add("a")
     before = everything(raw)
     jobs = make_set(key=str)
-    with pytest.raises(OptionsDiffer, match=r"the key b'jobs' exists"):
+    with pytest.raises(OptionsDiffer, match=r"the key 'jobs' exists"):
         jobs.add("b")
-    with pytest.raises(AddError, match=r"the key b'jobs' exists"):
+    with pytest.raises(AddError, match=r"the key 'jobs' exists"):
         jobs.add_many(["b"])
     assert everything(raw) == before
 
@@ -912,3 +912,61 @@ def test_a_length_of_memory_is_no_other_option(make_set: Callable[..., Any]) -> 
     make_set(remember=60).add("a")
     assert make_set(remember=datetime.timedelta(days=1)).add("b") == 0
     assert make_set(remember=60, duplicates="keep", max_size=9, scorer=len).add("abc") == 3
+
+
+# --- the other methods' arguments
+
+BAD_ARGUMENTS: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
+    "take(None)": (lambda s: s.take(None), TypeError, "num must be .* not None .NoneType"),
+    "take('x')": (lambda s: s.take("x"), ValueError, "num must be .* not 'x' .str"),
+    "take(NaN)": (lambda s: s.take(NAN), ValueError, "num must be .* not nan .float"),
+    "take(inf)": (lambda s: s.take(math.inf), OverflowError, "num must be .* not inf .float"),
+    "peek('x')": (lambda s: s.peek("x"), ValueError, "position must be .* not 'x' .str"),
+    "peek([])": (lambda s: s.peek([]), TypeError, r"position must be .* not \[\] .list"),
+    "peek_many('x')": (lambda s: s.peek_many("x"), ValueError, "num must be .* not 'x' .str"),
+    "purge('x')": (lambda s: s.dead.purge("x"), TypeError, "before must be .* not str"),
+    "purge(NaN)": (lambda s: s.dead.purge(NAN), ValueError, "before must be .* not NaN"),
+    "purge(datetime)": (
+        lambda s: s.dead.purge(datetime.datetime.now()),
+        TypeError,
+        "before must be .* not datetime",
+    ),
+}
+
+
+@pytest.mark.parametrize("call", BAD_ARGUMENTS)
+def test_a_bad_argument_is_named(make_set: Callable[..., Any], raw: Any, call: str) -> None:
+    made = make_set()
+    made.add_many(["a", "b"])
+    before = everything(raw)
+    function, error, text = BAD_ARGUMENTS[call]
+    with pytest.raises(error, match=text):
+        function(made)
+    assert everything(raw) == before
+
+
+def test_dead_letters_are_purged_up_to_any_time(make_set: Callable[..., Any]) -> None:
+    made = make_set(serializer=JSONSerializer())
+    for before, left in ((-math.inf, 1), (-1, 1), (0, 1), (1e30, 0), (math.inf, 0)):
+        make_set().add("no JSON")
+        made.dead.purge()
+        with pytest.raises(KeyError):
+            made.pop()
+        assert made.dead.size() == 1
+        made.dead.purge(before)
+        assert made.dead.size() == left
+
+
+@pytest.mark.parametrize("argument", ["timeout", "expires"])
+@pytest.mark.parametrize("value", ["1", [], object()])
+def test_times_of_a_lock_are_numbers(
+    make_set: Callable[..., Any], argument: str, value: Any
+) -> None:
+    with pytest.raises(TypeError, match=f"{argument} must be .* not {type(value).__name__}"):
+        make_set(**{f"lock_{argument}": value})
+
+
+@pytest.mark.parametrize("url", [None, b"redis://localhost", 3])
+def test_a_url_is_text(url: Any) -> None:
+    with pytest.raises(TypeError, match=f"url must be str, not {type(url).__name__}"):
+        SortedSet.from_url(url, "jobs")

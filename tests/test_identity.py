@@ -382,7 +382,7 @@ def test_every_other_kind_of_set_is_refused_until_the_set_is_cleared(
     first.add_many(["a", "b"])
     first.take(2)  # what it was made with holds also while nothing is queued
     before = {key: any_server.raw.dump(key) for key in keys(any_server.raw)}
-    both = f"b'jobs' was made with {said(theirs)}, this object has {said(ours)}"
+    both = f"'jobs' was made with {said(theirs)}, this object has {said(ours)}"
     for flags in ({}, {"nx": True}, {"lt": True}, {"xx": True}):
         with pytest.raises(OptionsDiffer, match=both):
             second.add("c", **flags)

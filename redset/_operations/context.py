@@ -104,6 +104,7 @@ class Context:
         "looked",
         "max_item_bytes",
         "max_size",
+        "name",
         "options",
         "remember",
         "scorer",
@@ -127,6 +128,7 @@ class Context:
         due: bool,
     ) -> None:
         self.wire = wire
+        self.name = name
         self.key = _checked_key(key)
         self.keys = Keys(_checked_name(name), key is not None)
         self.remember, self.ttl = _checked_remember(remember)
@@ -234,13 +236,13 @@ class Context:
 
     def tell_other_options(self, theirs: bytes) -> OptionsDiffer:
         return OptionsDiffer(
-            f"the set {self.keys.name!r} was made with {bytes_of(theirs).decode()}, "
+            f"the set {self.name!r} was made with {bytes_of(theirs).decode()}, "
             f"this object has {self.options}"
         )
 
     def tell_plain_items(self) -> OptionsDiffer:
         return OptionsDiffer(
-            f"this object has {self.options}, but the key {self.keys.name!r} exists: a process "
+            f"this object has {self.options}, but the key {self.name!r} exists: a process "
             "without key= writes to it, or items from before are there"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from redset._effects import Emit, Operation
@@ -72,9 +73,16 @@ def _letter(entry: Any) -> DeadLetter:
 
 def purge(ctx: Context, before: float | None) -> Operation[int]:
     """Delete the dead letters older than a time; how many there were."""
-    if before is not None and before * 1000 < 1:
-        return 0  # no id is below 0-0
-    last = "+" if before is None else f"({int(before * 1000)}-0"
+    last = "+"
+    if before is not None:
+        if not isinstance(before, (int, float)):
+            raise TypeError(f"before must be Unix time in seconds, not {type(before).__name__}")
+        if math.isnan(before):
+            raise ValueError("before must be Unix time in seconds, not NaN")
+        if before * 1000 < 1:
+            return 0  # no id is below 0-0
+        if before < 2**63 / 1000:
+            last = f"({int(before * 1000)}-0"
     gone = 0
     while True:
         num = int((yield ctx.call("purge", [ctx.keys.dead], [last, STEP])))

@@ -86,13 +86,13 @@ def _decoded(ctx: Context, raw: Any) -> Any:
     try:
         return ctx.decode_one(bytes_of(raw))
     except Exception as error:
-        raise DecodeError(f"an item of {ctx.keys.name!r} cannot be decoded: {error}") from error
+        raise DecodeError(f"an item of {ctx.name!r} cannot be decoded: {error}") from error
 
 
 def peek(ctx: Context, position: int) -> Operation[Any]:
     found = yield from _look(ctx, position, 1)
     if not found:
-        raise KeyError(f"the set {ctx.keys.name!r} has no item at position {position}")
+        raise KeyError(f"the set {ctx.name!r} has no item at position {position}")
     return _decoded(ctx, found[0])
 
 
@@ -126,7 +126,7 @@ def _decodable(ctx: Context, raws: list[Any]) -> list[Any]:
         log.warning(
             "skipped %d items of %r that cannot be decoded: %s",
             len(bad),
-            ctx.keys.name,
+            ctx.name,
             bad[0].error,
         )
     return items  # type: ignore[no-any-return]

@@ -25,7 +25,7 @@ def pop(ctx: Context, multi: bool) -> Operation[Any]:
     for _ in range(ENOUGH):
         taken = yield from _remove(ctx, 1, multi, False)
         if not taken.members:
-            raise KeyError(f"the set {ctx.keys.name!r} is empty")
+            raise KeyError(f"the set {ctx.name!r} is empty")
         items, failure = yield from _decoded(ctx, taken, False)
         if items:
             return items[0]
@@ -50,7 +50,7 @@ def take(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[li
         if failure is not None:
             if not items:
                 raise failure
-            log.error("some items of %r could not be handed out: %s", ctx.keys.name, failure)
+            log.error("some items of %r could not be handed out: %s", ctx.name, failure)
             return items
         found = len(taken.members)
         total += found
@@ -63,9 +63,7 @@ def take(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[li
 
 
 def _none_of(ctx: Context, total: int) -> DecodeError:
-    return DecodeError(
-        f"none of {total} items of {ctx.keys.name!r} could be decoded; they are in dead"
-    )
+    return DecodeError(f"none of {total} items of {ctx.name!r} could be decoded; they are in dead")
 
 
 class _Taken(NamedTuple):
@@ -134,7 +132,7 @@ def _look_first(ctx: Context) -> Operation[None]:
     items, bad = ctx.wire.decode(present, ctx.loads, ctx.binary)
     if len(present) >= ENOUGH and not items:
         raise DecodeError(
-            f"none of the first {len(present)} items of {ctx.keys.name!r} can be decoded; "
+            f"none of the first {len(present)} items of {ctx.name!r} can be decoded; "
             "nothing was removed: is this the serializer they were written with?"
         ) from bad[0].error
     ctx.looked = True
@@ -149,7 +147,7 @@ def _decoded(
     """
     members, scores = taken
     if None in members:
-        log.warning("dropped %d members of %r without payload", members.count(None), ctx.keys.name)
+        log.warning("dropped %d members of %r without payload", members.count(None), ctx.name)
         kept = [i for i, member in enumerate(members) if member is not None]
         members = [members[i] for i in kept]
         scores = [scores[i] for i in kept] if scores is not None else None
@@ -172,7 +170,7 @@ def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[E
     if ctx.keys.prefix is None:
         yield from _put_back(ctx, bad, scores)
         failure = DecodeError(
-            f"{len(bad)} items of {ctx.keys.name!r} cannot be decoded and were put back: a name "
+            f"{len(bad)} items of {ctx.name!r} cannot be decoded and were put back: a name "
             "with braces but no valid hash tag can have no dead letters"
         )
         failure.__cause__ = bad[0].error
@@ -189,7 +187,7 @@ def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[E
     log.warning(
         "%d items of %r could not be decoded and are in dead: %s",
         len(bad),
-        ctx.keys.name,
+        ctx.name,
         bad[0].error,
     )
     return None
@@ -208,4 +206,4 @@ def _put_back(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operati
             yield ctx.call("restore", [ctx.keys.queue], arguments)
         except Exception as error:
             raws = [raw for _, raw, _ in part]
-            log.error("could not put back to %r (%s): %r", ctx.keys.name, error, raws)
+            log.error("could not put back to %r (%s): %r", ctx.name, error, raws)
