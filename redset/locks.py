@@ -70,6 +70,12 @@ class Lock:
     redset.exceptions.LockTimeout: Timeout while waiting for lock 'report'
     """
 
+    # Slots keep it small; the dict, made where it is needed, takes what a program adds.
+    __slots__ = (
+        "__dict__", "__weakref__", "_entered", "expires", "key", "poll_interval", "redis",
+        "timeout",
+    )  # fmt: skip
+
     def __init__(
         self,
         redis: Any,
@@ -87,7 +93,8 @@ class Lock:
         )
         if math.isinf(self.expires):
             raise ValueError("expires must be finite")
-        self._entries = _Entries()
+        #: The digits of what each thread has entered and not left.
+        self._entered: dict[int, list[str]] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key!r}>"
@@ -100,7 +107,7 @@ class Lock:
             if left <= 0:
                 raise LockTimeout(f"Timeout while waiting for lock {self.key!r}")
             time.sleep(min(self.poll_interval, left))
-        self._entries.digits.append(digits)
+        self._entered.setdefault(threading.get_ident(), []).append(digits)
         return self
 
     def __exit__(
@@ -109,21 +116,19 @@ class Lock:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._entries.digits:
+        thread = threading.get_ident()
+        entered = self._entered.get(thread)
+        if not entered:
             raise RuntimeError(f"{self!r} was not entered in this thread")
-        if not self._run("unlock", self._entries.digits.pop()):
+        digits = entered.pop()
+        if not entered:
+            del self._entered[thread]
+        if not self._run("unlock", digits):
             log.warning("Lock %r was no longer held when it was released", self.key)
 
     def _run(self, name: str, *args: str) -> int:
         # Rare enough for EVAL: any client has it, and no server can have forgotten the script.
         return int(self.redis.execute_command("EVAL", script(name).text, 1, self.key, *args))
-
-
-class _Entries(threading.local):
-    """The digits of what this thread has entered and not left."""
-
-    def __init__(self) -> None:
-        self.digits: list[str] = []
 
 
 def _seconds(name: str, value: float) -> float:
