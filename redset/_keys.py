@@ -17,8 +17,9 @@ class Keys:
     def _under(self, part: bytes) -> bytes:
         if self.prefix is None:
             raise ValueError(
-                f"name {self.name!r} has braces but no valid hash tag, so that no second key can "
-                "be kept beside it: use a name without braces, or one like {tag}:name"
+                f"name {self.name!r} has braces but no valid hash tag, or is the prefix of another "
+                "set's keys, so that no second key can be kept beside it: use a name without "
+                "braces, or one like {tag}:name"
             )
         return self.prefix + b":" + part
 
@@ -61,9 +62,13 @@ def _prefix(name: bytes) -> bytes | None:
     start = name.find(b"{")
     if start >= 0:
         end = name.find(b"}", start)
-        if end > start + 1:
-            return name
-        return None
+        # jobs:{jobs} is the prefix of the set called jobs.
+        tag = name[start + 1 : max(end, start)]
+        return name if tag and name != _prefix_of(tag) else None
     if b"}" in name:
         return None
+    return _prefix_of(name)
+
+
+def _prefix_of(name: bytes) -> bytes:
     return name + b":{" + name + b"}"

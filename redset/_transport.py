@@ -431,6 +431,9 @@ class _PackedSession(_Session):
     def _give_up(self, error: Exception) -> NoReturn:
         self._flying.clear()
         self._connection.disconnect()
+        # What the operation sends next goes out on a new socket.
+        self._socket = None
+        self._sent.clear()
         self._broken = True
         raise error
 

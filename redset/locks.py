@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import secrets
 import threading
 import time
@@ -86,15 +87,15 @@ class Lock:
     ) -> None:
         self.redis = redis
         self.key = key
-        self.expires = _seconds("expires", _EXPIRES if expires is None else expires)
-        self.timeout = _seconds("timeout", _TIMEOUT if timeout is None else timeout)
-        self.poll_interval = _seconds(
+        self.expires = seconds("expires", _EXPIRES if expires is None else expires)
+        self.timeout = seconds("timeout", _TIMEOUT if timeout is None else timeout)
+        self.poll_interval = seconds(
             "poll_interval", _POLL_INTERVAL if poll_interval is None else poll_interval
         )
         if math.isinf(self.expires):
             raise ValueError("expires must be finite")
         #: The digits of what each thread has entered and not left.
-        self._entered: dict[int, list[str]] = {}
+        self._entered: dict[tuple[int, int], list[str]] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key!r}>"
@@ -107,7 +108,7 @@ class Lock:
             if left <= 0:
                 raise LockTimeout(f"Timeout while waiting for lock {self.key!r}")
             time.sleep(min(self.poll_interval, left))
-        self._entered.setdefault(threading.get_ident(), []).append(digits)
+        self._entered.setdefault(_here(), []).append(digits)
         return self
 
     def __exit__(
@@ -116,13 +117,13 @@ class Lock:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        thread = threading.get_ident()
-        entered = self._entered.get(thread)
+        here = _here()
+        entered = self._entered.get(here)
         if not entered:
             raise RuntimeError(f"{self!r} was not entered in this thread")
         digits = entered.pop()
         if not entered:
-            del self._entered[thread]
+            del self._entered[here]
         if not self._run("unlock", digits):
             log.warning("Lock %r was no longer held when it was released", self.key)
 
@@ -131,7 +132,12 @@ class Lock:
         return int(self.redis.execute_command("EVAL", script(name).text, 1, self.key, *args))
 
 
-def _seconds(name: str, value: float) -> float:
+def _here() -> tuple[int, int]:
+    """Name this thread of this process: a forked child holds none of its parent's locks."""
+    return os.getpid(), threading.get_ident()
+
+
+def seconds(name: str, value: float) -> float:
     if not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     if not value >= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
@@ -16,7 +17,7 @@ from redset._operations.context import Context, Key, ServerClock
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
 from redset._transport import Link, Source
-from redset.locks import Lock
+from redset.locks import Lock, seconds
 
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
 
@@ -184,7 +185,7 @@ class SortedSet(Generic[T]):
         self._ctx = Context(
             wire,
             name,
-            0.0,
+            None,
             serializer,
             key=key,
             remember=remember,
@@ -199,6 +200,9 @@ class SortedSet(Generic[T]):
         self._owned = False
         self.scorer = scorer
         self._lock: Lock | None = None
+        for argument, value in (("lock_timeout", lock_timeout), ("lock_expires", lock_expires)):
+            if value is not None:
+                seconds(argument, value)
         if lock_timeout is not None or lock_expires is not None:
             self._lock = self._make_lock(lock_timeout, lock_expires)
 
@@ -261,11 +265,16 @@ class SortedSet(Generic[T]):
     def scorer(self, scorer: Any) -> None:
         if scorer is None:
             scorer = self._default_scorer()
-        self._ctx.use_scorer(ServerClock() if isinstance(scorer, ServerTime) else scorer)
-        self._scorer = _zero if isinstance(scorer, float) else scorer
+        known: Any = scorer
+        if scorer is _zero:
+            known = None
+        elif isinstance(scorer, ServerTime):
+            known = ServerClock()
+        self._ctx.use_scorer(known)
+        self._scorer = scorer
 
     def _default_scorer(self) -> Any:
-        return 0.0
+        return _zero
 
     @property
     def serializer(self) -> Any:
@@ -512,14 +521,14 @@ class SortedSet(Generic[T]):
         >>> jobs.peek()
         'a'
         """
-        return self._run(reading.peek(self._ctx, whole("position", position)))  # type: ignore[no-any-return]
+        return self._run(reading.peek(self._ctx, index("position", position)))  # type: ignore[no-any-return]
 
     def peek_many(self, num: int) -> list[T]:
         """Return up to ``num`` items, lowest first, without removing them. O(log N + num).
 
         Items that cannot be decoded are skipped, with a warning in the log.
         """
-        return self._run(reading.peek_many(self._ctx, whole("num", num)))
+        return self._run(reading.peek_many(self._ctx, index("num", num)))
 
     def peek_score(self) -> float | None:
         """Return the lowest score; None where there is no item. O(log N)."""
@@ -781,12 +790,17 @@ def _zero(item: Any) -> int:
 
 def is_single_score(score: Any) -> bool:
     """Whether ``score`` is one score for all: what is iterable is one for each."""
+    if isinstance(score, (Mapping, set, frozenset)):
+        raise TypeError(
+            f"score must be a number, or an iterable of one for each item, not "
+            f"{type(score).__name__}"
+        )
     return isinstance(score, (int, float, str, bytes)) or not hasattr(score, "__iter__")
 
 
 def refuse_single(argument: str, values: Any) -> None:
     """Refuse what is iterable but rarely meant as many items, and what is not iterable."""
-    if isinstance(values, (str, bytes, bytearray, Mapping)):
+    if isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
         raise TypeError(
             f"{argument} must be an iterable of items, not {type(values).__name__}: "
             "for one item put it in a list, for a mapping give its keys() and values()"
@@ -803,6 +817,14 @@ def whole(argument: str, value: Any) -> int:
         raise type(error)(
             f"{argument} must be a whole number, not {value!r} ({type(value).__name__})"
         ) from None
+
+
+def index(argument: str, value: Any) -> int:
+    """Give a position, or a number of items, that is an int."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{argument} must be an int, not {type(value).__name__}") from None
 
 
 def many(argument: str, values: Iterable[Any]) -> list[Any]:

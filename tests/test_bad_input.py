@@ -921,9 +921,14 @@ BAD_ARGUMENTS: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "take('x')": (lambda s: s.take("x"), ValueError, "num must be .* not 'x' .str"),
     "take(NaN)": (lambda s: s.take(NAN), ValueError, "num must be .* not nan .float"),
     "take(inf)": (lambda s: s.take(math.inf), OverflowError, "num must be .* not inf .float"),
-    "peek('x')": (lambda s: s.peek("x"), ValueError, "position must be .* not 'x' .str"),
-    "peek([])": (lambda s: s.peek([]), TypeError, r"position must be .* not \[\] .list"),
-    "peek_many('x')": (lambda s: s.peek_many("x"), ValueError, "num must be .* not 'x' .str"),
+    "peek('1')": (lambda s: s.peek("1"), TypeError, "position must be an int, not str"),
+    "peek(1.5)": (lambda s: s.peek(1.5), TypeError, "position must be an int, not float"),
+    "peek_many('1')": (lambda s: s.peek_many("1"), TypeError, "num must be an int, not str"),
+    "peek_many(b'1')": (lambda s: s.peek_many(b"1"), TypeError, "num must be an int, not bytes"),
+    "scores": (lambda s: s.add_many(["a"], {1: 2}), TypeError, "score must be .* not dict"),
+    "a set of scores": (lambda s: s.add_many(["a"], {1}), TypeError, "score must be .* not set"),
+    "bytes": (lambda s: s.add_many(memoryview(b"ab")), TypeError, "items must .* not memoryview"),
+    "errors": (lambda s: s.add_many(["a"], errors=1), ValueError, "errors must .* not 1 .int"),
     "purge('x')": (lambda s: s.dead.purge("x"), TypeError, "before must be .* not str"),
     "purge(NaN)": (lambda s: s.dead.purge(NAN), ValueError, "before must be .* not NaN"),
     "purge(datetime)": (
@@ -962,7 +967,7 @@ def test_dead_letters_are_purged_up_to_any_time(make_set: Callable[..., Any]) ->
 def test_times_of_a_lock_are_numbers(
     make_set: Callable[..., Any], argument: str, value: Any
 ) -> None:
-    with pytest.raises(TypeError, match=f"{argument} must be .* not {type(value).__name__}"):
+    with pytest.raises(TypeError, match=f"lock_{argument} must be .* not {type(value).__name__}"):
         make_set(**{f"lock_{argument}": value})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -276,3 +277,19 @@ def wrong_type(server_client: Any) -> Iterator[None]:
 def test_errors_of_the_server_pass_through(server_client: Any, wrong_type: None) -> None:
     with pytest.raises(redis.ResponseError, match=r"WRONGTYPE|wrong kind"):
         Lock(server_client, "lock", timeout=5).__enter__()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_does_not_release_its_parents_lock(any_server: servers.Server) -> None:
+    lock = Lock(any_server.client(), "lock")
+    with lock:
+        child = os.fork()
+        if not child:
+            try:
+                lock.__exit__(None, None, None)
+            except RuntimeError:
+                os._exit(7)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert any_server.raw.exists("lock")
+    assert not any_server.raw.exists("lock")

@@ -896,3 +896,54 @@ def test_a_set_without_memory_remembers_nothing(server_client: redis.Redis) -> N
     jobs: SortedSet[str] = SortedSet(server_client, "jobs")
     jobs.add_many(["a", "b"])
     assert jobs.stats().remembered == 0
+
+
+def test_threads_may_forget_while_others_clear(server_client: redis.Redis) -> None:
+    items = list(urls(0, 600))
+    for remember in (True, 86_400):
+        jobs = SortedSet(server_client, "jobs", remember=remember)
+        failed: list[BaseException] = []
+        done = threading.Event()
+
+        def forget(jobs: Any = jobs, done: Any = done, failed: Any = failed) -> None:
+            try:
+                for _ in range(60):
+                    jobs.discard_many(items, forget=True)
+                    jobs.seen_many(items)
+                    jobs.forget_many(items)
+            except BaseException as error:
+                failed.append(error)
+            done.set()
+
+        thread = threading.Thread(target=forget)
+        thread.start()
+        while not done.is_set():
+            jobs.add_many(items[:5])
+            jobs.clear()
+        thread.join()
+        assert failed == []
+
+
+def test_what_a_step_forgets_it_forgets_under_the_epoch_that_it_was_encoded_with(
+    server_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = SortedSet(server_client, "jobs", remember=True)
+    items = list(urls(0, 5))
+    jobs.add_many(items)
+    context = type(jobs._ctx)
+    real = context.memory_tokens
+    interrupted = 0
+
+    def tokens(self: Any, *arguments: Any) -> Any:
+        nonlocal interrupted
+        made = real(self, *arguments)
+        if not interrupted:
+            interrupted = 1
+            jobs.clear()
+            jobs.add_many(items)
+        return made
+
+    monkeypatch.setattr(context, "memory_tokens", tokens)
+    assert jobs.discard_many(items, forget=True) == 5
+    assert interrupted
+    assert jobs.seen_many(items) == [False] * 5

@@ -25,6 +25,7 @@ import servers
 import redset
 from redset import AddResult, DeadLetter, Key, ScheduledSet, SortedSet, Stats, TimeSortedSet
 from redset._operations import context
+from redset._operations.context import ServerClock
 from redset.exceptions import AddError, DecodeError
 from redset.interfaces import Serializer
 from redset.serializers import JSONSerializer
@@ -1330,3 +1331,102 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[str]]:
 @pytest.mark.parametrize("number", range(len(TYPES)), ids=lambda number: TYPES[number][0])
 def test_what_comes_out_of_a_set_has_a_type(typed: dict[int, list[str]], number: int) -> None:
     assert typed.get(number, []) == []
+
+
+# --- consumers that poll, streams that last, members that lack their payload
+
+
+@pytest.mark.parametrize("cls", SETS)
+def test_a_wrong_serializer_empties_no_set_also_after_polls_that_found_nothing(
+    make_set: Callable[..., Any], cls: Any
+) -> None:
+    consumer = make_set(cls, serializer=JSONSerializer())
+    assert consumer.take(100) == []
+    with pytest.raises(KeyError):
+        consumer.pop()
+    make_set(cls).add_many([f"no JSON {number}" for number in range(300)], 1)
+    for _ in range(3):
+        with pytest.raises(DecodeError, match="nothing was removed"):
+            consumer.take(5000)
+        with pytest.raises(DecodeError, match="nothing was removed"):
+            consumer.pop()
+    assert (consumer.size(), consumer.dead.size()) == (300, 0)
+
+
+def test_members_without_payload_are_passed_over(make_set: Callable[..., Any], raw: Any) -> None:
+    jobs = make_set(key=str)
+    for number in range(12):
+        raw.zadd("jobs:{jobs}:keyed", {bytes([number]) * 16: -1})
+    jobs.add_many(["a", "b", "c"], [1, 2, 3])
+    assert jobs.peek() == "a"
+    assert jobs.pop() == "a"
+    assert jobs.take(50) == ["b", "c"]
+    assert jobs.dead.size() == 0
+    with pytest.raises(KeyError):
+        jobs.peek()
+
+
+def test_a_long_stream_asks_for_the_time_once_a_minute(
+    any_server: servers.Server, any_implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr("redset._operations.context.monotonic", lambda: now)
+    jobs = ScheduledSet(any_server.client(), "later")
+
+    def hour() -> Iterator[str]:
+        nonlocal now
+        for number in range(3600):
+            now += 1
+            yield f"item {number}"
+
+    any_server.raw.config_resetstat()
+    jobs.add_many(hour())
+    assert any_server.raw.info("commandstats")["cmdstat_time"]["calls"] >= 2
+
+
+def test_a_clock_is_told_in_one_value() -> None:
+    """Threads share it: between two writes another would add the old time to the new."""
+    clock = ServerClock()
+    asking = clock.refresh(SortedSet(redis.Redis(), "jobs")._ctx)
+    next(asking)
+    with pytest.raises(StopIteration):
+        asking.send([b"1000", b"500000"])
+    assert clock.__slots__ == ("_told",)
+    assert 1000.5 <= clock() < 1060
+    assert not clock.stale()
+
+
+def test_a_scorer_is_no_number(make_set: Callable[..., Any]) -> None:
+    for scorer in (5, 5.0, float("nan")):
+        with pytest.raises(TypeError, match=r"scorer must be .* not (int|float)"):
+            make_set(scorer=scorer)
+    jobs = make_set()
+    jobs.scorer = jobs.scorer
+    assert jobs.add("a") == 0
+
+
+def test_a_bad_item_is_found_before_the_server_is_asked() -> None:
+    client = redis.Redis(unix_socket_path="/nowhere")
+    for cls in (SortedSet, ScheduledSet):
+        for options in ({"remember": True}, {"key": "url", "remember": True}, {}):
+            with pytest.raises(ValueError, match="score must be a number"):
+                cls(client, "jobs", **options).add({"url": "a"}, "soon")
+        with pytest.raises(ValueError, match="no field 'url'"):
+            cls(client, "jobs", key="url", remember=True).add({"link": "a"}, 1)
+
+
+def test_a_bad_item_of_many_is_named_by_its_place(make_set: Callable[..., Any]) -> None:
+    pages = make_set(key="url", remember=True)
+    items = [{"url": "a"}, {"url": "b"}, {"link": "c"}]
+    for call in (pages.scores, pages.discard_many, pages.forget_many, pages.seen_many):
+        with pytest.raises(ValueError, match=r"item 2: .* no field 'url'"):
+            call(items)
+
+
+def test_the_prefix_of_another_set_is_no_name_for_one_with_second_keys(
+    make_set: Callable[..., Any],
+) -> None:
+    with pytest.raises(ValueError, match="prefix of another"):
+        make_set(name="jobs:{jobs}", key=str)
+    for name in ("jobs:{other}", "{jobs}", "x:{jobs}:{x}", "a:jobs:{jobs}"):
+        assert make_set(name=name, key=str).add("a") == 0

@@ -26,7 +26,8 @@ from redis.retry import Retry
 from redset import ScheduledSet, SortedSet, _fallback
 from redset._operations import adding, context
 from redset._scripts import script
-from redset.exceptions import AddError
+from redset.exceptions import AddError, Full
+from redset.serializers import JSONSerializer
 
 LOST = (redis.ConnectionError, redis.TimeoutError)
 
@@ -1096,6 +1097,7 @@ def test_a_valkey_clients_errors_are_its_own(any_server: servers.Server, proxy: 
     client = valkey.Valkey(port=proxy.port, retry=retry.Retry(backoff.NoBackoff(), 2))
     with pytest.raises(valkey.ResponseError, match="WRONGTYPE"):
         SortedSet(client, "text").add("a")
+    any_server.raw.zadd("jobs", {"b": 1})
     proxy.rule = lambda command: Proxy.LOSE if command[0] == b"ZPOPMIN" else None
     with pytest.raises(valkey.ConnectionError):
         SortedSet(client, "jobs").pop()
@@ -1235,3 +1237,93 @@ def test_a_restart_while_a_generator_runs_is_no_matter(any_server: servers.Serve
 
 def test_the_chunks_are_those_that_the_documentation_names() -> None:
     assert (adding.CHUNK, adding.SCRIPT_CHUNK, adding.WINDOW) == (500, 250, 4)
+
+
+# --- what was taken is the caller's
+
+
+@pytest.mark.parametrize("options", [{}, {"key": str}], ids=["plain", "keyed"])
+def test_a_take_that_fails_in_a_later_step_gives_what_it_has(
+    proxy: Proxy, through: Callable[..., redis.Redis], options: Any, caplog: Any
+) -> None:
+    jobs = SortedSet(through(), "jobs", **options)
+    jobs.add_many(f"{number:04}" for number in range(6000))
+    assert jobs.take(1)
+    steps = 0
+
+    def rule(command: list[bytes]) -> str | None:
+        nonlocal steps
+        steps += command[0] in (b"MULTI", b"EVALSHA")
+        return Proxy.CUT if steps == 3 else None
+
+    proxy.rule = rule
+    taken = jobs.take(5999)
+    proxy.rule = None
+    assert taken
+    assert len(taken) + jobs.size() == 5999
+    assert "could not be handed out" in caplog.text
+    proxy.rule = lambda command: Proxy.CUT
+    with pytest.raises(redis.ConnectionError):
+        jobs.take(10)
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+@pytest.mark.parametrize("how", [Proxy.CUT, Proxy.LOSE])
+def test_an_undecodable_item_whose_burial_fails_is_in_one_place(
+    any_server: servers.Server,
+    proxy: Proxy,
+    through: Callable[..., redis.Redis],
+    retries: int,
+    how: str,
+) -> None:
+    raw = any_server.raw
+    raw.zadd("jobs", {"not JSON": 0, "1": 1, "2": 2, "3": 3})
+    jobs = SortedSet(through(retry=times(retries)), "jobs", serializer=JSONSerializer())
+    lost = 0
+
+    def rule(command: list[bytes]) -> str | None:
+        nonlocal lost
+        if b"not JSON" not in command or lost:
+            return None
+        lost += 1
+        return how
+
+    proxy.rule = rule
+    with pytest.raises(redis.ConnectionError):
+        jobs.pop()
+    assert lost == 1
+    queued = raw.zrange("jobs", 0, -1)
+    if how == Proxy.CUT:
+        assert queued == [b"not JSON", b"1", b"2", b"3"]
+        assert jobs.dead.size() == 0
+    else:
+        assert queued == [b"1", b"2", b"3"]
+        assert [letter.raw for letter in jobs.dead] == [b"not JSON"]
+    assert jobs.pop() == 1
+    assert jobs.dead.size() == 1
+
+
+def test_nothing_new_is_sent_after_a_full_set_that_was_cleared_meanwhile(
+    any_server: servers.Server, proxy: Proxy, through: Callable[..., redis.Redis]
+) -> None:
+    jobs = SortedSet(through(), "jobs", remember=True, max_size=300)
+    jobs.add_many(f"old {number}" for number in range(290))
+    other = SortedSet(any_server.client(), "jobs", remember=True)
+    adds = 0
+
+    def rule(command: list[bytes]) -> None:
+        nonlocal adds
+        if command[0] == b"EVALSHA" and len(command) > 100:
+            adds += 1
+            if adds == 2:
+                time.sleep(0.2)  # the server has answered the first
+                other.clear()
+
+    proxy.rule = rule  # type: ignore[assignment]
+    with pytest.raises(Full) as caught:
+        jobs.add_many([f"new {number}" for number in range(500)])
+    assert isinstance(caught.value, AddError)
+    assert (caught.value.resume_at, caught.value.result.added) == (0, 0)
+    assert adds == 2
+    proxy.rule = None
+    assert jobs.size() == 0

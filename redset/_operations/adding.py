@@ -101,8 +101,9 @@ class _Adder:
             yield from ctx.scorer.refresh(ctx)
         epoch = b""
         if ctx.remember:
-            self.proposed = not (yield from ctx.know_epoch())
-            epoch = new_epoch() if self.proposed else ctx.epoch or b""
+            known = yield from ctx.know_epoch()
+            self.proposed = known is None
+            epoch = known or new_epoch()
         self._make_encoder(epoch)
 
     def _make_encoder(self, epoch: bytes) -> None:
@@ -137,6 +138,13 @@ class _Adder:
             epoch,
             self.outcomes,
         )
+
+    def try_to_encode(self, item: Any) -> None:
+        """Raise what is wrong with an item, before the server is asked anything."""
+        self._make_encoder(b"")
+        chunk = self.encoder.encode([item], [0.0], False)
+        if chunk.bad:
+            raise chunk.bad[0].error
 
     def other_epoch(self, stored: bytes) -> None:
         """The set has another epoch (it was cleared, or another process was first): go by that."""
@@ -202,17 +210,20 @@ class _OtherEpoch(Exception):
 
 def add(ctx: Context, item: Any, score: Any, flags: Flags) -> Operation[float | None]:
     """Add one item; the score, or None where it was refused."""
+    clock = ctx.scorer if score is None and type(ctx.scorer) is ServerClock else None
+    if score is not None:
+        score = ctx.wire.to_score(score)
+    elif clock is None:
+        score = ctx.wire.score_of(item, ctx.scorer)
     adder = ctx.adders.get(flags)
     if adder is None:
         adder = _Adder(ctx, flags, None, False)
+        adder.try_to_encode(item)
         yield from adder.prepare()
         ctx.adders[flags] = adder
-    if score is not None:
-        score = ctx.wire.to_score(score)
-    else:
-        if type(ctx.scorer) is ServerClock:
-            yield from ctx.scorer.refresh(ctx)
-        score = ctx.wire.score_of(item, ctx.scorer)
+    if clock is not None:
+        yield from clock.refresh(ctx)
+        score = clock(item)
     while True:
         chunk = adder.encoder.encode([item], [score], False)
         if chunk.bad:
@@ -250,7 +261,8 @@ def add_stream(
     code, which may be slow or use the same client, so the window is drained before each pull.
     """
     if not (errors in ("raise", "skip") or callable(errors)):
-        raise ValueError(f"errors must be 'raise', 'skip' or a callable, not {errors!r}")
+        kind = type(errors).__name__
+        raise ValueError(f"errors must be 'raise', 'skip' or a callable, not {errors!r} ({kind})")
     if score is not None:
         score = ctx.wire.to_score(score)
     adder = _Adder(ctx, flags, score, emit)
@@ -269,6 +281,8 @@ def add_stream(
         if failure is not None and failure.at <= at:
             return failure
         return _Failure(at, cause, place, item)
+
+    clock = ctx.scorer if score is None and type(ctx.scorer) is ServerClock else None
 
     while True:
         if found and not flying:
@@ -296,8 +310,15 @@ def add_stream(
                 failure = fail(waiting[0].start, error)
                 continue
             prepared = True
+        stale = clock is not None and prepared and bool(waiting) and clock.stale()
+        if clock is not None and stale and not flying:
+            try:
+                yield from clock.refresh(ctx)
+            except Exception as error:
+                failure = fail(waiting[0].start, error)
+            continue
         # While an epoch is only proposed one chunk goes ahead: it decides whose holds.
-        if waiting and len(flying) < (1 if adder.proposed else WINDOW):
+        if waiting and not stale and len(flying) < (1 if adder.proposed else WINDOW):
             batch = waiting.popleft()
             chunk = adder.encoder.encode(batch.items, batch.scores, skip)
             for place, item, cause in chunk.bad:
@@ -310,6 +331,7 @@ def add_stream(
                         _skip(errors, at, item, cause)
                     except Exception as error:
                         failure, ended = fail(at, error, at, item), True
+                        break
             if chunk.entries:
                 flying.append(batch._replace(chunk=chunk, judged=True))
                 try:
@@ -327,14 +349,20 @@ def add_stream(
             except _OtherEpoch as other:
                 # Everything behind it was refused as well: read it off, encode all of it again.
                 again = [batch, *flying]
+                lost: Exception | None = None
                 for _ in flying:
                     try:
                         yield READ
-                    except Exception:
-                        continue
+                    except Exception as error:
+                        lost = lost or error
                 flying.clear()
-                waiting.extendleft(reversed(again))
-                adder.other_epoch(other.stored)
+                if lost is not None:
+                    failure, ended = fail(batch.start, lost), True
+                else:
+                    # Nothing from a failure on, and all that is before it.
+                    end = position if failure is None else failure.at
+                    waiting.extendleft(each for each in reversed(again) if each.start < end)
+                    adder.other_epoch(other.stored)
                 continue
             except Exception as error:
                 failure, ended = fail(batch.start, error), True

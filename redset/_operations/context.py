@@ -152,12 +152,12 @@ class Context:
         return self.key is not None
 
     def use_scorer(self, scorer: Any) -> None:
-        """Take a scorer: a callable of the item, or the name of a field."""
-        if not (callable(scorer) or isinstance(scorer, (str, float))):
+        """Take a scorer: a callable of the item, the name of a field, or None for 0."""
+        if not (scorer is None or callable(scorer) or isinstance(scorer, str)):
             raise TypeError(
                 f"scorer must be a callable or the name of a field, not {type(scorer).__name__}"
             )
-        self.scorer = scorer
+        self.scorer: Any = 0.0 if scorer is None else scorer
         self.adders.clear()
 
     def use_serializer(self, serializer: Any) -> None:
@@ -185,16 +185,23 @@ class Context:
 
     def identities(self, items: list[Any]) -> list[bytes]:
         """Give the member of each item or Key."""
-        return [self.identity(item) for item in items]
+        members = []
+        for at, item in enumerate(items):
+            try:
+                members.append(self.identity(item))
+            except (TypeError, ValueError) as error:
+                if type(error) not in (TypeError, ValueError):
+                    raise
+                raise type(error)(f"item {at}: {error}") from error
+        return members
 
-    def memory_tokens(self, members: list[bytes]) -> list[bytes]:
-        """Give what the memory keeps of each member."""
+    def memory_tokens(self, members: list[bytes], epoch: bytes) -> list[bytes]:
+        """Give what the memory keeps of each member under an epoch."""
         wire = self.wire
         if not self.keyed:
             members = wire.digests(members)
         if self.remember == "limited":
             return members
-        epoch = self.epoch or b""
         return [wire.memory_integer(member, epoch) for member in members]
 
     def decode_one(self, raw: bytes) -> Any:
@@ -223,16 +230,16 @@ class Context:
         if not self.remember:
             raise ValueError(f"{argument} needs a set with remember=, and this one has none")
 
-    def know_epoch(self) -> Operation[bool]:
-        """Learn the memory's epoch, once; whether the set has one."""
-        if self.epoch is not None:
-            return True
-        stored = yield self.command(b"HGET", self.keys.meta, b"epoch")
-        if stored:
-            self.epoch = bytes_of(stored)
-            return True
-        self.epoch = None
-        return False
+    def know_epoch(self) -> Operation[bytes | None]:
+        """Give the memory's epoch, asked for once; None where the set has none.
+
+        Another thread may learn another: a step goes by what it was given.
+        """
+        epoch = self.epoch
+        if epoch is None:
+            stored = yield self.command(b"HGET", self.keys.meta, b"epoch")
+            self.epoch = epoch = bytes_of(stored) if stored else None
+        return epoch
 
     def tell_other_options(self, theirs: bytes) -> OptionsDiffer:
         return OptionsDiffer(
@@ -254,20 +261,24 @@ class ServerClock:
     that runs fast; asked again after a minute.
     """
 
-    __slots__ = ("_at", "_now")
+    __slots__ = ("_told",)
 
     def __init__(self) -> None:
-        self._at = -math.inf
-        self._now = 0.0
+        #: The server's time, and when it was told: one value, since threads share a clock.
+        self._told = (0.0, -math.inf)
+
+    def stale(self) -> bool:
+        return monotonic() - self._told[1] > 60.0
 
     def refresh(self, ctx: Context) -> Operation[None]:
-        if monotonic() - self._at > 60.0:
+        """Ask for the time, where it is stale."""
+        if self.stale():
             seconds, micros = yield ctx.command(b"TIME")
-            self._now = int(seconds) + int(micros) / 1e6
-            self._at = monotonic()
+            self._told = int(seconds) + int(micros) / 1e6, monotonic()
 
     def __call__(self, item: Any = None) -> float:
-        return self._now + (monotonic() - self._at) * 0.9995
+        now, at = self._told
+        return now + (monotonic() - at) * 0.9995
 
 
 def bytes_of(reply: Any) -> bytes:
@@ -338,7 +349,10 @@ def _checked_remember(remember: Any) -> tuple[str, int]:
 
 def _checked_duplicates(duplicates: Any) -> str:
     if not isinstance(duplicates, str) or duplicates not in DUPLICATES:
-        raise ValueError(f"duplicates must be one of {', '.join(DUPLICATES)}, not {duplicates!r}")
+        kind = type(duplicates).__name__
+        raise ValueError(
+            f"duplicates must be one of {', '.join(DUPLICATES)}, not {duplicates!r} ({kind})"
+        )
     return DUPLICATES[duplicates]
 
 

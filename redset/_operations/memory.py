@@ -25,19 +25,19 @@ def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
             continue
         keys = [ctx.keys.queue, ctx.keys.meta, ctx.keys.seen, ctx.keys.items]
         keyed = "1" if ctx.keyed else ""
-        if not forget or not (yield from ctx.know_epoch()):
-            gone += int((yield ctx.call("discard", keys, [keyed, "", "", len(part), *part])))
-            continue
+        epoch = (yield from ctx.know_epoch()) if forget else None
         while True:
-            tokens = ctx.memory_tokens(part)
-            head = [keyed, ctx.remember, ctx.epoch, len(part)]
+            if epoch:
+                tokens = ctx.memory_tokens(part, epoch)
+                head = [keyed, ctx.remember, epoch, len(part)]
+            else:
+                tokens, head = [], [keyed, "", "", len(part)]
             reply = yield ctx.call("discard", keys, [*head, *part, *tokens])
-            if not _other_epoch(ctx, reply):
+            other = _other_epoch(ctx, reply)
+            if other is None:
                 gone += int(reply)
                 break
-            if ctx.epoch is None:
-                gone += int((yield ctx.call("discard", keys, [keyed, "", "", len(part), *part])))
-                break
+            epoch = other
     return gone
 
 
@@ -66,19 +66,24 @@ def seen(ctx: Context, items: list[Any]) -> Operation[list[bool]]:
 
 def _asked(ctx: Context, name: str, members: list[bytes]) -> Operation[Any]:
     """Run a step on the memory under its present epoch; None where there is no memory yet."""
-    while (yield from ctx.know_epoch()):
-        arguments = [ctx.remember, ctx.epoch, *ctx.memory_tokens(members)]
+    epoch = yield from ctx.know_epoch()
+    while epoch:
+        arguments = [ctx.remember, epoch, *ctx.memory_tokens(members, epoch)]
         reply = yield ctx.call(name, [ctx.keys.meta, ctx.keys.seen], arguments)
-        if not _other_epoch(ctx, reply):
+        other = _other_epoch(ctx, reply)
+        if other is None:
             return reply
+        epoch = other
     return None
 
 
-def _other_epoch(ctx: Context, reply: Any) -> bool:
+def _other_epoch(ctx: Context, reply: Any) -> bytes | None:
+    """Give the epoch that a step says the set has, b"" for none; None where it went by ours."""
     if not isinstance(reply, list):
-        return False
-    ctx.epoch = bytes_of(reply[1]) or None
-    return True
+        return None
+    other = bytes_of(reply[1])
+    ctx.epoch = other or None
+    return other
 
 
 def clear(ctx: Context, keep_memory: bool) -> Operation[int]:

@@ -91,6 +91,9 @@ def _decoded(ctx: Context, raw: Any) -> Any:
 
 def peek(ctx: Context, position: int) -> Operation[Any]:
     found = yield from _look(ctx, position, 1)
+    while found and found[0] is None:  # a member without payload, which a removal would drop
+        position += 1 if position >= 0 else -1
+        found = yield from _look(ctx, position, 1)
     if not found:
         raise KeyError(f"the set {ctx.name!r} has no item at position {position}")
     return _decoded(ctx, found[0])

@@ -21,44 +21,52 @@ ENOUGH = 10
 
 def pop(ctx: Context, multi: bool) -> Operation[Any]:
     """Remove the lowest item that can be decoded; KeyError where there is none."""
-    yield from _look_first(ctx)
-    for _ in range(ENOUGH):
+    undecodable = 0
+    while (yield from _look_first(ctx)) and undecodable < ENOUGH:
         taken = yield from _remove(ctx, 1, multi, False)
         if not taken.members:
-            raise KeyError(f"the set {ctx.name!r} is empty")
-        items, failure = yield from _decoded(ctx, taken, False)
+            break
+        items, bad, failure = yield from _decoded(ctx, taken, False)
         if items:
             return items[0]
         if failure is not None:
             raise failure
-    raise _none_of(ctx, ENOUGH)
+        undecodable += bad
+    if undecodable >= ENOUGH:
+        raise _none_of(ctx, undecodable)
+    raise KeyError(f"the set {ctx.name!r} is empty")
 
 
 def take(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[list[Any]]:
     """Remove up to ``num`` items, lowest first."""
     items: list[Any] = []
-    if num < 1:
+    if num < 1 or not (yield from _look_first(ctx)):
         return items
-    yield from _look_first(ctx)
     step = KEYED_STEP if ctx.keyed else STEP
-    total = 0
+    undecodable = 0
     while num > 0:
         want = min(num, step)
-        taken = yield from _remove(ctx, want, multi, with_scores)
-        more, failure = yield from _decoded(ctx, taken, with_scores)
-        items += more
+        failure: Exception | None
+        try:
+            taken = yield from _remove(ctx, want, multi, with_scores)
+        except Exception as error:
+            taken, failure = _NOTHING, error
+        else:
+            more, bad, failure = yield from _decoded(ctx, taken, with_scores)
+            items += more
+            undecodable += bad
         if failure is not None:
             if not items:
                 raise failure
+            # What was removed before is the caller's; the next call meets the error itself.
             log.error("some items of %r could not be handed out: %s", ctx.name, failure)
             return items
         found = len(taken.members)
-        total += found
         if found < want:
             break
         num -= found
-    if not items and total >= ENOUGH:
-        raise _none_of(ctx, total)
+    if not items and undecodable >= ENOUGH:
+        raise _none_of(ctx, undecodable)
     return items
 
 
@@ -71,6 +79,9 @@ class _Taken(NamedTuple):
 
     members: list[Any]
     scores: list[Any] | None
+
+
+_NOTHING = _Taken([], None)
 
 
 def _remove(ctx: Context, num: int, multi: bool, with_scores: bool) -> Operation[_Taken]:
@@ -119,10 +130,13 @@ def _out_of_memory(error: Exception) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or str(error).startswith("OOM ")
 
 
-def _look_first(ctx: Context) -> Operation[None]:
-    """Before the first removal: refuse to empty a set of which nothing can be decoded."""
+def _look_first(ctx: Context) -> Operation[bool]:
+    """Until something was decoded: refuse to empty a set of which nothing can be.
+
+    False where there is nothing to hand out.
+    """
     if ctx.looked:
-        return
+        return True
     if ctx.due or ctx.keyed:
         reply = yield ctx.call("look", ctx.queue_keys, [0, ENOUGH, "1" if ctx.due else ""])
         raws = reply[::2]
@@ -135,13 +149,14 @@ def _look_first(ctx: Context) -> Operation[None]:
             f"none of the first {len(present)} items of {ctx.name!r} can be decoded; "
             "nothing was removed: is this the serializer they were written with?"
         ) from bad[0].error
-    ctx.looked = True
+    ctx.looked = bool(items)
+    return bool(raws)
 
 
 def _decoded(
     ctx: Context, taken: _Taken, with_scores: bool
-) -> Operation[tuple[list[Any], Exception | None]]:
-    """Decode what was removed; what cannot be goes to the dead letters.
+) -> Operation[tuple[list[Any], int, Exception | None]]:
+    """Decode what was removed; how much cannot be, and went to the dead letters.
 
     Where that fails it is put back, and why comes with the items: they are the caller's.
     """
@@ -162,7 +177,7 @@ def _decoded(
         lost = {place for place, _, _ in bad}
         numbers = [float(score) for place, score in enumerate(scores) if place not in lost]
         items = list(zip(items, numbers, strict=True))
-    return items, failure
+    return items, len(bad), failure
 
 
 def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[Exception | None]:
@@ -203,7 +218,10 @@ def _put_back(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operati
         try:
             if ctx.keyed:
                 raise RuntimeError("their keys are not known")
-            yield ctx.call("restore", [ctx.keys.queue], arguments)
+            keys = [ctx.keys.queue]
+            if ctx.keys.prefix is not None:
+                keys.append(ctx.keys.dead)
+            yield ctx.call("restore", keys, arguments)
         except Exception as error:
             raws = [raw for _, raw, _ in part]
             log.error("could not put back to %r (%s): %r", ctx.name, error, raws)
