@@ -675,6 +675,8 @@ class SortedSet(Generic[T]):
         """
         if self._link is not None and self._owned:
             self._redis.close()
+            # redis-py 5.0.0 leaves the pool of such a client as it is.
+            self._redis.connection_pool.disconnect()
         self._link = None
 
     def __enter__(self) -> Self:
