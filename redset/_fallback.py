@@ -111,10 +111,18 @@ def key_bytes(key: Any) -> bytes:
     if isinstance(key, bytes):
         return bytes(key)
     if isinstance(key, str):
-        return key.encode()
+        return key.encode() if type(key) is str else _own_bytes(key)
     if isinstance(key, int):
         return b"%d" % key
     raise TypeError(f"key must be str, bytes or int, not {type(key).__name__}")
+
+
+def _own_bytes(text: str) -> bytes:
+    """Give what a subclass of str makes of itself."""
+    data: Any = text.encode()
+    if not isinstance(data, bytes):
+        raise TypeError(f"bytes expected, not {type(data).__name__}")
+    return bytes(data)
 
 
 def memory_integer(identity: bytes, epoch: bytes) -> bytes:
@@ -140,14 +148,13 @@ def payload(item: Any, dumps: Callable[[Any], Any] | None, limit: int) -> bytes:
     if dumps is None:
         if isinstance(item, bytes):
             data = bytes(item)
-        elif isinstance(item, str):
-            data = item.encode()
         else:
-            data = str(item).encode()
+            text = item if isinstance(item, str) else str(item)
+            data = text.encode() if type(text) is str else _own_bytes(text)
     else:
         data = dumps(item)
         if isinstance(data, str):
-            data = data.encode()
+            data = data.encode() if type(data) is str else _own_bytes(data)
         elif isinstance(data, bytes):
             data = bytes(data)
         else:

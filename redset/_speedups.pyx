@@ -16,6 +16,7 @@ from cpython.bytes cimport (
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
+from cpython.dict cimport PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.object cimport PyObject
@@ -40,7 +41,8 @@ MEMORY_NONE, MEMORY_INTEGER, MEMORY_DIGEST = 0, 1, 2
 
 _new_tuple = tuple.__new__
 _JSON_OPTIONS = getattr(_serializers, "_OPTIONS", None)
-cdef Py_ssize_t FLAT = getattr(_serializers, "_SURELY_FLAT", 0)
+cdef int JSON_DEPTH = _serializers._DUMPS_DEPTH
+_OWN_METHODS = {name: vars(_serializers.JSONSerializer)[name] for name in ("dumps", "loads")}
 
 cdef enum:
     LAST = 2  # FOLD_LAST
@@ -714,17 +716,60 @@ cdef object direct(object bound, str name):
     """The function of orjson behind a method of JSONSerializer; None behind anything else."""
     if not _serializers._USE_ORJSON or type(bound) is not MethodType:
         return None
-    if bound.__func__ is not getattr(_serializers.JSONSerializer, name):
+    if bound.__func__ is not _OWN_METHODS[name]:
         return None
-    return getattr(_serializers.orjson, name)
+    return _serializers._orjson_dumps if name == "dumps" else _serializers._orjson_loads
 
 
 cdef object dumps_directly(object item, object dumps, object write):
     """Do what JSONSerializer.dumps does for items that need no second look; those go to itself."""
+    if not is_shallow(item, JSON_DEPTH):
+        return dumps(item)
     data = write(item, None, _JSON_OPTIONS)
-    if PyBytes_GET_SIZE(data) > FLAT or holds_null(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)):
+    if not PyBytes_CheckExact(data):
+        return data
+    if holds_null(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)):
         return dumps(item)
     return data
+
+
+cdef inline bint is_plain(object value) noexcept:
+    """Whether a value holds no other."""
+    return (
+        PyUnicode_CheckExact(value)
+        or PyLong_CheckExact(value)
+        or PyFloat_CheckExact(value)
+        or value is None
+        or value is True
+        or value is False
+    )
+
+
+cdef bint is_shallow(object value, int depth) noexcept:
+    """Whether these are JSON's own types, not nested deeper: orjson counts not all levels."""
+    cdef PyObject* key
+    cdef PyObject* inner
+    cdef Py_ssize_t at = 0
+    if is_plain(value):
+        return True
+    if depth == 0:
+        return False
+    if type(value) is dict:
+        while PyDict_Next(value, &at, &key, &inner):
+            if not is_plain(<object> inner) and not is_shallow(<object> inner, depth - 1):
+                return False
+        return True
+    if type(value) is list:
+        for each in <list> value:
+            if not is_shallow(each, depth - 1):
+                return False
+        return True
+    if type(value) is tuple:
+        for each in <tuple> value:
+            if not is_shallow(each, depth - 1):
+                return False
+        return True
+    return False
 
 
 cdef int view_payload(

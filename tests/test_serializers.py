@@ -18,6 +18,7 @@ import uuid
 from typing import Any, NamedTuple
 
 import pytest
+import servers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -528,3 +529,76 @@ def test_what_ends_a_bulk_add_is_caught_as_either_error(kind: Any, other: Any) -
     for base in (AddError, other):
         with pytest.raises(base, match="why"):
             raise kind("why", result=None, resume_at=0)
+
+
+DEEP = {
+    "list in tuple": "x = []; x.append((x,))",
+    "dict in tuple": "x = {}; x['p'] = (x,)",
+    "tuple in list": "l = []; x = ((l,),); l.append(x)",
+    "tuples in a cycle": "l = []; x = (((l,),),); l.append(x)",
+    "twice in itself": "x = []; x += [x, x, (x, x)]",
+    "2,000 tuples": "x = ()\nfor _ in range(2_000): x = (x,)",
+    "60,000 tuples": "x = ()\nfor _ in range(60_000): x = (x,)",
+    "enum members": "import enum\nx = ()\nfor _ in range(3_000): x = (enum.Enum('E', {'a': x}).a,)"
+    "\n",
+    "255 tuples": "x = 0\nfor _ in range(255): x = (x,)",
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+@pytest.mark.parametrize("wire", ["python", "cython"])
+def test_what_is_nested_too_deep_is_refused_before_it_overflows_the_stack(
+    name: str, wire: str
+) -> None:
+    """In a process of its own, which would be gone."""
+    program = f"""
+import os
+from redset import _wire
+from redset.serializers import JSONSerializer
+try:
+    wire = _wire.load({wire!r})
+except ImportError:
+    os._exit(77)
+{DEEP[name]}
+def refused(call):
+    try:
+        call()
+    except TypeError as error:
+        return "254 deep" in str(error)
+json = JSONSerializer()
+assert refused(lambda: json.dumps(x))
+encoder = wire.Encoder([b"ZADD"], json.dumps, None, 0.0, 0, 0, False, 0, b"", False)
+chunk = encoder.encode([x, 1], None, True)
+assert chunk.good == 1 and refused(lambda: (_ for _ in ()).throw(chunk.bad[0].error))
+os._exit(0)  # some of these cannot be freed without an overflow
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if done.returncode == 77:
+        raise servers.Missing("cython: no compiled core")
+    assert done.returncode == 0, done.stderr
+
+
+def test_254_tuples_are_not_too_deep() -> None:
+    item: Any = 0
+    for _ in range(254):
+        item = (item,)
+    assert len(JSONSerializer().dumps(item)) == 509
+
+
+def test_an_items_own_comparison_does_not_hide_nan() -> None:
+    class Document(dict):  # type: ignore[type-arg]
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __ne__(self, other: object) -> bool:
+            return False
+
+    class Broken(dict):  # type: ignore[type-arg]
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError
+
+    serializer = JSONSerializer()
+    with pytest.raises(ValueError, match="nan"):
+        serializer.dumps(Document(v=float("nan")))
+    assert serializer.dumps(Broken(v=None)) == b'{"v":null}'
+    assert serializer.dumps([None, {"a": None}]) == b'[null,{"a":null}]'

@@ -947,3 +947,30 @@ def test_a_real_looking_stream_agrees() -> None:
                 memory=memory,
                 epoch=b"0123456789abcdef",
             )
+
+
+@needs_core
+def test_a_serializer_whose_methods_were_replaced_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(JSONSerializer, "dumps", lambda self, item: b"replaced")
+    monkeypatch.setattr(JSONSerializer, "loads", lambda self, data: "replaced")
+    serializer = JSONSerializer()
+    for wire in (_fallback, _speedups):
+        chunk = encoder(wire, dumps=serializer.dumps).encode([{"a": 1}], None, False)
+        assert b"replaced" in chunk.data
+        assert wire.decode([b"1"], serializer.loads, True) == (["replaced"], [])
+
+
+@needs_core
+@pytest.mark.parametrize("made", ["text", 5, None, bytearray(b"a"), [1]])
+def test_text_that_makes_no_bytes_of_itself_is_a_bad_item(made: Any) -> None:
+    class Odd(str):
+        def encode(self, *arguments: Any) -> Any:
+            return made
+
+    same("payload", Odd("a"), None, 0)
+    same("payload", 1, lambda item: Odd("a"), 0)
+    same("key_bytes", Odd("a"))
+    chunk = same_chunk(["good", Odd("a"), "better"], [1, 2, 3])
+    assert (chunk.good, [bad.place for bad in chunk.bad]) == (2, [1])
