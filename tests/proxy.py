@@ -147,13 +147,17 @@ class Proxy:
                 if ends is not None:
                     far.sendall(waiting)
                     break
+                if lost.is_set():
+                    # What came with it has gone on as well; the server has time to perform it.
+                    time.sleep(0.05)
+                    break
         _end(near, far)
 
     def _down(self, near: socket.socket, far: socket.socket, lost: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := far.recv(1 << 16):
                 if lost.is_set():
-                    break
+                    continue
                 ends = self._spend("down", data)
                 near.sendall(data[:ends])
                 if ends is not None:
