@@ -44,7 +44,9 @@ class SortedSet(Generic[T]):
     """A sorted set in Redis that hands out each item once, lowest score first.
 
     Constructing one sends nothing. Sets may be shared by threads, and by any number of processes
-    through the name.
+    through the name. ``scorer``, ``key``, the serializer and a callable of ``errors`` may be called
+    while a call holds a connection: on a pool of one they cannot use the client themselves, as the
+    iterable of a bulk add can.
 
     Parameters
     ----------
