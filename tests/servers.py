@@ -337,6 +337,21 @@ class Generic:
         return self._execute(*args)
 
 
+class Recording:
+    """A client that keeps what was asked and what was answered."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        client.response_callbacks.clear()
+        self._client = client
+        self.sent: list[tuple[Any, ...]] = []
+        self.answers: list[Any] = []
+
+    def execute_command(self, *args: Any) -> Any:
+        self.sent.append(args)
+        self.answers.append(self._client.execute_command(*args))
+        return self.answers[-1]
+
+
 class GenericDecoded:
     """A thin layer over a redis-py client that decodes; hands on what it is told."""
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 import redis
 import servers
+from servers import Recording
 
 import redset
 import redset.exceptions
@@ -418,21 +419,6 @@ def test_zadd_is_given_score_and_member_as_todays_clients_have_them(
     # Both could be taken for the other here.
     assert make_set().add("3", 5) == 5
     assert raw.zrange("jobs", 0, -1, withscores=True) == [(b"3", 5.0)]
-
-
-class Recording:
-    """A client that keeps what was asked and what was answered."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        client.response_callbacks.clear()
-        self._client = client
-        self.sent: list[tuple[Any, ...]] = []
-        self.answers: list[Any] = []
-
-    def execute_command(self, *args: Any) -> Any:
-        self.sent.append(args)
-        self.answers.append(self._client.execute_command(*args))
-        return self.answers[-1]
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import redis
 import servers
+from servers import Recording
 
 import redset
 from redset import AddResult, DeadLetter, Key, ScheduledSet, SortedSet, Stats, TimeSortedSet
@@ -41,21 +42,6 @@ def queued(raw: redis.Redis, key: str = "jobs") -> list[tuple[bytes, float]]:
 def server_time(raw: redis.Redis) -> float:
     seconds, micros = raw.time()
     return float(seconds + micros / 1e6)
-
-
-class Recording:
-    """A client that keeps what was asked and what was answered."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        client.response_callbacks.clear()
-        self._client = client
-        self.sent: list[tuple[Any, ...]] = []
-        self.answers: list[Any] = []
-
-    def execute_command(self, *args: Any) -> Any:
-        self.sent.append(args)
-        self.answers.append(self._client.execute_command(*args))
-        return self.answers[-1]
 
 
 @pytest.fixture

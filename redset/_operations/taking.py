@@ -114,12 +114,15 @@ def _remove(ctx: Context, num: int, multi: bool, with_scores: bool) -> Operation
 
 
 def _take(ctx: Context, num: int) -> Ask:
-    keys = [ctx.keys.queue]
-    if ctx.keys.prefix is not None:
-        keys.append(ctx.keys.dead)
+    keys = _queue_and_dead(ctx)
     if ctx.keyed:
         keys.append(ctx.keys.items)
     return ctx.call("take", keys, [num, "1" if ctx.due else ""], resend=False)
+
+
+def _queue_and_dead(ctx: Context) -> list[bytes]:
+    """The queue's key, and that of the dead letters where there can be some."""
+    return [ctx.keys.queue] if ctx.keys.prefix is None else [ctx.keys.queue, ctx.keys.dead]
 
 
 def _scored(reply: list[Any]) -> _Taken:
@@ -218,10 +221,7 @@ def _put_back(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operati
         try:
             if ctx.keyed:
                 raise RuntimeError("their keys are not known")
-            keys = [ctx.keys.queue]
-            if ctx.keys.prefix is not None:
-                keys.append(ctx.keys.dead)
-            yield ctx.call("restore", keys, arguments)
+            yield ctx.call("restore", _queue_and_dead(ctx), arguments)
         except Exception as error:
             raws = [raw for _, raw, _ in part]
             log.error("could not put back to %r (%s): %r", ctx.name, error, raws)
