@@ -69,3 +69,12 @@ class Emit:
 
     def __init__(self, values: list[Any]) -> None:
         self.values = values
+
+
+class Pause:
+    """Nothing: a place in a long computation where others may have their turn."""
+
+    __slots__ = ()
+
+
+PAUSE = Pause()

@@ -1,110 +1,54 @@
-"""Performs what operations ask for, on a client's pooled connections or through its commands."""
+"""Performs what operations ask for, on a client's pooled connections or through its commands.
+
+Written once, with ``await``, for both kinds of client. Nothing suspends with a sync one, whose
+coroutines are run to their end by one ``send``.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib
 import inspect
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from itertools import islice
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
-from redset._effects import Ask, Emit, Operation, Pull, R, Read, Send
+from redset._effects import Ask, Emit, Operation, Pause, Pull, R, Read, Send
+from redset._source import Source
+
+T = TypeVar("T")
 
 _UNREAD = object()
-#: Iterables that run none of the caller's code: pulled from while requests are in flight.
-_STEADY = (list, tuple, set, frozenset, dict, range, deque)
-_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
-#: How long one pull may go on, in seconds, before what came is sent.
-_PATIENCE = 0.05
-#: The most items pulled between two looks at the clock.
-_RUN = 32
+#: How long an operation may keep an event loop to itself, in seconds, before others have a turn.
+_TURN = 0.002
 #: How often one request is repeated because the server forgot its script.
 _RELOADS = 5
 
 _loaded: weakref.WeakKeyDictionary[Any, set[bytes]] = weakref.WeakKeyDictionary()
 
 
-class Source:
-    """The caller's items and scores, pulled a run at a time.
-
-    Attributes
-    ----------
-    steady : bool
-        Whether a pull runs none of the caller's code.
-    """
-
-    def __init__(self, items: Iterable[Any], scores: Iterable[Any] | None) -> None:
-        self.steady = _steady(items) and (scores is None or _steady(scores))
-        self._items = iter(items)
-        self._scores = None if scores is None else iter(scores)
-        self._error: Exception | None = None
-
-    def pull(self, num: int) -> tuple[list[Any], list[Any] | None]:
-        """Give up to ``num`` items, fewer where they are slow to come, none at the end."""
-        if self._error is not None:
-            raise self._error
-        items = list(islice(self._items, num)) if self.steady else self._patient(num)
-        if self._scores is None:
-            return items, None
-        scores: list[Any] = []
-        try:
-            scores.extend(islice(self._scores, len(items)))
-            if len(scores) < len(items):
-                self._error = ValueError("score ended before items: it must give one for each")
-            elif not items and next(self._scores, _UNREAD) is not _UNREAD:
-                raise ValueError(
-                    "score goes on behind the last of items: it must give one for each"
-                )
-        except Exception as error:
-            self._error = error
-        del items[len(scores) :]
-        if not items and self._error is not None:
-            raise self._error
-        return items, scores
-
-    def _patient(self, num: int) -> list[Any]:
-        # Runs of items grow while they come fast, so that the clock costs nothing an item.
-        items: list[Any] = []
-        end = time.monotonic() + _PATIENCE
-        run = 1
-        while len(items) < num:
-            before = len(items)
-            try:
-                items.extend(islice(self._items, min(run, num - before)))
-            except Exception as error:
-                self._error = error
-                if not items:
-                    raise
-                break
-            if len(items) == before or time.monotonic() > end:
-                break
-            run = min(2 * run, _RUN)
-        return items
-
-
-def _steady(iterable: Any) -> bool:
-    return type(iterable) in _STEADY or isinstance(iterable, _VIEWS)
-
-
-class Link:
+class _Link:
     """One client's way to the server: packed where its connections can be borrowed, else generic.
 
     Parameters
     ----------
-    client : redis.Redis, valkey.Valkey or any object with ``execute_command``
-        The sync client.
+    client : object
+        A client of redis-py's or valkey-py's, or any object with ``execute_command``.
+    split : callable
+        Takes encoded requests apart again, for clients that want arguments.
 
     Raises
     ------
     TypeError
-        Where the client is an asyncio one, or none at all.
+        Where the client is of the wrong kind, or none at all.
     """
 
     __slots__ = ("_client", "_options", "_split", "multi")
+    _awaits: bool
 
     def __init__(self, client: Any, split: Callable[[bytes], list[list[bytes]]]) -> None:
         execute = getattr(client, "execute_command", None)
@@ -112,39 +56,121 @@ class Link:
             raise TypeError(
                 f"redis_client must be a client with execute_command, not {type(client).__name__}"
             )
-        if inspect.iscoroutinefunction(execute):
-            raise TypeError(
-                f"redis_client is an asyncio client ({type(client).__module__}."
-                f"{type(client).__name__}): this set takes a sync one, such as redis.Redis"
-            )
+        if inspect.iscoroutinefunction(execute) != self._awaits:
+            raise self._wrong_kind(client)
         self._client = client
         #: Whether several commands can be sent as one MULTI.
         self.multi = _lends_connections(client)
         self._split = split
         self._options = {} if self.multi else _decoding_options(execute)
 
+    def _wrong_kind(self, client: Any) -> TypeError:
+        raise NotImplementedError
+
+    def _begin(self, operation: Operation[R], source: Source | None) -> _Performance[R]:
+        session: _Session
+        if self.multi:
+            session = _PackedSession(self._client.connection_pool, self._awaits)
+        else:
+            session = _GenericSession(self._client, self._split, self._options, self._awaits)
+        return _Performance(operation, source, session, self._awaits)
+
+
+class Link(_Link):
+    """The way of a sync client."""
+
+    __slots__ = ()
+    _awaits = False
+
+    def _wrong_kind(self, client: Any) -> TypeError:
+        return TypeError(
+            f"redis_client is an asyncio client ({_full_name(client)}): this set takes a sync one, "
+            "such as redis.Redis; the sets of redset.asyncio take it"
+        )
+
     def run(self, operation: Operation[R], source: Source | None = None) -> R:
         """Perform an operation to its end."""
-        performing = self._perform(operation, source)
-        try:
-            while True:
-                next(performing)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+        return complete(self._begin(operation, source).run())
 
     def iterate(self, operation: Operation[R], source: Source | None = None) -> Iterator[Any]:
         """Perform an operation, and give what it emits as it comes."""
-        for values in self._perform(operation, source):
-            yield from values
+        performance = self._begin(operation, source)
+        try:
+            while (values := complete(performance.advance())) is not None:
+                yield from values
+        finally:
+            complete(performance.close())
 
-    def _perform(
-        self, operation: Operation[R], source: Source | None
-    ) -> Generator[list[Any], None, R]:
-        session: _Session
-        if self.multi:
-            session = _PackedSession(self._client.connection_pool)
-        else:
-            session = _GenericSession(self._client, self._split, self._options)
+
+class AsyncLink(_Link):
+    """The way of an asyncio client."""
+
+    __slots__ = ()
+    _awaits = True
+
+    def _wrong_kind(self, client: Any) -> TypeError:
+        return TypeError(
+            f"redis_client is a sync client ({_full_name(client)}), or its execute_command is no "
+            "coroutine function: this set takes an asyncio one, such as redis.asyncio.Redis; "
+            "the sets of redset take a sync one"
+        )
+
+    async def run(self, operation: Operation[R], source: Source | None = None) -> R:
+        """Perform an operation to its end."""
+        return await self._begin(operation, source).run()
+
+    async def iterate(
+        self, operation: Operation[R], source: Source | None = None
+    ) -> AsyncIterator[Any]:
+        """Perform an operation, and give what it emits as it comes."""
+        performance = self._begin(operation, source)
+        try:
+            while (values := await performance.advance()) is not None:
+                for value in values:
+                    yield value
+        finally:
+            await performance.close()
+
+
+def complete(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine of a sync client, which never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    raise AssertionError("a sync client has nothing to wait for")
+
+
+class _Performance(Generic[R]):
+    """One operation under way."""
+
+    __slots__ = ("_awaits", "_effect", "_operation", "_session", "_source", "_turn", "result")
+
+    result: R
+
+    def __init__(
+        self, operation: Operation[R], source: Source | None, session: _Session, awaits: bool
+    ) -> None:
+        self._operation = operation
+        self._source = source
+        self._session = session
+        self._awaits = awaits
+        self._turn = time.monotonic() if awaits else 0.0
+        self._effect: Any = None
+
+    async def run(self) -> R:
+        """Perform all of it."""
+        try:
+            while await self.advance() is not None:
+                pass
+            return self.result
+        finally:
+            await self.close()
+
+    async def advance(self) -> list[Any] | None:
+        """Perform it up to what it emits next; None at its end, when it has its result."""
+        operation, session = self._operation, self._session
+        asked = _cancellations() if self._awaits else 0
         try:
             effect = next(operation)
             while True:
@@ -152,34 +178,57 @@ class Link:
                     kind = type(effect)
                     result: Any = None
                     if kind is Ask:
-                        session.send(effect)
-                        result = session.read()
+                        await session.send(effect)
+                        result = await session.read()
                     elif kind is Read:
-                        result = session.read()
+                        result = await session.read()
                     elif kind is Send:
-                        session.send(effect)
+                        await session.send(effect)
                     elif kind is Pull:
-                        assert source is not None
-                        if not source.steady:
-                            session.close()
-                        result = source.pull(effect.num)
+                        assert self._source is not None
+                        if not self._source.steady:
+                            await session.close()
+                        result = await self._source.pull(effect.num)
                     elif kind is Emit:
-                        session.close()
-                        yield effect.values
-                    else:
+                        await session.close()
+                        return effect.values  # type: ignore[no-any-return]
+                    elif kind is not Pause:
                         raise AssertionError(f"no such effect: {effect!r}")
+                    if self._awaits:
+                        if _cancellations() > asked:
+                            # Before Python 3.12 a wait_for of the client's may keep it to itself.
+                            raise asyncio.CancelledError
+                        if time.monotonic() - self._turn > _TURN:
+                            await asyncio.sleep(0)
+                            self._turn = time.monotonic()
                 except Exception as error:
                     effect = operation.throw(error)
                 else:
                     effect = operation.send(result)
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+            self.result = stop.value
+            return None
+
+    async def close(self) -> None:
+        """Leave nothing behind. What it had removed but not given back yet is gone."""
+        try:
+            await self._session.close()
+        except BaseException:
+            await self._session.close()
+            raise
         finally:
-            try:
-                session.close()
-            except BaseException:
-                session.close()
-                raise
+            if self._source is not None:
+                await self._source.close()
+
+
+def _cancellations() -> int:
+    """How often the running task was asked to end; Python 3.10 does not tell."""
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling() if cancelling is not None else 0
+
+
+def _full_name(client: Any) -> str:
+    return f"{type(client).__module__}.{type(client).__name__}"
 
 
 def _lends_connections(client: Any) -> bool:
@@ -189,6 +238,7 @@ def _lends_connections(client: Any) -> bool:
         _library_of(type(client)) is not None
         and callable(getattr(pool, "get_connection", None))
         and getattr(client, "connection", None) is None
+        and not getattr(client, "single_connection_client", False)
         and getattr(pool, "cache", None) is None
     )
 
@@ -216,13 +266,13 @@ def _library_of(kind: type) -> ModuleType | None:
 class _Session:
     """What one operation has under way."""
 
-    def send(self, effect: Send) -> None:
+    async def send(self, effect: Send) -> None:
         raise NotImplementedError
 
-    def read(self) -> Any:
+    async def read(self) -> Any:
         raise NotImplementedError
 
-    def close(self) -> None:
+    async def close(self) -> None:
         raise NotImplementedError
 
 
@@ -251,8 +301,11 @@ class _Failed:
 class _PackedSession(_Session):
     """Whole requests on a connection of the client's own pool."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, awaits: bool) -> None:
         self._pool = pool
+        self._awaits = awaits
+        #: How to end a connection without waiting for it.
+        self._at_once = {"nowait": True} if awaits else {}
         self._connection: Any = None
         self._socket: Any = None
         self._flying: deque[_Flight] = deque()
@@ -260,49 +313,56 @@ class _PackedSession(_Session):
         self._sent: set[bytes] = set()
         self._broken = False
 
-    def send(self, effect: Send) -> None:
+    async def send(self, effect: Send) -> None:
         flight = _Flight(effect)
         if self._connection is None:
-            self._connection = _get_connection(self._pool)
+            self._connection = await self._settled(_get_connection(self._pool))
         self._flying.append(flight)
         try:
-            self._put(flight)
+            await self._put(flight)
         except Exception as error:
-            self._lost(error)
+            await self._lost(error)
 
-    def read(self) -> Any:
+    async def read(self) -> Any:
         flight = self._flying[0]
         while True:
             if flight.answer is _UNREAD:
                 try:
-                    flight.answer = self._fetch(flight)
+                    flight.answer = await self._fetch(flight)
                 except Exception as error:
-                    self._lost(error)
+                    await self._lost(error)
             if not _is_no_script(flight.answer) or flight.reloads == _RELOADS:
                 break
-            self._reload()
+            await self._reload()
         self._flying.popleft()
         answer = flight.answer if flight.kept is _UNREAD else flight.kept
         if type(answer) is _Failed:
             raise answer.error
         return answer
 
-    def close(self) -> None:
+    async def close(self) -> None:
         # May be called again where an interrupt ended it, until the connection is given back.
         connection = self._connection
         if connection is None:
             return
         if self._flying or self._broken:
             # Whoever gets the connection next must not read our answers.
-            connection.disconnect()
+            await self._settled(connection.disconnect(**self._at_once))
             self._flying.clear()
             self._broken = False
         self._socket = None
         self._sent.clear()
         self._connection = None
-        self._pool.release(connection)
+        if self._awaits:
+            await _release(self._pool, connection)
+        else:
+            self._pool.release(connection)
 
-    def _put(self, flight: _Flight) -> None:
+    async def _settled(self, result: Any) -> Any:
+        """Give what a method of the client returned, awaited where it must be."""
+        return (await result) if self._awaits else result
+
+    async def _put(self, flight: _Flight) -> None:
         connection = self._connection
         effect = flight.effect
         data = effect.data
@@ -320,28 +380,28 @@ class _PackedSession(_Session):
         self._broken = True  # until the whole of it is out
         if self._socket is None:
             # Only now, with nothing in flight: later the PING's answer would be taken for ours.
-            connection.send_packed_command([data], check_health=True)
+            await self._settled(connection.send_packed_command([data], check_health=True))
             self._socket = _socket_of(connection)
         else:
             if _socket_of(connection) is not self._socket:
                 raise _connection_error(connection)("the connection was remade with answers unread")
-            connection.send_packed_command([data], check_health=False)
+            await self._settled(connection.send_packed_command([data], check_health=False))
         self._broken = False
 
-    def _fetch(self, flight: _Flight) -> Any:
+    async def _fetch(self, flight: _Flight) -> Any:
         """Read one request's answers; a lost connection is raised, a server's error returned."""
         connection = self._connection
         if _socket_of(connection) is not self._socket:
             raise _connection_error(connection)("the connection was lost with answers unread")
         effect = flight.effect
         if flight.loading:
-            loaded = self._one()
+            loaded = await self._one()
             if type(loaded) is not _Failed and effect.script is not None:
                 _loaded.setdefault(self._pool, set()).add(effect.script.sha)
         first: _Failed | None = None
         answer: Any = None
         for _ in range(effect.replies):
-            answer = self._one()
+            answer = await self._one()
             if type(answer) is _Failed and first is None:
                 first = answer
         if first is not None:
@@ -352,11 +412,11 @@ class _PackedSession(_Session):
                     return _Failed(_translated(part))
         return answer
 
-    def _one(self) -> Any:
+    async def _one(self) -> Any:
         connection = self._connection
         self._broken = True
         try:
-            answer = connection.read_response(disable_decoding=True)
+            answer = await self._settled(connection.read_response(disable_decoding=True))
         except Exception as error:
             if not _is_reply(error):
                 raise
@@ -366,7 +426,7 @@ class _PackedSession(_Session):
         self._broken = False
         return answer
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         """The server forgot a script: read the window to its end, then send again, in order.
 
         Another client may have loaded it in between, so that later requests were performed before
@@ -375,9 +435,9 @@ class _PackedSession(_Session):
         for flight in list(self._flying)[1:]:
             if flight.answer is _UNREAD:
                 try:
-                    flight.answer = self._fetch(flight)
+                    flight.answer = await self._fetch(flight)
                 except Exception as error:
-                    self._lost(error)
+                    await self._lost(error)
         scripts = _loaded.setdefault(self._pool, set())
         self._sent.clear()
         for flight in self._flying:
@@ -394,11 +454,11 @@ class _PackedSession(_Session):
             again.append(flight)
         try:
             for flight in again:
-                self._put(flight)
+                await self._put(flight)
         except Exception as error:
-            self._lost(error)
+            await self._lost(error)
 
-    def _lost(self, error: Exception) -> None:
+    async def _lost(self, error: Exception) -> None:
         """Send all unread requests again, as the client's retry policy says, or raise.
 
         The oldest is then read as well: only an answer ends the policy's count of failures.
@@ -406,31 +466,36 @@ class _PackedSession(_Session):
         connection = self._connection
         retry = getattr(connection, "retry", None)
         unread = [flight for flight in self._flying if flight.answer is _UNREAD]
-        connection.disconnect()
+        await self._settled(connection.disconnect())
         if retry is None or not all(flight.effect.resend for flight in unread):
-            self._give_up(error)
+            await self._give_up(error)
         failed: list[Exception] = [error]
 
-        def perform() -> None:
+        async def perform() -> None:
             if failed:
                 raise failed.pop()
             self._socket = None
             self._sent.clear()
             # Sending connects as well, but not by way of Sentinel.
-            connection.connect()
+            await self._settled(connection.connect())
             for flight in unread:
-                self._put(flight)
-            unread[0].answer = self._fetch(unread[0])
+                await self._put(flight)
+            unread[0].answer = await self._fetch(unread[0])
 
         try:
             # Its retries, its waiting; the failure that happened is its first attempt.
-            retry.call_with_retry(perform, lambda _: connection.disconnect())
+            await self._settled(
+                retry.call_with_retry(
+                    perform if self._awaits else lambda: complete(perform()),
+                    lambda _: connection.disconnect(),
+                )
+            )
         except Exception as last:
-            self._give_up(last)
+            await self._give_up(last)
 
-    def _give_up(self, error: Exception) -> NoReturn:
+    async def _give_up(self, error: Exception) -> NoReturn:
         self._flying.clear()
-        self._connection.disconnect()
+        await self._settled(self._connection.disconnect())
         # What the operation sends next goes out on a new socket.
         self._socket = None
         self._sent.clear()
@@ -446,36 +511,38 @@ class _GenericSession(_Session):
         client: Any,
         split: Callable[[bytes], list[list[bytes]]],
         options: dict[str, Any],
+        awaits: bool,
     ) -> None:
         self._execute = client.execute_command
         self._split = split
         self._options = options
+        self._awaits = awaits
         self._answers: deque[Any] = deque()
 
-    def send(self, effect: Send) -> None:
+    async def send(self, effect: Send) -> None:
         (arguments,) = self._split(effect.data)
         try:
             try:
-                answer = self._command(arguments)
+                answer = await self._command(arguments)
             except Exception as error:
                 if effect.script is None or not _is_no_script(_Failed(error)):
                     raise
-                self._command([b"SCRIPT", b"LOAD", effect.script.text])
-                answer = self._command(arguments)
+                await self._command([b"SCRIPT", b"LOAD", effect.script.text])
+                answer = await self._command(arguments)
         except Exception as error:
             answer = _Failed(_translated(error))
         self._answers.append(answer)
 
-    def read(self) -> Any:
+    async def read(self) -> Any:
         answer = self._answers.popleft()
         if type(answer) is _Failed:
             raise answer.error
         return answer
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._answers.clear()
 
-    def _command(self, arguments: list[bytes]) -> Any:
+    async def _command(self, arguments: list[bytes]) -> Any:
         name, *rest = arguments
         if name == b"SCRIPT":
             name, rest = b"SCRIPT LOAD", rest[1:]
@@ -483,9 +550,37 @@ class _GenericSession(_Session):
         if self._options:
             text = text.lower()  # their caches know commands in upper case only
         answer = self._execute(text, *rest, **self._options)
+        if self._awaits:
+            answer = await answer
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+async def _release(pool: Any, connection: Any) -> None:
+    """Give a connection back, also where this is cancelled in between."""
+    try:
+        await pool.release(connection)
+    except asyncio.CancelledError:
+        with contextlib.suppress(KeyError):  # it was given back already
+            await undisturbed(pool.release(connection))
+        raise
+
+
+async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
+    """Do something to its end; a cancellation that comes meanwhile is raised then."""
+    task = asyncio.ensure_future(work)
+    cancellation: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # or it is said to have been forgotten
+    raise cancellation
 
 
 def _load_request(text: bytes) -> bytes:
@@ -508,7 +603,11 @@ def _follows_primary(pool: Any) -> bool:
 
 
 def _socket_of(connection: Any) -> Any:
-    return getattr(connection, "_sock", None)
+    """Give what a connection is made anew with: its socket, or the asyncio writer over it."""
+    try:
+        return connection._sock
+    except AttributeError:
+        return getattr(connection, "_writer", None)
 
 
 def _exceptions_of(value: Any) -> Any:

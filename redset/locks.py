@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import math
 import os
 import secrets
 import threading
 import time
-from types import TracebackType
 from typing import Any
 
 from redset._scripts import script
+from redset._transport import undisturbed
 from redset.exceptions import LockTimeout
 
-__all__ = ("Lock",)
+__all__ = ("AsyncLock", "Lock")
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,76 @@ _POLL_INTERVAL = 0.2
 # give a lock 0.01 seconds past its expiry.
 
 
-class Lock:
+class BaseLock:
+    """A lock's name, times and holders."""
+
+    # Slots keep it small; the dict, made where it is needed, takes what a program adds.
+    __slots__ = (
+        "__dict__", "__weakref__", "_entered", "expires", "key", "poll_interval", "redis",
+        "timeout",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        redis: Any,
+        key: str | bytes,
+        expires: float | None = None,
+        timeout: float | None = None,
+        poll_interval: float | None = None,
+    ) -> None:
+        self.redis = redis
+        self.key = key
+        self.expires = seconds("expires", _EXPIRES if expires is None else expires)
+        self.timeout = seconds("timeout", _TIMEOUT if timeout is None else timeout)
+        self.poll_interval = seconds(
+            "poll_interval", _POLL_INTERVAL if poll_interval is None else poll_interval
+        )
+        if math.isinf(self.expires):
+            raise ValueError("expires must be finite")
+        #: The digits of what each thread has entered and not left.
+        self._entered: dict[tuple[int, int, int], list[str]] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.key!r}>"
+
+    def _begin(self) -> tuple[str, float]:
+        """Give a new holder's digits, and until when to try."""
+        return f"{secrets.randbelow(10**15):015}", time.monotonic() + self.timeout
+
+    def _pause(self, until: float) -> float:
+        """Give how long to wait before the next try."""
+        left = until - time.monotonic()
+        if left <= 0:
+            raise LockTimeout(f"Timeout while waiting for lock {self.key!r}")
+        return min(self.poll_interval, left)
+
+    def _enter(self, digits: str) -> None:
+        self._entered.setdefault(_here(), []).append(digits)
+
+    def _leave(self) -> str:
+        """Give the digits of what was entered last, which is entered no more."""
+        here = _here()
+        entered = self._entered.get(here)
+        if not entered:
+            raise RuntimeError(f"{self!r} was not entered in this thread or task")
+        digits = entered.pop()
+        if not entered:
+            del self._entered[here]
+        return digits
+
+    def _acquire(self, digits: str) -> Any:
+        return self._run("lock", repr(float(self.expires)), digits)
+
+    def _run(self, name: str, *args: str) -> Any:
+        # Rare enough for EVAL: any client has it, and no server can have forgotten the script.
+        return self.redis.execute_command("EVAL", script(name).text, 1, self.key, *args)
+
+    def _warn_unless(self, released: Any) -> None:
+        if not int(released):
+            log.warning("Lock %r was no longer held when it was released", self.key)
+
+
+class Lock(BaseLock):
     """A lock that processes share through Redis, as a context manager.
 
     Whoever holds it longer than `expires` may lose it to another, and then leaves it
@@ -71,70 +142,54 @@ class Lock:
     redset.exceptions.LockTimeout: Timeout while waiting for lock 'report'
     """
 
-    # Slots keep it small; the dict, made where it is needed, takes what a program adds.
-    __slots__ = (
-        "__dict__", "__weakref__", "_entered", "expires", "key", "poll_interval", "redis",
-        "timeout",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        redis: Any,
-        key: str | bytes,
-        expires: float | None = None,
-        timeout: float | None = None,
-        poll_interval: float | None = None,
-    ) -> None:
-        self.redis = redis
-        self.key = key
-        self.expires = seconds("expires", _EXPIRES if expires is None else expires)
-        self.timeout = seconds("timeout", _TIMEOUT if timeout is None else timeout)
-        self.poll_interval = seconds(
-            "poll_interval", _POLL_INTERVAL if poll_interval is None else poll_interval
-        )
-        if math.isinf(self.expires):
-            raise ValueError("expires must be finite")
-        #: The digits of what each thread has entered and not left.
-        self._entered: dict[tuple[int, int], list[str]] = {}
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.key!r}>"
+    __slots__ = ()
 
     def __enter__(self) -> Lock:
-        digits = f"{secrets.randbelow(10**15):015}"
-        until = time.monotonic() + self.timeout
-        while not self._run("lock", repr(float(self.expires)), digits):
-            left = until - time.monotonic()
-            if left <= 0:
-                raise LockTimeout(f"Timeout while waiting for lock {self.key!r}")
-            time.sleep(min(self.poll_interval, left))
-        self._entered.setdefault(_here(), []).append(digits)
+        digits, until = self._begin()
+        while not int(self._acquire(digits)):
+            time.sleep(self._pause(until))
+        self._enter(digits)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        here = _here()
-        entered = self._entered.get(here)
-        if not entered:
-            raise RuntimeError(f"{self!r} was not entered in this thread")
-        digits = entered.pop()
-        if not entered:
-            del self._entered[here]
-        if not self._run("unlock", digits):
-            log.warning("Lock %r was no longer held when it was released", self.key)
-
-    def _run(self, name: str, *args: str) -> int:
-        # Rare enough for EVAL: any client has it, and no server can have forgotten the script.
-        return int(self.redis.execute_command("EVAL", script(name).text, 1, self.key, *args))
+    def __exit__(self, *_: object) -> None:
+        self._warn_unless(self._run("unlock", self._leave()))
 
 
-def _here() -> tuple[int, int]:
-    """Name this thread of this process: a forked child holds none of its parent's locks."""
-    return os.getpid(), threading.get_ident()
+class AsyncLock(BaseLock):
+    """The same lock on an asyncio client, entered with ``async with``; one task at a time holds it.
+
+    It takes the arguments of `Lock`, and is the same lock to processes that use that one.
+    """
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> AsyncLock:
+        digits, until = self._begin()
+        while not await self._acquired(digits):
+            await asyncio.sleep(self._pause(until))
+        self._enter(digits)
+        return self
+
+    async def _acquired(self, digits: str) -> bool:
+        try:
+            return bool(int(await self._acquire(digits)))
+        except asyncio.CancelledError:
+            # It may be ours by now, and nobody else would release it.
+            with contextlib.suppress(Exception):
+                await undisturbed(self._run("unlock", digits))
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._warn_unless(await undisturbed(self._run("unlock", self._leave())))
+
+
+def _here() -> tuple[int, int, int]:
+    """Name this task or thread of this process: a forked child holds none of its parent's locks."""
+    try:
+        task = id(asyncio.current_task())
+    except RuntimeError:
+        task = 0
+    return os.getpid(), threading.get_ident(), task
 
 
 def seconds(name: str, value: float) -> float:

@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-import datetime
-import math
-import operator
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, overload
 
-from redset import _wire
 from redset._effects import Operation, R
+from redset._face import (
+    Face,
+    KeyOf,
+    Loads,
+    Options,
+    Rising,
+    Scorer,
+    ServerTime,
+    T,
+    check_url,
+    index,
+    many,
+    whole,
+)
 from redset._operations import adding, dead, memory, reading, taking
 from redset._operations.adding import AddResult, Flags, OnError
-from redset._operations.context import Context, Key, ServerClock
+from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
-from redset._transport import Link, Source
-from redset.locks import Lock, seconds
+from redset._source import Source
+from redset._transport import Link
+from redset.locks import Lock
 
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-    from typing_extensions import TypeVar as TypeVarWithDefault
-
-    T = TypeVarWithDefault("T", default=str)
-else:
-    T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
-Scorer = str | Callable[[Any], Any]
-Duplicates = Literal["move", "keep", "lowest", "highest"]
+    from typing_extensions import Self, Unpack
 
 
-class Loads(Protocol[T_co]):
-    """A serializer, as far as types go: what ``loads`` gives is what comes out of the set."""
-
-    def loads(self, data: Any, /) -> T_co: ...
-
-
-class SortedSet(Generic[T]):
+class SortedSet(Face[T]):
     """A sorted set in Redis that hands out each item once, lowest score first.
 
     Constructing one sends nothing. Sets may be shared by threads, and by any number of processes
@@ -93,120 +88,71 @@ class SortedSet(Generic[T]):
     'first'
     """
 
-    # Slots keep a set small; the dict, made where it is needed, takes what a program adds.
-    __slots__ = (
-        "__dict__", "__weakref__", "_ctx", "_link", "_lock", "_name", "_owned", "_redis", "_scorer",
-    )  # fmt: skip
-    _scores_are_times = False
-    _only_due = False
+    __slots__ = ()
+    _link_class = Link
+    _lock_class = Lock
+    _iterables = ("__iter__",)
 
-    @overload
-    def __init__(
-        self: SortedSet[str],
-        redis_client: Any,
-        name: str | bytes,
-        scorer: Scorer | None = None,
-        serializer: None = None,
-        lock_timeout: float | None = None,
-        lock_expires: float | None = None,
-        *,
-        key: None = None,
-        remember: float | datetime.timedelta | None = None,
-        duplicates: Duplicates = "move",
-        max_item_bytes: int | None = None,
-        max_size: int | None = None,
-    ) -> None: ...
+    if TYPE_CHECKING:
 
-    @overload
-    def __init__(
-        self: SortedSet[Any],
-        redis_client: Any,
-        name: str | bytes,
-        scorer: Scorer | None = None,
-        serializer: None = None,
-        lock_timeout: float | None = None,
-        lock_expires: float | None = None,
-        *,
-        key: str | Callable[[Any], str | bytes | int],
-        remember: float | datetime.timedelta | None = None,
-        duplicates: Duplicates = "move",
-        max_item_bytes: int | None = None,
-        max_size: int | None = None,
-    ) -> None: ...
+        @overload
+        def __init__(
+            self: SortedSet[str],
+            redis_client: Any,
+            name: str | bytes,
+            scorer: Scorer | None = None,
+            serializer: None = None,
+            lock_timeout: float | None = None,
+            lock_expires: float | None = None,
+            *,
+            key: None = None,
+            **options: Unpack[Options],
+        ) -> None: ...
 
-    @overload
-    def __init__(
-        self,
-        redis_client: Any,
-        name: str | bytes,
-        scorer: Scorer | None = None,
-        serializer: Loads[T] | None = None,
-        lock_timeout: float | None = None,
-        lock_expires: float | None = None,
-        *,
-        key: str | Callable[[Any], str | bytes | int] | None = None,
-        remember: float | datetime.timedelta | None = None,
-        duplicates: Duplicates = "move",
-        max_item_bytes: int | None = None,
-        max_size: int | None = None,
-    ) -> None: ...
+        @overload
+        def __init__(
+            self: SortedSet[Any],
+            redis_client: Any,
+            name: str | bytes,
+            scorer: Scorer | None = None,
+            serializer: None = None,
+            lock_timeout: float | None = None,
+            lock_expires: float | None = None,
+            *,
+            key: KeyOf,
+            **options: Unpack[Options],
+        ) -> None: ...
 
-    @overload
-    def __init__(
-        self: SortedSet[Any],
-        redis_client: Any,
-        name: str | bytes,
-        scorer: Scorer | None = None,
-        serializer: object = None,
-        lock_timeout: float | None = None,
-        lock_expires: float | None = None,
-        *,
-        key: str | Callable[[Any], str | bytes | int] | None = None,
-        remember: float | datetime.timedelta | None = None,
-        duplicates: Duplicates = "move",
-        max_item_bytes: int | None = None,
-        max_size: int | None = None,
-    ) -> None: ...
+        @overload
+        def __init__(
+            self,
+            redis_client: Any,
+            name: str | bytes,
+            scorer: Scorer | None = None,
+            serializer: Loads[T] | None = None,
+            lock_timeout: float | None = None,
+            lock_expires: float | None = None,
+            *,
+            key: KeyOf | None = None,
+            **options: Unpack[Options],
+        ) -> None: ...
 
-    def __init__(
-        self,
-        redis_client: Any,
-        name: str | bytes,
-        scorer: Any = None,
-        serializer: Any = None,
-        lock_timeout: float | None = None,
-        lock_expires: float | None = None,
-        *,
-        key: Any = None,
-        remember: Any = None,
-        duplicates: Duplicates = "move",
-        max_item_bytes: int | None = None,
-        max_size: int | None = None,
-    ) -> None:
-        wire = _wire.DEFAULT
-        self._ctx = Context(
-            wire,
-            name,
-            None,
-            serializer,
-            key=key,
-            remember=remember,
-            duplicates=duplicates,
-            max_item_bytes=max_item_bytes,
-            max_size=max_size,
-            due=self._only_due,
-        )
-        self._name = name
-        self._redis = redis_client
-        self._link: Link | None = Link(redis_client, wire.split)
-        self._owned = False
-        self.scorer = scorer
-        self._lock: Lock | None = None
-        for argument, value in (("lock_timeout", lock_timeout), ("lock_expires", lock_expires)):
-            if value is not None:
-                seconds(argument, value)
-        if lock_timeout is not None or lock_expires is not None:
-            self._lock = self._make_lock(lock_timeout, lock_expires)
+        @overload
+        def __init__(
+            self: SortedSet[Any],
+            redis_client: Any,
+            name: str | bytes,
+            scorer: Scorer | None = None,
+            serializer: object = None,
+            lock_timeout: float | None = None,
+            lock_expires: float | None = None,
+            *,
+            key: KeyOf | None = None,
+            **options: Unpack[Options],
+        ) -> None: ...
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
 
     @classmethod
     def from_url(cls, url: str, name: str | bytes, *args: Any, **options: Any) -> Self:
@@ -228,72 +174,19 @@ class SortedSet(Generic[T]):
         """
         import redis
 
-        if not isinstance(url, str):
-            raise TypeError(f"url must be str, not {type(url).__name__}")
-        made = cls(redis.Redis.from_url(url), name, *args, **options)
+        made = cls(redis.Redis.from_url(check_url(url)), name, *args, **options)
         made._owned = True
         return made
-
-    # The set's own attributes, as in 0.5.1.
-
-    @property
-    def name(self) -> str | bytes:
-        """The name that was given."""
-        return self._name
-
-    @property
-    def redis(self) -> Any:
-        """The client that was given."""
-        return self._redis
 
     @property
     def lock(self) -> Lock:
         """A lock named after the set, for the caller's own use: ``with jobs.lock: ...``."""
         if self._lock is None:
             self._lock = self._make_lock(None, None)
-        return self._lock
-
-    def _make_lock(self, timeout: float | None, expires: float | None) -> Lock:
-        key = self._ctx.keys.lock
-        named = key if isinstance(self._name, bytes) else key.decode()
-        return Lock(self._redis, named, expires=expires, timeout=timeout)
-
-    @property
-    def scorer(self) -> Any:
-        """What scores an item that is added without a score; may be reassigned."""
-        return self._scorer
-
-    @scorer.setter
-    def scorer(self, scorer: Any) -> None:
-        if scorer is None:
-            scorer = self._default_scorer()
-        known: Any = scorer
-        if scorer is _zero:
-            known = None
-        elif isinstance(scorer, ServerTime):
-            known = ServerClock()
-        self._ctx.use_scorer(known)
-        self._scorer = scorer
-
-    def _default_scorer(self) -> Any:
-        return _zero
-
-    @property
-    def serializer(self) -> Any:
-        """What makes bytes of items; may be reassigned."""
-        return self._ctx.serializer
-
-    @serializer.setter
-    def serializer(self, serializer: Any) -> None:
-        self._ctx.use_serializer(serializer)
+        return self._lock  # type: ignore[no-any-return]
 
     def _run(self, operation: Operation[R], source: Source | None = None) -> R:
-        return self._open().run(operation, source)
-
-    def _open(self) -> Link:
-        if self._link is None:
-            raise RuntimeError(f"{self!r} is closed")
-        return self._link
+        return self._open().run(operation, source)  # type: ignore[no-any-return]
 
     # Adding.
 
@@ -434,23 +327,7 @@ class SortedSet(Generic[T]):
         ['a', 'b']
         """
         operation, source = self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, True)
-        return self._open().iterate(operation, source)
-
-    def _adding(
-        self, items: Iterable[Any], score: Any, flags: Flags, errors: str | OnError, emit: bool
-    ) -> tuple[Operation[AddResult], Source]:
-        flags.condition(self._ctx)
-        refuse_single("items", items)
-        scores = None
-        if score is not None and not is_single_score(score):
-            scores, score = score, None
-        source = Source(items, scores)
-        if emit:
-            source.steady = False
-        return (
-            adding.add_stream(self._ctx, score, flags, errors, source.steady, emit),
-            source,
-        )
+        return self._open().iterate(operation, source)  # type: ignore[no-any-return]
 
     # Handing out.
 
@@ -583,7 +460,7 @@ class SortedSet(Generic[T]):
         return self._run(reading.available(self._ctx))
 
     def __iter__(self) -> Iterator[T]:
-        return self._open().iterate(reading.iterate(self._ctx))
+        return self._open().iterate(reading.iterate(self._ctx))  # type: ignore[no-any-return]
 
     def stats(self) -> Stats:
         """Return the set in figures, in one server step.
@@ -687,9 +564,6 @@ class SortedSet(Generic[T]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} name={self._name!r}>"
-
 
 class TimeSortedSet(SortedSet[T]):
     """A sorted set whose scores are times: oldest first.
@@ -744,7 +618,7 @@ class DeadLetters:
 
     def __iter__(self) -> Iterator[DeadLetter]:
         owner = self._owner
-        return owner._open().iterate(dead.iterate(owner._ctx))
+        return owner._open().iterate(dead.iterate(owner._ctx))  # type: ignore[no-any-return]
 
     def size(self) -> int:
         """Return how many there are. O(1)."""
@@ -756,82 +630,3 @@ class DeadLetters:
     def purge(self, before: float | None = None) -> int:
         """Delete dead letters, all or those older than a Unix time in seconds; how many."""
         return self._owner._run(dead.purge(self._owner._ctx, before))
-
-
-class Rising:
-    """A scorer: the time, and always a little more than the last one it gave."""
-
-    __slots__ = ("_last",)
-
-    def __init__(self) -> None:
-        self._last = 0.0
-
-    def __call__(self, item: Any) -> float:
-        now = time.time()
-        if now <= self._last < now + 1.0:
-            now = math.nextafter(self._last, math.inf)
-        self._last = now
-        return now
-
-
-class ServerTime:
-    """A scorer: the present time of a set's server. A set's own additions know it in advance."""
-
-    __slots__ = ("_clock", "_owner")
-
-    def __init__(self, owner: SortedSet[Any]) -> None:
-        self._owner = owner
-        self._clock = ServerClock()
-
-    def __call__(self, item: Any = None) -> float:
-        owner = self._owner
-        return owner._run(reading.server_time(owner._ctx, self._clock))
-
-
-def _zero(item: Any) -> int:
-    return 0
-
-
-def is_single_score(score: Any) -> bool:
-    """Whether ``score`` is one score for all: what is iterable is one for each."""
-    if isinstance(score, (Mapping, set, frozenset)):
-        raise TypeError(
-            f"score must be a number, or an iterable of one for each item, not "
-            f"{type(score).__name__}"
-        )
-    return isinstance(score, (int, float, str, bytes)) or not hasattr(score, "__iter__")
-
-
-def refuse_single(argument: str, values: Any) -> None:
-    """Refuse what is iterable but rarely meant as many items, and what is not iterable."""
-    if isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
-        raise TypeError(
-            f"{argument} must be an iterable of items, not {type(values).__name__}: "
-            "for one item put it in a list, for a mapping give its keys() and values()"
-        )
-    if not hasattr(values, "__iter__"):
-        raise TypeError(f"{argument} must be an iterable, not {type(values).__name__}")
-
-
-def whole(argument: str, value: Any) -> int:
-    """Give a number of items as int() does."""
-    try:
-        return int(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise type(error)(
-            f"{argument} must be a whole number, not {value!r} ({type(value).__name__})"
-        ) from None
-
-
-def index(argument: str, value: Any) -> int:
-    """Give a position, or a number of items, that is an int."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{argument} must be an int, not {type(value).__name__}") from None
-
-
-def many(argument: str, values: Iterable[Any]) -> list[Any]:
-    """Give an argument of many items as a list."""
-    refuse_single(argument, values)
-    return list(values)

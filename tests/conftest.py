@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import blocking
 import pytest
 import servers
 
@@ -42,11 +43,20 @@ def all_servers() -> Iterator[servers.Servers]:
     atexit.unregister(started.stop)
 
 
-@pytest.fixture(params=servers.cases(), ids=servers.case_id)
-def case(request: pytest.FixtureRequest) -> tuple[str, str, str]:
-    """(implementation, server, kind of client)."""
-    row: tuple[str, str, str] = request.param
-    return row
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give ``case``: (implementation, server, kind of client).
+
+    What has its sets from `make_set` and does not use their client itself runs over both faces.
+    """
+    if "case" not in metafunc.fixturenames:
+        return
+    rows = servers.cases()
+    if (
+        "make_set" in metafunc.fixturenames
+        and "client" not in metafunc.definition._fixtureinfo.argnames
+    ):
+        rows += servers.cases(servers.ASYNCIO_CLIENTS)
+    metafunc.parametrize("case", rows, ids=servers.case_id, scope="function")
 
 
 @pytest.fixture
@@ -81,22 +91,32 @@ def client(
     case: tuple[str, str, str], implementation: str, server: servers.AnyServer
 ) -> Iterator[Any]:
     """A client of each kind, on each server."""
-    made = servers.CLIENTS[case[2]](server)
+    kind = case[2]
+    if kind in servers.ASYNCIO_CLIENTS:
+        made = servers.ASYNCIO_CLIENTS[kind](server)
+        yield made
+        blocking.wait(servers.aclose(made))
+        return
+    made = servers.CLIENTS[kind](server)
     yield made
     if hasattr(made, "close"):
         made.close()
 
 
 @pytest.fixture
-def make_set(client: Any) -> Callable[..., Any]:
+def make_set(client: Any, case: tuple[str, str, str]) -> Callable[..., Any]:
     """Makes sets over `client`: ``make_set(cls=SortedSet, name="jobs", **options)``.
 
-    Called twice with the same name it gives two objects for one set.
+    Called twice with the same name it gives two objects for one set. Over an asyncio client it
+    makes the twin of the class, behind the sync names.
     """
     from redset import SortedSet
 
     def make(cls: Any = SortedSet, name: str | bytes | None = None, **options: Any) -> Any:
-        return cls(client, "jobs" if name is None else name, **options)
+        name = "jobs" if name is None else name
+        if case[2] in servers.ASYNCIO_CLIENTS:
+            return blocking.BlockingSet(cls, client, name, **options)
+        return cls(client, name, **options)
 
     return make
 

@@ -20,11 +20,13 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import redis
+import redis.asyncio
+import redis.asyncio.retry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -123,6 +125,10 @@ class Server:
     def client(self, **options: Any) -> redis.Redis:
         """A new redis-py client on the unix socket."""
         return redis.Redis(unix_socket_path=self.unix, **options)
+
+    def asyncio_client(self, **options: Any) -> redis.asyncio.Redis:
+        """A new asyncio client of redis-py's on the unix socket."""
+        return redis.asyncio.Redis(unix_socket_path=self.unix, **options)
 
     def tcp_client(self, **options: Any) -> redis.Redis:
         """A new redis-py client on the loopback port."""
@@ -270,6 +276,10 @@ class FakeServer:
 
     tcp_client = client
 
+    def asyncio_client(self, **options: Any) -> redis.asyncio.Redis:
+        made: redis.asyncio.Redis = self._fakeredis.FakeAsyncRedis(server=self._server, **options)
+        return made
+
     def flush(self) -> None:
         self.raw.flushall()
 
@@ -380,6 +390,44 @@ def _valkey_py(server: AnyServer) -> Any:
     return valkey.Valkey(unix_socket_path=server.unix)
 
 
+class AsyncGeneric:
+    """Some other asyncio client: one method, arguments in, replies out as the server sent them."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        client.response_callbacks.clear()
+        self._client = client
+
+    async def execute_command(self, *args: Any) -> Any:
+        return await self._client.execute_command(*args)
+
+    async def aclose(self) -> None:
+        await aclose(self._client)
+
+
+def asyncio_twin(client: redis.Redis) -> redis.asyncio.Redis:
+    """An asyncio client of the unix socket that a sync one has."""
+    path = client.connection_pool.connection_kwargs["path"]
+    return redis.asyncio.Redis(unix_socket_path=path)
+
+
+async def aclose(client: Any) -> None:
+    """Close an asyncio client, of whatever version: redis-py 5.0.0 has no aclose."""
+    await (client.aclose() if hasattr(client, "aclose") else client.close())
+
+
+def _asyncio_generic(server: AnyServer) -> Any:
+    retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
+    return AsyncGeneric(server.asyncio_client(protocol=2, retry=retry))
+
+
+def _asyncio_valkey_py(server: AnyServer) -> Any:
+    try:
+        valkey = importlib.import_module("valkey.asyncio")
+    except ImportError:
+        raise Missing("valkey-py: not installed") from None
+    return valkey.Valkey(unix_socket_path=server.unix)
+
+
 CLIENTS: dict[str, Callable[[AnyServer], Any]] = {
     "redis-unix-resp2": lambda server: server.client(protocol=2),
     "redis-unix-resp3": lambda server: server.client(protocol=3),
@@ -390,23 +438,35 @@ CLIENTS: dict[str, Callable[[AnyServer], Any]] = {
     "valkey-py": _valkey_py,
     "fakeredis": lambda server: server.client(protocol=2),
 }
+#: Kinds of asyncio client, for the sets of `redset.asyncio`.
+ASYNCIO_CLIENTS: dict[str, Callable[[AnyServer], Any]] = {
+    "asyncio-unix-resp2": lambda server: server.asyncio_client(protocol=2),
+    "asyncio-tcp-resp3-decode": lambda server: redis.asyncio.Redis(
+        host="127.0.0.1", port=server.port or 0, protocol=3, decode_responses=True
+    ),
+    "asyncio-generic": _asyncio_generic,
+    "asyncio-valkey-py": _asyncio_valkey_py,
+    "asyncio-fakeredis": lambda server: server.asyncio_client(protocol=2),
+}
 IMPLEMENTATIONS = ("python", "cython")
 
 
-def cases() -> list[tuple[str, str, str]]:
+def cases(clients: Iterable[str] = CLIENTS) -> list[tuple[str, str, str]]:
     """(implementation, server, kind of client), so that each two values meet at least once.
 
     A kind of client has to meet each server, so there are no fewer rows than that;
     the implementations alternate over them like the colours of a chessboard. fakeredis
     is its own server.
     """
-    kinds = [kind for kind in CLIENTS if kind != "fakeredis"]
+    clients = list(clients)
+    kinds = [kind for kind in clients if not kind.endswith("fakeredis")]
     board = [
         (IMPLEMENTATIONS[(column + row) % 2], server, kind)
         for row, server in enumerate(REAL)
         for column, kind in enumerate(kinds)
     ]
-    return board + [(name, "fakeredis", "fakeredis") for name in IMPLEMENTATIONS]
+    fakes = [kind for kind in clients if kind not in kinds]
+    return board + [(name, "fakeredis", kind) for kind in fakes for name in IMPLEMENTATIONS]
 
 
 def case_id(case: tuple[str, str, str]) -> str:

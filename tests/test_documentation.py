@@ -15,12 +15,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import blocking
 import pytest
 import redis
 import servers
 
 import redset
-from redset import Key, ScheduledSet, SortedSet, Stats, TimeSortedSet
+import redset.asyncio
+from redset import Key, SortedSet, Stats
 from redset.sets import DeadLetters
 
 TREE = Path(__file__).resolve().parent.parent
@@ -73,11 +75,11 @@ def program(text: str) -> str:
 
 
 def test_the_programs_of_the_readme_run_and_what_they_assert_holds(
-    server_client: redis.Redis,
+    any_server: servers.Server, server_client: redis.Redis
 ) -> None:
     source = program(README)
     assert any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source)))
-    exec(compile(source, "README.md", "exec"), {"r": server_client})
+    exec(compile(source, "README.md", "exec"), {"r": server_client, "url": any_server.url})
 
 
 def test_the_readme_says_in_three_lines_what_redset_is() -> None:
@@ -169,8 +171,17 @@ def test_the_changelog_begins_with_the_version_that_this_is() -> None:
 # --- docstrings
 
 
+def performed(code: Any, globs: dict[str, Any]) -> None:
+    """Run an example; one that awaits gives a coroutine."""
+    awaitable = eval(code, globs)
+    if inspect.isawaitable(awaitable):
+        blocking.wait(awaitable)
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_examples_of_the_docstrings_run(name: str, server_client: redis.Redis) -> None:
+def test_the_examples_of_the_docstrings_run(
+    name: str, server_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     example = EXAMPLES[name]
     text = example.docstring or ""
     for package in ("fakeredis", "msgspec"):
@@ -179,20 +190,28 @@ def test_the_examples_of_the_docstrings_run(name: str, server_client: redis.Redi
                 raise servers.Missing(f"doctest: no {package}")
             if package == "fakeredis":
                 servers.FakeServer()  # says if it has no Lua
+    twin = name.startswith("redset.asyncio.")
+    face = redset.asyncio if twin else redset
+    made = servers.asyncio_twin(server_client) if twin else server_client
     globs = {
         **example.globs,
-        "r": server_client,
-        "jobs": SortedSet(server_client, "jobs"),
+        "r": made,
+        "jobs": face.SortedSet(made, "jobs"),
         "Key": Key,
-        "ScheduledSet": ScheduledSet,
-        "SortedSet": SortedSet,
-        "TimeSortedSet": TimeSortedSet,
+        "ScheduledSet": face.ScheduledSet,
+        "SortedSet": face.SortedSet,
+        "TimeSortedSet": face.TimeSortedSet,
     }
     fresh = doctest.DocTest(
         example.examples, globs, name, example.filename, example.lineno, example.docstring
     )
     said: list[str] = []
-    result = doctest.DocTestRunner().run(fresh, out=said.append)
+    if twin:  # with await outside of functions, as in `python -m asyncio`
+        monkeypatch.setattr(doctest, "exec", performed, raising=False)
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if twin else 0
+    result = doctest.DocTestRunner().run(fresh, compileflags=flags, out=said.append)
+    if twin:
+        blocking.wait(servers.aclose(made))
     assert result.attempted or "+SKIP" in text
     assert not result.failed, "".join(said)
 

@@ -12,9 +12,12 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
+import blocking
 import pytest
 import redis
+import redis.asyncio
 import servers
+from blocking import BlockingSet
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,7 +30,7 @@ from hypothesis.stateful import (
 )
 from model import CHUNK, Json, Model, Text
 
-from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _transport, _wire
+from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _source, _wire
 from redset._operations import adding, memory
 from redset.exceptions import AddError, DecodeError, Full, RedsetError
 from redset.serializers import JSONSerializer
@@ -441,8 +444,12 @@ def test_every_operation_does_what_the_model_does(
 # --- the same program with both implementations
 
 
-def recording(server: servers.Server) -> tuple[redis.Redis, list[bytes]]:
-    """A client, and the requests that its connections send."""
+Maker = Callable[..., Any]
+
+
+@contextlib.contextmanager
+def recording(server: servers.Server) -> Iterator[tuple[Maker, list[bytes]]]:
+    """What makes sync sets, and the requests that their connections send."""
     requests: list[bytes] = []
 
     class Recording(redis.UnixDomainSocketConnection):
@@ -451,32 +458,50 @@ def recording(server: servers.Server) -> tuple[redis.Redis, list[bytes]]:
             super().send_packed_command(command, check_health)
 
     pool = redis.ConnectionPool(connection_class=Recording, path=server.unix, protocol=2)
-    return redis.Redis(connection_pool=pool), requests
+    client = redis.Redis(connection_pool=pool)
+    yield lambda cls, *args, **options: cls(client, *args, **options), requests
+    client.close()
 
 
-def program(client: redis.Redis, seed: int) -> Iterator[Any]:
+@contextlib.contextmanager
+def recording_asyncio(server: servers.Server) -> Iterator[tuple[Maker, list[bytes]]]:
+    """The same for asyncio sets."""
+    requests: list[bytes] = []
+
+    class Recording(redis.asyncio.UnixDomainSocketConnection):
+        async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            requests.append(command if isinstance(command, bytes) else b"".join(command))
+            await super().send_packed_command(command, check_health)
+
+    pool = redis.asyncio.ConnectionPool(connection_class=Recording, path=server.unix, protocol=2)
+    client = redis.asyncio.Redis(connection_pool=pool)
+    yield lambda cls, *args, **options: BlockingSet(cls, client, *args, **options), requests
+    blocking.wait(pool.disconnect())
+
+
+def program(make: Maker, raw: redis.Redis, seed: int) -> Iterator[Any]:
     """Do this and that with sets of all kinds; give what came of it."""
     pick = random.Random(seed)
     fields = {"key": "url", "scorer": "depth"}
     plain = [
-        SortedSet(client, "plain"),
-        SortedSet(client, "highest", lambda item: len(str(item)), duplicates="highest"),
-        SortedSet(client, "few", max_size=700),
-        TimeSortedSet(client, "times", duplicates="keep"),
+        make(SortedSet, "plain"),
+        make(SortedSet, "highest", lambda item: len(str(item)), duplicates="highest"),
+        make(SortedSet, "few", max_size=700),
+        make(TimeSortedSet, "times", duplicates="keep"),
     ]
     keyed = [
-        SortedSet(client, "keyed", lambda item: -item["depth"], key=lambda item: item["url"]),
-        ScheduledSet(client, "later", **fields),
+        make(SortedSet, "keyed", lambda item: -item["depth"], key=lambda item: item["url"]),
+        make(ScheduledSet, "later", **fields),
     ]
     knowing = [
-        SortedSet(client, "known", remember=True),
-        SortedSet(client, "known for a day", remember=86400, duplicates="keep"),
+        make(SortedSet, "known", remember=True),
+        make(SortedSet, "known for a day", remember=86400, duplicates="keep"),
     ]
     both = [
-        SortedSet(client, "keyed and known", **fields, remember=True, duplicates="lowest"),
-        SortedSet(client, "keyed and known for a day", **fields, remember=86400),
+        make(SortedSet, "keyed and known", **fields, remember=True, duplicates="lowest"),
+        make(SortedSet, "keyed and known for a day", **fields, remember=86400),
     ]
-    rich = SortedSet(client, "json", "depth", JSONSerializer())
+    rich = make(SortedSet, "json", "depth", JSONSerializer())
     sets: list[Any] = [*plain, *keyed, *knowing, *both, rich]
 
     def item() -> Any:
@@ -489,7 +514,7 @@ def program(client: redis.Redis, seed: int) -> Iterator[Any]:
 
     def score() -> Any:
         # One that is scored by the server's clock would never be scored the same.
-        own = [] if type(s) is ScheduledSet else [None, None]
+        own = [] if s.name == "later" else [None, None]
         return pick.choice([*own, 0, 1, -7, 0.1, 1e-7, 1 / 3, 2**53, 1e22, INF, -INF, FUTURE])
 
     def asked() -> Any:
@@ -530,7 +555,7 @@ def program(client: redis.Redis, seed: int) -> Iterator[Any]:
 
     def burying() -> Iterator[Any]:
         if s in plain or s in knowing:
-            client.zadd(s.name, {b"\xff" + pick.randbytes(3): -INF})
+            raw.zadd(s.name, {b"\xff" + pick.randbytes(3): -INF})
         else:
             s.serializer, proper = Text, s.serializer
             yield s.add({"url": f"no JSON {pick.random()}", "depth": 0}, -INF)
@@ -577,29 +602,32 @@ def left(raw: redis.Redis) -> dict[bytes, Any]:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_program_does_the_same_with_both_implementations(
+def test_a_program_does_the_same_with_both_implementations_and_faces(
     any_server: servers.Server, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = []
     # However slow its iterator is, a stream is cut into the same chunks.
-    monkeypatch.setattr(_transport, "_PATIENCE", 600)
-    for wire in (_wire.load("python"), cython()):
+    monkeypatch.setattr(_source, "_PATIENCE", 600)
+    kinds = ((_wire.load("python"), recording), (cython(), recording))
+    for wire, maker in (*kinds, (cython(), recording_asyncio)):
         epochs = (f"{number:016x}".encode() for number in itertools.count(seed))
         monkeypatch.setattr(_wire, "DEFAULT", wire)
         monkeypatch.setattr(adding, "new_epoch", epochs.__next__)
         monkeypatch.setattr(memory, "new_epoch", epochs.__next__)
         clock = itertools.count(PAST)
-        monkeypatch.setattr("redset.sets.time", SimpleNamespace(time=clock.__next__))
+        monkeypatch.setattr("redset._face.time", SimpleNamespace(time=clock.__next__))
         any_server.flush()
-        client, requests = recording(any_server)
-        results = [repr(result) for result in program(client, seed)]
-        client.close()
+        with maker(any_server) as (make, requests):
+            results = [repr(result) for result in program(make, any_server.raw, seed)]
         runs.append((results, requests, left(any_server.raw)))
-    (results, requests, stored), (others, theirs, kept) = runs
-    # One by one, so that the first that differs is shown.
-    for result, other in zip(results, others, strict=True):
-        assert result == other
-    for request, other in zip(requests, theirs, strict=True):
-        assert request == other
-    assert stored == kept
+    results, requests, stored = runs[0]
+    for others, theirs, kept in runs[1:]:
+        # One by one, so that the first that differs is shown.
+        for result, other in zip(results, others, strict=True):
+            assert result == other
+        # But for how the clients introduce themselves.
+        pair = ([each for each in sent if b"SETINFO" not in each] for sent in (requests, theirs))
+        for request, other in zip(*pair, strict=True):
+            assert request == other
+        assert stored == kept
     assert len(stored) > 20

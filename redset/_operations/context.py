@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from redset import _wire
-from redset._effects import Ask, Operation
+from redset._effects import PAUSE, Ask, Operation
 from redset._keys import Keys
 from redset._scripts import script
 from redset.exceptions import OptionsDiffer
@@ -29,6 +29,8 @@ WINDOW = 4
 #: entry is a command of its own, half as many.
 STEP = 1000
 MEMORY_STEP = 500
+#: Items encoded or decoded between two pauses.
+RUN = 250
 
 
 class Key:
@@ -183,10 +185,12 @@ class Context:
             return self.wire.digest(data) if self.keyed else data
         return self.wire.identity(item, self.dumps, self.key)  # type: ignore[no-any-return]
 
-    def identities(self, items: list[Any]) -> list[bytes]:
+    def identities(self, items: list[Any]) -> Operation[list[bytes]]:
         """Give the member of each item or Key."""
         members = []
         for at, item in enumerate(items):
+            if at and at % RUN == 0:
+                yield PAUSE
             try:
                 members.append(self.identity(item))
             except (TypeError, ValueError) as error:
@@ -203,6 +207,16 @@ class Context:
         if self.remember == "limited":
             return members
         return [wire.memory_integer(member, epoch) for member in members]
+
+    def decode(self, raws: list[bytes]) -> Operation[tuple[list[Any], list[Any]]]:
+        """Deserialise members: those that can be, and a Bad for each of the others."""
+        items, bad = self.wire.decode(raws[:RUN], self.loads, self.binary)
+        for at in range(RUN, len(raws), RUN):
+            yield PAUSE
+            more, worse = self.wire.decode(raws[at : at + RUN], self.loads, self.binary)
+            items += more
+            bad += [each._replace(place=at + each.place) for each in worse]
+        return items, bad
 
     def decode_one(self, raw: bytes) -> Any:
         """Deserialise one member; its exception is raised."""

@@ -15,7 +15,7 @@ def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
     """Remove items, and forget them where asked; how many were queued."""
     if forget:
         ctx.need_memory("forget")
-    members = ctx.identities(items)
+    members = yield from ctx.identities(items)
     gone = 0
     step = MEMORY_STEP if forget else STEP
     for at in range(0, len(members), step):
@@ -44,7 +44,7 @@ def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
 def forget(ctx: Context, items: list[Any]) -> Operation[int]:
     """Forget items; how many were known."""
     ctx.need_memory("forget")
-    members = ctx.identities(items)
+    members = yield from ctx.identities(items)
     gone = 0
     for at in range(0, len(members), MEMORY_STEP):
         reply = yield from _asked(ctx, "forget", members[at : at + MEMORY_STEP])
@@ -55,7 +55,7 @@ def forget(ctx: Context, items: list[Any]) -> Operation[int]:
 def seen(ctx: Context, items: list[Any]) -> Operation[list[bool]]:
     """Say of each item whether it is remembered."""
     ctx.need_memory("seen")
-    members = ctx.identities(items)
+    members = yield from ctx.identities(items)
     known: list[bool] = []
     for at in range(0, len(members), MEMORY_STEP):
         part = members[at : at + MEMORY_STEP]

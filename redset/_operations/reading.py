@@ -64,7 +64,7 @@ def score(ctx: Context, item: Any) -> Operation[float | None]:
 
 
 def scores(ctx: Context, items: list[Any]) -> Operation[list[float | None]]:
-    members = ctx.identities(items)
+    members = yield from ctx.identities(items)
     found: list[float | None] = []
     for at in range(0, len(members), STEP):
         reply = yield ctx.command(b"ZMSCORE", ctx.keys.queue, *members[at : at + STEP])
@@ -110,7 +110,7 @@ def peek_many(ctx: Context, num: int) -> Operation[list[Any]]:
     while position < num:
         want = min(num - position, STEP)
         found = yield from _look(ctx, position, want)
-        items += _decodable(ctx, found[::2])
+        items += yield from _decodable(ctx, found[::2])
         if len(found) < 2 * want:
             break
         position += want
@@ -122,9 +122,9 @@ def _look(ctx: Context, position: int, num: int) -> Operation[list[Any]]:
     return list((yield ctx.call("look", ctx.queue_keys, [position, num, due])))
 
 
-def _decodable(ctx: Context, raws: list[Any]) -> list[Any]:
+def _decodable(ctx: Context, raws: list[Any]) -> Operation[list[Any]]:
     present = [bytes_of(raw) for raw in raws if raw is not None]
-    items, bad = ctx.wire.decode(present, ctx.loads, ctx.binary)
+    items, bad = yield from ctx.decode(present)
     if bad:
         log.warning(
             "skipped %d items of %r that cannot be decoded: %s",
@@ -132,7 +132,7 @@ def _decodable(ctx: Context, raws: list[Any]) -> list[Any]:
             ctx.name,
             bad[0].error,
         )
-    return items  # type: ignore[no-any-return]
+    return items
 
 
 def iterate(ctx: Context) -> Operation[None]:
@@ -143,7 +143,7 @@ def iterate(ctx: Context) -> Operation[None]:
         if not members:
             return
         last = [bytes_of(scored[-1]), bytes_of(members[-1])]
-        yield Emit(_decodable(ctx, payloads if ctx.keyed else members))
+        yield Emit((yield from _decodable(ctx, payloads if ctx.keyed else members)))
         if len(members) < STEP:
             return
 

@@ -146,7 +146,7 @@ def _look_first(ctx: Context) -> Operation[bool]:
     else:
         raws = yield ctx.command(b"ZRANGE", ctx.keys.queue, 0, ENOUGH - 1)
     present = [bytes_of(raw) for raw in raws if raw is not None]
-    items, bad = ctx.wire.decode(present, ctx.loads, ctx.binary)
+    items, bad = yield from ctx.decode(present)
     if len(present) >= ENOUGH and not items:
         raise DecodeError(
             f"none of the first {len(present)} items of {ctx.name!r} can be decoded; "
@@ -171,7 +171,7 @@ def _decoded(
         scores = [scores[i] for i in kept] if scores is not None else None
     if members and not isinstance(members[0], bytes):
         members = [bytes_of(member) for member in members]
-    items, bad = ctx.wire.decode(members, ctx.loads, ctx.binary)
+    items, bad = yield from ctx.decode(members)
     failure = None
     if bad:
         failure = yield from _bury(ctx, bad, scores)

@@ -1,0 +1,255 @@
+"""What the faces share: the constructor and its checks, properties, scorers, arguments."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import operator
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict, TypeVar
+
+from redset import _wire
+from redset._effects import Operation
+from redset._operations import adding, reading
+from redset._operations.adding import AddResult, Flags, OnError
+from redset._operations.context import Context, ServerClock
+from redset._source import Source
+from redset.locks import seconds
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    T = TypeVarWithDefault("T", default=str)
+else:
+    T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+Scorer = str | Callable[[Any], Any]
+KeyOf = str | Callable[[Any], str | bytes | int]
+Duplicates = Literal["move", "keep", "lowest", "highest"]
+
+
+class Loads(Protocol[T_co]):
+    """A serializer, as far as types go: what ``loads`` gives is what comes out of the set."""
+
+    def loads(self, data: Any, /) -> T_co: ...
+
+
+class Options(TypedDict, total=False):
+    """The constructor's keyword arguments that say nothing of the items' type."""
+
+    remember: float | datetime.timedelta | None
+    duplicates: Duplicates
+    max_item_bytes: int | None
+    max_size: int | None
+
+
+class Face(Generic[T]):
+    """A set's name, options and way to its server; what a face adds are the calls."""
+
+    # Slots keep a set small; the dict, made where it is needed, takes what a program adds.
+    __slots__ = (
+        "__dict__", "__weakref__", "_ctx", "_link", "_lock", "_name", "_owned", "_redis", "_scorer",
+    )  # fmt: skip
+    _scores_are_times = False
+    _only_due = False
+    #: What a face is made of: its way to the server, its lock, what it takes as many items.
+    _link_class: Any
+    _lock_class: Any
+    _iterables: tuple[str, ...]
+
+    def __init__(
+        self,
+        redis_client: Any,
+        name: str | bytes,
+        scorer: Any = None,
+        serializer: Any = None,
+        lock_timeout: float | None = None,
+        lock_expires: float | None = None,
+        *,
+        key: Any = None,
+        remember: Any = None,
+        duplicates: Duplicates = "move",
+        max_item_bytes: int | None = None,
+        max_size: int | None = None,
+    ) -> None:
+        wire = _wire.DEFAULT
+        self._ctx = Context(
+            wire,
+            name,
+            None,
+            serializer,
+            key=key,
+            remember=remember,
+            duplicates=duplicates,
+            max_item_bytes=max_item_bytes,
+            max_size=max_size,
+            due=self._only_due,
+        )
+        self._name = name
+        self._redis = redis_client
+        self._link: Any = self._link_class(redis_client, wire.split)
+        self._owned = False
+        self.scorer = scorer
+        self._lock: Any = None
+        for argument, value in (("lock_timeout", lock_timeout), ("lock_expires", lock_expires)):
+            if value is not None:
+                seconds(argument, value)
+        if lock_timeout is not None or lock_expires is not None:
+            self._lock = self._make_lock(lock_timeout, lock_expires)
+
+    # The set's own attributes, as in 0.5.1.
+
+    @property
+    def name(self) -> str | bytes:
+        """The name that was given."""
+        return self._name
+
+    @property
+    def redis(self) -> Any:
+        """The client that was given."""
+        return self._redis
+
+    def _make_lock(self, timeout: float | None, expires: float | None) -> Any:
+        key = self._ctx.keys.lock
+        named = key if isinstance(self._name, bytes) else key.decode()
+        return self._lock_class(self._redis, named, expires=expires, timeout=timeout)
+
+    @property
+    def scorer(self) -> Any:
+        """What scores an item that is added without a score; may be reassigned."""
+        return self._scorer
+
+    @scorer.setter
+    def scorer(self, scorer: Any) -> None:
+        if scorer is None:
+            scorer = self._default_scorer()
+        known: Any = scorer
+        if scorer is _zero:
+            known = None
+        elif isinstance(scorer, ServerTime):
+            known = ServerClock()
+        self._ctx.use_scorer(known)
+        self._scorer = scorer
+
+    def _default_scorer(self) -> Any:
+        return _zero
+
+    @property
+    def serializer(self) -> Any:
+        """What makes bytes of items; may be reassigned."""
+        return self._ctx.serializer
+
+    @serializer.setter
+    def serializer(self, serializer: Any) -> None:
+        self._ctx.use_serializer(serializer)
+
+    def _open(self) -> Any:
+        if self._link is None:
+            raise RuntimeError(f"{self!r} is closed")
+        return self._link
+
+    def _adding(
+        self, items: Any, score: Any, flags: Flags, errors: str | OnError, emit: bool
+    ) -> tuple[Operation[AddResult], Source]:
+        flags.condition(self._ctx)
+        refuse_single("items", items, self._iterables)
+        scores = None
+        if score is not None and not is_single_score(score):
+            scores, score = score, None
+        source = Source(items, scores)
+        if emit:
+            source.steady = False
+        return (
+            adding.add_stream(self._ctx, score, flags, errors, source.steady, emit),
+            source,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self._name!r}>"
+
+
+class Rising:
+    """A scorer: the time, and always a little more than the last one it gave."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, item: Any) -> float:
+        now = time.time()
+        if now <= self._last < now + 1.0:
+            now = math.nextafter(self._last, math.inf)
+        self._last = now
+        return now
+
+
+class ServerTime:
+    """A scorer: the present time of a set's server. A set's own additions know it in advance."""
+
+    __slots__ = ("_clock", "_owner")
+
+    def __init__(self, owner: Any) -> None:
+        self._owner = owner
+        self._clock = ServerClock()
+
+    def __call__(self, item: Any = None) -> Any:
+        owner = self._owner
+        return owner._run(reading.server_time(owner._ctx, self._clock))
+
+
+def _zero(item: Any) -> int:
+    return 0
+
+
+def is_single_score(score: Any) -> bool:
+    """Whether ``score`` is one score for all: what is iterable is one for each."""
+    if isinstance(score, (Mapping, set, frozenset)):
+        raise TypeError(
+            f"score must be a number, or an iterable of one for each item, not "
+            f"{type(score).__name__}"
+        )
+    return isinstance(score, (int, float, str, bytes)) or not hasattr(score, "__iter__")
+
+
+def refuse_single(argument: str, values: Any, iterables: tuple[str, ...] = ("__iter__",)) -> None:
+    """Refuse what is iterable but rarely meant as many items, and what is not iterable."""
+    if isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
+        raise TypeError(
+            f"{argument} must be an iterable of items, not {type(values).__name__}: "
+            "for one item put it in a list, for a mapping give its keys() and values()"
+        )
+    if not any(hasattr(values, method) for method in iterables):
+        raise TypeError(f"{argument} must be an iterable, not {type(values).__name__}")
+
+
+def check_url(url: Any) -> str:
+    if not isinstance(url, str):
+        raise TypeError(f"url must be str, not {type(url).__name__}")
+    return url
+
+
+def whole(argument: str, value: Any) -> int:
+    """Give a number of items as int() does."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise type(error)(
+            f"{argument} must be a whole number, not {value!r} ({type(value).__name__})"
+        ) from None
+
+
+def index(argument: str, value: Any) -> int:
+    """Give a position, or a number of items, that is an int."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{argument} must be an int, not {type(value).__name__}") from None
+
+
+def many(argument: str, values: Iterable[Any]) -> list[Any]:
+    """Give an argument of many items as a list."""
+    refuse_single(argument, values)
+    return list(values)

@@ -1,0 +1,152 @@
+"""The caller's items and scores, pulled a run at a time from iterables of any kind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, Iterable
+from itertools import islice
+from typing import Any
+
+_UNREAD = object()
+#: Iterables that run none of the caller's code: pulled from while requests are in flight.
+_STEADY = (list, tuple, set, frozenset, dict, range, deque)
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+#: How long one pull may go on, in seconds, before what came is sent.
+_PATIENCE = 0.05
+#: The most items pulled between two looks at the clock.
+_RUN = 32
+
+
+class Source:
+    """The caller's items and scores.
+
+    Attributes
+    ----------
+    steady : bool
+        Whether a pull runs none of the caller's code.
+    """
+
+    def __init__(
+        self, items: Iterable[Any] | AsyncIterable[Any], scores: Iterable[Any] | None
+    ) -> None:
+        self.steady = _steady(items) and (scores is None or _steady(scores))
+        self._feed = _Feed(items) if hasattr(items, "__aiter__") else None
+        self._items = iter(()) if self._feed else iter(items)  # type: ignore[arg-type]
+        self._scores = None if scores is None else iter(scores)
+        self._error: Exception | None = None
+
+    async def pull(self, num: int) -> tuple[list[Any], list[Any] | None]:
+        """Give up to ``num`` items, fewer where they are slow to come, none at the end."""
+        if self._error is not None:
+            raise self._error
+        if self._feed is not None:
+            items = await self._feed.pull(num)
+        else:
+            items = list(islice(self._items, num)) if self.steady else self._patient(num)
+        if self._scores is None:
+            return items, None
+        scores: list[Any] = []
+        try:
+            scores.extend(islice(self._scores, len(items)))
+            if len(scores) < len(items):
+                self._error = ValueError("score ended before items: it must give one for each")
+            elif not items and next(self._scores, _UNREAD) is not _UNREAD:
+                raise ValueError(
+                    "score goes on behind the last of items: it must give one for each"
+                )
+        except Exception as error:
+            self._error = error
+        del items[len(scores) :]
+        if not items and self._error is not None:
+            raise self._error
+        return items, scores
+
+    async def close(self) -> None:
+        """End what was begun to get at the items."""
+        if self._feed is not None:
+            await self._feed.close()
+
+    def _patient(self, num: int) -> list[Any]:
+        # Runs of items grow while they come fast, so that the clock costs nothing an item.
+        items: list[Any] = []
+        end = time.monotonic() + _PATIENCE
+        run = 1
+        while len(items) < num:
+            before = len(items)
+            try:
+                items.extend(islice(self._items, min(run, num - before)))
+            except Exception as error:
+                self._error = error
+                if not items:
+                    raise
+                break
+            if len(items) == before or time.monotonic() > end:
+                break
+            run = min(2 * run, _RUN)
+        return items
+
+
+class _Feed:
+    """An async iterable, drawn from by a task of its own: it may be slow, and is not interrupted
+    when what came is sent."""
+
+    def __init__(self, iterable: Any) -> None:
+        self._iterable = iterable
+        self._came: deque[Any] = deque()
+        self._limit = 0
+        self._task: asyncio.Task[None] | None = None
+        self._told = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def pull(self, num: int) -> list[Any]:
+        """Wait for an item, and for up to ``num`` as long as they come fast."""
+        self._limit = num
+        self._room.set()
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._draw())
+            self._task.add_done_callback(lambda _: self._told.set())
+        came, end = self._came, time.monotonic() + _PATIENCE
+        loop = asyncio.get_running_loop()
+        while len(came) < num and not self._task.done():
+            left = end - time.monotonic()
+            if came and left <= 0:
+                break
+            self._told.clear()
+            # Not wait_for: before Python 3.12 it may keep a cancellation to itself.
+            alarm = loop.call_later(left, self._told.set) if came else None
+            try:
+                await self._told.wait()
+            finally:
+                if alarm is not None:
+                    alarm.cancel()
+        if not came:
+            await self._task  # raises what ended it, if anything did
+        return [came.popleft() for _ in range(min(num, len(came)))]
+
+    async def _draw(self) -> None:
+        run = 0
+        async for item in self._iterable:
+            self._came.append(item)
+            self._told.set()
+            run += 1
+            if len(self._came) >= self._limit:
+                self._room.clear()
+                await self._room.wait()
+            elif run % _RUN == 0:
+                await asyncio.sleep(0)  # it may never wait for anything itself
+
+    async def close(self) -> None:
+        task = self._task
+        if task is None:
+            return
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # or it is said to have been forgotten
+
+
+def _steady(iterable: Any) -> bool:
+    return type(iterable) in _STEADY or isinstance(iterable, _VIEWS)

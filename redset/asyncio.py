@@ -1,0 +1,436 @@
+"""The asyncio face: SortedSet, TimeSortedSet and ScheduledSet with ``await``.
+
+The same names, arguments, results and errors as the sync face has, over the same operations; what
+differs has a docstring of its own, the others are those of the sync methods.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any, NoReturn, overload
+
+from redset import sets
+from redset._effects import Operation, R
+from redset._face import (
+    Face,
+    KeyOf,
+    Loads,
+    Options,
+    Rising,
+    Scorer,
+    ServerTime,
+    T,
+    check_url,
+    index,
+    many,
+    whole,
+)
+from redset._operations import adding, dead, memory, reading, taking
+from redset._operations.adding import AddResult, Flags, OnError
+from redset._operations.context import Key
+from redset._operations.dead import DeadLetter
+from redset._operations.reading import Stats
+from redset._source import Source
+from redset._transport import AsyncLink
+from redset.locks import AsyncLock
+
+__all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+
+class SortedSet(Face[T]):
+    """`redset.SortedSet` over an asyncio client.
+
+    Takes the arguments of that class, with ``redis_client`` an asyncio client: ``redis.asyncio``'s,
+    ``valkey.asyncio``'s, or any object whose ``execute_command`` is a coroutine function. Its
+    methods are awaited and otherwise the same, but for these: `add_new`, the set itself and `dead`
+    are iterated with ``async for``; the set and `lock` are entered with ``async with``; `close` is
+    `aclose`; ``len``, ``in``, ``bool``, ``for``, comparisons by order and in-place operators raise
+    a TypeError that names what to use. Sets may be shared by the tasks of one event loop.
+
+    Encoding and decoding give other tasks a turn every few milliseconds. A call that is cancelled
+    leaves no half-read connection in the client's pool. What the server did of it is done: a
+    cancelled `pop` or `take` may have removed the items that it would have returned, and they are
+    gone; a cancelled add may be added, and adding again is safe.
+
+    Examples
+    --------
+    >>> async with SortedSet.from_url("redis://localhost:6379/0", "jobs") as jobs:  # doctest: +SKIP
+    ...     await jobs.add_many(["low", "high"], score=[1, 2])
+    ...     await jobs.pop()
+    """
+
+    __slots__ = ()
+    _link_class = AsyncLink
+    _lock_class = AsyncLock
+    _iterables = ("__iter__", "__aiter__")
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: SortedSet[str],
+            redis_client: Any,
+            name: str | bytes,
+            scorer: Scorer | None = None,
+            serializer: None = None,
+            lock_timeout: float | None = None,
+            lock_expires: float | None = None,
+            *,
+            key: None = None,
+            **options: Unpack[Options],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: SortedSet[Any],
+            redis_client: Any,
+            name: str | bytes,
+            scorer: Scorer | None = None,
+            serializer: None = None,
+            lock_timeout: float | None = None,
+            lock_expires: float | None = None,
+            *,
+            key: KeyOf,
+            **options: Unpack[Options],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self,
+            redis_client: Any,
+            name: str | bytes,
+            scorer: Scorer | None = None,
+            serializer: Loads[T] | None = None,
+            lock_timeout: float | None = None,
+            lock_expires: float | None = None,
+            *,
+            key: KeyOf | None = None,
+            **options: Unpack[Options],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: SortedSet[Any],
+            redis_client: Any,
+            name: str | bytes,
+            scorer: Scorer | None = None,
+            serializer: object = None,
+            lock_timeout: float | None = None,
+            lock_expires: float | None = None,
+            *,
+            key: KeyOf | None = None,
+            **options: Unpack[Options],
+        ) -> None: ...
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+
+    @classmethod
+    def from_url(cls, url: str, name: str | bytes, *args: Any, **options: Any) -> Self:
+        """Make a set on a client of its own, which `aclose` closes; not awaited.
+
+        Parameters
+        ----------
+        url : str
+            What ``redis.asyncio.Redis.from_url`` takes: ``redis://``, ``rediss://``, ``unix://``.
+        name : str or bytes
+            The set's name.
+        *args, **options
+            The constructor's other arguments.
+
+        Examples
+        --------
+        >>> jobs = SortedSet.from_url("redis://localhost:6379/0", "jobs")  # doctest: +SKIP
+        """
+        import redis.asyncio
+
+        made = cls(redis.asyncio.Redis.from_url(check_url(url)), name, *args, **options)
+        made._owned = True
+        return made
+
+    @property
+    def lock(self) -> AsyncLock:
+        """A lock named after the set, for the caller's own use: ``async with jobs.lock: ...``."""
+        if self._lock is None:
+            self._lock = self._make_lock(None, None)
+        return self._lock  # type: ignore[no-any-return]
+
+    async def _run(self, operation: Operation[R], source: Source | None = None) -> R:
+        return await self._open().run(operation, source)  # type: ignore[no-any-return]
+
+    # Adding.
+
+    async def add(
+        self,
+        item: Any,
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+    ) -> float | None:
+        flags = Flags(nx, xx, gt, lt, again)
+        return await self._run(adding.add(self._ctx, item, score, flags))
+
+    async def add_many(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+        errors: str | OnError = "raise",
+    ) -> AddResult:
+        return await self._run(
+            *self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, False)
+        )
+
+    def add_new(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+        errors: str | OnError = "raise",
+    ) -> AsyncIterator[T]:
+        operation, source = self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, True)
+        return self._open().iterate(operation, source)  # type: ignore[no-any-return]
+
+    # Handing out.
+
+    async def pop(self) -> T:
+        return await self._run(taking.pop(self._ctx, self._open().multi))
+
+    async def take(self, num: int, *, with_scores: bool = False) -> list[Any]:
+        return await self._run(
+            taking.take(self._ctx, whole("num", num), with_scores, self._open().multi)
+        )
+
+    # Looking.
+
+    async def peek(self, position: int = 0) -> T:
+        return await self._run(reading.peek(self._ctx, index("position", position)))
+
+    async def peek_many(self, num: int) -> list[T]:
+        return await self._run(reading.peek_many(self._ctx, index("num", num)))
+
+    async def peek_score(self) -> float | None:
+        return await self._run(reading.peek_score(self._ctx))
+
+    async def score(self, item: Any) -> float | None:
+        return await self._run(reading.score(self._ctx, item))
+
+    async def scores(self, items: Iterable[Any]) -> list[float | None]:
+        return await self._run(reading.scores(self._ctx, many("items", items)))
+
+    async def get(self, item: Any) -> T | None:
+        return await self._run(reading.get(self._ctx, item))
+
+    async def contains(self, item: Any) -> bool:
+        return await self.score(item) is not None
+
+    async def size(self) -> int:
+        return await self._run(reading.size(self._ctx))
+
+    async def available(self) -> int:
+        return await self._run(reading.available(self._ctx))
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self._open().iterate(reading.iterate(self._ctx))  # type: ignore[no-any-return]
+
+    async def stats(self) -> Stats:
+        return await self._run(reading.stats(self._ctx, self._scores_are_times))
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The dead letters: what could not be decoded."""
+        return DeadLetters(self)
+
+    # Removing.
+
+    async def discard(self, item: Any, forget: bool = False) -> bool:
+        return (await self._run(memory.discard(self._ctx, [item], forget))) > 0
+
+    async def discard_many(self, items: Iterable[Any], forget: bool = False) -> int:
+        return await self._run(memory.discard(self._ctx, many("items", items), forget))
+
+    async def remove(self, item: Any) -> None:
+        if not await self.discard(item):
+            raise KeyError(item)
+
+    async def clear(self, *, keep_memory: bool = False) -> int:
+        return await self._run(memory.clear(self._ctx, keep_memory))
+
+    # Remembering.
+
+    async def forget(self, item: Any) -> bool:
+        return (await self._run(memory.forget(self._ctx, [item]))) > 0
+
+    async def forget_many(self, items: Iterable[Any]) -> int:
+        return await self._run(memory.forget(self._ctx, many("items", items)))
+
+    async def seen(self, item: Any) -> bool:
+        return (await self._run(memory.seen(self._ctx, [item])))[0]
+
+    async def seen_many(self, items: Iterable[Any]) -> list[bool]:
+        return await self._run(memory.seen(self._ctx, many("items", items)))
+
+    # The object itself.
+
+    async def aclose(self) -> None:
+        """Close the client that `from_url` made; one that was passed in stays open.
+
+        The set cannot be used afterwards.
+        """
+        if self._link is not None and self._owned:
+            client = self._redis
+            # redis-py 5.0.0 has no other name for it, and leaves the pool as it is.
+            await getattr(client, "aclose", client.close)()
+            await client.connection_pool.disconnect()
+        self._link = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    # What cannot be awaited.
+
+    def __len__(self) -> int:
+        raise _cannot("len()", "await size()")
+
+    def __bool__(self) -> bool:
+        raise _cannot("bool()", "await size()")
+
+    def __contains__(self, item: object) -> bool:
+        raise _cannot("in", "await contains(item)")
+
+    def __iter__(self) -> NoReturn:
+        raise _cannot("for", "async for")
+
+    def __lt__(self, other: object) -> bool:
+        raise _cannot("<")
+
+    def __le__(self, other: object) -> bool:
+        raise _cannot("<=")
+
+    def __gt__(self, other: object) -> bool:
+        raise _cannot(">")
+
+    def __ge__(self, other: object) -> bool:
+        raise _cannot(">=")
+
+    def __ior__(self, other: object) -> Self:
+        raise _cannot("|=", "await add_many(items)")
+
+    def __iand__(self, other: object) -> Self:
+        raise _cannot("&=")
+
+    def __isub__(self, other: object) -> Self:
+        raise _cannot("-=", "await discard_many(items)")
+
+    def __ixor__(self, other: object) -> Self:
+        raise _cannot("^=")
+
+
+def _cannot(what: str, instead: str | None = None) -> TypeError:
+    use = f"use {instead}" if instead else "the sync class is the one to compare sets with"
+    return TypeError(f"an asyncio set has no {what}: {use}")
+
+
+class TimeSortedSet(SortedSet[T]):
+    """`redset.TimeSortedSet` over an asyncio client."""
+
+    __slots__ = ()
+    _scores_are_times = True
+
+    def _default_scorer(self) -> Any:
+        return Rising()
+
+
+class ScheduledSet(TimeSortedSet[T]):
+    """`redset.ScheduledSet` over an asyncio client."""
+
+    __slots__ = ()
+    _only_due = True
+
+    def _default_scorer(self) -> Any:
+        return ServerTime(self)
+
+
+class DeadLetters:
+    """The dead letters of a set: iterate them with ``async for``, count them, purge them."""
+
+    def __init__(self, owner: SortedSet[Any]) -> None:
+        self._owner = owner
+
+    def __aiter__(self) -> AsyncIterator[DeadLetter]:
+        owner = self._owner
+        return owner._open().iterate(dead.iterate(owner._ctx))  # type: ignore[no-any-return]
+
+    async def size(self) -> int:
+        return await self._owner._run(dead.size(self._owner._ctx))
+
+    async def purge(self, before: float | None = None) -> int:
+        return await self._owner._run(dead.purge(self._owner._ctx, before))
+
+    def __len__(self) -> int:
+        raise _cannot("len()", "await size()")
+
+    def __iter__(self) -> NoReturn:
+        raise _cannot("for", "async for")
+
+
+_CALL = re.compile(r"\b(?:jobs|pages|s)\.(?!add_new\b|dead\b)\w+(?=\()")
+
+
+def _awaited(text: str) -> str:
+    """Turn a sync method's docstring into that of its twin: its examples are awaited."""
+    return re.sub(r"^ *(>>>|\.\.\.) .*$", _awaited_line, text, flags=re.MULTILINE)
+
+
+def _awaited_line(match: re.Match[str]) -> str:
+    code = re.sub(r"list\((.*add_new\(.*\))\)", r"[item async for item in \1]", match[0])
+    for call in reversed(list(_CALL.finditer(code))):
+        end = _end_of_call(code, call.end())
+        made = f"await {code[call.start() : end]}"
+        if code[end : end + 1] in (".", "["):
+            made = f"({made})"
+        code = code[: call.start()] + made + code[end:]
+    return code
+
+
+def _end_of_call(code: str, start: int) -> int:
+    """Give where the parenthesis that opens at ``start`` is closed."""
+    depth = 0
+    for at in range(start, len(code)):
+        depth += {"(": 1, ")": -1}.get(code[at], 0)
+        if depth == 0:
+            return at + 1
+    return len(code)
+
+
+def _describe(twin: type, original: type) -> None:
+    for name, method in vars(twin).items():
+        described = getattr(original, name, None)
+        if inspect.isfunction(method) and method.__doc__ is None and described is not None:
+            method.__doc__ = _awaited(described.__doc__ or "") or None
+
+
+_describe(SortedSet, sets.SortedSet)
+_describe(DeadLetters, sets.DeadLetters)

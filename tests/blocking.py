@@ -1,0 +1,145 @@
+"""Asyncio sets behind the sync names, so that the one suite runs over both faces."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from typing import Any
+
+import redset.asyncio
+from redset.sets import SortedSet
+
+#: Everything of this process is awaited on it, one thing at a time.
+LOOP = asyncio.new_event_loop()
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def wait(awaitable: Awaitable[Any]) -> Any:
+    return LOOP.run_until_complete(_awaited(awaitable))
+
+
+def iterate(values: AsyncIterator[Any]) -> Iterator[Any]:
+    """Iterates as ``async for`` does; closed early it ends what it iterates."""
+    try:
+        while True:
+            try:
+                value = wait(anext(values))
+            except StopAsyncIteration:
+                return
+            yield value
+    finally:
+        if hasattr(values, "aclose"):
+            wait(values.aclose())
+
+
+def twin(cls: type[SortedSet[Any]]) -> type[Any]:
+    """The asyncio class for a sync one, also for a subclass that a test made."""
+    made = getattr(redset.asyncio, cls.__name__, None)
+    if made is not None and cls.__module__ == "redset.sets":
+        return made
+    bases = tuple(twin(base) if issubclass(base, SortedSet) else base for base in cls.__bases__)
+    own = {name: value for name, value in vars(cls).items() if name not in ("__dict__",)}
+    return type(cls.__name__, bases, own)
+
+
+class BlockingSet:
+    """One asyncio set: what is awaitable is awaited, what is iterated async is iterated."""
+
+    def __init__(self, cls: type[SortedSet[Any]], *args: Any, **options: Any) -> None:
+        self.__dict__["face"] = twin(cls)(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        face = self.face
+        value = getattr(face, "aclose" if name == "close" else name)
+        if name == "dead":
+            return BlockingDead(value)
+        if name == "lock":
+            return BlockingLock(value)
+        if name == "scorer" or not inspect.ismethod(value):
+            return value
+
+        def call(*args: Any, **options: Any) -> Any:
+            result = value(*args, **options)
+            if inspect.isawaitable(result):
+                return wait(result)
+            return iterate(result) if hasattr(result, "__anext__") else result
+
+        return call
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.face, name, value)
+
+    def __len__(self) -> int:
+        return int(wait(self.face.size()))
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    def __contains__(self, item: Any) -> bool:
+        return bool(wait(self.face.contains(item)))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iterate(self.face.__aiter__())
+
+    def __enter__(self) -> BlockingSet:
+        wait(self.face.__aenter__())
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        wait(self.face.__aexit__(*raised))
+
+    def __repr__(self) -> str:
+        return repr(self.face)
+
+
+class BlockingDead:
+    def __init__(self, dead: redset.asyncio.DeadLetters) -> None:
+        self._dead = dead
+
+    def __iter__(self) -> Iterator[Any]:
+        return iterate(self._dead.__aiter__())
+
+    def __len__(self) -> int:
+        return self.size()
+
+    def size(self) -> int:
+        return int(wait(self._dead.size()))
+
+    def purge(self, *args: Any, **options: Any) -> int:
+        return int(wait(self._dead.purge(*args, **options)))
+
+
+class BlockingLock:
+    """One asyncio lock; what enters it is a task, and the same one must leave it."""
+
+    def __init__(self, lock: Any) -> None:
+        self.__dict__["_of"] = lock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._of, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._of, name, value)
+
+    def __enter__(self) -> BlockingLock:
+        self.__dict__["_leave"], entered = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            async with self._of:
+                entered.set()
+                await self._leave.wait()
+
+        self.__dict__["_holder"] = holder = LOOP.create_task(hold())
+        first = asyncio.FIRST_COMPLETED
+        wait(asyncio.wait([holder, LOOP.create_task(entered.wait())], return_when=first))
+        if holder.done():
+            holder.result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave.set()
+        wait(self._holder)
