@@ -1,0 +1,116 @@
+"""How Sphinx builds the documentation. Nothing here needs the network."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "benchmarks" / "results"
+HAS_ASYNCIO = importlib.util.find_spec("redset.asyncio") is not None
+
+if HAS_ASYNCIO:
+    tags.add("has_asyncio")  # noqa: F821 (Sphinx gives it)
+
+project = "redset"
+copyright = "redset contributors"
+release = version = importlib.metadata.version("redset")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.napoleon",
+]
+# Markdown is what other files of the tree are written in that pages include.
+source_suffix = {".rst": "restructuredtext"}
+exclude_patterns = ["_build"] + ([] if HAS_ASYNCIO else ["reference/asyncio.rst"])
+suppress_warnings = ["myst.header"]
+
+# A name in single backticks is a link where it is one of redset's.
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+# The docstrings say the types; signatures with them fill half a page.
+autodoc_typehints = "none"
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+python_use_unqualified_type_names = True
+
+html_theme = "furo"
+html_title = f"redset {release}"
+html_static_path = ["_static"]
+html_css_files = ["figures.css"]
+html_show_sourcelink = False
+html_copy_source = False
+
+# Every page has a server of its own, and `fresh()` empties it.
+doctest_global_setup = f"""
+import logging
+from redset import *
+from redset import embedded
+from redset.embedded import server
+from redset.exceptions import *
+from redset.interfaces import *
+from redset.locks import *
+from redset.serializers import *
+
+logging.getLogger("redset").addHandler(logging.NullHandler())
+has_asyncio = {HAS_ASYNCIO}
+_private = server()
+r = _private.__enter__()
+
+def fresh():
+    global jobs
+    r.flushall()
+    jobs = SortedSet(r, "jobs")
+
+fresh()
+"""
+doctest_global_cleanup = "_private.__exit__(None, None, None)"
+doctest_default_flags = 0
+
+
+def start_examples_afresh(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Let the examples of each docstring begin with an empty server and a set ``jobs``."""
+    first = next((at for at, line in enumerate(lines) if line.startswith(">>> ")), None)
+    if first is None:
+        return
+    if name.startswith("redset.asyncio"):
+        # Doctest does not await: they are run by the tests.
+        lines[first:] = [".. code-block:: pycon", ""] + [f"   {line}" for line in lines[first:]]
+    else:
+        lines[first:first] = [".. testcode::", "   :hide:", "", "   fresh()", ""]
+
+
+def fit_to_the_tree(app: Any, docname: str, source: list[str]) -> None:
+    """Let pages tell what this tree has: the asyncio face, and what ``make bench`` has written."""
+    if docname == "reference/index" and not HAS_ASYNCIO:
+        source[0] = source[0].replace("   asyncio\n", "")
+    if docname == "performance":
+        source[0] = source[0].replace(".. results\n", "\n".join(results()))
+
+
+def results() -> list[str]:
+    """Give the directives that show the tables and plots of the benchmarks."""
+    blocks = []
+    for path in sorted(RESULTS.glob("*.md")):
+        blocks.append(
+            f".. include:: ../benchmarks/results/{path.name}\n   :parser: myst_parser.sphinx_\n"
+        )
+    for path in sorted((HERE / "plots").glob("*.svg")):
+        title = path.stem.replace("-", " ").replace("_", " ")
+        blocks.append(f".. image:: plots/{path.name}\n   :alt: {title}\n   :class: plot\n")
+    if not blocks:
+        blocks = [".. note::\n\n   This tree holds no results yet: ``make bench`` writes them.\n"]
+    return blocks
+
+
+def setup(app: Any) -> None:
+    # Behind napoleon, which has priority 500.
+    app.connect("autodoc-process-docstring", start_examples_afresh, priority=900)
+    app.connect("source-read", fit_to_the_tree)
