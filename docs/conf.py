@@ -96,15 +96,15 @@ def fit_to_the_tree(app: Any, docname: str, source: list[str]) -> None:
 
 
 def results() -> list[str]:
-    """Give the directives that show the tables and plots of the benchmarks."""
+    """Give the directives that show the plots and tables of the benchmarks' full runs."""
     blocks = []
-    for path in sorted(RESULTS.glob("*.md")):
-        blocks.append(
-            f".. include:: ../benchmarks/results/{path.name}\n   :parser: myst_parser.sphinx_\n"
-        )
     for path in sorted((HERE / "plots").glob("*.svg")):
         title = path.stem.replace("-", " ").replace("_", " ")
         blocks.append(f".. image:: plots/{path.name}\n   :alt: {title}\n   :class: plot\n")
+    for path in sorted(RESULTS.glob("*.md")):
+        if path.stem != "quick":
+            name = f"../benchmarks/results/{path.name}"
+            blocks.append(f".. include:: {name}\n   :parser: myst_parser.sphinx_\n")
     if not blocks:
         blocks = [".. note::\n\n   This tree holds no results yet: ``make bench`` writes them.\n"]
     return blocks

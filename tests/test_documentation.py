@@ -25,6 +25,7 @@ import servers
 
 import redset
 from redset import Key, ScheduledSet, SortedSet, Stats, TimeSortedSet
+from redset._operations import adding, context, memory, taking
 from redset.sets import DeadLetters
 
 TREE = Path(__file__).resolve().parent.parent
@@ -355,3 +356,24 @@ def test_the_pages_name_the_keys_and_scripts_that_there_are() -> None:
 def test_the_monitoring_page_tells_each_figure_of_stats() -> None:
     text = page("monitoring")
     assert [name for name in Stats._fields if f"   * - ``{name}``\n" not in text] == []
+
+
+def test_the_numbers_that_the_pages_give_are_those_of_the_code() -> None:
+    reference = page("reference/index")
+    for number, sentence in (
+        (adding.CHUNK, "1 for each {} (250 by script), 4 in flight"),
+        (adding.SCRIPT_CHUNK, "1 for each 500 ({} by script), 4 in flight"),
+        (adding.WINDOW, "1 for each 500 (250 by script), {} in flight"),
+        (taking.STEP, "1 for each {} (1,000 with ``key``)"),
+        (taking.KEYED_STEP, "1 for each 2,000 ({} with ``key``)"),
+        (context.STEP, "1 for each {} (500 with ``forget``)"),
+        (context.MEMORY_STEP, "1 for each 1,000 ({} with ``forget``)"),
+        (memory.SWEEP, "1 for each {} buckets"),
+    ):
+        assert sentence.format(f"{number:,}") in reference
+    buckets = (Path(redset.__file__).parent / "scripts" / "buckets.lua").read_text("utf-8")
+    fill = re.search(r"^local FILL = (\d+)$", buckets, re.M)
+    assert fill
+    text = page("how-it-works")
+    assert f"buckets hold more than {fill[1]} integers" in text
+    assert f"the first {taking.ENOUGH} items are looked at" in text
