@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ def start_examples_afresh(
     first = next((at for at, line in enumerate(lines) if line.startswith(">>> ")), None)
     if first is None:
         return
-    if name.startswith("redset.asyncio"):
-        # Doctest does not await: they are run by the tests.
+    if any(re.search(r"\b(await|async)\b", line) for line in lines[first:]):
+        # Doctest does not await: the tests run these.
         lines[first:] = [".. code-block:: pycon", ""] + [f"   {line}" for line in lines[first:]]
     else:
         lines[first:first] = [".. testcode::", "   :hide:", "", "   fresh()", ""]
