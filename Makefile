@@ -15,7 +15,7 @@ help:
 	@echo 'make demo    crawl a site of 526 pages with several workers'
 	@echo 'make test    run the tests             (ARGS="-k name" for some of them)'
 	@echo 'make bench   run the benchmarks'
-	@echo 'make docs    build the documentation   (docs/_build/html)'
+	@echo 'make docs    build the documentation, and run its examples (docs/_build/html)'
 	@echo 'make lint    ruff, mypy, cython-lint'
 	@echo 'make wheel   build sdist and wheel     (dist/)'
 	@echo 'make clean   remove what the others made'
@@ -80,7 +80,9 @@ bench: $(VENV)/.installed-bench-$(flags)
 
 docs: $(if $(wildcard docs/conf.py),$(VENV)/.installed-docs-$(flags))
 	@test -f docs/conf.py || { echo 'There is no documentation to build yet.' >&2; exit 1; }
-	$(python) -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(python) -m sphinx -q -W --keep-going -b doctest docs docs/_build/doctest
+	$(python) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo 'docs/_build/html/index.html'
 
 lint: $(VENV)/.installed-lint-$(flags)
 	$(python) -m ruff check .

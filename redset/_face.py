@@ -103,12 +103,24 @@ class Face(Generic[T]):
 
     @property
     def name(self) -> str | bytes:
-        """The name that was given."""
+        """The name that was given.
+
+        Examples
+        --------
+        >>> jobs.name
+        'jobs'
+        """
         return self._name
 
     @property
     def redis(self) -> Any:
-        """The client that was given."""
+        """The client that was given.
+
+        Examples
+        --------
+        >>> jobs.redis is r
+        True
+        """
         return self._redis
 
     def _make_lock(self, timeout: float | None, expires: float | None) -> Any:
@@ -118,7 +130,21 @@ class Face(Generic[T]):
 
     @property
     def scorer(self) -> Any:
-        """What scores an item that is added without a score; may be reassigned."""
+        """What scores an item that is added without a score; may be reassigned.
+
+        A callable of the item, or the name of its field. None stands for the default of the class.
+
+        Raises
+        ------
+        TypeError
+            On assignment of anything else.
+
+        Examples
+        --------
+        >>> jobs.scorer = len
+        >>> jobs.add("four")
+        4.0
+        """
         return self._scorer
 
     @scorer.setter
@@ -138,7 +164,20 @@ class Face(Generic[T]):
 
     @property
     def serializer(self) -> Any:
-        """What makes bytes of items; may be reassigned."""
+        """What makes bytes of items; may be reassigned.
+
+        After that the next removal first looks whether it can decode anything, as the first one of
+        an object does. None stands for the default.
+
+        Examples
+        --------
+        >>> import json
+        >>> jobs.serializer = json
+        >>> jobs.add({"depth": 1})
+        0.0
+        >>> jobs.pop()
+        {'depth': 1}
+        """
         return self._ctx.serializer
 
     @serializer.setter

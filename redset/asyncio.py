@@ -155,7 +155,7 @@ class SortedSet(Face[T]):
 
     @property
     def lock(self) -> AsyncLock:
-        """A lock named after the set, for the caller's own use: ``async with jobs.lock: ...``."""
+        """A lock named after the set, for the caller's own use, with ``async with jobs.lock``."""
         if self._lock is None:
             self._lock = self._make_lock(None, None)
         return self._lock  # type: ignore[no-any-return]
@@ -257,7 +257,7 @@ class SortedSet(Face[T]):
 
     @property
     def dead(self) -> DeadLetters:
-        """The dead letters: what could not be decoded."""
+        """The dead letters, which is what could not be decoded."""
         return DeadLetters(self)
 
     # Removing.
@@ -396,7 +396,7 @@ class DeadLetters:
         raise _cannot("for", "async for")
 
 
-_CALL = re.compile(r"\b(?:jobs|pages|s)\.(?!add_new\b|dead\b)\w+(?=\()")
+_CALL = re.compile(r"\b(?:jobs|pages|s)\.(?!add_new\b)(?:dead\.)?\w+(?=\()")
 
 
 def _awaited(text: str) -> str:

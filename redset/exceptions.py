@@ -71,6 +71,17 @@ class Full(RedsetError):
     """The set would have grown past its ``max_size``; nothing of the chunk was added.
 
     Out of a bulk call it is an `AddError` as well, with that one's attributes.
+
+    Examples
+    --------
+    >>> from redset import SortedSet
+    >>> small = SortedSet(r, "small", max_size=1)
+    >>> small.add("a")
+    0.0
+    >>> small.add("b")
+    Traceback (most recent call last):
+        ...
+    redset.exceptions.Full: the set holds 1 items, and max_size is 1
     """
 
 
@@ -79,13 +90,38 @@ class _FullAddError(AddError, Full):
 
 
 class DecodeError(RedsetError):
-    """A stored member that the serializer cannot read."""
+    """A stored member that the serializer cannot read.
+
+    The serializer's own exception is its cause, where one member is at fault.
+
+    Examples
+    --------
+    >>> import json
+    >>> from redset import SortedSet
+    >>> numbers = SortedSet(r, "numbers")
+    >>> numbers.add("[1")
+    0.0
+    >>> SortedSet(r, "numbers", serializer=json).peek()  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    redset.exceptions.DecodeError: an item of 'numbers' cannot be decoded: ...
+    """
 
 
 class OptionsDiffer(RedsetError):
     """The set was made with other options than the ones given here.
 
     Out of a bulk call it is an `AddError` as well, with that one's attributes.
+
+    Examples
+    --------
+    >>> from redset import SortedSet
+    >>> SortedSet(r, "urls", remember=True).add("/a")
+    0.0
+    >>> SortedSet(r, "urls", remember=3600).add("/b")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    redset.exceptions.OptionsDiffer: the set 'urls' was made with ...
     """
 
 
@@ -94,4 +130,14 @@ class _OptionsAddError(AddError, OptionsDiffer):
 
 
 class LockTimeout(RedsetError):
-    """The lock was not to be had in the time allowed."""
+    """The lock was not to be had in the time allowed.
+
+    Examples
+    --------
+    >>> from redset.locks import Lock
+    >>> with Lock(r, "report"), Lock(r, "report", timeout=0):
+    ...     pass
+    Traceback (most recent call last):
+        ...
+    redset.exceptions.LockTimeout: Timeout while waiting for lock 'report'
+    """

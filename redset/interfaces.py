@@ -48,6 +48,12 @@ class Serializer:
         -------
         object
             The item.
+
+        Raises
+        ------
+        Exception
+            Whatever is raised makes the member an undecodable one: `redset.SortedSet.pop` and
+            `redset.SortedSet.take` keep it as a dead letter.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no loads")
 
@@ -66,5 +72,10 @@ class Serializer:
         -------
         str or bytes
             What is stored; a str is stored as UTF-8.
+
+        Raises
+        ------
+        Exception
+            Whatever is raised makes the item a bad one, which is not sent.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no dumps")

@@ -132,10 +132,8 @@ class Lock(BaseLock):
 
     Examples
     --------
-    >>> from fakeredis import FakeRedis
-    >>> client = FakeRedis()
-    >>> with Lock(client, "report", expires=60):
-    ...     with Lock(client, "report", timeout=0):
+    >>> with Lock(r, "report", expires=60):
+    ...     with Lock(r, "report", timeout=0):
     ...         pass
     Traceback (most recent call last):
         ...

@@ -158,6 +158,8 @@ class SortedSet(Face[T]):
     def from_url(cls, url: str, name: str | bytes, *args: Any, **options: Any) -> Self:
         """Make a set on a client of its own, which `close` closes.
 
+        Sends nothing.
+
         Parameters
         ----------
         url : str
@@ -166,6 +168,16 @@ class SortedSet(Face[T]):
             The set's name.
         *args, **options
             The constructor's other arguments.
+
+        Returns
+        -------
+        SortedSet
+            A set of the class that this is called on.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where the URL or another argument cannot be used.
 
         Examples
         --------
@@ -180,7 +192,17 @@ class SortedSet(Face[T]):
 
     @property
     def lock(self) -> Lock:
-        """A lock named after the set, for the caller's own use: ``with jobs.lock: ...``."""
+        """A lock named after the set, for the caller's own use.
+
+        ``with jobs.lock: ...`` enters it. It is a `redset.locks.Lock` on the key ``name__lock``. No
+        method of the set takes it. Making it sends nothing; each try to enter it is one round trip,
+        and so is leaving it.
+
+        Examples
+        --------
+        >>> jobs.lock
+        <Lock 'jobs__lock'>
+        """
         if self._lock is None:
             self._lock = self._make_lock(None, None)
         return self._lock  # type: ignore[no-any-return]
@@ -203,7 +225,7 @@ class SortedSet(Face[T]):
     ) -> float | None:
         """Add an item, or do to a queued one what ``duplicates`` or the flags say.
 
-        Costs one round trip, O(log N).
+        Costs one round trip, O(log N). The first add of an object with ``remember`` takes one more.
 
         Parameters
         ----------
@@ -211,6 +233,7 @@ class SortedSet(Face[T]):
             What is to be handed out.
         score : float, optional
             Its place in the order, lowest first; the scorer's where none is given. 0 is a score.
+            Anything that ``float()`` takes but NaN.
         nx : bool
             Only where it is not queued.
         xx : bool
@@ -228,9 +251,10 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where the item or its score cannot be used; nothing was sent.
+            Where the item or its score cannot be used, or the flags contradict each other; nothing
+            was sent. A scorer's, a key's and a serializer's own exceptions pass through.
         redset.exceptions.Full
-            Where the set has ``max_size`` items.
+            Where the set has ``max_size`` items, and this would be one more.
         redset.exceptions.OptionsDiffer
             Where the set was made with other options.
 
@@ -256,7 +280,9 @@ class SortedSet(Face[T]):
     ) -> AddResult:
         """Add any number of items, streamed in chunks; memory does not grow with the input.
 
-        Costs O(log N) an item; chunks of 500, four of them in flight.
+        Costs O(log N) an item. Chunks of 500, four of them in flight; of 250 with ``key``,
+        ``remember``, ``max_size``, ``gt``, ``lt``, or another ``duplicates`` than ``"move"`` and
+        ``"keep"``. Each chunk is one step on the server.
 
         Parameters
         ----------
@@ -267,8 +293,8 @@ class SortedSet(Face[T]):
         nx, xx, gt, lt, again : bool
             As for `add`.
         errors : {"raise", "skip"} or callable
-            What to do about an item that cannot be encoded: raise, skip and count it, or call
-            with its position, itself and the exception, and skip it.
+            What to do about an item that cannot be encoded: raise, skip and count it, or call with
+            its position, itself and the exception, and skip it.
 
         Returns
         -------
@@ -304,7 +330,8 @@ class SortedSet(Face[T]):
     ) -> Iterator[T]:
         """Add as `add_many` does, and give those items that were added.
 
-        No connection is held while the caller has an item.
+        Nothing is sent before the first item is asked for. No connection is held while the caller
+        has an item. Costs O(log N) an item, in chunks of 250, four of them in flight.
 
         Parameters
         ----------
@@ -314,10 +341,12 @@ class SortedSet(Face[T]):
         Yields
         ------
         object
-            Each item that was added, as its chunk is acknowledged.
+            Each item that was added, as its chunk is acknowledged: the caller's own object.
 
         Raises
         ------
+        TypeError, ValueError
+            Where an argument cannot be used.
         redset.exceptions.AddError
             As for `add_many`.
 
@@ -334,14 +363,21 @@ class SortedSet(Face[T]):
     def pop(self) -> T:
         """Remove and return the item with the lowest score.
 
-        At most once: what was removed when the caller dies is gone. One round trip, O(log N).
+        At most once: what was removed when the caller dies is gone. One round trip, O(log N). An
+        object's first removal takes one more, to look whether it can decode what is there.
+
+        Returns
+        -------
+        object
+            The item. Falsy items are items.
 
         Raises
         ------
         KeyError
             Where there is none.
         redset.exceptions.DecodeError
-            Where none of the first 10 items can be decoded, at a first removal.
+            Where none of the first 10 items can be decoded, at a first removal: nothing was
+            removed. Where 10 items one after another could not be decoded: they are in `dead`.
 
         Examples
         --------
@@ -356,6 +392,7 @@ class SortedSet(Face[T]):
         """Remove and return up to ``num`` items, lowest first.
 
         At most once, as `pop`. O(log N + num), a round trip for each 2,000 (1,000 with ``key``).
+        Where a later step fails, what was removed before is returned, and the error is logged.
 
         Parameters
         ----------
@@ -367,9 +404,12 @@ class SortedSet(Face[T]):
         Returns
         -------
         list
+            Items, or pairs of an item and its score; empty where there is nothing to hand out.
 
         Raises
         ------
+        TypeError, ValueError, OverflowError
+            Where ``num`` is no whole number.
         redset.exceptions.DecodeError
             Where 10 or more were to be had, and none could be decoded.
 
@@ -387,6 +427,18 @@ class SortedSet(Face[T]):
     def peek(self, position: int = 0) -> T:
         """Return the item at a position from the lowest, without removing it.
 
+        One round trip, O(log N).
+
+        Parameters
+        ----------
+        position : int
+            0 is the lowest; negative ones count from the highest, -1.
+
+        Returns
+        -------
+        object
+            The item.
+
         Raises
         ------
         KeyError
@@ -396,57 +448,201 @@ class SortedSet(Face[T]):
 
         Examples
         --------
-        >>> _ = jobs.add("a", 1)
+        >>> jobs.add("a", 1)
+        1.0
         >>> jobs.peek()
         'a'
         """
         return self._run(reading.peek(self._ctx, index("position", position)))  # type: ignore[no-any-return]
 
     def peek_many(self, num: int) -> list[T]:
-        """Return up to ``num`` items, lowest first, without removing them. O(log N + num).
+        """Return up to ``num`` items, lowest first, without removing them.
 
-        Items that cannot be decoded are skipped, with a warning in the log.
+        O(log N + num), a round trip for each 1,000. Items that cannot be decoded are skipped, with
+        a warning in the log.
+
+        Parameters
+        ----------
+        num : int
+            How many at most.
+
+        Returns
+        -------
+        list
+            The items.
+
+        Raises
+        ------
+        TypeError
+            Where ``num`` is no int.
+
+        Examples
+        --------
+        >>> jobs.add_many(["low", "high"], score=[1, 2]).added
+        2
+        >>> jobs.peek_many(10)
+        ['low', 'high']
         """
         return self._run(reading.peek_many(self._ctx, index("num", num)))
 
     def peek_score(self) -> float | None:
-        """Return the lowest score; None where there is no item. O(log N)."""
+        """Return the lowest score; None where there is no item.
+
+        One round trip, O(log N).
+
+        Returns
+        -------
+        float or None
+            The score of what `peek` gives.
+
+        Examples
+        --------
+        >>> jobs.peek_score()
+        >>> jobs.add("a", 3)
+        3.0
+        >>> jobs.peek_score()
+        3.0
+        """
         return self._run(reading.peek_score(self._ctx))
 
     def score(self, item: Any) -> float | None:
-        """Return a queued item's score, else None. O(1)."""
-        return self._run(reading.score(self._ctx, item))
+        """Return a queued item's score, else None.
 
-    def scores(self, items: Iterable[Any]) -> list[float | None]:
-        """Return the score of each item, None for those not queued. A round trip for each 1,000."""
-        return self._run(reading.scores(self._ctx, many("items", items)))
+        One round trip, O(1).
 
-    def get(self, item: Any) -> T | None:
-        """Return what is queued for an item, or for a `Key`; else None. O(1).
+        Parameters
+        ----------
+        item : object or Key
+            What to look for.
+
+        Returns
+        -------
+        float or None
+            Its score. 0.0 is a score: compare with None.
 
         Raises
         ------
+        TypeError, ValueError
+            Where the item cannot be encoded.
+
+        Examples
+        --------
+        >>> jobs.add("a", 2)
+        2.0
+        >>> jobs.score("a")
+        2.0
+        >>> jobs.score("b")
+        """
+        return self._run(reading.score(self._ctx, item))
+
+    def scores(self, items: Iterable[Any]) -> list[float | None]:
+        """Return the score of each item, None for those not queued.
+
+        O(1) an item, a round trip for each 1,000.
+
+        Parameters
+        ----------
+        items : iterable of object or Key
+            What to look for.
+
+        Returns
+        -------
+        list of float or None
+            A score or None for each item, in their order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an item cannot be encoded: the error names its position, and nothing was sent.
+
+        Examples
+        --------
+        >>> jobs.add("a", 2)
+        2.0
+        >>> jobs.scores(["b", "a"])
+        [None, 2.0]
+        """
+        return self._run(reading.scores(self._ctx, many("items", items)))
+
+    def get(self, item: Any) -> T | None:
+        """Return what is queued for an item, or for a `Key`; else None.
+
+        One round trip, O(1).
+
+        Parameters
+        ----------
+        item : object or Key
+            What to look for.
+
+        Returns
+        -------
+        object or None
+            The item as it would be handed out: with ``key`` the payload of its last accepted add.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where the item cannot be encoded.
         redset.exceptions.DecodeError
-            Where it cannot be decoded.
+            Where what is queued cannot be decoded.
 
         Examples
         --------
         >>> pages = SortedSet(r, "pages", key="url")
-        >>> _ = pages.add({"url": "/a", "depth": 1})
+        >>> pages.add({"url": "/a", "depth": 1})
+        0.0
         >>> pages.get(Key("/a"))
         {'depth': 1, 'url': '/a'}
         """
         return self._run(reading.get(self._ctx, item))  # type: ignore[no-any-return]
 
     def contains(self, item: Any) -> bool:
-        """Whether an item is queued; the same as ``item in s``. O(1)."""
+        """Whether an item is queued; the same as ``item in s``.
+
+        One round trip, O(1).
+
+        Parameters
+        ----------
+        item : object or Key
+            What to look for.
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where the item cannot be encoded.
+
+        Examples
+        --------
+        >>> jobs.add("a")
+        0.0
+        >>> jobs.contains("a"), jobs.contains("b")
+        (True, False)
+        """
         return self.score(item) is not None
 
     def __contains__(self, item: object) -> bool:
         return self._run(reading.score(self._ctx, item)) is not None
 
     def size(self) -> int:
-        """Return how many items are queued, due or not. O(1)."""
+        """Return how many items are queued, due or not; the same as ``len(s)``.
+
+        One round trip, O(1).
+
+        Returns
+        -------
+        int
+
+        Examples
+        --------
+        >>> jobs.add("a")
+        0.0
+        >>> jobs.size()
+        1
+        """
         return self._run(reading.size(self._ctx))
 
     def __len__(self) -> int:
@@ -456,7 +652,21 @@ class SortedSet(Face[T]):
         return self.size() > 0
 
     def available(self) -> int:
-        """Return how many items a consumer would be given now. O(log N)."""
+        """Return how many items a consumer would be given now.
+
+        One round trip, O(1). Of a `ScheduledSet` those that are due, in O(log N).
+
+        Returns
+        -------
+        int
+
+        Examples
+        --------
+        >>> jobs.add("a")
+        0.0
+        >>> jobs.available()
+        1
+        """
         return self._run(reading.available(self._ctx))
 
     def __iter__(self) -> Iterator[T]:
@@ -465,22 +675,47 @@ class SortedSet(Face[T]):
     def stats(self) -> Stats:
         """Return the set in figures, in one server step.
 
+        One round trip, O(log N), and some samples of the memory that each key takes.
+
+        Returns
+        -------
+        Stats
+            ``oldest_age`` is in seconds, ``memory_bytes`` in bytes.
+
         Examples
         --------
-        >>> jobs.stats().size
-        0
+        >>> jobs.add("a", 2)
+        2.0
+        >>> stats = jobs.stats()
+        >>> stats.size, stats.dead, stats.oldest_score
+        (1, 0, 2.0)
         """
         return self._run(reading.stats(self._ctx, self._scores_are_times))
 
     @property
     def dead(self) -> DeadLetters:
-        """The dead letters: what could not be decoded."""
+        """The dead letters, which are what could not be decoded.
+
+        Sends nothing by itself.
+
+        Returns
+        -------
+        DeadLetters
+            To be iterated, counted and purged.
+
+        Examples
+        --------
+        >>> jobs.dead.size()
+        0
+        """
         return DeadLetters(self)
 
     # Removing.
 
     def discard(self, item: Any, forget: bool = False) -> bool:
-        """Remove an item; whether it was queued. O(log N).
+        """Remove an item; whether it was queued.
+
+        One round trip, O(log N).
 
         Parameters
         ----------
@@ -489,32 +724,117 @@ class SortedSet(Face[T]):
         forget : bool
             Whether ``remember`` is to forget it as well.
 
+        Returns
+        -------
+        bool
+            Whether it was queued.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where the item cannot be encoded; for ``forget`` on a set without ``remember``.
+
         Examples
         --------
-        >>> _ = jobs.add("a")
+        >>> jobs.add("a")
+        0.0
         >>> jobs.discard("a"), jobs.discard("a")
         (True, False)
         """
         return self._run(memory.discard(self._ctx, [item], forget)) > 0
 
     def discard_many(self, items: Iterable[Any], forget: bool = False) -> int:
-        """Remove items; how many were queued. A round trip for each 1,000 (500 with ``forget``)."""
+        """Remove items; how many were queued.
+
+        O(log N) an item, a round trip and a step for each 1,000 (500 with ``forget``).
+
+        Parameters
+        ----------
+        items : iterable of object or Key
+            What to remove. All of them are encoded before anything is sent.
+        forget : bool
+            Whether ``remember`` is to forget them as well.
+
+        Returns
+        -------
+        int
+            How many were queued.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an item cannot be encoded: the error names its position, and nothing was removed.
+            For ``forget`` on a set without ``remember``.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b"]).added
+        2
+        >>> jobs.discard_many(["a", "b", "c"])
+        2
+        """
         return self._run(memory.discard(self._ctx, many("items", items), forget))
 
     def remove(self, item: Any) -> None:
-        """Remove an item; KeyError where it is not queued."""
+        """Remove an item; KeyError where it is not queued.
+
+        One round trip, O(log N).
+
+        Parameters
+        ----------
+        item : object or Key
+            What to remove.
+
+        Raises
+        ------
+        KeyError
+            Where it is not queued.
+        TypeError, ValueError
+            Where it cannot be encoded.
+
+        Examples
+        --------
+        >>> jobs.add("a")
+        0.0
+        >>> jobs.remove("a")
+        >>> jobs.remove("a")
+        Traceback (most recent call last):
+            ...
+        KeyError: 'a'
+        """
         if not self.discard(item):
             raise KeyError(item)
 
     def clear(self, *, keep_memory: bool = False) -> int:
         """Remove everything, in one step; true where anything was queued.
 
-        What a memory for ever leaves is then unlinked in bounded steps.
+        The dead letters go, too. The server unlinks each key in O(1), and frees it in the
+        background. What a memory for ever leaves is then unlinked in bounded steps, a round trip
+        for each 500 buckets (about 90,000 items).
 
         Parameters
         ----------
         keep_memory : bool
             Whether what ``remember`` knows stays.
+
+        Returns
+        -------
+        int
+            How many items were queued. On a name that can have no second key: 1 or 0.
+
+        Raises
+        ------
+        ValueError
+            For ``keep_memory`` on a set without ``remember``.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b"]).added
+        2
+        >>> jobs.clear()
+        2
+        >>> jobs.size()
+        0
         """
         return self._run(memory.clear(self._ctx, keep_memory))
 
@@ -522,6 +842,24 @@ class SortedSet(Face[T]):
 
     def forget(self, item: Any) -> bool:
         """Forget an item, so that it may be added again; whether it was known.
+
+        One round trip; O(1) with ``remember=True``, O(log M) of M known items with a limited time.
+        The first call of an object takes one more. A queued item stays queued.
+
+        Parameters
+        ----------
+        item : object or Key
+            What to forget.
+
+        Returns
+        -------
+        bool
+            Whether it was known.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where the item cannot be encoded, or the set has no ``remember``.
 
         Examples
         --------
@@ -534,15 +872,94 @@ class SortedSet(Face[T]):
         return self._run(memory.forget(self._ctx, [item])) > 0
 
     def forget_many(self, items: Iterable[Any]) -> int:
-        """Forget items; how many were known. A round trip for each 500."""
+        """Forget items; how many were known.
+
+        As `forget`, a round trip for each 500.
+
+        Parameters
+        ----------
+        items : iterable of object or Key
+            What to forget. All of them are encoded before anything is sent.
+
+        Returns
+        -------
+        int
+            How many were known; an item that is named twice counts once.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an item cannot be encoded (the error names its position), or the set has no
+            ``remember``; nothing was forgotten.
+
+        Examples
+        --------
+        >>> s = SortedSet(r, "urls", remember=True)
+        >>> s.add_many(["/a", "/b"]).added
+        2
+        >>> s.forget_many(["/a", "/c"])
+        1
+        """
         return self._run(memory.forget(self._ctx, many("items", items)))
 
     def seen(self, item: Any) -> bool:
-        """Whether ``remember`` knows an item."""
+        """Whether ``remember`` knows an item.
+
+        One round trip, O(1). The first call of an object takes one more.
+
+        Parameters
+        ----------
+        item : object or Key
+            What to look for.
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where the item cannot be encoded, or the set has no ``remember``.
+
+        Examples
+        --------
+        >>> s = SortedSet(r, "urls", remember=True)
+        >>> s.add("/a"), s.pop()
+        (0.0, '/a')
+        >>> s.seen("/a"), s.seen("/b")
+        (True, False)
+        """
         return self._run(memory.seen(self._ctx, [item]))[0]
 
     def seen_many(self, items: Iterable[Any]) -> list[bool]:
-        """Say of each item whether ``remember`` knows it. A round trip for each 500."""
+        """Say of each item whether ``remember`` knows it.
+
+        O(1) an item, a round trip for each 500.
+
+        Parameters
+        ----------
+        items : iterable of object or Key
+            What to look for.
+
+        Returns
+        -------
+        list of bool
+            One for each item, in their order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an item cannot be encoded (the error names its position), or the set has no
+            ``remember``.
+
+        Examples
+        --------
+        >>> s = SortedSet(r, "urls", remember=True)
+        >>> s.add("/a")
+        0.0
+        >>> s.seen_many(["/b", "/a"])
+        [False, True]
+        """
         return self._run(memory.seen(self._ctx, many("items", items)))
 
     # The object itself.
@@ -550,7 +967,12 @@ class SortedSet(Face[T]):
     def close(self) -> None:
         """Close the client that `from_url` made; one that was passed in stays open.
 
-        The set cannot be used afterwards.
+        The set cannot be used afterwards: a call of it is a RuntimeError. Sends nothing. ``with``
+        calls it at the end.
+
+        Examples
+        --------
+        >>> jobs.close()
         """
         if self._link is not None and self._owned:
             self._redis.close()
@@ -590,8 +1012,9 @@ class TimeSortedSet(SortedSet[T]):
 class ScheduledSet(TimeSortedSet[T]):
     """A time-sorted set that hands out only what is due, on the server's clock.
 
-    The default score is the server's present time: due at once. `peek`, `pop`, `take` and
-    `available` see what is due, `size`, iteration and the others all that is queued.
+    The default score is the server's present time: due at once. `pop`, `take`, `available`, `peek`,
+    `peek_many` and `peek_score` see what is due, `size`, iteration and the others all that is
+    queued.
 
     Examples
     --------
@@ -611,7 +1034,27 @@ class ScheduledSet(TimeSortedSet[T]):
 
 
 class DeadLetters:
-    """The dead letters of a set: iterate them, count them, purge them."""
+    """The dead letters of a set: iterate them, count them, purge them.
+
+    Iterating gives each as a `redset.DeadLetter`, oldest first, with a round trip for each 1,000.
+    Nothing is removed but by `purge` and by the set's ``clear``.
+
+    Raises
+    ------
+    ValueError
+        On use, where the set's name can have no second key.
+
+    Examples
+    --------
+    >>> import json
+    >>> jobs.add_many(["[1]", "[2"]).added
+    2
+    >>> jobs.serializer = json
+    >>> jobs.take(10)
+    [[1]]
+    >>> jobs.dead.size()
+    1
+    """
 
     def __init__(self, owner: SortedSet[Any]) -> None:
         self._owner = owner
@@ -621,12 +1064,47 @@ class DeadLetters:
         return owner._open().iterate(dead.iterate(owner._ctx))  # type: ignore[no-any-return]
 
     def size(self) -> int:
-        """Return how many there are. O(1)."""
+        """Return how many there are; the same as ``len(jobs.dead)``.
+
+        One round trip, O(1).
+
+        Returns
+        -------
+        int
+
+        Examples
+        --------
+        >>> jobs.dead.size()
+        0
+        """
         return self._owner._run(dead.size(self._owner._ctx))
 
     def __len__(self) -> int:
         return self.size()
 
     def purge(self, before: float | None = None) -> int:
-        """Delete dead letters, all or those older than a Unix time in seconds; how many."""
+        """Delete dead letters, all or those older than a Unix time in seconds; how many.
+
+        O(1) a letter, a round trip for each 1,000.
+
+        Parameters
+        ----------
+        before : float, optional
+            Unix time on the server's clock, in seconds: those that died at it or later stay.
+
+        Returns
+        -------
+        int
+            How many were deleted.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where ``before`` is no number.
+
+        Examples
+        --------
+        >>> jobs.dead.purge()
+        0
+        """
         return self._owner._run(dead.purge(self._owner._ctx, before))

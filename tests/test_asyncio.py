@@ -140,8 +140,8 @@ def test_the_docstrings_are_those_of_the_sync_methods_awaited() -> None:
         assert mine and other
         assert mine.replace("await ", "").split("Examples")[0] == other.split("Examples")[0]
         for line in mine.splitlines():
-            if ">>>" in line and "add_new" not in line and "SortedSet(" not in line:
-                assert "await " in line, line
+            if ">>>" in line and "jobs." in line.replace("jobs.add_new(", ""):
+                assert "await " in line or not inspect.isfunction(getattr(SortedSet, name)), line
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -1,4 +1,7 @@
-"""What README, CHANGELOG and docstrings say is there, and their examples run."""
+"""What README, CHANGELOG, docs and docstrings say is there, and their examples run.
+
+The examples of the pages in docs are run by `make docs`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import importlib.util
 import inspect
 import pkgutil
 import re
+import xml.etree.ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -23,10 +27,12 @@ import servers
 import redset
 import redset.asyncio
 from redset import Key, SortedSet, Stats
+from redset._operations import adding, context, memory, taking
 from redset.sets import DeadLetters
 
 TREE = Path(__file__).resolve().parent.parent
 README = (TREE / "README.md").read_text(encoding="utf-8")
+DOCS = TREE / "docs"
 CHANGELOG = (TREE / "CHANGELOG.md").read_text(encoding="utf-8")
 #: Those of the embedded server and of the demo run without a server of the tests: test_demo.py.
 ELSEWHERE = {"redset.embedded", "redset.demo.site", "redset.demo.worker", "redset.demo.display"}
@@ -264,6 +270,28 @@ def test_every_public_name_and_method_has_a_docstring_that_begins_with_a_summary
     assert lacking == []
 
 
+@pytest.mark.parametrize("cls", [SortedSet, DeadLetters])
+def test_every_method_says_its_cost_and_has_an_example(cls: type) -> None:
+    texts = {name: inspect.getdoc(value) or "" for name, value in own_methods(cls)}
+    methods = {name for name in texts if not isinstance(vars(cls)[name], property)}
+    cost = re.compile(r"O\(|round trip|[Ss]ends nothing|^As `", re.M)
+    assert [name for name in methods if not cost.search(texts[name])] == []
+    assert [name for name, text in texts.items() if ">>> " not in text] == []
+
+
+@pytest.mark.parametrize("cls", [SortedSet, DeadLetters])
+def test_every_method_describes_its_arguments_and_what_it_returns(cls: type) -> None:
+    for name, value in own_methods(cls):
+        if isinstance(value, property):
+            continue
+        text = inspect.getdoc(value) or ""
+        described = re.findall(r"^([\w, *]+)(?: : .*)?$(?=\n    )", text, re.M)
+        arguments = [each for line in described for each in re.findall(r"\w+", line)]
+        assert set(list(inspect.signature(value).parameters)[1:]) <= set(arguments), name
+        if inspect.signature(value).return_annotation != "None":
+            assert re.search(r"^(Returns|Yields)\n---", text, re.M), name
+
+
 def test_the_docstring_of_a_set_describes_each_argument_of_its_constructor() -> None:
     arguments = list(inspect.signature(SortedSet.__init__).parameters)[1:]
     text = inspect.getdoc(SortedSet) or ""
@@ -276,3 +304,95 @@ def test_the_docstring_of_a_result_describes_each_of_its_fields() -> None:
     for name, fields in results.items():
         text = inspect.getdoc(getattr(redset, name)) or ""
         assert tuple(re.findall(r"^(\w+) : ", text, re.MULTILINE)) == fields, name
+
+
+# --- docs
+
+
+def page(name: str) -> str:
+    return (DOCS / f"{name}.rst").read_text(encoding="utf-8")
+
+
+def test_every_test_that_the_guarantees_name_is_there() -> None:
+    named = re.findall(r"``(test_\w+\.py)::(\w+)``", page("guarantees"))
+    assert len(named) > 50
+    tests = {
+        path.name: set(re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text("utf-8"), re.M))
+        for path in (TREE / "tests").glob("test_*.py")
+    }
+    assert [f"{file}::{name}" for file, name in named if name not in tests.get(file, ())] == []
+
+
+def test_every_guarantee_names_a_test() -> None:
+    sections = re.split(r"^(.+)\n-{3,}\n", page("guarantees"), flags=re.M)
+    titles = dict(zip(sections[1::2], sections[2::2], strict=True))
+    assert len(titles) > 10
+    bare = [title for title, text in titles.items() if "::test_" not in text]
+    assert bare == ["What is not promised"]
+
+
+def test_every_public_name_and_method_is_in_the_reference() -> None:
+    reference = "\n".join(path.read_text("utf-8") for path in DOCS.glob("reference/*.rst"))
+    directive = r"^\.\. (?:auto\w+|py:data):: ([\w.]+)(?:\(\))?$((?:\n   :.*)*)"
+    shown = dict(re.findall(directive, reference, re.M))
+    lacking = []
+    for name, thing in public_things():
+        if name.startswith("redset.demo."):
+            continue  # a program
+        last = name.rpartition(".")[2]
+        if getattr(redset, last, None) is thing:
+            name = f"redset.{last}"
+        options = shown.get(name)
+        if options is None:
+            lacking.append(name)
+        elif inspect.isclass(thing) and not hasattr(thing, "_fields"):
+            members = re.search(r":members:(.*)", options)
+            listed = members[1].strip().split(", ") if members else []
+            for method, _ in own_methods(thing):
+                if listed != [""] and method not in listed:
+                    lacking.append(f"{name}.{method}")
+    assert lacking == []
+    assert {"redset.IMPLEMENTATION", "redset.__version__"} <= set(shown)
+
+
+def test_the_figures_are_drawings_that_follow_the_theme() -> None:
+    drawn = sorted(path.name for path in DOCS.glob("figures/*.svg"))
+    assert drawn == sorted(re.findall(r":file: figures/(\S+)", page("how-it-works")))
+    for name in drawn:
+        text = (DOCS / "figures" / name).read_text("utf-8")
+        svg = xml.etree.ElementTree.fromstring(text)
+        assert svg.get("role") == "img"
+        assert svg.get("aria-label")
+        assert "var(--color-foreground-primary," in text
+
+
+def test_the_pages_name_the_keys_and_scripts_that_there_are() -> None:
+    text = page("how-it-works")
+    scripts = {path.name for path in (Path(redset.__file__).parent / "scripts").glob("*.lua")}
+    assert set(re.findall(r"``(\w+\.lua)``", text)) <= scripts
+
+
+def test_the_monitoring_page_tells_each_figure_of_stats() -> None:
+    text = page("monitoring")
+    assert [name for name in Stats._fields if f"   * - ``{name}``\n" not in text] == []
+
+
+def test_the_numbers_that_the_pages_give_are_those_of_the_code() -> None:
+    reference = page("reference/index")
+    for number, sentence in (
+        (adding.CHUNK, "1 for each {} (250 by script), 4 in flight"),
+        (adding.SCRIPT_CHUNK, "1 for each 500 ({} by script), 4 in flight"),
+        (adding.WINDOW, "1 for each 500 (250 by script), {} in flight"),
+        (taking.STEP, "1 for each {} (1,000 with ``key``)"),
+        (taking.KEYED_STEP, "1 for each 2,000 ({} with ``key``)"),
+        (context.STEP, "1 for each {} (500 with ``forget``)"),
+        (context.MEMORY_STEP, "1 for each 1,000 ({} with ``forget``)"),
+        (memory.SWEEP, "1 for each {} buckets"),
+    ):
+        assert sentence.format(f"{number:,}") in reference
+    buckets = (Path(redset.__file__).parent / "scripts" / "buckets.lua").read_text("utf-8")
+    fill = re.search(r"^local FILL = (\d+)$", buckets, re.M)
+    assert fill
+    text = page("how-it-works")
+    assert f"buckets hold more than {fill[1]} integers" in text
+    assert f"the first {taking.ENOUGH} items are looked at" in text

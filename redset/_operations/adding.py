@@ -39,6 +39,12 @@ class AddResult(NamedTuple):
         Items that the flags, ``duplicates`` or ``remember`` kept out.
     failed : int
         Bad items that ``errors`` had skipped.
+
+    Examples
+    --------
+    >>> result = jobs.add_many(["a", "b", "a"])
+    >>> result.added, result.updated
+    (2, 1)
     """
 
     added: int = 0

@@ -26,6 +26,12 @@ class DeadLetter(NamedTuple):
         When it died: Unix time of the server, in seconds.
     attempts : int
         How often it was leased in vain.
+
+    Examples
+    --------
+    >>> letter = DeadLetter("1700000000000-0", b"[2", None, "ValueError: bad", 1.7e9, 0)
+    >>> letter.raw, letter.reason
+    (b'[2', 'ValueError: bad')
     """
 
     id: str

@@ -31,6 +31,12 @@ class Stats(NamedTuple):
         Seconds since the lowest score, on the server's clock; only for sets scored by time.
     memory_bytes : int
         The server's memory for the set: an estimate from samples.
+
+    Examples
+    --------
+    >>> stats = jobs.stats()
+    >>> stats.size, stats.oldest_score, stats.memory_bytes
+    (0, None, 0)
     """
 
     size: int
