@@ -108,6 +108,14 @@ class AsyncLink(_Link):
     __slots__ = ()
     _awaits = True
 
+    def __init__(self, client: Any, split: Callable[[bytes], list[list[bytes]]]) -> None:
+        super().__init__(client, split)
+        if self.multi and _decodes_all(client):
+            raise TypeError(
+                "redis_client has decode_responses=True, and this version of redis-py then fails "
+                "to read what is no text: redset needs 5.0.4 or later, or decode_responses=False"
+            )
+
     def _wrong_kind(self, client: Any) -> TypeError:
         return TypeError(
             f"redis_client is a sync client ({_full_name(client)}), or its execute_command is no "
@@ -225,6 +233,18 @@ def _cancellations() -> int:
     """How often the running task was asked to end; Python 3.10 does not tell."""
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
     return cancelling() if cancelling is not None else 0
+
+
+def _decodes_all(client: Any) -> bool:
+    # Up to redis-py 5.0.3 asyncio connections decode with hiredis also where they are told not to.
+    library = _library_of(type(client))
+    decodes = client.connection_pool.connection_kwargs.get("decode_responses")
+    return bool(decodes) and getattr(library, "__version__", "") in (
+        "5.0.0",
+        "5.0.1",
+        "5.0.2",
+        "5.0.3",
+    )
 
 
 def _full_name(client: Any) -> str:

@@ -257,7 +257,6 @@ class SortedSet(Face[T]):
 
     @property
     def dead(self) -> DeadLetters:
-        """The dead letters, which is what could not be decoded."""
         return DeadLetters(self)
 
     # Removing.
@@ -426,10 +425,14 @@ def _end_of_call(code: str, start: int) -> int:
 
 
 def _describe(twin: type, original: type) -> None:
-    for name, method in vars(twin).items():
+    for name, own in list(vars(twin).items()):
         described = getattr(original, name, None)
-        if inspect.isfunction(method) and method.__doc__ is None and described is not None:
-            method.__doc__ = _awaited(described.__doc__ or "") or None
+        if own.__doc__ is not None or described is None or described.__doc__ is None:
+            continue
+        if isinstance(own, property):
+            setattr(twin, name, property(own.fget, doc=_awaited(described.__doc__)))
+        elif inspect.isfunction(own):
+            own.__doc__ = _awaited(described.__doc__)
 
 
 _describe(SortedSet, sets.SortedSet)

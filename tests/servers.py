@@ -420,6 +420,14 @@ def _asyncio_generic(server: AnyServer) -> Any:
     return AsyncGeneric(server.asyncio_client(protocol=2, retry=retry))
 
 
+def _asyncio_decoded(server: AnyServer) -> Any:
+    if redis.__version__ in ("5.0.0", "5.0.1", "5.0.2", "5.0.3"):
+        raise Missing(f"asyncio-tcp-resp3-decode: redis-py {redis.__version__} cannot do it")
+    return redis.asyncio.Redis(
+        host="127.0.0.1", port=server.port or 0, protocol=3, decode_responses=True
+    )
+
+
 def _asyncio_valkey_py(server: AnyServer) -> Any:
     try:
         valkey = importlib.import_module("valkey.asyncio")
@@ -441,9 +449,7 @@ CLIENTS: dict[str, Callable[[AnyServer], Any]] = {
 #: Kinds of asyncio client, for the sets of `redset.asyncio`.
 ASYNCIO_CLIENTS: dict[str, Callable[[AnyServer], Any]] = {
     "asyncio-unix-resp2": lambda server: server.asyncio_client(protocol=2),
-    "asyncio-tcp-resp3-decode": lambda server: redis.asyncio.Redis(
-        host="127.0.0.1", port=server.port or 0, protocol=3, decode_responses=True
-    ),
+    "asyncio-tcp-resp3-decode": _asyncio_decoded,
     "asyncio-generic": _asyncio_generic,
     "asyncio-valkey-py": _asyncio_valkey_py,
     "asyncio-fakeredis": lambda server: server.asyncio_client(protocol=2),
