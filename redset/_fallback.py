@@ -210,6 +210,10 @@ def score_of(item: Any, scorer: float | str | Callable[[Any], Any]) -> float:
     return to_score(value)
 
 
+#: Score, member, payload, and the place of the first item that it stands for.
+_Entry = tuple[float, bytes, bytes, int]
+
+
 class Encoder:
     """Makes requests of chunks of items: ``prefix`` arguments, then an entry for each item.
 
@@ -255,7 +259,6 @@ class Encoder:
         self._dumps = dumps
         self._key = key
         self._scorer = scorer
-        self._constant = isinstance(scorer, float)
         self._limit = limit
         self._fold = fold
         self._sort = sort
@@ -264,16 +267,50 @@ class Encoder:
         self._positions = positions
 
     def encode(self, items: Sequence[Any], scores: Sequence[Any] | None, skip: bool) -> Chunk:
-        """Encode items; the first bad one ends the chunk, unless bad ones are to be skipped."""
-        dumps, key, scorer, limit, fold = (
-            self._dumps,
-            self._key,
-            self._scorer,
-            self._limit,
-            self._fold,
-        )
-        memory, epoch, constant = self._memory, self._epoch, self._constant
-        entries: list[tuple[float, bytes, bytes, int]] = []
+        """Encode items as one request; the first bad one ends it, unless they are to be skipped."""
+        return self.encode_all(items, scores, skip, 0, 0)[0]
+
+    def encode_all(
+        self,
+        items: Sequence[Any],
+        scores: Sequence[Any] | None,
+        skip: bool,
+        most: int,
+        most_bytes: int,
+    ) -> list[Chunk]:
+        """Encode items as requests of at most ``most`` entries (0: any number) each.
+
+        A request ends early with the entry that would make all entries of it larger than
+        ``most_bytes``. Members are folded and sorted over all requests. There is at least one
+        request; the last one has what is bad, and counts what was folded as good.
+        """
+        entries, good, bad = self._read(items, scores, skip)
+        if self._sort and len(entries) > 1:
+            entries.sort(key=_by_score_then_member)
+        chunks: list[Chunk] = []
+        lines: list[bytes] = []
+        size = start = 0
+        for at, entry in enumerate(entries):
+            line = self._line(entry)
+            if most and lines and (len(lines) == most or size + len(line) > most_bytes):
+                chunks.append(self._chunk(lines, entries[start:at], len(lines), []))
+                good -= len(lines)
+                lines, size, start = [], 0, at
+            lines.append(line)
+            size += len(line)
+        chunks.append(self._chunk(lines, entries[start:], good, bad))
+        return chunks
+
+    def _read(
+        self, items: Sequence[Any], scores: Sequence[Any] | None, skip: bool
+    ) -> tuple[list[_Entry], int, list[Bad]]:
+        dumps, key, limit, fold = self._dumps, self._key, self._limit, self._fold
+        if key is not None and fold and type(items) in (list, tuple) and len(items) > 1:
+            try:
+                return self._read_by_key(items, scores, key), len(items), []
+            except Exception:
+                pass  # Item by item it comes out which one it is.
+        entries: list[_Entry] = []
         places: dict[bytes, int] = {}
         bad: list[Bad] = []
         good = 0
@@ -281,12 +318,7 @@ class Encoder:
             try:
                 data = payload(item, dumps, limit)
                 member = data if key is None else digest(key_bytes(_key_of(item, key)))
-                if scores is not None:
-                    score = to_score(scores[index])
-                elif constant:
-                    score = scorer  # type: ignore[assignment]
-                else:
-                    score = score_of(item, scorer)
+                score = self._score(item, scores, index)
             except Exception as error:
                 bad.append(Bad(index, item, error))
                 if skip:
@@ -300,28 +332,59 @@ class Encoder:
                         entries[place] = (score, member, data, entries[place][3])
                     continue
             entries.append((score, member, data, index))
-        if not entries:
-            return Chunk(b"", 0, 0, [] if self._positions else None, bad)
-        if self._sort and len(entries) > 1:
-            entries.sort(key=_by_score_then_member)
-        parts = [self._prefix]
-        for score, member, data, _ in entries:
-            text = score_text(score)
-            parts.append(b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(text), text, len(member), member))
-            if key is not None:
-                parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-            if memory:
-                known = member if key is not None else digest(member)
-                if memory == MEMORY_INTEGER:
-                    known = memory_integer(known, epoch)
-                parts.append(b"$%d\r\n%b\r\n" % (len(known), known))
-        columns = 2 + (key is not None) + (memory != MEMORY_NONE)
-        parts.insert(0, b"*%d\r\n" % (self._count + columns * len(entries)))
+        return entries, good, bad
+
+    def _read_by_key(
+        self,
+        items: Sequence[Any],
+        scores: Sequence[Any] | None,
+        key: str | Callable[[Any], Any],
+    ) -> list[_Entry]:
+        """Fold by the bytes of the keys: only what stays is digested and serialised."""
+        found: list[tuple[float, bytes, Any, int]] = []
+        places: dict[bytes, int] = {}
+        for index, item in enumerate(items):
+            name = key_bytes(_key_of(item, key))
+            score = self._score(item, scores, index)
+            place = places.setdefault(name, len(found))
+            if place == len(found):
+                found.append((score, name, item, index))
+            elif self._fold == FOLD_LAST:
+                found[place] = (score, name, item, found[place][3])
+        return [
+            (score, digest(name), payload(item, self._dumps, self._limit), index)
+            for score, name, item, index in found
+        ]
+
+    def _score(self, item: Any, scores: Sequence[Any] | None, index: int) -> float:
+        if scores is not None:
+            return to_score(scores[index])
+        return score_of(item, self._scorer)
+
+    def _line(self, entry: _Entry) -> bytes:
+        """Write the arguments of an entry."""
+        score, member, data, _ = entry
+        text = score_text(score)
+        line = b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(text), text, len(member), member)
+        if self._key is not None:
+            line += b"$%d\r\n%b\r\n" % (len(data), data)
+        if self._memory:
+            known = member if self._key is not None else digest(member)
+            if self._memory == MEMORY_INTEGER:
+                known = memory_integer(known, self._epoch)
+            line += b"$%d\r\n%b\r\n" % (len(known), known)
+        return line
+
+    def _chunk(self, lines: list[bytes], entries: list[_Entry], good: int, bad: list[Bad]) -> Chunk:
         positions = [entry[3] for entry in entries] if self._positions else None
-        return Chunk(b"".join(parts), len(entries), good, positions, bad)
+        if not lines:
+            return Chunk(b"", 0, 0, positions, bad)
+        columns = 2 + (self._key is not None) + (self._memory != MEMORY_NONE)
+        head = b"*%d\r\n" % (self._count + columns * len(lines))
+        return Chunk(b"".join([head, self._prefix, *lines]), len(lines), good, positions, bad)
 
 
-def _by_score_then_member(entry: tuple[float, bytes, bytes, int]) -> tuple[float, bytes]:
+def _by_score_then_member(entry: _Entry) -> tuple[float, bytes]:
     return entry[0], entry[1]
 
 

@@ -60,3 +60,11 @@ class Encoder:
         positions: bool,
     ) -> None: ...
     def encode(self, items: Sequence[Any], scores: Sequence[Any] | None, skip: bool) -> Chunk: ...
+    def encode_all(
+        self,
+        items: Sequence[Any],
+        scores: Sequence[Any] | None,
+        skip: bool,
+        most: int,
+        most_bytes: int,
+    ) -> list[Chunk]: ...

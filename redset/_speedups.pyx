@@ -906,9 +906,9 @@ def identities(items, dumps, key):
 # --- Chunks
 
 cdef struct Entry:
-    View payload
+    View payload  # Until it is serialised, of a late one, the item itself.
     View key
-    uint64_t tag[2]  # The digest of the key; without one a hash of the payload.
+    uint64_t tag[2]  # A hash of the key or the payload; of a key that stays, then its digest.
     double score
     Py_ssize_t index
 
@@ -919,6 +919,7 @@ cdef struct Kept:
 
 # What stands in an entry's line beside its member and payload.
 cdef struct Line:
+    uint64_t size
     int text_size, known_size
     char text[SCORE]
     char known[NUMBER]
@@ -934,7 +935,6 @@ cdef struct Work:
     Line* lines
     uint32_t* table
     bint keyed
-    uint64_t size
 
 
 # Members come from anywhere: which of them share a hash shall not be known outside.
@@ -989,14 +989,15 @@ cdef inline const char* member_of(
     return entry.payload.data
 
 
+cdef inline const View* identity_of(const Work* work, const Entry* entry) noexcept nogil:
+    return &entry.key if work.keyed else &entry.payload
+
+
 cdef inline bint are_equal(const Work* work, const Entry* a, const Entry* b) noexcept nogil:
-    if a.tag[0] != b.tag[0]:
-        return False
-    if work.keyed:
-        return a.tag[1] == b.tag[1]
-    return a.payload.size == b.payload.size and (
-        a.payload.data == b.payload.data
-        or memcmp(a.payload.data, b.payload.data, a.payload.size) == 0
+    cdef const View* one = identity_of(work, a)
+    cdef const View* other = identity_of(work, b)
+    return a.tag[0] == b.tag[0] and one.size == other.size and (
+        one.data == other.data or memcmp(one.data, other.data, one.size) == 0
     )
 
 
@@ -1013,6 +1014,7 @@ cdef int fold_equals(Work* work, bint last) noexcept nogil:
     cdef Entry* entry
     cdef Entry* other
     cdef View payload
+    cdef const View* name
     cdef Py_ssize_t i, slots = 4
     cdef uint64_t at, mask
     while slots < 2 * work.count:
@@ -1024,8 +1026,8 @@ cdef int fold_equals(Work* work, bint last) noexcept nogil:
     memset(work.table, 0, slots * sizeof(uint32_t))
     for i in range(work.count):
         entry = &work.entries[i]
-        if not work.keyed:
-            entry.tag[0] = hash_of(entry.payload.data, entry.payload.size)
+        name = identity_of(work, entry)
+        entry.tag[0] = hash_of(name.data, name.size)
         at = entry.tag[0] & mask
         while True:
             if work.table[at] == 0:
@@ -1251,45 +1253,111 @@ cdef class Encoder:
                 )
 
     def encode(self, items, scores, bint skip):
-        """Encode items; the first bad one ends the chunk, unless bad ones are to be skipped."""
+        """Encode items as one request; the first bad one ends it, unless they are to be skipped."""
+        return self.encode_all(items, scores, skip, 0, 0)[0]
+
+    def encode_all(self, items, scores, bint skip, Py_ssize_t most, Py_ssize_t most_bytes):
+        """Encode items as requests of at most ``most`` entries (0: any number) each.
+
+        See the fallback's for what folding, ``most_bytes`` and what is bad come to.
+        """
         cdef Work work
-        cdef list bad = []
+        cdef list bad = [], chunks = []
+        cdef Py_ssize_t start = 0, stop, good
         memset(&work, 0, sizeof(Work))
-        work.keyed = self.keyed
         try:
-            self.read_all(&work, items, scores, skip, bad)
-            if work.count == 0:
-                return chunk_of(b"", 0, 0, [] if self.positions else None, bad)
-            data = self.write(&work)
-            positions = None
-            if self.positions:
-                positions = [
-                    work.entries[work.kept[i].entry].index for i in range(work.kept_count)
-                ]
-            return chunk_of(data, work.kept_count, work.count, positions, bad)
+            if not self.read_by_key(&work, items, scores):
+                discard(&work)
+                memset(&work, 0, sizeof(Work))
+                self.read_all(&work, items, scores, skip, bad)
+            if self.unfit and work.count:
+                _python.memory_integer(b"", self.epoch)
+                raise TypeError(f"epoch must be bytes, not {type(self.epoch).__name__}")
+            self.finish(&work)
+            good = work.count
+            while True:
+                stop = self.end_of_chunk(&work, start, most, most_bytes)
+                data = self.write(&work, start, stop)
+                positions = None
+                if self.positions:
+                    positions = [
+                        work.entries[work.kept[i].entry].index for i in range(start, stop)
+                    ]
+                if stop == work.kept_count:
+                    chunks.append(chunk_of(data, stop - start, good, positions, bad))
+                    return chunks
+                chunks.append(chunk_of(data, stop - start, stop - start, positions, []))
+                good -= stop - start
+                start = stop
         finally:
             discard(&work)
+
+    cdef bint read_by_key(self, Work* work, object items, object scores) except -1:
+        """Fold by the bytes of the keys: only what stays is digested and serialised.
+
+        False where an item is bad: item by item it comes out which one it is.
+        """
+        cdef Entry* entry
+        cdef View payload
+        cdef Py_ssize_t i
+        if not self.keyed or not self.fold:
+            return False
+        if type(items) is not list and type(items) is not tuple or len(items) < 2:
+            return False
+        work.keyed = True
+        reserve(work, min(len(items), 65536))
+        try:
+            for item in items:
+                entry = self.next_entry(work)
+                view(&entry.payload, item, NULL, 0)
+                self.read_key_and_score(entry, item, scores)
+                work.count += 1
+            self.settle(work)
+            for i in range(work.kept_count):
+                entry = &work.entries[work.kept[i].entry]
+                payload.owner = NULL
+                item = <object> entry.payload.owner
+                view_payload(
+                    &payload, item, self.dumps, self.write_json, self.limited, self.limit
+                )
+                leave(&entry.payload)
+                entry.payload = payload
+        except MemoryError:
+            raise
+        except Exception:
+            return False
+        return True
+
+    cdef Entry* next_entry(self, Work* work) except NULL:
+        cdef Entry* entry
+        if work.count == work.capacity:
+            if work.capacity > PY_SSIZE_T_MAX // 2:
+                raise MemoryError
+            reserve(work, max(2 * work.capacity, 64))
+        entry = &work.entries[work.count]
+        entry.payload.owner = NULL
+        entry.key.owner = NULL
+        entry.index = work.count
+        work.used = work.count + 1
+        return entry
 
     cdef int read_all(
         self, Work* work, object items, object scores, bint skip, list bad
     ) except -1:
         cdef Entry* entry
         cdef Py_ssize_t index = 0
+        work.keyed = self.keyed
         if type(items) is list or type(items) is tuple:
             reserve(work, min(max(len(items), 1), 65536))
         # What reading calls may change `items`: this loop looks at its length each time.
         for item in items:
-            if work.count == work.capacity:
-                if work.capacity > PY_SSIZE_T_MAX // 2:
-                    raise MemoryError
-                reserve(work, max(2 * work.capacity, 64))
-            entry = &work.entries[work.count]
-            entry.payload.owner = NULL
-            entry.key.owner = NULL
+            entry = self.next_entry(work)
             entry.index = index
-            work.used = work.count + 1
             try:
-                self.read(entry, item, scores)
+                view_payload(
+                    &entry.payload, item, self.dumps, self.write_json, self.limited, self.limit
+                )
+                self.read_key_and_score(entry, item, scores)
             except Exception as error:
                 leave(&entry.payload)
                 leave(&entry.key)
@@ -1299,10 +1367,10 @@ cdef class Encoder:
             else:
                 work.count += 1
             index += 1
+        self.settle(work)
         return 0
 
-    cdef int read(self, Entry* entry, object item, object scores) except -1:
-        view_payload(&entry.payload, item, self.dumps, self.write_json, self.limited, self.limit)
+    cdef int read_key_and_score(self, Entry* entry, object item, object scores) except -1:
         if self.keyed:
             self.read_key(entry, key_of(item, self.key))
         if scores is not None:
@@ -1320,26 +1388,56 @@ cdef class Encoder:
         if PyLong_CheckExact(key):
             number = PyLong_AsLongLongAndOverflow(key, &overflow)
             if not overflow:
-                digest_of(entry.tag, digits, put_signed(digits, number) - digits)
-                return 0
+                return view_bytes(
+                    &entry.key,
+                    PyBytes_FromStringAndSize(digits, put_signed(digits, number) - digits),
+                )
         return view_key(&entry.key, key)
 
-    cdef bytes write(self, Work* work):
-        cdef Py_ssize_t i, columns
-        cdef uint64_t total
-        cdef char* out
-        cdef bint many = work.count >= MANY
+    cdef int settle(self, Work* work) except -1:
+        """Fold what was read, and digest the keys of what stays."""
         cdef int done
-        cdef Line* line
-        cdef bytes data
-        if self.unfit:
-            _python.memory_integer(b"", self.epoch)
-            raise TypeError(f"epoch must be bytes, not {type(self.epoch).__name__}")
-        if many:
+        if work.count >= MANY:
             with nogil:
-                done = self.prepare(work)
+                done = self.fold_and_digest(work)
         else:
-            done = self.prepare(work)
+            done = self.fold_and_digest(work)
+        if done < 0:
+            raise MemoryError
+        return 0
+
+    cdef int fold_and_digest(self, Work* work) noexcept nogil:
+        cdef Entry* entry
+        cdef Py_ssize_t i
+        if work.count > UINT32_MAX // 4:
+            return -1
+        work.kept = <Kept*> PyMem_RawMalloc(max(work.count, 1) * sizeof(Kept))
+        if work.kept == NULL:
+            return -1
+        if self.fold and work.count > 1:
+            if fold_equals(work, self.fold == LAST) < 0:
+                return -1
+        else:
+            keep_all(work)
+        if work.keyed:
+            for i in range(work.kept_count):
+                entry = &work.entries[work.kept[i].entry]
+                digest_of(entry.tag, entry.key.data, entry.key.size)
+        return 0
+
+    cdef int finish(self, Work* work) except -1:
+        """Sort what stays, and measure it."""
+        cdef Line* line
+        cdef Py_ssize_t i
+        cdef int done
+        work.lines = <Line*> PyMem_RawMalloc(max(work.kept_count, 1) * sizeof(Line))
+        if work.lines == NULL:
+            raise MemoryError
+        if work.kept_count >= MANY:
+            with nogil:
+                done = self.sort_and_measure(work)
+        else:
+            done = self.sort_and_measure(work)
         if done < 0:
             raise MemoryError
         for i in range(work.kept_count):
@@ -1348,60 +1446,64 @@ cdef class Encoder:
                 line.text_size = put_any_score(
                     line.text, work.entries[work.kept[i].entry].score
                 )
-                work.size += bulk_size(line.text_size)
-        columns = 2 + self.keyed + (self.memory != 0)
-        total = self.prefix_count + <uint64_t> columns * work.kept_count
-        if total > <uint64_t> PY_SSIZE_T_MAX or (
-            work.size > <uint64_t> (PY_SSIZE_T_MAX - self.prefix_size - 64)
-        ):
-            raise MemoryError
-        data = PyBytes_FromStringAndSize(
-            NULL, head_size(total) + self.prefix_size + <Py_ssize_t> work.size
-        )
-        out = PyBytes_AS_STRING(data)
-        if many:
-            with nogil:
-                self.fill(work, out, total)
-        else:
-            self.fill(work, out, total)
-        return data
+                line.size += bulk_size(line.text_size)
+        return 0
 
-    cdef int prepare(self, Work* work) noexcept nogil:
-        """Digest, fold, sort, write scores and sum up what all takes; -1 without memory."""
+    cdef int sort_and_measure(self, Work* work) noexcept nogil:
         cdef Entry* entry
         cdef Line* line
         cdef Py_ssize_t i
-        if work.count > UINT32_MAX // 4:
-            return -1
-        if self.keyed:
-            for i in range(work.count):
-                entry = &work.entries[i]
-                if entry.key.owner != NULL:
-                    digest_of(entry.tag, entry.key.data, entry.key.size)
-        work.kept = <Kept*> PyMem_RawMalloc(work.count * sizeof(Kept))
-        work.lines = <Line*> PyMem_RawMalloc(work.count * sizeof(Line))
-        if work.kept == NULL or work.lines == NULL:
-            return -1
-        if self.fold and work.count > 1:
-            if fold_equals(work, self.fold == LAST) < 0:
-                return -1
-        else:
-            keep_all(work)
         if self.sort and sort_kept(work) < 0:
             return -1
         for i in range(work.kept_count):
             entry = &work.entries[work.kept[i].entry]
             line = &work.lines[i]
             line.text_size = put_score(line.text, entry.score)
+            line.size = bulk_size(entry.payload.size)
             if line.text_size:
-                work.size += bulk_size(line.text_size)
-            work.size += bulk_size(entry.payload.size)
-            if self.keyed:
-                work.size += bulk_size(16)
+                line.size += bulk_size(line.text_size)
+            if work.keyed:
+                line.size += bulk_size(16)
             if self.memory:
                 self.remember(entry, line)
-                work.size += bulk_size(line.known_size)
+                line.size += bulk_size(line.known_size)
         return 0
+
+    cdef Py_ssize_t end_of_chunk(
+        self, const Work* work, Py_ssize_t start, Py_ssize_t most, Py_ssize_t most_bytes
+    ) noexcept:
+        cdef Py_ssize_t stop = start
+        cdef uint64_t size = 0
+        if not most:
+            return work.kept_count
+        while stop < work.kept_count and stop - start < most:
+            size += work.lines[stop].size
+            if stop > start and size > <uint64_t> most_bytes:
+                break
+            stop += 1
+        return stop
+
+    cdef bytes write(self, const Work* work, Py_ssize_t start, Py_ssize_t stop):
+        cdef Py_ssize_t i, columns = 2 + self.keyed + (self.memory != 0)
+        cdef uint64_t total = self.prefix_count + <uint64_t> columns * (stop - start), size = 0
+        cdef char* out
+        cdef bytes data
+        if start == stop:
+            return b""
+        for i in range(start, stop):
+            size += work.lines[i].size
+            if size > <uint64_t> (PY_SSIZE_T_MAX // 2):
+                raise MemoryError
+        data = PyBytes_FromStringAndSize(
+            NULL, head_size(total) + self.prefix_size + <Py_ssize_t> size
+        )
+        out = PyBytes_AS_STRING(data)
+        if stop - start >= MANY:
+            with nogil:
+                self.fill(work, out, total, start, stop)
+        else:
+            self.fill(work, out, total, start, stop)
+        return data
 
     cdef void remember(self, const Entry* entry, Line* line) noexcept nogil:
         cdef char digest[16]
@@ -1417,14 +1519,16 @@ cdef class Encoder:
             memcpy(line.known, digest, 16)
             line.known_size = 16
 
-    cdef void fill(self, const Work* work, char* out, Py_ssize_t arguments) noexcept nogil:
+    cdef void fill(
+        self, const Work* work, char* out, Py_ssize_t arguments, Py_ssize_t start, Py_ssize_t stop
+    ) noexcept nogil:
         cdef const Entry* entry
         cdef const Line* line
         cdef Py_ssize_t i
         out = put_head(out, c"*", arguments)
         memcpy(out, self.prefix_data, self.prefix_size)
         out += self.prefix_size
-        for i in range(work.kept_count):
+        for i in range(start, stop):
             entry = &work.entries[work.kept[i].entry]
             line = &work.lines[i]
             out = put_bulk(out, line.text, line.text_size)

@@ -476,6 +476,69 @@ def test_of_equal_members_the_first_or_the_last_stays(wire: ModuleType) -> None:
         ]
 
 
+@pytest.mark.parametrize("key", [None, "url"])
+def test_requests_of_many_chunks_agree_and_are_those_of_one_cut(key: str | None) -> None:
+    rng = random.Random(12)
+    for _ in range(300):
+        count, most = rng.randrange(0, 400), rng.choice([1, 2, 7, 50, 400])
+        most_bytes = rng.choice([1, 300, 5000, 10**9])
+        items: list[Any] = [
+            {
+                "url": rng.randrange(1 + count // 2),
+                "text": "x" * rng.randrange(rng.choice([9, 900])),
+            }
+            for _ in range(count)
+        ]
+        for _ in range(rng.randrange(3)):
+            # No JSON, no key, no text: what is bad in each way.
+            items.insert(rng.randrange(len(items) + 1), rng.choice([{"url": {1}}, {}, "\ud800"]))
+        options: dict[str, Any] = {
+            "dumps": JSONSerializer().dumps,
+            "key": key,
+            "scorer": lambda item: len(item["text"]) % 5,
+            "fold": rng.randrange(3),
+            "sort": rng.random() < 0.5,
+            "limit": rng.choice([0, 700]),
+            "memory": rng.randrange(3),
+            "epoch": b"e",
+        }
+        skip = rng.random() < 0.5
+        arguments = (items, None, skip, most, most_bytes)
+        chunks, others = (
+            encoder(wire, **options).encode_all(*arguments) for wire in (_fallback, _speedups)
+        )
+        assert seen(chunks) == seen(others)
+        whole = encoder(_fallback, **options).encode(items, None, skip)
+        columns = 2 + (key is not None) + (options["memory"] != 0)
+        cut = [entries_of(_fallback, chunk, columns) for chunk in chunks if chunk.entries]
+        together = entries_of(_fallback, whole, columns) if whole.entries else []
+        assert [entry for entries in cut for entry in entries] == together
+        assert [place for chunk in chunks for place in chunk.positions] == whole.positions
+        assert sum(chunk.good for chunk in chunks) == whole.good
+        assert seen([bad for chunk in chunks for bad in chunk.bad]) == seen(whole.bad)
+        for chunk, entries in zip(chunks, cut, strict=False):
+            assert len(entries) == chunk.entries <= most
+            size = len(_fallback.bulk([part for entry in entries for part in entry]))
+            assert len(entries) == 1 or size <= most_bytes
+
+
+@each
+def test_what_equals_an_earlier_key_is_not_serialised(wire: ModuleType) -> None:
+    written: list[int] = []
+
+    def dumps(item: dict[str, int]) -> str:
+        written.append(item["n"])
+        return str(item["n"])
+
+    items = [{"url": n % 3, "n": n} for n in range(9)]
+    for fold, expected in ((wire.FOLD_FIRST, [0, 1, 2]), (wire.FOLD_LAST, [6, 7, 8])):
+        written.clear()
+        chunk = encoder(wire, dumps=dumps, key="url", fold=fold, sort=False).encode(
+            items, None, False
+        )
+        assert (written, chunk.entries, chunk.good) == (expected, 3, 9)
+
+
 @each
 def test_the_memory_stands_behind_each_entry(wire: ModuleType) -> None:
     digest = wire.digest(b"a")

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, NoReturn
 from redset._effects import READ, Ask, Emit, Operation, Pull, Send
 from redset._operations.context import (
     CHUNK,
+    CHUNK_BYTES,
+    FOLD,
     SCRIPT_CHUNK,
     WINDOW,
     Context,
@@ -94,6 +96,8 @@ class _Adder:
         self.chunk = CHUNK if self.command else SCRIPT_CHUNK
         last_wins = self.condition == "" and (not ctx.remember or self.again)
         foldable = self.condition in ("", "nx")
+        #: Items that are encoded together.
+        self.run = FOLD if foldable and not self.command else self.chunk
         wire = ctx.wire
         self.fold = (
             wire.FOLD_NONE if not foldable else wire.FOLD_LAST if last_wins else wire.FOLD_FIRST
@@ -243,14 +247,42 @@ def add(ctx: Context, item: Any, score: Any, flags: Flags) -> Operation[float | 
             return score if added or updated else None
 
 
-class _Batch(NamedTuple):
-    """A run of the caller's items, kept until it is acknowledged."""
+class _Batch:
+    """A run of the caller's items, kept until all of it is acknowledged; and what came of it.
 
-    start: int
-    items: list[Any]
-    scores: list[Any] | None
-    chunk: Any = None
-    judged: bool = False
+    Cut into chunks it is encoded again as a whole where the set got another epoch in between: it
+    was cleared, and what was acknowledged before counts no more.
+    """
+
+    __slots__ = ("counts", "found", "items", "judged", "left", "scores", "start")
+
+    def __init__(self, start: int, items: list[Any], scores: list[Any] | None) -> None:
+        self.start = start
+        self.items = items
+        self.scores = scores
+        #: Whether it was said what is to become of its bad items.
+        self.judged = False
+        self.begin(0)
+
+    def begin(self, chunks: int) -> None:
+        """Go by so many chunks, none of them acknowledged."""
+        self.left = chunks
+        self.counts = [0, 0, 0]
+        #: Places of items that were added.
+        self.found: list[int] = []
+
+    def count(self, added: int, updated: int, refused: int) -> None:
+        self.left -= 1
+        self.counts[0] += added
+        self.counts[1] += updated
+        self.counts[2] += refused
+
+
+class _Part(NamedTuple):
+    """A chunk of a batch."""
+
+    batch: _Batch
+    chunk: Any
 
 
 def add_stream(
@@ -274,8 +306,11 @@ def add_stream(
     adder = _Adder(ctx, flags, score, emit)
     skip = errors != "raise"
     counts = [0, 0, 0, 0]
+    #: Pulled; encoded, and not all acknowledged; their chunks to be sent, and those sent.
     waiting: deque[_Batch] = deque()
-    flying: deque[_Batch] = deque()
+    begun: deque[_Batch] = deque()
+    ready: deque[_Part] = deque()
+    flying: deque[_Part] = deque()
     found: list[Any] = []
     failure: _Failure | None = None
     position = 0
@@ -288,14 +323,20 @@ def add_stream(
             return failure
         return _Failure(at, cause, place, item)
 
+    def settle(batch: _Batch) -> None:
+        for i in range(3):
+            counts[i] += batch.counts[i]
+        found.extend(batch.items[place] for place in sorted(batch.found))
+
     clock = ctx.scorer if score is None and type(ctx.scorer) is ServerClock else None
 
     while True:
         if found and not flying:
-            values, found = found, []
+            values, found[:] = found[:], []
             yield Emit(values)
-        if not waiting and not ended and failure is None and (steady or not flying):
-            num = adder.chunk if steady else adder.chunk * WINDOW
+        idle = not (waiting or ready)
+        if idle and not ended and failure is None and (steady or not flying):
+            num = adder.run if steady else max(adder.run, adder.chunk * WINDOW)
             try:
                 items, scores = yield Pull(num)
             except Exception as error:
@@ -304,8 +345,8 @@ def add_stream(
             if not items:
                 ended = True
                 continue
-            for at in range(0, len(items), adder.chunk):
-                end = at + adder.chunk
+            for at in range(0, len(items), adder.run):
+                end = at + adder.run
                 part = scores[at:end] if scores is not None else None
                 waiting.append(_Batch(position + at, items[at:end], part))
             position += len(items)
@@ -317,17 +358,20 @@ def add_stream(
                 continue
             prepared = True
         stale = clock is not None and prepared and bool(waiting) and clock.stale()
-        if clock is not None and stale and not flying:
+        if clock is not None and stale and not (flying or ready):
             try:
                 yield from clock.refresh(ctx)
             except Exception as error:
                 failure = fail(waiting[0].start, error)
             continue
         # While an epoch is only proposed one chunk goes ahead: it decides whose holds.
-        if waiting and not stale and len(flying) < (1 if adder.proposed else WINDOW):
+        room = len(flying) < (1 if adder.proposed else WINDOW)
+        if waiting and not ready and not stale and room:
             batch = waiting.popleft()
-            chunk = adder.encoder.encode(batch.items, batch.scores, skip)
-            for place, item, cause in chunk.bad:
+            chunks = adder.encoder.encode_all(
+                batch.items, batch.scores, skip, adder.chunk, CHUNK_BYTES
+            )
+            for place, item, cause in chunks[-1].bad:
                 at = batch.start + place
                 if not skip:
                     failure, ended = fail(at, cause, at, item), True
@@ -338,23 +382,28 @@ def add_stream(
                     except Exception as error:
                         failure, ended = fail(at, error, at, item), True
                         break
-            if chunk.entries:
-                flying.append(batch._replace(chunk=chunk, judged=True))
-                try:
-                    yield adder.send(chunk.data)
-                except Exception as error:
-                    failure, ended = fail(flying[0].start, error), True
-                    flying.clear()
-            if steady or waiting:
-                continue
+            batch.judged = True
+            ready.extend(_Part(batch, chunk) for chunk in chunks if chunk.entries)
+            if ready:
+                batch.begin(len(ready))
+                begun.append(batch)
+            continue
+        if ready and room:
+            flying.append(ready.popleft())
+            try:
+                yield adder.send(flying[-1].chunk.data)
+            except Exception as error:
+                failure, ended = fail(flying[0].batch.start, error), True
+                flying.clear()
+                ready.clear()
+            continue
         if flying:
-            batch = flying.popleft()
+            batch, chunk = flying.popleft()
             try:
                 reply = yield READ
-                added, updated, refused, outcomes = adder.judge(batch.chunk, reply)
+                added, updated, refused, outcomes = adder.judge(chunk, reply)
             except _OtherEpoch as other:
                 # Everything behind it was refused as well: read it off, encode all of it again.
-                again = [batch, *flying]
                 lost: Exception | None = None
                 for _ in flying:
                     try:
@@ -362,27 +411,37 @@ def add_stream(
                     except Exception as error:
                         lost = lost or error
                 flying.clear()
+                ready.clear()
                 if lost is not None:
                     failure, ended = fail(batch.start, lost), True
-                else:
-                    # Nothing from a failure on, and all that is before it.
-                    end = position if failure is None else failure.at
-                    waiting.extendleft(each for each in reversed(again) if each.start < end)
-                    adder.other_epoch(other.stored)
+                    continue
+                # Nothing from a failure on, and all that is before it.
+                end = position if failure is None else failure.at
+                again = [each for each in begun if each.start < end]
+                waiting.extendleft(reversed(again))
+                for each in again:
+                    begun.remove(each)
+                adder.other_epoch(other.stored)
                 continue
             except Exception as error:
                 failure, ended = fail(batch.start, error), True
+                ready.clear()
                 continue
-            counts[0] += added
-            counts[1] += updated
-            counts[2] += refused
+            batch.count(added, updated, refused)
             if emit and added:
-                places = batch.chunk.positions
-                marks = [place for place, mark in zip(places, outcomes, strict=True) if mark == 97]
-                found.extend(batch.items[place] for place in sorted(marks))
+                places = chunk.positions
+                batch.found += [
+                    place for place, mark in zip(places, outcomes, strict=True) if mark == 97
+                ]
+            if batch.left == 0 and begun[0] is batch:
+                settle(begun.popleft())
             continue
         if not waiting and (ended or failure is not None):
             break
+    for batch in begun:
+        settle(batch)
+    if found:
+        yield Emit(found)
     result = AddResult(*counts)
     if failure is not None:
         raise failure.error(result) from failure.cause
