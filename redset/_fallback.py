@@ -156,7 +156,9 @@ def payload(item: Any, dumps: Callable[[Any], Any] | None, limit: int) -> bytes:
         if isinstance(data, str):
             data = data.encode() if type(data) is str else _own_bytes(data)
         elif isinstance(data, bytes):
-            data = bytes(data)
+            # A copy: an object of orjson's that is let go at once costs little, 500 that are kept
+            # to the end of a chunk cost twenty times as much as writing them.
+            data = b"%b" % data if type(data) is bytes else bytes(data)
         else:
             raise TypeError(f"serializer.dumps must return str or bytes, not {type(data).__name__}")
     if limit and len(data) > limit:
