@@ -44,7 +44,9 @@ def main() -> int:
         run["delayed_ms"] = _round_trip(bench.address(DELAYED)["port"])
         run["noise"] = {"before": _noise(bench)}
         for name in options.measure or MEASURES:
+            start = time.monotonic()
             results += MEASURES[name](bench)
+            print(f"{name}: {time.monotonic() - start:.1f} s", file=sys.stderr)
         run["noise"]["after"] = _noise(bench)
     finally:
         bench.close()

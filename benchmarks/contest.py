@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -157,7 +156,7 @@ class _Run:
         )
 
     def result(self) -> Result:
-        print(f"{self.contest.name}, {self.link}", file=sys.stderr)
+
         with contextlib.ExitStack() as stack:
             self._fill()
             present = [each for each in self.contest.entries if self._prepared(each, stack)]
