@@ -505,7 +505,7 @@ def _sweep(name: str, contests: list[Contest], bench: Bench) -> Iterator[Result]
 
 def _sweep_size(number: int, **job: int) -> Callable[[Scale], Size]:
     def size(scale: Scale) -> Size:
-        some = number // 20 if scale.quick else number
+        some = number // 5 if scale.quick else number
         return Size({"size": some, **job}, some, f"{some:,} items", left=some)
 
     return size
@@ -541,7 +541,7 @@ def item_sizes(bench: Bench) -> Iterator[Result]:
                 Entry(SOCKET, "add_many", "ZADD of 500 items each, encoded beforehand"),
             ),
             (),
-            _sweep_size(min(100_000, 100_000_000 // size), item_size=size),
+            _sweep_size(min(100_000, 200_000_000 // size), item_size=size),
             at=size,
         )
         for size in (85, 115, 250, 1000, 4000, 16000)

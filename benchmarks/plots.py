@@ -117,25 +117,28 @@ def _duplicates(axes: Any, measures: list[dict[str, Any]]) -> bool:
 
 
 def _peers(axes: Any, measures: list[dict[str, Any]]) -> bool:
-    """Bars of bulk adds over the unix socket: wall, and in it the producer's CPU."""
+    """Bulk adds over the unix socket: a row for each contender, its CPU and its wall."""
     found: dict[str, tuple[float, float]] = {}
     for each in measures:
         if each["name"] in ("add_many", "add_many_051") and each["link"] == "unix socket":
             for who, samples in each["contenders"].items():
                 wall, cpu = (median(samples[key]) * 1e6 / each["items"] for key in ("wall", "cpu"))
                 found.setdefault(who, (wall, cpu))
+    # Lengths of bars would say nothing on a logarithmic axis; places do.
     names = sorted(found, key=lambda who: -found[who][0])
-    colours = [_COLOURS.get(who, _OTHER) for who in names]
-    walls, cpus = ([found[who][side] for who in names] for side in (0, 1))
-    axes.barh(names, walls, color=colours, alpha=0.35, label="wall")
-    axes.barh(names, cpus, color=colours, height=0.4, label="producer CPU")
     for place, who in enumerate(names):
         wall, cpu = found[who]
-        axes.annotate(f" {wall:.1f} / {cpu:.2f}", (wall, place), va="center")
+        colour = _COLOURS.get(who, _OTHER)
+        axes.plot([cpu, wall], [place, place], color=colour, alpha=0.4, lw=3, zorder=1)
+        axes.scatter(cpu, place, color=colour, zorder=2)
+        axes.scatter(wall, place, facecolor="none", edgecolor=colour, linewidth=1.5, zorder=2)
+        axes.annotate(f"  {cpu:.2f} / {wall:.1f}", (wall, place), va="center")
+    axes.set_yticks(range(len(names)), names)
     axes.set_xscale("log")
-    axes.set_xlabel("µs an item: wall (pale) / producer CPU (full)")
+    axes.set_xlabel("µs an item: producer CPU (full) / wall (hollow)")
     axes.set_title("adding 115-byte items in bulk (lower is better)")
     axes.margins(x=0.15)
+    axes.grid(axis="x")
     return bool(found)
 
 
