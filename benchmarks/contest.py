@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks import machine
-from benchmarks.peers import Missing, Peer
+from benchmarks import machine, memory
+from benchmarks.peers import OURS, Missing, Peer
 from benchmarks.processes import Proxy, Worker
 from benchmarks.results import Goal, Part, Profile, Result, Series
 from benchmarks.worker import data
@@ -46,7 +46,7 @@ class Size:
     job: Mapping[str, Any]
     items: int
     text: str
-    #: Items that are queued when a round begins, and after it (None: not looked at).
+    #: Items that are queued when a round begins, and after it (None: no server has a part in it).
     stock: int = 0
     left: int | None = None
 
@@ -147,8 +147,8 @@ class _Run:
         self.found = Result(
             contest.name,
             contest.title,
-            link,
-            named(bench.server),
+            link if self.size.left is not None else "none",
+            named(bench.server) if self.size.left is not None else "none",
             self.size.items * contest.producers,
             self.size.text,
             list(contest.goals),
@@ -169,7 +169,7 @@ class _Run:
                 for entry in present[turn:] + present[:turn]:
                     self.found.series[entry.label].add(self._measured(entry))
             self._profile_what_is_missed(present, stack)
-        self.raw.flushall()
+        memory.wipe(self.bench.server)
         return self.found
 
     def _prepared(self, entry: Entry, stack: contextlib.ExitStack) -> bool:
@@ -195,7 +195,7 @@ class _Run:
 
     def _fill(self) -> None:
         """Put the stock on the server, once: a copy of it is what each round begins with."""
-        self.raw.execute_command("FLUSHALL", "SYNC")
+        memory.wipe(self.bench.server)
         if self.size.stock:
             jobs: SortedSet[Any] = SortedSet(
                 self.bench.server.client(), STOCK, serializer=JSONSerializer()
@@ -206,9 +206,10 @@ class _Run:
     def _reset(self) -> None:
         if self.size.stock:
             self.raw.delete(NAME)
+            memory.settle(self.bench.server)
             self.raw.copy(STOCK, NAME)
         else:
-            self.raw.execute_command("FLUSHALL", "SYNC")
+            memory.wipe(self.bench.server)
 
     def _measured(self, entry: Entry) -> dict[str, float]:
         self._reset()
@@ -239,11 +240,7 @@ class _Run:
 
     def _profile_what_is_missed(self, present: list[Entry], stack: contextlib.ExitStack) -> None:
         missed = [each.goal for each in self.found.verdicts() if each.met is False]
-        ours = [
-            entry
-            for entry in present
-            if entry.peer.name.startswith("redset") and entry.peer.name != "redset 0.5.1"
-        ]
+        ours = [entry for entry in present if entry.peer in OURS]
         for entry in ours:
             if not any(entry.label in (goal.of, goal.over) for goal in missed):
                 continue

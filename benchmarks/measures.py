@@ -357,7 +357,7 @@ def producer_memory(bench: Bench) -> Iterator[Result]:
     with bench.worker(REDSET) as worker:
         address = bench.address(UNIX)
         for number in (10_000, size.items):  # the first is what a process has in any case
-            bench.server.raw.execute_command("FLUSHALL", "SYNC")
+            memory.wipe(bench.server)
             worker.ask(
                 "prepare",
                 module=REDSET.module,
@@ -371,7 +371,7 @@ def producer_memory(bench: Bench) -> Iterator[Result]:
     found.series["redset"] = Series(f"{PLAIN}.add_many(generator, score=generator)")
     found.series["redset"].add(answer["samples"])
     found.notes.append("One round. Peak of the resident size over the size before the call.")
-    bench.server.raw.execute_command("FLUSHALL", "SYNC")
+    memory.wipe(bench.server)
     yield found
 
 
@@ -405,6 +405,12 @@ def import_time(bench: Bench) -> Iterator[Result]:
 # --- good neighbours: the event loop's, the server's
 
 
+def _held(number: int, stock: int, scale: Scale) -> Size:
+    return Size(
+        {"size": number}, number, f"{number:,} items", stock=stock, left=0 if stock else number
+    )
+
+
 def event_loop(bench: Bench) -> Iterator[Result]:
     """The longest time for which the asyncio face lets nothing else run on its loop."""
     number = 100_000
@@ -428,13 +434,7 @@ def event_loop(bench: Bench) -> Iterator[Result]:
                     f"event loop held by `{text}`, CPU of it (ms)", "hold_cpu", "redset (asyncio)"
                 ),
             ),
-            lambda scale, stock=stock: Size(
-                {"size": number},
-                number,
-                f"{number:,} items",
-                stock=stock,
-                left=0 if stock else number,
-            ),
+            functools.partial(_held, number, stock),
         )
         yield from contest.run(bench)
 

@@ -104,15 +104,25 @@ def watched(server: servers.Server, what: Callable[[], Any], producers: Iterable
 # --- what the server holds
 
 
-def used(server: servers.Server) -> int:
+def wipe(server: servers.Server) -> None:
+    """Empty the server, at once: what it freed later would take time from what follows."""
+    server.raw.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
+
+
+def settle(server: servers.Server) -> None:
+    """Wait until the server has freed what it frees in the background."""
     while server.raw.info("memory")["lazyfree_pending_objects"]:
         time.sleep(0.01)
+
+
+def used(server: servers.Server) -> int:
+    settle(server)
     return int(server.raw.info("memory")["used_memory"])
 
 
 def bytes_each(server: servers.Server, number: int, **options: Any) -> tuple[float, float]:
     """Bytes a queued entry of a set with these options, and what each leaves when handed out."""
-    server.raw.execute_command("FLUSHALL", "SYNC")
+    wipe(server)
     jobs: SortedSet[Any] = SortedSet(server.client(), NAME, **options)
     jobs.size()
     empty = used(server)
@@ -128,7 +138,7 @@ def bytes_each(server: servers.Server, number: int, **options: Any) -> tuple[flo
 
 def bytes_of_fingerprints(server: servers.Server, number: int) -> float:
     """Bytes a member of a set of hex SHA-1, which is what scrapy-redis remembers of a URL."""
-    server.raw.execute_command("FLUSHALL", "SYNC")
+    wipe(server)
     empty = used(server)
     step = 10_000
     for first in range(0, number, step):
@@ -136,13 +146,13 @@ def bytes_of_fingerprints(server: servers.Server, number: int) -> float:
         server.raw.sadd(NAME, *(hashlib.sha1(url.encode()).hexdigest() for url in some))
     assert server.raw.scard(NAME) == number
     each = (used(server) - empty) / number
-    server.raw.execute_command("FLUSHALL", "SYNC")
+    wipe(server)
     return each
 
 
 def encodings(server: servers.Server) -> tuple[int, int]:
     """How many of the sampled buckets are in compact encoding, and how many were looked at."""
-    epoch = server.raw.hget(f"{NAME}:{{{NAME}}}:meta", "epoch").decode()
+    epoch = str(server.raw.hget(f"{NAME}:{{{NAME}}}:meta", "epoch"), "ascii")  # type: ignore[arg-type]
     names = server.raw.scan_iter(f"{NAME}:{{{NAME}}}:seen:{epoch}:*", count=1000)
     compact = total = 0
     for name in names:
@@ -166,7 +176,7 @@ class Life:
 
 def life(server: servers.Server, number: int, queued: int, producers: Iterable[int] = ()) -> Life:
     """Load a plain set; let a memory grow to so many URLs, forget some, and clear it."""
-    server.raw.execute_command("FLUSHALL", "SYNC")
+    wipe(server)
     found = Life()
 
     def run(name: str, what: Callable[[], Any]) -> None:
@@ -178,7 +188,7 @@ def life(server: servers.Server, number: int, queued: int, producers: Iterable[i
     scores = data.scores(queued)
     run("bulk load", lambda: plain.add_many(data.items(0, queued), score=scores))
     assert plain.size() == queued
-    server.raw.execute_command("FLUSHALL", "SYNC")
+    wipe(server)
 
     jobs: SortedSet[str] = SortedSet(server.client(), NAME, remember=True)
     jobs.size()

@@ -84,6 +84,8 @@ _GLIDE = Environment(
 REDSET = Peer("redset", _TREE, "with_redset")
 FALLBACK = Peer("redset (fallback)", _TREE, "with_redset", {"REDSET_NO_EXTENSIONS": "1"})
 ASYNCIO = Peer("redset (asyncio)", _TREE, "with_redset")
+#: What a missed goal is profiled of.
+OURS = (REDSET, FALLBACK, ASYNCIO)
 REDIS_PY = Peer("redis-py", _REDIS_PY, "with_redis_py")
 REDSET_051 = Peer("redset 0.5.1", _REDSET_051, "with_redset_051")
 SCRAPY = Peer("scrapy-redis", _SCRAPY, "with_scrapy")

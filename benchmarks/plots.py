@@ -32,7 +32,7 @@ _COLOURS = {
 }
 _OTHER = "#8465c4"
 
-_STYLE = {
+_STYLE: Any = {
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
     "axes.titlecolor": _INK,
@@ -137,7 +137,7 @@ def _peers(axes: Any, measures: list[dict[str, Any]]) -> bool:
     axes.set_xscale("log")
     axes.set_xlabel("µs an item: producer CPU (full) / wall (hollow)")
     axes.set_title("adding 115-byte items in bulk (lower is better)")
-    axes.margins(x=0.15)
+    axes.margins(x=0.25)
     axes.grid(axis="x")
     return bool(found)
 

@@ -15,6 +15,7 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 READ = 1 << 18
 #: Bytes under way in one direction, past which nothing more is read: far more than a connection
@@ -80,11 +81,10 @@ def serve(listener: socket.socket, upstream: tuple[str, int], delay: float, unti
                     writable.append(each.target)
                 else:
                     due.append(each.waiting[0][0])
-        readable = [each.source for each in directions if each.reading and each.bytes < MOST]
+        sources = [each.source for each in directions if each.reading and each.bytes < MOST]
+        readable: list[Any] = [until, listener, *sources]
         # Its timeout has microseconds, where asyncio's and poll's have milliseconds.
-        ready, free, _ = select.select(
-            [until, listener, *readable], writable, [], min(due) - now if due else None
-        )
+        ready, free, _ = select.select(readable, writable, [], min(due) - now if due else None)
         if until in ready:
             return
         if listener in ready:

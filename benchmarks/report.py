@@ -155,16 +155,16 @@ def _profile(result: Result, profile: Profile) -> str:
 def _measure(result: Result) -> str:
     rows = [_row(result, name) for name in result.series]
     timed = any("wall" in each.samples for each in result.series.values())
-    head = ("contender", "wall, µs an item", "CPU, µs an item", "what it does")
+    head: tuple[str, ...] = ("contender", "wall, µs an item", "CPU, µs an item", "what it does")
     if not timed:
-        head, rows = ("contender", "what it does"), [(row[0], row[3]) for row in rows]
+        head, rows = (head[0], head[3]), [(row[0], row[3]) for row in rows]
     lines = [f"### {result.title}\n", f"`{result.name}`: {result.size}; {_where(result)}\n"]
     lines += [_table(head, rows)] if rows else []
     lines += [f"- {each}" for each in result.notes]
     return "\n".join(lines) + "\n"
 
 
-def _row(result: Result, name: str) -> tuple[str, str, str, str]:
+def _row(result: Result, name: str) -> tuple[str, ...]:
     series = result.series[name]
     wall, cpu = (
         _micro(series.median(metric), result) if metric in series.samples else ""

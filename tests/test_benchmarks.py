@@ -21,6 +21,7 @@ from benchmarks.peers import REDSET, SOCKET, Environment, Missing, Peer
 from benchmarks.processes import Proxy
 from benchmarks.results import Goal, Part, Profile, Result, Series, Verdict, ratios
 from benchmarks.worker import data
+from tests import servers
 
 RUN: dict[str, Any] = {
     "quick": True,
@@ -57,7 +58,7 @@ def test_a_ratio_is_that_of_each_round_and_the_median_decides() -> None:
     (verdict,) = found.verdicts()
     assert verdict.values == [0.1, 2 / 3, 3.0]
     assert verdict.median == 2 / 3
-    assert verdict.quartiles == (pytest.approx((0.1 + 2 / 3) / 2), pytest.approx((2 / 3 + 3) / 2))
+    assert verdict.quartiles == pytest.approx(((0.1 + 2 / 3) / 2, (2 / 3 + 3) / 2))
     assert verdict.met is False
 
 
@@ -71,9 +72,7 @@ def test_a_ratio_is_that_of_each_round_and_the_median_decides() -> None:
         ({}, None),
     ],
 )
-def test_a_goal_has_an_upper_limit_a_lower_one_or_none(
-    limits: dict[str, float], met: bool | None
-) -> None:
+def test_a_goal_has_an_upper_limit_a_lower_one_or_none(limits: Any, met: bool | None) -> None:
     assert Verdict(Goal("goal", "wall", "ours", **limits), [1.0, 2.0, 3.0]).met is met
 
 
@@ -175,7 +174,10 @@ def test_made_links_have_the_duplicates_asked_for(share: float) -> None:
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    made = Bench("valkey9", quick=True, rounds=2)
+    try:
+        made = Bench("valkey9", quick=True, rounds=2)
+    except servers.Missing as missing:
+        pytest.skip(str(missing))
     yield made
     made.close()
 
@@ -275,7 +277,7 @@ def test_the_proxy_keeps_bytes_in_order_and_delays_them() -> None:
         thread = threading.Thread(target=_echo, args=(listener, len(sent)))
         thread.start()
         with Proxy(listener.getsockname()[1], 0.05) as proxy:
-            link = socket.create_connection(("127.0.0.1", proxy.port))
+            link = socket.create_connection(("127.0.0.1", proxy.port), 30)
             began = time.monotonic()
             sender = threading.Thread(target=link.sendall, args=(sent,))
             sender.start()
@@ -298,6 +300,7 @@ def test_the_proxy_keeps_bytes_in_order_and_delays_them() -> None:
 def _echo(listener: socket.socket, size: int) -> None:
     near, _ = listener.accept()
     with near:
+        near.settimeout(30)
         received = bytearray()
         while len(received) < size:
             received += near.recv(1 << 20)
