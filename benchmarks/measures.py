@@ -476,6 +476,8 @@ def neighbours(bench: Bench) -> Iterator[Result]:
             if seen.slow:
                 slow += f", the worst {max(seen.slow):.1f} ms"
             found.notes.append(f"{phase}: {seen.seconds:.1f} s, {seen.pings} PINGs, {slow}")
+        if not all(seen.urgent for seen in life.phases.values()):
+            found.notes.append("PINGs waited for a core as well: they could be given no priority")
         found.notes.append(
             f"{life.compact:.1%} of {life.buckets:,} buckets sampled are in compact encoding"
         )
