@@ -1,7 +1,8 @@
 """Runs the benchmarks: ``python -m benchmarks [--quick] [--measure NAME ...]``.
 
 A full run writes benchmarks/results/full.json, full.md and the plots of the documentation; a quick
-one, of reduced sizes, benchmarks/results/quick.json, quick.md and plots under .bench.
+one, of reduced sizes, benchmarks/results/quick.json, quick.md and plots under .bench; one of some
+measures only writes everything under .bench.
 """
 
 from __future__ import annotations
@@ -67,10 +68,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--plots", type=Path, help="the directory of the plots")
     options = parser.parse_args()
     options.server = options.server or _default_server()
-    options.output = options.output or RESULTS / ("quick" if options.quick else "full")
-    options.plots = options.plots or (
-        peers.ENVIRONMENTS / "plots" if options.quick else TREE / "docs" / "plots"
-    )
+    # What the documentation shows is from one whole run.
+    partial = options.quick or options.measure or options.rounds < 5
+    if options.output is None:
+        options.output = (
+            peers.ENVIRONMENTS / "some"
+            if options.measure
+            else RESULTS / ("quick" if partial else "full")
+        )
+    if options.plots is None:
+        options.plots = peers.ENVIRONMENTS / "plots" if partial else TREE / "docs" / "plots"
     return options
 
 

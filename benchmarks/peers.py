@@ -16,6 +16,9 @@ class Missing(Exception):
     """A peer that cannot be had here; says why."""
 
 
+_FAILED: dict[str, Missing] = {}
+
+
 @dataclass(frozen=True)
 class Environment:
     """A virtual environment under ``.bench``; without requirements the one that runs this."""
@@ -29,6 +32,15 @@ class Environment:
         """Its Python; the environment is made where it is not there or asked for other things."""
         if not self.requirements:
             return sys.executable
+        if self.name in _FAILED:  # asking again takes as long, and says the same
+            raise _FAILED[self.name]
+        try:
+            return self._made()
+        except Missing as missing:
+            _FAILED[self.name] = missing
+            raise
+
+    def _made(self) -> str:
         place = ENVIRONMENTS / f"{self.name}-{sys.version_info[0]}.{sys.version_info[1]}"
         python, stamp = place / "bin" / "python", place / "installed.txt"
         wanted = "\n".join(self.requirements)
