@@ -108,6 +108,26 @@ def _single(scale: Scale, *, adding: bool) -> Size:
     )
 
 
+def _single_parts(task: str) -> tuple[Entry, ...]:
+    return (
+        Entry(SOCKET, task, "encoded beforehand, over a raw socket", "raw"),
+        Entry(
+            REDSET,
+            "part_held",
+            "encoded beforehand, over a connection of redis-py's that is held",
+            "held",
+            {"variant": task},
+        ),
+        Entry(
+            REDSET,
+            "part_pooled",
+            "the same, taken from redis-py's pool each time and given back",
+            "pooled",
+            {"variant": task},
+        ),
+    )
+
+
 ADD = Contest(
     "add",
     "a single add",
@@ -123,6 +143,7 @@ ADD = Contest(
     ),
     functools.partial(_single, adding=True),
     delayed=("redset", "redis-py", "raw socket"),
+    parts=_single_parts("add"),
 )
 
 POP = Contest(
@@ -140,6 +161,7 @@ POP = Contest(
     ),
     functools.partial(_single, adding=False),
     delayed=("redset", "redis-py", "raw socket"),
+    parts=_single_parts("pop"),
 )
 
 

@@ -21,6 +21,7 @@ import redset
 from redset import SortedSet, _wire
 from redset._operations import adding
 from redset._operations.context import WINDOW
+from redset._transport import _get_connection
 from redset.serializers import JSONSerializer
 
 TAKE = 1000
@@ -261,6 +262,47 @@ def part_encode(job: Job) -> Run:
         return len(items)
 
     return run
+
+
+def part_held(job: Job) -> Run:
+    """Requests encoded beforehand, through redis-py's connection, which is held."""
+    connection = _get_connection(redis.Redis(**job.address).connection_pool)
+    requests = _requests(job)
+
+    def run() -> int:
+        for request in requests:
+            connection.send_packed_command([request], check_health=False)
+            connection.read_response()
+        return len(requests)
+
+    return run
+
+
+def part_pooled(job: Job) -> Run:
+    """The same, the connection taken from redis-py's pool for each, and given back."""
+    pool: Any = redis.Redis(**job.address).connection_pool
+    requests = _requests(job)
+
+    def run() -> int:
+        for request in requests:
+            connection = _get_connection(pool)
+            connection.send_packed_command([request], check_health=False)
+            connection.read_response()
+            pool.release(connection)
+        return len(requests)
+
+    return run
+
+
+def _requests(job: Job) -> list[bytes]:
+    encode = _wire.DEFAULT.encode
+    if job.variant == "pop":
+        return [encode([b"ZPOPMIN", job.name])] * job.size
+    dumps = JSONSerializer().dumps
+    return [
+        encode([b"ZADD", job.name, score, dumps(item)])
+        for item, score in zip(job.items(), job.scores(), strict=True)
+    ]
 
 
 def part_decode(job: Job) -> Run:
