@@ -12,6 +12,7 @@ import datetime
 import statistics
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def main() -> int:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": machine.describe(),
         "versions": versions(),
+        "failed": {},
     }
     bench = Bench(options.server, quick=options.quick, rounds=options.rounds)
     results: list[Result] = []
@@ -46,7 +48,12 @@ def main() -> int:
         run["noise"] = {"before": _noise(bench)}
         for name in options.measure or MEASURES:
             start = time.monotonic()
-            results += MEASURES[name](bench)
+            try:
+                for result in MEASURES[name](bench):
+                    results.append(result)
+            except Exception as error:  # an hour's other results are not to be lost for it
+                traceback.print_exc()
+                run["failed"][name] = f"{type(error).__name__}: {error}"
             print(f"{name}: {time.monotonic() - start:.1f} s", file=sys.stderr)
         run["noise"]["after"] = _noise(bench)
     finally:
@@ -55,7 +62,7 @@ def main() -> int:
     report.write(results, run, options.output)
     print(options.output.with_suffix(".md").read_text())
     _draw(results, run, options.plots)
-    return 0
+    return 1 if run["failed"] else 0
 
 
 def _options() -> argparse.Namespace:

@@ -24,7 +24,7 @@ def write(results: list[Result], run: dict[str, Any], stem: Path) -> None:
 
 def markdown(results: list[Result], run: dict[str, Any]) -> str:
     shown = [each for each in results if each.name not in SWEEPS]
-    parts = [_head(run), _goals(shown), _missing(results), _missed(shown)]
+    parts = [_head(run), _goals(shown), _missing(results, run), _missed(shown)]
     parts += ["## The measures\n"] + [_measure(each) for each in shown]
     return "\n".join(filter(None, parts))
 
@@ -101,8 +101,9 @@ def _spread(verdict: Verdict) -> str:
     return f"{_number(low)} to {_number(high)} ({span})"
 
 
-def _missing(results: Iterable[Result]) -> str:
+def _missing(results: Iterable[Result], run: dict[str, Any]) -> str:
     found = {f"- {name}: {why}": None for each in results for name, why in each.missing.items()}
+    found |= {f"- {name} failed: {why}": None for name, why in run["failed"].items()}
     return "## Not measured\n\n" + "\n".join(found) + "\n" if found else ""
 
 

@@ -33,6 +33,7 @@ RUN: dict[str, Any] = {
     "direct_ms": 0.05,
     "delayed_ms": 0.55,
     "noise": {"before": {"loop_ms": 1.0, "fastest_ms": 1.0, "slowest_ms": 2.0, "load": None}},
+    "failed": {"another": "RuntimeError: why"},
     "versions": {"redset": {"python": "3.11.0", "redset": "1.0.0"}},
 }
 
@@ -109,6 +110,7 @@ def test_the_report_names_goals_missed_and_contenders_missing_with_a_profile(
         "**NO**",
         "no nobody",
         "nobody: pip install failed",
+        "another failed: RuntimeError: why",
         "| `slow` | 3 | 500.0 | 600.0 |",
         "| a step alone | 1.00 | - |",
         "| ours | 10,000 | 10,000 | what ours does |",
