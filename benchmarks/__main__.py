@@ -49,8 +49,7 @@ def main() -> int:
         for name in options.measure or MEASURES:
             start = time.monotonic()
             try:
-                for result in MEASURES[name](bench):
-                    results.append(result)
+                results.extend(MEASURES[name](bench))  # one by one: the first stay if a later fails
             except Exception as error:  # an hour's other results are not to be lost for it
                 traceback.print_exc()
                 run["failed"][name] = f"{type(error).__name__}: {error}"
