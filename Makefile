@@ -8,17 +8,18 @@ COVERAGE ?= 97
 WORKERS ?= 2
 TIMEOUT ?= 300
 
-.PHONY: help demo test bench docs lint wheel clean FORCE
+.PHONY: help demo test bench bench-quick docs lint wheel clean FORCE
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo    crawl a site of 526 pages with several workers'
-	@echo 'make test    run the tests             (ARGS="-k name" for some of them)'
-	@echo 'make bench   run the benchmarks'
-	@echo 'make docs    build the documentation, and run its examples (docs/_build/html)'
-	@echo 'make lint    ruff, mypy, cython-lint'
-	@echo 'make wheel   build sdist and wheel     (dist/)'
-	@echo 'make clean   remove what the others made'
+	@echo 'make demo         crawl a site of 526 pages with several workers'
+	@echo 'make test         run the tests            (ARGS="-k name" for some of them)'
+	@echo 'make bench        run the benchmarks, for the plots of the documentation, too (an hour)'
+	@echo 'make bench-quick  run them at reduced sizes (3 minutes)'
+	@echo 'make docs         build the documentation, and run its examples (docs/_build/html)'
+	@echo 'make lint         ruff, mypy, cython-lint'
+	@echo 'make wheel        build sdist and wheel    (dist/)'
+	@echo 'make clean        remove what the others made'
 	@echo
 	@echo 'All but clean create $(VENV) from $(PYTHON) (PYTHON=python3.13 for another).'
 
@@ -75,8 +76,10 @@ test: $(VENV)/.installed-test-$(flags)
 	  $(if $(strip $(ARGS)),$(ARGS),--cov-fail-under=$(COVERAGE))
 
 bench: $(VENV)/.installed-bench-$(flags)
-	@test -d benchmarks || { echo 'There are no benchmarks yet.' >&2; exit 1; }
 	$(python) -m benchmarks $(ARGS)
+
+bench-quick: $(VENV)/.installed-bench-$(flags)
+	$(python) -m benchmarks --quick $(ARGS)
 
 docs: $(if $(wildcard docs/conf.py),$(VENV)/.installed-docs-$(flags))
 	@test -f docs/conf.py || { echo 'There is no documentation to build yet.' >&2; exit 1; }
@@ -96,7 +99,7 @@ wheel: $(VENV)/.installed-test-$(flags)
 	$(python) -m build
 
 clean:
-	rm -rf $(VENV) build dist redset.egg-info docs/_build htmlcov
+	rm -rf $(VENV) .bench build dist redset.egg-info docs/_build htmlcov
 	rm -rf .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f redset/_speedups*.so redset/_speedups*.pyd redset/*.c redset/*.html
-	find redset tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find redset tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

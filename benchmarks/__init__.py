@@ -1,1 +1,1 @@
-"""Measurements of redset, each a module to be run: ``python -m benchmarks.memory``."""
+"""Measures redset against its peers: ``python -m benchmarks``; `memory` runs alone, too."""

@@ -3,24 +3,35 @@
     python -m benchmarks.memory [--urls 10000000] [--server valkey9 --server redis7 ...]
 
 A URL that is remembered and no longer queued, one that is queued, and one that is both; how many
-buckets are in compact encoding; and the round trips of another client's PING while the memory
-grows, is forgotten from, and is cleared, with the calls that the server itself timed at over 5 ms.
+buckets are in compact encoding; and the round trips of another client's PING while a set is
+filled, and while its memory grows, is forgotten from, and is cleared, with the calls that the
+server itself timed at over 5 ms.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 
 import redset
+from benchmarks import machine
+from benchmarks.worker import data
 from redset import SortedSet
+from redset.serializers import JSONSerializer
 from tests import servers
+
+NAME = "bench"
+#: Seconds for which PINGs count after what they were sent beside.
+AFTER = 0.05
 
 
 def urls(first: int, last: int) -> Iterator[str]:
@@ -28,50 +39,105 @@ def urls(first: int, last: int) -> Iterator[str]:
         yield f"https://example.org/articles/{number % 97}/{number:012d}.html"
 
 
-def ping(path: str, stop: Any, results: Any) -> None:
-    """Measure round trips, in milliseconds, until told to stop."""
+# --- what others see of the server
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What others saw of the server while something ran: round trips in milliseconds."""
+
+    seconds: float
+    p99: float
+    worst: float
+    pings: int
+    #: The calls that the server timed at over 5 ms, in milliseconds.
+    slow: list[float]
+    #: Whether the PINGs' process went before all others.
+    urgent: bool
+
+
+def urgent() -> bool:
+    """Let this process run before all others as soon as it wakes up, where that is permitted."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def ping(path: str, cores: Iterable[int], ready: Any, stop: Any, results: Any) -> None:
+    """Measure round trips until told to stop: when each began, and what it took."""
+    # How long this process waits for a core is not asked: it goes before the producer, beside
+    # which it runs, so that it takes nothing from the server. Else it runs where there is room.
+    first = urgent()
+    if first:
+        machine.pin(os.getpid(), cores)
     client = redis.Redis(unix_socket_path=path)
+    client.ping()
+    ready.set()
     took = []
     while not stop.is_set():
         before = time.perf_counter()
         client.ping()
-        took.append((time.perf_counter() - before) * 1000)
+        took.append((before, time.perf_counter() - before))
         time.sleep(0.001)
-    took.sort()
-    results.put((took[len(took) * 99 // 100], took[-1], len(took)))
+    results.put((first, took))
 
 
-def watched(server: servers.Server, what: Callable[[], Any]) -> tuple[float, str]:
-    """Run something; its seconds, and what others saw of the server meanwhile."""
+def watched(server: servers.Server, what: Callable[[], Any], producers: Iterable[int]) -> Watched:
+    """Run something on the producers' cores while another process sends PINGs."""
     context = multiprocessing.get_context("spawn")
-    stop, results = context.Event(), context.SimpleQueue()
-    process = context.Process(target=ping, args=(server.unix, stop, results))
+    ready, stop, results = context.Event(), context.Event(), context.SimpleQueue()
+    process = context.Process(target=ping, args=(server.unix, producers, ready, stop, results))
     process.start()
-    time.sleep(0.5)
+    if not ready.wait(60):
+        raise RuntimeError("the process that sends PINGs did not start")
     server.raw.config_set("slowlog-log-slower-than", 5000)
     server.raw.config_set("slowlog-max-len", 1000)
     server.raw.slowlog_reset()
-    began = time.perf_counter()
-    what()
-    seconds = time.perf_counter() - began
+    with machine.pinned(producers):
+        began = time.perf_counter()
+        what()
+        ended = time.perf_counter()
+    time.sleep(AFTER)
     stop.set()
-    p99, worst, count = results.get()
+    # The clock is the machine's. A PING counts that was under way while the other thing was, or
+    # was sent just after it: what is unlinked is freed later. Idle time would only flatter.
+    first, pings = results.get()
+    counted = sorted(
+        took * 1000 for before, took in pings if before + took > began and before < ended + AFTER
+    )
     process.join()
     slow = [entry["duration"] / 1000 for entry in server.raw.slowlog_get(1000)]
-    calls = f"{len(slow)} (worst {max(slow):.1f} ms)" if slow else "0"
-    return seconds, f"{p99:.2f} | {worst:.1f} | {count} | {calls}"
+    p99 = counted[len(counted) * 99 // 100]
+    return Watched(ended - began, p99, counted[-1], len(counted), slow, first)
+
+
+# --- what the server holds
+
+
+def wipe(server: servers.Server) -> None:
+    """Empty the server, at once: what it freed later would take time from what follows."""
+    # Ten million keys take longer than redis-py waits by default.
+    with server.client(socket_timeout=None) as client:
+        client.execute_command("FLUSHALL", "SYNC")
+
+
+def settle(server: servers.Server) -> None:
+    """Wait until the server has freed what it frees in the background."""
+    while server.raw.info("memory")["lazyfree_pending_objects"]:
+        time.sleep(0.01)
 
 
 def used(server: servers.Server) -> int:
-    while server.raw.info("memory")["lazyfree_pending_objects"]:
-        time.sleep(0.01)
+    settle(server)
     return int(server.raw.info("memory")["used_memory"])
 
 
 def bytes_each(server: servers.Server, number: int, **options: Any) -> tuple[float, float]:
     """Bytes a queued entry of a set with these options, and what each leaves when handed out."""
-    server.raw.execute_command("FLUSHALL", "SYNC")
-    jobs: SortedSet[Any] = SortedSet(server.client(), "bench", **options)
+    wipe(server)
+    jobs: SortedSet[Any] = SortedSet(server.client(), NAME, **options)
     jobs.size()
     empty = used(server)
     if "key" in options:
@@ -84,42 +150,105 @@ def bytes_each(server: servers.Server, number: int, **options: Any) -> tuple[flo
     return queued / number, (used(server) - empty) / number
 
 
+def bytes_of_fingerprints(server: servers.Server, number: int) -> float:
+    """Bytes a member of a set of hex SHA-1, which is what scrapy-redis remembers of a URL."""
+    wipe(server)
+    empty = used(server)
+    step = 10_000
+    for first in range(0, number, step):
+        some = urls(first, min(first + step, number))
+        server.raw.sadd(NAME, *(hashlib.sha1(url.encode()).hexdigest() for url in some))
+    assert server.raw.scard(NAME) == number
+    each = (used(server) - empty) / number
+    wipe(server)
+    return each
+
+
+def encodings(server: servers.Server) -> tuple[int, int]:
+    """How many of the sampled buckets are in compact encoding, and how many were looked at."""
+    epoch = str(server.raw.hget(f"{NAME}:{{{NAME}}}:meta", "epoch"), "ascii")  # type: ignore[arg-type]
+    names = server.raw.scan_iter(f"{NAME}:{{{NAME}}}:seen:{epoch}:*", count=1000)
+    compact = total = 0
+    for name in names:
+        total += 1
+        compact += server.raw.object("encoding", name) == b"intset"
+        if total == 20_000:
+            break
+    return compact, total
+
+
+@dataclass
+class Life:
+    """A memory from its first URL to its last: what it took, and what others saw meanwhile."""
+
+    bytes_each: float = 0.0
+    #: The share of the sampled buckets that are in compact encoding.
+    compact: float = 0.0
+    buckets: int = 0
+    phases: dict[str, Watched] = field(default_factory=dict)
+
+
+def life(server: servers.Server, number: int, queued: int, producers: Iterable[int] = ()) -> Life:
+    """Load a plain set; let a memory grow to so many URLs, forget some, and clear it."""
+    wipe(server)
+    found = Life()
+
+    def run(name: str, what: Callable[[], Any]) -> None:
+        found.phases[name] = watched(server, what, producers)
+
+    # What a PING takes beside nothing: the others cannot be better.
+    run("idle", lambda: time.sleep(1))
+    plain: SortedSet[Any] = SortedSet(server.client(), NAME, serializer=JSONSerializer())
+    scores = data.scores(queued)
+    run("bulk load", lambda: plain.add_many(data.items(0, queued), score=scores))
+    assert plain.size() == queued
+    wipe(server)
+
+    jobs: SortedSet[str] = SortedSet(server.client(), NAME, remember=True)
+    jobs.size()
+    empty = used(server)
+
+    def grow() -> None:
+        for first in range(0, number, 100_000):
+            jobs.add_many(urls(first, min(first + 100_000, number)))
+            while jobs.take(2_000):
+                pass
+
+    def forget() -> None:
+        last = min(number, 200_000)
+        for first in range(0, last, 10_000):
+            some = min(10_000, last - first)
+            assert jobs.forget_many(urls(first, first + some)) == some
+
+    run("growing", grow)
+    assert jobs.stats().remembered == number, jobs.stats()
+    found.bytes_each = (used(server) - empty) / number
+    compact, found.buckets = encodings(server)
+    found.compact = compact / found.buckets
+    run("forgetting", forget)
+    run("clearing", jobs.clear)
+    assert server.raw.dbsize() == 0
+    return found
+
+
+# --- to be run alone
+
+
 def measure(kind: str, number: int) -> bool:
     with servers.start(kind) as server:
         version = ".".join(map(str, server.version))
         print(f"\n## {kind} {version}, {number:,} URLs of 55 bytes ({redset.IMPLEMENTATION})\n")
-        client = server.client()
-        jobs: SortedSet[str] = SortedSet(client, "bench", remember=True)
-        jobs.size()
-        empty = used(server)
-
-        def grow() -> None:
-            for first in range(0, number, 100_000):
-                jobs.add_many(urls(first, min(first + 100_000, number)))
-                while jobs.take(2_000):
-                    pass
-
-        def forget() -> None:
-            last = min(number, 200_000)
-            for first in range(0, last, 10_000):
-                assert jobs.forget_many(urls(first, first + 10_000)) == 10_000
-
-        seconds, growing = watched(server, grow)
-        assert jobs.stats().remembered == number, jobs.stats()
-        each = (used(server) - empty) / number
-        compact, buckets = encodings(server)
-        forgetting_seconds, forgetting = watched(server, forget)
-        clearing_seconds, clearing = watched(server, jobs.clear)
-        assert server.raw.dbsize() == 0
+        found = life(server, number, min(number, 1_000_000))
         print(
-            f"{each:.2f} B a remembered URL above the empty server; "
-            f"{compact / buckets:.1%} of {buckets:,} buckets sampled are compact\n"
+            f"{found.bytes_each:.2f} B a remembered URL above the empty server; "
+            f"{found.compact:.1%} of {found.buckets:,} buckets sampled are compact\n"
         )
         print("| phase | seconds | PING p99, ms | worst | PINGs | calls over 5 ms |")
         print("|---|---|---|---|---|---|")
-        print(f"| growing (adds and takes) | {seconds:.1f} | {growing} |")
-        print(f"| forgetting 200,000 | {forgetting_seconds:.1f} | {forgetting} |")
-        print(f"| clearing | {clearing_seconds:.1f} | {clearing} |")
+        for name, each in found.phases.items():
+            slow = f"{len(each.slow)} (worst {max(each.slow):.1f} ms)" if each.slow else "0"
+            seen = f"{each.p99:.2f} | {each.worst:.1f} | {each.pings} | {slow}"
+            print(f"| {name} | {each.seconds:.1f} | {seen} |")
 
         some = min(number, 200_000)
         print(f"\n| options, {some:,} entries | B a queued entry | B left of one handed out |")
@@ -135,20 +264,7 @@ def measure(kind: str, number: int) -> bool:
             queued, left = bytes_each(server, some, **options)
             text = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "none"
             print(f"| {text} | {queued:.1f} | {left:.1f} |")
-    return each <= 12 and compact / buckets >= 0.95
-
-
-def encodings(server: servers.Server) -> tuple[int, int]:
-    """How many of the sampled buckets are in compact encoding, and how many were looked at."""
-    epoch = server.raw.hget("bench:{bench}:meta", "epoch").decode()
-    names = server.raw.scan_iter(f"bench:{{bench}}:seen:{epoch}:*", count=1000)
-    compact = total = 0
-    for name in names:
-        total += 1
-        compact += server.raw.object("encoding", name) == b"intset"
-        if total == 20_000:
-            break
-    return compact, total
+    return found.bytes_each <= 12 and found.compact >= 0.95
 
 
 def main() -> int:

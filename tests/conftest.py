@@ -6,12 +6,17 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import blocking
 import pytest
 import servers
+
+# For the benchmarks; last, so that a redset that is installed comes before the tree's.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,0 +1,637 @@
+"""The measures: what is compared with what, how large, and the goals."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks import machine, memory
+from benchmarks.contest import UNIX, Bench, Contest, Entry, Scale, Size, named
+from benchmarks.peers import (
+    ASYNCIO,
+    ENVIRONMENTS_USED,
+    FALLBACK,
+    GLIDE,
+    REDIS_PY,
+    REDSET,
+    REDSET_051,
+    SCRAPY,
+    SOCKET,
+    STANDARD,
+    Missing,
+)
+from benchmarks.processes import Worker
+from benchmarks.results import Goal, Result, Series
+from benchmarks.worker import data
+from tests import servers
+
+Measure = Callable[[Bench], Iterator[Result]]
+
+LINKS = Path(__file__).resolve().parent.parent / "redset/demo/data/python-docs-links.jsonl.gz"
+
+PLAIN = "SortedSet(client, name, serializer=JSONSerializer())"
+MEMORY = 'SortedSet(client, name, key="url", remember=True, scorer="depth")'
+DUMPED = "orjson.dumps(item, option=OPT_SORT_KEYS)"
+
+
+# --- adding and taking
+
+
+def _bulk(scale: Scale) -> Size:
+    number = scale.pick(200_000, 20_000)
+    return Size({"size": number}, number, f"{number:,} items", left=number)
+
+
+ADD_MANY = Contest(
+    "add_many",
+    "add_many of 115-byte JSON dicts with random scores",
+    (
+        Entry(REDSET, "add_many", f"one call of {PLAIN}.add_many(items, score=scores)"),
+        Entry(REDIS_PY, "add_many", f"zadd(name, mapping) of 1,000 items each, {DUMPED}, hiredis"),
+        Entry(SOCKET, "add_many", "ZADD of 500 items each, encoded beforehand, not sorted"),
+        Entry(GLIDE, "add_many", f"zadd(name, mapping) of 1,000 items each, {DUMPED}"),
+        Entry(FALLBACK, "add_many", "as redset, with REDSET_NO_EXTENSIONS=1"),
+        Entry(ASYNCIO, "asyncio_add_many", "as redset, awaited, by redset.asyncio.SortedSet"),
+    ),
+    (
+        Goal("`add_many` producer CPU / redis-py", "cpu", "redset", "redis-py", most=0.30),
+        Goal("raw socket wall / `add_many`", "wall", "raw socket", "redset", least=0.95),
+        Goal(
+            "fallback `add_many` CPU / redis-py", "cpu", "redset (fallback)", "redis-py", most=1.1
+        ),
+        Goal("asyncio `add_many` CPU / sync", "cpu", "redset (asyncio)", "redset", most=1.3),
+        Goal("`add_many` wall / redis-py", "wall", "redset", "redis-py"),
+        Goal("`add_many` wall / valkey-glide-sync", "wall", "redset", "valkey-glide-sync"),
+    ),
+    _bulk,
+    delayed=("redset", "redis-py", "raw socket", "valkey-glide-sync"),
+    parts=(
+        Entry(REDSET, "part_dumps", "JSONSerializer.dumps alone", "dumps"),
+        Entry(REDSET, "part_encode", "whole requests encoded, not sent", "encode"),
+        Entry(SOCKET, "add_many", "requests encoded beforehand, sent (raw socket)", "send"),
+    ),
+)
+
+
+def _loop(scale: Scale) -> Size:
+    number = scale.pick(200_000, 10_000)
+    return Size({"size": number}, number, f"{number:,} items", left=number)
+
+
+ADD_MANY_051 = Contest(
+    "add_many_051",
+    "add_many against what a program on redset 0.5.1 does",
+    (
+        Entry(REDSET, "add_many", f"one call of {PLAIN}.add_many(items, score=scores)"),
+        Entry(REDSET_051, "add_many", f"a loop of add(item, score); {DUMPED}", warm=False),
+    ),
+    (
+        Goal("0.5.1's `add` loop wall / `add_many`", "wall", "redset 0.5.1", "redset", least=10),
+        Goal("0.5.1's `add` loop CPU / `add_many`", "cpu", "redset 0.5.1", "redset", least=60),
+    ),
+    _loop,
+)
+
+
+def _single(scale: Scale, *, adding: bool) -> Size:
+    calls = scale.pick(20_000, 1_000, 2_000, 200)
+    stock = scale.pick(200_000, 20_000)
+    return Size(
+        {"size": calls, "first": stock if adding else 0},
+        calls,
+        f"{calls:,} calls on a set of {stock:,}",
+        stock=stock,
+        left=stock + calls if adding else stock - calls,
+    )
+
+
+def _single_parts(task: str) -> tuple[Entry, ...]:
+    return (
+        Entry(SOCKET, task, "encoded beforehand, over a raw socket", "raw"),
+        Entry(
+            REDSET,
+            "part_held",
+            "encoded beforehand, over a connection of redis-py's that is held",
+            "held",
+            {"variant": task},
+        ),
+        Entry(
+            REDSET,
+            "part_pooled",
+            "the same, taken from redis-py's pool each time and given back",
+            "pooled",
+            {"variant": task},
+        ),
+    )
+
+
+ADD = Contest(
+    "add",
+    "a single add",
+    (
+        Entry(REDSET, "add", f"{PLAIN}.add(item, score)"),
+        Entry(REDIS_PY, "add", f"zadd(name, {{member: score}}), {DUMPED}, hiredis"),
+        Entry(SOCKET, "add", "ZADD encoded beforehand, its answer awaited"),
+        Entry(GLIDE, "add", f"zadd(name, {{member: score}}), {DUMPED}"),
+    ),
+    (
+        Goal("`add` wall / redis-py", "wall", "redset", "redis-py", most=0.75),
+        Goal("raw socket wall / redis-py: the least possible", "wall", "raw socket", "redis-py"),
+    ),
+    functools.partial(_single, adding=True),
+    delayed=("redset", "redis-py", "raw socket"),
+    parts=_single_parts("add"),
+)
+
+POP = Contest(
+    "pop",
+    "a single pop",
+    (
+        Entry(REDSET, "pop", f"{PLAIN}.pop()"),
+        Entry(REDIS_PY, "pop", "orjson.loads of zpopmin(name), hiredis"),
+        Entry(SOCKET, "pop", "ZPOPMIN encoded beforehand, its answer awaited, not decoded"),
+        Entry(GLIDE, "pop", "orjson.loads of zpopmin(name)"),
+    ),
+    (
+        Goal("`pop` wall / redis-py", "wall", "redset", "redis-py", most=0.75),
+        Goal("raw socket wall / redis-py: the least possible", "wall", "raw socket", "redis-py"),
+    ),
+    functools.partial(_single, adding=False),
+    delayed=("redset", "redis-py", "raw socket"),
+    parts=_single_parts("pop"),
+)
+
+
+def _drain(scale: Scale) -> Size:
+    number = scale.pick(200_000, 20_000)
+    return Size({"size": number}, number, f"{number:,} items", stock=number, left=0)
+
+
+TAKE = Contest(
+    "take",
+    "take(1000) until the set is empty",
+    (
+        Entry(REDSET, "take", f"{PLAIN}.take(1000)"),
+        Entry(REDIS_PY, "take", "zpopmin(name, 1000), orjson.loads of each, hiredis"),
+        Entry(SOCKET, "take", "MULTI, ZRANGE, ZREMRANGEBYRANK, EXEC; answers not decoded"),
+        Entry(GLIDE, "take", "zpopmin(name, 1000), orjson.loads of each"),
+    ),
+    (
+        Goal("`take(1000)` CPU / redis-py", "cpu", "redset", "redis-py", most=0.6),
+        Goal("`take(1000)` wall / redis-py", "wall", "redset", "redis-py", most=0.65),
+        Goal("raw socket wall / `take(1000)`", "wall", "raw socket", "redset"),
+    ),
+    _drain,
+    delayed=("redset", "redis-py", "raw socket", "valkey-glide-sync"),
+    parts=(
+        Entry(REDSET, "part_loads", "JSONSerializer.loads alone", "loads"),
+        Entry(REDSET, "part_decode", "members decoded, none received", "decode"),
+        Entry(SOCKET, "take", "received and not decoded (raw socket)", "receive"),
+    ),
+)
+
+
+# --- a crawl's links
+
+
+@functools.cache
+def _link_numbers(pages: int | None) -> tuple[int, int]:
+    """How many links the first pages have, and how many of them are distinct."""
+    found = [item["url"] for page in data.pages(str(LINKS), pages) for item in page]
+    return len(found), len(set(found))
+
+
+def _crawl(scale: Scale) -> Size:
+    # The later pages have few new links: fewer pages are a task of fewer duplicates.
+    pages = scale.pick(0, 20, 0, 6) or None
+    number, distinct = _link_numbers(pages)
+    part = "the whole real stream" if pages is None else f"the first {pages} pages only"
+    text = f"{part}: {number:,} links, {1 - distinct / number:.1%} duplicates"
+    return Size({"links": str(LINKS), "pages": pages}, number, text, left=distinct)
+
+
+_BY_PAGE = {"variant": "pages"}
+_EACH = "SADD of the hex SHA-1, ZADD where it is new: a call each, redis-py, hiredis, orjson"
+_PIPELINED = "the same in pipelines of 500"
+
+CRAWL = Contest(
+    "links",
+    "key= and remember= on the links of a real crawl",
+    (
+        Entry(REDSET, "links", f"{MEMORY}.add_many(links), one call", "redset, one call"),
+        Entry(REDSET, "links", "one add_many a page", "redset, by page", _BY_PAGE),
+        Entry(
+            REDSET,
+            "links_callable",
+            'one call; key=lambda item: item["url"]',
+            "redset, one call, callable key",
+        ),
+        Entry(
+            REDSET,
+            "links_callable",
+            'one add_many a page; key=lambda item: item["url"]',
+            "redset, by page, callable key",
+            _BY_PAGE,
+        ),
+        Entry(REDIS_PY, "links_each", _EACH, "SADD, ZADD", warm=False),
+        Entry(REDIS_PY, "links_pipelined", _PIPELINED, "SADD, ZADD pipelined"),
+        Entry(
+            REDIS_PY,
+            "links_pipelined",
+            f"{_PIPELINED}, none over the end of a page",
+            "SADD, ZADD pipelined by page",
+            _BY_PAGE,
+        ),
+        Entry(
+            SCRAPY,
+            "links_each",
+            "RFPDupeFilter.request_seen, PriorityQueue.push where new; Requests made beforehand",
+            warm=False,
+            exact=False,
+        ),
+    ),
+    (
+        Goal("SADD, ZADD wall / one call", "wall", "SADD, ZADD", "redset, one call", least=150),
+        Goal(
+            "pipelined wall / one call",
+            "wall",
+            "SADD, ZADD pipelined",
+            "redset, one call",
+            least=10,
+        ),
+        Goal("SADD, ZADD wall / by page", "wall", "SADD, ZADD", "redset, by page", least=60),
+        Goal(
+            "pipelined by page wall / by page",
+            "wall",
+            "SADD, ZADD pipelined by page",
+            "redset, by page",
+            least=4,
+        ),
+        Goal(
+            "pipelined over pages wall / by page",
+            "wall",
+            "SADD, ZADD pipelined",
+            "redset, by page",
+        ),
+        Goal(
+            "SADD, ZADD wall / one call, callable key",
+            "wall",
+            "SADD, ZADD",
+            "redset, one call, callable key",
+        ),
+        Goal(
+            "SADD, ZADD wall / by page, callable key",
+            "wall",
+            "SADD, ZADD",
+            "redset, by page, callable key",
+        ),
+        Goal("scrapy-redis wall / one call", "wall", "scrapy-redis", "redset, one call"),
+        Goal("scrapy-redis wall / by page", "wall", "scrapy-redis", "redset, by page"),
+    ),
+    _crawl,
+    delayed=(
+        "redset, one call",
+        "redset, by page",
+        "SADD, ZADD",
+        "SADD, ZADD pipelined",
+        "SADD, ZADD pipelined by page",
+    ),
+    parts=(Entry(REDSET, "part_identities", "the digests of the links' keys alone", "identities"),),
+)
+
+
+# --- digests
+
+
+def _digested(scale: Scale) -> Size:
+    number = scale.pick(500_000, 50_000)
+    return Size({"size": number}, number, f"{number:,} URLs of 60 bytes, as bytes")
+
+
+DIGESTS = Contest(
+    "digests",
+    "BLAKE2b-128 of URLs",
+    (
+        Entry(REDSET, "digests", "the core's digests(urls)"),
+        Entry(
+            STANDARD,
+            "hashlib_digests",
+            "[hashlib.blake2b(x, digest_size=16).digest() for x in urls]",
+        ),
+    ),
+    (Goal("digests in bulk, wall / hashlib", "wall", "redset", "hashlib", most=0.45),),
+    _digested,
+)
+
+
+# --- several producers
+
+
+def _producers(number: int) -> Contest:
+    def size(scale: Scale) -> Size:
+        each = scale.pick(200_000, 20_000) // number
+        return Size({"size": each}, each, f"{each:,} items each", left=each * number)
+
+    return Contest(
+        f"producers_{number}",
+        f"add_many by {number} producers at once, into one set",
+        (
+            Entry(REDSET, "add_many", f"{PLAIN}.add_many(items, score=scores) in each"),
+            Entry(SOCKET, "add_many", "ZADD of 500 items each, encoded beforehand, in each"),
+        ),
+        (
+            Goal(
+                f"{number} producers: throughput / raw sockets'",
+                "wall",
+                "raw socket",
+                "redset",
+                least=0.9,
+            ),
+        ),
+        size,
+        producers=number,
+    )
+
+
+# --- the producer's own
+
+
+def _generated(scale: Scale) -> Size:
+    number = scale.pick(10_000_000, 200_000)
+    return Size({"size": number}, number, f"{number:,} items from a generator", left=number)
+
+
+def producer_memory(bench: Bench) -> Iterator[Result]:
+    """One round: it is minutes, and a peak has no noise to take a median of."""
+    size = _generated(Scale(bench.quick))
+    found = Result(
+        "producer_memory",
+        "growth of the producer while it adds what a generator makes",
+        UNIX,
+        named(bench.server),
+        size.items,
+        size.text,
+        [Goal("growth of the producer's memory", "growth", "redset", most=50, unit=" MB")],
+    )
+    with bench.worker(REDSET) as worker:
+        address = bench.address(UNIX)
+        for number in (10_000, size.items):  # the first is what a process has in any case
+            memory.wipe(bench.server)
+            worker.ask(
+                "prepare",
+                module=REDSET.module,
+                task="generated",
+                address=address,
+                size=number,
+            )
+            answer = worker.ask("measure")
+            if answer["count"] != number or bench.server.raw.zcard("bench") != number:
+                raise RuntimeError(f"producer_memory: {answer['count']} of {number} were added")
+    found.series["redset"] = Series(f"{PLAIN}.add_many(generator, score=generator)")
+    found.series["redset"].add(answer["samples"])
+    found.notes.append("One round. Peak of the resident size over the size before the call.")
+    memory.wipe(bench.server)
+    yield found
+
+
+def import_time(bench: Bench) -> Iterator[Result]:
+    """In a new interpreter each time: how long ``import redset`` takes where redis is imported."""
+    program = (
+        "import time, redis; began, used = time.perf_counter(), time.process_time(); "
+        "import redset; print(time.perf_counter() - began, time.process_time() - used)"
+    )
+    found = Result(
+        "import_time",
+        "import redset, after import redis",
+        "none",
+        "none",
+        1,
+        "a new interpreter each round",
+        [Goal("import time over `import redis`", "import", "redset", most=15, unit=" ms")],
+    )
+    found.series["redset"] = Series("import redset, where redis was imported before")
+    for number in range(2 * bench.rounds + 1):
+        with machine.pinned(bench.placement.producers):
+            said = subprocess.run(
+                [sys.executable, "-c", program], capture_output=True, text=True, check=True
+            ).stdout.split()
+        if number:  # the first one reads the files
+            wall, cpu = map(float, said)
+            found.series["redset"].add({"wall": wall, "cpu": cpu, "import": wall * 1e3})
+    yield found
+
+
+# --- good neighbours: the event loop's, the server's
+
+
+def _held(number: int, stock: int, scale: Scale) -> Size:
+    return Size(
+        {"size": number}, number, f"{number:,} items", stock=stock, left=0 if stock else number
+    )
+
+
+def event_loop(bench: Bench) -> Iterator[Result]:
+    """The longest time for which the asyncio face lets nothing else run on its loop."""
+    number = 100_000
+    for task, text, stock in (
+        ("asyncio_add_many", "add_many", 0),
+        ("asyncio_take_all", "take", number),
+    ):
+        contest = Contest(
+            f"event_loop_{text}",
+            f"the longest hold of the event loop by {text} of {number:,} items of 115 bytes",
+            (Entry(ASYNCIO, task, f"each callback of the loop timed, {text}", "", _WATCHED),),
+            (
+                Goal(
+                    f"event loop held by `{text}`",
+                    "hold",
+                    "redset (asyncio)",
+                    most=5,
+                    unit=" ms",
+                ),
+                Goal(
+                    f"event loop held by `{text}`, CPU of it (ms)", "hold_cpu", "redset (asyncio)"
+                ),
+            ),
+            functools.partial(_held, number, stock),
+        )
+        yield from contest.run(bench)
+
+
+_WATCHED = {"variant": "watched"}
+
+
+def neighbours(bench: Bench) -> Iterator[Result]:
+    """PINGs of another client, and bytes a remembered URL, on every server there is."""
+    number = 200_000 if bench.quick else 10_000_000
+    queued = 200_000 if bench.quick else 1_000_000
+    for kind in servers.REAL:
+        found = Result(
+            "neighbours",
+            "another client's PING, and bytes a remembered URL",
+            UNIX,
+            kind,
+            number,
+            f"{number:,} URLs of 55 bytes; the bulk load is of {queued:,} items",
+            [],
+        )
+        try:
+            server = bench.start(kind)
+        except servers.Missing as missing:
+            found.missing[kind] = str(missing)
+            yield found
+            continue
+        found.server = named(server)
+        print(f"neighbours, {found.server}", file=sys.stderr)
+        life = memory.life(server, number, queued, bench.placement.producers)
+        ours = found.series["redset"] = Series("bulk load: add_many; the others: remember=True")
+        ours.add({"bytes": life.bytes_each})
+        for phase, seen in life.phases.items():
+            ours.add({f"{phase}, p99": seen.p99, f"{phase}, worst": seen.worst})
+            for what, most in (("p99", 5.0), ("worst", 10.0)):
+                text, limit = f"{phase}, {what}", None if phase == "idle" else most
+                found.goals.append(Goal(f"PING, {text}", text, "redset", most=limit, unit=" ms"))
+            slow = f"{len(seen.slow)} calls over 5 ms by the server's own clock"
+            if seen.slow:
+                slow += f", the worst {max(seen.slow):.1f} ms"
+            found.notes.append(f"{phase}: {seen.seconds:.1f} s, {seen.pings} PINGs, {slow}")
+        if not all(seen.urgent for seen in life.phases.values()):
+            found.notes.append("PINGs waited for a core as well: they could be given no priority")
+        found.notes.append(
+            f"{life.compact:.1%} of {life.buckets:,} buckets sampled are in compact encoding"
+        )
+        theirs = found.series["scrapy-redis's set"] = Series("a set of hex SHA-1")
+        theirs.add({"bytes": memory.bytes_of_fingerprints(server, number)})
+        found.goals.append(
+            Goal(
+                "server bytes a remembered URL / scrapy-redis's set",
+                "bytes",
+                "redset",
+                "scrapy-redis's set",
+                most=0.15,
+            )
+        )
+        server.stop()
+        yield found
+
+
+# --- sweeps, for the plots
+
+
+def _sweep(name: str, contests: list[Contest], bench: Bench) -> Iterator[Result]:
+    for contest in contests:
+        print(f"{name} at {contest.at:g}", file=sys.stderr)
+        yield from contest.run(bench)
+
+
+def _sweep_size(number: int, **job: int) -> Callable[[Scale], Size]:
+    def size(scale: Scale) -> Size:
+        some = number // 5 if scale.quick else number
+        return Size({"size": some, **job}, some, f"{some:,} items", left=some)
+
+    return size
+
+
+def chunk_sizes(bench: Bench) -> Iterator[Result]:
+    contests = [
+        Contest(
+            "chunk_size",
+            f"add_many in chunks of {chunk:,}",
+            (
+                Entry(REDSET, "add_many", "add_many; chunks of 500 are what it is made for"),
+                Entry(REDIS_PY, "add_many", f"zadd(name, mapping), {DUMPED}, hiredis"),
+                Entry(SOCKET, "add_many", "ZADD encoded beforehand"),
+            ),
+            (),
+            _sweep_size(100_000, chunk=chunk),
+            at=chunk,
+        )
+        for chunk in (10, 50, 200, 500, 1000, 5000)
+    ]
+    yield from _sweep("chunk size", contests, bench)
+
+
+def item_sizes(bench: Bench) -> Iterator[Result]:
+    contests = [
+        Contest(
+            "item_size",
+            f"add_many of items of {size:,} bytes",
+            (
+                Entry(REDSET, "add_many", f"{PLAIN}.add_many(items, score=scores)"),
+                Entry(REDIS_PY, "add_many", f"zadd(name, mapping of 1,000), {DUMPED}, hiredis"),
+                Entry(SOCKET, "add_many", "ZADD of 500 items each, encoded beforehand"),
+            ),
+            (),
+            _sweep_size(min(100_000, 200_000_000 // size), item_size=size),
+            at=size,
+        )
+        for size in (85, 115, 250, 1000, 4000, 16000)
+    ]
+    yield from _sweep("item size", contests, bench)
+
+
+def duplicates(bench: Bench) -> Iterator[Result]:
+    contests = []
+    for share in (0.0, 0.5, 0.9, 0.976, 0.99):
+
+        def size(scale: Scale, share: float = share) -> Size:
+            number = 1_000 if scale.quick else 40_000
+            left = round(number * (1 - share))
+            job = {"size": number, "duplicates": share}
+            return Size(job, number, f"{number:,} links", left=left)
+
+        contests.append(
+            Contest(
+                "duplicates",
+                f"links of which {share:.1%} are duplicates",
+                (
+                    Entry(REDSET, "links", f"{MEMORY}.add_many(links), one call"),
+                    Entry(REDIS_PY, "links_each", _EACH, "SADD, ZADD", warm=False),
+                    Entry(REDIS_PY, "links_pipelined", _PIPELINED, "SADD, ZADD pipelined"),
+                ),
+                (),
+                size,
+                at=share * 100,
+            )
+        )
+    yield from _sweep("duplicates", contests, bench)
+
+
+_CONTESTS = (
+    ADD_MANY,
+    ADD_MANY_051,
+    ADD,
+    POP,
+    TAKE,
+    CRAWL,
+    DIGESTS,
+    _producers(2),
+    _producers(4),
+)
+#: In the order in which they are run.
+MEASURES: dict[str, Measure] = {
+    **{contest.name: contest.run for contest in _CONTESTS},
+    "event_loop": event_loop,
+    "import_time": import_time,
+    "producer_memory": producer_memory,
+    "neighbours": neighbours,
+    "chunk_size": chunk_sizes,
+    "item_size": item_sizes,
+    "duplicates": duplicates,
+}
+
+
+def versions() -> dict[str, dict[str, str]]:
+    """The packages of each environment, as installed."""
+    found = {}
+    for environment in ENVIRONMENTS_USED:
+        try:
+            with Worker(environment.python(), ()) as worker:
+                said = worker.ask("versions", packages=list(environment.packages))
+        except Missing:
+            continue
+        found[environment.name] = {"python": said["python"], **said["packages"]}
+    return found

@@ -1,0 +1,46 @@
+"""What a contender is asked to do: where the server is, and how much of what."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import data
+
+#: The timed part of a task: how many items it dealt with, and what else it measured.
+Run = Callable[[], "int | tuple[int, dict[str, float]]"]
+
+
+class Job(NamedTuple):
+    """One task. ``address`` is what redis-py's client takes as keywords."""
+
+    address: dict[str, Any]
+    name: str = "bench"
+    size: int = 1000
+    first: int = 0
+    item_size: int = 115
+    chunk: int = 0
+    links: str = ""
+    pages: int | None = None
+    duplicates: float | None = None
+    variant: str = ""
+
+    def items(self) -> list[data.Item]:
+        return list(data.items(self.first, self.first + self.size, self.item_size))
+
+    def scores(self) -> list[int]:
+        return data.scores(self.size)
+
+    def linked_pages(self) -> list[list[data.Item]]:
+        """Found links, page by page; one page of them all where the variant says so."""
+        if self.duplicates is None:
+            found = data.pages(self.links, self.pages)
+        else:
+            found = data.links(self.size, self.duplicates)
+        return found if self.variant == "pages" else [list(itertools.chain(*found))]
+
+
+def batches(values: list[Any], size: int) -> Iterator[list[Any]]:
+    for at in range(0, len(values), size):
+        yield values[at : at + size]

@@ -1,0 +1,327 @@
+"""redset, from the tree. ``REDSET_NO_EXTENSIONS=1`` makes it the fallback."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import resource
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import data
+import redis
+from job import Job, Run, batches
+
+import redset
+from redset import SortedSet, _wire
+from redset._operations import adding
+from redset._operations.context import WINDOW
+from redset._transport import _get_connection
+from redset.serializers import JSONSerializer
+
+TAKE = 1000
+
+if redset.IMPLEMENTATION != "cython" and os.environ.get("REDSET_NO_EXTENSIONS", "") in ("", "0"):
+    raise ImportError("redset's compiled core is not built")
+
+
+def _set(job: Job, **options: Any) -> SortedSet[Any]:
+    return SortedSet(redis.Redis(**job.address), job.name, serializer=JSONSerializer(), **options)
+
+
+# --- the sync face
+
+
+def add_many(job: Job) -> Run:
+    jobs, items, scores = _set(job), job.items(), job.scores()
+    if job.chunk:
+        adding.CHUNK = job.chunk  # type: ignore[misc]  # for the plot only: it is no option
+
+    def run() -> int:
+        return jobs.add_many(items, score=scores).added
+
+    return run
+
+
+def add(job: Job) -> Run:
+    jobs, pairs = _set(job), list(zip(job.items(), job.scores(), strict=True))
+
+    def run() -> int:
+        for item, score in pairs:
+            jobs.add(item, score)
+        return len(pairs)
+
+    return run
+
+
+def pop(job: Job) -> Run:
+    jobs = _set(job)
+
+    def run() -> int:
+        for _ in range(job.size):
+            jobs.pop()
+        return job.size
+
+    return run
+
+
+def take(job: Job) -> Run:
+    jobs = _set(job)
+
+    def run() -> int:
+        number = 0
+        while some := jobs.take(TAKE):
+            number += len(some)
+        return number
+
+    return run
+
+
+def links(job: Job) -> Run:
+    """The bulk path as a crawler uses it, one call for each page."""
+    return _links(job, "url")
+
+
+def links_callable(job: Job) -> Run:
+    return _links(job, lambda item: item["url"])
+
+
+def _links(job: Job, key: Any) -> Run:
+    pages = job.linked_pages()
+    client = redis.Redis(**job.address)
+
+    def run() -> int:
+        # A new object for each round: it has to ask for what it may know of the set, again.
+        jobs: SortedSet[Any] = SortedSet(
+            client, job.name, scorer="depth", key=key, remember=True, serializer=JSONSerializer()
+        )
+        return sum(jobs.add_many(page).added for page in pages)
+
+    return run
+
+
+def generated(job: Job) -> Run:
+    """Add what a generator makes; how much the process grew over what it was before, in MB."""
+    jobs = _set(job)
+
+    def run() -> tuple[int, dict[str, float]]:
+        before = _rss()
+        made = data.items(job.first, job.first + job.size)
+        number = jobs.add_many(made, score=_rising(job.size)).added
+        return number, {"growth": (_peak_rss() - before) / 1e6}
+
+    return run
+
+
+def _rising(number: int) -> Iterator[int]:
+    for each in range(number):
+        yield each * 7919 % 1_000_003
+
+
+def _rss() -> int:
+    """Bytes that are resident now; the peak starts again from there, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return _max_rss()
+    return pages * resource.getpagesize()
+
+
+def _peak_rss() -> int:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return _max_rss()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def _max_rss() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+# --- the asyncio face
+
+
+def asyncio_add_many(job: Job) -> Run:
+    items, scores = job.items(), job.scores()
+
+    async def work(jobs: Any) -> int:
+        added: int = (await jobs.add_many(items, score=scores)).added
+        return added
+
+    return _on_a_loop(job, work)
+
+
+def asyncio_take_all(job: Job) -> Run:
+    async def work(jobs: Any) -> int:
+        return len(await jobs.take(job.size))
+
+    return _on_a_loop(job, work)
+
+
+def _on_a_loop(job: Job, work: Callable[[Any], Awaitable[int]]) -> Run:
+    from redis.asyncio import Redis
+
+    import redset.asyncio
+
+    loop = asyncio.new_event_loop()
+
+    async def made() -> Any:
+        return redset.asyncio.SortedSet(Redis(**job.address), job.name, serializer=JSONSerializer())
+
+    jobs = loop.run_until_complete(made())
+    if job.variant == "watched":
+        return lambda: _watched(loop, work(jobs))
+    return lambda: loop.run_until_complete(work(jobs))  # type: ignore[arg-type]
+
+
+def _watched(loop: Any, work: Any) -> tuple[int, dict[str, float]]:
+    """Run on a loop that times each callback: how long, at most, nothing else could have run.
+
+    The CPU of the callback is less than its wall where the system ran something else meanwhile.
+    """
+    longest = {"hold": 0.0, "hold_cpu": 0.0}
+    plain = asyncio.Handle._run
+
+    def timed(handle: asyncio.Handle) -> None:
+        began, used = time.perf_counter(), time.thread_time()
+        plain(handle)
+        longest["hold_cpu"] = max(longest["hold_cpu"], (time.thread_time() - used) * 1e3)
+        longest["hold"] = max(longest["hold"], (time.perf_counter() - began) * 1e3)
+
+    asyncio.Handle._run = timed  # type: ignore[method-assign]
+    try:
+        return loop.run_until_complete(work), longest
+    finally:
+        asyncio.Handle._run = plain  # type: ignore[method-assign]
+
+
+# --- digests
+
+
+def digests(job: Job) -> Run:
+    urls = _urls(job)
+    return lambda: len(_wire.DEFAULT.digests(urls))
+
+
+def hashlib_digests(job: Job) -> Run:
+    urls = _urls(job)
+    blake2b = hashlib.blake2b
+    return lambda: len([blake2b(each, digest_size=16).digest() for each in urls])
+
+
+def _urls(job: Job) -> list[bytes]:
+    return [data.url(number).encode() for number in range(job.size)]
+
+
+# --- parts of the above, for the profile of a goal that is missed
+
+
+def part_dumps(job: Job) -> Run:
+    items, dumps = job.items(), JSONSerializer().dumps
+
+    def run() -> int:
+        for item in items:
+            dumps(item)
+        return len(items)
+
+    return run
+
+
+def part_loads(job: Job) -> Run:
+    raws, loads = list(map(JSONSerializer().dumps, job.items())), JSONSerializer().loads
+
+    def run() -> int:
+        for raw in raws:
+            loads(raw)
+        return len(raws)
+
+    return run
+
+
+def part_encode(job: Job) -> Run:
+    """Whole requests, serialising included, that nobody sends."""
+    items, scores = job.items(), job.scores()
+    adder = adding._Adder(_set(job)._ctx, adding.Flags(), None, False)
+    adder._make_encoder(b"")
+    encode, chunk = adder.encoder.encode, adder.chunk
+    # As many are held as are in flight. Freed at once, each would give its memory back to the
+    # system and fault it in again for the next, which takes ten times as long as encoding.
+    flying: deque[Any] = deque(maxlen=WINDOW)
+
+    def run() -> int:
+        for some, theirs in zip(batches(items, chunk), batches(scores, chunk), strict=True):
+            flying.append(encode(some, theirs, False))
+        return len(items)
+
+    return run
+
+
+def part_held(job: Job) -> Run:
+    """Requests encoded beforehand, through redis-py's connection, which is held."""
+    connection = _get_connection(redis.Redis(**job.address).connection_pool)
+    requests = _requests(job)
+
+    def run() -> int:
+        for request in requests:
+            connection.send_packed_command([request], check_health=False)
+            connection.read_response()
+        return len(requests)
+
+    return run
+
+
+def part_pooled(job: Job) -> Run:
+    """The same, the connection taken from redis-py's pool for each, and given back."""
+    pool: Any = redis.Redis(**job.address).connection_pool
+    requests = _requests(job)
+
+    def run() -> int:
+        for request in requests:
+            connection = _get_connection(pool)
+            connection.send_packed_command([request], check_health=False)
+            connection.read_response()
+            pool.release(connection)
+        return len(requests)
+
+    return run
+
+
+def _requests(job: Job) -> list[bytes]:
+    encode = _wire.DEFAULT.encode
+    if job.variant == "pop":
+        return [encode([b"ZPOPMIN", job.name])] * job.size
+    dumps = JSONSerializer().dumps
+    return [
+        encode([b"ZADD", job.name, score, dumps(item)])
+        for item, score in zip(job.items(), job.scores(), strict=True)
+    ]
+
+
+def part_decode(job: Job) -> Run:
+    raws, loads = list(map(JSONSerializer().dumps, job.items())), JSONSerializer().loads
+
+    def run() -> int:
+        for some in batches(raws, TAKE):
+            _wire.DEFAULT.decode(some, loads, True)
+        return len(raws)
+
+    return run
+
+
+def part_identities(job: Job) -> Run:
+    """The digests of the links' keys."""
+    pages = job.linked_pages()
+    dumps = JSONSerializer().dumps
+
+    def run() -> int:
+        return sum(len(_wire.DEFAULT.identities(page, dumps, "url")) for page in pages)
+
+    return run
