@@ -433,6 +433,9 @@ def _held(number: int, stock: int, scale: Scale) -> Size:
     )
 
 
+_NO_GC = "(Python's garbage collector is off)"
+
+
 def event_loop(bench: Bench) -> Iterator[Result]:
     """The longest time for which the asyncio face lets nothing else run on its loop."""
     number = 100_000
@@ -443,7 +446,11 @@ def event_loop(bench: Bench) -> Iterator[Result]:
         contest = Contest(
             f"event_loop_{text}",
             f"the longest hold of the event loop by {text} of {number:,} items of 115 bytes",
-            (Entry(ASYNCIO, task, f"each callback of the loop timed, {text}", "", _WATCHED),),
+            (
+                Entry(
+                    ASYNCIO, task, f"{text}, each callback of the loop timed {_NO_GC}", "", _WATCHED
+                ),
+            ),
             (
                 Goal(
                     f"event loop held by `{text}`",
