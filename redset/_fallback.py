@@ -46,6 +46,7 @@ def encode(arguments: Sequence[bytes | str | int]) -> bytes:
 def bulk(arguments: Iterable[bytes | str | int]) -> bytes:
     """Encode arguments as RESP bulk strings, without the array's head."""
     parts = []
+    argument: Any
     for argument in arguments:
         kind = type(argument)
         if issubclass(kind, str):
@@ -318,7 +319,7 @@ class Encoder:
         dumps, key, limit, fold = self._dumps, self._key, self._limit, self._fold
         if key is not None and fold and type(items) in (list, tuple) and len(items) > 1:
             try:
-                return self._read_by_key(items, scores, key), len(items), []
+                return *self._read_by_key(items, scores, key), []
             except Exception:
                 pass  # Item by item it comes out which one it is.
         entries: list[_Entry] = []
@@ -350,11 +351,13 @@ class Encoder:
         items: Sequence[Any],
         scores: Sequence[Any] | None,
         key: str | Callable[[Any], Any],
-    ) -> list[_Entry]:
+    ) -> tuple[list[_Entry], int]:
         """Fold by the bytes of the keys: only what stays is digested and serialised."""
         found: list[tuple[float, bytes, Any, int]] = []
         places: dict[bytes, int] = {}
+        good = 0  # Not the length of the list, which what is called may change.
         for index, item in enumerate(items):
+            good += 1
             name = key_bytes(_key_of(item, key))
             score = self._score(item, scores, index)
             place = places.setdefault(name, len(found))
@@ -362,10 +365,11 @@ class Encoder:
                 found.append((score, name, item, index))
             elif self._fold == FOLD_LAST:
                 found[place] = (score, name, item, found[place][3])
-        return [
+        entries = [
             (score, digest(name), payload(item, self._dumps, self._limit), index)
             for score, name, item, index in found
         ]
+        return entries, good
 
     def _score(self, item: Any, scores: Sequence[Any] | None, index: int) -> float:
         if scores is not None:

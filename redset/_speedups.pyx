@@ -1298,7 +1298,6 @@ cdef class Encoder:
         False where an item is bad: item by item it comes out which one it is.
         """
         cdef Entry* entry
-        cdef View payload
         cdef Py_ssize_t i
         if not self.keyed or not self.fold:
             return False
@@ -1315,13 +1314,12 @@ cdef class Encoder:
             self.settle(work)
             for i in range(work.kept_count):
                 entry = &work.entries[work.kept[i].entry]
-                payload.owner = NULL
                 item = <object> entry.payload.owner
-                view_payload(
-                    &payload, item, self.dumps, self.write_json, self.limited, self.limit
-                )
                 leave(&entry.payload)
-                entry.payload = payload
+                # In its place at once: what is too long is an error that comes with a view.
+                view_payload(
+                    &entry.payload, item, self.dumps, self.write_json, self.limited, self.limit
+                )
         except MemoryError:
             raise
         except Exception:

@@ -877,3 +877,27 @@ def test_a_request_has_no_negative_sizes(wire: ModuleType) -> None:
     # The fallback, reading on where it had been, would never have come to an end.
     with pytest.raises(ValueError, match="negative"):
         wire.split(b"*999999999999\r\n$-5\r\n")
+
+
+@each
+def test_what_is_too_long_is_not_kept_alive(wire: ModuleType) -> None:
+    text = "https://example.org/" * 3
+    items = [{"url": "a", "text": text}, {"url": "b", "text": text}]
+    limited = encoder(wire, dumps=lambda item: item["text"], key="url", limit=10)
+    before = sys.getrefcount(text)
+    for _ in range(50):
+        assert len(limited.encode(items, None, True).bad) == 2
+    gc.collect()
+    assert sys.getrefcount(text) == before
+
+
+@each
+def test_good_are_those_that_were_read_whatever_became_of_the_list(wire: ModuleType) -> None:
+    items = ["a", "b", "c", "d"]
+
+    def key(item: str) -> str:
+        items.pop()
+        return item
+
+    chunk = encoder(wire, key=key).encode(items, None, True)
+    assert (chunk.entries, chunk.good) == (2, 2)

@@ -7,7 +7,6 @@ hostile object raises itself passes through both.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -193,7 +192,8 @@ def identity(draw: Values) -> Arguments:
 def identities(draw: Values) -> Arguments:
     values, dumps, key = draw.items()[:50], draw.dumps(), draw.key_of()
     if draw.one_in(10):
-        return functools.partial(_meddled_identities, values, dumps, draw.rng.randrange(4))
+        how = draw.rng.randrange(4)
+        return lambda: _meddled_identities(values, dumps, how)
     make = iterable(draw, values)
     return lambda: (make(), dumps, key)
 
@@ -222,6 +222,13 @@ def decode(draw: Values) -> Arguments:
 
 def _meddled_decode(raws: list[Any], loads: Any, binary: Any, how: int) -> tuple[Any, ...]:
     return raws, meddling(loads, raws, how), binary
+
+
+def encoder_all(draw: Values) -> Arguments:
+    """The same in chunks of at most so many entries and bytes."""
+    make = encoder(draw)
+    most, most_bytes = draw.pick(0, 1, 2, 7, 250), draw.pick(0, 1, 100, 1 << 20)
+    return lambda: (*make(), most, most_bytes)
 
 
 def encoder(draw: Values) -> Arguments:
@@ -279,10 +286,11 @@ GENERATORS: dict[str, Callable[[Values], Arguments]] = {
     "identities": identities,
     "score_of": score_of,
     "decode": decode,
-    "Encoder": encoder,
+    "Encoder.encode": encoder,
+    "Encoder.encode_all": encoder_all,
 }
 #: Most of what can go wrong is in these.
-_NAMES = [*GENERATORS, "Encoder", "Encoder", "Encoder", "decode", "payload"]
+_NAMES = [*GENERATORS, *["Encoder.encode", "Encoder.encode_all"] * 2, "decode", "payload"]
 #: What may come out besides what hostile objects raise.
 _EXPECTED = (
     ArithmeticError,
@@ -304,9 +312,10 @@ def case(seed: int, number: int) -> tuple[str, Arguments]:
 
 def function(wire: Any, name: str) -> Callable[..., Any]:
     """What a case calls."""
-    if name != "Encoder":
+    owner, _, method = name.rpartition(".")
+    if not owner:
         return getattr(wire, name)  # type: ignore[no-any-return]
-    return lambda *arguments: wire.Encoder(*arguments[:10]).encode(*arguments[10:])
+    return lambda *all: getattr(wire.Encoder(*all[:10]), method)(*all[10:])
 
 
 def run(count: int, seed: int, first: int = 0) -> Report:

@@ -27,6 +27,8 @@ FLOATS = (0.0, -0.0, math.inf, -math.inf, 5e-324, 2.2250738585072014e-308, 1.797
 ALPHABETS = ("ab", "a\0", "abcdefghij/:.?=&%0123456789", "aé€😀", "x\ud800\udfff", "*$\r\n-1")
 #: One object is given to both implementations, and a defaultdict changes when it is asked.
 _STEADY = [make for make in HOSTILE if type(make()) is not defaultdict]
+RAWS = (b'{"a":1}', b'["a", {"b": 1.5}]', b"[1", b"null", b"1e999", b'"\\ud800"', b"NaN", b"7",
+        b"\xff", b"[" * 300)  # fmt: skip
 EPOCH = b"0123456789abcdef"
 
 
@@ -185,8 +187,7 @@ class Values:
         if self.one_in(20):
             return self.pick(self.text, self.integer, self.hostile, lambda: bytearray(b"2"))()
         if self.one_in(3):
-            return self.pick(b'{"a":1}', b"[1", b"null", b"1e999", b'"\\ud800"', b"NaN", b"\xff", b"7",
-                             b'["a", {"b": 1.5}]', b"[" * 300)  # fmt: skip
+            return self.pick(*RAWS)
         return self.data()
 
 
