@@ -47,11 +47,16 @@ def encode(arguments: Sequence[bytes | str | int]) -> bytes:
 def bulk(arguments: Iterable[bytes | str | int]) -> bytes:
     """Encode arguments as RESP bulk strings, without the array's head."""
     parts = []
+    argument: Any
     for argument in arguments:
-        if isinstance(argument, str):
-            argument = argument.encode()
-        elif isinstance(argument, int):
+        kind = type(argument)
+        if issubclass(kind, str):
+            argument = _text_bytes(argument)
+        elif issubclass(kind, int):
             argument = b"%d" % argument
+        elif kind is not bytes:
+            # What it holds, whatever it says of its length.
+            argument = bytes(memoryview(argument))
         parts.append(b"$%d\r\n%b\r\n" % (len(argument), argument))
     return b"".join(parts)
 
@@ -67,6 +72,8 @@ def split(data: bytes) -> list[list[bytes]]:
         for _ in range(count):
             stop = data.index(b"\r\n", at)
             size, at = int(data[at + 1 : stop]), stop + 2
+            if size < 0:
+                raise ValueError("not a request: an argument of negative size")
             arguments.append(data[at : at + size])
             at += size + 2
         commands.append(arguments)
@@ -111,19 +118,23 @@ def digests(values: Iterable[bytes]) -> list[bytes]:
 
 def key_bytes(key: Any) -> bytes:
     """Give the bytes of an identity: 1, "1" and b"1" are one key."""
-    if isinstance(key, bytes):
+    # Not isinstance(), here and below, which believes what an object calls its class.
+    kind = type(key)
+    if issubclass(kind, bytes):
         return bytes(key)
-    if isinstance(key, str):
-        return key.encode() if type(key) is str else _own_bytes(key)
-    if isinstance(key, int):
+    if issubclass(kind, str):
+        return _text_bytes(key)
+    if issubclass(kind, int):
         return b"%d" % key
     raise TypeError(f"key must be str, bytes or int, not {type(key).__name__}")
 
 
-def _own_bytes(text: str) -> bytes:
-    """Give what a subclass of str makes of itself."""
+def _text_bytes(text: str) -> bytes:
+    """Give text as UTF-8; a subclass of str, what it makes of itself."""
     data: Any = text.encode()
-    if not isinstance(data, bytes):
+    if type(text) is str:
+        return data  # type: ignore[no-any-return]
+    if not issubclass(type(data), bytes):
         raise TypeError(f"bytes expected, not {type(data).__name__}")
     return bytes(data)
 
@@ -149,19 +160,20 @@ def field_of(item: Any, field: str) -> Any:
 def payload(item: Any, dumps: Callable[[Any], Any] | None, limit: int) -> bytes:
     """Serialise an item; ``limit`` is the most bytes that it may have (0: any number)."""
     if dumps is None:
-        if isinstance(item, bytes):
+        kind = type(item)
+        if issubclass(kind, bytes):
             data = bytes(item)
         else:
-            text = item if isinstance(item, str) else str(item)
-            data = text.encode() if type(text) is str else _own_bytes(text)
+            data = _text_bytes(item if issubclass(kind, str) else str(item))
     else:
         data = dumps(item)
-        if isinstance(data, str):
-            data = data.encode() if type(data) is str else _own_bytes(data)
-        elif isinstance(data, bytes):
+        kind = type(data)
+        if issubclass(kind, str):
+            data = _text_bytes(data)
+        elif issubclass(kind, bytes):
             # A copy: an object of orjson's that is let go at once costs little, 500 that are kept
             # to the end of a chunk cost twenty times as much as writing them.
-            data = b"%b" % data if type(data) is bytes else bytes(data)
+            data = b"%b" % data if kind is bytes else bytes(data)
         else:
             raise TypeError(f"serializer.dumps must return str or bytes, not {type(data).__name__}")
     if limit and len(data) > limit:
@@ -318,7 +330,7 @@ class Encoder:
         dumps, key, limit, fold = self._dumps, self._key, self._limit, self._fold
         if key is not None and fold and type(items) in (list, tuple) and len(items) > 1:
             try:
-                return self._read_by_key(items, scores, key), len(items), []
+                return *self._read_by_key(items, scores, key), []
             except Exception:
                 pass  # Item by item it comes out which one it is.
         entries: list[_Entry] = []
@@ -350,11 +362,13 @@ class Encoder:
         items: Sequence[Any],
         scores: Sequence[Any] | None,
         key: str | Callable[[Any], Any],
-    ) -> list[_Entry]:
+    ) -> tuple[list[_Entry], int]:
         """Fold by the bytes of the keys: only what stays is digested and serialised."""
         found: list[tuple[float, bytes, Any, int]] = []
         places: dict[bytes, int] = {}
+        good = 0  # Not the length of the list, which what is called may change.
         for index, item in enumerate(items):
+            good += 1
             name = key_bytes(_key_of(item, key))
             score = self._score(item, scores, index)
             place = places.setdefault(name, len(found))
@@ -362,10 +376,11 @@ class Encoder:
                 found.append((score, name, item, index))
             elif self._fold == FOLD_LAST:
                 found[place] = (score, name, item, found[place][3])
-        return [
+        entries = [
             (score, digest(name), payload(item, self._dumps, self._limit), index)
             for score, name, item, index in found
         ]
+        return entries, good
 
     def _score(self, item: Any, scores: Sequence[Any] | None, index: int) -> float:
         if scores is not None:

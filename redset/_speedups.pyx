@@ -1356,14 +1356,12 @@ cdef class Encoder:
         False where an item is bad: item by item it comes out which one it is.
         """
         cdef Entry* entry
-        cdef View payload
         cdef Py_ssize_t i
         if not self.keyed or not self.fold:
             return False
         if type(items) is not list and type(items) is not tuple or len(items) < 2:
             return False
         work.keyed = True
-        payload.owner = NULL
         reserve(work, min(len(items), 65536))
         try:
             for item in items:
@@ -1375,19 +1373,16 @@ cdef class Encoder:
             for i in range(work.kept_count):
                 entry = &work.entries[work.kept[i].entry]
                 item = <object> entry.payload.owner
+                leave(&entry.payload)
+                # In its place at once: what is too long is an error that comes with a view.
                 view_payload(
-                    &payload, item, self.dumps, self.write_json, self.limited, self.limit,
+                    &entry.payload, item, self.dumps, self.write_json, self.limited, self.limit,
                     &work.arena,
                 )
-                leave(&entry.payload)
-                entry.payload = payload
-                payload.owner = NULL
         except MemoryError:
             raise
         except Exception:
             return False
-        finally:
-            leave(&payload)
         return True
 
     cdef Entry* next_entry(self, Work* work) except NULL:

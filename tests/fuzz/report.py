@@ -1,0 +1,110 @@
+"""What a fuzzer tells of its run, and what it watches while it runs."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import mmap
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+#: Failures that are told in full; of the others only the number.
+TOLD = 10
+#: Seconds that a case may take before the run ends with everybody's stack.
+PATIENCE = 60
+#: How much memory may grow between two readings, in bytes: the allocator's own slack.
+SLACK = 24 << 20
+
+
+class Report:
+    """The figures of one run.
+
+    Attributes
+    ----------
+    failures : list of str
+        What went wrong, by case; the first ones in full.
+    outcomes : Counter
+        How often what came out.
+    grown : int
+        Bytes that the process grew by between the first tenth of the run and its end.
+    """
+
+    def __init__(self, fuzzer: str, count: int, seed: int) -> None:
+        self.fuzzer = fuzzer
+        self.count = count
+        self.seed = seed
+        self.failures: list[str] = []
+        self.failed = 0
+        self.outcomes: Counter[str] = Counter()
+        self.grown = 0
+        self.seconds = 0.0
+        #: Told the number of the case under way, for when the process dies in it.
+        self.trace: str | None = os.environ.get("FUZZ_TRACE")
+
+    def cases(self, first: int = 0) -> Iterator[int]:
+        """Number the cases; a case that hangs ends the process, memory that grows is a failure."""
+        started = time.monotonic()
+        warm = first + self.count // 10
+        before = 0
+        trace = _opened(self.trace)
+        try:
+            for number in range(first, first + self.count):
+                trace[:8] = number.to_bytes(8, "little")
+                if number % 256 == 0:
+                    faulthandler.dump_traceback_later(PATIENCE, exit=True)
+                if number == warm:
+                    before = resident()
+                yield number
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            trace.close()
+        self.seconds = time.monotonic() - started
+        self.grown = resident() - before
+        if self.grown > SLACK:
+            self.fail(-1, f"the process grew by {self.grown} bytes")
+
+    def fail(self, number: int, what: str) -> None:
+        self.failed += 1
+        if len(self.failures) < TOLD:
+            self.failures.append(f"case {number} of seed {self.seed}: {what}")
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.fuzzer}: {self.count} cases of seed {self.seed} in {self.seconds:.0f} s, "
+            f"{self.failed} failures, grown by {self.grown >> 10} KB",
+            *(f"  {count:9d}  {what}" for what, count in self.outcomes.most_common(30)),
+            *self.failures,
+        ]
+        return "\n".join(lines)
+
+
+def _opened(path: str | None) -> mmap.mmap:
+    if path is None:
+        return mmap.mmap(-1, 8)
+    with open(path, "wb+") as file:
+        file.write(bytes(8))
+        file.flush()
+        return mmap.mmap(file.fileno(), 8)
+
+
+def traced(path: str) -> int:
+    """Give the number of the case that the process was in which wrote this trace."""
+    return int.from_bytes(Path(path).read_bytes()[:8], "little")
+
+
+def resident() -> int:
+    """The bytes of memory that this process has at present; 0 where Linux does not tell."""
+    gc.collect()
+    # What the C library keeps for later is not the process's doing.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

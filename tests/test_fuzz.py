@@ -1,0 +1,47 @@
+"""Short runs of the fuzzers in `fuzz`; `make fuzz` has the long ones."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fuzz import inputs, leaks
+
+import redset
+
+try:
+    from redset import _speedups
+except ImportError:
+    _speedups = None  # type: ignore[assignment]
+
+needs_core = pytest.mark.skipif(_speedups is None, reason="redset._speedups is not built")
+STUB = Path(redset.__file__).with_name("_speedups.pyi")
+
+
+def names_of_the_core() -> Iterator[str]:
+    """The functions that the core has, and the methods of its classes."""
+    for node in ast.parse(STUB.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.ClassDef):
+            for inner in node.body:
+                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("__"):
+                    yield f"{node.name}.{inner.name}"
+
+
+def test_there_is_a_generator_for_every_function_of_the_core() -> None:
+    assert sorted(inputs.GENERATORS) == sorted(names_of_the_core())
+
+
+@needs_core
+def test_whatever_comes_in_the_core_does_what_the_fallback_does() -> None:
+    report = inputs.run(20_000, seed=11)
+    assert not report.failed, report
+
+
+@needs_core
+def test_calls_over_and_over_keep_nothing() -> None:
+    report = leaks.run(1000, seed=12)
+    assert not report.failed, report
