@@ -18,7 +18,7 @@ from cpython.bytes cimport (
 )
 from cpython.dict cimport PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport (
@@ -147,6 +147,16 @@ cdef extern from *:
         h[4] ^= v4 ^ v12; h[5] ^= v5 ^ v13; h[6] ^= v6 ^ v14; h[7] ^= v7 ^ v15;
     }
 
+    /* The one workspace that is kept for the next chunk, whichever thread encodes it. */
+    static void *redset_kept_work = NULL;
+    #ifdef _MSC_VER
+    #include <intrin.h>
+    #define REDSET_EXCHANGE(with) _InterlockedExchangePointer(&redset_kept_work, (with))
+    #else
+    #define REDSET_EXCHANGE(with) \
+        __atomic_exchange_n(&redset_kept_work, (with), __ATOMIC_ACQ_REL)
+    #endif
+
     static int redset_holds_null(const char *text, Py_ssize_t size)
     {
         unsigned char found = 0;
@@ -208,6 +218,7 @@ cdef extern from *:
     }
     """
     bint is_ascii "REDSET_IS_ASCII"(object text)
+    void* exchange_kept "REDSET_EXCHANGE"(void* work) noexcept
     int lookup "redset_lookup"(object dict, object key, PyObject** value) except -1
     uint64_t load "redset_load"(const void*) noexcept nogil
     uint64_t load_few "redset_load_few"(const void*, Py_ssize_t size) noexcept nogil
@@ -809,13 +820,19 @@ cdef int copy_into(Arena* arena, View* out) except -1:
     return 0
 
 
-cdef void free_arena(Arena* arena) noexcept:
+cdef void empty_arena(Arena* arena) noexcept:
+    """Free all blocks but one."""
     cdef Block* block = arena.last
     cdef Block* before
-    while block != NULL:
+    if block == NULL:
+        return
+    while block.before != NULL:
         before = block.before
         PyMem_RawFree(block)
         block = before
+    arena.last = block
+    arena.free = <char*> (block + 1)
+    arena.left = BLOCK_SIZE
 
 
 cdef int view_made(View* out, object data, Arena* arena) except -1:
@@ -980,6 +997,11 @@ cdef struct Line:
     char text[SCORE]
     char known[NUMBER]
 
+# Memory that is used again: for how many elements there is room.
+cdef struct Room:
+    void* data
+    Py_ssize_t count
+
 cdef struct Work:
     Entry* entries
     Py_ssize_t capacity
@@ -990,6 +1012,7 @@ cdef struct Work:
     Kept* spare
     Line* lines
     uint32_t* table
+    Room kept_room, spare_room, lines_room, table_room
     Arena arena
     bint keyed
 
@@ -1014,6 +1037,8 @@ cdef uint64_t hash_of(const char* data, Py_ssize_t size) noexcept nogil:
 
 cdef int reserve(Work* work, Py_ssize_t capacity) except -1:
     cdef Entry* entries
+    if capacity <= work.capacity:
+        return 0
     if capacity > PY_SSIZE_T_MAX // <Py_ssize_t> sizeof(Entry):
         raise MemoryError
     entries = <Entry*> PyMem_RawRealloc(work.entries, capacity * sizeof(Entry))
@@ -1024,17 +1049,54 @@ cdef int reserve(Work* work, Py_ssize_t capacity) except -1:
     return 0
 
 
-cdef void discard(Work* work) noexcept:
+cdef void* fit(Room* room, Py_ssize_t count, Py_ssize_t size) noexcept nogil:
+    """Give memory for so many elements; NULL where there is none."""
+    if room.count < count or room.data == NULL:
+        PyMem_RawFree(room.data)
+        room.count = count
+        room.data = PyMem_RawMalloc(max(count, 1) * size)
+    return room.data
+
+
+cdef enum:
+    # Of a chunk with more items the workspace is not kept.
+    KEPT_ITEMS = 4096
+
+
+cdef Work* take_work() except NULL:
+    """Give a workspace: the one that is kept, since an allocator that gives memory back to the
+    system after each chunk, to fault it in again, takes longer than the encoding."""
+    cdef Work* work = <Work*> exchange_kept(NULL)
+    if work == NULL:
+        work = <Work*> PyMem_RawCalloc(1, sizeof(Work))
+        if work == NULL:
+            raise MemoryError
+    return work
+
+
+cdef void forget_items(Work* work) noexcept:
+    """Let go of what was read."""
     cdef Py_ssize_t i
     for i in range(work.used):
         leave(&work.entries[i].payload)
         leave(&work.entries[i].key)
-    PyMem_RawFree(work.entries)
-    PyMem_RawFree(work.kept)
-    PyMem_RawFree(work.spare)
-    PyMem_RawFree(work.lines)
-    PyMem_RawFree(work.table)
-    free_arena(&work.arena)
+    work.count = work.used = work.kept_count = 0
+    work.keyed = False
+    empty_arena(&work.arena)
+
+
+cdef void give_back(Work* work) noexcept:
+    forget_items(work)
+    if work.capacity <= KEPT_ITEMS:
+        work = <Work*> exchange_kept(work)
+    if work != NULL:
+        PyMem_RawFree(work.entries)
+        PyMem_RawFree(work.kept_room.data)
+        PyMem_RawFree(work.spare_room.data)
+        PyMem_RawFree(work.lines_room.data)
+        PyMem_RawFree(work.table_room.data)
+        PyMem_RawFree(work.arena.last)
+        PyMem_RawFree(work)
 
 
 cdef inline const char* member_of(
@@ -1078,7 +1140,7 @@ cdef int fold_equals(Work* work, bint last) noexcept nogil:
     while slots < 2 * work.count:
         slots *= 2
     mask = slots - 1
-    work.table = <uint32_t*> PyMem_RawMalloc(slots * sizeof(uint32_t))
+    work.table = <uint32_t*> fit(&work.table_room, slots, sizeof(uint32_t))
     if work.table == NULL:
         return -1
     memset(work.table, 0, slots * sizeof(uint32_t))
@@ -1243,7 +1305,7 @@ cdef int sort_kept(Work* work) noexcept nogil:
             )
     if sorted_already:
         return 0
-    work.spare = <Kept*> PyMem_RawMalloc(count * sizeof(Kept))
+    work.spare = <Kept*> fit(&work.spare_room, count, sizeof(Kept))
     if work.spare == NULL:
         return -1
     sort_by_rank(kept, work.spare, count)
@@ -1319,23 +1381,21 @@ cdef class Encoder:
 
         See the fallback's for what folding, ``most_bytes`` and what is bad come to.
         """
-        cdef Work work
         cdef list bad = [], chunks = []
         cdef Py_ssize_t start = 0, stop, good
-        memset(&work, 0, sizeof(Work))
+        cdef Work* work = take_work()
         try:
-            if not self.read_by_key(&work, items, scores):
-                discard(&work)
-                memset(&work, 0, sizeof(Work))
-                self.read_all(&work, items, scores, skip, bad)
+            if not self.read_by_key(work, items, scores):
+                forget_items(work)
+                self.read_all(work, items, scores, skip, bad)
             if self.unfit and work.count:
                 _python.memory_integer(b"", self.epoch)
                 raise TypeError(f"epoch must be bytes, not {type(self.epoch).__name__}")
-            self.finish(&work)
+            self.finish(work)
             good = work.count
             while True:
-                stop = self.end_of_chunk(&work, start, most, most_bytes)
-                data = self.write(&work, start, stop)
+                stop = self.end_of_chunk(work, start, most, most_bytes)
+                data = self.write(work, start, stop)
                 positions = None
                 if self.positions:
                     positions = [
@@ -1348,7 +1408,7 @@ cdef class Encoder:
                 good -= stop - start
                 start = stop
         finally:
-            discard(&work)
+            give_back(work)
 
     cdef bint read_by_key(self, Work* work, object items, object scores) except -1:
         """Fold by the bytes of the keys: only what stays is digested and serialised.
@@ -1469,7 +1529,7 @@ cdef class Encoder:
         cdef Py_ssize_t i
         if work.count > UINT32_MAX // 4:
             return -1
-        work.kept = <Kept*> PyMem_RawMalloc(max(work.count, 1) * sizeof(Kept))
+        work.kept = <Kept*> fit(&work.kept_room, work.count, sizeof(Kept))
         if work.kept == NULL:
             return -1
         if self.fold and work.count > 1:
@@ -1488,7 +1548,7 @@ cdef class Encoder:
         cdef Line* line
         cdef Py_ssize_t i
         cdef int done
-        work.lines = <Line*> PyMem_RawMalloc(max(work.kept_count, 1) * sizeof(Line))
+        work.lines = <Line*> fit(&work.lines_room, work.kept_count, sizeof(Line))
         if work.lines == NULL:
             raise MemoryError
         if work.kept_count >= MANY:
