@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 from redset._scripts import Script
@@ -17,10 +17,11 @@ class Send:
     """One atomic server step, to be answered by a later READ.
 
     ``replies`` is how many answers the bytes bring (MULTI to EXEC: one for each command);
-    ``resend`` says that the step may be performed again after its connection was lost.
+    ``resend`` says that the step may be performed again after its connection was lost; ``reads``
+    makes of the last answer what the operation is given, or raises `Unexpected`.
     """
 
-    __slots__ = ("data", "replies", "resend", "script")
+    __slots__ = ("data", "reads", "replies", "resend", "script")
 
     def __init__(
         self,
@@ -28,11 +29,24 @@ class Send:
         replies: int = 1,
         script: Script | None = None,
         resend: bool = False,
+        reads: Callable[[Any], Any] | None = None,
     ) -> None:
         self.data = data
         self.replies = replies
         self.script = script
         self.resend = resend
+        self.reads = reads
+
+    @property
+    def name(self) -> str:
+        """What an error calls it: its script, or its first command."""
+        if self.script is not None:
+            return f"the step {self.script.name!r}"
+        return self.data.split(b"\r\n", 3)[2].decode()
+
+
+class Unexpected(Exception):
+    """A reply that the command which it answers cannot have."""
 
 
 class Ask(Send):

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import ModuleType
 from typing import Any, Generic, NoReturn, TypeVar
 
-from redset._effects import Ask, Emit, Operation, Pause, Pull, R, Read, Send
+from redset._effects import Ask, Emit, Operation, Pause, Pull, R, Read, Send, Unexpected
 from redset._source import Source
 
 T = TypeVar("T")
@@ -384,7 +384,12 @@ class _PackedSession(_Session):
         answer = flight.answer if flight.kept is _UNREAD else flight.kept
         if type(answer) is _Failed:
             raise answer.error
-        return answer
+        reads = flight.effect.reads
+        try:
+            return answer if reads is None else reads(answer)
+        except Unexpected as error:
+            # Who knows whose answer this was, and whose the next ones are.
+            await self._give_up(_invalid(self._connection, flight.effect, error))
 
     def ask(self, effect: Send) -> Any:
         """Send and read on a sync connection: the other two at once, with nothing in flight."""
@@ -602,11 +607,12 @@ class _GenericSession(_Session):
         options: dict[str, Any],
         awaits: bool,
     ) -> None:
+        self._client = client
         self._execute = client.execute_command
         self._split = split
         self._options = options
         self._awaits = awaits
-        self._answers: deque[Any] = deque()
+        self._answers: deque[tuple[Send, Any]] = deque()
 
     async def send(self, effect: Send) -> None:
         (arguments,) = self._split(effect.data)
@@ -620,13 +626,16 @@ class _GenericSession(_Session):
                 answer = await self._command(arguments)
         except Exception as error:
             answer = _Failed(_translated(error))
-        self._answers.append(answer)
+        self._answers.append((effect, answer))
 
     async def read(self) -> Any:
-        answer = self._answers.popleft()
+        effect, answer = self._answers.popleft()
         if type(answer) is _Failed:
             raise answer.error
-        return answer
+        try:
+            return answer if effect.reads is None else effect.reads(answer)
+        except Unexpected as error:
+            raise _invalid(self._client, effect, error) from None
 
     async def close(self) -> None:
         self._answers.clear()
@@ -709,6 +718,15 @@ def _exceptions_of(value: Any) -> Any:
 def _connection_error(connection: Any) -> type[Exception]:
     exceptions = _exceptions_of(connection)
     return exceptions.ConnectionError if exceptions else ConnectionError
+
+
+def _invalid(value: Any, effect: Send, error: Unexpected) -> Exception:
+    """Make the error of an answer that cannot be one, of the client's own class if it has one."""
+    exceptions = _exceptions_of(value)
+    kind = exceptions.InvalidResponse if exceptions else ConnectionError
+    made: Exception = kind(f"{effect.name}: {error}")
+    made.__cause__ = error
+    return made
 
 
 def _is_reply(error: Exception) -> bool:

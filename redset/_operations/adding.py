@@ -16,9 +16,9 @@ from redset._operations.context import (
     WINDOW,
     Context,
     ServerClock,
-    bytes_of,
     new_epoch,
 )
+from redset._operations.replies import Reader, bytes_of, count, listed, refuse, up_to
 from redset._scripts import script
 from redset.exceptions import AddError, Full, OptionsDiffer, _FullAddError, _OptionsAddError
 
@@ -163,8 +163,17 @@ class _Adder:
         self.proposed = not stored
         self._make_encoder(stored or new_epoch())
 
-    def send(self, data: bytes) -> Send:
-        return Send(data, 1, self.script, True)
+    def send(self, chunk: Any) -> Send:
+        return Send(chunk.data, 1, self.script, True, self._reader(chunk.entries))
+
+    def ask(self, chunk: Any) -> Ask:
+        return Ask(chunk.data, 1, self.script, True, self._reader(chunk.entries))
+
+    def _reader(self, entries: int) -> Reader[Any]:
+        """Read the answer to so many entries: a count of ZADD, else what the script returns."""
+        if self.script is None:
+            return up_to(entries)
+        return _outcome_of(entries, entries if self.outcomes else 0, self.epoch)
 
     def judge(self, chunk: Any, reply: Any) -> tuple[int, int, int, bytes]:
         """Give added, updated, refused and the outcome of each entry.
@@ -175,39 +184,76 @@ class _Adder:
             Where the step said so; it wrote nothing then.
         """
         if self.script is None:
-            count = int(reply)
-            rest = chunk.good - count
+            rest = chunk.good - reply
             if self.condition == "xx":
-                return 0, count, rest, b""
+                return 0, reply, rest, b""
             if self.condition == "nx":
-                return count, 0, rest, b""
-            return count, rest, 0, b""
-        if not isinstance(reply[0], int):
-            self._raise(bytes_of(reply[0]), reply)
+                return reply, 0, rest, b""
+            return reply, rest, 0, b""
+        if type(reply) is _Refusal:
+            self._raise(reply)
         if self.proposed:
             self.ctx.epoch = self.epoch
             self.proposed = False
             self._make_encoder(self.epoch)
         elif self.ctx.remember:
             self.ctx.epoch = self.epoch
-        added, updated = int(reply[0]), int(reply[1])
+        added, updated, outcomes = reply
         refused = chunk.entries - added - updated
         folded = chunk.good - chunk.entries
         if self.fold == self.ctx.wire.FOLD_LAST:
             updated += folded
         else:
             refused += folded
-        return added, updated, refused, bytes_of(reply[2])
+        return added, updated, refused, outcomes
 
-    def _raise(self, what: bytes, reply: Any) -> NoReturn:
+    def _raise(self, refusal: _Refusal) -> NoReturn:
         ctx = self.ctx
-        if what == b"EPOCH":
-            raise _OtherEpoch(bytes_of(reply[1]))
-        if what == b"OPTIONS":
-            raise ctx.tell_other_options(reply[1])
-        if what == b"NAME":
+        if refusal.word == b"EPOCH":
+            raise _OtherEpoch(refusal.detail)
+        if refusal.word == b"OPTIONS":
+            raise ctx.tell_other_options(refusal.detail)
+        if refusal.word == b"NAME":
             raise ctx.tell_plain_items()
-        raise Full(f"the set holds {int(reply[1])} items, and max_size is {ctx.max_size}")
+        raise Full(f"the set holds {refusal.detail} items, and max_size is {ctx.max_size}")
+
+
+class _Refusal(NamedTuple):
+    """Why the script wrote nothing: its word for it, and the set's epoch, options or size."""
+
+    word: bytes
+    detail: Any
+
+
+def _outcome_of(
+    entries: int, marks: int, epoch: bytes
+) -> Reader[_Refusal | tuple[int, int, bytes]]:
+    """Read what the script says of so many entries, with so many marks."""
+
+    def read(reply: Any) -> _Refusal | tuple[int, int, bytes]:
+        parts = listed(reply)
+        if len(parts) == 3:
+            added, updated, outcomes = count(parts[0]), count(parts[1]), bytes_of(parts[2])
+            if (
+                added + updated > entries
+                or len(outcomes) != marks
+                or (marks and outcomes.count(b"a") != added)
+            ):
+                raise refuse(f"the outcomes of {entries} entries", reply)
+            return added, updated, outcomes
+        word = bytes_of(parts[0]) if parts else b""
+        if len(parts) == 1 and word == b"NAME":
+            return _Refusal(word, None)
+        if len(parts) == 2:
+            if word == b"FULL":
+                return _Refusal(word, count(parts[1]))
+            detail = bytes_of(parts[1])
+            # That the set has another epoch cannot be where it has ours.
+            if word == b"OPTIONS" or (word == b"EPOCH" and detail != epoch):
+                return _Refusal(word, detail)
+        raise refuse("what became of the entries, or why nothing did", reply)
+
+    return read
 
 
 class _OtherEpoch(Exception):
@@ -238,7 +284,7 @@ def add(ctx: Context, item: Any, score: Any, flags: Flags) -> Operation[float | 
         chunk = adder.encoder.encode([item], [score], False)
         if chunk.bad:
             raise chunk.bad[0].error
-        reply = yield Ask(chunk.data, 1, adder.script, True)
+        reply = yield adder.ask(chunk)
         try:
             added, updated, _, _ = adder.judge(chunk, reply)
         except _OtherEpoch as other:
@@ -391,7 +437,7 @@ def add_stream(
         if ready and room:
             flying.append(ready.popleft())
             try:
-                yield adder.send(flying[-1].chunk.data)
+                yield adder.send(flying[-1].chunk)
             except Exception as error:
                 failure, ended = fail(flying[0].batch.start, error), True
                 flying.clear()

@@ -13,6 +13,7 @@ from typing import Any
 from redset import _wire
 from redset._effects import PAUSE, Ask, Operation
 from redset._keys import Keys
+from redset._operations.replies import Reader, bytes_of, listed, number, optional
 from redset._scripts import script
 from redset.exceptions import OptionsDiffer
 from redset.interfaces import Serializer
@@ -229,15 +230,24 @@ class Context:
             raise bad[0].error
         return items[0]
 
-    def call(self, name: str, keys: list[bytes], arguments: list[Any], resend: bool = True) -> Ask:
-        """Make the effect that runs a script."""
+    def call(
+        self,
+        name: str,
+        keys: list[bytes],
+        arguments: list[Any],
+        reads: Reader[Any],
+        resend: bool = True,
+    ) -> Ask:
+        """Make the effect that runs a script; ``reads`` takes its reply."""
         step = script(name)
         request = [b"EVALSHA", step.sha, len(keys), *keys, *arguments]
-        return Ask(self.wire.encode(request), 1, step, resend)
+        return Ask(self.wire.encode(request), 1, step, resend, reads)
 
-    def command(self, *arguments: bytes | str | int, resend: bool = True) -> Ask:
-        """Make the effect that performs a command."""
-        return Ask(self.wire.encode(arguments), 1, None, resend)
+    def command(
+        self, *arguments: bytes | str | int, reads: Reader[Any], resend: bool = True
+    ) -> Ask:
+        """Make the effect that performs a command; ``reads`` takes its reply."""
+        return Ask(self.wire.encode(arguments), 1, None, resend, reads)
 
     @property
     def queue_keys(self) -> list[bytes]:
@@ -255,13 +265,13 @@ class Context:
         """
         epoch = self.epoch
         if epoch is None:
-            stored = yield self.command(b"HGET", self.keys.meta, b"epoch")
-            self.epoch = epoch = bytes_of(stored) if stored else None
+            stored = yield self.command(b"HGET", self.keys.meta, b"epoch", reads=optional(bytes_of))
+            self.epoch = epoch = stored or None
         return epoch
 
     def tell_other_options(self, theirs: bytes) -> OptionsDiffer:
         return OptionsDiffer(
-            f"the set {self.name!r} was made with {bytes_of(theirs).decode()}, "
+            f"the set {self.name!r} was made with {theirs.decode('utf-8', 'replace')}, "
             f"this object has {self.options}"
         )
 
@@ -291,28 +301,17 @@ class ServerClock:
     def refresh(self, ctx: Context) -> Operation[None]:
         """Ask for the time, where it is stale."""
         if self.stale():
-            seconds, micros = yield ctx.command(b"TIME")
-            self._told = int(seconds) + int(micros) / 1e6, monotonic()
+            told = yield ctx.command(b"TIME", reads=_clock)
+            self._told = told, monotonic()
 
     def __call__(self, item: Any = None) -> float:
         now, at = self._told
         return now + (monotonic() - at) * 0.9995
 
 
-def bytes_of(reply: Any) -> bytes:
-    """Give a bulk reply as bytes, also where a client decoded it."""
-    if isinstance(reply, bytes):
-        return reply
-    if isinstance(reply, str):
-        return reply.encode("utf-8", "surrogateescape")
-    return str(reply).encode()
-
-
-def flat(reply: Any) -> list[Any]:
-    """Give member, score, ... as one list, also where they came as pairs (RESP3, some clients)."""
-    if reply and isinstance(reply[0], (list, tuple)):
-        return [value for pair in reply for value in pair]
-    return list(reply)
+def _clock(reply: Any) -> float:
+    seconds, micros = listed(reply, 2)
+    return number(seconds) + number(micros) / 1e6
 
 
 def new_epoch() -> bytes:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, NamedTuple
 
 from redset._effects import Emit, Operation
-from redset._operations.context import STEP, Context, bytes_of
+from redset._operations.context import STEP, Context
+from redset._operations.replies import bytes_of, count, listed, number, refuse, up_to
+
+_ID = re.compile(rb"(\d{1,20})-\d{1,20}")
 
 
 class DeadLetter(NamedTuple):
@@ -43,15 +47,17 @@ class DeadLetter(NamedTuple):
 
 
 def size(ctx: Context) -> Operation[int]:
-    return int((yield ctx.command(b"XLEN", ctx.keys.dead)))
+    letters: int = yield ctx.command(b"XLEN", ctx.keys.dead, reads=count)
+    return letters
 
 
 def iterate(ctx: Context) -> Operation[None]:
     """Emit the dead letters, oldest first, a page at a time."""
     start = "-"
     while True:
-        page = yield ctx.command(b"XRANGE", ctx.keys.dead, start, b"+", b"COUNT", STEP)
-        letters = [_letter(entry) for entry in page]
+        letters = yield ctx.command(
+            b"XRANGE", ctx.keys.dead, start, b"+", b"COUNT", STEP, reads=_letters
+        )
         if letters:
             yield Emit(letters)
         if len(letters) < STEP:
@@ -59,21 +65,34 @@ def iterate(ctx: Context) -> Operation[None]:
         start = f"({letters[-1].id}"
 
 
+def _letters(reply: Any) -> list[DeadLetter]:
+    entries = listed(reply)
+    if len(entries) > STEP:
+        raise refuse(f"at most {STEP} dead letters", reply)
+    return [_letter(entry) for entry in entries]
+
+
 def _letter(entry: Any) -> DeadLetter:
-    name = bytes_of(entry[0]).decode()
-    values = entry[1]
+    id, values = listed(entry, 2)
+    name = bytes_of(id)
+    found = _ID.fullmatch(name)
+    if found is None:
+        raise refuse("the id of a dead letter", id)
     if isinstance(values, dict):
         fields = {bytes_of(field): value for field, value in values.items()}
     else:
-        fields = {bytes_of(values[i]): values[i + 1] for i in range(0, len(values), 2)}
+        parts = [bytes_of(value) for value in listed(values)]
+        if len(parts) % 2:
+            raise refuse("the fields of a dead letter", values)
+        fields = dict(zip(parts[::2], parts[1::2], strict=True))
     score = bytes_of(fields.get(b"score", b""))
     return DeadLetter(
-        name,
+        name.decode(),
         bytes_of(fields.get(b"raw", b"")),
-        float(score) if score else None,
+        number(score) if score else None,
         bytes_of(fields.get(b"reason", b"")).decode("utf-8", "replace"),
-        int(name.partition("-")[0]) / 1000,
-        int(fields.get(b"attempts", 0)),
+        int(found[1]) / 1000,
+        count(fields.get(b"attempts", 0)),
     )
 
 
@@ -91,7 +110,7 @@ def purge(ctx: Context, before: float | None) -> Operation[int]:
             last = f"({int(before * 1000)}-0"
     gone = 0
     while True:
-        num = int((yield ctx.call("purge", [ctx.keys.dead], [last, STEP])))
+        num: int = yield ctx.call("purge", [ctx.keys.dead], [last, STEP], up_to(STEP))
         gone += num
         if num < STEP:
             return gone

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from redset._effects import Operation
-from redset._operations.context import MEMORY_STEP, STEP, Context, bytes_of, new_epoch
+from redset._operations.context import MEMORY_STEP, STEP, Context, new_epoch
+from redset._operations.replies import Reader, bytes_of, count, listed, many, refuse, up_to
 
 #: Buckets that one step unlinks.
 SWEEP = 500
@@ -21,23 +22,25 @@ def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
     for at in range(0, len(members), step):
         part = members[at : at + step]
         if not (ctx.keyed or forget):
-            gone += int((yield ctx.command(b"ZREM", ctx.keys.queue, *part)))
+            reads = up_to(len(part))
+            gone += yield ctx.command(b"ZREM", ctx.keys.queue, *part, reads=reads)
             continue
         keys = [ctx.keys.queue, ctx.keys.meta, ctx.keys.seen, ctx.keys.items]
         keyed = "1" if ctx.keyed else ""
         epoch = (yield from ctx.know_epoch()) if forget else None
         while True:
+            reads = up_to(len(part))
             if epoch:
                 tokens = ctx.memory_tokens(part, epoch)
                 head = [keyed, ctx.remember, epoch, len(part)]
+                reads = _or_other_epoch(reads, epoch)
             else:
                 tokens, head = [], [keyed, "", "", len(part)]
-            reply = yield ctx.call("discard", keys, [*head, *part, *tokens])
-            other = _other_epoch(ctx, reply)
-            if other is None:
-                gone += int(reply)
+            reply = yield ctx.call("discard", keys, [*head, *part, *tokens], reads)
+            if type(reply) is not _Epoch:
+                gone += reply
                 break
-            epoch = other
+            epoch = _learn(ctx, reply)
     return gone
 
 
@@ -47,8 +50,8 @@ def forget(ctx: Context, items: list[Any]) -> Operation[int]:
     members = yield from ctx.identities(items)
     gone = 0
     for at in range(0, len(members), MEMORY_STEP):
-        reply = yield from _asked(ctx, "forget", members[at : at + MEMORY_STEP])
-        gone += int(reply or 0)
+        part = members[at : at + MEMORY_STEP]
+        gone += (yield from _asked(ctx, "forget", part, up_to(len(part)))) or 0
     return gone
 
 
@@ -59,31 +62,55 @@ def seen(ctx: Context, items: list[Any]) -> Operation[list[bool]]:
     known: list[bool] = []
     for at in range(0, len(members), MEMORY_STEP):
         part = members[at : at + MEMORY_STEP]
-        reply = yield from _asked(ctx, "seen", part)
-        known += [mark == 49 for mark in bytes_of(reply)] if reply else [False] * len(part)
+        marks = yield from _asked(ctx, "seen", part, _marks(len(part)))
+        known += marks or [False] * len(part)
     return known
 
 
-def _asked(ctx: Context, name: str, members: list[bytes]) -> Operation[Any]:
+def _marks(num: int) -> Reader[list[bool]]:
+    def read(reply: Any) -> list[bool]:
+        marks = bytes_of(reply)
+        if len(marks) != num or marks.strip(b"01"):
+            raise refuse(f"{num} digits 0 and 1", reply)
+        return [mark == 49 for mark in marks]
+
+    return read
+
+
+def _asked(ctx: Context, name: str, members: list[bytes], reads: Reader[Any]) -> Operation[Any]:
     """Run a step on the memory under its present epoch; None where there is no memory yet."""
     epoch = yield from ctx.know_epoch()
     while epoch:
         arguments = [ctx.remember, epoch, *ctx.memory_tokens(members, epoch)]
-        reply = yield ctx.call(name, [ctx.keys.meta, ctx.keys.seen], arguments)
-        other = _other_epoch(ctx, reply)
-        if other is None:
+        keys = [ctx.keys.meta, ctx.keys.seen]
+        reply = yield ctx.call(name, keys, arguments, _or_other_epoch(reads, epoch))
+        if type(reply) is not _Epoch:
             return reply
-        epoch = other
+        epoch = _learn(ctx, reply)
     return None
 
 
-def _other_epoch(ctx: Context, reply: Any) -> bytes | None:
-    """Give the epoch that a step says the set has, b"" for none; None where it went by ours."""
-    if not isinstance(reply, list):
-        return None
-    other = bytes_of(reply[1])
-    ctx.epoch = other or None
-    return other
+class _Epoch(bytes):
+    """The epoch that a step says the set has, empty for none."""
+
+
+def _or_other_epoch(reads: Reader[Any], ours: bytes) -> Reader[Any]:
+    """Read an answer, or {'EPOCH', the set's} where that is not ours."""
+
+    def read(reply: Any) -> Any:
+        if not isinstance(reply, (list, tuple)):
+            return reads(reply)
+        word, epoch = listed(reply, 2)
+        if bytes_of(word) != b"EPOCH" or bytes_of(epoch) == ours:
+            raise refuse("another epoch", reply)
+        return _Epoch(bytes_of(epoch))
+
+    return read
+
+
+def _learn(ctx: Context, epoch: _Epoch) -> bytes:
+    ctx.epoch = bytes(epoch) or None
+    return bytes(epoch)
 
 
 def clear(ctx: Context, keep_memory: bool) -> Operation[int]:
@@ -91,11 +118,14 @@ def clear(ctx: Context, keep_memory: bool) -> Operation[int]:
     if keep_memory:
         ctx.need_memory("keep_memory")
     if ctx.keys.prefix is None:
-        return int((yield ctx.command(b"UNLINK", ctx.keys.queue)))
+        existed: int = yield ctx.command(b"UNLINK", ctx.keys.queue, reads=up_to(1))
+        return existed
     keys = [ctx.keys.meta, ctx.keys.seen, *ctx.keys.fixed]
-    queued, left = yield ctx.call("clear", keys, [new_epoch(), "1" if keep_memory else ""])
+    arguments = [new_epoch(), "1" if keep_memory else ""]
+    queued: int
+    queued, left = yield ctx.call("clear", keys, arguments, many(count, 2))
     if not keep_memory:
         ctx.epoch = None
     while left:
-        left = yield ctx.call("sweep", [ctx.keys.meta, ctx.keys.seen], [SWEEP])
-    return int(queued)
+        left = yield ctx.call("sweep", [ctx.keys.meta, ctx.keys.seen], [SWEEP], count)
+    return queued

@@ -6,7 +6,19 @@ import logging
 from typing import Any, NamedTuple
 
 from redset._effects import Emit, Operation
-from redset._operations.context import STEP, Context, ServerClock, bytes_of
+from redset._operations.context import STEP, Context, ServerClock
+from redset._operations.replies import (
+    Reader,
+    bytes_of,
+    count,
+    listed,
+    many,
+    members,
+    number,
+    optional,
+    refuse,
+    scored,
+)
 from redset.exceptions import DecodeError
 
 log = logging.getLogger("redset")
@@ -55,59 +67,65 @@ def server_time(ctx: Context, clock: ServerClock) -> Operation[float]:
 
 
 def size(ctx: Context) -> Operation[int]:
-    return int((yield ctx.command(b"ZCARD", ctx.keys.queue)))
+    queued: int = yield ctx.command(b"ZCARD", ctx.keys.queue, reads=count)
+    return queued
 
 
 def available(ctx: Context) -> Operation[int]:
     if not ctx.due:
         return (yield from size(ctx))
-    return int((yield ctx.call("available", [ctx.keys.queue], [])))
+    due: int = yield ctx.call("available", [ctx.keys.queue], [], count)
+    return due
 
 
 def score(ctx: Context, item: Any) -> Operation[float | None]:
-    reply = yield ctx.command(b"ZSCORE", ctx.keys.queue, ctx.identity(item))
-    return None if reply is None else float(reply)
+    member = ctx.identity(item)
+    found: float | None = yield ctx.command(
+        b"ZSCORE", ctx.keys.queue, member, reads=optional(number)
+    )
+    return found
 
 
 def scores(ctx: Context, items: list[Any]) -> Operation[list[float | None]]:
-    members = yield from ctx.identities(items)
+    identities = yield from ctx.identities(items)
     found: list[float | None] = []
-    for at in range(0, len(members), STEP):
-        reply = yield ctx.command(b"ZMSCORE", ctx.keys.queue, *members[at : at + STEP])
-        found += [None if value is None else float(value) for value in reply]
+    for at in range(0, len(identities), STEP):
+        part = identities[at : at + STEP]
+        reads = many(optional(number), len(part))
+        found += yield ctx.command(b"ZMSCORE", ctx.keys.queue, *part, reads=reads)
     return found
 
 
 def get(ctx: Context, item: Any) -> Operation[Any]:
     member = ctx.identity(item)
     if ctx.keyed:
-        raw = yield ctx.call("get", ctx.queue_keys, [member])
+        raw = yield ctx.call("get", ctx.queue_keys, [member], optional(bytes_of))
     else:
-        reply = yield ctx.command(b"ZSCORE", ctx.keys.queue, member)
-        raw = None if reply is None else member
+        found = yield ctx.command(b"ZSCORE", ctx.keys.queue, member, reads=optional(number))
+        raw = None if found is None else member
     return None if raw is None else _decoded(ctx, raw)
 
 
-def _decoded(ctx: Context, raw: Any) -> Any:
+def _decoded(ctx: Context, raw: bytes) -> Any:
     try:
-        return ctx.decode_one(bytes_of(raw))
+        return ctx.decode_one(raw)
     except Exception as error:
         raise DecodeError(f"an item of {ctx.name!r} cannot be decoded: {error}") from error
 
 
 def peek(ctx: Context, position: int) -> Operation[Any]:
-    found = yield from _look(ctx, position, 1)
+    found, _ = yield from _look(ctx, position, 1)
     while found and found[0] is None:  # a member without payload, which a removal would drop
         position += 1 if position >= 0 else -1
-        found = yield from _look(ctx, position, 1)
+        found, _ = yield from _look(ctx, position, 1)
     if not found:
         raise KeyError(f"the set {ctx.name!r} has no item at position {position}")
     return _decoded(ctx, found[0])
 
 
 def peek_score(ctx: Context) -> Operation[float | None]:
-    found = yield from _look(ctx, 0, 1)
-    return float(found[1]) if found else None
+    _, scores = yield from _look(ctx, 0, 1)
+    return float(scores[0]) if scores else None
 
 
 def peek_many(ctx: Context, num: int) -> Operation[list[Any]]:
@@ -115,21 +133,25 @@ def peek_many(ctx: Context, num: int) -> Operation[list[Any]]:
     position = 0
     while position < num:
         want = min(num - position, STEP)
-        found = yield from _look(ctx, position, want)
-        items += yield from _decodable(ctx, found[::2])
-        if len(found) < 2 * want:
+        found, _ = yield from _look(ctx, position, want)
+        items += yield from _decodable(ctx, found)
+        if len(found) < want:
             break
         position += want
     return items
 
 
-def _look(ctx: Context, position: int, num: int) -> Operation[list[Any]]:
-    due = "1" if ctx.due else ""
-    return list((yield ctx.call("look", ctx.queue_keys, [position, num, due])))
+def _look(ctx: Context, position: int, num: int) -> Operation[tuple[list[Any], list[Any]]]:
+    """Give up to ``num`` members, or with ``key=`` payloads, and their scores."""
+    arguments = [position, num, "1" if ctx.due else ""]
+    found: tuple[list[Any], list[Any]] = yield ctx.call(
+        "look", ctx.queue_keys, arguments, scored(num)
+    )
+    return found
 
 
 def _decodable(ctx: Context, raws: list[Any]) -> Operation[list[Any]]:
-    present = [bytes_of(raw) for raw in raws if raw is not None]
+    present = [raw for raw in raws if raw is not None]
     items, bad = yield from ctx.decode(present)
     if bad:
         log.warning(
@@ -145,21 +167,46 @@ def iterate(ctx: Context) -> Operation[None]:
     """Emit all items in order of score, a page at a time."""
     last: list[bytes] = []
     while True:
-        members, scored, payloads = yield ctx.call("page", ctx.queue_keys, [STEP, *last])
-        if not members:
+        reads = _page_behind(last, ctx.keyed)
+        last, found, num = yield ctx.call("page", ctx.queue_keys, [STEP, *last], reads)
+        if not num:
             return
-        last = [bytes_of(scored[-1]), bytes_of(members[-1])]
-        yield Emit((yield from _decodable(ctx, payloads if ctx.keyed else members)))
-        if len(members) < STEP:
+        yield Emit((yield from _decodable(ctx, found)))
+        if num < STEP:
             return
+
+
+def _page_behind(last: list[bytes], keyed: bool) -> Reader[tuple[list[bytes], list[Any], int]]:
+    """Read a page: the score and member to go on behind, what it holds, of how many members."""
+
+    def read(reply: Any) -> tuple[list[bytes], list[Any], int]:
+        parts = listed(reply, 3)
+        found = members(parts[0], STEP)
+        scores = many(bytes_of, len(found))(parts[1])
+        payloads = members(parts[2], STEP)
+        if None in found or len(payloads) != (len(found) if keyed else 0):
+            raise refuse("a page of members", reply)
+        if not found:
+            return [], [], 0
+        end = [scores[-1], found[-1]]
+        if end == last:
+            raise refuse("the page behind the last one", reply)
+        return end, payloads if keyed else found, len(found)
+
+    return read
 
 
 def stats(ctx: Context, timed: bool) -> Operation[Stats]:
     keys = [ctx.keys.queue]
     if ctx.keys.prefix is not None:
         keys += [ctx.keys.dead, ctx.keys.meta, ctx.keys.seen, ctx.keys.items]
-    reply = yield ctx.call("stats", keys, ["1" if ctx.due else "", ctx.remember])
-    oldest = float(bytes_of(reply[4])) if reply[4] else None
-    age = float(bytes_of(reply[5])) - oldest if timed and oldest is not None else None
-    counts = [int(value) for value in reply[:4]]
-    return Stats(counts[0], counts[1], counts[2], counts[3], oldest, age, int(reply[6]))
+    arguments = ["1" if ctx.due else "", ctx.remember]
+    counts, oldest, now, used = yield ctx.call("stats", keys, arguments, _stats)
+    age = now - oldest if timed and oldest is not None else None
+    return Stats(counts[0], counts[1], counts[2], counts[3], oldest, age, used)
+
+
+def _stats(reply: Any) -> tuple[list[int], float | None, float, int]:
+    parts = listed(reply, 7)
+    lowest = number(parts[4]) if bytes_of(parts[4]) else None
+    return [count(part) for part in parts[:4]], lowest, number(parts[5]), count(parts[6])

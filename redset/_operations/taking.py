@@ -6,7 +6,8 @@ import logging
 from typing import Any, NamedTuple
 
 from redset._effects import Ask, Operation
-from redset._operations.context import Context, bytes_of, flat
+from redset._operations.context import Context
+from redset._operations.replies import Reader, bytes_of, count, listed, members, scored, up_to
 from redset.exceptions import DecodeError
 
 log = logging.getLogger("redset")
@@ -86,11 +87,14 @@ _NOTHING = _Taken([], None)
 
 def _remove(ctx: Context, num: int, multi: bool, with_scores: bool) -> Operation[_Taken]:
     """Remove up to ``num`` members in one step."""
+    taken: _Taken
     queue = ctx.keys.queue
     if ctx.due or ctx.keyed or (num > 1 and not multi):
-        return _scored((yield _take(ctx, num)))
+        taken = yield _take(ctx, num)
+        return taken
     if num == 1:
-        return _scored(flat((yield ctx.command(b"ZPOPMIN", queue, resend=False))))
+        taken = yield ctx.command(b"ZPOPMIN", queue, reads=_taken(1), resend=False)
+        return taken
     # Where there can be no dead letters what cannot be decoded goes back, at its score.
     with_scores = with_scores or ctx.keys.prefix is None
     # Taking by range and removing by rank costs the server two thirds of ZPOPMIN with a count.
@@ -102,22 +106,22 @@ def _remove(ctx: Context, num: int, multi: bool, with_scores: bool) -> Operation
         encode([b"ZREMRANGEBYRANK", queue, 0, num - 1]),
         encode([b"EXEC"]),
     ]
+    reads = _removed(_taken(num) if with_scores else _unscored(num))
     try:
-        reply = yield Ask(b"".join(request), 4)
+        taken = yield Ask(b"".join(request), 4, reads=reads)
     except Exception as error:
         if not _out_of_memory(error):
             raise
         # A full server refuses what is queued in a MULTI, and lets a script pass that frees first.
-        return _scored((yield _take(ctx, num)))
-    members = flat(reply[0])
-    return _scored(members) if with_scores else _Taken(members, None)
+        taken = yield _take(ctx, num)
+    return taken
 
 
 def _take(ctx: Context, num: int) -> Ask:
     keys = _queue_and_dead(ctx)
     if ctx.keyed:
         keys.append(ctx.keys.items)
-    return ctx.call("take", keys, [num, "1" if ctx.due else ""], resend=False)
+    return ctx.call("take", keys, [num, "1" if ctx.due else ""], _taken(num), resend=False)
 
 
 def _queue_and_dead(ctx: Context) -> list[bytes]:
@@ -125,8 +129,18 @@ def _queue_and_dead(ctx: Context) -> list[bytes]:
     return [ctx.keys.queue] if ctx.keys.prefix is None else [ctx.keys.queue, ctx.keys.dead]
 
 
-def _scored(reply: list[Any]) -> _Taken:
-    return _Taken(reply[::2], reply[1::2])
+def _taken(num: int) -> Reader[_Taken]:
+    read = scored(num)
+    return lambda reply: _Taken(*read(reply))
+
+
+def _unscored(num: int) -> Reader[_Taken]:
+    return lambda reply: _Taken(members(reply, num), None)
+
+
+def _removed(read: Reader[_Taken]) -> Reader[_Taken]:
+    """Read what EXEC says of a range and its removal."""
+    return lambda reply: read(listed(reply, 2)[0])
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -141,11 +155,12 @@ def _look_first(ctx: Context) -> Operation[bool]:
     if ctx.looked:
         return True
     if ctx.due or ctx.keyed:
-        reply = yield ctx.call("look", ctx.queue_keys, [0, ENOUGH, "1" if ctx.due else ""])
-        raws = reply[::2]
+        arguments = [0, ENOUGH, "1" if ctx.due else ""]
+        raws, _ = yield ctx.call("look", ctx.queue_keys, arguments, scored(ENOUGH))
     else:
-        raws = yield ctx.command(b"ZRANGE", ctx.keys.queue, 0, ENOUGH - 1)
-    present = [bytes_of(raw) for raw in raws if raw is not None]
+        fetch = (b"ZRANGE", ctx.keys.queue, 0, ENOUGH - 1)
+        raws = yield ctx.command(*fetch, reads=lambda reply: members(reply, ENOUGH))
+    present = [raw for raw in raws if raw is not None]
     items, bad = yield from ctx.decode(present)
     if len(present) >= ENOUGH and not items:
         raise DecodeError(
@@ -163,15 +178,13 @@ def _decoded(
 
     Where that fails it is put back, and why comes with the items: they are the caller's.
     """
-    members, scores = taken
-    if None in members:
-        log.warning("dropped %d members of %r without payload", members.count(None), ctx.name)
-        kept = [i for i, member in enumerate(members) if member is not None]
-        members = [members[i] for i in kept]
+    raws, scores = taken
+    if None in raws:
+        log.warning("dropped %d members of %r without payload", raws.count(None), ctx.name)
+        kept = [i for i, raw in enumerate(raws) if raw is not None]
+        raws = [raws[i] for i in kept]
         scores = [scores[i] for i in kept] if scores is not None else None
-    if members and not isinstance(members[0], bytes):
-        members = [bytes_of(member) for member in members]
-    items, bad = yield from ctx.decode(members)
+    items, bad = yield from ctx.decode(raws)
     failure = None
     if bad:
         failure = yield from _bury(ctx, bad, scores)
@@ -198,7 +211,8 @@ def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[E
         for _, raw, error in bad[at : at + PART]:
             arguments += [raw, "", f"{type(error).__name__}: {error}"]
         try:
-            yield ctx.call("bury", [ctx.keys.queue, ctx.keys.dead], arguments, resend=False)
+            keys = [ctx.keys.queue, ctx.keys.dead]
+            yield ctx.call("bury", keys, arguments, count, resend=False)
         except Exception as error:
             yield from _put_back(ctx, bad[at:], scores)
             return error
@@ -221,7 +235,7 @@ def _put_back(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operati
         try:
             if ctx.keyed:
                 raise RuntimeError("their keys are not known")
-            yield ctx.call("restore", _queue_and_dead(ctx), arguments)
+            yield ctx.call("restore", _queue_and_dead(ctx), arguments, up_to(len(part)))
         except Exception as error:
             raws = [raw for _, raw, _ in part]
             log.error("could not put back to %r (%s): %r", ctx.name, error, raws)

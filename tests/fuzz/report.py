@@ -40,6 +40,8 @@ class Report:
         self.failures: list[str] = []
         self.failed = 0
         self.outcomes: Counter[str] = Counter()
+        #: How many replies were given in the cases.
+        self.replies = 0
         self.grown = 0
         self.seconds = 0.0
         #: Told the number of the case under way, for when the process dies in it.
@@ -75,6 +77,7 @@ class Report:
     def __str__(self) -> str:
         lines = [
             f"{self.fuzzer}: {self.count} cases of seed {self.seed} in {self.seconds:.0f} s, "
+            f"{f'{self.replies} replies, ' if self.replies else ''}"
             f"{self.failed} failures, grown by {self.grown >> 10} KB",
             *(f"  {count:9d}  {what}" for what, count in self.outcomes.most_common(30)),
             *self.failures,

@@ -1,0 +1,114 @@
+"""Readers of replies: each takes a reply of the shape that its command has, and refuses others.
+
+A reply of another shape comes from no server that redset runs on: a proxy that mixes answers up,
+a broken connection, another service at the port. Nothing is concluded from it.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from redset._effects import Unexpected
+
+T = TypeVar("T")
+Reader = Callable[[Any], T]
+
+_MOST = 2**63 - 1
+_TEXTS = (bytes, str, int, float)
+_BYTES = {bytes, type(None)}
+_MEMBERS = {bytes, str, int, float, type(None)}
+
+
+def refuse(wanted: str, reply: Any) -> Unexpected:
+    """Make the error that says what was expected, and what came."""
+    return Unexpected(f"expected {wanted}, got {reprlib.repr(reply)}")
+
+
+def bytes_of(reply: Any) -> bytes:
+    """Give a bulk reply as bytes, also where a client decoded it."""
+    if isinstance(reply, bytes):
+        return reply
+    if isinstance(reply, str):
+        return reply.encode("utf-8", "surrogateescape")
+    if isinstance(reply, _TEXTS):
+        return str(reply).encode()
+    raise refuse("a string", reply)
+
+
+def count(reply: Any, most: int = _MOST) -> int:
+    """Read how many, of at most so many."""
+    try:
+        number = int(reply) if isinstance(reply, (int, str, bytes)) else -1
+    except ValueError:
+        number = -1
+    if not 0 <= number <= most:
+        raise refuse("a count" if most == _MOST else f"a count of at most {most}", reply)
+    return number
+
+
+def up_to(most: int) -> Reader[int]:
+    return lambda reply: count(reply, most)
+
+
+def number(reply: Any) -> float:
+    """Read a score, or a time."""
+    try:
+        value = float(reply) if isinstance(reply, _TEXTS) else math.nan
+    except (ValueError, OverflowError):
+        value = math.nan
+    if math.isnan(value):
+        raise refuse("a number", reply)
+    return value
+
+
+def optional(read: Reader[T]) -> Reader[T | None]:
+    return lambda reply: None if reply is None else read(reply)
+
+
+def listed(reply: Any, length: int | None = None) -> list[Any]:
+    """Read a list of any things, or of so many."""
+    if not isinstance(reply, (list, tuple)) or length not in (None, len(reply)):
+        raise refuse("a list" if length is None else f"a list of {length}", reply)
+    return list(reply)
+
+
+def many(read: Reader[T], length: int) -> Reader[list[T]]:
+    return lambda reply: [read(value) for value in listed(reply, length)]
+
+
+def members(reply: Any, most: int) -> list[Any]:
+    """Read at most so many members, as bytes; None stands for one without payload."""
+    found = listed(reply)
+    if len(found) > most:
+        raise refuse(f"at most {most} members", reply)
+    # One look at all: they are many, and nearly always bytes.
+    kinds = set(map(type, found))
+    if kinds <= _BYTES:
+        return found
+    if not kinds <= _MEMBERS:
+        raise refuse("a list of strings", reply)
+    return [None if member is None else bytes_of(member) for member in found]
+
+
+def scored(most: int) -> Reader[tuple[list[Any], list[Any]]]:
+    """Read member, score, ... of at most so many, also where they come as pairs (RESP3)."""
+
+    def read(reply: Any) -> tuple[list[Any], list[Any]]:
+        found = listed(reply)
+        if found and isinstance(found[0], (list, tuple)):
+            found = [value for pair in found for value in listed(pair, 2)]
+        if len(found) % 2:
+            raise refuse("members and scores", reply)
+        scores = found[1::2]
+        try:
+            wrong = any(map(math.isnan, map(float, scores)))
+        except (TypeError, ValueError, OverflowError):
+            wrong = True
+        if wrong:
+            raise refuse("numbers as scores", reply)
+        return members(found[::2], most), scores
+
+    return read

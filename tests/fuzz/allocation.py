@@ -1,0 +1,133 @@
+"""Memory runs out at every place in turn: MemoryError, and afterwards all is as it was.
+
+    cd tests && python -m fuzz.allocation
+
+It prints how many allocations were made to fail, by call. To be run in a process of its own: the
+interpreter, too, meets the failures.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from agreement import outcome
+
+from fuzz.values import JSON
+from redset import _fallback
+
+#: So many successes in a row say that a call makes no more allocations.
+ENOUGH = 30
+
+
+def cases(wire: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Calls of every function, with what is rare: long, foreign, not ASCII, many at once."""
+    many = [{"url": f"https://example.org/é/{n % 60}", "depth": n / 7} for n in range(80)]
+    texts = [f"item {n} é" for n in range(40)]
+    raws = [text.encode() for text in texts]
+    options = (0, 2, True, 1, b"0123456789abcdef", True)
+    prefix = [b"EVALSHA", "é", 10**30, "a" * 600]
+    yield "encode", lambda: wire.encode(prefix)
+    yield "bulk", lambda: wire.bulk(prefix)
+    request = _fallback.encode([b"a", b"b" * 600])
+    yield "split", lambda: wire.split(request)
+    yield "split of garbage", lambda: wire.split(b"*1\r\n$9\r\n")
+    yield "to_score", lambda: [wire.to_score(value) for value in (1, 2.5, "3.5", 10**30)]
+    yield "to_score of none", lambda: wire.to_score("none")
+    yield "score_text", lambda: [wire.score_text(value) for value in (1.0, 0.1, 1e300, 1e-9)]
+    yield "digest", lambda: wire.digest(b"a" * 600)
+    yield "digests", lambda: wire.digests(raws)
+    yield "key_bytes", lambda: [wire.key_bytes(key) for key in ("é", b"a", 10**30)]
+    yield "memory_integer", lambda: wire.memory_integer(b"a", b"e")
+    yield "memory_integers", lambda: wire.memory_integers(raws, b"e")
+    yield "field_of", lambda: wire.field_of(many[0], "url")
+    yield "payload", lambda: [wire.payload(item, None, 0) for item in ("é", b"a", 5, 1.5)]
+    yield "payload as JSON", lambda: wire.payload(many[0], JSON.dumps, 0)
+    yield "payload too long", lambda: wire.payload("é" * 10, None, 5)
+    yield "identity", lambda: wire.identity(many[0], None, "url")
+    yield "identities", lambda: wire.identities(many, None, "url")
+    yield "score_of", lambda: wire.score_of(many[5], "depth")
+    yield "score_of nothing", lambda: wire.score_of(many[5], "missing")
+    yield "decode", lambda: wire.decode([b"1", b"\xff", b'{"a": 1}'], JSON.loads, None)
+    for key, what in ((None, "plain"), ("url", "keyed"), (lambda item: item["url"], "called")):
+        for fold in (0, 1):
+            rest = (options[0], fold, *options[2:])
+            yield (
+                f"Encoder.encode {what} {fold}",
+                lambda key=key, rest=rest: wire.Encoder(
+                    prefix, JSON.dumps, key, "depth", *rest
+                ).encode(many, None, True),
+            )
+            yield (
+                f"Encoder.encode_all {what} {fold}",
+                lambda key=key, rest=rest: wire.Encoder(prefix, None, key, 0.5, *rest).encode_all(
+                    many, None, False, 7, 1 << 20
+                ),
+            )
+
+
+def attack(call: Callable[[], Any]) -> tuple[int, list[str]]:
+    """Make each allocation of a call fail, alone and with all behind it; what went wrong."""
+    import _testcapi
+
+    wrong: list[str] = []
+    expected = outcome(call)
+    failed = 0
+    for only in (True, False):
+        start = successes = 0
+        while successes < ENOUGH:
+            error: BaseException | None = None
+            result: Any = None
+            _testcapi.set_nomemory(start, start + 1 if only else 0)
+            try:
+                result = call()
+            except BaseException as caught:
+                error = caught
+            finally:
+                _testcapi.remove_mem_hooks()
+            if isinstance(error, MemoryError):
+                failed += 1
+                successes = 0
+            elif outcome(_again, result, error) == expected:
+                successes += 1
+            elif _holds_memory_error(result):
+                failed += 1
+                successes = 0
+            else:
+                wrong.append(f"at {start}: {error!r}, {result!r}"[:300])
+                successes += 1
+            if outcome(call) != expected:
+                wrong.append(f"behind a failure at {start}: {outcome(call)!r}"[:300])
+            start += 1
+    return failed, wrong
+
+
+def _again(result: Any, error: BaseException | None) -> Any:
+    if error is not None:
+        raise error
+    return result
+
+
+def _holds_memory_error(result: Any) -> bool:
+    """An item that there was no memory for is a bad one; so is a member."""
+    if isinstance(result, list):
+        return any(_holds_memory_error(each) for each in result)
+    if isinstance(result, _fallback.Chunk):
+        return _holds_memory_error(result.bad)
+    if isinstance(result, _fallback.Bad):
+        return isinstance(result.error, MemoryError)
+    return isinstance(result, tuple) and any(_holds_memory_error(each) for each in result)
+
+
+def main() -> int:
+    from redset import _speedups
+
+    told = {name: attack(call) for name, call in cases(_speedups)}
+    json.dump(told, sys.stdout, indent=1)
+    return 1 if any(wrong for _, wrong in told.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
