@@ -4,6 +4,10 @@
 What is rare (subclasses, foreign types, errors) is left to the fallback's own functions, so that
 it cannot differ. What is frequent works on views, pointers into objects that are held meanwhile:
 extraction has the GIL, digests, folding, sorting and copying have not.
+
+There are no comprehensions of lists here: those of Cython 3.3 free an element twice where there is
+no memory for the list to grow. Nor is there a return in an except clause: it takes for granted that
+there was memory for a traceback.
 """
 
 from collections.abc import Mapping
@@ -633,7 +637,7 @@ def digests(values):
     cdef char** places
     cdef Py_ssize_t i, count
     if type(values) is not list and type(values) is not tuple or len(values) < MANY:
-        return [digest(value) for value in values]
+        return each_digest(values)
     # A copy: it holds the values while nobody holds the GIL.
     owners = tuple(values)
     count = len(owners)
@@ -645,7 +649,7 @@ def digests(values):
         for i in range(count):
             value = owners[i]
             if not PyBytes_CheckExact(value):
-                return [digest(value) for value in owners]
+                return each_digest(owners)
             views[i].data = PyBytes_AS_STRING(value)
             views[i].size = PyBytes_GET_SIZE(value)
             result = PyBytes_FromStringAndSize(NULL, 16)
@@ -657,6 +661,13 @@ def digests(values):
         return results
     finally:
         PyMem_RawFree(views)
+
+
+cdef list each_digest(object values):
+    cdef list results = []
+    for value in values:
+        results.append(digest(value))
+    return results
 
 
 def memory_integer(identity, epoch):
@@ -671,10 +682,13 @@ def memory_integer(identity, epoch):
 def memory_integers(identities, epoch):
     """Write the memory's integer of each digest."""
     cdef Keyed keyed
+    cdef list results = []
     if not PyBytes_CheckExact(epoch) or PyBytes_GET_SIZE(epoch) > 64:
         return _python.memory_integers(identities, epoch)
     begin_keyed(&keyed, PyBytes_AS_STRING(epoch), PyBytes_GET_SIZE(epoch))
-    return [remembered(&keyed, identity, epoch) for identity in identities]
+    for identity in identities:
+        results.append(remembered(&keyed, identity, epoch))
+    return results
 
 
 cdef object remembered(const Keyed* keyed, object identity, object epoch):
@@ -973,7 +987,10 @@ def identity(item, dumps, key):
 
 def identities(items, dumps, key):
     """Give the member of each item."""
-    return [identity(item, dumps, key) for item in items]
+    cdef list results = []
+    for item in items:
+        results.append(identity(item, dumps, key))
+    return results
 
 
 # --- Chunks
@@ -1381,8 +1398,8 @@ cdef class Encoder:
 
         See the fallback's for what folding, ``most_bytes`` and what is bad come to.
         """
-        cdef list bad = [], chunks = []
-        cdef Py_ssize_t start = 0, stop, good
+        cdef list bad = [], chunks = [], positions
+        cdef Py_ssize_t start = 0, stop, good, i
         cdef Work* work = take_work()
         try:
             if not self.read_by_key(work, items, scores):
@@ -1398,9 +1415,9 @@ cdef class Encoder:
                 data = self.write(work, start, stop)
                 positions = None
                 if self.positions:
-                    positions = [
-                        work.entries[work.kept[i].entry].index for i in range(start, stop)
-                    ]
+                    positions = []
+                    for i in range(start, stop):
+                        positions.append(work.entries[work.kept[i].entry].index)
                 if stop == work.kept_count:
                     chunks.append(chunk_of(data, stop - start, good, positions, bad))
                     return chunks
@@ -1442,8 +1459,10 @@ cdef class Encoder:
         except MemoryError:
             raise
         except Exception:
-            return False
-        return True
+            pass
+        else:
+            return True
+        return False
 
     cdef Entry* next_entry(self, Work* work) except NULL:
         cdef Entry* entry
@@ -1676,9 +1695,12 @@ cdef object text_of(object raw):
 
 
 cdef object load_either(object raw, object loads):
+    text = None
     try:
         text = text_of(raw)
     except UnicodeDecodeError:
+        pass
+    if text is None:
         return loads(raw)
     try:
         return loads(text)

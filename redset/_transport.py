@@ -384,12 +384,12 @@ class _PackedSession(_Session):
         answer = flight.answer if flight.kept is _UNREAD else flight.kept
         if type(answer) is _Failed:
             raise answer.error
-        reads = flight.effect.reads
+        effect = flight.effect
         try:
-            return answer if reads is None else reads(answer)
+            return answer if effect.reads is None else effect.reads(answer)
         except Unexpected as error:
             # Who knows whose answer this was, and whose the next ones are.
-            await self._give_up(_invalid(self._connection, flight.effect, error))
+            await self._give_up(_invalid(self._connection, effect, error))
 
     def ask(self, effect: Send) -> Any:
         """Send and read on a sync connection: the other two at once, with nothing in flight."""
@@ -419,7 +419,10 @@ class _PackedSession(_Session):
                 complete(self._lost(error))
             return complete(self.read())
         self._broken = False
-        return answer
+        try:
+            return answer if effect.reads is None else effect.reads(answer)
+        except Unexpected as error:
+            return complete(self._give_up(_invalid(connection, effect, error)))
 
     def end(self) -> None:
         """Close on a sync connection."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fuzz import inputs, leaks
+from fuzz import inputs, leaks, replies
 
 import redset
+from redset import SortedSet
 
 try:
     from redset import _speedups
@@ -45,3 +50,30 @@ def test_whatever_comes_in_the_core_does_what_the_fallback_does() -> None:
 def test_calls_over_and_over_keep_nothing() -> None:
     report = leaks.run(1000, seed=12)
     assert not report.failed, report
+
+
+@needs_core
+def test_where_memory_runs_out_there_is_a_memory_error_and_nothing_else() -> None:
+    if importlib.util.find_spec("_testcapi") is None:
+        pytest.skip("this Python has no _testcapi, which makes allocations fail")
+    done = subprocess.run(
+        [sys.executable, "-m", "fuzz.allocation"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+    told = json.loads(done.stdout)
+    assert all(wrong == [] for _, wrong in told.values())
+    assert sum(failed for failed, _ in told.values()) > 10_000
+
+
+def test_whatever_the_server_replies_a_call_gives_or_raises_what_is_documented() -> None:
+    report = replies.run(3000, seed=13)
+    assert not report.failed, report
+
+
+def test_every_operation_gets_its_hostile_replies() -> None:
+    without = {"close", "from_url"}
+    public = {name for name in vars(SortedSet) if not name.startswith("_")} - without
+    assert public - replies.METHODS <= {"lock", "name", "redis", "scorer", "serializer"}

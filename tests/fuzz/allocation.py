@@ -3,7 +3,8 @@
     cd tests && python -m fuzz.allocation
 
 It prints how many allocations were made to fail, by call. To be run in a process of its own: the
-interpreter, too, meets the failures.
+interpreter, too, meets the failures. Left out is what others do without memory: orjson ends the
+process, and CPython 3.11 itself loses an exception while it makes the text of another.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import Any
 
 from agreement import outcome
 
-from fuzz.values import JSON
 from redset import _fallback
 
 #: So many successes in a row say that a call makes no more allocations.
@@ -33,9 +33,7 @@ def cases(wire: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "bulk", lambda: wire.bulk(prefix)
     request = _fallback.encode([b"a", b"b" * 600])
     yield "split", lambda: wire.split(request)
-    yield "split of garbage", lambda: wire.split(b"*1\r\n$9\r\n")
     yield "to_score", lambda: [wire.to_score(value) for value in (1, 2.5, "3.5", 10**30)]
-    yield "to_score of none", lambda: wire.to_score("none")
     yield "score_text", lambda: [wire.score_text(value) for value in (1.0, 0.1, 1e300, 1e-9)]
     yield "digest", lambda: wire.digest(b"a" * 600)
     yield "digests", lambda: wire.digests(raws)
@@ -44,21 +42,19 @@ def cases(wire: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "memory_integers", lambda: wire.memory_integers(raws, b"e")
     yield "field_of", lambda: wire.field_of(many[0], "url")
     yield "payload", lambda: [wire.payload(item, None, 0) for item in ("é", b"a", 5, 1.5)]
-    yield "payload as JSON", lambda: wire.payload(many[0], JSON.dumps, 0)
-    yield "payload too long", lambda: wire.payload("é" * 10, None, 5)
+    yield "payload as text", lambda: wire.payload(many[0], repr, 0)
     yield "identity", lambda: wire.identity(many[0], None, "url")
     yield "identities", lambda: wire.identities(many, None, "url")
     yield "score_of", lambda: wire.score_of(many[5], "depth")
-    yield "score_of nothing", lambda: wire.score_of(many[5], "missing")
-    yield "decode", lambda: wire.decode([b"1", b"\xff", b'{"a": 1}'], JSON.loads, None)
+    yield "decode", lambda: wire.decode([b"1", b"\xff", "é".encode()], str, None)
     for key, what in ((None, "plain"), ("url", "keyed"), (lambda item: item["url"], "called")):
         for fold in (0, 1):
             rest = (options[0], fold, *options[2:])
             yield (
                 f"Encoder.encode {what} {fold}",
-                lambda key=key, rest=rest: wire.Encoder(
-                    prefix, JSON.dumps, key, "depth", *rest
-                ).encode(many, None, True),
+                lambda key=key, rest=rest: wire.Encoder(prefix, repr, key, "depth", *rest).encode(
+                    many, None, True
+                ),
             )
             yield (
                 f"Encoder.encode_all {what} {fold}",
