@@ -8,12 +8,14 @@ COVERAGE ?= 97
 WORKERS ?= 2
 TIMEOUT ?= 300
 
-.PHONY: help demo test bench bench-quick docs lint wheel clean FORCE
+.PHONY: help demo test sanitize fuzz bench bench-quick docs lint wheel clean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo         crawl a site of 526 pages with several workers'
 	@echo 'make test         run the tests            (ARGS="-k name" for some of them)'
+	@echo 'make sanitize     the core under AddressSanitizer and UBSan'
+	@echo 'make fuzz         generated attacks, in full (ARGS="inputs --count 1000 --seed 7")'
 	@echo 'make bench        run the benchmarks, for the plots of the documentation, too (an hour)'
 	@echo 'make bench-quick  run them at reduced sizes (3 minutes)'
 	@echo 'make docs         build the documentation, and run its examples (docs/_build/html)'
@@ -74,6 +76,13 @@ test: $(VENV)/.installed-test-$(flags)
 	$(python) -m pytest -n $(WORKERS) --timeout $(TIMEOUT) \
 	  --cov=redset --cov-branch --cov-report=term \
 	  $(if $(strip $(ARGS)),$(ARGS),--cov-fail-under=$(COVERAGE))
+
+# The core is built once more, apart, in build/sanitize.
+sanitize: $(VENV)/.installed-test-$(flags)
+	$(python) tests/sanitize.py $(ARGS)
+
+fuzz: $(VENV)/.installed-test-$(flags)
+	cd tests && $(abspath $(python)) -m fuzz $(ARGS)
 
 bench: $(VENV)/.installed-bench-$(flags)
 	$(python) -m benchmarks $(ARGS)

@@ -780,9 +780,11 @@ cdef bint is_shallow(object value, int depth) noexcept:
     if depth == 0:
         return False
     if type(value) is dict:
-        while PyDict_Next(value, &at, &key, &inner):
-            if not is_plain(<object> inner) and not is_shallow(<object> inner, depth - 1):
-                return False
+        # Where there is no GIL another thread may change it meanwhile.
+        with cython.critical_section(value):
+            while PyDict_Next(value, &at, &key, &inner):
+                if not is_plain(<object> inner) and not is_shallow(<object> inner, depth - 1):
+                    return False
         return True
     if type(value) is list:
         for each in <list> value:
@@ -809,14 +811,14 @@ cdef struct Arena:
 
 cdef enum:
     BLOCK_SIZE = 65536
-    # What is larger is not copied.
+    # What is larger is not copied; nor is what is empty, to where there may be no block yet.
     LARGE = 16384
 
 
 cdef int copy_into(Arena* arena, View* out) except -1:
     """Let go of what a view is of, and view a copy."""
     cdef Block* block
-    if out.size > LARGE:
+    if out.size > LARGE or out.size == 0:
         return 0
     if arena.left < out.size:
         block = <Block*> PyMem_RawMalloc(sizeof(Block) + BLOCK_SIZE)

@@ -196,6 +196,8 @@ class Server:
                     stderr=log,
                     cwd=self.directory,
                     start_new_session=True,
+                    # It has an allocator of its own; see sanitize.py.
+                    env={key: value for key, value in os.environ.items() if key != "LD_PRELOAD"},
                 )
             if self._ready():
                 return

@@ -901,3 +901,11 @@ def test_good_are_those_that_were_read_whatever_became_of_the_list(wire: ModuleT
 
     chunk = encoder(wire, key=key).encode(items, None, True)
     assert (chunk.entries, chunk.good) == (2, 2)
+
+
+@each
+def test_what_a_serializer_makes_may_be_empty(wire: ModuleType) -> None:
+    # Copied from nowhere to nowhere: what the sanitizers reported.
+    for made in ("", b""):
+        chunk = encoder(wire, dumps=lambda item, made=made: made).encode(["a"], None, False)
+        assert entries_of(wire, chunk) == [(b"0", b"")]
