@@ -14,6 +14,7 @@ import random
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -84,28 +85,26 @@ def share(jobs: SortedSet[str], name: str, rounds: int, took: list[str], added: 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_what_16_threads_and_forked_children_share_is_handed_out_once(
-    any_server: servers.Server,
+    any_server: servers.Server, tmp_path: Path
 ) -> None:
     client = any_server.client()
     jobs: SortedSet[str] = SortedSet(client, "jobs")
     took: list[list[str]] = [[] for _ in range(THREADS)]
     added: list[list[str]] = [[] for _ in range(THREADS)]
-    children: list[tuple[int, int]] = []
+    children: list[tuple[int, Path]] = []
 
     def fork(number: int) -> None:
-        ours, theirs = os.pipe()
+        told = tmp_path / str(number)
         child = os.fork()
         if child:
-            os.close(theirs)
-            children.append((child, ours))
+            children.append((child, told))
             return
         # The other threads are gone, their calls half done, their locks perhaps held.
         status = 1
         try:
             mine: tuple[list[str], list[str]] = ([], [])
             share(jobs, f"child {number}", 6, *mine)
-            with os.fdopen(theirs, "w") as pipe:
-                json.dump(mine, pipe)
+            told.write_text(json.dumps(mine))
             status = 0
         finally:
             os._exit(status)
@@ -117,10 +116,9 @@ def test_what_16_threads_and_forked_children_share_is_handed_out_once(
         share(jobs, f"{number} again", 4, took[number], added[number])
 
     in_threads(work)
-    for child, pipe in children:
-        with os.fdopen(pipe) as told:
-            theirs = json.load(told)
+    for child, told in children:
         assert os.waitpid(child, 0)[1] == 0
+        theirs = json.loads(told.read_text())
         took.append(theirs[0])
         added.append(theirs[1])
     assert len(children) == 4
