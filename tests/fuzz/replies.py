@@ -423,7 +423,7 @@ SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
     (ScheduledSet, {"key": "url", "remember": True}),
 ]
 #: Replies after which pop and the like may say that there is nothing.
-EMPTY = ([], 0, b"0", b"*0\r\n", b":0\r\n")
+EMPTY = ([], 0, b"0")
 
 
 def clients(path: str) -> list[tuple[str, redis.Redis]]:
@@ -505,6 +505,11 @@ def _named(error: BaseException) -> str:
     return type(error).__name__ + cause
 
 
+def _begins_empty(last: Any, lenient: bool) -> bool:
+    """Whether what was sent is, up to where the client reads it, a reply that says so."""
+    return isinstance(last, Raw) and (lenient or last.startswith((b"*0\r\n", b":0\r\n")))
+
+
 def misplaced(error: BaseException, last: Any, lenient: bool) -> str:
     """Say what is wrong with an error: it is none of the documented ones, or lies.
 
@@ -512,7 +517,7 @@ def misplaced(error: BaseException, last: Any, lenient: bool) -> str:
     """
     if isinstance(error, AddError):
         error = error.__cause__ or error
-    elif type(error) is KeyError and (last in EMPTY or (isinstance(last, Raw) and lenient)):
+    elif type(error) is KeyError and (last in EMPTY or _begins_empty(last, lenient)):
         return ""
     if isinstance(error, (RedsetError, redis.RedisError)):
         return ""
