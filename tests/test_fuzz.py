@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ except ImportError:
     _speedups = None  # type: ignore[assignment]
 
 needs_core = pytest.mark.skipif(_speedups is None, reason="redset._speedups is not built")
+needs_unix = pytest.mark.skipif(
+    not hasattr(socket, "AF_UNIX"), reason="no unix sockets, on which the fake server listens"
+)
 STUB = Path(redset.__file__).with_name("_speedups.pyi")
 
 
@@ -68,6 +72,7 @@ def test_where_memory_runs_out_there_is_a_memory_error_and_nothing_else() -> Non
     assert sum(failed for failed, _ in told.values()) > 10_000
 
 
+@needs_unix
 def test_whatever_the_server_replies_a_call_gives_or_raises_what_is_documented() -> None:
     report = replies.run(3000, seed=13)
     assert not report.failed, report
