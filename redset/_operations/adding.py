@@ -96,8 +96,9 @@ class _Adder:
         self.chunk = CHUNK if self.command else SCRIPT_CHUNK
         last_wins = self.condition == "" and (not ctx.remember or self.again)
         foldable = self.condition in ("", "nx")
-        #: Items that are encoded together.
-        self.run = FOLD if foldable and not self.command else self.chunk
+        #: Items that are encoded together: with max_size one chunk, so that a Full one says exactly
+        #: from where to go on.
+        self.run = FOLD if foldable and not (self.command or ctx.max_size) else self.chunk
         wire = ctx.wire
         self.fold = (
             wire.FOLD_NONE if not foldable else wire.FOLD_LAST if last_wins else wire.FOLD_FIRST
