@@ -178,7 +178,7 @@ def complete(coroutine: Coroutine[Any, Any, T]) -> T:
 class _Performance(Generic[R]):
     """One operation under way."""
 
-    __slots__ = ("_awaits", "_effect", "_operation", "_session", "_source", "_turn", "result")
+    __slots__ = ("_awaits", "_operation", "_session", "_source", "_turn", "result")
 
     result: R
 
@@ -190,7 +190,6 @@ class _Performance(Generic[R]):
         self._session = session
         self._awaits = awaits
         self._turn = time.monotonic() if awaits else 0.0
-        self._effect: Any = None
 
     async def run(self) -> R:
         """Perform all of it."""
@@ -311,6 +310,12 @@ def _library_of(kind: type) -> ModuleType | None:
 
 class _Session:
     """What one operation has under way."""
+
+    _awaits: bool
+
+    async def _settled(self, result: Any) -> Any:
+        """Give what a method of the client returned, awaited where it must be."""
+        return (await result) if self._awaits else result
 
     async def send(self, effect: Send) -> None:
         raise NotImplementedError
@@ -449,10 +454,6 @@ class _PackedSession(_Session):
             await _release(self._pool, connection)
         else:
             self._pool.release(connection)
-
-    async def _settled(self, result: Any) -> Any:
-        """Give what a method of the client returned, awaited where it must be."""
-        return (await result) if self._awaits else result
 
     async def _put(self, flight: _Flight) -> None:
         connection = self._connection
@@ -650,9 +651,7 @@ class _GenericSession(_Session):
         text = name.decode()
         if self._options:
             text = text.lower()  # their caches know commands in upper case only
-        answer = self._execute(text, *rest, **self._options)
-        if self._awaits:
-            answer = await answer
+        answer = await self._settled(self._execute(text, *rest, **self._options))
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -379,7 +379,7 @@ def add_stream(
 
     while True:
         if found and not flying:
-            values, found[:] = found[:], []
+            values, found = found, []
             yield Emit(values)
         idle = not (waiting or ready)
         if idle and not ended and failure is None and (steady or not flying):
