@@ -181,6 +181,10 @@ def _stands_for_value(obj: Any) -> bool:
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 
 
+#: Types of those whose values JSON has all.
+_SURE = frozenset((str, int, bool))
+
+
 def _is_deeper(obj: Any, limit: int, brackets: int) -> bool:
     """Whether containers are nested more than `limit` deep; `brackets` is a bound for that."""
     if brackets <= limit:
@@ -268,6 +272,8 @@ class JSONSerializer(Serializer):
 
         def dumps(self, obj: Any) -> bytes:
             """The JSON text of an item, in UTF-8."""
+            if type(obj) is dict and _SURE.issuperset(map(type, obj.values())):
+                return _orjson_dumps(obj, None, _OPTIONS)
             flat = type(obj) is dict and _PLAIN.issuperset(map(type, obj.values()))
             if not flat:
                 _refuse_deep(obj)

@@ -252,6 +252,38 @@ def test_requests_of_items_with_keys_agree(items: list[Any], options: Any, skip:
 
 
 @needs_core
+@settings(deadline=None, max_examples=300)
+@given(
+    items=st.lists(
+        st.one_of(
+            st.fixed_dictionaries({"url": st.sampled_from("abc"), "depth": st.integers(0, 2)}),
+            st.fixed_dictionaries({"url": st.text(max_size=4), "depth": st.none() | st.floats()}),
+            st.integers(-3, 3),
+            members,
+        ),
+        max_size=40,
+    ),
+    kind=st.sampled_from(["whole", "mixed", "none", "short"]),
+    options=st.fixed_dictionaries(
+        {"positions": st.booleans()},
+        optional={
+            "fold": st.integers(0, 2),
+            "scorer": st.sampled_from([0.5, -0.0, math.nan, "depth"]),
+            "memory": st.integers(0, 2),
+            "limit": st.sampled_from([0, 20]),
+        },
+    ),
+    data=st.data(),
+)
+def test_requests_of_json_agree(items: list[Any], kind: str, options: Any, data: Any) -> None:
+    value = {"whole": st.integers(-9, 9)}.get(kind, st.one_of(st.integers(-2, 2), numbers))
+    size = max(0, len(items) - (kind == "short"))
+    given_scores = data.draw(st.none() if kind == "none" else st.lists(value, min_size=size))
+    options["dumps"] = JSONSerializer().dumps
+    same_chunk(items, given_scores, data.draw(st.booleans()), **options)
+
+
+@needs_core
 @given(value=st.one_of(scores, members, keys))
 def test_what_becomes_of_single_values_agrees(value: Any) -> None:
     same("to_score", value)
