@@ -35,7 +35,7 @@ class AddError(RedsetError):
     message : str
         What went wrong.
     result : AddResult
-        What the server had acknowledged up to then.
+        What the server had acknowledged up to then; some of it may be behind ``resume_at``.
     resume_at : int
         The position in the input from which to go on: everything before it
         is settled.

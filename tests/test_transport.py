@@ -236,7 +236,8 @@ def test_without_retries_a_cut_connection_says_from_where_to_go_on(
             jobs.add_many(items, range(4000))
         error = caught.value
         assert isinstance(error.__cause__, LOST)
-        assert error.result.added == error.resume_at
+        # Runs of 1,000 are sorted together and acknowledged by halves.
+        assert error.result.added - error.resume_at in (0, 500)
         assert any_server.raw.zcard("jobs") >= error.resume_at
         resumed += error.resume_at
         jobs.add_many(items[error.resume_at :], range(error.resume_at, 4000))

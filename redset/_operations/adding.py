@@ -98,7 +98,7 @@ class _Adder:
         foldable = self.condition in ("", "nx")
         #: Items that are encoded together: with max_size one chunk, so that a Full one says exactly
         #: from where to go on.
-        self.run = FOLD if foldable and not (self.command or ctx.max_size) else self.chunk
+        self.run = FOLD if foldable and not ctx.max_size else self.chunk
         wire = ctx.wire
         self.fold = (
             wire.FOLD_NONE if not foldable else wire.FOLD_LAST if last_wins else wire.FOLD_FIRST
@@ -392,10 +392,13 @@ def add_stream(
             if not items:
                 ended = True
                 continue
-            for at in range(0, len(items), adder.run):
-                end = at + adder.run
-                part = scores[at:end] if scores is not None else None
-                waiting.append(_Batch(position + at, items[at:end], part))
+            if len(items) <= adder.run:
+                waiting.append(_Batch(position, items, scores))
+            else:
+                for at in range(0, len(items), adder.run):
+                    end = at + adder.run
+                    part = scores[at:end] if scores is not None else None
+                    waiting.append(_Batch(position + at, items[at:end], part))
             position += len(items)
         if waiting and not prepared:
             try:

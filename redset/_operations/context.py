@@ -28,7 +28,7 @@ SCRIPT_CHUNK = 250
 WINDOW = 4
 #: Bytes of a chunk's entries, of which a single larger one is a chunk of its own.
 CHUNK_BYTES = 2**20
-#: Items that a bulk add by script folds together, before it cuts what stays into chunks.
+#: Items that a bulk add folds and sorts together, before it cuts what stays into chunks.
 FOLD = 1000
 #: Identities a step of the other bulk calls; of those that ask or change a memory, whose every
 #: entry is a command of its own, half as many.
