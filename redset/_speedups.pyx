@@ -126,6 +126,21 @@ cdef extern from *:
         REDSET_G(v2, v7, v8, v13, w[m], w[n]); REDSET_G(v3, v4, v9, v14, w[o], w[p]); \\
     } while (0)
 
+    #define REDSET_ROUNDS do { \\
+        REDSET_ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); \\
+        REDSET_ROUND(14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3); \\
+        REDSET_ROUND(11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4); \\
+        REDSET_ROUND(7, 9, 3, 1, 13, 12, 11, 14, 2, 6, 5, 10, 4, 0, 15, 8); \\
+        REDSET_ROUND(9, 0, 5, 7, 2, 4, 10, 15, 14, 1, 11, 12, 6, 8, 3, 13); \\
+        REDSET_ROUND(2, 12, 6, 10, 0, 11, 8, 3, 4, 13, 7, 5, 15, 14, 1, 9); \\
+        REDSET_ROUND(12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11); \\
+        REDSET_ROUND(13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10); \\
+        REDSET_ROUND(6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5); \\
+        REDSET_ROUND(10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0); \\
+        REDSET_ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); \\
+        REDSET_ROUND(14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3); \\
+    } while (0)
+
     static void redset_compress(uint64_t *h, const uint64_t *w, uint64_t t, uint64_t last)
     {
         uint64_t v0 = h[0], v1 = h[1], v2 = h[2], v3 = h[3];
@@ -134,21 +149,83 @@ cdef extern from *:
         uint64_t v12 = redset_iv[4] ^ t, v13 = redset_iv[5];
         uint64_t v14 = redset_iv[6] ^ last, v15 = redset_iv[7];
 
-        REDSET_ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        REDSET_ROUND(14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3);
-        REDSET_ROUND(11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4);
-        REDSET_ROUND(7, 9, 3, 1, 13, 12, 11, 14, 2, 6, 5, 10, 4, 0, 15, 8);
-        REDSET_ROUND(9, 0, 5, 7, 2, 4, 10, 15, 14, 1, 11, 12, 6, 8, 3, 13);
-        REDSET_ROUND(2, 12, 6, 10, 0, 11, 8, 3, 4, 13, 7, 5, 15, 14, 1, 9);
-        REDSET_ROUND(12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11);
-        REDSET_ROUND(13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10);
-        REDSET_ROUND(6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5);
-        REDSET_ROUND(10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0);
-        REDSET_ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        REDSET_ROUND(14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3);
-
+        REDSET_ROUNDS;
         h[0] ^= v0 ^ v8; h[1] ^= v1 ^ v9; h[2] ^= v2 ^ v10; h[3] ^= v3 ^ v11;
         h[4] ^= v4 ^ v12; h[5] ^= v5 ^ v13; h[6] ^= v6 ^ v14; h[7] ^= v7 ^ v15;
+    }
+
+    /* The last block of each of four digests: state, words and bytes done of each lane. Four in
+       the lanes of vector registers take about as long as one, where the processor has them. */
+    #define REDSET_LANES 4
+    typedef struct {
+        uint64_t h[REDSET_LANES][8];
+        uint64_t block[REDSET_LANES][16];
+        uint64_t done[REDSET_LANES];
+    } redset_lanes;
+
+    #if defined(__GNUC__) && defined(__x86_64__)
+    #define REDSET_VECTORS 1
+    typedef uint64_t redset_v __attribute__((vector_size(32)));
+    #define REDSET_EACH(array, i) \
+        ((redset_v){(array)[0] i, (array)[1] i, (array)[2] i, (array)[3] i})
+    #define REDSET_ALL(word) ((redset_v){(word), (word), (word), (word)})
+
+    static inline __attribute__((always_inline)) void redset_end_vectors(redset_lanes *lanes)
+    {
+        redset_v w[16], v0, v1, v2, v3, v4, v5, v6, v7;
+        redset_v v8 = REDSET_ALL(redset_iv[0]), v9 = REDSET_ALL(redset_iv[1]);
+        redset_v v10 = REDSET_ALL(redset_iv[2]), v11 = REDSET_ALL(redset_iv[3]);
+        redset_v v12 = REDSET_ALL(redset_iv[4]) ^ REDSET_EACH(lanes->done, );
+        redset_v v13 = REDSET_ALL(redset_iv[5]);
+        redset_v v14 = REDSET_ALL(~redset_iv[6]), v15 = REDSET_ALL(redset_iv[7]);
+        redset_v end[8];
+        int i, j;
+
+        for (i = 0; i < 16; i++)
+            w[i] = REDSET_EACH(lanes->block, [i]);
+        v0 = REDSET_EACH(lanes->h, [0]); v1 = REDSET_EACH(lanes->h, [1]);
+        v2 = REDSET_EACH(lanes->h, [2]); v3 = REDSET_EACH(lanes->h, [3]);
+        v4 = REDSET_EACH(lanes->h, [4]); v5 = REDSET_EACH(lanes->h, [5]);
+        v6 = REDSET_EACH(lanes->h, [6]); v7 = REDSET_EACH(lanes->h, [7]);
+        REDSET_ROUNDS;
+        end[0] = v0 ^ v8; end[1] = v1 ^ v9; end[2] = v2 ^ v10; end[3] = v3 ^ v11;
+        end[4] = v4 ^ v12; end[5] = v5 ^ v13; end[6] = v6 ^ v14; end[7] = v7 ^ v15;
+        for (i = 0; i < REDSET_LANES; i++)
+            for (j = 0; j < 8; j++)
+                lanes->h[i][j] ^= end[j][i];
+    }
+
+    __attribute__((target("avx2"))) static void redset_end_avx2(redset_lanes *lanes)
+    {
+        redset_end_vectors(lanes);
+    }
+
+    __attribute__((target("avx512f,avx512vl"))) static void redset_end_avx512(redset_lanes *lanes)
+    {
+        redset_end_vectors(lanes);
+    }
+    #endif
+
+    static void redset_end_lanes(redset_lanes *lanes, Py_ssize_t count)
+    {
+        Py_ssize_t i;
+    #ifdef REDSET_VECTORS
+        int wide = __builtin_cpu_supports("avx512vl") ? 2 : __builtin_cpu_supports("avx2") ? 1 : 0;
+        if (count > 1 && wide) {
+            for (i = count; i < REDSET_LANES; i++) {
+                memset(lanes->h[i], 0, sizeof(lanes->h[i]));
+                memset(lanes->block[i], 0, sizeof(lanes->block[i]));
+                lanes->done[i] = 0;
+            }
+            if (wide == 2)
+                redset_end_avx512(lanes);
+            else
+                redset_end_avx2(lanes);
+            return;
+        }
+    #endif
+        for (i = 0; i < count; i++)
+            redset_compress(lanes->h[i], lanes->block[i], lanes->done[i], ~(uint64_t)0);
     }
 
     /* The one workspace that is kept for the next chunk, whichever thread encodes it. */
@@ -231,6 +308,11 @@ cdef extern from *:
     const uint64_t* IV "redset_iv"
     void compress "redset_compress"(
         uint64_t* h, const uint64_t* block, uint64_t t, uint64_t last) noexcept nogil
+    ctypedef struct Lanes "redset_lanes":
+        uint64_t h[4][8]
+        uint64_t block[4][16]
+        uint64_t done[4]
+    void end_lanes "redset_end_lanes"(Lanes*, Py_ssize_t count) noexcept nogil
     bint holds_null "redset_holds_null"(const char*, Py_ssize_t) noexcept nogil
     uint64_t mix "redset_mix"(uint64_t, uint64_t) noexcept nogil
     int decimal "redset_decimal"(
@@ -256,6 +338,7 @@ cdef struct View:
 cdef enum:
     BLOCK = 128
     WORDS = 16
+    LANES = 4  # REDSET_LANES
 
 # A keyed digest, begun: the state before and after the block that holds the key.
 cdef struct Keyed:
@@ -286,11 +369,13 @@ cdef inline void fill_block(uint64_t* block, const char* data, Py_ssize_t size) 
             block[i] = 0
 
 
-cdef void end_digest(
-    uint64_t* h, uint64_t done, const char* data, Py_ssize_t size
+cdef inline uint64_t reach_end(
+    uint64_t* h, uint64_t* block, uint64_t done, const char* data, Py_ssize_t size
 ) noexcept nogil:
-    """Digest what follows `done` bytes; at least one follows, or there are none at all."""
-    cdef uint64_t block[WORDS]
+    """Digest what follows `done` bytes, up to the last block, and give how many there are in all.
+
+    At least one follows, or there are none at all.
+    """
     while size > BLOCK:
         done += BLOCK
         fill_block(block, data, BLOCK)
@@ -298,7 +383,16 @@ cdef void end_digest(
         data += BLOCK
         size -= BLOCK
     fill_block(block, data, size)
-    compress(h, block, done + <uint64_t> size, ~(<uint64_t> 0))
+    return done + <uint64_t> size
+
+
+cdef void end_digest(
+    uint64_t* h, uint64_t done, const char* data, Py_ssize_t size
+) noexcept nogil:
+    """Digest what follows `done` bytes, as `reach_end` has it."""
+    cdef uint64_t block[WORDS]
+    done = reach_end(h, block, done, data, size)
+    compress(h, block, done, ~(<uint64_t> 0))
 
 
 cdef void digest_of(void* out, const char* data, Py_ssize_t size) noexcept nogil:
@@ -307,6 +401,19 @@ cdef void digest_of(void* out, const char* data, Py_ssize_t size) noexcept nogil
     end_digest(h, 0, data, size)
     store(out, h[0])
     store(<char*> out + 8, h[1])
+
+
+cdef inline void add_lane(
+    Lanes* lanes, Py_ssize_t lane, const char* data, Py_ssize_t size
+) noexcept nogil:
+    """Digest in a lane, to 16 bytes, up to its last block."""
+    begin_digest(lanes.h[lane], 16, 0)
+    lanes.done[lane] = reach_end(lanes.h[lane], lanes.block[lane], 0, data, size)
+
+
+cdef inline void store_lane(void* out, const Lanes* lanes, Py_ssize_t lane) noexcept nogil:
+    store(out, lanes.h[lane][0])
+    store(<char*> out + 8, lanes.h[lane][1])
 
 
 cdef void begin_keyed(Keyed* keyed, const char* key, Py_ssize_t size) noexcept nogil:
@@ -635,7 +742,8 @@ def digests(values):
     cdef list results = []
     cdef View* views
     cdef char** places
-    cdef Py_ssize_t i, count
+    cdef Lanes lanes
+    cdef Py_ssize_t i, j, count, some
     if type(values) is not list and type(values) is not tuple or len(values) < MANY:
         return each_digest(values)
     # A copy: it holds the values while nobody holds the GIL.
@@ -655,9 +763,16 @@ def digests(values):
             result = PyBytes_FromStringAndSize(NULL, 16)
             places[i] = PyBytes_AS_STRING(result)
             results.append(result)
+        i = 0
         with nogil:
-            for i in range(count):
-                digest_of(places[i], views[i].data, views[i].size)
+            while i < count:
+                some = min(LANES, count - i)
+                for j in range(some):
+                    add_lane(&lanes, j, views[i + j].data, views[i + j].size)
+                end_lanes(&lanes, some)
+                for j in range(some):
+                    store_lane(places[i + j], &lanes, j)
+                i += LANES
         return results
     finally:
         PyMem_RawFree(views)
@@ -1546,8 +1661,9 @@ cdef class Encoder:
         return 0
 
     cdef int fold_and_digest(self, Work* work) noexcept nogil:
+        cdef Lanes lanes
         cdef Entry* entry
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, j, some
         if work.count > UINT32_MAX // 4:
             return -1
         work.kept = <Kept*> fit(&work.kept_room, work.count, sizeof(Kept))
@@ -1559,9 +1675,16 @@ cdef class Encoder:
         else:
             keep_all(work)
         if work.keyed:
-            for i in range(work.kept_count):
-                entry = &work.entries[work.kept[i].entry]
-                digest_of(entry.tag, entry.key.data, entry.key.size)
+            i = 0
+            while i < work.kept_count:
+                some = min(LANES, work.kept_count - i)
+                for j in range(some):
+                    entry = &work.entries[work.kept[i + j].entry]
+                    add_lane(&lanes, j, entry.key.data, entry.key.size)
+                end_lanes(&lanes, some)
+                for j in range(some):
+                    store_lane(work.entries[work.kept[i + j].entry].tag, &lanes, j)
+                i += LANES
         return 0
 
     cdef int finish(self, Work* work) except -1:
@@ -1594,6 +1717,8 @@ cdef class Encoder:
         cdef Py_ssize_t i
         if self.sort and sort_kept(work) < 0:
             return -1
+        if self.memory:
+            self.remember(work)
         for i in range(work.kept_count):
             entry = &work.entries[work.kept[i].entry]
             line = &work.lines[i]
@@ -1604,7 +1729,6 @@ cdef class Encoder:
             if work.keyed:
                 line.size += bulk_size(16)
             if self.memory:
-                self.remember(entry, line)
                 line.size += bulk_size(line.known_size)
         return 0
 
@@ -1644,19 +1768,41 @@ cdef class Encoder:
             self.fill(work, out, total, start, stop)
         return data
 
-    cdef void remember(self, const Entry* entry, Line* line) noexcept nogil:
-        cdef char digest[16]
-        if self.keyed:
-            memcpy(digest, entry.tag, 16)
-        else:
-            digest_of(digest, entry.payload.data, entry.payload.size)
-        if self.memory == INTEGER:
-            line.known_size = <int> (
-                put_signed(line.known, end_keyed(&self.mac, digest, 16)) - line.known
-            )
-        else:
-            memcpy(line.known, digest, 16)
-            line.known_size = 16
+    cdef void remember(self, Work* work) noexcept nogil:
+        """Give each line what its entry is remembered by."""
+        cdef Lanes lanes
+        cdef char digests[LANES][16]
+        cdef const Entry* entry
+        cdef Line* line
+        cdef Py_ssize_t i = 0, j, some
+        while i < work.kept_count:
+            some = min(LANES, work.kept_count - i)
+            for j in range(some):
+                entry = &work.entries[work.kept[i + j].entry]
+                if self.keyed:
+                    memcpy(digests[j], entry.tag, 16)
+                else:
+                    add_lane(&lanes, j, entry.payload.data, entry.payload.size)
+            if not self.keyed:
+                end_lanes(&lanes, some)
+                for j in range(some):
+                    store_lane(digests[j], &lanes, j)
+            if self.memory == INTEGER:
+                for j in range(some):
+                    memcpy(lanes.h[j], self.mac.state, 64)
+                    fill_block(lanes.block[j], digests[j], 16)
+                    lanes.done[j] = self.mac.done + 16
+                end_lanes(&lanes, some)
+            for j in range(some):
+                line = &work.lines[i + j]
+                if self.memory == INTEGER:
+                    line.known_size = <int> (
+                        put_signed(line.known, <int64_t> lanes.h[j][0]) - line.known
+                    )
+                else:
+                    memcpy(line.known, digests[j], 16)
+                    line.known_size = 16
+            i += LANES
 
     cdef void fill(
         self, const Work* work, char* out, Py_ssize_t arguments, Py_ssize_t start, Py_ssize_t stop

@@ -304,6 +304,31 @@ def test_what_becomes_of_single_values_agrees(value: Any) -> None:
     same("split", value)
 
 
+@each
+def test_digests_are_those_of_hashlib_whatever_their_number_and_sizes(wire: ModuleType) -> None:
+    rng = random.Random(3)
+    sizes = [0, 1, 8, 60, 127, 128, 129, 255, 256, 257, 1000]
+    for count in [*range(1, 10), 31, 32, 33, 34, 35, 36, 100]:
+        for _ in range(10):
+            values = [rng.randbytes(rng.choice(sizes)) for _ in range(count)]
+            expected = [hashlib.blake2b(each, digest_size=16).digest() for each in values]
+            assert wire.digests(values) == expected
+            plain = {"fold": wire.FOLD_NONE, "sort": False}
+            chunk = encoder(wire, key=bytes, **plain).encode(values, None, False)
+            assert [member for _, member, _ in entries_of(wire, chunk, 3)] == expected
+            for key, columns in ((None, 3), (bytes, 4)):
+                by_digest = encoder(wire, key=key, memory=wire.MEMORY_DIGEST, **plain)
+                chunk = by_digest.encode(values, None, False)
+                assert [entry[-1] for entry in entries_of(wire, chunk, columns)] == expected
+                by_integer = encoder(
+                    wire, key=key, memory=wire.MEMORY_INTEGER, epoch=b"epoch", **plain
+                )
+                chunk = by_integer.encode(values, None, False)
+                assert [entry[-1] for entry in entries_of(wire, chunk, columns)] == [
+                    _fallback.memory_integer(each, b"epoch") for each in expected
+                ]
+
+
 @needs_core
 @settings(max_examples=1000)
 @given(score=st.one_of(st.floats(), st.floats(-1e5, 1e5), numbers))
