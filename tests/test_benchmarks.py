@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import redis
 
+import redset
 from benchmarks import contest, measures, memory, report
 from benchmarks.contest import Bench, Contest, Entry, Size
 from benchmarks.peers import REDSET, SOCKET, Environment, Missing, Peer
@@ -188,9 +189,13 @@ def small(scale: contest.Scale) -> Size:
     return Size({"size": 1000}, 1000, "1,000 items", left=1000)
 
 
+needs_core = pytest.mark.skipif(
+    redset.IMPLEMENTATION != "cython", reason="the contender is the compiled core"
+)
 OURS, RAW = Entry(REDSET, "add_many", "ours"), Entry(SOCKET, "add_many", "raw")
 
 
+@needs_core
 def test_contenders_take_turns_and_one_that_is_missing_is_named(bench: Bench) -> None:
     gone = Peer("gone", Environment("gone"), "with_nothing")
     goals = (Goal("wall", "wall", "raw socket", "redset", least=0.0),)
@@ -219,6 +224,7 @@ def test_the_time_of_several_producers_is_from_the_first_to_the_last(bench: Benc
     assert found.items == 1000
 
 
+@needs_core
 def test_a_contender_that_does_less_than_it_says_is_an_error(bench: Bench) -> None:
     wrong = Contest(
         "wrong", "title", (OURS,), (), lambda scale: Size({"size": 1000}, 1000, "", left=1001)
@@ -227,6 +233,7 @@ def test_a_contender_that_does_less_than_it_says_is_an_error(bench: Bench) -> No
         list(wrong.run(bench))
 
 
+@needs_core
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "measure",
@@ -251,6 +258,7 @@ def _only_the_tree(environment: Environment) -> str:
     return sys.executable
 
 
+@needs_core
 def test_a_goal_that_was_missed_is_profiled(bench: Bench) -> None:
     goals = (Goal("impossible", "wall", "redset", most=0.0),)
     parts = (Entry(REDSET, "part_encode", "encoding alone", "encode"),)

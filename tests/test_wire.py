@@ -492,6 +492,7 @@ def test_of_equal_members_the_first_or_the_last_stays(wire: ModuleType) -> None:
         ]
 
 
+@needs_core
 @pytest.mark.parametrize("key", [None, "url"])
 def test_requests_of_many_chunks_agree_and_are_those_of_one_cut(key: str | None) -> None:
     rng = random.Random(12)
