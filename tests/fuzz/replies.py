@@ -283,7 +283,10 @@ class Server:
 
     def _accept(self) -> None:
         while (listener := self._listener) is not None:
-            link, _ = listener.accept()
+            try:
+                link, _ = listener.accept()
+            except OSError:  # It is closed.
+                return
             threading.Thread(target=self._serve, args=(link,), daemon=True).start()
 
     def _serve(self, link: socket.socket) -> None:
