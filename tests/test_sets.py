@@ -292,6 +292,45 @@ def test_a_scorer_may_be_reassigned(make_set: Callable[..., Any]) -> None:
     assert jobs.add("abc") == 0
 
 
+def test_what_bulk_adds_use_again_goes_by_what_holds_now(make_set: Callable[..., Any]) -> None:
+    for options in ({}, {"key": "url", "remember": True}):
+        jobs = make_set(serializer=JSONSerializer(), scorer=lambda item: 1, **options)
+        number = 0
+
+        def added(score: Any = None, nx: bool = False, jobs: Any = jobs) -> float:
+            nonlocal number
+            number += 1
+            item = {"url": f"/{number}", "depth": number}
+            assert jobs.add_many([item], score, nx=nx).added == 1
+            return float(jobs.score(item))
+
+        assert [added(), added()] == [1, 1]
+        # More than are kept, one behind the other and again.
+        assert [added(score) for score in [*range(20), *range(20)]] == [*range(20), *range(20)]
+        assert added(5, nx=True) == 5
+        for round in range(3):
+            jobs.scorer = lambda item, round=round: 100 + round
+            assert added() == 100 + round
+        jobs.scorer = "depth"
+        assert added() == number
+        jobs.serializer = spelled = Spelled()
+        assert added() == number
+        assert spelled.asked
+        jobs.clear()
+        assert added() == number
+        jobs.clear()
+
+
+class Spelled(JSONSerializer):
+    """JSON, and whether it was asked for."""
+
+    asked = False
+
+    def dumps(self, obj: Any) -> bytes:
+        self.asked = True
+        return super().dumps(obj)
+
+
 # --- times
 
 

@@ -11,6 +11,7 @@ from redset._effects import READ, Ask, Emit, Operation, Pull, Send
 from redset._operations.context import (
     CHUNK,
     CHUNK_BYTES,
+    ENCODERS,
     FOLD,
     SCRIPT_CHUNK,
     WINDOW,
@@ -118,8 +119,16 @@ class _Adder:
         self._make_encoder(epoch)
 
     def _make_encoder(self, epoch: bytes) -> None:
+        """Make it, or use again what an earlier call made for the same requests."""
         ctx, wire = self.ctx, self.ctx.wire
         self.epoch = epoch
+        dumps, scorer = ctx.dumps, ctx.scorer if self.score is None else self.score
+        what = self.condition, self.again, self.outcomes, self.proposed, epoch
+        # The ids are not another's as long as the encoder holds both.
+        use = *what, self.score, id(scorer) if self.score is None else None, id(dumps)
+        self.encoder = ctx.encoders.get(use)
+        if self.encoder is not None:
+            return
         memory = wire.MEMORY_NONE
         prefix: list[Any]
         if self.script is None:
@@ -139,9 +148,9 @@ class _Adder:
                 memory = wire.MEMORY_DIGEST
         self.encoder = wire.Encoder(
             prefix,
-            ctx.dumps,
+            dumps,
             ctx.key,
-            ctx.scorer if self.score is None else self.score,
+            scorer,
             ctx.max_item_bytes,
             self.fold,
             self.fold != wire.FOLD_NONE,
@@ -149,6 +158,9 @@ class _Adder:
             epoch,
             self.outcomes,
         )
+        if len(ctx.encoders) >= ENCODERS:
+            ctx.encoders.clear()
+        ctx.encoders[use] = self.encoder
 
     def try_to_encode(self, item: Any) -> None:
         """Raise what is wrong with an item, before the server is asked anything."""

@@ -30,6 +30,8 @@ WINDOW = 4
 CHUNK_BYTES = 2**20
 #: Items that a bulk add folds and sorts together, before it cuts what stays into chunks.
 FOLD = 1000
+#: Encoders that a set keeps for its next bulk add.
+ENCODERS = 8
 #: Identities a step of the other bulk calls; of those that ask or change a memory, whose every
 #: entry is a command of its own, half as many.
 STEP = 1000
@@ -104,6 +106,7 @@ class Context:
         "condition",
         "due",
         "dumps",
+        "encoders",
         "epoch",
         "key",
         "keys",
@@ -146,6 +149,8 @@ class Context:
         self.epoch: bytes | None = None
         #: What single adds use again: how to encode for these flags.
         self.adders: dict[Any, Any] = {}
+        #: Encoders of bulk adds, by all that they were made with.
+        self.encoders: dict[Any, Any] = {}
         self.options = (
             f"key={'yes' if key is not None else 'no'} remember={self.remember or 'no'} ties=no"
         )
