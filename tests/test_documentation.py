@@ -143,6 +143,16 @@ def test_the_files_that_the_readme_links_to_are_there() -> None:
     assert [link for link in links if not (TREE / link).exists()] == []
 
 
+def test_the_readmes_ratios_are_those_of_the_full_benchmark() -> None:
+    results = (TREE / "benchmarks" / "results" / "full.md").read_text(encoding="utf-8")
+    rows = [line for line in section("Performance").splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 10
+    for row in rows:
+        name, rest = row[2:].split(" | ", 1)
+        found = [line for line in results.splitlines() if line.startswith(f"| {name} | ")]
+        assert any(rest.removesuffix(" |") in line for line in found), row
+
+
 # --- CHANGELOG
 
 

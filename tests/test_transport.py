@@ -834,6 +834,18 @@ def test_a_script_is_loaded_once_a_server(any_server: servers.Server) -> None:
     client.close()
 
 
+def test_what_a_memory_takes_goes_in_smaller_steps(any_server: servers.Server) -> None:
+    client, watch = watched(any_server)
+    watch.name = b"EVALSHA"
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+    assert jobs.add_many(numbered(3000)).added == 3000
+    # The first one alone, for the epoch; the first thousand had been cut before it was answered.
+    assert (watch.requests, watch.most) == (4 + 2000 // 125, 2)
+    watch.requests = watch.most = 0
+    assert jobs.add_many(numbered(3000)).refused == 3000
+    assert (watch.requests, watch.most) == (3000 // 250, 4)
+
+
 def test_a_server_that_forgot_its_scripts_is_told_them_again(any_server: servers.Server) -> None:
     raw = any_server.raw
     jobs: SortedSet[Any] = SortedSet(any_server.client(), "jobs", key=str)

@@ -13,6 +13,8 @@ from redset._operations.context import (
     CHUNK_BYTES,
     ENCODERS,
     FOLD,
+    HEAVY_CHUNK,
+    HEAVY_WINDOW,
     SCRIPT_CHUNK,
     WINDOW,
     Context,
@@ -94,17 +96,31 @@ class _Adder:
         #: ZADD alone tells these apart.
         self.command = plain and self.condition in ("", "nx", "xx")
         self.script = None if self.command else script("add")
-        self.chunk = CHUNK if self.command else SCRIPT_CHUNK
+        self._chunk = CHUNK if self.command else SCRIPT_CHUNK
         last_wins = self.condition == "" and (not ctx.remember or self.again)
         foldable = self.condition in ("", "nx")
         #: Items that are encoded together: with max_size one chunk, so that a Full one says exactly
         #: from where to go on.
-        self.run = FOLD if foldable and not ctx.max_size else self.chunk
+        self.run = FOLD if foldable and not ctx.max_size else self._chunk
         wire = ctx.wire
         self.fold = (
             wire.FOLD_NONE if not foldable else wire.FOLD_LAST if last_wins else wire.FOLD_FIRST
         )
         self.encoder: Any = None
+        self._heavy = False
+
+    @property
+    def chunk(self) -> int:
+        """How many entries a request may have."""
+        # With max_size the chunk is the run.
+        return HEAVY_CHUNK if self._heavy and not self.ctx.max_size else self._chunk
+
+    @property
+    def window(self) -> int:
+        """How many chunks may be in flight."""
+        if self.proposed:
+            return 1  # It decides whose epoch holds.
+        return HEAVY_WINDOW if self._heavy else WINDOW
 
     def prepare(self) -> Operation[None]:
         """Ask the server what the requests depend on: its clock, the memory's epoch."""
@@ -212,6 +228,7 @@ class _Adder:
         elif self.ctx.remember:
             self.ctx.epoch = self.epoch
         added, updated, outcomes = reply
+        self._heavy = bool(self.ctx.remember) and 2 * (added + updated) > chunk.entries
         refused = chunk.entries - added - updated
         folded = chunk.good - chunk.entries
         if self.fold == self.ctx.wire.FOLD_LAST:
@@ -426,8 +443,7 @@ def add_stream(
             except Exception as error:
                 failure = fail(waiting[0].start, error)
             continue
-        # While an epoch is only proposed one chunk goes ahead: it decides whose holds.
-        room = len(flying) < (1 if adder.proposed else WINDOW)
+        room = len(flying) < adder.window
         if waiting and not ready and not stale and room:
             batch = waiting.popleft()
             chunks = adder.encoder.encode_all(

@@ -26,6 +26,10 @@ DUPLICATES = {"move": "", "keep": "nx", "lowest": "lt", "highest": "gt"}
 CHUNK = 500
 SCRIPT_CHUNK = 250
 WINDOW = 4
+#: The same while a memory takes most of what a chunk brings, which keeps the server several times
+#: as long as refusing it; all that is in flight may be performed before another client's request.
+HEAVY_CHUNK = 125
+HEAVY_WINDOW = 2
 #: Bytes of a chunk's entries, of which a single larger one is a chunk of its own.
 CHUNK_BYTES = 2**20
 #: Items that a bulk add folds and sorts together, before it cuts what stays into chunks.
