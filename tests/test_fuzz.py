@@ -63,9 +63,11 @@ def test_where_memory_runs_out_there_is_a_memory_error_and_nothing_else() -> Non
         pytest.skip("this Python has no _testcapi, which makes allocations fail")
     # What traces lines would meet the failures too, and raise where nothing else does.
     untraced = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
+    # Under PYTHONSAFEPATH the directory itself is not searched.
+    paths = [str(Path(__file__).parent), *filter(None, [untraced.get("PYTHONPATH")])]
+    untraced["PYTHONPATH"] = os.pathsep.join(paths)
     done = subprocess.run(
         [sys.executable, "-m", "fuzz.allocation"],
-        cwd=Path(__file__).parent,
         env=untraced,
         capture_output=True,
         text=True,
