@@ -238,6 +238,9 @@ def score_of(item: Any, scorer: float | str | Callable[[Any], Any]) -> float:
 #: Score, member, the place of the first item that it stands for, and payload: in this order equals
 #: (there are none after folding) sort by place.
 _Entry = tuple[float, bytes, int, bytes]
+#: The most bytes of an entry's arguments beside its payload: a score, a digest, an integer, and
+#: what stands in front of each.
+_MOST_REST = 24 + 16 + 20 + 4 * 25
 #: What stands between the argument before and one of so many bytes.
 _GAPS = [b"\r\n$%d\r\n" % size for size in range(1024)]
 
@@ -333,13 +336,9 @@ class Encoder:
         start = 0
         while True:
             some = entries[start : start + most] if most else entries[start:]
-            # Large ones are not to be joined again and again.
-            if most and sum(len(entry[3]) for entry in some) > most_bytes:
+            if most and sum(len(entry[3]) + _MOST_REST for entry in some) > most_bytes:
                 some = some[: self._fitting(some, most_bytes)]
             data = b"".join(self._parts(some))
-            if most and len(data) > most_bytes and len(some) > 1:
-                some = some[: self._fitting(some, most_bytes)]
-                data = b"".join(self._parts(some))
             start += len(some)
             if start == len(entries):
                 chunks.append(self._chunk(data, some, good, bad))

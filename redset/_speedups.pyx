@@ -395,12 +395,16 @@ cdef void end_digest(
     compress(h, block, done, ~(<uint64_t> 0))
 
 
+cdef inline void store_digest(void* out, const uint64_t* h) noexcept nogil:
+    store(out, h[0])
+    store(<char*> out + 8, h[1])
+
+
 cdef void digest_of(void* out, const char* data, Py_ssize_t size) noexcept nogil:
     cdef uint64_t h[8]
     begin_digest(h, 16, 0)
     end_digest(h, 0, data, size)
-    store(out, h[0])
-    store(<char*> out + 8, h[1])
+    store_digest(out, h)
 
 
 cdef inline void add_lane(
@@ -409,11 +413,6 @@ cdef inline void add_lane(
     """Digest in a lane, to 16 bytes, up to its last block."""
     begin_digest(lanes.h[lane], 16, 0)
     lanes.done[lane] = reach_end(lanes.h[lane], lanes.block[lane], 0, data, size)
-
-
-cdef inline void store_lane(void* out, const Lanes* lanes, Py_ssize_t lane) noexcept nogil:
-    store(out, lanes.h[lane][0])
-    store(<char*> out + 8, lanes.h[lane][1])
 
 
 cdef void begin_keyed(Keyed* keyed, const char* key, Py_ssize_t size) noexcept nogil:
@@ -771,7 +770,7 @@ def digests(values):
                     add_lane(&lanes, j, views[i + j].data, views[i + j].size)
                 end_lanes(&lanes, some)
                 for j in range(some):
-                    store_lane(places[i + j], &lanes, j)
+                    store_digest(places[i + j], lanes.h[j])
                 i += LANES
         return results
     finally:
@@ -1247,6 +1246,22 @@ cdef inline const View* identity_of(const Work* work, const Entry* entry) noexce
     return &entry.key if work.keyed else &entry.payload
 
 
+cdef void digest_kept(Work* work) noexcept nogil:
+    """Put the digest of each kept entry's identity in its tag, which folding needs no more."""
+    cdef Lanes lanes
+    cdef const View* identity
+    cdef Py_ssize_t i = 0, j, some
+    while i < work.kept_count:
+        some = min(LANES, work.kept_count - i)
+        for j in range(some):
+            identity = identity_of(work, &work.entries[work.kept[i + j].entry])
+            add_lane(&lanes, j, identity.data, identity.size)
+        end_lanes(&lanes, some)
+        for j in range(some):
+            store_digest(work.entries[work.kept[i + j].entry].tag, lanes.h[j])
+        i += LANES
+
+
 cdef inline bint are_equal(const Work* work, const Entry* a, const Entry* b) noexcept nogil:
     cdef const View* one = identity_of(work, a)
     cdef const View* other = identity_of(work, b)
@@ -1661,9 +1676,6 @@ cdef class Encoder:
         return 0
 
     cdef int fold_and_digest(self, Work* work) noexcept nogil:
-        cdef Lanes lanes
-        cdef Entry* entry
-        cdef Py_ssize_t i, j, some
         if work.count > UINT32_MAX // 4:
             return -1
         work.kept = <Kept*> fit(&work.kept_room, work.count, sizeof(Kept))
@@ -1675,16 +1687,7 @@ cdef class Encoder:
         else:
             keep_all(work)
         if work.keyed:
-            i = 0
-            while i < work.kept_count:
-                some = min(LANES, work.kept_count - i)
-                for j in range(some):
-                    entry = &work.entries[work.kept[i + j].entry]
-                    add_lane(&lanes, j, entry.key.data, entry.key.size)
-                end_lanes(&lanes, some)
-                for j in range(some):
-                    store_lane(work.entries[work.kept[i + j].entry].tag, &lanes, j)
-                i += LANES
+            digest_kept(work)
         return 0
 
     cdef int finish(self, Work* work) except -1:
@@ -1771,37 +1774,30 @@ cdef class Encoder:
     cdef void remember(self, Work* work) noexcept nogil:
         """Give each line what its entry is remembered by."""
         cdef Lanes lanes
-        cdef char digests[LANES][16]
         cdef const Entry* entry
         cdef Line* line
         cdef Py_ssize_t i = 0, j, some
+        if not self.keyed:
+            digest_kept(work)
         while i < work.kept_count:
             some = min(LANES, work.kept_count - i)
             for j in range(some):
                 entry = &work.entries[work.kept[i + j].entry]
-                if self.keyed:
-                    memcpy(digests[j], entry.tag, 16)
-                else:
-                    add_lane(&lanes, j, entry.payload.data, entry.payload.size)
-            if not self.keyed:
-                end_lanes(&lanes, some)
-                for j in range(some):
-                    store_lane(digests[j], &lanes, j)
-            if self.memory == INTEGER:
-                for j in range(some):
-                    memcpy(lanes.h[j], self.mac.state, 64)
-                    fill_block(lanes.block[j], digests[j], 16)
-                    lanes.done[j] = self.mac.done + 16
-                end_lanes(&lanes, some)
-            for j in range(some):
                 line = &work.lines[i + j]
                 if self.memory == INTEGER:
+                    memcpy(lanes.h[j], self.mac.state, 64)
+                    fill_block(lanes.block[j], <const char*> entry.tag, 16)
+                    lanes.done[j] = self.mac.done + 16
+                else:
+                    memcpy(line.known, entry.tag, 16)
+                    line.known_size = 16
+            if self.memory == INTEGER:
+                end_lanes(&lanes, some)
+                for j in range(some):
+                    line = &work.lines[i + j]
                     line.known_size = <int> (
                         put_signed(line.known, <int64_t> lanes.h[j][0]) - line.known
                     )
-                else:
-                    memcpy(line.known, digests[j], 16)
-                    line.known_size = 16
             i += LANES
 
     cdef void fill(
