@@ -1,6 +1,7 @@
 """Redis-backed sorted sets that behave like ``set`` and hand out deduplicated, ordered work."""
 
 from redset import _wire
+from redset._batches import Batch, Lease
 from redset._operations.adding import AddResult
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
@@ -8,8 +9,10 @@ from redset.sets import Key, ScheduledSet, SortedSet, TimeSortedSet
 
 __all__ = (
     "AddResult",
+    "Batch",
     "DeadLetter",
     "Key",
+    "Lease",
     "ScheduledSet",
     "SortedSet",
     "Stats",

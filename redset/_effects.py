@@ -18,10 +18,11 @@ class Send:
 
     ``replies`` is how many answers the bytes bring (MULTI to EXEC: one for each command);
     ``resend`` says that the step may be performed again after its connection was lost; ``reads``
-    makes of the last answer what the operation is given, or raises `Unexpected`.
+    makes of the last answer what the operation is given, or raises `Unexpected`. ``resent`` is set
+    where it was sent again, so that it may have been performed twice.
     """
 
-    __slots__ = ("data", "reads", "replies", "resend", "script")
+    __slots__ = ("data", "reads", "replies", "resend", "resent", "script")
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Send:
         self.replies = replies
         self.script = script
         self.resend = resend
+        self.resent = False
         self.reads = reads
 
     @property

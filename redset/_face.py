@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
 
     remember: float | datetime.timedelta | None
     duplicates: Duplicates
+    max_attempts: int | None
     max_item_bytes: int | None
     max_size: int | None
 
@@ -71,6 +72,7 @@ class Face(Generic[T]):
         key: Any = None,
         remember: Any = None,
         duplicates: Duplicates = "move",
+        max_attempts: int | None = 10,
         max_item_bytes: int | None = None,
         max_size: int | None = None,
     ) -> None:
@@ -83,6 +85,7 @@ class Face(Generic[T]):
             key=key,
             remember=remember,
             duplicates=duplicates,
+            max_attempts=max_attempts,
             max_item_bytes=max_item_bytes,
             max_size=max_size,
             due=self._only_due,

@@ -40,6 +40,18 @@ class Keys:
         return self._under(b"seen")
 
     @property
+    def leased(self) -> bytes:
+        return self._under(b"leased")
+
+    @property
+    def leases(self) -> bytes:
+        return self._under(b"leases")
+
+    @property
+    def calls(self) -> bytes:
+        return self._under(b"calls")
+
+    @property
     def dead(self) -> bytes:
         return self._under(b"dead")
 

@@ -92,7 +92,7 @@ class Link(_Link):
         """Perform an operation to its end."""
         if source is not None or not self.multi:
             return complete(self._begin(operation, source).run())
-        # The short way of what only asks: half of what it costs beside the client's own work.
+        # The short way of what has no source: half of what it costs beside the client's own work.
         session = _PackedSession(self._client.connection_pool, False)
         try:
             effect = next(operation)
@@ -103,6 +103,10 @@ class Link(_Link):
                         result = session.ask(effect)
                     elif kind is Pause:
                         result = None
+                    elif kind is Send:
+                        result = complete(session.send(effect))
+                    elif kind is Read:
+                        result = complete(session.read())
                     else:
                         raise AssertionError(f"no such effect without a source: {effect!r}")
                 except Exception as error:
@@ -577,6 +581,7 @@ class _PackedSession(_Session):
             # Sending connects as well, but not by way of Sentinel.
             await self._settled(connection.connect())
             for flight in unread:
+                flight.effect.resent = True
                 await self._put(flight)
             unread[0].answer = await self._fetch(unread[0])
 

@@ -12,6 +12,15 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from redset import sets
+from redset._batches import (
+    AsyncBatch,
+    Lease,
+    acknowledging,
+    failing,
+    leasing_out,
+    releasing,
+    renewing,
+)
 from redset._effects import Operation, R
 from redset._face import (
     Face,
@@ -27,7 +36,7 @@ from redset._face import (
     many,
     whole,
 )
-from redset._operations import adding, dead, memory, reading, taking
+from redset._operations import adding, dead, leasing, memory, reading, taking
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
@@ -47,10 +56,11 @@ class SortedSet(Face[T]):
 
     Takes the arguments of that class, with ``redis_client`` an asyncio client: ``redis.asyncio``'s,
     ``valkey.asyncio``'s, or any object whose ``execute_command`` is a coroutine function. Its
-    methods are awaited and otherwise the same, but for these: `add_new`, the set itself and `dead`
-    are iterated with ``async for``; the set and `lock` are entered with ``async with``; `close` is
-    `aclose`; ``len``, ``in``, ``bool``, ``for``, comparisons by order and in-place operators raise
-    a TypeError that names what to use. Sets may be shared by the tasks of one event loop.
+    methods are awaited and otherwise the same, but for these: `add_new`, `leased`, the set itself,
+    `dead` and a batch are iterated with ``async for``; the set, `lock` and `lease` are entered with
+    ``async with``; `close` is `aclose`; ``len``, ``in``, ``bool``, ``for``, comparisons by order
+    and in-place operators raise a TypeError that names what to use. Sets may be shared by the
+    tasks of one event loop.
 
     Encoding and decoding give other tasks a turn every few milliseconds. A call that is cancelled
     leaves no half-read connection in the client's pool. What the server did of it is done: a
@@ -219,6 +229,72 @@ class SortedSet(Face[T]):
         return await self._run(
             taking.take(self._ctx, whole("num", num), with_scores, self._open().multi)
         )
+
+    # Leasing.
+
+    def lease(self, num: int = 1, ttl: float = 60.0) -> AsyncBatch[T]:
+        """Hand out up to ``num`` items for a time, lowest first, to be settled within it.
+
+        Awaited, or entered with ``async with``; otherwise as `redset.SortedSet.lease`.
+
+        Examples
+        --------
+        >>> await jobs.add_many(["low", "high"], score=[1, 2])
+        AddResult(added=2, updated=0, refused=0, failed=0)
+        >>> async with jobs.lease(10, ttl=30) as batch:
+        ...     async for lease in batch:
+        ...         print(lease.item)
+        low
+        high
+        """
+        return AsyncBatch(self, leasing_out(self, num, ttl))
+
+    async def ack(
+        self,
+        leases: Lease[T] | Iterable[Lease[T]],
+        add: Iterable[Any] | AsyncIterable[Any] = (),
+    ) -> int:
+        return await self._run(*acknowledging(self, leases, add))
+
+    async def fail(
+        self,
+        leases: Lease[T] | Iterable[Lease[T]],
+        error: BaseException | str,
+        delay: float = 0,
+    ) -> int:
+        return await self._run(failing(self, leases, error, delay))
+
+    async def release(
+        self,
+        leases: Lease[T] | Iterable[Lease[T]],
+        delay: float = 0,
+        score: Any = None,
+        item: Any = None,
+    ) -> int:
+        return await self._run(releasing(self, leases, delay, score, item))
+
+    async def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: float) -> int:
+        return await self._run(renewing(self, leases, ttl))
+
+    def leased(self) -> AsyncIterator[tuple[T, float, int, float]]:
+        """Give what is leased, and what waits out a delay, in order of expiry.
+
+        Iterated with ``async for``; otherwise as `redset.SortedSet.leased`.
+
+        Examples
+        --------
+        >>> await jobs.add("a", 3)
+        3.0
+        >>> batch = await jobs.lease(ttl=60)
+        >>> [(item, score) async for item, score, attempts, expires in jobs.leased()]
+        [('a', 3.0)]
+        """
+        _ = self._ctx.keys.leased
+        return self._open().iterate(leasing.leased(self._ctx))  # type: ignore[no-any-return]
+
+    async def finished(self) -> bool:
+        _ = self._ctx.keys.leased
+        return await self._run(leasing.finished(self._ctx))
 
     # Looking.
 
@@ -395,7 +471,7 @@ class DeadLetters:
         raise _cannot("for", "async for")
 
 
-_CALL = re.compile(r"\b(?:jobs|pages|s)\.(?!add_new\b)(?:dead\.)?\w+(?=\()")
+_CALL = re.compile(r"\b(?:jobs|pages|s)\.(?!(?:add_new|leased)\b)(?:dead\.)?\w+(?=\()")
 
 
 def _awaited(text: str) -> str:

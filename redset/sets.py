@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
+from redset._batches import (
+    Batch,
+    Lease,
+    acknowledging,
+    failing,
+    leasing_out,
+    releasing,
+    renewing,
+)
 from redset._effects import Operation, R
 from redset._face import (
     Face,
@@ -20,7 +29,7 @@ from redset._face import (
     many,
     whole,
 )
-from redset._operations import adding, dead, memory, reading, taking
+from redset._operations import adding, dead, leasing, memory, reading, taking
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
@@ -66,6 +75,8 @@ class SortedSet(Face[T]):
         handed out: a known item that is no longer queued is refused.
     duplicates : {"move", "keep", "lowest", "highest"}
         What an add does to the score of an item that is queued.
+    max_attempts : int or None
+        After how many failed leases an item goes to the dead letters; None is never.
     max_item_bytes : int, optional
         The most bytes of a serialised item.
     max_size : int, optional
@@ -422,6 +433,244 @@ class SortedSet(Face[T]):
         """
         return self._run(taking.take(self._ctx, whole("num", num), with_scores, self._open().multi))
 
+    # Leasing.
+
+    def lease(self, num: int = 1, ttl: float = 60.0) -> Batch[T]:
+        """Hand out up to ``num`` items for a time, lowest first, to be settled within it.
+
+        At least once: an item whose holder dies comes back at its old score when its lease is over.
+        Each call gives back some whose leases are over, no more than 100 a step. O(log N) an item,
+        a round trip and a step for each 100; sending one again after a lost connection gives the
+        same leases. An object's first takes one more, as with `pop`.
+
+        Parameters
+        ----------
+        num : int
+            How many at most, from 1 to 100,000.
+        ttl : float
+            For how many seconds.
+
+        Returns
+        -------
+        Batch
+            Of `Lease`; false where there is nothing to hand out.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where ``num`` or ``ttl`` cannot be used, or the set's name can have no second key.
+        redset.exceptions.DecodeError
+            As for `take`; items that cannot be decoded are in `dead`.
+
+        Examples
+        --------
+        >>> jobs.add_many(["low", "high"], score=[1, 2]).added
+        2
+        >>> with jobs.lease(10, ttl=30) as batch:
+        ...     print([lease.item for lease in batch])
+        ['low', 'high']
+        >>> jobs.finished()
+        True
+        """
+        return Batch(self, self._run(leasing_out(self, num, ttl)))
+
+    def ack(self, leases: Lease[T] | Iterable[Lease[T]], add: Iterable[Any] = ()) -> int:
+        """Acknowledge leases: their items are done. Items found meanwhile are added as well.
+
+        With ``add`` both happen in one step, or neither. More than a chunk of them (250 items, or
+        1 MiB) is added before, as long as any of the leases is still held, and acknowledged last;
+        adding them again is safe. Where none of the leases is the caller's any more nothing is
+        added: their next holder finds the items again. A lease whose item somebody else holds by
+        now is left alone. One round trip, and one for each 400 leases; with ``add`` as `add_many`.
+
+        Parameters
+        ----------
+        leases : Lease, Batch or iterable of Lease
+            What is done. Of a batch what is not settled.
+        add : iterable
+            Items to add, as `add_many` does without flags.
+
+        Returns
+        -------
+        int
+            How many were still the caller's. One that was sent again after its connection was lost
+            may count 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where a lease is another set's or settled already; nothing was sent.
+        redset.exceptions.AddError
+            Where one of the items is bad (nothing was sent of its chunk), and where there is more
+            than a chunk of them as `add_many`; the leases stay as they are.
+        redset.exceptions.Full, redset.exceptions.OptionsDiffer
+            As for `add_many`; the leases stay as they are.
+
+        Examples
+        --------
+        >>> jobs.add("/")
+        0.0
+        >>> batch = jobs.lease()
+        >>> jobs.ack(batch, add=["/a", "/b"])
+        1
+        >>> jobs.size()
+        2
+        """
+        return self._run(*acknowledging(self, leases, add))
+
+    def fail(
+        self,
+        leases: Lease[T] | Iterable[Lease[T]],
+        error: BaseException | str,
+        delay: float = 0,
+    ) -> int:
+        """Give leases back as failed: an attempt is counted, and the error's text kept.
+
+        After ``max_attempts`` of them an item goes to the dead letters. One round trip.
+
+        Parameters
+        ----------
+        leases : Lease, Batch or iterable of Lease
+            What failed.
+        error : exception or str
+            Why: its first 1,000 characters are kept.
+        delay : float
+            After how many seconds they are to be handed out again, at their old scores.
+
+        Returns
+        -------
+        int
+            How many were still the caller's.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument cannot be used, or a lease is another set's or settled already.
+
+        Examples
+        --------
+        >>> jobs.add("a", 3)
+        3.0
+        >>> batch = jobs.lease()
+        >>> jobs.fail(batch, "no such page")
+        1
+        >>> jobs.score("a")
+        3.0
+        """
+        return self._run(failing(self, leases, error, delay))
+
+    def release(
+        self,
+        leases: Lease[T] | Iterable[Lease[T]],
+        delay: float = 0,
+        score: Any = None,
+        item: Any = None,
+    ) -> int:
+        """Give leases back without an attempt, as they were or with a new score and payload.
+
+        One round trip.
+
+        Parameters
+        ----------
+        leases : Lease, Batch or iterable of Lease
+            What is given back.
+        delay : float
+            After how many seconds they are to be handed out again.
+        score : float, optional
+            Their new score; attempts then start again. What was added meanwhile goes by its own.
+        item : object, optional
+            What takes the place of the item; it must have the same identity.
+
+        Returns
+        -------
+        int
+            How many were still the caller's.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument cannot be used, or a lease is another set's or settled already.
+
+        Examples
+        --------
+        >>> jobs.add("a", 3)
+        3.0
+        >>> jobs.release(jobs.lease(), score=9)
+        1
+        >>> jobs.score("a")
+        9.0
+        """
+        return self._run(releasing(self, leases, delay, score, item))
+
+    def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: float) -> int:
+        """Have leases for so many seconds from now. One round trip.
+
+        Parameters
+        ----------
+        leases : Lease, Batch or iterable of Lease
+            What takes longer.
+        ttl : float
+            For how many seconds from now.
+
+        Returns
+        -------
+        int
+            How many are still the caller's. ``lease.expires`` stays what it was.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument cannot be used, or a lease is another set's or settled already.
+
+        Examples
+        --------
+        >>> jobs.add("a")
+        0.0
+        >>> jobs.renew(jobs.lease(ttl=1), 60)
+        1
+        """
+        return self._run(renewing(self, leases, ttl))
+
+    def leased(self) -> Iterator[tuple[T, float, int, float]]:
+        """Give what is leased, and what waits out a delay, in order of expiry.
+
+        A round trip for each 1,000. Items that cannot be decoded are skipped, with a warning.
+
+        Yields
+        ------
+        tuple
+            ``(item, score, attempts, expires)``, the last as Unix time of the server in seconds.
+
+        Examples
+        --------
+        >>> jobs.add("a", 3)
+        3.0
+        >>> batch = jobs.lease(ttl=60)
+        >>> [(item, score, attempts) for item, score, attempts, expires in jobs.leased()]
+        [('a', 3.0, 0)]
+        """
+        _ = self._ctx.keys.leased
+        return self._open().iterate(leasing.leased(self._ctx))  # type: ignore[no-any-return]
+
+    def finished(self) -> bool:
+        """Whether nothing is queued, scheduled or leased, in one server step.
+
+        One round trip.
+
+        Returns
+        -------
+        bool
+
+        Examples
+        --------
+        >>> jobs.add("a")
+        0.0
+        >>> jobs.finished(), jobs.pop(), jobs.finished()
+        (False, 'a', True)
+        """
+        _ = self._ctx.keys.leased
+        return self._run(leasing.finished(self._ctx))
+
     # Looking.
 
     def peek(self, position: int = 0) -> T:
@@ -694,7 +943,7 @@ class SortedSet(Face[T]):
 
     @property
     def dead(self) -> DeadLetters:
-        """The dead letters, which are what could not be decoded.
+        """The dead letters: what could not be decoded, and what was leased too often in vain.
 
         Sends nothing by itself.
 
@@ -713,9 +962,9 @@ class SortedSet(Face[T]):
     # Removing.
 
     def discard(self, item: Any, forget: bool = False) -> bool:
-        """Remove an item; whether it was queued.
+        """Remove an item; whether it was queued or leased.
 
-        One round trip, O(log N).
+        A leased one is cancelled: it is not handed out again. One round trip, O(log N).
 
         Parameters
         ----------
@@ -727,7 +976,7 @@ class SortedSet(Face[T]):
         Returns
         -------
         bool
-            Whether it was queued.
+            Whether it was queued or leased.
 
         Raises
         ------
@@ -744,7 +993,7 @@ class SortedSet(Face[T]):
         return self._run(memory.discard(self._ctx, [item], forget)) > 0
 
     def discard_many(self, items: Iterable[Any], forget: bool = False) -> int:
-        """Remove items; how many were queued.
+        """Remove items; how many were queued or leased.
 
         O(log N) an item, a round trip and a step for each 1,000 (500 with ``forget``).
 

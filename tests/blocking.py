@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
 import redset.asyncio
+from redset._batches import AsyncBatch
 from redset.sets import SortedSet
 
 #: Everything of this process is awaited on it, one thing at a time.
@@ -63,7 +64,10 @@ class BlockingSet:
             return value
 
         def call(*args: Any, **options: Any) -> Any:
+            args = tuple(_face_of(each) for each in args)
             result = value(*args, **options)
+            if isinstance(result, AsyncBatch):
+                return BlockingBatch(wait(result))
             if inspect.isawaitable(result):
                 return wait(result)
             return iterate(result) if hasattr(result, "__anext__") else result
@@ -94,6 +98,53 @@ class BlockingSet:
 
     def __repr__(self) -> str:
         return repr(self.face)
+
+
+def _face_of(value: Any) -> Any:
+    """What a wrapper stands for, also in a list."""
+    if isinstance(value, (BlockingBatch, BlockingLease)):
+        return value.face
+    if isinstance(value, list):
+        return [_face_of(each) for each in value]
+    return value
+
+
+class BlockingLease:
+    """A lease of an asyncio set."""
+
+    def __init__(self, face: Any) -> None:
+        self.face = face
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.face, name)
+        if not inspect.ismethod(value):
+            return value
+        return lambda *args, **options: wait(value(*args, **options))
+
+    def __repr__(self) -> str:
+        return repr(self.face)
+
+
+class BlockingBatch:
+    """A batch of an asyncio set."""
+
+    def __init__(self, face: AsyncBatch[Any]) -> None:
+        self.face = face
+
+    __getattr__ = BlockingLease.__getattr__
+
+    def __len__(self) -> int:
+        return len(self.face)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (BlockingLease(lease) for lease in iterate(self.face.__aiter__()))
+
+    def __enter__(self) -> BlockingBatch:
+        wait(self.face.__aenter__())
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        wait(self.face.__aexit__(*raised))
 
 
 class BlockingDead:

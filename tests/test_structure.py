@@ -349,6 +349,13 @@ def public(cls: type) -> set[str]:
 FLAGS = "nx=False, xx=False, gt=False, lt=False, again=False"
 PROPERTIES = {"dead", "lock", "name", "redis", "scorer", "serializer"}
 METHODS = {
+    "ack": "(leases, add=())",
+    "fail": "(leases, error, delay=0)",
+    "finished": "()",
+    "lease": "(num=1, ttl=60.0)",
+    "leased": "()",
+    "release": "(leases, delay=0, score=None, item=None)",
+    "renew": "(leases, ttl)",
     "add": f"(item, score=None, *, {FLAGS})",
     "add_many": f"(items, score=None, *, {FLAGS}, errors='raise')",
     "add_new": f"(items, score=None, *, {FLAGS}, errors='raise')",
@@ -381,8 +388,10 @@ SPECIAL = {"__bool__", "__contains__", "__enter__", "__exit__", "__iter__", "__l
 def test_the_package_has_these_names_and_no_others() -> None:
     assert set(redset.__all__) == {
         "AddResult",
+        "Batch",
         "DeadLetter",
         "Key",
+        "Lease",
         "ScheduledSet",
         "SortedSet",
         "Stats",
@@ -424,7 +433,8 @@ def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> Non
     assert {name: bare(getattr(cls, name)) for name in METHODS} == METHODS
     assert bare(cls) == (
         "(redis_client, name, scorer=None, serializer=None, lock_timeout=None, lock_expires=None,"
-        " *, key=None, remember=None, duplicates='move', max_item_bytes=None, max_size=None)"
+        " *, key=None, remember=None, duplicates='move',"
+        " max_attempts=10, max_item_bytes=None, max_size=None)"
     )
 
 
@@ -441,6 +451,7 @@ def test_the_results_have_these_fields() -> None:
     assert set(redset.Stats._fields) == {
         "size",
         "available",
+        "leased",
         "dead",
         "remembered",
         "oldest_score",

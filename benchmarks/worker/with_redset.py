@@ -258,7 +258,7 @@ def part_loads(job: Job) -> Run:
 def part_encode(job: Job) -> Run:
     """Whole requests, serialising included, that nobody sends."""
     items, scores = job.items(), job.scores()
-    adder = adding._Adder(_set(job)._ctx, adding.Flags(), None, False)
+    adder = adding.Adder(_set(job)._ctx, adding.Flags(), None, False)
     adder._make_encoder(b"")
     encode, chunk = adder.encoder.encode, adder.chunk
     # As many are held as are in flight. Freed at once, each would give its memory back to the

@@ -82,10 +82,17 @@ class Flags(NamedTuple):
         return ("xx" if self.xx else "") + ("gt" if self.gt else "lt" if self.lt else "")
 
 
-class _Adder:
+class Adder:
     """One call's way of adding: the encoder of its requests and the meaning of their answers."""
 
-    def __init__(self, ctx: Context, flags: Flags, score: Any, outcomes: bool) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        flags: Flags,
+        score: Any,
+        outcomes: bool,
+        settling: list[Any] | None = None,
+    ) -> None:
         self.ctx = ctx
         self.condition = flags.condition(ctx)
         self.again = flags.again
@@ -93,10 +100,15 @@ class _Adder:
         self.outcomes = outcomes
         self.proposed = False
         plain = not (ctx.keyed or ctx.remember or ctx.max_size or outcomes)
-        #: ZADD alone tells these apart.
-        self.command = plain and self.condition in ("", "nx", "xx")
-        self.script = None if self.command else script("add")
-        self._chunk = CHUNK if self.command else SCRIPT_CHUNK
+        #: What a step of settlements is given that adds as well, and how many it has settled.
+        self.settling = settling
+        self.settled: list[int] = []
+        #: ZADD alone tells these apart; under nx what is leased counts as there.
+        alone = ("", "xx") if ctx.keys.prefix is not None else ("", "nx", "xx")
+        self.command = plain and self.condition in alone and settling is None
+        name = "add" if settling is None else "settle"
+        self.script = None if self.command else script(name)
+        self._chunk = CHUNK if plain and self.condition in ("", "nx", "xx") else SCRIPT_CHUNK
         last_wins = self.condition == "" and (not ctx.remember or self.again)
         foldable = self.condition in ("", "nx")
         #: Items that are encoded together: with max_size one chunk, so that a Full one says exactly
@@ -142,7 +154,7 @@ class _Adder:
         what = self.condition, self.again, self.outcomes, self.proposed, epoch
         # The ids are not another's as long as the encoder holds both.
         use = *what, self.score, id(scorer) if self.score is None else None, id(dumps)
-        self.encoder = ctx.encoders.get(use)
+        self.encoder = None if self.settling is not None else ctx.encoders.get(use)
         if self.encoder is not None:
             return
         memory = wire.MEMORY_NONE
@@ -151,10 +163,16 @@ class _Adder:
             prefix = [b"ZADD", ctx.keys.queue]
             prefix += {"": (), "nx": (b"NX",), "xx": (b"XX", b"CH")}[self.condition]
         else:
-            keys = [ctx.keys.queue]
-            if ctx.keyed or ctx.remember:
-                keys += [ctx.keys.meta, ctx.keys.seen, ctx.keys.items, ctx.keys.name]
-            prefix = [b"EVALSHA", self.script.sha, len(keys), *keys, self.condition]
+            names = ctx.keys
+            keys = [names.queue]
+            if names.prefix is not None:
+                keys += [names.leased, names.leases]
+                if self.settling is not None:
+                    keys += [names.calls, names.dead]
+                if ctx.keyed or ctx.remember or self.settling is not None:
+                    keys += [names.meta, names.seen, names.items, names.name]
+            prefix = [b"EVALSHA", self.script.sha, len(keys), *keys]
+            prefix += [*(self.settling or ()), self.condition]
             prefix += ["1" if self.again else "", "1" if self.outcomes else "", ctx.max_size or ""]
             prefix += ["1" if ctx.keyed else "", ctx.remember, ctx.ttl, epoch]
             prefix += ["1" if self.proposed else "", ctx.options]
@@ -174,6 +192,8 @@ class _Adder:
             epoch,
             self.outcomes,
         )
+        if self.settling is not None:
+            return
         if len(ctx.encoders) >= ENCODERS:
             ctx.encoders.clear()
         ctx.encoders[use] = self.encoder
@@ -184,6 +204,12 @@ class _Adder:
         chunk = self.encoder.encode([item], [0.0], False)
         if chunk.bad:
             raise chunk.bad[0].error
+
+    def try_all(self, items: list[Any]) -> None:
+        """Raise what is wrong with any of the items, before the server is asked anything."""
+        self._make_encoder(b"")
+        for place, item, cause in self.encoder.encode(items, None, False).bad:
+            raise _Failure(place, cause, place, item).error(AddResult()) from cause
 
     def other_epoch(self, stored: bytes) -> None:
         """The set has another epoch (it was cleared, or another process was first): go by that."""
@@ -202,14 +228,30 @@ class _Adder:
         """Read the answer to so many entries: a count of ZADD, else what the script returns."""
         if self.script is None:
             return up_to(entries)
-        return _outcome_of(entries, entries if self.outcomes else 0, self.epoch)
+        read = _outcome_of(entries, entries if self.outcomes else 0, self.epoch)
+        return read if self.settling is None else self._settled(read)
+
+    def _settled(self, read: Reader[Any]) -> Reader[Any]:
+        """Read what a step says that settles and adds: nothing is added where no lease was ours."""
+
+        def reads(reply: Any) -> Any:
+            parts = listed(reply)
+            if not parts or not isinstance(parts[0], (list, tuple)):
+                return read(reply)
+            counts, outcome = [count(each) for each in listed(parts[0])], listed(reply, 2)[1]
+            self.settled = counts
+            if not any(counts):
+                return 0, 0, b""
+            return read(outcome)
+
+        return reads
 
     def judge(self, chunk: Any, reply: Any) -> tuple[int, int, int, bytes]:
         """Give added, updated, refused and the outcome of each entry.
 
         Raises
         ------
-        _OtherEpoch, Full, OptionsDiffer
+        OtherEpoch, Full, OptionsDiffer
             Where the step said so; it wrote nothing then.
         """
         if self.script is None:
@@ -240,7 +282,7 @@ class _Adder:
     def _raise(self, refusal: _Refusal) -> NoReturn:
         ctx = self.ctx
         if refusal.word == b"EPOCH":
-            raise _OtherEpoch(refusal.detail)
+            raise OtherEpoch(refusal.detail)
         if refusal.word == b"OPTIONS":
             raise ctx.tell_other_options(refusal.detail)
         if refusal.word == b"NAME":
@@ -286,7 +328,7 @@ def _outcome_of(
     return read
 
 
-class _OtherEpoch(Exception):
+class OtherEpoch(Exception):
     """A step carried an epoch that the set no longer has."""
 
     def __init__(self, stored: bytes) -> None:
@@ -303,7 +345,7 @@ def add(ctx: Context, item: Any, score: Any, flags: Flags) -> Operation[float | 
         score = ctx.wire.score_of(item, ctx.scorer)
     adder = ctx.adders.get(flags)
     if adder is None:
-        adder = _Adder(ctx, flags, None, False)
+        adder = Adder(ctx, flags, None, False)
         adder.try_to_encode(item)
         yield from adder.prepare()
         ctx.adders[flags] = adder
@@ -317,7 +359,7 @@ def add(ctx: Context, item: Any, score: Any, flags: Flags) -> Operation[float | 
         reply = yield adder.ask(chunk)
         try:
             added, updated, _, _ = adder.judge(chunk, reply)
-        except _OtherEpoch as other:
+        except OtherEpoch as other:
             adder.other_epoch(other.stored)
         else:
             return score if added or updated else None
@@ -368,18 +410,21 @@ def add_stream(
     errors: str | OnError,
     steady: bool,
     emit: bool,
+    settling: list[Any] | None = None,
+    pulled: tuple[list[Any], list[Any] | None] = ([], None),
 ) -> Operation[AddResult]:
     """Add the items that Pull brings, in chunks, a window of them in flight.
 
     A steady source (a list) is pulled while chunks are in flight. Any other may run the caller's
     code, which may be slow or use the same client, so the window is drained before each pull.
+    ``settling`` makes each chunk a step of settlements; ``pulled`` came before.
     """
     if not (errors in ("raise", "skip") or callable(errors)):
         kind = type(errors).__name__
         raise ValueError(f"errors must be 'raise', 'skip' or a callable, not {errors!r} ({kind})")
     if score is not None:
         score = ctx.wire.to_score(score)
-    adder = _Adder(ctx, flags, score, emit)
+    adder = Adder(ctx, flags, score, emit, settling)
     skip = errors != "raise"
     counts = [0, 0, 0, 0]
     #: Pulled; encoded, and not all acknowledged; their chunks to be sent, and those sent.
@@ -414,7 +459,10 @@ def add_stream(
         if idle and not ended and failure is None and (steady or not flying):
             num = adder.run if steady else max(adder.run, adder.chunk * WINDOW)
             try:
-                items, scores = yield Pull(num)
+                if pulled[0]:
+                    (items, scores), pulled = pulled, ([], None)
+                else:
+                    items, scores = yield Pull(num)
             except Exception as error:
                 ended, failure = True, fail(position, error)
                 continue
@@ -480,7 +528,7 @@ def add_stream(
             try:
                 reply = yield READ
                 added, updated, refused, outcomes = adder.judge(chunk, reply)
-            except _OtherEpoch as other:
+            except OtherEpoch as other:
                 # Everything behind it was refused as well: read it off, encode all of it again.
                 lost: Exception | None = None
                 for _ in flying:

@@ -42,6 +42,8 @@ STEP = 1000
 MEMORY_STEP = 500
 #: Items encoded or decoded between two pauses.
 RUN = 250
+#: Items a step of leases and settlements, and the most expired leases that a step gives back.
+LEASE_STEP = 100
 
 
 class Key:
@@ -116,6 +118,7 @@ class Context:
         "keys",
         "loads",
         "looked",
+        "max_attempts",
         "max_item_bytes",
         "max_size",
         "name",
@@ -137,6 +140,7 @@ class Context:
         key: Any,
         remember: Any,
         duplicates: Any,
+        max_attempts: Any,
         max_item_bytes: Any,
         max_size: Any,
         due: bool,
@@ -147,6 +151,7 @@ class Context:
         self.keys = Keys(_checked_name(name), key is not None)
         self.remember, self.ttl = _checked_remember(remember)
         self.condition = _checked_duplicates(duplicates)
+        self.max_attempts = _checked_limit("max_attempts", max_attempts)
         self.max_item_bytes = _checked_limit("max_item_bytes", max_item_bytes)
         self.max_size = _checked_limit("max_size", max_size)
         self.due = due
@@ -262,6 +267,13 @@ class Context:
     def queue_keys(self) -> list[bytes]:
         """The keys that a step needs which reads or removes queued items."""
         return [self.keys.queue, self.keys.items] if self.keyed else [self.keys.queue]
+
+    @property
+    def lease_keys(self) -> list[bytes]:
+        """The keys that a step needs which gives back expired leases."""
+        keys = self.keys
+        both = [keys.queue, keys.leased, keys.leases, keys.calls, keys.dead]
+        return [*both, keys.items] if self.keyed else both
 
     def need_memory(self, argument: str) -> None:
         if not self.remember:

@@ -13,7 +13,7 @@ SWEEP = 500
 
 
 def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
-    """Remove items, and forget them where asked; how many were queued."""
+    """Remove items, and forget them where asked; how many were queued or leased."""
     if forget:
         ctx.need_memory("forget")
     members = yield from ctx.identities(items)
@@ -21,11 +21,12 @@ def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
     step = MEMORY_STEP if forget else STEP
     for at in range(0, len(members), step):
         part = members[at : at + step]
-        if not (ctx.keyed or forget):
+        if ctx.keys.prefix is None:
             reads = up_to(len(part))
             gone += yield ctx.command(b"ZREM", ctx.keys.queue, *part, reads=reads)
             continue
-        keys = [ctx.keys.queue, ctx.keys.meta, ctx.keys.seen, ctx.keys.items]
+        keys = [ctx.keys.queue, ctx.keys.leased, ctx.keys.leases]
+        keys += [ctx.keys.meta, ctx.keys.seen, ctx.keys.items]
         keyed = "1" if ctx.keyed else ""
         epoch = (yield from ctx.know_epoch()) if forget else None
         while True:

@@ -6,7 +6,7 @@ import logging
 from typing import Any, NamedTuple
 
 from redset._effects import Emit, Operation
-from redset._operations.context import STEP, Context, ServerClock
+from redset._operations.context import LEASE_STEP, STEP, Context, ServerClock
 from redset._operations.replies import (
     Reader,
     bytes_of,
@@ -33,6 +33,8 @@ class Stats(NamedTuple):
         Items queued, due or not.
     available : int
         Items that a consumer would be given now.
+    leased : int
+        Items that are leased, or wait out a delay.
     dead : int
         Dead letters.
     remembered : int
@@ -53,6 +55,7 @@ class Stats(NamedTuple):
 
     size: int
     available: int
+    leased: int
     dead: int
     remembered: int
     oldest_score: float | None
@@ -199,14 +202,17 @@ def _page_behind(last: list[bytes], keyed: bool) -> Reader[tuple[list[bytes], li
 def stats(ctx: Context, timed: bool) -> Operation[Stats]:
     keys = [ctx.keys.queue]
     if ctx.keys.prefix is not None:
-        keys += [ctx.keys.dead, ctx.keys.meta, ctx.keys.seen, ctx.keys.items]
-    arguments = ["1" if ctx.due else "", ctx.remember]
+        keys += [ctx.keys.leased, ctx.keys.leases, ctx.keys.calls, ctx.keys.dead]
+        keys += [ctx.keys.meta, ctx.keys.seen, ctx.keys.items]
+    arguments: list[Any] = ["1" if ctx.due else "", ctx.remember, "1" if ctx.keyed else ""]
+    arguments += [ctx.max_attempts, LEASE_STEP]
     counts, oldest, now, used = yield ctx.call("stats", keys, arguments, _stats)
     age = now - oldest if timed and oldest is not None else None
-    return Stats(counts[0], counts[1], counts[2], counts[3], oldest, age, used)
+    size, available, leased, letters, known = counts
+    return Stats(size, available, leased, letters, known, oldest, age, used)
 
 
 def _stats(reply: Any) -> tuple[list[int], float | None, float, int]:
-    parts = listed(reply, 7)
-    lowest = number(parts[4]) if bytes_of(parts[4]) else None
-    return [count(part) for part in parts[:4]], lowest, number(parts[5]), count(parts[6])
+    parts = listed(reply, 8)
+    lowest = number(parts[5]) if bytes_of(parts[5]) else None
+    return [count(part) for part in parts[:5]], lowest, number(parts[6]), count(parts[7])

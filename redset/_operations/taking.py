@@ -6,8 +6,17 @@ import logging
 from typing import Any, NamedTuple
 
 from redset._effects import Ask, Operation
-from redset._operations.context import Context
-from redset._operations.replies import Reader, bytes_of, count, listed, members, scored, up_to
+from redset._operations.context import LEASE_STEP, Context
+from redset._operations.replies import (
+    Reader,
+    bytes_of,
+    count,
+    listed,
+    many,
+    members,
+    scored,
+    up_to,
+)
 from redset.exceptions import DecodeError
 
 log = logging.getLogger("redset")
@@ -23,7 +32,7 @@ ENOUGH = 10
 def pop(ctx: Context, multi: bool) -> Operation[Any]:
     """Remove the lowest item that can be decoded; KeyError where there is none."""
     undecodable = 0
-    while (yield from _look_first(ctx)) and undecodable < ENOUGH:
+    while (yield from look_first(ctx)) and undecodable < ENOUGH:
         taken = yield from _remove(ctx, 1, multi, False)
         if not taken.members:
             break
@@ -34,14 +43,14 @@ def pop(ctx: Context, multi: bool) -> Operation[Any]:
             raise failure
         undecodable += bad
     if undecodable >= ENOUGH:
-        raise _none_of(ctx, undecodable)
+        raise none_of(ctx, undecodable)
     raise KeyError(f"the set {ctx.name!r} is empty")
 
 
 def take(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[list[Any]]:
     """Remove up to ``num`` items, lowest first."""
     items: list[Any] = []
-    if num < 1 or not (yield from _look_first(ctx)):
+    if num < 1 or not (yield from look_first(ctx)):
         return items
     step = KEYED_STEP if ctx.keyed else STEP
     undecodable = 0
@@ -67,11 +76,11 @@ def take(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[li
             break
         num -= found
     if not items and undecodable >= ENOUGH:
-        raise _none_of(ctx, undecodable)
+        raise none_of(ctx, undecodable)
     return items
 
 
-def _none_of(ctx: Context, total: int) -> DecodeError:
+def none_of(ctx: Context, total: int) -> DecodeError:
     return DecodeError(f"none of {total} items of {ctx.name!r} could be decoded; they are in dead")
 
 
@@ -94,6 +103,8 @@ def _remove(ctx: Context, num: int, multi: bool, with_scores: bool) -> Operation
         return taken
     if num == 1:
         taken = yield ctx.command(b"ZPOPMIN", queue, reads=_taken(1), resend=False)
+        if not taken.members and ctx.keys.prefix is not None:
+            taken = yield _take(ctx, 1)  # what of the leased is there again
         return taken
     # Where there can be no dead letters what cannot be decoded goes back, at its score.
     with_scores = with_scores or ctx.keys.prefix is None
@@ -114,14 +125,24 @@ def _remove(ctx: Context, num: int, multi: bool, with_scores: bool) -> Operation
             raise
         # A full server refuses what is queued in a MULTI, and lets a script pass that frees first.
         taken = yield _take(ctx, num)
+        return taken
+    if len(taken.members) < num and ctx.keys.prefix is not None:
+        try:
+            more = yield _take(ctx, num - len(taken.members))
+        except Exception as error:
+            if not taken.members:
+                raise
+            log.error("the expired leases of %r could not be given back: %s", ctx.name, error)
+        else:
+            scores = None if taken.scores is None else taken.scores + more.scores
+            taken = _Taken(taken.members + more.members, scores)
     return taken
 
 
 def _take(ctx: Context, num: int) -> Ask:
-    keys = _queue_and_dead(ctx)
-    if ctx.keyed:
-        keys.append(ctx.keys.items)
-    return ctx.call("take", keys, [num, "1" if ctx.due else ""], _taken(num), resend=False)
+    keys = [ctx.keys.queue] if ctx.keys.prefix is None else ctx.lease_keys
+    arguments = [num, "1" if ctx.due else "", ctx.max_attempts, LEASE_STEP]
+    return ctx.call("take", keys, arguments, _taken(num), resend=False)
 
 
 def _queue_and_dead(ctx: Context) -> list[bytes]:
@@ -147,19 +168,18 @@ def _out_of_memory(error: Exception) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or str(error).startswith("OOM ")
 
 
-def _look_first(ctx: Context) -> Operation[bool]:
+def look_first(ctx: Context) -> Operation[bool]:
     """Until something was decoded: refuse to empty a set of which nothing can be.
 
     False where there is nothing to hand out.
     """
     if ctx.looked:
         return True
-    if ctx.due or ctx.keyed:
-        arguments = [0, ENOUGH, "1" if ctx.due else ""]
-        raws, _ = yield ctx.call("look", ctx.queue_keys, arguments, scored(ENOUGH))
-    else:
-        fetch = (b"ZRANGE", ctx.keys.queue, 0, ENOUGH - 1)
-        raws = yield ctx.command(*fetch, reads=lambda reply: members(reply, ENOUGH))
+    raws = yield from _first(ctx)
+    if not raws and ctx.keys.prefix is not None:
+        _, back = yield end_of(ctx)
+        if back:
+            raws = yield from _first(ctx)
     present = [raw for raw in raws if raw is not None]
     items, bad = yield from ctx.decode(present)
     if len(present) >= ENOUGH and not items:
@@ -169,6 +189,22 @@ def _look_first(ctx: Context) -> Operation[bool]:
         ) from bad[0].error
     ctx.looked = bool(items)
     return bool(raws)
+
+
+def end_of(ctx: Context) -> Ask:
+    """Ask whether the set is finished, and how many expired leases that gave back."""
+    arguments = [ctx.max_attempts, LEASE_STEP]
+    return ctx.call("finished", ctx.lease_keys, arguments, many(up_to(LEASE_STEP), 2))
+
+
+def _first(ctx: Context) -> Operation[list[Any]]:
+    if ctx.due or ctx.keyed:
+        arguments = [0, ENOUGH, "1" if ctx.due else ""]
+        raws, _ = yield ctx.call("look", ctx.queue_keys, arguments, scored(ENOUGH))
+    else:
+        fetch = (b"ZRANGE", ctx.keys.queue, 0, ENOUGH - 1)
+        raws = yield ctx.command(*fetch, reads=lambda reply: members(reply, ENOUGH))
+    return raws  # type: ignore[no-any-return]
 
 
 def _decoded(

@@ -1,15 +1,15 @@
--- Removes items by identity, and forgets them where asked.
--- KEYS: queue, meta, seen, items
+-- Removes items by identity, also leased ones, and forgets them where asked.
+-- KEYS: queue, leased, leases, meta, seen, items
 -- ARGV: keyed, remember ('' where nothing is to be forgotten), epoch, number of members, members,
 --   then for each what is remembered of it
--- Returns how many were queued, or {'EPOCH', the set's}
+-- Returns how many were queued or leased, or {'EPOCH', the set's}
 -- include: check
 -- include: buckets
 -- include: forgetting
-local queue, meta, seen, items = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local queue, leased, leases, meta, seen, items = unpack(KEYS)
 local keyed, remember, epoch, n = ARGV[1] == '1', ARGV[2], ARGV[3], tonumber(ARGV[4])
-if wrong_type(queue, 'zset') or (keyed and wrong_type(items, 'hash'))
-  or (remember ~= '' and wrong_type(meta, 'hash'))
+if wrong_type(queue, 'zset') or wrong_type(leased, 'zset') or wrong_type(leases, 'hash')
+  or (keyed and wrong_type(items, 'hash')) or (remember ~= '' and wrong_type(meta, 'hash'))
   or (remember == 'limited' and wrong_type(seen, 'zset')) then
   return redis.error_reply(WRONG_TYPE)
 end
@@ -19,7 +19,20 @@ if remember ~= '' then
   local other = other_epoch(meta, epoch)
   if other then return other end
 end
-local gone = call('ZREM', queue, unpack(members))
+local gone
+if call('EXISTS', leases) == 0 then
+  gone = call('ZREM', queue, unpack(members))
+else
+  -- One that is leased and was added meanwhile may be in both.
+  gone = 0
+  for i = 1, n do
+    local member = members[i]
+    local out = call('ZREM', leased, member)
+    if call('ZREM', queue, member) == 1 or out == 1 then gone = gone + 1 end
+    if keyed and out == 1 then call('HDEL', items, member .. '+') end
+  end
+  call('HDEL', leases, unpack(members))
+end
 if keyed then call('HDEL', items, unpack(members)) end
 if remember ~= '' then forget(remember, meta, seen, epoch, tokens) end
 return gone

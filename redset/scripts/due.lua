@@ -1,5 +1,8 @@
--- Included by steps that hand out only what is due: the server's time as a score.
-local function due_until()
-  local clock = redis.call('TIME')
+-- Included by steps that go by the server's clock, read once a step: as a score, and in ms.
+local function due_until(clock)
+  clock = clock or redis.call('TIME')
   return clock[1] .. '.' .. string.format('%06d', tonumber(clock[2]))
+end
+local function milliseconds(clock)
+  return clock[1] * 1000 + math.floor(clock[2] / 1000)
 end

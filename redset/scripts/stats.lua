@@ -1,27 +1,37 @@
 -- Counts everything in one step.
--- KEYS: queue, then with second keys: dead, meta, seen, items
--- ARGV: whether only what is due is available, remember
--- Returns {size, available, dead, remembered, lowest score or '', time in seconds, bytes}
+-- KEYS: queue, then with second keys: leased, leases, calls, dead, meta, seen, items
+-- ARGV: whether only what is due is available, remember, whether there is a key=, most attempts,
+--   how many expired leases to give back
+-- Returns {size, available, leased, dead, remembered, lowest score or '', time in seconds, bytes}
+-- include: check
 -- include: due
-local queue, dead, meta, seen, items = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local now = due_until()
+local queue, leased, leases, calls, dead, meta, seen, items = unpack(KEYS)
+local max, all_items = tonumber(ARGV[4]), items
+if ARGV[3] ~= '1' then items = nil end
+-- include: leases
+local clock = call('TIME')
+local now = due_until(clock)
+if leased then expire(milliseconds(clock), tonumber(ARGV[5])) end
 -- Not every user may ask, and not every server says.
 local function bytes(key)
   local used = redis.pcall('MEMORY', 'USAGE', key)
   return type(used) == 'number' and used or 0
 end
-local size = redis.call('ZCARD', queue)
-local available = ARGV[1] == '1' and redis.call('ZCOUNT', queue, '-inf', now) or size
-local lowest = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2] or ''
-local memory, letters, remembered = bytes(queue), 0, 0
+local size = call('ZCARD', queue)
+local available = ARGV[1] == '1' and call('ZCOUNT', queue, '-inf', now) or size
+local lowest = call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2] or ''
+local memory, held, letters, remembered = bytes(queue), 0, 0, 0
 if dead then
-  letters = redis.call('XLEN', dead)
-  memory = memory + bytes(dead) + bytes(meta) + bytes(items)
+  held = call('ZCARD', leased)
+  letters = call('XLEN', dead)
+  for _, key in ipairs({leased, leases, calls, dead, meta, all_items}) do
+    memory = memory + bytes(key)
+  end
   if ARGV[2] == 'limited' then
-    remembered = redis.call('ZCOUNT', seen, '(' .. string.format('%.0f', math.floor(now * 1000)), '+inf')
+    remembered = call('ZCOUNT', seen, '(' .. string.format('%.0f', math.floor(now * 1000)), '+inf')
     memory = memory + bytes(seen)
   elseif ARGV[2] == 'ever' then
-    local m = redis.call('HMGET', meta, 'count', 'level', 'split', 'epoch')
+    local m = call('HMGET', meta, 'count', 'level', 'split', 'epoch')
     remembered = tonumber(m[1]) or 0
     if m[2] then
       local buckets = 2 ^ tonumber(m[2]) + tonumber(m[3])
@@ -34,4 +44,4 @@ if dead then
     end
   end
 end
-return {size, available, letters, remembered, lowest, now, math.floor(memory)}
+return {size, available, held, letters, remembered, lowest, now, math.floor(memory)}

@@ -1,27 +1,36 @@
--- Removes and returns the lowest items. Its first write frees memory: it works on a full server.
--- KEYS: queue, dead (where there can be dead letters), items (with a key=)
--- ARGV: how many, whether only what is due
+-- Removes and returns the lowest items, with those whose lease is over where there are too few.
+-- Its first write frees memory: it works on a full server.
+-- KEYS: queue, then with second keys: leased, leases, calls, dead, items (with a key=)
+-- ARGV: how many, whether only what is due, most attempts, how many expired leases to give back
 -- Returns member, score, ...; with a key= payload, score, ...
 -- include: check
 -- include: due
-local queue, dead, items, num, due = KEYS[1], KEYS[2], KEYS[3], tonumber(ARGV[1]), ARGV[2] == '1'
+local queue, leased, leases, calls, dead, items = unpack(KEYS)
+local num, due, max = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
+-- include: leases
 -- What cannot be decoded could not be kept.
 if dead and wrong_type(dead, 'stream') then return redis.error_reply(WRONG_TYPE) end
-local found
-if due then
-  found = redis.call('ZRANGEBYSCORE', queue, '-inf', due_until(), 'WITHSCORES', 'LIMIT', 0, num)
-else
-  found = redis.call('ZRANGE', queue, 0, num - 1, 'WITHSCORES')
+if items then call('HLEN', items) end
+local clock = call('TIME')
+local function lowest()
+  if due then
+    return call('ZRANGEBYSCORE', queue, '-inf', due_until(clock), 'WITHSCORES', 'LIMIT', 0, num)
+  end
+  return call('ZRANGE', queue, 0, num - 1, 'WITHSCORES')
+end
+local found = lowest()
+if #found < 2 * num and leased and expire(milliseconds(clock), tonumber(ARGV[4])) > 0 then
+  found = lowest()
 end
 local n = #found / 2
 if n == 0 then return found end
 local members = {}
 for i = 1, n do members[i] = found[2 * i - 1] end
 if items then
-  for i, payload in ipairs(redis.call('HMGET', items, unpack(members))) do
+  for i, payload in ipairs(call('HMGET', items, unpack(members))) do
     found[2 * i - 1] = payload
   end
 end
-redis.call('ZREMRANGEBYRANK', queue, 0, n - 1)
-if items then redis.call('HDEL', items, unpack(members)) end
+call('ZREMRANGEBYRANK', queue, 0, n - 1)
+if items then call('HDEL', items, unpack(members)) end
 return found

@@ -1,0 +1,401 @@
+"""What a lease call gives: leases, in a batch that settles itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Generic
+
+from redset._effects import Operation
+from redset._face import T, index, refuse_single
+from redset._operations import leasing
+from redset._operations.leasing import Held, Settlement
+from redset._source import Source
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+log = logging.getLogger("redset")
+
+
+class Lease(Generic[T]):
+    """An item that is the holder's for a time, to be settled within it.
+
+    Its methods are those of its set for this one lease; those of an asyncio set are awaited.
+
+    Attributes
+    ----------
+    item : object
+        What was handed out.
+    score : float
+        The score at which it was queued, and to which it returns.
+    attempts : int
+        How often it was leased in vain before: failed, or not settled in time.
+    expires : float
+        Until when it is the holder's: Unix time of the server, in seconds.
+    settled : bool
+        Whether it was acknowledged, failed or released.
+
+    Examples
+    --------
+    >>> jobs.add("a", 5)
+    5.0
+    >>> with jobs.lease() as batch:
+    ...     for lease in batch:
+    ...         print(lease.item, lease.score, lease.attempts)
+    a 5.0 0
+    """
+
+    __slots__ = ("_owner", "attempts", "expires", "item", "member", "score", "settled", "token")
+
+    def __init__(self, owner: Any, held: Held) -> None:
+        self._owner = owner
+        self.member, self.token = held.member, held.token
+        self.item: T = held.item
+        self.score, self.attempts, self.expires = held.score, held.attempts, held.expires
+        self.settled = False
+
+    def ack(self, add: Iterable[Any] = ()) -> Any:
+        """Say that it is done, and add items in the same step; 1 where it was still ours, else 0.
+
+        Examples
+        --------
+        >>> jobs.add("a")
+        0.0
+        >>> [lease] = jobs.lease()
+        >>> lease.ack(add=["b", "c"]), jobs.peek_many(5)
+        (1, ['b', 'c'])
+        """
+        return self._owner.ack(self, add)
+
+    def fail(self, error: BaseException | str, delay: float = 0) -> Any:
+        """Count an attempt, and hand it out again after so many seconds; 1 where it was ours.
+
+        Examples
+        --------
+        >>> jobs.add("a")
+        0.0
+        >>> [lease] = jobs.lease()
+        >>> lease.fail(ValueError("no such page")), jobs.size()
+        (1, 1)
+        """
+        return self._owner.fail(self, error, delay)
+
+    def release(self, delay: float = 0, score: Any = None, item: Any = None) -> Any:
+        """Give it back untouched, or with a new score and payload; 1 where it was ours.
+
+        Examples
+        --------
+        >>> jobs.add("a")
+        0.0
+        >>> [lease] = jobs.lease()
+        >>> lease.release(score=7), jobs.score("a")
+        (1, 7.0)
+        """
+        return self._owner.release(self, delay, score, item)
+
+    def renew(self, ttl: float) -> Any:
+        """Have it for so many seconds from now; 1 where it was still ours.
+
+        Examples
+        --------
+        >>> jobs.add("a")
+        0.0
+        >>> [lease] = jobs.lease(ttl=1)
+        >>> lease.renew(60)
+        1
+        """
+        return self._owner.renew(self, ttl)
+
+    def __repr__(self) -> str:
+        return f"<Lease of {self.item!r} until {self.expires:.3f}>"
+
+
+class Leases(Generic[T]):
+    """What batches of both faces share: the leases, and what is to become of them."""
+
+    __slots__ = ("_at", "_current", "_done", "_leases", "_owner", "_state", "lost")
+
+    def __init__(self, owner: Any, held: Iterable[Held]) -> None:
+        self._owner = owner
+        self._leases: list[Lease[T]] = [Lease(owner, each) for each in held]
+        self._done: list[Lease[T]] = []
+        self._current: Lease[T] | None = None
+        self._at = 0
+        self._state = ""
+        #: How many were no longer ours when the batch was left.
+        self.lost = 0
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __bool__(self) -> bool:
+        return bool(self._leases)
+
+    def open_leases(self) -> list[Lease[T]]:
+        """Those that are not settled."""
+        return [lease for lease in self._leases if not lease.settled]
+
+    def ack(self, add: Iterable[Any] = ()) -> Any:
+        """Say that all of it that is not settled is done; how many were still ours.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b"]).added
+        2
+        >>> batch = jobs.lease(2)
+        >>> batch.ack()
+        2
+        """
+        return self._owner.ack(self, add)
+
+    def fail(self, error: BaseException | str, delay: float = 0) -> Any:
+        """Count an attempt of all that is not settled; how many were still ours.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b"]).added
+        2
+        >>> batch = jobs.lease(2)
+        >>> batch.fail("the site is down", delay=60)
+        2
+        """
+        return self._owner.fail(self, error, delay)
+
+    def release(self, delay: float = 0) -> Any:
+        """Give back all that is not settled, without an attempt; how many were still ours.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b"]).added
+        2
+        >>> batch = jobs.lease(2)
+        >>> batch.release(), jobs.size()
+        (2, 2)
+        """
+        return self._owner.release(self, delay)
+
+    def renew(self, ttl: float) -> Any:
+        """Have all that is not settled for so many seconds from now; how many were still ours.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b"]).added
+        2
+        >>> batch = jobs.lease(2, ttl=1)
+        >>> batch.renew(60)
+        2
+        """
+        return self._owner.renew(self, ttl)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} leases of {self._owner!r}>"
+
+    def _enter(self) -> None:
+        if self._state:
+            raise RuntimeError("a batch is entered once")
+        self._state = "entered"
+
+    def _usable(self) -> None:
+        if self._state == "left":
+            raise RuntimeError("the batch was left: its leases are settled")
+
+    def _walk(self) -> Iterator[Lease[T]]:
+        self._usable()
+        if not self._state:
+            yield from list(self._leases)
+            return
+        while self._at < len(self._leases):
+            self._usable()
+            lease = self._leases[self._at]
+            self._at += 1
+            if lease.settled:
+                continue
+            self._current = lease
+            yield lease
+            self._done.append(lease)
+            self._current = None
+
+    def _leave(self, error: BaseException | None) -> Operation[None]:
+        """Settle all of it; an error of the caller's goes before one of this."""
+        self._state = "left"
+        done = [lease for lease in self._done if not lease.settled]
+        failed = []
+        if isinstance(error, Exception) and self._current and not self._current.settled:
+            failed = [self._current]
+        kept = {*done, *failed}
+        rest = [lease for lease in self.open_leases() if lease not in kept]
+        what = [
+            Settlement("ack", done),
+            Settlement("fail", failed, error=leasing.error_text(error) if failed else ""),
+            Settlement("release", rest),
+        ]
+        try:
+            settled = yield from leasing.settle(self._owner._ctx, what)
+        except Exception as problem:
+            if error is None:
+                raise
+            log.error("leases of %r could not be settled: %s", self._owner._ctx.name, problem)
+            return
+        for lease in (*done, *failed, *rest):
+            lease.settled = True
+        self.lost = settled.lost
+        if self.lost:
+            name = self._owner._ctx.name
+            log.warning("%d leases of %r were over before they were settled", self.lost, name)
+
+
+class Batch(Leases[T]):
+    """Leases, lowest score first; false where there are none.
+
+    Entered with ``with``, it settles by iteration: asking for the next lease marks the one before
+    as done. On leaving, those done are acknowledged; on an exception the current one is failed,
+    after a ``break`` it is released, as are those not reached, without an attempt: all in one
+    round trip (for each 400 leases). Iterating outside of ``with`` marks nothing.
+
+    Attributes
+    ----------
+    lost : int
+        How many were no longer ours when the batch was left; a warning in the log says so, too.
+
+    Raises
+    ------
+    RuntimeError
+        Where it is entered twice, or iterated after it was left.
+
+    Examples
+    --------
+    >>> jobs.add_many(["a", "b"], score=[1, 2]).added
+    2
+    >>> with jobs.lease(10) as batch:
+    ...     for lease in batch:
+    ...         print(lease.item)
+    a
+    b
+    >>> jobs.finished()
+    True
+    """
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Lease[T]]:
+        return self._walk()
+
+    def __enter__(self) -> Self:
+        self._enter()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._owner._run(self._leave(error))
+
+
+class AsyncBatch(Leases[T]):
+    """`Batch` of an asyncio set: awaited or entered with ``async with``; ``async for`` iterates."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, owner: Any, call: Any) -> None:
+        super().__init__(owner, ())
+        self._call = call
+
+    async def _fetch(self) -> Self:
+        call, self._call = self._call, None
+        if call is not None:
+            self._leases = [Lease(self._owner, each) for each in await self._owner._run(call)]
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._fetch().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[Lease[T]]:
+        for lease in self._walk():
+            yield lease
+
+    async def __aenter__(self) -> Self:
+        self._enter()
+        return await self._fetch()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        await self._owner._run(self._leave(error))
+
+
+# What the faces' methods perform: arguments checked, as operations.
+
+
+def leases_of(owner: Any, leases: Any) -> list[Lease[Any]]:
+    """Check what is to be settled: leases of this set, none of them settled; each once."""
+    if isinstance(leases, Lease):
+        leases = [leases]
+    elif isinstance(leases, Leases):
+        leases = leases.open_leases()
+    elif isinstance(leases, (str, bytes)) or not hasattr(leases, "__iter__"):
+        raise TypeError(f"leases must be a lease or an iterable of them, not {_kind(leases)}")
+    found = list(leases)
+    for place, lease in enumerate(found):
+        if not isinstance(lease, Lease):
+            raise TypeError(f"leases[{place}] must be a lease, not {_kind(lease)}")
+        theirs = lease._owner
+        if theirs is not owner and (
+            theirs.redis is not owner.redis or theirs._ctx.keys.queue != owner._ctx.keys.queue
+        ):
+            raise ValueError(f"leases[{place}] is a lease of {theirs!r}, not of {owner!r}")
+        if lease.settled:
+            raise ValueError(f"leases[{place}] was settled before: {lease!r}")
+    return list(dict.fromkeys(found))
+
+
+def leasing_out(owner: Any, num: Any, ttl: Any) -> Operation[list[Held]]:
+    """Perform ``lease``."""
+    num = index("num", num)
+    if not 1 <= num <= leasing.MOST:
+        raise ValueError(f"num must be from 1 to {leasing.MOST:,}, not {num}")
+    ctx = owner._ctx
+    _ = ctx.keys.leased  # a name that cannot have second keys is refused here
+    return leasing.lease(ctx, num, leasing.milliseconds("ttl", ttl, True))
+
+
+def acknowledging(owner: Any, leases: Any, add: Any) -> tuple[Operation[int], Source | None]:
+    """Perform ``ack``."""
+    held = leases_of(owner, leases)
+    ctx = owner._ctx
+    if isinstance(add, tuple) and not add:
+        return leasing.settling(leasing.one(ctx, Settlement("ack", held)), held), None
+    refuse_single("add", add, owner._iterables)
+    if not held:
+        raise ValueError("leases is empty: items are added with a lease's acknowledgement")
+    source = Source(add, None)
+    return leasing.settling(leasing.acknowledge(ctx, held, source.steady), held), source
+
+
+def failing(owner: Any, leases: Any, error: Any, delay: Any) -> Operation[int]:
+    """Perform ``fail``."""
+    held = leases_of(owner, leases)
+    wait = leasing.milliseconds("delay", delay, False)
+    text = leasing.error_text(error)
+    what = Settlement("fail", held, wait, error=text)
+    return leasing.settling(leasing.one(owner._ctx, what), held)
+
+
+def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Operation[int]:
+    """Perform ``release``."""
+    held = leases_of(owner, leases)
+    ctx = owner._ctx
+    wait = leasing.milliseconds("delay", delay, False)
+    place = b"" if score is None else ctx.wire.score_text(ctx.wire.to_score(score))
+    payload = b""
+    if item is not None:
+        for lease in held:
+            payload = leasing.payload_of(ctx, lease, item)
+    what = Settlement("release", held, wait, place, payload=payload)
+    return leasing.settling(leasing.one(ctx, what), held)
+
+
+def renewing(owner: Any, leases: Any, ttl: Any) -> Operation[int]:
+    """Perform ``renew``."""
+    held = leases_of(owner, leases)
+    what = Settlement("renew", held, leasing.milliseconds("ttl", ttl, True))
+    return leasing.one(owner._ctx, what)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

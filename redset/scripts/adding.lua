@@ -1,0 +1,255 @@
+-- Included by steps that add a chunk of items, behind check, due, leases, buckets and drop. They
+-- have the set's keys as queue, then where it has second ones leased, leases, meta, seen, items,
+-- name.
+-- What stands in front of the entries: condition ('', nx, xx, lt, gt, xxlt, xxgt), again, outcomes
+-- wanted, largest size, keyed, remember ('', ever, limited), its length in ms, epoch, whether the
+-- epoch is the caller's proposal, options. An entry: score, member, [payload], [what is remembered].
+local ADD_HEAD = 10
+-- Adds the entries of argv, whose head is behind `from`, and says what became of each, as if they
+-- had been added one by one: {added, updated, outcomes}. Or where nothing was written
+-- {'EPOCH', the set's}, {'OPTIONS', the set's}, {'NAME'}, {'FULL', size}, or an error.
+local function add(argv, from)
+  local condition, again, wanted = argv[from + 1], argv[from + 2] == '1', argv[from + 3] == '1'
+  local limit, keyed = tonumber(argv[from + 4]), argv[from + 5] == '1'
+  local remember, length, epoch = argv[from + 6], argv[from + 7], argv[from + 8]
+  local proposed, options = argv[from + 9] == '1', argv[from + 10]
+  local ever, limited = remember == 'ever', remember == 'limited'
+  local head = from + ADD_HEAD
+
+  -- What could refuse the step is asked before its first write.
+  if wrong_type(queue, 'zset') then return redis.error_reply(WRONG_TYPE) end
+  local stored, holding = {}, false
+  if leases then
+    local found = call('TYPE', leases).ok
+    holding = found ~= 'none'
+    if holding and found ~= 'hash' then return redis.error_reply(WRONG_TYPE) end
+  end
+  if keyed or remember ~= '' then
+    if wrong_type(meta, 'hash') or (keyed and wrong_type(items, 'hash'))
+      or (limited and wrong_type(seen, 'zset')) then
+      return redis.error_reply(WRONG_TYPE)
+    end
+    stored = call('HMGET', meta, 'options', 'epoch', 'old')
+    if stored[1] and stored[1] ~= options then return {'OPTIONS', stored[1]} end
+    if keyed and call('EXISTS', name) == 1 then return {'NAME'} end
+    if remember ~= '' and stored[2] ~= epoch and (stored[2] or not proposed) then
+      return {'EPOCH', stored[2] or ''}
+    end
+  end
+
+  local width = keyed and 3 or 2
+  local memory_at
+  if ever or (limited and not keyed) then width = width + 1 memory_at = width end
+  local n = (#argv - head) / width
+
+  local zadd, hset, parked = {}, {}, {}
+  local added, updated, outcomes = 0, 0, {}
+  local memory, new = nil, 0
+
+  local function columns(which, list)
+    local found = {}
+    for i = 1, list and #list or n do
+      found[i] = argv[head + ((list and list[i] or i) - 1) * width + which]
+    end
+    return found
+  end
+  local function lookup(command, key, values)
+    local found = {}
+    for at = 1, #values, 4000 do
+      local part = call(command, key, unpack(values, at, math.min(at + 3999, #values)))
+      for i = 1, #part do found[at + i - 1] = part[i] end
+    end
+    return found
+  end
+  -- What holds back those of the members that are not queued: leases, and delays.
+  local function held_among(members, scores)
+    local held, asked, places = {}, {}, {}
+    for i = 1, #members do
+      if not (scores and scores[i]) then
+        asked[#asked + 1] = members[i]
+        places[#places + 1] = i
+      end
+    end
+    for k, value in ipairs(lookup('HMGET', leases, asked)) do
+      if value and owner_of(value) ~= QUEUED then held[places[k]] = value end
+    end
+    return held
+  end
+  local function accept(at)
+    zadd[#zadd + 1] = argv[at + 1]
+    zadd[#zadd + 1] = argv[at + 2]
+    if keyed then
+      hset[#hset + 1] = argv[at + 2]
+      hset[#hset + 1] = argv[at + 3]
+    end
+  end
+  -- Keeps what is added while it is held back, for the end of that.
+  local function park(at, value)
+    local attempts, score, _, last = parse(value)
+    parked[#parked + 1] = argv[at + 2]
+    parked[#parked + 1] = lease_value(owner_of(value), attempts, score, argv[at + 1], last)
+    if keyed then
+      hset[#hset + 1] = argv[at + 2] .. '+'
+      hset[#hset + 1] = argv[at + 3]
+    end
+  end
+
+  if ever then memory = memory_of(meta, seen, epoch) end
+  if ever and condition == '' and not again and not limit then
+    -- The short way: an item that the memory takes is new or updated, any other is refused.
+    local fresh, names = {}, {}
+    local size, split, prefix = memory.size, memory.split, memory.prefix
+    for i = 1, n do
+      -- As bucket_of, written out, and each name made once: it saves a fifth.
+      local integer = argv[head + (i - 1) * width + memory_at]
+      local low = tonumber(sub(integer, -9))
+      if low < 0 then low = -low end
+      local bucket = low % size
+      if bucket < split then bucket = low % (size * 2) end
+      local key = names[bucket]
+      if not key then
+        key = format('%s%d', prefix, bucket)
+        names[bucket] = key
+      end
+      if call('SADD', key, integer) == 1 then
+        new = new + 1
+        fresh[new] = i
+      end
+      if wanted then outcomes[i] = 'r' end
+    end
+    local members = columns(2, fresh)
+    local scores = lookup('ZMSCORE', queue, members)
+    local held = holding and held_among(members, scores) or {}
+    for k = 1, new do
+      local at = head + (fresh[k] - 1) * width
+      local is_new = not scores[k]
+      if held[k] then
+        local _, _, before = parse(held[k])
+        is_new = before == ''
+        park(at, held[k])
+      else
+        accept(at)
+      end
+      if is_new then added = added + 1 end
+      if wanted then outcomes[fresh[k]] = is_new and 'a' or 'u' end
+    end
+    updated = new - added
+  elseif condition == 'nx' and remember == '' and not (keyed or wanted or limit) then
+    -- Likewise: ZADD itself refuses what is queued.
+    local held = holding and held_among(columns(2)) or {}
+    for i = 1, n do
+      if not held[i] then accept(head + (i - 1) * width) end
+    end
+    for at = 1, #zadd, 4000 do
+      added = added + call('ZADD', queue, 'NX', unpack(zadd, at, math.min(at + 3999, #zadd)))
+    end
+    return {added, 0, ''}
+  else
+    local members = columns(2)
+    local scores = lookup('ZMSCORE', queue, members)
+    local held = holding and held_among(members, scores) or {}
+    local tokens, expiries, now
+    if ever then
+      tokens = columns(memory_at)
+    elseif limited then
+      now = milliseconds(call('TIME'))
+      tokens = memory_at and columns(memory_at) or members
+      expiries = lookup('ZMSCORE', seen, tokens)
+    end
+    -- What this chunk itself has changed: an item may stand in it twice.
+    local queued, fresh, learn = {}, {}, {}
+    local grown = 0
+    local function known(i)
+      if again or remember == '' then return false end
+      if fresh[members[i]] then return true end
+      if ever then return call('SISMEMBER', bucket_of(memory, tokens[i]), tokens[i]) == 1 end
+      return expiries[i] and tonumber(expiries[i]) > now
+    end
+    for i = 1, n do
+      local at = head + (i - 1) * width
+      local member, value = members[i], held[i]
+      local current = queued[member]
+      if current == nil then
+        current = scores[i] and tonumber(scores[i]) or false
+        if value then
+          local _, _, before = parse(value)
+          current = tonumber(before) or false
+        end
+      end
+      local outcome, is_known = 'r', nil
+      if value and known(i) then
+        -- Held back and known: refused whatever the condition.
+        outcome = 'r'
+      elseif not current then
+        if condition == '' or condition == 'lt' or condition == 'gt'
+          or (condition == 'nx' and not value) then
+          is_known = known(i)
+          if not is_known then outcome = 'a' end
+        end
+      elseif condition == '' then
+        is_known = known(i)
+        if not is_known then outcome = 'u' end
+      elseif condition ~= 'nx' then
+        local number = tonumber(argv[at + 1])
+        if (condition == 'xx' and number ~= current)
+          or ((condition == 'lt' or condition == 'xxlt') and number < current)
+          or ((condition == 'gt' or condition == 'xxgt') and number > current) then
+          outcome = 'u'
+          is_known = known(i)
+        end
+      end
+      if outcome ~= 'r' then
+        if value then park(at, value) else accept(at) end
+        queued[member] = tonumber(argv[at + 1])
+        if remember ~= '' and not is_known then
+          learn[#learn + 1] = tokens[i]
+          fresh[member] = true
+        end
+        if outcome == 'a' then added = added + 1 else updated = updated + 1 end
+        if outcome == 'a' and not value then grown = grown + 1 end
+      end
+      if wanted then outcomes[i] = outcome end
+    end
+    if limit and grown > 0 then
+      local size = call('ZCARD', queue)
+      if size + grown > limit then return {'FULL', size} end
+    end
+    if ever then
+      for i = 1, #learn do
+        new = new + call('SADD', bucket_of(memory, learn[i]), learn[i])
+      end
+    elseif limited then
+      local expiry, args = string.format('%d', now + length), {}
+      for i = 1, #learn do
+        args[2 * i - 1] = expiry
+        args[2 * i] = learn[i]
+      end
+      for at = 1, #args, 4000 do
+        call('ZADD', seen, unpack(args, at, math.min(at + 3999, #args)))
+      end
+      if #learn > 0 then
+        local over = math.min(call('ZCOUNT', seen, '-inf', now), 2 * n + 100)
+        if over > 0 then call('ZREMRANGEBYRANK', seen, 0, over - 1) end
+      end
+    end
+  end
+
+  for at = 1, #zadd, 4000 do
+    call('ZADD', queue, unpack(zadd, at, math.min(at + 3999, #zadd)))
+  end
+  for at = 1, #hset, 4000 do
+    call('HSET', items, unpack(hset, at, math.min(at + 3999, #hset)))
+  end
+  bulk('HSET', leases, parked)
+  if added + updated > 0 and meta and not stored[1] and (keyed or remember ~= '') then
+    call('HSET', meta, 'layout', 1, 'options', options)
+    if remember ~= '' then call('HSET', meta, 'epoch', epoch) end
+  end
+  if new > 0 then
+    memory.count = memory.count + new
+    grow(memory)
+    save(meta, memory)
+  end
+  if stored[3] then drop(meta, seen, 50) end
+  return {added, updated, table.concat(outcomes)}
+end

@@ -1,0 +1,12 @@
+-- Says whether nothing is queued, scheduled or held back.
+-- KEYS: queue, leased, leases, calls, dead, items (with a key=)
+-- ARGV: most attempts, how many expired leases to give back
+-- Returns {whether it is finished, how many were given back}
+-- include: check
+-- include: due
+local queue, leased, leases, calls, dead, items = unpack(KEYS)
+local max = tonumber(ARGV[1])
+-- include: leases
+if items then call('HLEN', items) end
+local back = expire(milliseconds(call('TIME')), tonumber(ARGV[2]))
+return {call('ZCARD', queue) == 0 and call('ZCARD', leased) == 0 and 1 or 0, back}

@@ -1,0 +1,37 @@
+-- Included by steps that page through a sorted set, in order of score, then bytes. Paging by rank
+-- would miss members that stay while others go.
+-- Gives up to so many members behind the last one seen, and their scores.
+local function page(key, num, score, last)
+  local from = 0
+  -- Not Lua's own comparison, which follows the server's locale.
+  local function behind(member)
+    local a, b = #member, #last
+    for i = 1, math.min(a, b) do
+      local x, y = string.byte(member, i), string.byte(last, i)
+      if x ~= y then return x > y end
+    end
+    return a > b
+  end
+  if score then
+    local low = redis.call('ZCOUNT', key, '-inf', '(' .. score)
+    local high = low + redis.call('ZCOUNT', key, score, score)
+    local stored = redis.call('ZSCORE', key, last)
+    if stored and tonumber(stored) == tonumber(score) then
+      from = redis.call('ZRANK', key, last) + 1
+    else
+      while low < high do
+        local middle = math.floor((low + high) / 2)
+        local member = redis.call('ZRANGE', key, middle, middle)[1]
+        if behind(member) then high = middle else low = middle + 1 end
+      end
+      from = low
+    end
+  end
+  local members, scores = {}, {}
+  local found = redis.call('ZRANGE', key, from, from + num - 1, 'WITHSCORES')
+  for i = 1, #found, 2 do
+    members[#members + 1] = found[i]
+    scores[#scores + 1] = found[i + 1]
+  end
+  return members, scores
+end

@@ -1,0 +1,733 @@
+"""Leases: at least once, settled by their holder only, in one step with what was found."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+import servers
+
+from redset import Key, ScheduledSet, SortedSet, TimeSortedSet
+from redset.exceptions import AddError, Full
+
+Maker = Callable[..., Any]
+P = "jobs:{jobs}"
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"key": "url"},
+    {"remember": True},
+    {"key": "url", "remember": True},
+    {"key": "url", "remember": 3600},
+]
+every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
+
+
+def made(options: dict[str, Any], name: str) -> Any:
+    """An item for a set with these options."""
+    return {"url": name} if "key" in options else name
+
+
+def expire(raw: redis.Redis) -> None:
+    """Let the time of all that is leased or waits be over."""
+    for member in raw.zrange(f"{P}:leased", 0, -1):
+        raw.zadd(f"{P}:leased", {member: 1})
+    for token in raw.zrange(f"{P}:calls", 0, -1):
+        raw.zadd(f"{P}:calls", {token: 1})
+
+
+def rows(jobs: Any) -> list[tuple[Any, float, int]]:
+    return [(item, score, attempts) for item, score, attempts, _ in jobs.leased()]
+
+
+# --- handing out and settling
+
+
+@every_option
+def test_a_lease_hands_out_the_lowest_and_an_ack_ends_it(
+    make_set: Maker, raw: Any, options: dict[str, Any]
+) -> None:
+    jobs = make_set(**options)
+    items = [made(options, str(number)) for number in range(5)]
+    jobs.add_many(items, range(5))
+    before = time.time()
+    batch = jobs.lease(3, ttl=30)
+    leases = list(batch)
+    assert len(batch) == 3 and batch
+    assert [(each.item, each.score, each.attempts) for each in leases] == [
+        (item, float(score), 0) for score, item in enumerate(items[:3])
+    ]
+    assert all(before + 29 < each.expires < time.time() + 31 for each in leases)
+    assert jobs.size() == 2 and jobs.stats().leased == 3 and not jobs.finished()
+    assert sorted(row[1] for row in rows(jobs)) == [0.0, 1.0, 2.0]
+    assert jobs.ack(leases[:2]) == 2
+    assert leases[2].ack() == 1
+    assert rows(jobs) == [] and len(jobs.take(5)) == 2
+    assert jobs.finished() and not jobs.lease()
+    left = {key for key in raw.scan_iter() if b":seen" not in key and not key.endswith(b":meta")}
+    assert left == set()
+
+
+@every_option
+def test_an_expired_lease_returns_at_its_old_score_with_an_attempt(
+    make_set: Maker, raw: Any, options: dict[str, Any]
+) -> None:
+    jobs = make_set(**options)
+    item = made(options, "a")
+    jobs.add(item, 7)
+    for attempts in range(3):
+        [lease] = jobs.lease()
+        assert (lease.item, lease.score, lease.attempts) == (item, 7.0, attempts)
+        expire(raw)
+    assert not jobs.finished()
+    assert jobs.score(item) == 7
+    assert lease.ack() == 0  # it was given back
+    [lease] = jobs.lease()
+    assert lease.attempts == 3 and lease.ack() == 1
+
+
+@pytest.mark.parametrize("call", ["pop", "take", "lease", "finished", "stats"])
+def test_each_of_these_calls_gives_expired_leases_back(
+    make_set: Maker, raw: Any, call: str
+) -> None:
+    jobs = make_set()
+    jobs.add("a", 7)
+    jobs.lease()
+    expire(raw)
+    results: dict[str, Any] = {
+        "pop": lambda: jobs.pop() == "a",
+        "take": lambda: jobs.take(5, with_scores=True) == [("a", 7.0)],
+        "lease": lambda: [each.item for each in jobs.lease(5)] == ["a"],
+        "finished": lambda: not jobs.finished() and jobs.size() == 1,
+        "stats": lambda: jobs.stats()[:3] == (1, 1, 0),
+    }
+    assert results[call]()
+
+
+def test_a_late_settlement_never_touches_what_another_holds(make_set: Maker, raw: Any) -> None:
+    jobs, others = make_set(), make_set()
+    jobs.add("a", 7)
+    [late, *_] = jobs.lease()
+    expire(raw)
+    [held] = others.lease()
+    assert jobs.renew(late, 1) == 0
+    assert jobs.fail(late, "late") == 0
+    [row] = jobs.leased()
+    assert row[0] == "a" and row[3] == held.expires
+    assert others.ack(held) == 1 and jobs.finished()
+
+
+@every_option
+def test_a_failed_lease_returns_after_its_delay_and_dies_at_last(
+    make_set: Maker, raw: Any, options: dict[str, Any]
+) -> None:
+    jobs = make_set(**options, max_attempts=3)
+    item = made(options, "a")
+    jobs.add(item, 7)
+    for attempt in (1, 2):
+        [lease] = jobs.lease()
+        assert jobs.fail(lease, ValueError(f"no {attempt}\nat all"), delay=60) == 1
+        assert rows(jobs) == [(item, 7.0, attempt)]
+        assert not jobs.lease() and not jobs.finished()
+        expire(raw)
+    [lease] = jobs.lease()
+    assert lease.attempts == 2
+    assert lease.fail("the last\nstraw") == 1
+    assert jobs.finished()
+    [letter] = jobs.dead
+    assert (letter.score, letter.attempts, letter.reason) == (7.0, 3, "the last\nstraw")
+    assert b"a" in letter.raw
+    assert raw.keys(f"{P}:lease*") == [] and raw.keys(f"{P}:items") == []
+
+
+def test_a_lease_that_expires_too_often_dies_with_the_last_error(make_set: Maker, raw: Any) -> None:
+    jobs = make_set(max_attempts=2)
+    jobs.add_many(["a", "b"])
+    [first] = jobs.lease()
+    first.fail("an error")
+    for _ in range(2):
+        jobs.lease(5)
+        expire(raw)
+        jobs.finished()
+    assert sorted((letter.raw, letter.reason, letter.attempts) for letter in jobs.dead) == [
+        (b"a", "an error", 2),
+        (b"b", "the lease expired", 2),
+    ]
+
+
+def test_without_max_attempts_nothing_dies(make_set: Maker, raw: Any) -> None:
+    jobs = make_set(max_attempts=None)
+    jobs.add("a")
+    for attempts in range(12):
+        [lease] = jobs.lease()
+        assert lease.attempts == attempts
+        lease.fail("")
+    assert jobs.dead.size() == 0
+
+
+@every_option
+def test_a_release_counts_no_attempt(make_set: Maker, raw: Any, options: dict[str, Any]) -> None:
+    jobs = make_set(**options)
+    item = made(options, "a")
+    jobs.add(item, 7)
+    for delay in (0, 60):
+        assert jobs.release(jobs.lease(), delay=delay) == 1
+        assert jobs.size() == (0 if delay else 1)
+        expire(raw)
+        assert not jobs.finished()
+    [lease] = jobs.lease()
+    assert (lease.attempts, lease.score) == (0, 7.0)
+
+
+def test_a_release_with_a_score_starts_again(make_set: Maker, raw: Any) -> None:
+    jobs = make_set(key="url")
+    jobs.add({"url": "/", "visits": 0}, 7)
+    jobs.fail(jobs.lease(), "once")
+    [lease] = jobs.lease()
+    assert lease.attempts == 1
+    assert lease.release(score=1000, item={"url": "/", "visits": 1}) == 1
+    [lease] = jobs.lease()
+    assert (lease.item, lease.score, lease.attempts) == ({"url": "/", "visits": 1}, 1000.0, 0)
+    with pytest.raises(ValueError, match="item"):
+        lease.release(item={"url": "/other"})
+    assert lease.ack() == 1
+
+
+def test_a_renewed_lease_lasts_from_now(make_set: Maker, raw: Any) -> None:
+    jobs = make_set()
+    jobs.add("a")
+    batch = jobs.lease(ttl=1)
+    assert jobs.renew(batch, 1000) == 1
+    [(_, _, _, expires)] = jobs.leased()
+    assert 990 < expires - time.time() < 1010
+    assert batch.ack() == 1
+
+
+# --- what is added meanwhile
+
+
+@every_option
+def test_an_item_added_while_leased_waits_for_the_end_of_the_lease(
+    make_set: Maker, raw: Any, options: dict[str, Any]
+) -> None:
+    """The table of outcomes: known or not, and under each flag."""
+    jobs = make_set(**options)
+    item = made(options, "a")
+    jobs.add(item, 7)
+    [lease] = jobs.lease()
+    known = "remember" in options
+    assert jobs.add(item, 3, nx=True) is None
+    assert jobs.add(item, 3, xx=True) is None
+    assert jobs.add(item, 3) == (None if known else 3.0)
+    assert not jobs.lease() or known is None
+    assert jobs.add(item, 4, lt=True) is None
+    assert jobs.add(item, 2, lt=True) == (None if known else 2.0)
+    assert lease.ack() == 1
+    assert jobs.finished() is known
+    if not known:
+        [lease] = jobs.lease()
+        assert (lease.item, lease.score, lease.attempts) == (item, 2.0, 0)
+
+
+@pytest.mark.parametrize("end", ["fail", "release", "expire", "delay", "die"])
+@pytest.mark.parametrize("keyed", [False, True])
+def test_what_was_added_meanwhile_is_there_once_however_the_lease_ends(
+    make_set: Maker, raw: Any, end: str, keyed: bool
+) -> None:
+    options: dict[str, Any] = {"key": "url"} if keyed else {}
+    jobs = make_set(**options, max_attempts=1 if end == "die" else 10)
+    old: Any = {"url": "a", "n": 1} if keyed else "a"
+    new: Any = {"url": "a", "n": 2} if keyed else "a"
+    jobs.add(old, 7)
+    [lease] = jobs.lease()
+    assert lease.item == old
+    jobs.add_many([new], 3)
+    assert not jobs.lease(5)
+    if end in ("fail", "die"):
+        lease.fail("no")
+    elif end == "release":
+        lease.release()
+    elif end == "delay":
+        lease.fail("no", delay=60)
+        assert not jobs.lease(5)
+        expire(raw)
+    else:
+        expire(raw)
+    [again, *more] = jobs.lease(5)
+    assert not more
+    attempts = 0 if end in ("release", "die") else 1
+    assert (again.item, again.score, again.attempts) == (new, 3.0, attempts)
+    if end == "die":
+        [letter] = jobs.dead
+        assert letter.score == 7.0 and letter.raw == (b'{"n":1,"url":"a"}' if keyed else b"a")
+    assert again.ack() == 1 and jobs.finished()
+    assert {key for key in raw.scan_iter() if not key.endswith((b":dead", b":meta"))} == set()
+
+
+def test_first_in_first_out_keeps_what_is_leased(make_set: Maker) -> None:
+    jobs = make_set(TimeSortedSet, duplicates="keep")
+    assert jobs.add_many(["a", "b"]).added == 2
+    [lease] = jobs.lease()
+    assert jobs.add_many(["a", "b", "c"]) == (1, 0, 2, 0)
+    lease.ack()
+    assert jobs.take(5) == ["b", "c"]
+
+
+@every_option
+def test_a_discarded_lease_is_cancelled(make_set: Maker, raw: Any, options: dict[str, Any]) -> None:
+    jobs = make_set(**options)
+    items = [made(options, name) for name in "abc"]
+    jobs.add_many(items)
+    leases = list(jobs.lease(2))
+    if "remember" not in options:
+        jobs.add(items[0], 9)
+    assert jobs.discard(items[0])
+    assert jobs.discard_many(items) == 2
+    assert jobs.ack(leases) == 0
+    assert jobs.finished() and not jobs.lease()
+    assert raw.keys(f"{P}:lease*") == [] and raw.keys(f"{P}:items") == []
+
+
+def test_a_cleared_set_forgets_its_leases(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b"])
+    [lease] = jobs.lease()
+    jobs.clear()
+    assert lease.ack() == 0 and jobs.finished()
+
+
+# --- found items and acknowledgement in one step
+
+
+@every_option
+@pytest.mark.parametrize("num", [1, 250, 251, 1800])
+def test_found_items_and_acknowledgement_are_one(
+    make_set: Maker, options: dict[str, Any], num: int
+) -> None:
+    jobs = make_set(**options, scorer=lambda item: 5)
+    jobs.add(made(options, "page"), 1)
+    [lease] = jobs.lease()
+    links = [made(options, str(number)) for number in range(num)]
+    assert jobs.ack(lease, add=iter(links)) == 1
+    assert jobs.size() == num and jobs.stats().leased == 0 and jobs.peek_score() == 5
+
+
+def test_found_items_of_a_lost_lease_are_not_added(make_set: Maker, raw: Any) -> None:
+    jobs = make_set()
+    jobs.add("page")
+    for num in (3, 600):
+        [late] = jobs.lease()
+        expire(raw)
+        [lease] = jobs.lease()
+        assert late.ack(add=map(str, range(num))) == 0
+        assert jobs.size() == 0
+        lease.release()
+
+
+def test_a_bad_item_among_the_found_ones_changes_nothing(make_set: Maker) -> None:
+    jobs = make_set(max_item_bytes=10)
+    jobs.add("page")
+    [lease] = jobs.lease()
+    with pytest.raises(AddError) as caught:
+        lease.ack(add=["a", "much too long an item", "b"])
+    assert (caught.value.index, caught.value.item) == (1, "much too long an item")
+    assert jobs.size() == 0 and not lease.settled and rows(jobs) == [("page", 0.0, 0)]
+    assert lease.ack(add=["a"]) == 1
+
+
+def test_a_full_set_refuses_both(make_set: Maker) -> None:
+    jobs = make_set(max_size=2)
+    jobs.add("page")
+    [lease] = jobs.lease()
+    with pytest.raises(Full):
+        lease.ack(add=["a", "b", "c"])
+    assert jobs.size() == 0 and rows(jobs) == [("page", 0.0, 0)]
+    assert lease.release() == 1
+
+
+def test_a_page_that_names_itself_is_there_again(make_set: Maker) -> None:
+    for options in ({}, {"key": "url"}):
+        jobs = make_set(**options, name=f"jobs{len(options)}")
+        page = made(options, "page")
+        jobs.add(page, 1)
+        [lease] = jobs.lease()
+        assert lease.ack(add=[page]) == 1
+        assert jobs.size() == 1 and jobs.stats().leased == 0
+
+
+def test_the_first_found_item_of_a_remembering_set_begins_its_memory(make_set: Maker) -> None:
+    make_set().add("page")
+    jobs = make_set(remember=True)
+    [lease] = jobs.lease()
+    assert lease.ack(add=["a"]) == 1 and jobs.seen("a")
+    jobs.clear()
+    jobs.add("page")
+    [lease] = make_set(remember=True).lease()
+    assert jobs.size() == 0
+
+
+# --- batches
+
+
+def test_a_batch_settles_by_iteration(make_set: Maker, raw: Any) -> None:
+    jobs = make_set()
+    jobs.add_many(range(5), range(5))
+    with pytest.raises(ZeroDivisionError), jobs.lease(4) as batch:
+        for lease in batch:
+            if lease.item == "2":
+                raise ZeroDivisionError("by 2")
+    assert batch.lost == 0
+    assert [(each.item, each.attempts) for each in jobs.lease(5)] == [("2", 1), ("3", 0), ("4", 0)]
+
+
+def test_a_break_releases_the_current_one(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many(range(4), range(4))
+    with jobs.lease(4) as batch:
+        for lease in batch:
+            if lease.item == "1":
+                break
+    assert [(each.item, each.attempts) for each in jobs.lease(5)] == [
+        ("1", 0),
+        ("2", 0),
+        ("3", 0),
+    ]
+
+
+def test_explicit_settlements_stand_and_lost_leases_are_told(
+    make_set: Maker, raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = make_set()
+    jobs.add_many(range(4), range(4))
+    with caplog.at_level(logging.WARNING, "redset"), jobs.lease(4) as batch:
+        for lease in batch:
+            if lease.item == "1":
+                lease.fail("no")
+            if lease.item == "2":
+                jobs.discard("3")
+    assert batch.lost == 1 and "1 leases of 'jobs'" in caplog.text
+    assert [(each.item, each.attempts) for each in jobs.lease(5)] == [("1", 1)]
+
+
+def test_outside_of_with_nothing_is_marked_and_a_batch_ends(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many(range(3))
+    batch = jobs.lease(3)
+    assert len(list(batch)) == 3
+    assert jobs.stats().leased == 3
+    with batch:
+        pass
+    assert jobs.size() == 3
+    with pytest.raises(RuntimeError, match="batch"):
+        list(batch)
+    with pytest.raises(RuntimeError, match="batch"):
+        batch.__enter__()
+
+
+# --- bad input
+
+
+def test_bad_arguments_are_refused_and_named(make_set: Maker) -> None:
+    jobs, other = make_set(), make_set(name="other")
+    jobs.add_many(["a", "b"])
+    other.add("x")
+    [lease] = jobs.lease()
+    [foreign] = other.lease()
+    for error, match, call in [
+        (ValueError, "num", lambda: jobs.lease(0)),
+        (ValueError, "num", lambda: jobs.lease(10**9)),
+        (TypeError, "num", lambda: jobs.lease(1.5)),
+        (ValueError, "ttl", lambda: jobs.lease(1, -1)),
+        (ValueError, "ttl", lambda: jobs.lease(1, 0)),
+        (ValueError, "ttl", lambda: jobs.lease(1, float("nan"))),
+        (ValueError, "ttl", lambda: jobs.lease(1, float("inf"))),
+        (TypeError, "ttl.*str", lambda: jobs.lease(1, "60")),
+        (ValueError, "delay", lambda: lease.fail("", -1)),
+        (TypeError, "delay.*NoneType", lambda: lease.release(None)),
+        (TypeError, "error.*int", lambda: lease.fail(5)),
+        (TypeError, "score", lambda: lease.release(score=[])),
+        (TypeError, "leases.*int", lambda: jobs.ack(5)),
+        (TypeError, r"leases\[0\].*str", lambda: jobs.ack(["a"])),
+        (ValueError, r"leases\[0\].*other", lambda: jobs.ack(foreign)),
+        (TypeError, "add.*str", lambda: lease.ack("links")),
+        (ValueError, "leases is empty", lambda: jobs.ack([], ["a"])),
+    ]:
+        with pytest.raises(error, match=match):
+            call()
+    assert (jobs.size(), jobs.stats().leased, other.stats().leased) == (1, 1, 1)
+    assert jobs.ack([lease, lease]) == 1
+    with pytest.raises(ValueError, match=r"leases\[0\] was settled"):
+        jobs.ack(lease)
+    assert jobs.ack([]) == 0
+
+
+def test_a_name_without_second_keys_can_lease_nothing(make_set: Maker) -> None:
+    jobs = make_set(name="a}b")
+    jobs.add("x")
+    for call in (jobs.lease, jobs.finished, jobs.leased):
+        with pytest.raises(ValueError, match="name"):
+            call()
+    assert jobs.add("x", nx=True) is None and jobs.pop() == "x"
+    with pytest.raises(TypeError, match="max_attempts"):
+        make_set(max_attempts="3")
+    with pytest.raises(ValueError, match="max_attempts"):
+        make_set(max_attempts=0)
+
+
+# --- scheduled sets, undecodable members, tokens
+
+
+def test_a_scheduled_set_leases_what_is_due(make_set: Maker) -> None:
+    jobs = make_set(ScheduledSet)
+    jobs.add_many(["now", "later"], [time.time() - 5, time.time() + 1000])
+    [lease] = jobs.lease(5)
+    assert lease.item == "now"
+    assert lease.release(score=time.time() + 500) == 1
+    assert not jobs.lease(5) and jobs.size() == 2
+
+
+def test_undecodable_members_are_buried_and_the_others_leased(make_set: Maker, raw: Any) -> None:
+    jobs = make_set()
+    raw.zadd("jobs", {b"\xff\x00": 1, b"good": 2, b"\xfe": 3})
+    assert [lease.item for lease in jobs.lease(5)] == ["good"]
+    assert [(letter.raw, letter.score) for letter in jobs.dead] == [
+        (b"\xff\x00", 1.0),
+        (b"\xfe", 3.0),
+    ]
+    assert jobs.stats().leased == 1
+
+
+def test_the_same_request_gives_the_same_leases(any_server: servers.Server) -> None:
+    """Within its time and before its first settlement; over its time it begins anew."""
+    from redset._scripts import script
+
+    raw = any_server.raw
+    jobs = SortedSet(raw, "jobs")
+    jobs.add_many(map(str, range(500)), range(500))
+    keys = jobs._ctx.lease_keys
+    text = script("lease").text
+
+    def call(token: bytes, num: int, ttl: int = 60_000) -> list[Any]:
+        found: list[Any] = raw.eval(text, len(keys), *keys, token, num, ttl, 10, "", 100)
+        return found
+
+    token = b"A" * 16
+    first = call(token, 100)
+    assert len(first) == 303 and call(token, 100) == first
+    # Over its time, its leftovers wait behind the bounded return: they are not its leases.
+    for member in raw.zrange(f"{P}:leased", 0, -1):
+        raw.zadd(f"{P}:leased", {member: 1})
+    raw.zadd(f"{P}:calls", {token: 1})
+    many = call(b"B" * 16, 400)
+    for member in raw.zrange(f"{P}:leased", 0, -1):
+        raw.zadd(f"{P}:leased", {member: 2})
+    raw.zadd(f"{P}:calls", {token: 2, b"B" * 16: 2})
+    again = call(b"B" * 16, 100)
+    assert int(again[0]) > 2 and len(again) == 303
+    assert len(many) == 1203
+    assert raw.zcard("jobs") + raw.zcard(f"{P}:leased") == 500
+
+
+def test_a_million_expired_leases_come_back_a_bounded_number_a_call(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    jobs = SortedSet(raw, "jobs", max_attempts=None)
+    num = 50_000
+    with raw.pipeline(transaction=False) as pipeline:
+        for at in range(0, num, 1000):
+            names = [f"item {number}" for number in range(at, at + 1000)]
+            pipeline.zadd(f"{P}:leased", dict.fromkeys(names, 1))
+            pipeline.hset(f"{P}:leases", mapping=dict.fromkeys(names, "B" * 16 + "00 5"))
+        pipeline.execute()
+    assert not jobs.finished()
+    assert raw.zcard(f"{P}:leased") == num - 100 and raw.zcard("jobs") == 100
+    assert jobs.lease(100) and raw.zcard(f"{P}:leased") == num - 100
+
+
+def _work(path: str, seconds: float, seed: int) -> None:
+    pick = random.Random(seed)
+    jobs = SortedSet(redis.Redis(unix_socket_path=path), "jobs", remember=True)
+    done = SortedSet(redis.Redis(unix_socket_path=path), "done")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with jobs.lease(pick.randrange(1, 8), ttl=0.3) as batch:
+            for lease in batch:
+                if pick.random() < 0.1:
+                    break
+                number = int(lease.item)
+                done.add(lease.item)
+                lease.ack(add=[str(2 * number), str(2 * number + 1)] if number < 1500 else [])
+
+
+@pytest.mark.slow
+def test_killed_consumers_lose_nothing(any_server: servers.Server) -> None:
+    """A tree of items, each found by its parent: all of them are reached."""
+    jobs = SortedSet(any_server.raw, "jobs", remember=True, max_attempts=None)
+    jobs.add("1")
+    context = multiprocessing.get_context("spawn")
+    assert any_server.unix is not None
+    pick = random.Random(5)
+    for _ in range(4):
+        workers = [
+            context.Process(target=_work, args=(any_server.unix, 60, pick.randrange(999)))
+            for _ in range(2)
+        ]
+        for worker in workers:
+            worker.start()
+        time.sleep(1.0 + pick.random())
+        for worker in workers:
+            worker.kill()
+            worker.join()
+    _finish(jobs, any_server.unix)
+    assert set(SortedSet(any_server.raw, "done")) == {str(number) for number in range(1, 3000)}
+
+
+def _finish(jobs: Any, path: str) -> None:
+    end = time.monotonic() + 60
+    while not jobs.finished() and time.monotonic() < end:
+        _work(path, 0.5, 1)
+    assert jobs.finished()
+
+
+# --- a random walk against a model
+
+
+class Leasing:
+    """The set with leases in the plainest Python; one set without options."""
+
+    def __init__(self, max_attempts: int, known: bool) -> None:
+        self.max = max_attempts
+        self.remember = known
+        self.known: set[str] = set()
+        self.queued: dict[str, float] = {}
+        self.attempts: dict[str, int] = {}
+        #: Item to [holder or None for a delay, score, score added meanwhile].
+        self.held: dict[str, list[Any]] = {}
+        self.dead: list[tuple[str, float]] = []
+
+    def add(self, item: str, score: float) -> float | None:
+        if self.remember and item in self.known:
+            return None
+        self.known.add(item)
+        if item in self.held:
+            self.held[item][2] = score
+        else:
+            self.queued[item] = score
+        return score
+
+    def lease(self, num: int, holder: int) -> list[tuple[str, float, int]]:
+        order = sorted(self.queued.items(), key=lambda pair: (pair[1], pair[0]))[:num]
+        for item, score in order:
+            del self.queued[item]
+            self.held[item] = [holder, score, None]
+        return [(item, score, self.attempts.get(item, 0)) for item, score in order]
+
+    def end(self, how: str, item: str, score: float | None = None, delay: bool = False) -> None:
+        holder, before, again = self.held[item]
+        if how == "ack":
+            del self.held[item]
+            self.attempts.pop(item, None)
+            if again is not None:
+                self.queued[item] = again
+            return
+        if how == "fail" or (how == "expire" and holder is not None):
+            self.attempts[item] = self.attempts.get(item, 0) + 1
+            if self.attempts[item] >= self.max:
+                self.dead.append((item, before))
+                self.end("ack", item)
+                return
+        if how == "release" and score is not None:
+            before = score
+            self.attempts.pop(item, None)
+        if delay:
+            self.held[item] = [None, before, again]
+        else:
+            del self.held[item]
+            self.queued[item] = before if again is None else again
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_random_walk_does_what_the_model_does(any_server: servers.Server, seed: int) -> None:
+    raw = any_server.raw
+    pick = random.Random(seed)
+    options: dict[str, Any] = [{}, {"key": str}, {"remember": True}, {"key": str, "lots": 1}][seed]
+    if options.pop("lots", None):
+        options["remember"] = 3600
+    jobs = SortedSet(raw, "jobs", **options, max_attempts=3)
+    model = Leasing(3, "remember" in options)
+    items = [str(number) for number in range(40 if model.remember else 12)]
+    by_member = {jobs._ctx.identity(item): item for item in items}
+    open_leases: list[Any] = []
+    for step in range(600):
+        what = pick.choice(["add", "add", "lease", "settle", "settle", "expire", "discard"])
+        if what == "add":
+            item, score = pick.choice(items), float(pick.randrange(5))
+            # By a script, so that it is parked at once, as the model has it.
+            got = jobs.add_new([item], score)
+            assert (list(got) == [item]) == (
+                item not in model.queued
+                and not (model.remember and item in model.known)
+                and not (item in model.held and model.held[item][2] is not None)
+            ), step
+            model.add(item, score)
+        elif what == "lease":
+            num = pick.randrange(1, 4)
+            found = list(jobs.lease(num))
+            expected = model.lease(num, step)
+            assert (
+                sorted((each.item, each.score, each.attempts) for each in found) == sorted(expected)
+                or "key" in options
+            ), step
+            if "key" in options and found:
+                # Of equals the digests decide: go by what was handed out.
+                for item, score, _ in expected:
+                    model.held.pop(item)
+                    model.queued[item] = score
+                assert [each.score for each in found] == [score for _, score, _ in expected]
+                for each in found:
+                    assert each.attempts == model.attempts.get(each.item, 0)
+                    model.held[each.item] = [step, model.queued.pop(each.item), None]
+            for each in found:
+                open_leases.append((each, step))
+        elif what == "settle" and open_leases:
+            lease, holder = open_leases.pop(pick.randrange(len(open_leases)))
+            ours = lease.item in model.held and model.held[lease.item][0] == holder
+            how = pick.choice(["ack", "fail", "release", "moved"])
+            delay = pick.choice([0, 0, 1000])
+            if how == "ack":
+                assert lease.ack() == ours, step
+            elif how == "fail":
+                assert lease.fail("no", delay) == ours, step
+            else:
+                score = 9.0 if how == "moved" else None
+                assert lease.release(delay, score) == ours, step
+            if ours and how == "moved":
+                model.end("release", lease.item, 9.0, bool(delay))
+            elif ours:
+                model.end(how, lease.item, None, bool(delay))
+        elif what == "expire" and model.held:
+            member = pick.choice(sorted(raw.zrange(f"{P}:leased", 0, -1)))
+            raw.zadd(f"{P}:leased", {member: 1})
+            jobs.finished()
+            model.end("expire", by_member[member])
+        elif what == "discard":
+            item = pick.choice(items)
+            assert jobs.discard(Key(item)) == (item in model.queued or item in model.held), step
+            model.queued.pop(item, None)
+            model.held.pop(item, None)
+            model.attempts.pop(item, None)
+        queued = {
+            by_member[member]: score
+            for member, score in raw.zrange(jobs._ctx.keys.queue, 0, -1, withscores=True)
+        }
+        assert queued == model.queued, step
+        held = {by_member[member] for member in raw.zrange(f"{P}:leased", 0, -1)}
+        assert held == set(model.held), step
+        assert [(each.raw.strip(b'"').decode(), each.score) for each in jobs.dead] == model.dead
+        assert jobs.finished() == (not queued and not held)
