@@ -209,11 +209,33 @@ def _letters(draw: Answers, command: list[bytes]) -> list[Any]:
 
 
 def _stats(draw: Answers, command: list[bytes]) -> list[Any]:
-    return [3, 2, 1, draw.count(), draw.rng.choice((b"", b"1.5")), b"1700000000.000001", 4096]
+    return [3, 2, 0, 1, draw.count(), draw.rng.choice((b"", b"1.5")), b"1700000000.000001", 4096]
 
 
 def _taken(draw: Answers, command: list[bytes]) -> list[Any]:
     return draw.pairs(int(command[3 + int(command[2])]))
+
+
+def _lease(draw: Answers, command: list[bytes]) -> list[Any]:
+    rows: list[Any] = []
+    for _ in range(draw.count(3)):
+        rows += [draw.member(), draw.score(), b"0"]
+        if command[2] == b"6":
+            rows.append(draw.member())
+    return [b"1700000000000", draw.count(1), draw.count(1), *rows]
+
+
+def _settle(draw: Answers, command: list[bytes]) -> list[Any]:
+    groups = int(command[5 + int(command[2])])
+    return [[draw.count(1) for _ in range(groups)], draw.rng.choice((b"", _add(draw, command)))]
+
+
+def _leased(draw: Answers, command: list[bytes]) -> list[Any]:
+    rows = range(draw.count(2))
+    payloads = [draw.member() for _ in rows] if command[2] == b"3" else []
+    expiries = [b"%d" % (1700000000000 + at) for at in rows]
+    members = [draw.member() for _ in rows]
+    return [members, expiries, payloads, [b"0" for _ in rows], [draw.score() for _ in rows]]
 
 
 #: What each command, and each step, may be answered with.
@@ -241,6 +263,10 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "clear": lambda draw, command: [draw.count(), draw.count(1)],
     "discard": _epoch_or(lambda draw, command: draw.count(2)),
     "forget": _epoch_or(lambda draw, command: draw.count(2)),
+    "finished": lambda draw, command: [draw.count(1), draw.count(1)],
+    "lease": _lease,
+    "leased": _leased,
+    "settle": _settle,
     "get": lambda draw, command: draw.rng.choice((None, draw.member())),
     "look": lambda draw, command: draw.pairs(3),
     "page": _page,
@@ -390,6 +416,14 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("len", len, _whole),
     ("bool", bool, _flag),
     ("available", lambda jobs: jobs.available(), _whole),
+    ("lease", lambda jobs: [lease.item for lease in jobs.lease(3)], _listed(_item)),
+    ("ack", lambda jobs: jobs.ack(jobs.lease(3)), _whole),
+    ("ack add", lambda jobs: [lease.ack(add=THREE) for lease in jobs.lease()], _listed(_whole)),
+    ("fail", lambda jobs: jobs.fail(jobs.lease(3), "no"), _whole),
+    ("release", lambda jobs: jobs.release(jobs.lease(3), score=5), _whole),
+    ("renew", lambda jobs: jobs.renew(jobs.lease(3), 5), _whole),
+    ("leased", lambda jobs: list(jobs.leased()), _listed(lambda row: type(row[1]) is float)),
+    ("finished", lambda jobs: jobs.finished(), _flag),
     # Not list(jobs), which makes room for as many as the server says there are.
     ("iterate", lambda jobs: [each for each in jobs], _listed(_item)),  # noqa: C416
     ("stats", lambda jobs: jobs.stats(), lambda stats: all(map(_whole, stats[:4]))),
@@ -415,6 +449,7 @@ REMEMBERING: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
 METHODS = {
     "add", "add_many", "add_new", "pop", "take", "peek", "peek_many", "peek_score", "score",
     "scores", "get", "contains", "discard", "discard_many", "remove", "size", "available",
+    "lease", "ack", "fail", "release", "renew", "leased", "finished",
     "stats", "clear", "dead", "forget", "forget_many", "seen", "seen_many",
 }  # fmt: skip
 SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
