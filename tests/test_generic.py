@@ -348,7 +348,7 @@ def test_each_step_is_one_command_or_script(any_server: servers.Server, options:
         [] if options else [("ZRANGE", b"jobs", b"0", b"9")]
     )
     taken = [args for args in client.commands if args[0] in ("ZPOPMIN", "ZREM")]
-    assert len(taken) == (0 if options else 3)
+    assert len(taken) == (0 if options else 2)
 
 
 def test_a_script_is_sent_whole_only_where_the_server_does_not_know_it(
