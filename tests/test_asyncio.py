@@ -107,7 +107,7 @@ def public(cls: type) -> set[str]:
 
 
 #: What is not awaited: iterated with ``async for``, or as it is.
-PLAIN = {"add_new", "from_url"}
+PLAIN = {"add_new", "from_url", "lease", "leased"}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -139,7 +139,7 @@ def test_dead_letters_and_locks_of_the_faces_have_the_same_names_and_arguments()
 
 
 def test_the_docstrings_are_those_of_the_sync_methods_awaited() -> None:
-    for name in public(SortedSet) - {"aclose", "from_url", "lock"}:
+    for name in public(SortedSet) - {"aclose", "from_url", "lease", "leased", "lock"}:
         mine, other = getattr(SortedSet, name).__doc__, getattr(sets.SortedSet, name).__doc__
         assert mine and other
         assert mine.replace("await ", "").split("Examples")[0] == other.split("Examples")[0]
