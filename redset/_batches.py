@@ -132,7 +132,7 @@ class Leases(Generic[T]):
     def __bool__(self) -> bool:
         return bool(self._leases)
 
-    def open_leases(self) -> list[Lease[T]]:
+    def _unsettled(self) -> list[Lease[T]]:
         """Those that are not settled."""
         return [lease for lease in self._leases if not lease.settled]
 
@@ -224,7 +224,7 @@ class Leases(Generic[T]):
         if isinstance(error, Exception) and self._current and not self._current.settled:
             failed = [self._current]
         kept = {*done, *failed}
-        rest = [lease for lease in self.open_leases() if lease not in kept]
+        rest = [lease for lease in self._unsettled() if lease not in kept]
         what = [
             Settlement("ack", done),
             Settlement("fail", failed, error=leasing.error_text(error) if failed else ""),
@@ -237,8 +237,6 @@ class Leases(Generic[T]):
                 raise
             log.error("leases of %r could not be settled: %s", self._owner._ctx.name, problem)
             return
-        for lease in (*done, *failed, *rest):
-            lease.settled = True
         self.lost = settled.lost
         if self.lost:
             name = self._owner._ctx.name
@@ -327,7 +325,7 @@ def leases_of(owner: Any, leases: Any) -> list[Lease[Any]]:
     if isinstance(leases, Lease):
         leases = [leases]
     elif isinstance(leases, Leases):
-        leases = leases.open_leases()
+        leases = leases._unsettled()
     elif isinstance(leases, (str, bytes)) or not hasattr(leases, "__iter__"):
         raise TypeError(f"leases must be a lease or an iterable of them, not {_kind(leases)}")
     found = list(leases)
@@ -359,12 +357,12 @@ def acknowledging(owner: Any, leases: Any, add: Any) -> tuple[Operation[int], So
     held = leases_of(owner, leases)
     ctx = owner._ctx
     if isinstance(add, tuple) and not add:
-        return leasing.settling(leasing.one(ctx, Settlement("ack", held)), held), None
+        return leasing.one(ctx, Settlement("ack", held)), None
     refuse_single("add", add, owner._iterables)
     if not held:
         raise ValueError("leases is empty: items are added with a lease's acknowledgement")
     source = Source(add, None)
-    return leasing.settling(leasing.acknowledge(ctx, held, source.steady), held), source
+    return leasing.acknowledge(ctx, held, source.steady), source
 
 
 def failing(owner: Any, leases: Any, error: Any, delay: Any) -> Operation[int]:
@@ -373,7 +371,7 @@ def failing(owner: Any, leases: Any, error: Any, delay: Any) -> Operation[int]:
     wait = leasing.milliseconds("delay", delay, False)
     text = leasing.error_text(error)
     what = Settlement("fail", held, wait, error=text)
-    return leasing.settling(leasing.one(owner._ctx, what), held)
+    return leasing.one(owner._ctx, what)
 
 
 def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Operation[int]:
@@ -387,7 +385,7 @@ def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Ope
         for lease in held:
             payload = leasing.payload_of(ctx, lease, item)
     what = Settlement("release", held, wait, place, payload=payload)
-    return leasing.settling(leasing.one(ctx, what), held)
+    return leasing.one(ctx, what)
 
 
 def renewing(owner: Any, leases: Any, ttl: Any) -> Operation[int]:

@@ -11,16 +11,8 @@ import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
-from redset import sets
-from redset._batches import (
-    AsyncBatch,
-    Lease,
-    acknowledging,
-    failing,
-    leasing_out,
-    releasing,
-    renewing,
-)
+from redset import _batches, sets
+from redset._batches import AsyncBatch, Lease
 from redset._effects import Operation, R
 from redset._face import (
     Face,
@@ -247,14 +239,14 @@ class SortedSet(Face[T]):
         low
         high
         """
-        return AsyncBatch(self, leasing_out(self, num, ttl))
+        return AsyncBatch(self, _batches.leasing_out(self, num, ttl))
 
     async def ack(
         self,
         leases: Lease[T] | Iterable[Lease[T]],
         add: Iterable[Any] | AsyncIterable[Any] = (),
     ) -> int:
-        return await self._run(*acknowledging(self, leases, add))
+        return await self._run(*_batches.acknowledging(self, leases, add))
 
     async def fail(
         self,
@@ -262,7 +254,7 @@ class SortedSet(Face[T]):
         error: BaseException | str,
         delay: float = 0,
     ) -> int:
-        return await self._run(failing(self, leases, error, delay))
+        return await self._run(_batches.failing(self, leases, error, delay))
 
     async def release(
         self,
@@ -271,29 +263,17 @@ class SortedSet(Face[T]):
         score: Any = None,
         item: Any = None,
     ) -> int:
-        return await self._run(releasing(self, leases, delay, score, item))
+        return await self._run(_batches.releasing(self, leases, delay, score, item))
 
     async def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: float) -> int:
-        return await self._run(renewing(self, leases, ttl))
+        return await self._run(_batches.renewing(self, leases, ttl))
 
     def leased(self) -> AsyncIterator[tuple[T, float, int, float]]:
-        """Give what is leased, and what waits out a delay, in order of expiry.
-
-        Iterated with ``async for``; otherwise as `redset.SortedSet.leased`.
-
-        Examples
-        --------
-        >>> await jobs.add("a", 3)
-        3.0
-        >>> batch = await jobs.lease(ttl=60)
-        >>> [(item, score) async for item, score, attempts, expires in jobs.leased()]
-        [('a', 3.0)]
-        """
-        _ = self._ctx.keys.leased
-        return self._open().iterate(leasing.leased(self._ctx))  # type: ignore[no-any-return]
+        rows: AsyncIterator[tuple[T, float, int, float]]
+        rows = self._open().iterate(leasing.leased(self._ctx))
+        return rows
 
     async def finished(self) -> bool:
-        _ = self._ctx.keys.leased
         return await self._run(leasing.finished(self._ctx))
 
     # Looking.
@@ -480,7 +460,7 @@ def _awaited(text: str) -> str:
 
 
 def _awaited_line(match: re.Match[str]) -> str:
-    code = re.sub(r"list\((.*add_new\(.*\))\)", r"[item async for item in \1]", match[0])
+    code = re.sub(r"list\((.*(?:add_new|leased)\(.*\))\)", r"[item async for item in \1]", match[0])
     for call in reversed(list(_CALL.finditer(code))):
         end = _end_of_call(code, call.end())
         made = f"await {code[call.start() : end]}"

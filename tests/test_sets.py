@@ -641,7 +641,7 @@ def test_stats_are_the_set_in_figures(
     jobs.add_many(["a", "b", "c"], [now - 100, now - 1, now + 3600])
     stats = jobs.stats()
     assert stats._fields[:5] == ("size", "available", "leased", "dead", "remembered")
-    assert stats[:4] == (3, 2 if cls is ScheduledSet else 3, 0, 0)
+    assert stats[:5] == (3, 2 if cls is ScheduledSet else 3, 0, 0, 0)
     assert stats.oldest_score == now - 100
     if cls is SortedSet:
         assert stats.oldest_age is None

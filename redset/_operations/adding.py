@@ -163,14 +163,7 @@ class Adder:
             prefix = [b"ZADD", ctx.keys.queue]
             prefix += {"": (), "nx": (b"NX",), "xx": (b"XX", b"CH")}[self.condition]
         else:
-            names = ctx.keys
-            keys = [names.queue]
-            if names.prefix is not None:
-                keys += [names.leased, names.leases]
-                if self.settling is not None:
-                    keys += [names.calls, names.dead]
-                if ctx.keyed or ctx.remember or self.settling is not None:
-                    keys += [names.meta, names.seen, names.items, names.name]
+            keys = self._keys()
             prefix = [b"EVALSHA", self.script.sha, len(keys), *keys]
             prefix += [*(self.settling or ()), self.condition]
             prefix += ["1" if self.again else "", "1" if self.outcomes else "", ctx.max_size or ""]
@@ -198,18 +191,23 @@ class Adder:
             ctx.encoders.clear()
         ctx.encoders[use] = self.encoder
 
+    def _keys(self) -> list[bytes]:
+        ctx, names = self.ctx, self.ctx.keys
+        if self.settling is not None:
+            return ctx.settling_keys
+        if names.prefix is None:
+            return [names.queue]
+        keys = [names.queue, names.leased, names.leases]
+        if ctx.keyed or ctx.remember:
+            keys += [names.meta, names.seen, names.items, names.name]
+        return keys
+
     def try_to_encode(self, item: Any) -> None:
         """Raise what is wrong with an item, before the server is asked anything."""
         self._make_encoder(b"")
         chunk = self.encoder.encode([item], [0.0], False)
         if chunk.bad:
             raise chunk.bad[0].error
-
-    def try_all(self, items: list[Any]) -> None:
-        """Raise what is wrong with any of the items, before the server is asked anything."""
-        self._make_encoder(b"")
-        for place, item, cause in self.encoder.encode(items, None, False).bad:
-            raise _Failure(place, cause, place, item).error(AddResult()) from cause
 
     def other_epoch(self, stored: bytes) -> None:
         """The set has another epoch (it was cleared, or another process was first): go by that."""
@@ -572,6 +570,11 @@ def add_stream(
     if failure is not None:
         raise failure.error(result) from failure.cause
     return result
+
+
+def bad_item(bad: Any) -> AddError:
+    """Make the error of a bulk add's item that cannot be encoded, nothing of it sent."""
+    return _Failure(bad.place, bad.error, bad.place, bad.item).error(AddResult())
 
 
 class _Failure(NamedTuple):

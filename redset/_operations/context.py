@@ -275,6 +275,13 @@ class Context:
         both = [keys.queue, keys.leased, keys.leases, keys.calls, keys.dead]
         return [*both, keys.items] if self.keyed else both
 
+    @property
+    def settling_keys(self) -> list[bytes]:
+        """The keys that a step needs which settles leases, and may add."""
+        keys = self.keys
+        both = [keys.queue, keys.leased, keys.leases, keys.calls, keys.dead]
+        return [*both, keys.meta, keys.seen, keys.items, keys.name]
+
     def need_memory(self, argument: str) -> None:
         if not self.remember:
             raise ValueError(f"{argument} needs a set with remember=, and this one has none")

@@ -7,11 +7,11 @@ import logging
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from redset._effects import READ, Emit, Operation, Pull, Send
-from redset._operations.adding import Adder, Flags, OtherEpoch, add_stream
+from redset._operations.adding import Adder, Flags, OtherEpoch, add_stream, bad_item
 from redset._operations.context import (
     CHUNK_BYTES,
     LEASE_STEP,
@@ -20,9 +20,9 @@ from redset._operations.context import (
     WINDOW,
     Context,
 )
+from redset._operations.reading import page_of
 from redset._operations.replies import (
     Reader,
-    bytes_of,
     count,
     listed,
     many,
@@ -30,7 +30,7 @@ from redset._operations.replies import (
     number,
     refuse,
 )
-from redset._operations.taking import ENOUGH, end_of, look_first, none_of
+from redset._operations.taking import ENOUGH, end_of, look_first, none_of, warn_of_dead
 
 log = logging.getLogger("redset")
 
@@ -174,12 +174,7 @@ def _decoded(ctx: Context, given: _Given) -> Operation[tuple[list[Held], int]]:
             # They are leased, and come back when that ends.
             log.error("undecodable items of %r could not be buried: %s", ctx.name, error)
         else:
-            log.warning(
-                "%d items of %r could not be decoded and are in dead: %s",
-                len(lost),
-                ctx.name,
-                bad[0].error,
-            )
+            warn_of_dead(ctx, bad)
     return held, len(lost)
 
 
@@ -187,7 +182,8 @@ class _Step(NamedTuple):
     """One step of settlements: its groups as arguments, and whose each of them is."""
 
     groups: list[list[Any]]
-    owners: list[int]
+    #: Of each group, which settlement it is of, and how many leases it has.
+    owners: list[tuple[int, int]]
 
 
 def _steps(settlements: Sequence[Settlement]) -> list[_Step]:
@@ -207,7 +203,7 @@ def _steps(settlements: Sequence[Settlement]) -> list[_Step]:
                 part = names[at : at + room]
                 head = [each.how, token, each.delay, each.score, each.error, each.payload]
                 steps[-1].groups.append([*head, len(part), *part])
-                steps[-1].owners.append(place)
+                steps[-1].owners.append((place, len(part)))
                 room -= len(part)
                 at += len(part)
     return steps
@@ -230,16 +226,14 @@ class Settled(NamedTuple):
 def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[Settled]:
     """Do with leases what is asked, a window of steps in flight."""
     counts, lost = [0] * len(settlements), 0
-    keys = ctx.keys
-    names = [keys.queue, keys.leased, keys.leases, keys.calls, keys.dead]
-    names += [keys.meta, keys.seen, keys.items, keys.name]
+    keys = ctx.settling_keys
     waiting = deque(_steps(settlements))
     flying: deque[tuple[_Step, Send]] = deque()
     failure: Exception | None = None
     while flying or (waiting and failure is None):
         if waiting and failure is None and len(flying) < WINDOW:
             step = waiting.popleft()
-            made = ctx.call("settle", names, _arguments(ctx, step), _counts(len(step.groups)))
+            made = ctx.call("settle", keys, _arguments(ctx, step), _counts(len(step.groups)))
             send = Send(made.data, 1, made.script, True, made.reads)
             flying.append((step, send))
             try:
@@ -253,13 +247,22 @@ def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[Settled
         except Exception as error:
             failure = failure or error
             continue
-        for place, num, group in zip(step.owners, ours, step.groups, strict=True):
+        for (place, asked), num in zip(step.owners, ours, strict=True):
             counts[place] += num
             # Performed before, it finds none of them: that is no loss.
-            lost += 0 if send.resent else group[6] - num
+            lost += 0 if send.resent else asked - num
     if failure is not None:
         raise failure
+    for each in settlements:
+        _mark(each)
     return Settled(counts, lost)
+
+
+def _mark(settlement: Settlement) -> None:
+    """Let leases that the caller has know that they are settled."""
+    if settlement.how in ("ack", "fail", "release"):
+        for lease in settlement.leases:
+            lease.settled = True
 
 
 def _counts(num: int) -> Reader[list[int]]:
@@ -286,6 +289,7 @@ def acknowledge(ctx: Context, leases: Sequence[Any], steady: bool) -> Operation[
             adder = Adder(ctx, Flags(), None, False, _arguments(ctx, steps[0]))
             ours = yield from _add_and_settle(ctx, adder, items)
             if ours is not None:
+                _mark(done[0])
                 return ours
         guard = _steps([Settlement("check", leases[:LEASE_STEP])])[0]
         yield from add_stream(
@@ -303,12 +307,11 @@ def acknowledge(ctx: Context, leases: Sequence[Any], steady: bool) -> Operation[
 
 def _add_and_settle(ctx: Context, adder: Adder, items: list[Any]) -> Operation[int | None]:
     """Do both in one step; None where the items are too large for one."""
-    adder.try_all(items)
     yield from adder.prepare()
     while True:
         chunks = adder.encoder.encode_all(items, None, False, SCRIPT_CHUNK, CHUNK_BYTES)
         if chunks[-1].bad:
-            raise chunks[-1].bad[0].error
+            raise bad_item(chunks[-1].bad[0]) from chunks[-1].bad[0].error
         if len(chunks) > 1:
             return None
         reply = yield adder.ask(chunks[0])
@@ -321,14 +324,21 @@ def _add_and_settle(ctx: Context, adder: Adder, items: list[Any]) -> Operation[i
 
 
 def leased(ctx: Context) -> Operation[None]:
-    """Emit (item, score, attempts, expires) of all that is held back, in order of expiry."""
+    """Emit (item, score, attempts, expires) of all that is held back, in order of expiry.
+
+    A name that can have no second keys is refused at once.
+    """
     keys = [ctx.keys.leased, ctx.keys.leases]
     if ctx.keyed:
         keys.append(ctx.keys.items)
+    return _leased(ctx, keys)
+
+
+def _leased(ctx: Context, keys: list[bytes]) -> Operation[None]:
     last: list[bytes] = []
     while True:
         page = yield ctx.call("leased", keys, [STEP, *last], _page_behind(last, ctx.keyed))
-        if not page.members:
+        if not page.payloads:
             return
         items, bad = yield from ctx.decode([raw or b"" for raw in page.payloads])
         lost = {each.place for each in bad}
@@ -343,43 +353,34 @@ def leased(ctx: Context) -> Operation[None]:
         yield Emit(
             [
                 (next(values), page.scores[i], page.attempts[i], page.expiries[i])
-                for i in range(len(page.members))
+                for i in range(len(page.payloads))
                 if i not in lost
             ]
         )
-        if len(page.members) < STEP:
+        if len(page.payloads) < STEP:
             return
-        last = page.last
+        last = page.end
 
 
 class _Page(NamedTuple):
-    members: list[bytes]
     expiries: list[float]
     payloads: list[Any]
     attempts: list[int]
     scores: list[float]
-    last: list[bytes]
+    end: list[bytes]
 
 
 def _page_behind(last: list[bytes], keyed: bool) -> Reader[_Page]:
     def read(reply: Any) -> _Page:
         parts = listed(reply, 5)
-        found = members(parts[0], STEP)
-        num = len(found)
-        expiries = many(bytes_of, num)(parts[1])
-        payloads = members(parts[2], STEP)
-        if None in found or len(payloads) != (num if keyed else 0):
-            raise refuse("a page of leases", reply)
-        end = [expiries[-1], found[-1]] if found else []
-        if found and end == last:
-            raise refuse("the page behind the last one", reply)
+        page = page_of(parts[:3], last, keyed)
+        num = len(page.payloads)
         return _Page(
-            found,
-            [number(each) / 1000 for each in expiries],
-            payloads if keyed else found,
+            [number(each) / 1000 for each in page.scores],
+            page.payloads,
             many(count, num)(parts[3]),
             many(number, num)(parts[4]),
-            end,
+            page.end,
         )
 
     return read
@@ -397,14 +398,6 @@ def payload_of(ctx: Context, lease: Any, item: Any) -> bytes:
         raise ValueError("item must have the identity of the leased one: add it, else")
     stored: bytes = ctx.wire.payload(item, ctx.dumps, ctx.max_item_bytes)
     return stored if ctx.keyed else b""
-
-
-def settling(operation: Operation[int], leases: Iterable[Any]) -> Operation[int]:
-    """Perform it, and know then that the leases are settled."""
-    ours = yield from operation
-    for each in leases:
-        each.settled = True
-    return ours
 
 
 def one(ctx: Context, settlement: Settlement) -> Operation[int]:

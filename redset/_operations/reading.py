@@ -171,32 +171,41 @@ def iterate(ctx: Context) -> Operation[None]:
     last: list[bytes] = []
     while True:
         reads = _page_behind(last, ctx.keyed)
-        last, found, num = yield ctx.call("page", ctx.queue_keys, [STEP, *last], reads)
-        if not num:
+        page = yield ctx.call("page", ctx.queue_keys, [STEP, *last], reads)
+        if not page.payloads:
             return
-        yield Emit((yield from _decodable(ctx, found)))
-        if num < STEP:
+        yield Emit((yield from _decodable(ctx, page.payloads)))
+        if len(page.payloads) < STEP:
             return
+        last = page.end
 
 
-def _page_behind(last: list[bytes], keyed: bool) -> Reader[tuple[list[bytes], list[Any], int]]:
-    """Read a page: the score and member to go on behind, what it holds, of how many members."""
+class Page(NamedTuple):
+    """A page of a sorted set: the score and member to go on behind, and what it holds."""
 
-    def read(reply: Any) -> tuple[list[bytes], list[Any], int]:
-        parts = listed(reply, 3)
-        found = members(parts[0], STEP)
-        scores = many(bytes_of, len(found))(parts[1])
-        payloads = members(parts[2], STEP)
-        if None in found or len(payloads) != (len(found) if keyed else 0):
-            raise refuse("a page of members", reply)
-        if not found:
-            return [], [], 0
-        end = [scores[-1], found[-1]]
-        if end == last:
-            raise refuse("the page behind the last one", reply)
-        return end, payloads if keyed else found, len(found)
+    end: list[bytes]
+    scores: list[bytes]
+    payloads: list[Any]
 
-    return read
+
+def _page_behind(last: list[bytes], keyed: bool) -> Reader[Page]:
+    return lambda reply: page_of(reply, last, keyed)
+
+
+def page_of(reply: Any, last: list[bytes], keyed: bool) -> Page:
+    """Read the page behind the last one seen: members, scores, and with ``key=`` payloads."""
+    parts = listed(reply, 3)
+    found = members(parts[0], STEP)
+    scores = many(bytes_of, len(found))(parts[1])
+    payloads = members(parts[2], STEP)
+    if None in found or len(payloads) != (len(found) if keyed else 0):
+        raise refuse("a page of members", reply)
+    if not found:
+        return Page([], [], [])
+    end = [scores[-1], found[-1]]
+    if end == last:
+        raise refuse("the page behind the last one", reply)
+    return Page(end, scores, payloads if keyed else found)
 
 
 def stats(ctx: Context, timed: bool) -> Operation[Stats]:

@@ -198,13 +198,14 @@ def end_of(ctx: Context) -> Ask:
 
 
 def _first(ctx: Context) -> Operation[list[Any]]:
+    raws: list[Any]
     if ctx.due or ctx.keyed:
         arguments = [0, ENOUGH, "1" if ctx.due else ""]
         raws, _ = yield ctx.call("look", ctx.queue_keys, arguments, scored(ENOUGH))
     else:
         fetch = (b"ZRANGE", ctx.keys.queue, 0, ENOUGH - 1)
         raws = yield ctx.command(*fetch, reads=lambda reply: members(reply, ENOUGH))
-    return raws  # type: ignore[no-any-return]
+    return raws
 
 
 def _decoded(
@@ -252,13 +253,17 @@ def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[E
         except Exception as error:
             yield from _put_back(ctx, bad[at:], scores)
             return error
+    warn_of_dead(ctx, bad)
+    return None
+
+
+def warn_of_dead(ctx: Context, bad: list[Any]) -> None:
     log.warning(
         "%d items of %r could not be decoded and are in dead: %s",
         len(bad),
         ctx.name,
         bad[0].error,
     )
-    return None
 
 
 def _put_back(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[None]:

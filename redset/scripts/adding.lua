@@ -53,14 +53,6 @@ local function add(argv, from)
     end
     return found
   end
-  local function lookup(command, key, values)
-    local found = {}
-    for at = 1, #values, 4000 do
-      local part = call(command, key, unpack(values, at, math.min(at + 3999, #values)))
-      for i = 1, #part do found[at + i - 1] = part[i] end
-    end
-    return found
-  end
   -- What holds back those of the members that are not queued: leases, and delays.
   local function held_among(members, scores)
     local held, asked, places = {}, {}, {}
@@ -70,7 +62,7 @@ local function add(argv, from)
         places[#places + 1] = i
       end
     end
-    for k, value in ipairs(lookup('HMGET', leases, asked)) do
+    for k, value in ipairs(values_of(asked)) do
       if value and owner_of(value) ~= QUEUED then held[places[k]] = value end
     end
     return held
@@ -140,10 +132,7 @@ local function add(argv, from)
     for i = 1, n do
       if not held[i] then accept(head + (i - 1) * width) end
     end
-    for at = 1, #zadd, 4000 do
-      added = added + call('ZADD', queue, 'NX', unpack(zadd, at, math.min(at + 3999, #zadd)))
-    end
-    return {added, 0, ''}
+    return {bulk('ZADD', queue, zadd, 'NX'), 0, ''}
   else
     local members = columns(2)
     local scores = lookup('ZMSCORE', queue, members)
@@ -224,9 +213,7 @@ local function add(argv, from)
         args[2 * i - 1] = expiry
         args[2 * i] = learn[i]
       end
-      for at = 1, #args, 4000 do
-        call('ZADD', seen, unpack(args, at, math.min(at + 3999, #args)))
-      end
+      bulk('ZADD', seen, args)
       if #learn > 0 then
         local over = math.min(call('ZCOUNT', seen, '-inf', now), 2 * n + 100)
         if over > 0 then call('ZREMRANGEBYRANK', seen, 0, over - 1) end
@@ -234,12 +221,8 @@ local function add(argv, from)
     end
   end
 
-  for at = 1, #zadd, 4000 do
-    call('ZADD', queue, unpack(zadd, at, math.min(at + 3999, #zadd)))
-  end
-  for at = 1, #hset, 4000 do
-    call('HSET', items, unpack(hset, at, math.min(at + 3999, #hset)))
-  end
+  bulk('ZADD', queue, zadd)
+  bulk('HSET', items, hset)
   bulk('HSET', leases, parked)
   if added + updated > 0 and meta and not stored[1] and (keyed or remember ~= '') then
     call('HSET', meta, 'layout', 1, 'options', options)

@@ -4,6 +4,7 @@
 --   then for each what is remembered of it
 -- Returns how many were queued or leased, or {'EPOCH', the set's}
 -- include: check
+-- include: due
 -- include: buckets
 -- include: forgetting
 local queue, leased, leases, meta, seen, items = unpack(KEYS)

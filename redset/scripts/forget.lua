@@ -3,6 +3,7 @@
 -- ARGV: remember, epoch, then what is remembered of each
 -- Returns how many were known, or {'EPOCH', the set's}
 -- include: check
+-- include: due
 -- include: buckets
 -- include: forgetting
 local meta, seen, remember, epoch = KEYS[1], KEYS[2], ARGV[1], ARGV[2]

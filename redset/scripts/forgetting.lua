@@ -1,10 +1,10 @@
--- Included by steps that forget: takes what is remembered out of the memory; how many it held.
+-- Included by steps that forget, behind due and buckets: takes what is remembered out of the memory;
+-- how many it held.
 local function forget(remember, meta, seen, epoch, tokens)
   if #tokens == 0 then return 0 end
   local gone = 0
   if remember == 'limited' then
-    local clock = redis.call('TIME')
-    local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+    local now = milliseconds(redis.call('TIME'))
     local counted = {}
     for i, expiry in ipairs(redis.call('ZMSCORE', seen, unpack(tokens))) do
       if expiry and tonumber(expiry) > now and not counted[tokens[i]] then

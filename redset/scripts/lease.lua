@@ -58,7 +58,7 @@ while got < num and budget > 0 do
   if #found == 0 then break end
   local members = {}
   for i = 1, #found, 2 do members[#members + 1] = found[i] end
-  local known = call('HMGET', leases, unpack(members))
+  local known = values_of(members)
   local payloads = items and call('HMGET', items, unpack(members))
   call('ZREMRANGEBYRANK', queue, 0, #members - 1)
   for i = 1, #members do

@@ -2,14 +2,17 @@
 -- KEYS: leased, leases, items (with a key=)
 -- ARGV: how many, and behind a first page: the last expiry and member seen
 -- Returns {members, expiries in ms, payloads, attempts, scores}
+-- include: check
+-- include: due
+local leased, leases, items = unpack(KEYS)
+local queue, calls, dead, max
+-- include: leases
 -- include: paging
-local members, expiries = page(KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3])
+local members, expiries = page(leased, tonumber(ARGV[1]), ARGV[2], ARGV[3])
 local payloads, attempts, scores = {}, {}, {}
-if #members > 0 then
-  if KEYS[3] then payloads = redis.call('HMGET', KEYS[3], unpack(members)) end
-  for i, value in ipairs(redis.call('HMGET', KEYS[2], unpack(members))) do
-    attempts[i], scores[i] = string.match(value or '', '^(%d+) (%S+)', 18)
-    attempts[i], scores[i] = attempts[i] or '0', scores[i] or '0'
-  end
+if items then payloads = lookup('HMGET', items, members) end
+for i, value in ipairs(values_of(members)) do
+  attempts[i], scores[i] = '0', '0'
+  if value then attempts[i], scores[i] = parse(value) end
 end
 return {members, expiries, payloads, attempts, scores}

@@ -5,24 +5,29 @@
 -- attempts, ' ', score, then what there is of ' ' and the score added meanwhile, and of a line
 -- break and the last error. With a key= what was added meanwhile is in `items` as member .. '+'.
 local QUEUED, DELAYED = '................', '----------------'
+-- Performs a command on any number of arguments; the sum of its counts.
 local function bulk(command, key, list, option)
-  for from = 1, #list, 1000 do
-    local to = math.min(from + 999, #list)
+  local sum = 0
+  for from = 1, #list, 4000 do
+    local to = math.min(from + 3999, #list)
     if option then
-      call(command, key, option, unpack(list, from, to))
+      sum = sum + call(command, key, option, unpack(list, from, to))
     else
-      call(command, key, unpack(list, from, to))
+      sum = sum + call(command, key, unpack(list, from, to))
     end
   end
+  return sum
 end
-local function values_of(members)
-  local values = {}
-  for from = 1, #members, 1000 do
-    local part = call('HMGET', leases, unpack(members, from, math.min(from + 999, #members)))
-    for i = 1, #part do values[from + i - 1] = part[i] end
+-- Asks for any number of members.
+local function lookup(command, key, members)
+  local found = {}
+  for from = 1, #members, 4000 do
+    local part = call(command, key, unpack(members, from, math.min(from + 3999, #members)))
+    for i = 1, #part do found[from + i - 1] = part[i] end
   end
-  return values
+  return found
 end
+local function values_of(members) return lookup('HMGET', leases, members) end
 local function owner_of(value) return string.sub(value, 1, 16) end
 local function parse(value)
   return string.match(value, '^(%d+) (%S+) ?(%S*)\n?(.*)$', 18)

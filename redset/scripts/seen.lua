@@ -2,14 +2,14 @@
 -- KEYS: meta, seen
 -- ARGV: remember, epoch, then what is remembered of each
 -- Returns the string, or {'EPOCH', the set's}
+-- include: due
 -- include: buckets
 local meta, seen, remember, epoch = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local stored = redis.call('HGET', meta, 'epoch') or ''
 if stored ~= epoch then return {'EPOCH', stored} end
 local known = {}
 if remember == 'limited' then
-  local clock = redis.call('TIME')
-  local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+  local now = milliseconds(redis.call('TIME'))
   for i, expiry in ipairs(redis.call('ZMSCORE', seen, unpack(ARGV, 3))) do
     known[i] = expiry and tonumber(expiry) > now and 1 or 0
   end

@@ -426,7 +426,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("finished", lambda jobs: jobs.finished(), _flag),
     # Not list(jobs), which makes room for as many as the server says there are.
     ("iterate", lambda jobs: [each for each in jobs], _listed(_item)),  # noqa: C416
-    ("stats", lambda jobs: jobs.stats(), lambda stats: all(map(_whole, stats[:4]))),
+    ("stats", lambda jobs: jobs.stats(), lambda stats: all(map(_whole, stats[:5]))),
     ("clear", lambda jobs: jobs.clear(), _whole),
     (
         "dead",
