@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import random
+import re
 import shutil
 import socket
 import tempfile
@@ -462,6 +463,8 @@ SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
 ]
 #: Replies after which pop and the like may say that there is nothing.
 EMPTY = ([], 0, b"0")
+#: What begins like one of those; the last is of a set of which no expired lease came back.
+RAW_EMPTY = re.compile(rb"\*0\r\n|:0\r\n|\*2\r\n:\d{1,3}\r\n:0\r\n")
 
 
 def clients(path: str) -> list[tuple[str, redis.Redis]]:
@@ -543,9 +546,12 @@ def _named(error: BaseException) -> str:
     return type(error).__name__ + cause
 
 
-def _begins_empty(last: Any, lenient: bool) -> bool:
+def _says_empty(last: Any, lenient: bool) -> bool:
     """Whether what was sent is, up to where the client reads it, a reply that says so."""
-    return isinstance(last, Raw) and (lenient or last.startswith((b"*0\r\n", b":0\r\n")))
+    if isinstance(last, Raw):
+        return lenient or RAW_EMPTY.match(last) is not None
+    gave_none_back = isinstance(last, list) and len(last) == 2 and last[1] in EMPTY
+    return last in EMPTY or gave_none_back
 
 
 def misplaced(error: BaseException, last: Any, lenient: bool) -> str:
@@ -555,7 +561,7 @@ def misplaced(error: BaseException, last: Any, lenient: bool) -> str:
     """
     if isinstance(error, AddError):
         error = error.__cause__ or error
-    elif type(error) is KeyError and (last in EMPTY or _begins_empty(last, lenient)):
+    elif type(error) is KeyError and _says_empty(last, lenient):
         return ""
     if isinstance(error, (RedsetError, redis.RedisError)):
         return ""
