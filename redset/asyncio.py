@@ -429,7 +429,7 @@ class ScheduledSet(TimeSortedSet[T]):
 
 
 class DeadLetters:
-    """The dead letters of a set: iterate them with ``async for``, count them, purge them."""
+    """The dead letters of a set: iterate them with ``async for``, count, requeue, purge them."""
 
     def __init__(self, owner: SortedSet[Any]) -> None:
         self._owner = owner
@@ -441,8 +441,11 @@ class DeadLetters:
     async def size(self) -> int:
         return await self._owner._run(dead.size(self._owner._ctx))
 
-    async def purge(self, before: float | None = None) -> int:
-        return await self._owner._run(dead.purge(self._owner._ctx, before))
+    async def requeue(self, ids: Iterable[str]) -> int:
+        return await self._owner._run(dead.requeue(self._owner._ctx, many("ids", ids)))
+
+    async def purge(self, before: float | None = None, forget: bool = False) -> int:
+        return await self._owner._run(dead.purge(self._owner._ctx, before, forget))
 
     def __len__(self) -> int:
         raise _cannot("len()", "await size()")

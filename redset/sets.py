@@ -1276,10 +1276,10 @@ class ScheduledSet(TimeSortedSet[T]):
 
 
 class DeadLetters:
-    """The dead letters of a set: iterate them, count them, purge them.
+    """The dead letters of a set: iterate them, count them, queue them again, purge them.
 
     Iterating gives each as a `redset.DeadLetter`, oldest first, with a round trip for each 1,000.
-    Nothing is removed but by `purge` and by the set's ``clear``.
+    Nothing is removed but by `requeue`, `purge` and the set's ``clear``.
 
     Raises
     ------
@@ -1324,15 +1324,50 @@ class DeadLetters:
     def __len__(self) -> int:
         return self.size()
 
-    def purge(self, before: float | None = None) -> int:
+    def requeue(self, ids: Iterable[str]) -> int:
+        """Queue dead letters again, at their scores (0 where there is none); how many.
+
+        They leave the dead letters, and their attempts start again. Nothing is asked of what the
+        set remembers, nor of ``max_size``. One whose item is queued or leased again stays dead, as
+        does one with ``key`` that can still not be decoded. O(log N) a letter, a round trip for
+        each 100.
+
+        Parameters
+        ----------
+        ids : iterable of str
+            Their ``id``. One that is there no more is passed over.
+
+        Returns
+        -------
+        int
+            How many were queued. Where the connection was lost meanwhile it may be fewer.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where one is no id; nothing was sent.
+        redset.exceptions.OptionsDiffer
+            Where the set was made with other options.
+
+        Examples
+        --------
+        >>> jobs.dead.requeue(["1700000000000-0"])
+        0
+        """
+        return self._owner._run(dead.requeue(self._owner._ctx, many("ids", ids)))
+
+    def purge(self, before: float | None = None, forget: bool = False) -> int:
         """Delete dead letters, all or those older than a Unix time in seconds; how many.
 
-        O(1) a letter, a round trip for each 1,000.
+        O(1) a letter, a round trip for each 1,000; with ``forget`` two or three for each 500.
 
         Parameters
         ----------
         before : float, optional
             Unix time on the server's clock, in seconds: those that died at it or later stay.
+        forget : bool
+            Whether the set is to forget their items, so that they may be added again. The item of
+            one with ``key`` that cannot be decoded may not be known; the log says so.
 
         Returns
         -------
@@ -1342,11 +1377,11 @@ class DeadLetters:
         Raises
         ------
         TypeError, ValueError
-            Where ``before`` is no number.
+            Where ``before`` is no number, or ``forget`` is asked of a set without ``remember``.
 
         Examples
         --------
         >>> jobs.dead.purge()
         0
         """
-        return self._owner._run(dead.purge(self._owner._ctx, before))
+        return self._owner._run(dead.purge(self._owner._ctx, before, forget))

@@ -163,6 +163,9 @@ class BlockingDead:
     def purge(self, *args: Any, **options: Any) -> int:
         return int(wait(self._dead.purge(*args, **options)))
 
+    def requeue(self, ids: Any) -> int:
+        return int(wait(self._dead.requeue(ids)))
+
 
 class BlockingLock:
     """One asyncio lock; what enters it is a task, and the same one must leave it."""

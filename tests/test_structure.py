@@ -439,8 +439,8 @@ def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> Non
 
 
 def test_dead_letters_and_locks_have_these_methods_and_no_others() -> None:
-    assert public(DeadLetters) == {"size", "purge"}
-    assert bare(DeadLetters.purge).startswith("(before=None")
+    assert public(DeadLetters) == {"size", "purge", "requeue"}
+    assert bare(DeadLetters.purge).startswith("(before=None, forget=False")
     assert public(Lock) == {"expires", "key", "poll_interval", "redis", "timeout"}
     assert bare(Lock) == "(redis, key, expires=None, timeout=None, poll_interval=None)"
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from typing import Any, NamedTuple
 
-from redset._effects import Emit, Operation
-from redset._operations.context import STEP, Context
-from redset._operations.replies import bytes_of, count, listed, number, refuse, up_to
+from redset._effects import Ask, Emit, Operation
+from redset._operations import memory
+from redset._operations.context import LEASE_STEP, MEMORY_STEP, STEP, Context
+from redset._operations.replies import Reader, bytes_of, count, listed, number, refuse, up_to
+
+log = logging.getLogger("redset")
 
 _ID = re.compile(rb"(\d{1,20})-\d{1,20}")
 
@@ -55,24 +59,37 @@ def iterate(ctx: Context) -> Operation[None]:
     """Emit the dead letters, oldest first, a page at a time."""
     start = "-"
     while True:
-        letters = yield ctx.command(
-            b"XRANGE", ctx.keys.dead, start, b"+", b"COUNT", STEP, reads=_letters
-        )
-        if letters:
-            yield Emit(letters)
-        if len(letters) < STEP:
+        entries = yield _range(ctx, start, "+", STEP)
+        if entries:
+            yield Emit([entry.letter for entry in entries])
+        if len(entries) < STEP:
             return
-        start = f"({letters[-1].id}"
+        start = f"({entries[-1].letter.id}"
 
 
-def _letters(reply: Any) -> list[DeadLetter]:
-    entries = listed(reply)
-    if len(entries) > STEP:
-        raise refuse(f"at most {STEP} dead letters", reply)
-    return [_letter(entry) for entry in entries]
+class _Entry(NamedTuple):
+    """A dead letter, and the member that it was, where that is known and not ``raw``."""
+
+    letter: DeadLetter
+    member: bytes
 
 
-def _letter(entry: Any) -> DeadLetter:
+def _range(ctx: Context, first: str, last: str, num: int) -> Ask:
+    reads = _entries(num)
+    return ctx.command(b"XRANGE", ctx.keys.dead, first, last, b"COUNT", num, reads=reads)
+
+
+def _entries(num: int) -> Reader[list[_Entry]]:
+    def read(reply: Any) -> list[_Entry]:
+        entries = listed(reply)
+        if len(entries) > num:
+            raise refuse(f"at most {num} dead letters", reply)
+        return [_entry(entry) for entry in entries]
+
+    return read
+
+
+def _entry(entry: Any) -> _Entry:
     id, values = listed(entry, 2)
     name = bytes_of(id)
     found = _ID.fullmatch(name)
@@ -86,7 +103,7 @@ def _letter(entry: Any) -> DeadLetter:
             raise refuse("the fields of a dead letter", values)
         fields = dict(zip(parts[::2], parts[1::2], strict=True))
     score = bytes_of(fields.get(b"score", b""))
-    return DeadLetter(
+    letter = DeadLetter(
         name.decode(),
         bytes_of(fields.get(b"raw", b"")),
         number(score) if score else None,
@@ -94,10 +111,84 @@ def _letter(entry: Any) -> DeadLetter:
         int(found[1]) / 1000,
         count(fields.get(b"attempts", 0)),
     )
+    return _Entry(letter, bytes_of(fields.get(b"member", b"")))
 
 
-def purge(ctx: Context, before: float | None) -> Operation[int]:
-    """Delete the dead letters older than a time; how many there were."""
+def requeue(ctx: Context, ids: list[Any]) -> Operation[int]:
+    """Queue dead letters again; how many."""
+    names = [_checked_id(place, id) for place, id in enumerate(ids)]
+    keys = ctx.keys
+    there = [keys.dead, keys.queue, keys.leases, keys.meta, keys.items, keys.name]
+    queued = 0
+    for at in range(0, len(names), LEASE_STEP):
+        letters = [(name, b"") for name in names[at : at + LEASE_STEP]]
+        for _ in range(2):
+            if not letters:
+                break
+            arguments: list[Any] = ["1" if ctx.keyed else "", ctx.options]
+            for letter in letters:
+                arguments += letter
+            reply = yield ctx.call("requeue", there, arguments, _outcomes(len(letters)))
+            if isinstance(reply, _Options):
+                raise ctx.tell_other_options(reply) if reply else ctx.tell_plain_items()
+            again = []
+            for (name, _), outcome in zip(letters, reply, strict=True):
+                if isinstance(outcome, bytes):
+                    member = _member(ctx, outcome)
+                    if member:
+                        again.append((name, member))
+                else:
+                    queued += outcome == 1
+            letters = again
+    return queued
+
+
+def _checked_id(place: int, id: Any) -> bytes:
+    if not isinstance(id, str):
+        raise TypeError(f"ids[{place}] must be the id of a dead letter, not {type(id).__name__}")
+    name = id.encode("utf-8", "replace")
+    if _ID.fullmatch(name) is None:
+        raise ValueError(f"ids[{place}] must be the id of a dead letter, not {id!r}")
+    return name
+
+
+class _Options(bytes):
+    """The options that a step says the set has; empty where plain items are in a keyed set."""
+
+
+def _outcomes(num: int) -> Reader[Any]:
+    """Read what became of so many letters: a number, or what is to be decoded for its member."""
+
+    def read(reply: Any) -> Any:
+        parts = listed(reply)
+        if len(parts) == 1 and isinstance(parts[0], (list, tuple)):
+            return [
+                each if type(each) is int and -1 <= each <= 1 else bytes_of(each)
+                for each in listed(parts[0], num)
+            ]
+        word = bytes_of(parts[0]) if parts else b""
+        if word == b"NAME" and len(parts) == 1:
+            return _Options()
+        if word == b"OPTIONS" and len(parts) == 2 and bytes_of(parts[1]):
+            return _Options(bytes_of(parts[1]))
+        raise refuse(f"what became of {num} dead letters", reply)
+
+    return read
+
+
+def _member(ctx: Context, raw: bytes) -> bytes:
+    """Give the member of what was kept with ``key=``; empty where it cannot be decoded."""
+    try:
+        return ctx.identity(ctx.decode_one(raw))
+    except Exception as error:
+        log.warning("a dead letter of %r still cannot be decoded: %s", ctx.name, error)
+        return b""
+
+
+def purge(ctx: Context, before: float | None, forget: bool) -> Operation[int]:
+    """Delete the dead letters older than a time, and forget their items; how many there were."""
+    if forget:
+        ctx.need_memory("forget")
     last = "+"
     if before is not None:
         if not isinstance(before, (int, float)):
@@ -110,7 +201,17 @@ def purge(ctx: Context, before: float | None) -> Operation[int]:
             last = f"({int(before * 1000)}-0"
     gone = 0
     while True:
-        num: int = yield ctx.call("purge", [ctx.keys.dead], [last, STEP], up_to(STEP))
-        gone += num
-        if num < STEP:
+        num, until = STEP, last
+        if forget:
+            entries = yield _range(ctx, "-", last, MEMORY_STEP)
+            if not entries:
+                return gone
+            raws = [entry.letter.raw for entry in entries]
+            if ctx.keyed:
+                raws = [entry.member or _member(ctx, entry.letter.raw) for entry in entries]
+            yield from memory.forget_members(ctx, [raw for raw in raws if raw or not ctx.keyed])
+            num, until = len(entries), entries[-1].letter.id
+        some: int = yield ctx.call("purge", [ctx.keys.dead], [until, num], up_to(num))
+        gone += some
+        if some < num or num < MEMORY_STEP:
             return gone

@@ -48,7 +48,11 @@ def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
 def forget(ctx: Context, items: list[Any]) -> Operation[int]:
     """Forget items; how many were known."""
     ctx.need_memory("forget")
-    members = yield from ctx.identities(items)
+    return (yield from forget_members(ctx, (yield from ctx.identities(items))))
+
+
+def forget_members(ctx: Context, members: list[bytes]) -> Operation[int]:
+    """Forget items by their members; how many were known."""
     gone = 0
     for at in range(0, len(members), MEMORY_STEP):
         part = members[at : at + MEMORY_STEP]

@@ -272,6 +272,9 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "look": lambda draw, command: draw.pairs(3),
     "page": _page,
     "purge": lambda draw, command: draw.count(),
+    "requeue": lambda draw, command: draw.rng.choice(
+        ([[1, -1]], [[0, draw.member()]], [b"NAME"], [b"OPTIONS", b"key=no"])
+    ),
     "restore": lambda draw, command: draw.count(1),
     "seen": _epoch_or(lambda draw, command: draw.rng.choice((b"0", b"1", b"01", b"011"))),
     "stats": _stats,
@@ -436,6 +439,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ),
     ("dead size", lambda jobs: jobs.dead.size(), _whole),
     ("dead purge", lambda jobs: jobs.dead.purge(), _whole),
+    ("dead requeue", lambda jobs: jobs.dead.requeue(["1700000000000-0", "1-1"]), _whole),
 ]
 REMEMBERING: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("add again", lambda jobs: jobs.add({"url": "a"}, again=True), _maybe_number),

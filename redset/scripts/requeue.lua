@@ -1,0 +1,45 @@
+-- Queues dead letters again, at their scores, where nothing of the same identity is there.
+-- KEYS: dead, queue, leases, meta, items, name
+-- ARGV: whether there is a key=, options, then id, member ('' where the letter says it), ...
+-- Returns {for each letter 1 where it was queued, 0 where its item is there, -1 where there is no
+--   such letter, or what is to be decoded for its member}; or {'OPTIONS', the set's}, {'NAME'},
+--   where nothing was written
+-- include: check
+local dead, queue, leases, meta, items, name = unpack(KEYS)
+local keyed, options = ARGV[1] == '1', ARGV[2]
+if wrong_type(dead, 'stream') or wrong_type(queue, 'zset') or wrong_type(leases, 'hash')
+  or wrong_type(meta, 'hash') or (keyed and wrong_type(items, 'hash')) then
+  return redis.error_reply(WRONG_TYPE)
+end
+local stored = call('HGET', meta, 'options')
+if stored and stored ~= options then return {'OPTIONS', stored} end
+if keyed and call('EXISTS', name) == 1 then return {'NAME'} end
+local outcomes = {}
+for i = 3, #ARGV, 2 do
+  local id, member, outcome = ARGV[i], ARGV[i + 1], -1
+  local entry = call('XRANGE', dead, id, id)[1]
+  if entry then
+    local fields = {}
+    for k = 1, #entry[2], 2 do fields[entry[2][k]] = entry[2][k + 1] end
+    if member == '' then member = keyed and fields.member or not keyed and fields.raw end
+    if not member then
+      outcome = fields.raw or ''
+    else
+      local value = call('HGET', leases, member)
+      -- What is held back is there; what is queued ZSCORE tells.
+      if call('ZSCORE', queue, member) or (value and string.sub(value, 1, 1) ~= '.') then
+        outcome = 0
+      else
+        -- First, so that a full server lets the rest pass.
+        call('XDEL', dead, id)
+        local score = fields.score
+        call('ZADD', queue, (score and score ~= '') and score or '0', member)
+        if keyed then call('HSET', items, member, fields.raw) end
+        outcome = 1
+      end
+    end
+  end
+  outcomes[#outcomes + 1] = outcome
+end
+if call('XLEN', dead) == 0 then call('UNLINK', dead) end
+return {outcomes}

@@ -1,0 +1,196 @@
+"""Dead letters: queued again, purged, forgotten."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from redset import SortedSet
+from redset.exceptions import OptionsDiffer
+
+Maker = Callable[..., Any]
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"key": "url"},
+    {"remember": True},
+    {"key": "url", "remember": True},
+    {"key": "url", "remember": 3600},
+]
+every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
+
+
+def made(options: dict[str, Any], name: str) -> Any:
+    return {"url": name} if "key" in options else name
+
+
+def bury(jobs: Any, items: list[Any], score: float = 0.0) -> list[str]:
+    """Let items die: the set gives up after one attempt. Their letters' ids."""
+    before = {letter.id for letter in jobs.dead}
+    jobs.add_many(items, score)
+    batch = jobs.lease(len(items))
+    assert jobs.fail(batch, "no such page") == len(items)
+    return [letter.id for letter in jobs.dead if letter.id not in before]
+
+
+@every_option
+def test_a_dead_item_is_queued_again_at_its_score_and_starts_again(
+    make_set: Maker, raw: Any, options: dict[str, Any]
+) -> None:
+    jobs = make_set(**options, max_attempts=1)
+    items = [made(options, name) for name in ("a", "b", "c")]
+    ids = [id for item in items for id in bury(jobs, [item], 7)]
+    assert jobs.size() == 0 and len(ids) == 3
+    assert jobs.dead.requeue(ids[:2]) == 2
+    assert sorted(map(str, jobs.peek_many(5))) == sorted(map(str, items[:2]))
+    assert [letter.id for letter in jobs.dead] == ids[2:]
+    assert jobs.score(items[0]) == 7
+    leases = list(jobs.lease(5))
+    assert [lease.attempts for lease in leases] == [0, 0]
+    assert jobs.ack(leases) == 2
+    assert jobs.dead.requeue(ids) == 1  # the others are no more
+    assert jobs.dead.size() == 0 and jobs.take(5) == items[2:]
+    assert not raw.exists("jobs:{jobs}:dead")
+
+
+@every_option
+def test_what_is_there_again_stays_dead(make_set: Maker, options: dict[str, Any]) -> None:
+    jobs = make_set(**options, max_attempts=1)
+    items = [made(options, name) for name in ("queued", "leased", "gone")]
+    ids = [id for item in items for id in bury(jobs, [item])]
+    more = {"again": True} if "remember" in options else {}
+    jobs.add(items[1], 1, **more)
+    [lease] = jobs.lease()
+    jobs.add(items[0], 2, **more)
+    assert jobs.dead.requeue(ids) == 1
+    assert [letter.id for letter in jobs.dead] == ids[:2]
+    assert jobs.scores(items) == [2.0, None, 0.0]
+    assert lease.ack() == 1 and jobs.dead.requeue(ids[1:2]) == 1
+
+
+def test_more_than_a_step_of_letters(make_set: Maker) -> None:
+    jobs = make_set(max_attempts=1)
+    items = [f"{number:03}" for number in range(350)]
+    ids = bury(jobs, items, 3)
+    assert jobs.dead.requeue([*ids, *ids]) == 350
+    assert jobs.take(1000) == items
+
+
+def test_what_could_not_be_decoded_is_queued_again_as_it_was(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many(["[1]", "[2"], 5)
+    jobs.serializer = json
+    assert jobs.take(5) == [[1]]
+    [letter] = jobs.dead
+    assert (letter.raw, letter.score) == (b"[2", None)
+    assert jobs.dead.requeue([letter.id]) == 1
+    jobs.serializer = None
+    assert jobs.take(5, with_scores=True) == [("[2", 0.0)]
+
+
+@pytest.mark.parametrize("call", ["take", "lease"])
+def test_an_undecodable_payload_comes_back_under_its_key(
+    make_set: Maker, call: str, caplog: Any
+) -> None:
+    jobs = make_set(key="url")
+    jobs.add_many([{"url": "a"}, {"url": "b"}], [1, 2])
+
+    class Strict:
+        def loads(self, data: Any) -> Any:
+            item = json.loads(data)
+            if item["url"] == "b":
+                raise ValueError("no b")
+            return item
+
+        dumps = staticmethod(json.dumps)
+
+    good, jobs.serializer = jobs.serializer, Strict()
+    assert len(getattr(jobs, call)(5)) == 1
+    [letter] = jobs.dead
+    with caplog.at_level(logging.WARNING, "redset"):
+        # Of what pop and take removed the payload must say the key.
+        assert jobs.dead.requeue([letter.id]) == (call == "lease")
+    assert ("still cannot be decoded" in caplog.text) == (call == "take")
+    jobs.serializer = good
+    assert jobs.dead.requeue([letter.id]) == (call == "take")
+    assert jobs.get({"url": "b"}) == {"url": "b"}
+    assert jobs.dead.size() == 0
+
+
+def test_a_process_with_other_options_queues_nothing(make_set: Maker, raw: Any) -> None:
+    keyed, plain = make_set(key="url", max_attempts=1), make_set()
+    ids = bury(keyed, [{"url": "a"}])
+    with pytest.raises(OptionsDiffer, match="key=yes"):
+        plain.dead.requeue(ids)
+    raw.zadd("jobs", {"plain": 1})
+    with pytest.raises(OptionsDiffer, match="without key="):
+        keyed.dead.requeue(ids)
+    assert keyed.dead.size() == 1 and raw.zcard("jobs") == 1 and keyed.size() == 0
+
+
+def test_a_full_set_takes_back_what_died(make_set: Maker) -> None:
+    jobs = make_set(max_size=1, max_attempts=1)
+    ids = bury(jobs, ["a"])
+    jobs.add("b")
+    assert jobs.dead.requeue(ids) == 1 and jobs.size() == 2
+
+
+@every_option
+def test_purged_letters_are_forgotten_where_asked(make_set: Maker, options: dict[str, Any]) -> None:
+    if "remember" not in options:
+        with pytest.raises(ValueError, match="forget needs a set with remember"):
+            make_set(**options).dead.purge(forget=True)
+        return
+    jobs = make_set(**options, max_attempts=1)
+    items = [made(options, str(number)) for number in range(1200)]
+    bury(jobs, items[:600])
+    time.sleep(0.005)
+    middle = next(iter(jobs.dead)).time + 1000
+    assert jobs.dead.purge(before=middle - 2000, forget=True) == 0
+    assert jobs.add(items[0]) is None
+    assert jobs.dead.purge(before=middle, forget=True) == 600
+    assert jobs.seen_many(items[:600]) == [False] * 600
+    assert jobs.add(items[0], 3) == 3.0
+    assert jobs.take(5) == items[:1]
+    bury(jobs, items[600:])
+    assert jobs.dead.purge() == 600
+    assert jobs.seen_many(items[600:]) == [True] * 600
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "said"),
+    [
+        (["1-0", 7], TypeError, r"ids\[1\] must be the id of a dead letter, not int"),
+        (["1-0", "now"], ValueError, r"ids\[1\] must be the id of a dead letter, not 'now'"),
+        (["\ud800"], ValueError, r"ids\[0\] must be"),
+        ("1-0", TypeError, "ids must be an iterable of items, not str"),
+        (7, TypeError, "ids must be an iterable, not int"),
+    ],
+)
+def test_bad_ids_are_refused(make_set: Maker, ids: Any, error: Any, said: str) -> None:
+    jobs = make_set(max_attempts=1)
+    bury(jobs, ["a"])
+    with pytest.raises(error, match=said):
+        jobs.dead.requeue(ids)
+    assert jobs.dead.size() == 1 and jobs.size() == 0
+
+
+def test_a_name_without_second_keys_has_no_letters(make_set: Maker) -> None:
+    with pytest.raises(ValueError, match="no valid hash tag"):
+        make_set(name="a{b").dead.requeue(["1-0"])
+
+
+def test_the_letters_of_a_set_are_requeued_on_a_full_server_too() -> None:
+    import servers
+
+    with servers.start(servers.REAL[0]) as server:
+        jobs: SortedSet[str] = SortedSet(server.client(), "jobs", max_attempts=1)
+        ids = bury(jobs, ["a", "b"])
+        server.raw.config_set("maxmemory", 1)
+        assert jobs.dead.requeue(ids) == 2
+        server.raw.config_set("maxmemory", 0)
+        assert sorted(jobs.take(5)) == ["a", "b"]
