@@ -2,6 +2,7 @@
 
 from redset import _wire
 from redset._batches import Batch, Lease
+from redset._consuming import Consumed
 from redset._operations.adding import AddResult
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
@@ -10,6 +11,7 @@ from redset.sets import Key, ScheduledSet, SortedSet, TimeSortedSet
 __all__ = (
     "AddResult",
     "Batch",
+    "Consumed",
     "DeadLetter",
     "Key",
     "Lease",

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from redset import _batches, sets
 from redset._batches import AsyncBatch, Lease
+from redset._consuming import Consumed, Tasks, Worker
 from redset._effects import Operation, R
 from redset._face import (
     Face,
@@ -40,6 +41,8 @@ from redset.locks import AsyncLock
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
 
 if TYPE_CHECKING:
+    from asyncio import Event
+
     from typing_extensions import Self, Unpack
 
 
@@ -275,6 +278,38 @@ class SortedSet(Face[T]):
 
     async def finished(self) -> bool:
         return await self._run(leasing.finished(self._ctx))
+
+    async def consume(
+        self,
+        handler: Callable[[T], Any],
+        *,
+        batch: int = 10,
+        concurrency: int = 1,
+        ttl: float = 60.0,
+        until_finished: bool = False,
+        stop: Event | None = None,
+    ) -> Consumed:
+        """Work: call ``handler(item)`` for item after item, until there is a reason to stop.
+
+        The handler may be a coroutine function, and what it returns an asynchronous iterable. Up to
+        ``concurrency`` of them run at a time, each in a task. ``stop`` is an `asyncio.Event`. A
+        cancellation lets what runs finish, and gives the rest back; a second one cancels the
+        handlers. Otherwise as `redset.SortedSet.consume`.
+
+        Examples
+        --------
+        >>> await jobs.add_many(["a", "b"])
+        AddResult(added=2, updated=0, refused=0, failed=0)
+        >>> async def handle(item):
+        ...     print(item)
+        >>> await jobs.consume(handle, until_finished=True)
+        a
+        b
+        Consumed(done=2, failed=0, lost=0)
+        """
+        return await Worker(
+            self, Tasks(), handler, batch, concurrency, ttl, until_finished, stop
+        ).run()
 
     # Looking.
 

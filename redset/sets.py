@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 from redset import _batches
 from redset._batches import Batch, Lease
+from redset._consuming import Consumed, Threads, Worker
 from redset._effects import Operation, R
 from redset._face import (
     Face,
@@ -28,12 +29,14 @@ from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
 from redset._source import Source
-from redset._transport import Link
+from redset._transport import Link, complete
 from redset.locks import Lock
 
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from typing_extensions import Self, Unpack
 
 
@@ -663,6 +666,74 @@ class SortedSet(Face[T]):
         (False, 'a', True)
         """
         return self._run(leasing.finished(self._ctx))
+
+    def consume(
+        self,
+        handler: Callable[[T], Iterable[Any] | None],
+        *,
+        batch: int = 10,
+        concurrency: int = 1,
+        ttl: float = 60.0,
+        until_finished: bool = False,
+        stop: Event | None = None,
+    ) -> Consumed:
+        """Work: call ``handler(item)`` for item after item, until there is a reason to stop.
+
+        Items are leased ahead, ``batch`` at a time, and renewed at half of their time. Where the
+        handler returns, its item is acknowledged, and what it returned is added in the same step:
+        a worker that is killed loses nothing, and its items come back when their leases end. Where
+        it raises, the error is logged, and the item is tried again after 1 s, 2 s, 4 s and so on up
+        to an hour, each less up to half of it by chance; it goes to the dead letters after
+        ``max_attempts``. What a full set or server refuses to take from a handler lets its item
+        wait for some seconds, without an attempt. Settling goes with the next lease call in one
+        round trip; a handler that is done waits for at most 50 ms to be settled.
+
+        Handlers run in ``concurrency`` threads of their own, the caller's speaks to the server. An
+        item whose handler takes longer than it can be renewed (a stopped process) may be handed out
+        twice.
+
+        Parameters
+        ----------
+        handler : callable
+            Takes an item; returns None, or an iterable of items to be added.
+        batch : int
+            How many items are leased at a time.
+        concurrency : int
+            How many handlers run at a time.
+        ttl : float
+            For how many seconds items are leased: how long those of a killed worker are missing.
+        until_finished : bool
+            Whether to return when nothing is queued, scheduled or leased any more, by anybody.
+        stop : threading.Event, optional
+            Once it is set, what runs is finished, the rest given back, and the call returns. It is
+            looked at every 50 ms. redset installs no signal handler: one of yours can set it.
+
+        Returns
+        -------
+        Consumed
+            How many items were done, attempts failed, and leases lost.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument cannot be used, or the set's name can have no second key.
+        KeyboardInterrupt
+            And any error of the client that its retry policy did not mend: what runs is finished
+            and settled if it can be, the rest given back before. A second interrupt does not wait.
+
+        Examples
+        --------
+        >>> jobs.add("/")
+        0.0
+        >>> def crawl(page):
+        ...     if len(page) < 5:
+        ...         return [page + "a/", page + "b/"]
+        >>> jobs.consume(crawl, concurrency=4, until_finished=True)
+        Consumed(done=7, failed=0, lost=0)
+        """
+        return complete(
+            Worker(self, Threads(), handler, batch, concurrency, ttl, until_finished, stop).run()
+        )
 
     # Looking.
 

@@ -351,6 +351,7 @@ PROPERTIES = {"dead", "lock", "name", "redis", "scorer", "serializer"}
 METHODS = {
     "ack": "(leases, add=())",
     "fail": "(leases, error, delay=0)",
+    "consume": "(handler, *, batch=10, concurrency=1, ttl=60.0, until_finished=False, stop=None)",
     "finished": "()",
     "lease": "(num=1, ttl=60.0)",
     "leased": "()",
@@ -389,6 +390,7 @@ def test_the_package_has_these_names_and_no_others() -> None:
     assert set(redset.__all__) == {
         "AddResult",
         "Batch",
+        "Consumed",
         "DeadLetter",
         "Key",
         "Lease",

@@ -410,12 +410,14 @@ def add_stream(
     emit: bool,
     settling: list[Any] | None = None,
     pulled: tuple[list[Any], list[Any] | None] = ([], None),
+    more: bool = True,
 ) -> Operation[AddResult]:
     """Add the items that Pull brings, in chunks, a window of them in flight.
 
     A steady source (a list) is pulled while chunks are in flight. Any other may run the caller's
     code, which may be slow or use the same client, so the window is drained before each pull.
-    ``settling`` makes each chunk a step of settlements; ``pulled`` came before.
+    ``settling`` makes each chunk a step of settlements; ``pulled`` came before, and
+    is all of it where there is no ``more``.
     """
     if not (errors in ("raise", "skip") or callable(errors)):
         kind = type(errors).__name__
@@ -459,6 +461,7 @@ def add_stream(
             try:
                 if pulled[0]:
                     (items, scores), pulled = pulled, ([], None)
+                    ended = not more
                 else:
                     items, scores = yield Pull(num)
             except Exception as error:

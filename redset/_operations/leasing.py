@@ -6,11 +6,10 @@ import base64
 import logging
 import math
 import os
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from redset._effects import READ, Emit, Operation, Pull, Send
+from redset._effects import READ, Ask, Emit, Operation, Pull, Send
 from redset._operations.adding import Adder, Flags, OtherEpoch, add_stream, bad_item
 from redset._operations.context import (
     CHUNK_BYTES,
@@ -30,7 +29,15 @@ from redset._operations.replies import (
     number,
     refuse,
 )
-from redset._operations.taking import ENOUGH, end_of, look_first, none_of, warn_of_dead
+from redset._operations.taking import (
+    ENOUGH,
+    end_of,
+    look_first,
+    none_of,
+    out_of_memory,
+    warn_of_dead,
+)
+from redset.exceptions import AddError, Full
 
 log = logging.getLogger("redset")
 
@@ -96,10 +103,8 @@ def lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
     while num > 0:
         want = min(num, LEASE_STEP)
         token = new_token()
-        arguments = [token, want, ttl, ctx.max_attempts, "1" if ctx.due else "", LEASE_STEP]
         try:
-            reads = _leases(token, want, ctx.keyed)
-            given = yield ctx.call("lease", ctx.lease_keys, arguments, reads)
+            given = yield _lease(ctx, token, want, ttl)
             held, bad = yield from _decoded(ctx, given)
             found += held
             undecodable += bad
@@ -109,8 +114,6 @@ def lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
             # What was leased before is the caller's; the next call meets the error itself.
             log.error("some items of %r could not be leased: %s", ctx.name, error)
             return found
-        if given.dropped:
-            log.warning("dropped %d members of %r without payload", given.dropped, ctx.name)
         got = len(given.rows)
         num -= got
         if got < want and not given.more:
@@ -118,6 +121,11 @@ def lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
     if not found and undecodable >= ENOUGH:
         raise none_of(ctx, undecodable)
     return found
+
+
+def _lease(ctx: Context, token: bytes, num: int, ttl: int) -> Ask:
+    arguments = [token, num, ttl, ctx.max_attempts, "1" if ctx.due else "", LEASE_STEP]
+    return ctx.call("lease", ctx.lease_keys, arguments, _leases(token, num, ctx.keyed))
 
 
 class _Given(NamedTuple):
@@ -152,6 +160,8 @@ def _leases(token: bytes, want: int, keyed: bool) -> Reader[_Given]:
 
 def _decoded(ctx: Context, given: _Given) -> Operation[tuple[list[Held], int]]:
     """Decode what was leased; how much cannot be, and went to the dead letters."""
+    if given.dropped:
+        log.warning("dropped %d members of %r without payload", given.dropped, ctx.name)
     items, bad = yield from ctx.decode([row[3] for row in given.rows])
     worse = {each.place: each.error for each in bad}
     held, lost = [], []
@@ -225,37 +235,61 @@ class Settled(NamedTuple):
 
 def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[Settled]:
     """Do with leases what is asked, a window of steps in flight."""
+    steps = _steps(settlements)
+    sends = [_send_step(ctx, step) for step in steps]
+    answers = yield from _in_flight(sends)
     counts, lost = [0] * len(settlements), 0
-    keys = ctx.settling_keys
-    waiting = deque(_steps(settlements))
-    flying: deque[tuple[_Step, Send]] = deque()
-    failure: Exception | None = None
-    while flying or (waiting and failure is None):
-        if waiting and failure is None and len(flying) < WINDOW:
-            step = waiting.popleft()
-            made = ctx.call("settle", keys, _arguments(ctx, step), _counts(len(step.groups)))
-            send = Send(made.data, 1, made.script, True, made.reads)
-            flying.append((step, send))
-            try:
-                yield send
-            except Exception as error:
-                raise failure or error from None
-            continue
-        step, send = flying.popleft()
-        try:
-            ours = yield READ
-        except Exception as error:
-            failure = failure or error
-            continue
-        for (place, asked), num in zip(step.owners, ours, strict=True):
-            counts[place] += num
-            # Performed before, it finds none of them: that is no loss.
-            lost += 0 if send.resent else asked - num
-    if failure is not None:
-        raise failure
+    for step, send, answer in zip(steps, sends, answers, strict=True):
+        if isinstance(answer, Exception):
+            raise answer
+        lost += _tally(step, send, answer, counts)
     for each in settlements:
         _mark(each)
     return Settled(counts, lost)
+
+
+def _tally(step: _Step, send: Send, ours: list[int], counts: list[int]) -> int:
+    """Count what of each settlement was ours; how many are known not to have been."""
+    lost = 0
+    for (place, asked), num in zip(step.owners, ours, strict=True):
+        counts[place] += num
+        # Performed before, it finds none of them: that is no loss.
+        lost += 0 if send.resent else asked - num
+    return lost
+
+
+def _send_step(ctx: Context, step: _Step) -> Send:
+    reads = _counts(len(step.groups))
+    return _to_send(ctx.call("settle", ctx.settling_keys, _arguments(ctx, step), reads))
+
+
+def _to_send(ask: Ask) -> Send:
+    return Send(ask.data, ask.replies, ask.script, ask.resend, ask.reads)
+
+
+def _in_flight(sends: Sequence[Send]) -> Operation[list[Any]]:
+    """Perform requests, a window of them in flight: each one's answer, or the error that it met.
+
+    Where one meets an error no more are sent, and have the same.
+    """
+    answers: list[Any] = []
+    sent = 0
+    failure: Exception | None = None
+    while len(answers) < sent or (sent < len(sends) and failure is None):
+        if sent < len(sends) and failure is None and sent - len(answers) < WINDOW:
+            try:
+                yield sends[sent]
+            except Exception as error:
+                failure = failure or error
+                break  # nothing is in flight any more
+            sent += 1
+            continue
+        try:
+            answers.append((yield READ))
+        except Exception as error:
+            failure = failure or error
+            answers.append(error)
+    return answers + [failure] * (len(sends) - len(answers))
 
 
 def _mark(settlement: Settlement) -> None:
@@ -275,52 +309,225 @@ def acknowledge(ctx: Context, leases: Sequence[Any], steady: bool) -> Operation[
     What is more than a chunk is added before, as long as any of the leases is ours.
     """
     items: list[Any] = []
-    scores: list[Any] | None = None
     num = SCRIPT_CHUNK + 1
     while len(items) < num:
         more, _ = yield Pull(num - len(items))
         if not more:
             break
         items += more
+    if not items:
+        return (yield from settle(ctx, [Settlement("ack", leases)])).counts[0]
+    return (yield from _acknowledge(ctx, leases, items, steady, True))
+
+
+def _acknowledge(
+    ctx: Context, leases: Sequence[Any], items: list[Any], steady: bool, more: bool
+) -> Operation[int]:
+    """Acknowledge leases and add items, and what Pull brings if there may be more."""
     done = [Settlement("ack", leases)]
-    if items:
-        steps = _steps(done)
-        if len(steps) == 1 and len(items) < num:
-            adder = Adder(ctx, Flags(), None, False, _arguments(ctx, steps[0]))
-            ours = yield from _add_and_settle(ctx, adder, items)
-            if ours is not None:
-                _mark(done[0])
-                return ours
-        guard = _steps([Settlement("check", leases[:LEASE_STEP])])[0]
-        yield from add_stream(
-            ctx,
-            None,
-            Flags(),
-            "raise",
-            steady,
-            False,
-            _arguments(ctx, guard),
-            (items, scores),
-        )
+    steps = _steps(done)
+    if len(steps) == 1 and len(items) <= SCRIPT_CHUNK:
+        adder = Adder(ctx, Flags(), None, False, _arguments(ctx, steps[0]))
+        yield from adder.prepare()
+        chunks = _encoded(adder, items, False)
+        if chunks[-1].bad:
+            raise bad_item(chunks[-1].bad[0]) from chunks[-1].bad[0].error
+        if len(chunks) == 1:
+            ours = yield from _judged(adder, items, chunks[0], (yield adder.ask(chunks[0])))
+            _mark(done[0])
+            return ours
+    guard = _arguments(ctx, _steps([Settlement("check", leases[:LEASE_STEP])])[0])
+    pulled = items, None
+    yield from add_stream(ctx, None, Flags(), "raise", steady, False, guard, pulled, more)
     return (yield from settle(ctx, done)).counts[0]
 
 
-def _add_and_settle(ctx: Context, adder: Adder, items: list[Any]) -> Operation[int | None]:
-    """Do both in one step; None where the items are too large for one."""
-    yield from adder.prepare()
+def _encoded(adder: Adder, items: list[Any], skip: bool, size: int = CHUNK_BYTES) -> list[Any]:
+    chunks: list[Any] = adder.encoder.encode_all(items, None, skip, SCRIPT_CHUNK, size)
+    return chunks
+
+
+def _judged(adder: Adder, items: list[Any], chunk: Any, reply: Any) -> Operation[int]:
+    """See what came of a step that settles and adds, once more under the set's epoch; its count."""
     while True:
-        chunks = adder.encoder.encode_all(items, None, False, SCRIPT_CHUNK, CHUNK_BYTES)
-        if chunks[-1].bad:
-            raise bad_item(chunks[-1].bad[0]) from chunks[-1].bad[0].error
-        if len(chunks) > 1:
-            return None
-        reply = yield adder.ask(chunks[0])
         try:
-            adder.judge(chunks[0], reply)
+            adder.judge(chunk, reply)
         except OtherEpoch as other:
             adder.other_epoch(other.stored)
+            # Under another epoch the same items may be some bytes more.
+            (chunk,) = _encoded(adder, items, False, 2 * CHUNK_BYTES)
+            reply = yield adder.ask(chunk)
         else:
             return sum(adder.settled)
+
+
+class Exchange:
+    """What a worker tells the server and asks of it, in one round trip; and what came of it.
+
+    Performing it again changes nothing and gives the same leases.
+    """
+
+    def __init__(
+        self, done: Sequence[Any], settlements: Sequence[Settlement], num: int, ttl: int, ends: bool
+    ) -> None:
+        #: Leases with the ``items`` that were found.
+        self.done = done
+        #: What is to become of others.
+        self.settlements = settlements
+        #: What is leased: tokens, and how many.
+        self.calls = [(new_token(), min(LEASE_STEP, num - at)) for at in range(0, num, LEASE_STEP)]
+        self.ttl = ttl
+        #: Whether to ask for the set's end.
+        self.ends = ends
+        self.begin()
+
+    def begin(self) -> None:
+        #: How many were acknowledged, were ours of each settlement, are known to be lost.
+        self.acknowledged = 0
+        self.counts = [0] * len(self.settlements)
+        self.lost = 0
+        self.held: list[Held] = []
+        self.finished = False
+        #: Those whose items cannot be added, and why; those whose items a full set refused.
+        self.unfit: list[tuple[Any, Exception]] = []
+        self.refused: list[Any] = []
+        #: What else went wrong; the rest was performed.
+        self.error: Exception | None = None
+
+
+def exchange(ctx: Context, what: Exchange) -> Operation[None]:
+    """Perform an exchange."""
+    what.begin()
+    calls = what.calls
+    if calls and not (yield from look_first(ctx)):
+        calls = []
+    parts, large = yield from _parts(ctx, what)
+    done = Settlement("ack", [lease for lease in what.done if not lease.items])
+    steps = _steps([done, *what.settlements])
+    sends = [part.adder.send(part.chunk) for part in parts]
+    sends += [_send_step(ctx, step) for step in steps]
+    sends += [_to_send(_lease(ctx, token, num, what.ttl)) for token, num in calls]
+    if what.ends:
+        sends.append(_to_send(end_of(ctx)))
+    answers = yield from _in_flight(sends)
+    at = 0
+    for part in parts:
+        try:
+            if isinstance(answers[at], Exception):
+                raise answers[at]
+            ours = yield from _judged(part.adder, part.items, part.chunk, answers[at])
+        except Exception as error:
+            _excuse(what, part.leases, error)
+        else:
+            what.acknowledged += ours
+            what.lost += 0 if sends[at].resent else len(part.leases) - ours
+        at += 1
+    counts = [0] * (1 + len(what.settlements))
+    for step in steps:
+        if isinstance(answers[at], Exception):
+            what.error = what.error or answers[at]
+        else:
+            lost = _tally(step, sends[at], answers[at], counts)
+            what.lost += lost
+        at += 1
+    what.acknowledged += counts[0]
+    what.counts = counts[1:]
+    undecodable = 0
+    for _ in calls:
+        try:
+            if isinstance(answers[at], Exception):
+                raise answers[at]
+            held, bad = yield from _decoded(ctx, answers[at])
+        except Exception as error:
+            what.error = what.error or error
+        else:
+            what.held += held
+            undecodable += bad
+        at += 1
+    if undecodable >= ENOUGH and not what.held:
+        what.error = what.error or none_of(ctx, undecodable)
+    if what.ends:
+        if isinstance(answers[at], Exception):
+            what.error = what.error or answers[at]
+        else:
+            what.finished = bool(answers[at][0])
+    for lease in large:
+        try:
+            ours = yield from _acknowledge(ctx, [lease], lease.items, True, False)
+        except AddError as error:
+            cause = error.__cause__
+            if error.index is not None and isinstance(cause, Exception):
+                what.unfit.append((lease, cause))
+            else:
+                _excuse(what, [lease], cause if isinstance(cause, Exception) else error)
+        except Exception as error:
+            _excuse(what, [lease], error)
+        else:
+            what.acknowledged += ours
+            what.lost += 1 - ours
+
+
+def _excuse(what: Exchange, leases: list[Any], error: Exception) -> None:
+    """Note that items could not be added: for want of room, or for another reason."""
+    if isinstance(error, Full) or out_of_memory(error):
+        what.refused += leases
+    else:
+        what.error = what.error or error
+
+
+class _Part(NamedTuple):
+    """Leases that are acknowledged in one step with what was found."""
+
+    leases: list[Any]
+    items: list[Any]
+    adder: Adder
+    chunk: Any
+
+
+def _parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_Part], list[Any]]]:
+    """Cut what was found into steps; those leases for which one step is not enough."""
+    parts: list[_Part] = []
+    large: list[Any] = []
+    waiting = [lease for lease in what.done if lease.items]
+    while waiting:
+        leases: list[Any] = []
+        items: list[Any] = []
+        for lease in waiting[:LEASE_STEP]:
+            if leases and len(items) + len(lease.items) > SCRIPT_CHUNK:
+                break
+            leases.append(lease)
+            items += lease.items
+        rest = waiting[len(leases) :]
+        if len(items) > SCRIPT_CHUNK:
+            large += leases
+            waiting = rest
+            continue
+        (step,) = _steps([Settlement("ack", leases)])
+        adder = Adder(ctx, Flags(), None, False, _arguments(ctx, step))
+        yield from adder.prepare()
+        chunks = _encoded(adder, items, True)
+        if chunks[-1].bad:
+            wrong: dict[int, Exception] = {}
+            for bad in chunks[-1].bad:
+                wrong.setdefault(_owner_at(leases, bad.place), bad.error)
+            what.unfit += [(leases[place], error) for place, error in wrong.items()]
+            waiting = [lease for at, lease in enumerate(leases) if at not in wrong] + rest
+            continue
+        if len(chunks) == 1:
+            parts.append(_Part(leases, items, adder, chunks[0]))
+        else:
+            large += leases
+        waiting = rest
+    return parts, large
+
+
+def _owner_at(leases: list[Any], place: int) -> int:
+    """Say among whose items the one at this place is."""
+    for at, lease in enumerate(leases):
+        place -= len(lease.items)
+        if place < 0:
+            return at
+    raise AssertionError("more items than were found")
 
 
 def leased(ctx: Context) -> Operation[None]:

@@ -121,7 +121,7 @@ def _remove(ctx: Context, num: int, multi: bool, with_scores: bool) -> Operation
     try:
         taken = yield Ask(b"".join(request), 4, reads=reads)
     except Exception as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         # A full server refuses what is queued in a MULTI, and lets a script pass that frees first.
         taken = yield _take(ctx, num)
@@ -164,7 +164,7 @@ def _removed(read: Reader[_Taken]) -> Reader[_Taken]:
     return lambda reply: read(listed(reply, 2)[0])
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or str(error).startswith("OOM ")
 
 

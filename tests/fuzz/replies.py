@@ -287,6 +287,17 @@ HELLO = {b"server": b"redis", b"version": b"7.0.0", b"proto": 3, b"id": 1, b"mod
          b"role": b"master", b"modules": []}  # fmt: skip
 
 
+class Soon:
+    """An event that is set after some looks."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def is_set(self) -> bool:
+        self._looks += 1
+        return self._looks > 3
+
+
 class Server:
     """Answers on a unix socket, as told."""
 
@@ -368,6 +379,10 @@ def _whole(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
+def _counts(value: Any) -> bool:
+    return all(map(_whole, value))
+
+
 def _listed(check: Callable[[Any], bool], length: int | None = None) -> Callable[[Any], bool]:
     return lambda value: (
         type(value) is list and length in (None, len(value)) and all(map(check, value))
@@ -428,6 +443,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("renew", lambda jobs: jobs.renew(jobs.lease(3), 5), _whole),
     ("leased", lambda jobs: list(jobs.leased()), _listed(lambda row: type(row[1]) is float)),
     ("finished", lambda jobs: jobs.finished(), _flag),
+    ("consume", lambda jobs: jobs.consume(lambda item: THREE, stop=Soon()), _counts),
     # Not list(jobs), which makes room for as many as the server says there are.
     ("iterate", lambda jobs: [each for each in jobs], _listed(_item)),  # noqa: C416
     ("stats", lambda jobs: jobs.stats(), lambda stats: all(map(_whole, stats[:5]))),
@@ -454,7 +470,7 @@ REMEMBERING: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
 METHODS = {
     "add", "add_many", "add_new", "pop", "take", "peek", "peek_many", "peek_score", "score",
     "scores", "get", "contains", "discard", "discard_many", "remove", "size", "available",
-    "lease", "ack", "fail", "release", "renew", "leased", "finished",
+    "lease", "ack", "fail", "release", "renew", "leased", "finished", "consume",
     "stats", "clear", "dead", "forget", "forget_many", "seen", "seen_many",
 }  # fmt: skip
 SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [

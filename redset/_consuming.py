@@ -1,0 +1,443 @@
+"""The worker loop: leases ahead, hands to a handler, settles with the next leases in one go.
+
+Written once, with ``await``, for both faces, as the transport is: with a sync set nothing suspends.
+One coordinator, the caller's thread or task, speaks to the server; handlers run in others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import math
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from time import monotonic
+from typing import Any, NamedTuple
+
+from redset._face import index, refuse_single
+from redset._operations import leasing
+from redset._operations.leasing import Exchange, Held, Settlement
+from redset._transport import complete
+
+log = logging.getLogger("redset")
+
+#: Seconds after which what is done is settled though more may be done soon.
+LINGER = 0.05
+#: How often an idle worker asks, and how often it looks whether it is to stop.
+PERIOD = 0.05
+#: Seconds before a failed item is tried again: at first, and at most.
+FIRST, LONGEST = 1.0, 3600.0
+#: The same where a full set or server refused what was found.
+FULL = 5.0
+
+
+class Consumed(NamedTuple):
+    """What a `consume` call did.
+
+    Attributes
+    ----------
+    done : int
+        Items that were handled and acknowledged.
+    failed : int
+        Attempts that failed: the handler raised, or what it found could not be added.
+    lost : int
+        Leases that were over before they were settled: somebody else has their items.
+
+    Examples
+    --------
+    >>> Consumed(done=3, failed=1, lost=0).done
+    3
+    """
+
+    done: int
+    failed: int
+    lost: int
+
+
+class _Job:
+    """A lease that this worker has, and what came of it."""
+
+    __slots__ = ("attempts", "deadline", "error", "item", "items", "member", "settled", "token")
+
+    def __init__(self, held: Held, deadline: float) -> None:
+        self.member, self.token = held.member, held.token
+        self.item, self.attempts = held.item, held.attempts
+        #: Until when it is surely ours, by this process's clock.
+        self.deadline = deadline
+        self.items: list[Any] = []
+        self.error: BaseException | None = None
+        self.settled = False
+
+
+class Threads:
+    """What a worker of a sync set runs handlers in, and sleeps with."""
+
+    def __init__(self) -> None:
+        self.lock: Any = threading.Lock()
+        self._woken = threading.Event()
+        self._jobs = threading.Semaphore(0)
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        run = threading.Thread(target=lambda: complete(work()), name="redset-handler", daemon=True)
+        run.start()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def sleep(self, seconds: float) -> None:
+        self._woken.wait(seconds)
+        self._woken.clear()
+
+    def offer(self, num: int) -> None:
+        """Let so many handlers go on."""
+        for _ in range(num):
+            self._jobs.release()
+
+    async def wait(self) -> None:
+        self._jobs.acquire()
+
+    async def settled(self, result: Any) -> Any:
+        return result
+
+    async def call(self, handler: Callable[[Any], Any], item: Any) -> Any:
+        return handler(item)
+
+    async def listed(self, items: Any) -> list[Any]:
+        return list(items)
+
+    async def end(self) -> None:
+        """Leave the handlers alone."""
+
+
+class Tasks(Threads):
+    """The same of an asyncio set."""
+
+    def __init__(self) -> None:
+        self.lock = contextlib.nullcontext()
+        self._woken: Any = asyncio.Event()
+        self._jobs: Any = asyncio.Semaphore(0)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._tasks.append(asyncio.ensure_future(work()))
+
+    async def sleep(self, seconds: float) -> None:
+        # Not wait_for: before Python 3.12 it may keep a cancellation to itself.
+        alarm = asyncio.get_running_loop().call_later(seconds, self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            alarm.cancel()
+        self._woken.clear()
+
+    async def wait(self) -> None:
+        await self._jobs.acquire()
+
+    async def settled(self, result: Any) -> Any:
+        return await result
+
+    async def call(self, handler: Callable[[Any], Any], item: Any) -> Any:
+        result = handler(item)
+        return (await result) if inspect.isawaitable(result) else result
+
+    async def listed(self, items: Any) -> list[Any]:
+        if hasattr(items, "__aiter__"):
+            return [item async for item in items]
+        return list(items)
+
+    async def end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class _Turn:
+    """An exchange with the server, when it began, and whether it began more than once."""
+
+    __slots__ = ("at", "exchange", "renewed", "tries")
+
+    def __init__(self, exchange: Exchange, renewed: list[_Job], at: float) -> None:
+        self.exchange = exchange
+        self.renewed = renewed
+        self.at = at
+        self.tries = 0
+
+
+class Worker:
+    """One `consume` call under way."""
+
+    def __init__(
+        self,
+        owner: Any,
+        runner: Threads,
+        handler: Callable[[Any], Any],
+        batch: Any,
+        concurrency: Any,
+        ttl: Any,
+        until_finished: Any,
+        stop: Any,
+    ) -> None:
+        if not callable(handler):
+            raise TypeError(f"handler must be callable, not {type(handler).__name__}")
+        if inspect.iscoroutinefunction(handler) and type(runner) is Threads:
+            raise TypeError("handler is a coroutine function: the sets of redset.asyncio take it")
+        self._batch = _positive("batch", batch)
+        self._concurrency = _positive("concurrency", concurrency)
+        self._ttl = leasing.milliseconds("ttl", ttl, True)
+        if stop is not None and not callable(getattr(stop, "is_set", None)):
+            raise TypeError(f"stop must be an event, with is_set(), not {type(stop).__name__}")
+        self._ctx = owner._ctx
+        _ = self._ctx.keys.leased  # a name that cannot have second keys is refused here
+        self._owner, self._runner, self._handler = owner, runner, handler
+        self._until_finished = bool(until_finished)
+        self._stop = stop
+        # What handlers share with the coordinator, changed under the runner's lock: leased and not
+        # begun, begun, through; since when some are through.
+        self._ready: deque[_Job] = deque()
+        self._running: set[_Job] = set()
+        self._handled: list[_Job] = []
+        self._since = 0.0
+        self._closed = False
+        self._reason: BaseException | None = None
+        self._stopping = self._finished = False
+        self._done = self._failed = self._lost = 0
+        # What the coordinator alone has.
+        self._started = 0
+        self._refused: list[_Job] = []
+        self._turn: _Turn | None = None
+        self._next_fetch = 0.0
+        self._renew_at = math.inf
+
+    async def run(self) -> Consumed:
+        """Work until there is an end to it."""
+        try:
+            while True:
+                try:
+                    if await self._step():
+                        break
+                except Exception as error:
+                    self._give_up(error)
+                except BaseException as error:
+                    # An interrupt is a reason to stop; the next one, to stop at once.
+                    if self._reason is not None:
+                        raise
+                    self._reason, self._stopping = error, True
+        finally:
+            self._closed = True
+            self._runner.offer(self._started)
+            await self._runner.end()
+        if self._reason is not None:
+            raise self._reason
+        return Consumed(self._done, self._failed, self._lost)
+
+    def _give_up(self, error: Exception) -> None:
+        """Stop for an error: what runs is waited for, and settled where that can be done."""
+        if self._reason is None:
+            self._reason = error
+        else:
+            log.error("leases of %r could not be settled: %s", self._ctx.name, error)
+        self._stopping = True
+        # What this was about comes back when its leases end.
+        self._turn = None
+        self._renew_at = monotonic() + self._ttl / 2000
+
+    # The coordinator.
+
+    async def _step(self) -> bool:
+        """Do what is to be done now, or sleep until there is something; whether it is the end."""
+        if self._stop is not None and self._stop.is_set():
+            self._stopping = True
+        if self._turn is None:
+            now = monotonic()
+            with self._runner.lock:
+                self._plan(now)
+                if self._turn is None:
+                    busy = bool(self._ready or self._running or self._handled)
+                    if not busy and (self._stopping or self._finished):
+                        return True
+                    rest = self._rest(now, busy)
+        if self._turn is None:
+            await self._runner.sleep(rest)
+        else:
+            await self._perform(self._turn)
+        return False
+
+    def _plan(self, now: float) -> None:
+        """Say what to settle and to lease now, if anything."""
+        room = self._concurrency - len(self._running)
+        starving = room > 0 and not self._ready
+        handled = self._handled
+        settles = bool(handled) and (
+            starving or self._stopping or len(handled) >= self._batch or now >= self._since + LINGER
+        )
+        fetches = self._may_fetch() and (now >= self._next_fetch or settles)
+        settles = settles or (fetches and bool(handled))
+        back = list(self._ready) if self._stopping else []
+        renewed: list[_Job] = []
+        if now >= self._renew_at:
+            renewed = [*self._running, *(() if back else self._ready)]
+            self._renew_at = math.inf
+        if not (settles or fetches or back or renewed or self._refused):
+            return
+        done, settlements = [], []
+        for job in handled:
+            if job.error is None:
+                done.append(job)
+            else:
+                text, delay = leasing.error_text(job.error), _delay(job.attempts)
+                settlements.append(Settlement("fail", [job], delay, error=text))
+        if self._refused:
+            delay = int(1000 * FULL * random.uniform(0.5, 1.0))
+            settlements.append(Settlement("release", self._refused, delay))
+        if back:
+            settlements.append(Settlement("release", back))
+        if renewed:
+            settlements.append(Settlement("renew", renewed, self._ttl))
+        num = max(self._batch, room) if fetches else 0
+        ends = self._until_finished and fetches and not (self._ready or self._running)
+        exchange = Exchange(done, settlements, num, self._ttl, ends)
+        self._turn, self._handled, self._refused = _Turn(exchange, renewed, now), [], []
+        if back:
+            self._ready.clear()
+
+    def _may_fetch(self) -> bool:
+        over = self._stopping or self._finished
+        return not over and len(self._ready) < self._concurrency
+
+    def _rest(self, now: float, busy: bool) -> float:
+        """Give the seconds until there may be something to do of which nobody tells."""
+        rest = self._renew_at - now
+        if busy:
+            rest = min(rest, LINGER)
+        if self._stop is not None:
+            rest = min(rest, PERIOD)
+        if self._may_fetch():
+            rest = min(rest, self._next_fetch - now)
+        return max(rest, 0.0)
+
+    async def _perform(self, turn: _Turn) -> None:
+        exchange = turn.exchange
+        turn.tries += 1
+        await self._runner.settled(self._owner._run(leasing.exchange(self._ctx, exchange)))
+        self._turn = None
+        self._apply(turn)
+        if exchange.error is not None:
+            raise exchange.error
+
+    def _apply(self, turn: _Turn) -> None:
+        exchange = turn.exchange
+        self._finished = exchange.finished
+        deadline = turn.at + self._ttl / 1000
+        jobs = [_Job(held, deadline) for held in exchange.held]
+        with self._runner.lock:
+            self._done += exchange.acknowledged
+            for settlement, num in zip(exchange.settlements, exchange.counts, strict=True):
+                if settlement.how == "fail":
+                    self._failed += num
+                elif settlement.how == "renew" and num == len(turn.renewed):
+                    for job in turn.renewed:
+                        job.deadline = deadline
+            if turn.tries == 1:
+                self._lost += exchange.lost
+            for job, error in exchange.unfit:
+                self._tell(job, error, "what the handler found cannot be added")
+                self._through(job, error)
+            self._ready.extend(jobs)
+            busy = len(self._ready) + len(self._running)
+        if exchange.refused:
+            self._refused = exchange.refused
+            log.warning(
+                "what was found for %d items of %r was refused for want of room; they wait",
+                len(self._refused),
+                self._ctx.name,
+            )
+        if busy:
+            self._renew_at = min(self._renew_at, turn.at + self._ttl / 2000)
+        while self._started < min(busy, self._concurrency):
+            self._started += 1
+            self._runner.start(self._work)
+        self._runner.offer(len(jobs))
+        if exchange.calls:
+            self._next_fetch = 0.0 if jobs else monotonic() + PERIOD
+
+    # The handlers.
+
+    async def _work(self) -> None:
+        """Handle one item after another, as long as there are some."""
+        runner = self._runner
+        while True:
+            await runner.wait()
+            with runner.lock:
+                if self._closed:
+                    return
+                job = self._next_job()
+                if len(self._ready) < self._concurrency:
+                    runner.wake()
+            if job is None:
+                continue
+            error: BaseException | None = None
+            try:
+                found = await runner.call(self._handler, job.item)
+                if found is not None:
+                    refuse_single("what the handler returned", found, self._owner._iterables)
+                    job.items = await runner.listed(found)
+            except Exception as failure:
+                error = failure
+                self._tell(job, error, "the handler failed")
+            except BaseException as failure:
+                error = failure
+                if not isinstance(failure, asyncio.CancelledError):
+                    self._reason, self._stopping = self._reason or failure, True
+            with runner.lock:
+                self._running.discard(job)
+                self._through(job, error)
+                if not self._ready or self._stopping or len(self._handled) >= self._batch:
+                    runner.wake()
+
+    def _next_job(self) -> _Job | None:
+        """Begin with one that is surely ours, if there is one."""
+        if self._stopping or not self._ready:  # it is given back
+            return None
+        job = self._ready.popleft()
+        if monotonic() >= job.deadline:
+            self._lost += 1
+            return None
+        self._running.add(job)
+        return job
+
+    def _through(self, job: _Job, error: BaseException | None) -> None:
+        job.error = error
+        if not self._handled:
+            self._since = monotonic()
+        self._handled.append(job)
+
+    def _tell(self, job: _Job, error: Exception, what: str) -> None:
+        log.warning(
+            "%s for an item of %r, attempt %d: %s: %s",
+            what,
+            self._ctx.name,
+            job.attempts + 1,
+            type(error).__name__,
+            error,
+            exc_info=error,
+        )
+
+
+def _positive(argument: str, value: Any) -> int:
+    value = index(argument, value)
+    if not 1 <= value <= leasing.MOST:
+        raise ValueError(f"{argument} must be from 1 to {leasing.MOST:,}, not {value}")
+    return value  # type: ignore[no-any-return]
+
+
+def _delay(attempts: int) -> int:
+    """Give the milliseconds before the next attempt, which double, with jitter.
+
+    Between the half and the whole of it, so that what failed together does not come back together
+    ("equal jitter": M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015).
+    """
+    return int(1000 * min(LONGEST, FIRST * 2.0 ** min(attempts, 30)) * random.uniform(0.5, 1.0))

@@ -1,0 +1,435 @@
+"""The worker loop: every item is handled, settled with what it found, and given back in the end."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+import servers
+
+import redset.asyncio
+from redset import Consumed, SortedSet
+
+Maker = Callable[..., Any]
+P = "jobs:{jobs}"
+OPTIONS: list[dict[str, Any]] = [{}, {"key": "url"}, {"key": "url", "remember": True}]
+every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
+
+
+def made(options: dict[str, Any], name: str) -> Any:
+    return {"url": name} if "key" in options else name
+
+
+def name_of(item: Any) -> str:
+    return item["url"] if isinstance(item, dict) else str(item)
+
+
+class Stop:
+    """An event that is set after so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+
+    def is_set(self) -> bool:
+        self._looks -= 1
+        return self._looks < 0
+
+
+def nothing(item: Any) -> None:
+    """Handle an item that leads nowhere."""
+
+
+# --- what is handled, and what was found
+
+
+@every_option
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_all_that_there_is_and_all_that_is_found_is_handled_once(
+    make_set: Maker, options: dict[str, Any], concurrency: int
+) -> None:
+    jobs = make_set(**options)
+    jobs.add(made(options, ""))
+    handled: list[str] = []
+
+    def handler(item: Any) -> Any:
+        name = name_of(item)
+        handled.append(name)
+        return [made(options, name + letter) for letter in "ab"] if len(name) < 5 else None
+
+    consumed = jobs.consume(handler, batch=7, concurrency=concurrency, until_finished=True)
+    assert consumed == Consumed(done=63, failed=0, lost=0)
+    assert len(handled) == len(set(handled)) == 63
+    assert jobs.finished() and jobs.dead.size() == 0
+
+
+@every_option
+def test_more_is_found_than_one_step_takes(make_set: Maker, options: dict[str, Any]) -> None:
+    jobs = make_set(**options)
+    jobs.add(made(options, "root"))
+
+    def handler(item: Any) -> Any:
+        if name_of(item) != "root":
+            return None
+        return (made(options, f"{number:04}") for number in range(1100))
+
+    assert jobs.consume(handler, batch=200, until_finished=True) == (1101, 0, 0)
+
+
+def test_large_items_are_found(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add("root")
+
+    def handler(item: str) -> Any:
+        return [letter * 700_000 for letter in "abc"] if item == "root" else ()
+
+    assert jobs.consume(handler, until_finished=True) == (4, 0, 0)
+
+
+def test_a_lease_call_of_many_steps(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many(f"{number:04}" for number in range(950))
+    assert jobs.consume(nothing, batch=400, concurrency=2, until_finished=True) == (950, 0, 0)
+
+
+# --- failures
+
+
+@every_option
+def test_what_raises_is_tried_again_later_and_dies_at_last(
+    make_set: Maker, raw: Any, options: dict[str, Any], caplog: Any
+) -> None:
+    jobs = make_set(**options, max_attempts=2)
+    jobs.add_many([made(options, "good"), made(options, "bad")], 7)
+    tried: list[str] = []
+
+    def handler(item: Any) -> None:
+        tried.append(name_of(item))
+        if name_of(item) == "bad":
+            raise RuntimeError("no such page")
+
+    with caplog.at_level(logging.WARNING, "redset"):
+        assert jobs.consume(handler, stop=Stop(4)) == (1, 1, 0)
+    assert "the handler failed for an item of 'jobs', attempt 1: RuntimeError" in caplog.text
+    [(item, score, attempts, expires)] = jobs.leased()
+    assert (name_of(item), score, attempts) == ("bad", 7.0, 1)
+    assert 0.4 < expires - time.time() + 0.2 < 1.3
+    raw.zadd(f"{P}:leased", dict.fromkeys(raw.zrange(f"{P}:leased", 0, -1), 1))
+    assert jobs.consume(handler, until_finished=True) == (0, 1, 0)
+    assert Counter(tried) == {"good": 1, "bad": 2}
+    [letter] = jobs.dead
+    assert letter.reason == "RuntimeError: no such page" and letter.attempts == 2
+
+
+@pytest.mark.parametrize("found", ["text", 7, {"a": 1}, b"bytes"])
+def test_what_is_no_iterable_of_items_fails_the_item(make_set: Maker, found: Any) -> None:
+    jobs = make_set(max_attempts=1)
+    jobs.add("a")
+    assert jobs.consume(lambda item: found, until_finished=True) == (0, 1, 0)
+    [letter] = jobs.dead
+    assert letter.reason.startswith("TypeError: what the handler returned must be an iterable")
+
+
+def test_what_cannot_be_added_fails_its_item_alone(make_set: Maker) -> None:
+    jobs = make_set(key="url", max_attempts=1)
+    jobs.add_many([{"url": name} for name in ("bad", "good", "worse", "fine")])
+
+    def handler(item: Any) -> Any:
+        if item["url"] in ("bad", "worse"):
+            return [{"url": "of the bad"}, {"no": "url"}]
+        return [{"url": "of the " + item["url"]}] if item["url"] in ("good", "fine") else None
+
+    assert jobs.consume(handler, until_finished=True) == (4, 2, 0)
+    assert sorted(letter.raw for letter in jobs.dead) == [b'{"url":"bad"}', b'{"url":"worse"}']
+
+
+def test_a_full_set_lets_the_item_wait_without_an_attempt(make_set: Maker, caplog: Any) -> None:
+    jobs = make_set(max_size=2)
+    jobs.add("a")
+    with caplog.at_level(logging.WARNING, "redset"):
+        assert jobs.consume(lambda item: ["b", "c", "d"], stop=Stop(4)) == (0, 0, 0)
+    assert "refused for want of room" in caplog.text
+    [(item, _, attempts, expires)] = jobs.leased()
+    assert (item, attempts, jobs.size()) == ("a", 0, 0)
+    assert 2 < expires - time.time() < 6
+
+
+def test_a_full_server_lets_the_item_wait_without_an_attempt(kind: str) -> None:
+    with servers.start(kind) as server:
+        jobs: SortedSet[str] = SortedSet(server.client(), "jobs")
+        jobs.add_many(["a", "b"])
+
+        def handler(item: str) -> Any:
+            server.raw.config_set("maxmemory", 1)
+            return ["c"] if item == "a" else None
+
+        assert jobs.consume(handler, stop=Stop(4)) == (1, 0, 0)
+        server.raw.config_set("maxmemory", 0)
+        assert [(item, attempts) for item, _, attempts, _ in jobs.leased()] == [("a", 0)]
+
+
+@pytest.fixture(params=servers.REAL)
+def kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    return request.param
+
+
+def test_an_error_of_the_server_ends_it(make_set: Maker, raw: Any) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b", "c"])
+
+    def handler(item: str) -> None:
+        if item == "a":
+            raw.delete(f"{P}:calls")
+            raw.set(f"{P}:calls", "no sorted set")
+
+    with pytest.raises(Exception, match="WRONGTYPE"):
+        jobs.consume(handler, batch=3, until_finished=True)
+    raw.delete(f"{P}:calls")
+    assert jobs.size() + jobs.stats().leased == 3
+
+
+# --- time
+
+
+def test_a_slow_handler_keeps_its_item(make_set: Maker, raw: Any) -> None:
+    jobs = make_set()
+    jobs.add("slow")
+    expiries = []
+
+    def handler(item: str) -> None:
+        for _ in range(6):
+            # Without a call that would give it back.
+            expiries.append(
+                max(score for _, score in raw.zrange(f"{P}:leased", 0, -1, False, True))
+            )
+            time.sleep(0.2)
+
+    if isinstance(jobs, SortedSet):
+        assert jobs.consume(handler, ttl=0.6, until_finished=True) == (1, 0, 0)
+        assert len(set(expiries)) >= 3
+        return
+
+    async def slowly(item: str) -> None:
+        await asyncio.sleep(1.2)
+
+    assert jobs.consume(slowly, ttl=0.6, until_finished=True) == (1, 0, 0)
+
+
+def test_what_somebody_else_holds_is_lost(make_set: Maker, raw: Any) -> None:
+    jobs = make_set()
+    jobs.add("a")
+
+    def handler(item: str) -> Any:
+        raw.delete(f"{P}:leases", f"{P}:leased", f"{P}:calls")
+        return ["found"]
+
+    assert jobs.consume(handler, until_finished=True) == (0, 0, 1)
+    assert jobs.size() == 0
+
+
+def test_what_is_over_before_it_is_begun_is_left_to_others(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b"], [1, 2])
+    handled = []
+
+    def handler(item: str) -> None:
+        handled.append(item)
+        if len(handled) == 1:
+            stopped.set()
+            time.sleep(1)
+
+    # The coordinator, too, sleeps for longer than the lease lasts, as in a stopped process.
+    stopped = threading.Event()
+    lost = Late(stopped)
+    assert jobs.consume(handler, ttl=0.4, stop=lost, until_finished=True).lost >= 1
+    assert set(handled) == {"a", "b"} and handled.count("b") == 1
+
+
+class Late:
+    """An event that is never set, and that keeps who asks for a while, once."""
+
+    def __init__(self, after: threading.Event) -> None:
+        self._after = after
+        self._slept = False
+
+    def is_set(self) -> bool:
+        if self._after.is_set() and not self._slept:
+            self._slept = True
+            time.sleep(1)
+        return False
+
+
+# --- the end
+
+
+def test_stopped_it_finishes_what_runs_and_gives_back_the_rest(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many((f"{number:03}" for number in range(50)), range(50))
+    stop = threading.Event()
+    handled = []
+
+    def handler(item: str) -> Any:
+        handled.append(item)
+        if len(handled) == 3:
+            stop.set()
+        time.sleep(0.01)
+        return [f"found {item}"]
+
+    done, failed, lost = jobs.consume(handler, batch=20, stop=stop)
+    assert (failed, lost) == (0, 0) and done == len(handled) < 50
+    assert jobs.size() == 50 and jobs.stats().leased == 0
+    assert [lease.attempts for lease in jobs.lease(50)] == [0] * 50
+
+
+def test_a_set_stop_ends_it_at_once_and_sends_nothing(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add("a")
+    stop = threading.Event()
+    stop.set()
+    assert jobs.consume(nothing, stop=stop) == (0, 0, 0)
+    assert jobs.size() == 1
+
+
+def test_an_interrupt_ends_it_as_stop_does(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add_many((f"{number:03}" for number in range(50)), range(50))
+    handled = []
+
+    def handler(item: str) -> None:
+        handled.append(item)
+        if len(handled) == 3:
+            _thread.interrupt_main()
+        time.sleep(0.02)
+
+    with pytest.raises(KeyboardInterrupt):
+        jobs.consume(handler, batch=20, concurrency=2)
+        time.sleep(1)
+    assert jobs.stats()[:3] == (50 - len(handled), 50 - len(handled), 0)
+    assert [lease.attempts for lease in jobs.lease(50)] == [0] * (50 - len(handled))
+
+
+def test_a_handler_that_exits_ends_it(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b"], [1, 2])
+
+    def handler(item: str) -> None:
+        raise SystemExit(7)
+
+    if not isinstance(jobs, SortedSet):
+        return  # asyncio ends its loop with it
+    with pytest.raises(SystemExit):
+        jobs.consume(handler)
+    assert jobs.size() == 1 and jobs.stats().leased == 1
+
+
+def test_a_cancelled_task_finishes_what_runs_and_gives_back_the_rest(
+    any_server: servers.Server,
+) -> None:
+    async def main() -> tuple[list[str], list[str], Any]:
+        client = redis.asyncio.Redis(unix_socket_path=any_server.unix)
+        jobs = redset.asyncio.SortedSet(client, "jobs")
+        await jobs.add_many((f"{number:03}" for number in range(50)), range(50))
+        began: list[str] = []
+        ended: list[str] = []
+
+        async def handler(item: str) -> None:
+            began.append(item)
+            if len(began) == 5:
+                task.cancel()
+            await asyncio.sleep(0.02)
+            ended.append(item)
+
+        task = asyncio.ensure_future(jobs.consume(handler, batch=20, concurrency=4))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        stats = await jobs.stats()
+        await client.aclose()
+        return began, ended, stats
+
+    began, ended, stats = asyncio.run(main())
+    assert sorted(began) == sorted(ended)
+    assert (stats.size, stats.leased) == (50 - len(began), 0)
+
+
+def test_a_second_cancellation_ends_the_handlers(any_server: servers.Server) -> None:
+    async def main() -> float:
+        client = redis.asyncio.Redis(unix_socket_path=any_server.unix)
+        jobs = redset.asyncio.SortedSet(client, "jobs")
+        await jobs.add("a")
+        began = asyncio.Event()
+
+        async def handler(item: str) -> None:
+            began.set()
+            await asyncio.sleep(60)
+
+        task = asyncio.ensure_future(jobs.consume(handler))
+        await began.wait()
+        start = time.monotonic()
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0.1)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [row[0] async for row in jobs.leased()] == ["a"]
+        await client.aclose()
+        return time.monotonic() - start
+
+    assert asyncio.run(main()) < 10
+
+
+def test_two_workers_share_what_there_is(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", remember=True)
+    jobs.add("")
+    handled: list[str] = []
+    results: list[Consumed] = []
+
+    def handler(item: str) -> Any:
+        handled.append(item)
+        return [item + letter for letter in "ab"] if len(item) < 8 else None
+
+    def work() -> None:
+        results.append(jobs.consume(handler, concurrency=2, until_finished=True))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert len(handled) == len(set(handled)) == sum(each.done for each in results) == 511
+
+
+# --- arguments
+
+
+def test_bad_arguments_are_refused_and_named(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add("a")
+    for arguments, error, said in (
+        (("no",), TypeError, "handler must be callable, not str"),
+        ((nothing, {"batch": 0}), ValueError, "batch must be from 1 to 100,000, not 0"),
+        ((nothing, {"batch": 1.5}), TypeError, "batch must be an int, not float"),
+        ((nothing, {"concurrency": 10**9}), ValueError, "concurrency must be from 1"),
+        ((nothing, {"ttl": -1}), ValueError, "ttl must be positive"),
+        ((nothing, {"ttl": "1"}), TypeError, "ttl must be seconds, not str"),
+        ((nothing, {"stop": True}), TypeError, "stop must be an event, with is_set.*not bool"),
+    ):
+        handler, options = arguments if len(arguments) == 2 else (arguments[0], {})
+        with pytest.raises(error, match=said):
+            jobs.consume(handler, **options)
+    if isinstance(jobs, SortedSet):
+
+        async def handler(item: str) -> None: ...
+
+        with pytest.raises(TypeError, match="handler is a coroutine function"):
+            jobs.consume(handler)
+    with pytest.raises(ValueError, match="no valid hash tag"):
+        make_set(name="a{b").consume(nothing)
+    assert jobs.size() == 1 and jobs.stats().leased == 0
