@@ -6,6 +6,7 @@ end of may have happened or not: it excuses, and is never held against the set.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import Counter, defaultdict
@@ -198,7 +199,7 @@ def _check_item(
         doubled.append(f"{name} was acknowledged {sure} times, and added {most} times at most")
     valid = [handing for handing in item.handings if handing.state == "done"]
     valid.sort(key=lambda each: (each.granted, each.begin))
-    for first, second in zip(valid, valid[1:], strict=False):
+    for first, second in itertools.pairwise(valid):
         _check_pair(name, first, second, doubled)
 
     # Wrong: what nobody added, another score than the last one given, before its time.

@@ -27,7 +27,7 @@ class Recorder:
         Whether the client sends nothing twice, so that a count of 0 means what it says.
     """
 
-    def __init__(self, path: Path, exact: bool) -> None:
+    def __init__(self, path: Path | str, exact: bool) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._number = 0
         self._exact = exact

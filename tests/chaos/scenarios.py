@@ -15,8 +15,9 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import redis
@@ -84,6 +85,8 @@ class Run:
         self._context.set_forkserver_preload(["redset", "redset.asyncio", "redis", "redis.asyncio"])
         self._running: dict[Any, Work] = {}
         self._number = 0
+        #: The processes that ended by themselves, which none should.
+        self.broken: list[str] = []
         #: Performed on what is left.
         self.last = "consumer"
         #: How many pages a crawl must reach, from page 1.
@@ -94,7 +97,8 @@ class Run:
         self._number += 1
         name = f"{role}{self._number}"
         seed = self.pick.randrange(1 << 30)
-        what = Work(role, name, str(self.directory), seed, **{**self._work, **own})
+        work_of = {"directory": str(self.directory), **self._work, **own}
+        what = Work(role, name, seed=seed, **work_of)
         process = self._context.Process(target=work, args=(what,), daemon=True)
         process.start()
         self._running[process] = what
@@ -111,7 +115,7 @@ class Run:
         """End a process at once, and start another in its place."""
         what = self._running.pop(process)
         process.kill()
-        process.join()
+        self._join(process, what)
         self.faults["kills"] += 1
         self.spawn(what.role, ahead=what.ahead)
 
@@ -125,13 +129,19 @@ class Run:
     def end(self) -> None:
         """End the processes in peace, each with what it is about."""
         for process in self._running:
-            os.kill(process.pid, signal.SIGTERM)
-        for process in self._running:
-            process.join(5)
+            process.terminate()
+        for process, what in self._running.items():
+            process.join(10)
             if process.is_alive():
+                self.broken.append(f"{what.name} hangs")
                 process.kill()
-                process.join()
+            self._join(process, what)
         self._running.clear()
+
+    def _join(self, process: Any, what: Work) -> None:
+        process.join()
+        if process.exitcode not in (0, -signal.SIGKILL, -signal.SIGTERM):
+            self.broken.append(f"{what.name} ended with {process.exitcode}")
 
     @contextlib.contextmanager
     def worker(self, name: str) -> Iterator[Worker]:
@@ -177,6 +187,7 @@ class Run:
         known = "remember" in OPTIONS[self.options]
         scheduled = bool(self._work.get("scheduled"))
         found = checker.check(operations, final, remember=known, scheduled=scheduled)
+        found.wrong.extend(self.broken)
         if self.pages:
             found.lost.extend(unreached(operations, self.pages, self.undone))
         return operations, found
@@ -292,15 +303,10 @@ def failovers(run: Run, faults: int) -> None:
     for _ in range(faults):
         old = run.server
         with Proxy(old) as link:
-            replica = servers.Server(old.kind, replicaof=f"127.0.0.1 {link.port}")
+            replica = servers.Server(old.kind, replicaof=f"127.0.0.1 {link.port}", **QUICK)
             try:
-                end = time.monotonic() + 20
-                while replica.raw.info("replication")["master_link_status"] != "up":
-                    if time.monotonic() > end:
-                        raise TimeoutError("the replica does not follow")
-                    time.sleep(0.02)
                 run.rest(0.2, 0.5)
-                before = time.monotonic()
+                before = _followed(old, replica)
                 link.open = False
                 link.cut()
                 time.sleep(0.05)
@@ -317,6 +323,21 @@ def failovers(run: Run, faults: int) -> None:
         run.undone.append(Undone(before, after, time.monotonic()))
         run.faults["failovers to a lagging replica"] += 1
     run.rest(0.2, 0.3)
+
+
+def _followed(server: servers.Server, replica: servers.Server) -> float:
+    """Wait for a replica; give a time up to which it has all."""
+    end = time.monotonic() + 30
+    while True:
+        now = time.monotonic()
+        sent = server.raw.info("replication")["master_repl_offset"]
+        for _ in range(20):
+            told = replica.raw.info("replication")
+            if told["master_link_status"] == "up" and told["slave_repl_offset"] >= sent:
+                return now
+            time.sleep(0.01)
+        if now > end:
+            raise TimeoutError("the replica does not follow")
 
 
 def cuts(run: Run, faults: int) -> None:
@@ -397,7 +418,7 @@ def admin(run: Run, faults: int) -> None:
     run.spawn("consumer", pause=2.5)
     run.rest(0.3, 0.5)
     for number in range(faults):
-        what = ("CLIENT KILL", "SCRIPT FLUSH", "CLIENT KILL", "CONFIG SET timeout 1")[number % 4]
+        what = ("CLIENT KILL", "SCRIPT FLUSH", "CONFIG SET timeout 1", "CLIENT KILL")[number % 4]
         if what == "CLIENT KILL":
             run.admin("CLIENT", "KILL", "TYPE", "normal")
         elif what == "SCRIPT FLUSH":
@@ -428,12 +449,14 @@ class Scenario(NamedTuple):
     perform: Callable[[Run, int], None]
     many: int
     few: int
-    config: dict[str, Any] = {}
-    work: dict[str, Any] = {}
+    config: Mapping[str, Any] = MappingProxyType({})
+    work: Mapping[str, Any] = MappingProxyType({})
     #: The options of the set; drawn by the seed where there are none.
     options: str = ""
 
 
+#: Replicas are there at once.
+QUICK = {"repl-diskless-sync-delay": 0}
 AOF = {"appendonly": "yes"}
 SCENARIOS: dict[str, Scenario] = {
     "kills": Scenario(kills, 100, 12),

@@ -112,7 +112,7 @@ class Failure(NamedTuple):
             f"walk: seed {self.seed} on {self.server}: {self.error}",
             f"  {self.world}",
             *(f"  {step}" for step in self.steps),
-            f"  (python -m chaos walk --seed {self.seed} --episodes 1 --servers {self.server})",
+            f"  (python -m chaos walk --seed {self.seed} --steps 1 --servers {self.server})",
         ]
         return "\n".join(lines)
 
@@ -346,7 +346,8 @@ class Episode:
     def _ask(self, client: int, items: Any, as_key: bool) -> None:
         what = self._asked(items, as_key)
         self.same(client, lambda s: s.scores(what))
-        for one in what[:1]:
+        if what:
+            one = what[0]
             self.same(client, lambda s: (s.score(one), s.get(one), s.contains(one), one in s))
 
     def _count(self, client: int) -> None:

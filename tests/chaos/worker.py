@@ -30,6 +30,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "remembering": {"remember": True},
     "keyed, remembering": {"key": "url", "remember": True},
 }
+#: What keeps a memory of one size; not for the checker.
+OPTIONS_OF_A_SOAK: dict[str, dict[str, Any]] = {
+    "keyed, for a while": {"key": "url", "remember": 5},
+}
 #: The names that every producer of a set that remembers offers.
 COMMON = 300
 #: How many items a producer finds enough for now.
@@ -82,8 +86,8 @@ class Worker:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.pick = random.Random(work.seed)
-        self.known = "remember" in OPTIONS[work.options]
-        self.keyed = "key" in OPTIONS[work.options]
+        self.options = {**OPTIONS, **OPTIONS_OF_A_SOAK}[work.options]
+        self.known, self.keyed = "remember" in self.options, "key" in self.options
         exact = self.pick.random() < 0.6 if work.exact is None else work.exact
         awaited = self.pick.random() < 0.25 if work.awaited is None else work.awaited
         wire = _wire.load(self.pick.choice(["cython", "cython", "python"]))
@@ -92,7 +96,8 @@ class Worker:
         self.due: dict[str, float] = {}
         self.set = self._made(exact, awaited, wire)
         self.codec = Json if self.keyed else Text
-        self.record = Recorder(Path(work.directory, f"{work.name}.jsonl"), exact)
+        path = Path(work.directory, f"{work.name}.jsonl") if work.directory else os.devnull
+        self.record = Recorder(path, exact)
         self.count = 0
         self.ended = False
 
@@ -108,7 +113,7 @@ class Worker:
         before, _wire.DEFAULT = _wire.DEFAULT, wire
         try:
             cls = ScheduledSet if work.scheduled else SortedSet
-            options = {**OPTIONS[work.options], "max_attempts": 50}
+            options = {**self.options, "max_attempts": 50}
             if awaited:
                 retry: Any = redis.asyncio.retry.Retry(backoff, retries)
                 client: Any = redis.asyncio.Redis(retry=retry, **where)
