@@ -167,6 +167,27 @@ def test_what_was_undone_does_not_count(story: Story) -> None:
     assert len(story.findings(undone).lost) == 5
 
 
+def test_an_item_that_a_producer_hides_from_a_server_that_forgot_it_is_lost(
+    any_server: servers.Server, tmp_path: Path
+) -> None:
+    with servers.start(any_server.kind) as server:
+        story = Story(server, tmp_path)
+        before = time.monotonic()
+        server.raw.save()
+        after = time.monotonic()
+        story.producer.offer([["item", 1.0]])
+        story.consume()
+        server.revive()
+        undone = (Undone(before, after, time.monotonic()),)
+        assert not story.findings(undone).bad
+        # Its table says that the item is known, and nothing is sent.
+        story.producer.does("add", lambda: {"refused": 1}, items=[["item", 1.0]])
+        assert [each.split()[0] for each in story.findings(undone).lost] == ["item"]
+        story.producer.offer([["item", 1.0]])
+        story.consume()
+        assert not story.findings(undone).bad
+
+
 def test_pages_that_a_crawl_missed_are_lost(any_server: servers.Server, tmp_path: Path) -> None:
     what = {"exact": True, "awaited": False, "pages": 100, "options": "remembering"}
     work = Work("crawler", "crawler", str(tmp_path), 1, str(any_server.unix), **what)

@@ -273,7 +273,8 @@ def restarts_everysec(run: Run, faults: int) -> None:
 
 def _crawl(run: Run, faults: int) -> None:
     run.last, run.pages = "crawler", 1000 + 700 * faults
-    run._work |= {"pages": run.pages, "exact": True}
+    # A page that is dead would hide what it links.
+    run._work |= {"pages": run.pages, "exact": True, "max_attempts": 1000}
     with run.worker("first") as first:
         first.offer([["1", score_of("1")]])
     run.start("crawler", "crawler", "crawler")

@@ -21,6 +21,7 @@ import redis
 import servers
 from model import Json, LeasingModel, ModelLease, Text
 
+from chaos.worker import implementation
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _wire
 from redset.exceptions import Full
 
@@ -209,7 +210,7 @@ class Episode:
         self.raw.flushall()
         self.sets: list[Any] = []
         for number, wire in enumerate(world.wires):
-            with mock.patch.object(_wire, "DEFAULT", _wire.load(wire)):
+            with mock.patch.object(_wire, "DEFAULT", implementation(wire)):
                 if number and world.awaited:
                     made: Any = blocking.BlockingSet(
                         world.kind, clients[2], "jobs", scorer, **own, **world.options

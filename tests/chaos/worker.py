@@ -9,6 +9,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import blocking
@@ -52,6 +53,7 @@ class Work(NamedTuple):
     options: str = "plain"
     scheduled: bool = False
     ttl: float = 0.5
+    max_attempts: int = 4
     #: How many pages a crawl has.
     pages: int = 0
     #: Hours that this process's clock is ahead.
@@ -66,6 +68,14 @@ class Work(NamedTuple):
     #: Whether the client sends again, and whose sets are used; drawn from the seed.
     exact: bool | None = None
     awaited: bool | None = None
+
+
+def implementation(name: str) -> ModuleType:
+    """One of redset's; the fallback where the core is not built."""
+    try:
+        return _wire.load(name)
+    except ImportError:
+        return _wire.load("python")
 
 
 def score_of(name: str) -> float:
@@ -90,7 +100,7 @@ class Worker:
         self.known, self.keyed = "remember" in self.options, "key" in self.options
         exact = self.pick.random() < 0.6 if work.exact is None else work.exact
         awaited = self.pick.random() < 0.25 if work.awaited is None else work.awaited
-        wire = _wire.load(self.pick.choice(["cython", "cython", "python"]))
+        wire = implementation(self.pick.choice(["cython", "cython", "python"]))
         self.exact = exact
         #: The scores of what is added with an acknowledgement, where they are times.
         self.due: dict[str, float] = {}
@@ -113,7 +123,7 @@ class Worker:
         before, _wire.DEFAULT = _wire.DEFAULT, wire
         try:
             cls = ScheduledSet if work.scheduled else SortedSet
-            options = {**self.options, "max_attempts": 50}
+            options = {**self.options, "max_attempts": work.max_attempts}
             if awaited:
                 retry: Any = redis.asyncio.retry.Retry(backoff, retries)
                 client: Any = redis.asyncio.Redis(retry=retry, **where)
@@ -211,7 +221,8 @@ class Worker:
                 return {"accepted": names[:1] if accepted is not None else []}
             if how == "new":
                 found = list(self.set.add_new(items, scores, nx=nx))
-                return {"accepted": [self.name(item) for item in found]}
+                # What is not among them was perhaps updated.
+                return {"accepted": [self.name(item) for item in found], "others": None}
             result = self.set.add_many(items, scores, nx=nx)
             told: dict[str, Any] = result._asdict()
             return {**told, "accepted": names} if result.added == len(names) else told
