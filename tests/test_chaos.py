@@ -151,6 +151,17 @@ def test_an_item_that_returns_at_an_old_score_is_wrong(story: Story) -> None:
     assert said.startswith("item0 was handed out at 0.0") and "{99.0}" in said
 
 
+def test_what_a_client_sends_again_may_come_late(story: Story) -> None:
+    number, [lease] = story.consumer._lease(1)
+    story.consumer._settle("release", number, [lease], score=99.0)
+    story.raw.zadd("jobs", {"item0": 0})
+    story.consume()
+    assert story.findings().wrong
+    path = story.directory / "producer.jsonl"
+    path.write_text(path.read_text().replace('"exact": true', '"exact": false'))
+    assert not story.findings().bad
+
+
 def test_an_item_that_nobody_added_is_wrong(story: Story) -> None:
     story.raw.zadd("jobs", {"stranger": 1})
     story.consume()

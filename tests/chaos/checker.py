@@ -122,7 +122,7 @@ def _items(history: Iterable[Operation]) -> dict[str, _Item]:
                 items[row[0]].handings.append(handing)
         elif each.do == "forget":
             for name in what["items"]:
-                items[name].forgotten += 1
+                items[name].forgotten += _sends(each)
         elif each.do == "add":
             for name, score in what["items"]:
                 _offer(items[name], each, name, score, each.state == "done")
@@ -150,8 +150,12 @@ def _offer(item: _Item, each: Operation, name: str, score: float, answered: bool
         accepted = name in each.what["accepted"] or others
     elif each.state == "undone":
         accepted = False
-    sends = 1 if each.what.get("exact", False) else SENDS
-    item.offers.append(_Offer(each.begin, each.end, score, answered, accepted, sends))
+    item.offers.append(_Offer(each.begin, each.end, score, answered, accepted, _sends(each)))
+
+
+def _sends(each: Operation) -> int:
+    """How often it may have reached the server; of one that never ended nobody knows."""
+    return 1 if each.what.get("exact", False) else SENDS
 
 
 def _ours(each: Operation) -> bool | None:
@@ -245,16 +249,20 @@ def _check_pair(name: str, first: _Handing, second: _Handing, doubled: list[str]
 
 def _scores(item: _Item, begin: float, end: float) -> set[float]:
     """The scores that an item may have had in that time."""
-    #: From when on it counts, until when it may have been given, the score, whether it is sure.
+    # From when on it counts, until when it may have been given, the score, whether it is sure. What
+    # was sent and given up, or sent again, may reach the server at any time.
     events: list[tuple[float, float, float, bool]] = []
     for offer in item.offers:
         if offer.accepted is not False:
             events.append((offer.begin, offer.end, offer.score, offer.accepted is True))
+            if offer.sends > 1 or not offer.answered:
+                events.append((offer.begin, math.inf, offer.score, False))
     for handing in item.handings:
         for each in handing.settled:
             if each.how == "release" and each.score is not None and each.ours is not False:
                 # What was added since it was leased goes before.
-                events.append((handing.begin, each.end, each.score, each.ours is True))
+                until = each.end if each.ours else math.inf
+                events.append((handing.begin, until, each.score, each.ours is True))
     past = [event for event in events if event[0] < end]
     later = [start for start, until, _, sure in past if sure and until < begin]
     return {score for _, until, score, _ in past if not any(until < start for start in later)}
