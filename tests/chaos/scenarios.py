@@ -470,7 +470,9 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "cuts": Scenario(cuts, 60, 12),
     "stalls": Scenario(stalls, 20, 1),
-    "full": Scenario(full, 8, 1, {"maxmemory-policy": "noeviction"}, {"padding": 2000}),
+    "full": Scenario(
+        full, 8, 1, {"maxmemory-policy": "noeviction"}, {"padding": 2000, "plenty": 10**6}
+    ),
     "admin": Scenario(admin, 40, 3),
     "clocks": Scenario(clocks, 10, 2),
     "schedules": Scenario(clocks, 10, 2, work={"scheduled": True}),

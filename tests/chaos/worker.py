@@ -37,8 +37,6 @@ OPTIONS_OF_A_SOAK: dict[str, dict[str, Any]] = {
 }
 #: The names that every producer of a set that remembers offers.
 COMMON = 300
-#: How many items a producer finds enough for now.
-PLENTY = 1500
 
 
 class Work(NamedTuple):
@@ -58,6 +56,8 @@ class Work(NamedTuple):
     pages: int = 0
     #: Hours that this process's clock is ahead.
     ahead: float = 0.0
+    #: How many items a producer finds enough for now.
+    plenty: int = 1500
     #: Characters that each item has besides.
     padding: int = 0
     #: The longest pause between two calls, in seconds.
@@ -109,6 +109,7 @@ class Worker:
         path = Path(work.directory, f"{work.name}.jsonl") if work.directory else os.devnull
         self.record = Recorder(path, exact)
         self.count = 0
+        self.plenty = False
         self.ended = False
 
     def _made(self, exact: bool, awaited: bool, wire: Any) -> Any:
@@ -209,6 +210,14 @@ class Worker:
     # The roles.
 
     def _producer(self) -> bool:
+        # Until it is less, where it was plenty; else it looks from time to time.
+        if self.plenty or self.pick.random() < 0.1:
+            try:
+                self.plenty = self.set.size() > self.work.plenty
+            except (redis.RedisError, RedsetError, OSError):
+                self.plenty = False
+            if self.plenty:
+                return False
         rows = self.fresh(self.pick.choice([1, 3, 20, 60]))
         items, scores = [self.item(name) for name, _ in rows], [score for _, score in rows]
         names = [name for name, _ in rows]
@@ -228,11 +237,6 @@ class Worker:
             return {**told, "accepted": names} if result.added == len(names) else told
 
         self.does("add", call, items=rows[:1] if how == "one" else rows)
-        if self.pick.random() < 0.1:
-            try:
-                return int(self.set.size()) < PLENTY
-            except (redis.RedisError, RedsetError, OSError):
-                return False
         return True
 
     def _forgetter(self) -> bool:
