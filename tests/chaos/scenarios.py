@@ -458,6 +458,7 @@ class Scenario(NamedTuple):
 
 #: Replicas are there at once.
 QUICK = {"repl-diskless-sync-delay": 0}
+NO_EVICTION = {"maxmemory-policy": "noeviction"}
 AOF = {"appendonly": "yes"}
 SCENARIOS: dict[str, Scenario] = {
     "kills": Scenario(kills, 100, 12),
