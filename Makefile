@@ -8,7 +8,7 @@ COVERAGE ?= 97
 WORKERS ?= 2
 TIMEOUT ?= 300
 
-.PHONY: help demo test sanitize fuzz bench bench-quick docs lint wheel clean FORCE
+.PHONY: help demo test sanitize fuzz chaos soak bench bench-quick docs lint wheel clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -16,6 +16,8 @@ help:
 	@echo 'make test         run the tests            (ARGS="-k name" for some of them)'
 	@echo 'make sanitize     the core under AddressSanitizer and UBSan'
 	@echo 'make fuzz         generated attacks, in full (ARGS="inputs --count 1000 --seed 7")'
+	@echo 'make chaos        kills, restarts, cuts and other faults, in full (ARGS="cuts --seed 7")'
+	@echo 'make soak         ten minutes of work, with the memory that it takes'
 	@echo 'make bench        run the benchmarks, for the plots of the documentation, too (an hour)'
 	@echo 'make bench-quick  run them at reduced sizes (3 minutes)'
 	@echo 'make docs         build the documentation, and run its examples (docs/_build/html)'
@@ -83,6 +85,12 @@ sanitize: $(VENV)/.installed-test-$(flags)
 
 fuzz: $(VENV)/.installed-test-$(flags)
 	cd tests && $(abspath $(python)) -m fuzz $(ARGS)
+
+chaos: $(VENV)/.installed-test-$(flags)
+	cd tests && $(abspath $(python)) -m chaos $(ARGS)
+
+soak: $(VENV)/.installed-test-$(flags)
+	cd tests && $(abspath $(python)) -m chaos soak $(ARGS)
 
 bench: $(VENV)/.installed-bench-$(flags)
 	$(python) -m benchmarks $(ARGS)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from redset import Key
 from redset.exceptions import AddError, DecodeError, Full
@@ -135,11 +135,7 @@ class Model:
         again: bool = False,
     ) -> str:
         """Add an item; whether it was ``"added"``, ``"updated"`` or ``"refused"``."""
-        if score is None:
-            score = self.scorer(item) if self.scorer else 0
-        score = float(score)
-        if math.isnan(score):
-            raise ValueError("score must not be NaN")
+        score = self._score_of(item, score)
         member = self.member(item)
         known = member in self.known and not again
         if not (nx or xx or gt or lt):
@@ -166,16 +162,31 @@ class Model:
                 self.known.add(member)
         return outcome
 
-    def add(self, item: Any, score: Any = None, **flags: bool) -> float | None:
-        before = dict(self.queued), set(self.known)
-        outcome = self._offer(item, score, **flags)
-        self._limit(outcome == "added", before)
-        return self.queued[self.member(item)][0] if outcome != "refused" else None
+    def _score_of(self, item: Any, score: Any) -> float:
+        if score is None:
+            score = self.scorer(item) if self.scorer else 0
+        score = float(score)
+        if math.isnan(score):
+            raise ValueError("score must not be NaN")
+        return score
 
-    def _limit(self, grew: bool, before: tuple[dict[bytes, Any], set[bytes]]) -> None:
-        if self.max_size and grew and len(self.queued) > self.max_size:
-            self.queued, self.known = before
+    def add(self, item: Any, score: Any = None, **flags: bool) -> float | None:
+        before = self._saved()
+        outcome = self._offer(item, score, **flags)
+        self._limit(before)
+        return self._score_of(item, score) if outcome != "refused" else None
+
+    def _saved(self) -> Any:
+        """What a refused chunk leaves as it was."""
+        return (dict(self.queued), set(self.known)) if self.max_size else None
+
+    def _limit(self, before: Any) -> None:
+        if self.max_size and len(self.queued) > max(self.max_size, len(before[0])):
+            self._restore(before)
             raise Full
+
+    def _restore(self, before: Any) -> None:
+        self.queued, self.known = before
 
     def add_many(
         self, items: list[Any], score: Any = None, *, errors: str = "raise", **flags: bool
@@ -191,7 +202,7 @@ class Model:
         self, items: list[Any], score: Any, errors: str, flags: dict[str, bool]
     ) -> tuple[tuple[int, int, int, int], list[Any]]:
         assert not self.max_size or len(items) <= CHUNK
-        before = dict(self.queued), set(self.known)
+        before = self._saved()
         outcomes: list[str] = []
         new: list[Any] = []
         bad: tuple[int, Any] | None = None
@@ -208,7 +219,7 @@ class Model:
             outcomes.append(outcome)
             if outcome == "added":
                 new.append(item)
-        self._limit(bool(new), before)
+        self._limit(before)
         counts = [outcomes.count(kind) for kind in ("added", "updated", "refused", "failed")]
         result = (counts[0], counts[1], counts[2], counts[3])
         if bad is not None:
@@ -321,4 +332,242 @@ class Model:
     def purge(self) -> int:
         gone = len(self.dead)
         self.dead.clear()
+        return gone
+
+
+class ModelLease(NamedTuple):
+    """An item that a call has leased."""
+
+    member: bytes
+    holder: int
+    item: Any
+    score: float
+    attempts: int
+
+
+class Held(NamedTuple):
+    """What holds an item back: the lease of a call, or where that is 0 a delay."""
+
+    holder: int
+    score: float
+    stored: bytes
+    #: Score and what is stored of the item, where it was added meanwhile.
+    again: tuple[float, bytes] | None = None
+
+
+class LeasingModel(Model):
+    """A set with leases; their time is over where a member is in `overdue`.
+
+    A plain add that is a ZADD does not look at the leases: without further options what is held
+    back is then queued as well, until a lease call meets it.
+    """
+
+    def __init__(self, codec: Any = Text, *, max_attempts: int | None = 10, **options: Any) -> None:
+        super().__init__(codec, **options)
+        self.max_attempts = max_attempts
+        self.held: dict[bytes, Held] = {}
+        self.overdue: set[bytes] = set()
+        #: Of what is queued or held: how often it was leased in vain, and the last error.
+        self.attempts: dict[bytes, tuple[int, str]] = {}
+        #: What is stored, score, reason, attempts.
+        self.letters: list[tuple[bytes, float, str, int]] = []
+        self._calls = 0
+        self._by_script = False
+
+    # Adding.
+
+    def _offer(self, item: Any, score: Any, **flags: bool) -> str:
+        member = self.member(item)
+        held = self.held.get(member)
+        if held is None or member in self.queued or not self._looks(flags):
+            return super()._offer(item, score, **flags)
+        score = self._score_of(item, score)
+        condition = {name for name in ("nx", "xx", "gt", "lt") if flags.get(name)}
+        condition = condition or {FLAG[self.duplicates]}
+        if "nx" in condition or (member in self.known and not flags.get("again")):
+            return "refused"
+        if held.again is None:
+            outcome = "refused" if "xx" in condition else "added"
+        else:
+            present = held.again[0]
+            if "lt" in condition:
+                better = score < present
+            elif "gt" in condition:
+                better = score > present
+            else:
+                better = "xx" not in condition or score != present
+            outcome = "updated" if better else "refused"
+        if outcome != "refused":
+            self.held[member] = held._replace(again=(score, self.codec.dumps(item)))
+            if self.remember:
+                self.known.add(member)
+        return outcome
+
+    def _looks(self, flags: dict[str, bool]) -> bool:
+        """Whether an add is more than a ZADD."""
+        if self._by_script or self.key or self.remember or self.max_size:
+            return True
+        flagged = [name for name in ("nx", "xx", "gt", "lt") if flags.get(name)]
+        return flagged != ["xx"] if flagged else FLAG[self.duplicates] != ""
+
+    def add_new(self, *args: Any, **options: Any) -> list[Any]:
+        self._by_script = True
+        try:
+            return super().add_new(*args, **options)
+        finally:
+            self._by_script = False
+
+    def _saved(self) -> Any:
+        return (*super()._saved(), dict(self.held)) if self.max_size else None
+
+    def _restore(self, before: Any) -> None:
+        self.queued, self.known, self.held = before
+
+    # Handing out.
+
+    def expire(self) -> None:
+        """Give back what is over its time."""
+        for member in sorted(self.overdue):
+            self._end("fail" if self.held[member].holder else "release", member)
+
+    def pop(self) -> Any:
+        items = self.take(1)
+        if not items:
+            raise KeyError
+        return items[0]
+
+    def take(self, num: int, *, with_scores: bool = False) -> list[Any]:
+        if num < 1:
+            return []
+        # A script takes anew from all there is; the others add to what they have.
+        script = self.key is not None or self.due_until < math.inf
+        if script and len(self._due()) < num:
+            self.expire()
+        found = super().take(num, with_scores=with_scores)
+        if len(found) < num:
+            self.expire()
+            found += super().take(num - len(found), with_scores=with_scores)
+        return found
+
+    def lease(self, num: int) -> list[ModelLease]:
+        self.expire()
+        self._calls += 1
+        leases: list[ModelLease] = []
+        for member in self._due():
+            if len(leases) == num:
+                break
+            score, stored = self.queued.pop(member)
+            held = self.held.get(member)
+            if held is not None:
+                self.held[member] = held._replace(again=(score, stored))
+                continue
+            self.held[member] = Held(self._calls, score, stored)
+            item = self.codec.loads(stored)
+            attempts = self.attempts.get(member, (0, ""))[0]
+            leases.append(ModelLease(member, self._calls, item, score, attempts))
+        return leases
+
+    def ours(self, leases: list[ModelLease]) -> list[bytes]:
+        return [
+            lease.member
+            for lease in leases
+            if lease.member in self.held and self.held[lease.member].holder == lease.holder
+        ]
+
+    def ack(self, leases: list[ModelLease], add: list[Any] | None = None) -> int:
+        if add and self.ours(leases):
+            self._by_script = True
+            try:
+                self._add_all(add, None, "raise", {})
+            finally:
+                self._by_script = False
+        return self._settle("ack", leases)
+
+    def fail(self, leases: list[ModelLease], error: str, delay: float = 0) -> int:
+        return self._settle("fail", leases, error, bool(delay))
+
+    def release(
+        self, leases: list[ModelLease], delay: float = 0, score: Any = None, item: Any = None
+    ) -> int:
+        return self._settle("release", leases, "", bool(delay), score, item)
+
+    def renew(self, leases: list[ModelLease]) -> int:
+        ours = self.ours(leases)
+        self.overdue.difference_update(ours)
+        return len(ours)
+
+    def _settle(self, how: str, leases: list[ModelLease], *more: Any) -> int:
+        ours = self.ours(leases)
+        for member in ours:
+            self._end(how, member, *more)
+        return len(ours)
+
+    def _end(
+        self,
+        how: str,
+        member: bytes,
+        error: str = "",
+        delay: bool = False,
+        score: Any = None,
+        item: Any = None,
+    ) -> None:
+        held = self.held.pop(member)
+        self.overdue.discard(member)
+        attempts, last = self.attempts.get(member, (0, ""))
+        if how == "fail":
+            attempts, last = attempts + 1, error or last or "the lease expired"
+        elif score is not None:
+            attempts, last = 0, ""
+            held = held._replace(score=float(score))
+        if item is not None and self.key:
+            held = held._replace(stored=self.codec.dumps(item))
+        dies = how == "fail" and self.max_attempts is not None and attempts >= self.max_attempts
+        if dies:
+            self.letters.append((held.stored, held.score, last, attempts))
+        back = held.again or (held.score, held.stored)
+        if dies or how == "ack":
+            self.attempts.pop(member, None)
+            if held.again:
+                self.queued.setdefault(member, back)
+            return
+        self.attempts[member] = attempts, last
+        if delay:
+            self.held[member] = held._replace(holder=0)
+        else:
+            self.queued.setdefault(member, back)
+
+    def leased(self) -> list[tuple[Any, float, int]]:
+        return [
+            (self.codec.loads(held.stored), held.score, self.attempts.get(member, (0, ""))[0])
+            for member, held in self.held.items()
+        ]
+
+    def finished(self) -> bool:
+        self.expire()
+        return not self.queued and not self.held
+
+    # Looking, removing.
+
+    def stats(self) -> tuple[Any, ...]:
+        self.expire()
+        oldest = self.order()[0][0] if self.queued else None
+        counts = len(self.queued), self.available(), len(self.held), len(self.letters)
+        return (*counts, len(self.known), oldest)
+
+    def discard(self, item: Any, forget: bool = False) -> bool:
+        member = self.member(item)
+        queued = super().discard(item, forget)
+        self.attempts.pop(member, None)
+        self.overdue.discard(member)
+        return self.held.pop(member, None) is not None or queued
+
+    def clear(self, *, keep_memory: bool = False) -> bool:
+        anything = super().clear(keep_memory=keep_memory)
+        for each in (self.held, self.overdue, self.attempts, self.letters):
+            each.clear()
+        return anything
+
+    def purge(self) -> int:
+        gone = len(self.letters)
+        self.letters.clear()
         return gone

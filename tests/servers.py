@@ -143,8 +143,12 @@ class Server:
         try:
             self.raw.flushall()
         except redis.ConnectionError:
-            self.kill()
-            self._start()
+            self.revive()
+
+    def revive(self) -> None:
+        """Kill it, and start it at the same addresses with what it has on disk."""
+        self.kill()
+        self._start()
 
     def restart(self, *, save: bool = False) -> None:
         """Stop it and start it at the same addresses, empty, or with `save` as it was."""
@@ -152,8 +156,7 @@ class Server:
         dump.unlink(missing_ok=True)
         if save:
             self.raw.save()
-        self.kill()
-        self._start()
+        self.revive()
         dump.unlink(missing_ok=True)
 
     def kill(self) -> None:

@@ -1,0 +1,224 @@
+"""Short runs of the chaos in `chaos`, and whether it would find what it looks for.
+
+`make chaos` has the long runs, `make soak` the one that watches the memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import servers
+from chaos import checker, history, scenarios, soak, walk
+from chaos.checker import Final, Findings
+from chaos.history import Undone
+from chaos.worker import Work, Worker
+
+from redset import _batches
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="signals, and clocks that processes share"
+)
+
+#: Each scenario on one kind of server; each kind has some of all.
+CASES = list(zip(scenarios.SCENARIOS, itertools.cycle(servers.REAL), strict=False))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_nothing_is_lost_or_doubled(name: str, kind: str) -> None:
+    place = list(scenarios.SCENARIOS).index(name)
+    outcome = scenarios.perform(name, kind, 10 + place, scenarios.SCENARIOS[name].few)
+    print(outcome)
+    assert not outcome.failed, outcome
+    assert outcome.findings.counts["acknowledged"] > 100, outcome
+    assert sum(outcome.faults.values()) >= scenarios.SCENARIOS[name].few
+
+
+def test_a_random_walk_of_two_clients_does_what_the_model_does(
+    any_server: servers.Server,
+) -> None:
+    done, tally, failure = walk.run(any_server, seed=5000, count=3000)
+    assert failure is None, failure
+    assert done >= 3000 and set(tally) >= set(walk.OPERATIONS) - {"purge", "clear"}
+
+
+def test_a_walk_that_fails_is_told_with_few_steps(
+    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proper = _batches.releasing
+
+    def forgetful(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Any:
+        return proper(owner, leases, delay, None if delay else score, item)
+
+    monkeypatch.setattr(_batches, "releasing", forgetful)
+    _, _, failure = walk.run(any_server, seed=1, count=5000)
+    assert failure is not None and len(failure.steps) <= 5
+    assert [step.what for step in failure.steps].count("release") == 1
+    monkeypatch.undo()
+    world, steps = failure.world, failure.steps
+    clients = [any_server.client(protocol=2), any_server.client(), any_server.asyncio_client()]
+    assert walk.attempt(world, steps, any_server, clients, 1)[1:] == (-1, "")
+
+
+# --- what the checker finds
+
+
+class Story:
+    """A producer and a consumer in this process, and what is checked of them."""
+
+    def __init__(self, server: servers.Server, directory: Path) -> None:
+        self.raw = server.raw
+        self.directory = directory
+        own = {"exact": True, "awaited": False, "ttl": 60.0, "pause": 0.0}
+        self.producer, self.consumer = (
+            Worker(Work(role, role, str(directory), seed, str(server.unix), **own, draining=True))
+            for seed, role in enumerate(("producer", "consumer"), 3)
+        )
+
+    def consume(self) -> None:
+        while self.consumer.step():
+            pass
+
+    def findings(self, undone: tuple[Undone, ...] = ()) -> Findings:
+        final = Final({item: self.consumer.set.score(item) for item in self.consumer.set}, {}, {})
+        return checker.check(history.read(self.directory, undone), final, remember=False)
+
+
+@pytest.fixture
+def story(any_server: servers.Server, tmp_path: Path) -> Iterator[Story]:
+    made = Story(any_server, tmp_path)
+    made.producer.offer([[f"item{number}", float(number)] for number in range(50)])
+    yield made
+    made.producer.close()
+    made.consumer.close()
+
+
+def test_a_good_story_is_told_so(story: Story) -> None:
+    story.consume()
+    found = story.findings()
+    assert not found.bad
+    assert (found.counts["items"], found.counts["acknowledged"]) == (50, 50)
+
+
+def test_an_item_that_the_server_dropped_is_lost(story: Story) -> None:
+    story.raw.zrem("jobs", "item7")
+    story.consume()
+    assert [each.split()[0] for each in story.findings().lost] == ["item7"]
+
+
+def test_an_item_that_another_gets_inside_its_lease_is_doubled(story: Story) -> None:
+    story.consumer._lease(1)
+    story.raw.delete("jobs:{jobs}:leased", "jobs:{jobs}:leases")
+    story.raw.zadd("jobs", {"item0": 0})
+    story.consume()
+    [said] = story.findings().doubled
+    assert said.startswith("item0 was consumer#1's for 5")
+
+
+def test_a_settlement_that_counts_though_another_has_it_is_doubled(story: Story) -> None:
+    number, [lease] = story.consumer._lease(1)
+    story.consumer._settle("release", number, [lease])
+    again, [other] = story.consumer._lease(1)
+    record = story.consumer.record
+    late = record.begin("ack", groups={"ack": [[number, lease.item]]})
+    record.end(late, ours=1)
+    story.consumer._settle("ack", again, [other])
+    story.consume()
+    said = story.findings().doubled
+    assert any("ack of consumer#1 counted, though consumer#3 had it" in each for each in said)
+    assert any("acknowledged 2 times" in each for each in said)
+
+
+def test_an_item_at_another_score_is_wrong(story: Story) -> None:
+    story.raw.zincrby("jobs", 100, "item7")
+    story.consume()
+    [said] = story.findings().wrong
+    assert said.startswith("item7 was handed out at 107.0")
+
+
+def test_an_item_that_returns_at_an_old_score_is_wrong(story: Story) -> None:
+    number, [lease] = story.consumer._lease(1)
+    story.consumer._settle("release", number, [lease], score=99.0)
+    story.raw.zadd("jobs", {"item0": 0})
+    story.consume()
+    [said] = story.findings().wrong
+    assert said.startswith("item0 was handed out at 0.0") and "{99.0}" in said
+
+
+def test_what_a_client_sends_again_may_come_late(story: Story) -> None:
+    number, [lease] = story.consumer._lease(1)
+    story.consumer._settle("release", number, [lease], score=99.0)
+    story.raw.zadd("jobs", {"item0": 0})
+    story.consume()
+    assert story.findings().wrong
+    path = story.directory / "producer.jsonl"
+    path.write_text(path.read_text().replace('"exact": true', '"exact": false'))
+    assert not story.findings().bad
+
+
+def test_an_item_that_nobody_added_is_wrong(story: Story) -> None:
+    story.raw.zadd("jobs", {"stranger": 1})
+    story.consume()
+    assert [each.split()[0] for each in story.findings().wrong] == ["stranger"]
+
+
+def test_what_was_undone_does_not_count(story: Story) -> None:
+    began = time.monotonic()
+    number, batch = story.consumer._lease(5)
+    story.consumer._settle("ack", number, list(batch))
+    undone = (Undone(began, began, time.monotonic()),)
+    story.consume()
+    assert not story.findings().bad
+    assert len(story.findings(undone).lost) == 5
+
+
+def test_an_item_that_a_producer_hides_from_a_server_that_forgot_it_is_lost(
+    any_server: servers.Server, tmp_path: Path
+) -> None:
+    with servers.start(any_server.kind) as server:
+        story = Story(server, tmp_path)
+        before = time.monotonic()
+        server.raw.save()
+        after = time.monotonic()
+        story.producer.offer([["item", 1.0]])
+        story.consume()
+        server.revive()
+        undone = (Undone(before, after, time.monotonic()),)
+        assert not story.findings(undone).bad
+        # Its table says that the item is known, and nothing is sent.
+        story.producer.does("add", lambda: {"refused": 1}, items=[["item", 1.0]])
+        assert [each.split()[0] for each in story.findings(undone).lost] == ["item"]
+        story.producer.offer([["item", 1.0]])
+        story.consume()
+        assert not story.findings(undone).bad
+
+
+def test_pages_that_a_crawl_missed_are_lost(any_server: servers.Server, tmp_path: Path) -> None:
+    what = {"exact": True, "awaited": False, "pages": 100, "options": "remembering"}
+    work = Work("crawler", "crawler", str(tmp_path), 1, str(any_server.unix), **what)
+    crawler = Worker(work._replace(draining=True))
+    crawler.offer([["1", 0.0]])
+    for _ in range(5):
+        crawler.step()
+    any_server.raw.zpopmax("jobs")
+    while crawler.step():
+        pass
+    crawler.close()
+    operations = history.read(tmp_path)
+    assert scenarios.unreached(operations, 100, [])
+
+
+@pytest.mark.slow
+def test_a_soak_reads_the_memory_of_all() -> None:
+    found = soak.soak("valkey9", 4)
+    assert found.commands > 1000
+    assert set(found.readings) > {"server", "used_memory"} and len(found.readings) == 6
+    assert all(len(values) > 10 and min(values) > 1 << 19 for values in found.readings.values())
+    leaking = found._replace(readings={"it": [(50 + n) << 20 for n in range(100)]})
+    assert leaking.grown == ["it grew from 89088 to 140288 KB"]
