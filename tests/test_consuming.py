@@ -350,7 +350,7 @@ def test_a_cancelled_task_finishes_what_runs_and_gives_back_the_rest(
         with pytest.raises(asyncio.CancelledError):
             await task
         stats = await jobs.stats()
-        await client.aclose()
+        await servers.aclose(client)
         return began, ended, stats
 
     began, ended, stats = asyncio.run(main())
@@ -378,7 +378,7 @@ def test_a_second_cancellation_ends_the_handlers(any_server: servers.Server) -> 
         with pytest.raises(asyncio.CancelledError):
             await task
         assert [row[0] async for row in jobs.leased()] == ["a"]
-        await client.aclose()
+        await servers.aclose(client)
         return time.monotonic() - start
 
     assert asyncio.run(main()) < 10

@@ -16,6 +16,7 @@ import blocking
 import redis
 import redis.asyncio
 import redis.asyncio.retry
+import servers
 from model import Json, Text
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
@@ -139,7 +140,7 @@ class Worker:
         if isinstance(client, redis.Redis):
             client.close()
         else:
-            blocking.wait(client.aclose())
+            blocking.wait(servers.aclose(client))
         self.record.close()
 
     # Names and items.
