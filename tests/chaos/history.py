@@ -1,7 +1,7 @@
 """What processes write down of their operations, and what is read of it afterwards.
 
 A line goes to the file before an operation and another one after it, each by one write: a process
-that is killed leaves at most the operation in progress without its end. Times are monotonic ones,
+that is killed leaves at most the operation in progress without its end, or a line that is cut. Times are monotonic ones,
 which all processes of a machine share and no clock that is set changes.
 """
 
@@ -83,7 +83,8 @@ def read(directory: Path, undone: Iterable[Undone] = ()) -> list[Operation]:
     found = []
     for path in sorted(directory.glob("*.jsonl")):
         lines: dict[int, dict[str, Any]] = {}
-        for line in path.read_bytes().splitlines():
+        # What is behind the last line's end was cut: it never began, or nobody knows how it ended.
+        for line in path.read_bytes().split(b"\n")[:-1]:
             row = json.loads(line)
             lines.setdefault(row["op"], {}).update(row)
         found += [_operation(path.stem, number, row, undone) for number, row in lines.items()]
