@@ -1,8 +1,8 @@
 """What processes write down of their operations, and what is read of it afterwards.
 
 A line goes to the file before an operation and another one after it, each by one write: a process
-that is killed leaves at most the operation in progress without its end, or a line that is cut. Times are monotonic ones,
-which all processes of a machine share and no clock that is set changes.
+that is killed leaves at most the operation in progress without its end, or a line that is cut.
+Times are monotonic ones, which all processes of a machine share and no clock that is set changes.
 """
 
 from __future__ import annotations
