@@ -26,6 +26,7 @@ from redset._face import (
     check_url,
     index,
     many,
+    waiting_time,
     whole,
 )
 from redset._operations import adding, dead, leasing, memory, reading, taking
@@ -214,13 +215,13 @@ class SortedSet(Face[T]):
 
     # Handing out.
 
-    async def pop(self) -> T:
-        return await self._run(taking.pop(self._ctx, self._open().multi))
+    async def pop(self, wait: float = 0) -> T:
+        return await self._run(taking.pop(self._ctx, self._open().multi, waiting_time(wait)))
 
-    async def take(self, num: int, *, with_scores: bool = False) -> list[Any]:
-        return await self._run(
-            taking.take(self._ctx, whole("num", num), with_scores, self._open().multi)
-        )
+    async def take(self, num: int, wait: float = 0, *, with_scores: bool = False) -> list[Any]:
+        count, seconds = whole("num", num), waiting_time(wait)
+        multi = self._open().multi
+        return await self._run(taking.take(self._ctx, count, with_scores, multi, seconds))
 
     # Leasing.
 

@@ -20,6 +20,7 @@ from redset._face import (
     check_url,
     index,
     many,
+    waiting_time,
     whole,
 )
 from redset._operations import adding, dead, leasing, memory, reading, taking
@@ -364,11 +365,21 @@ class SortedSet(Face[T]):
 
     # Handing out.
 
-    def pop(self) -> T:
-        """Remove and return the item with the lowest score.
+    def pop(self, wait: float = 0) -> T:
+        """Remove and return the item with the lowest score; wait for one where there is none.
 
         At most once: what was removed when the caller dies is gone. One round trip, O(log N). An
         object's first removal takes one more, to look whether it can decode what is there.
+
+        Waiting costs about one command a second, at most 20 while items come and others get them,
+        or where the server cannot tell of changes. It holds no connection of the pool, and a
+        `KeyboardInterrupt` ends it.
+
+        Parameters
+        ----------
+        wait : float
+            Seconds to wait for an item, whoever adds it, or for one to fall due: 0 for not at all,
+            ``math.inf`` for ever.
 
         Returns
         -------
@@ -378,7 +389,9 @@ class SortedSet(Face[T]):
         Raises
         ------
         KeyError
-            Where there is none.
+            Where there is none, and none came in time.
+        TypeError, ValueError
+            Where ``wait`` is no number of seconds, or negative; nothing was sent.
         redset.exceptions.DecodeError
             Where none of the first 10 items can be decoded, at a first removal: nothing was
             removed. Where 10 items one after another could not be decoded: they are in `dead`.
@@ -390,10 +403,11 @@ class SortedSet(Face[T]):
         >>> jobs.pop()
         'low'
         """
-        return self._run(taking.pop(self._ctx, self._open().multi))  # type: ignore[no-any-return]
+        operation = taking.pop(self._ctx, self._open().multi, waiting_time(wait))
+        return self._run(operation)  # type: ignore[no-any-return]
 
-    def take(self, num: int, *, with_scores: bool = False) -> list[Any]:
-        """Remove and return up to ``num`` items, lowest first.
+    def take(self, num: int, wait: float = 0, *, with_scores: bool = False) -> list[Any]:
+        """Remove and return up to ``num`` items, lowest first; wait for one where there is none.
 
         At most once, as `pop`. O(log N + num), a round trip for each 2,000 (1,000 with ``key``).
         Where a later step fails, what was removed before is returned, and the error is logged.
@@ -402,6 +416,9 @@ class SortedSet(Face[T]):
         ----------
         num : int
             How many at most; below 1 none.
+        wait : float
+            Seconds to wait until there is at least one, at the cost that `pop` has: 0 for not at
+            all, ``math.inf`` for ever.
         with_scores : bool
             Whether to give ``(item, score)`` pairs.
 
@@ -413,7 +430,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError, OverflowError
-            Where ``num`` is no whole number.
+            Where ``num`` is no whole number, or ``wait`` no number of seconds; nothing was sent.
         redset.exceptions.DecodeError
             Where 10 or more were to be had, and none could be decoded.
 
@@ -424,7 +441,9 @@ class SortedSet(Face[T]):
         >>> jobs.take(10, with_scores=True)
         [('low', 1.0), ('high', 2.0)]
         """
-        return self._run(taking.take(self._ctx, whole("num", num), with_scores, self._open().multi))
+        count, seconds = whole("num", num), waiting_time(wait)
+        multi = self._open().multi
+        return self._run(taking.take(self._ctx, count, with_scores, multi, seconds))
 
     # Leasing.
 

@@ -72,6 +72,8 @@ def layer(module: str) -> str:
     return {
         "redset._transport": "transport",
         "redset._source": "transport",
+        "redset._tracking": "transport",
+        "redset._watching": "transport",
         "redset._wire": "wire",
         "redset._fallback": "wire",
         "redset._speedups": "wire",
@@ -372,7 +374,7 @@ METHODS = {
     "peek": "(position=0)",
     "peek_many": "(num)",
     "peek_score": "()",
-    "pop": "()",
+    "pop": "(wait=0)",
     "remove": "(item)",
     "score": "(item)",
     "scores": "(items)",
@@ -380,7 +382,7 @@ METHODS = {
     "seen_many": "(items)",
     "size": "()",
     "stats": "()",
-    "take": "(num, *, with_scores=False)",
+    "take": "(num, wait=0, *, with_scores=False)",
 }
 SPECIAL = {"__bool__", "__contains__", "__enter__", "__exit__", "__iter__", "__len__", "__repr__"}
 

@@ -17,6 +17,7 @@ from redset._operations.replies import (
     scored,
     up_to,
 )
+from redset._operations.waiting import NOTHING, until
 from redset.exceptions import DecodeError
 
 log = logging.getLogger("redset")
@@ -29,8 +30,18 @@ PART = 500
 ENOUGH = 10
 
 
-def pop(ctx: Context, multi: bool) -> Operation[Any]:
-    """Remove the lowest item that can be decoded; KeyError where there is none."""
+def pop(ctx: Context, multi: bool, wait: float = 0) -> Operation[Any]:
+    """Remove the lowest item that can be decoded; KeyError where there is none in time."""
+    if wait:
+        item = yield from until(ctx, lambda: _pop(ctx, False), wait)
+    else:
+        item = yield from _pop(ctx, multi)
+    if item is NOTHING:
+        raise KeyError(f"the set {ctx.name!r} is empty")
+    return item
+
+
+def _pop(ctx: Context, multi: bool) -> Operation[Any]:
     undecodable = 0
     while (yield from look_first(ctx)) and undecodable < ENOUGH:
         taken = yield from _remove(ctx, 1, multi, False)
@@ -44,11 +55,25 @@ def pop(ctx: Context, multi: bool) -> Operation[Any]:
         undecodable += bad
     if undecodable >= ENOUGH:
         raise none_of(ctx, undecodable)
-    raise KeyError(f"the set {ctx.name!r} is empty")
+    return NOTHING
 
 
-def take(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[list[Any]]:
-    """Remove up to ``num`` items, lowest first."""
+def take(
+    ctx: Context, num: int, with_scores: bool, multi: bool, wait: float = 0
+) -> Operation[list[Any]]:
+    """Remove up to ``num`` items, lowest first, as soon as there are any."""
+    if not wait or num < 1:
+        return (yield from _take_now(ctx, num, with_scores, multi))
+
+    def attempt() -> Operation[Any]:
+        # Without MULTI, which is four commands.
+        return (yield from _take_now(ctx, num, with_scores, False)) or NOTHING
+
+    items = yield from until(ctx, attempt, wait)
+    return [] if items is NOTHING else items
+
+
+def _take_now(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[list[Any]]:
     items: list[Any] = []
     if num < 1 or not (yield from look_first(ctx)):
         return items
