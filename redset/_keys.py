@@ -56,10 +56,6 @@ class Keys:
         return self._under(b"dead")
 
     @property
-    def leased(self) -> bytes:
-        return self._under(b"leased")
-
-    @property
     def lock(self) -> bytes:
         return self.name + b"__lock"
 

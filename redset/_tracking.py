@@ -165,7 +165,6 @@ class AsyncTracking(Tracking):
         self._reader: Any = None
         self._writer: Any = None
         self._reading: asyncio.Task[bytes] | None = None
-        self._early = b""
         self._sleeping: asyncio.Future[None] | None = None
         self._awake = False
 
@@ -184,7 +183,7 @@ class AsyncTracking(Tracking):
         waits: list[asyncio.Future[Any]] = [sleeping]
         if self._reader is not None:
             if self._reading is None:
-                self._reading = asyncio.ensure_future(self._read())
+                self._reading = asyncio.ensure_future(self._reader.read(_SIZE))
             waits.append(self._reading)
         if not self._awake:
             first = asyncio.FIRST_COMPLETED
@@ -195,30 +194,19 @@ class AsyncTracking(Tracking):
         reading, self._reading = self._reading, None
         return self._messages(reading.result())
 
-    async def _read(self) -> bytes:
-        early, self._early = self._early, b""
-        return early or await self._reader.read(_SIZE)
-
     def wake(self) -> None:
         self._awake = True
         if self._sleeping is not None and not self._sleeping.done():
             self._sleeping.set_result(None)
 
-    async def rest(self) -> None:
-        """Leave no task behind; the connection stays open, and what comes waits."""
-        reading, self._reading = self._reading, None
-        if reading is None:
-            return
-        reading.cancel()
-        await asyncio.wait((reading,))
-        if not reading.cancelled() and reading.exception() is None:
-            self._early = reading.result() or self._early
-
     async def disconnect(self) -> None:
-        await self.rest()
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
         connection, self._connection = self._connection, None
         self._reader = self._writer = None
-        self._data = self._early = b""
+        self._data = b""
         if connection is not None:
             with contextlib.suppress(Exception):
                 await connection.disconnect(nowait=True)

@@ -284,19 +284,17 @@ class _Performance(Generic[R]):
             raise
         finally:
             if self._waiting is not None:
-                await self._wait_no_more(self._waiting)
+                self._wait_no_more(self._waiting)
             if self._source is not None:
                 await self._source.close()
 
-    async def _wait_no_more(self, waiting: Waiting) -> None:
+    def _wait_no_more(self, waiting: Waiting) -> None:
         failed = not hasattr(self, "result")
         try:
-            ending = waiting.end(failed)
+            waiting.end(failed)
         except BaseException:
             waiting.end(failed)
             raise
-        if ending is not None:
-            await undisturbed(ending)
 
 
 def _cancellations() -> int:

@@ -9,13 +9,13 @@ waiters as there are items. A lost hint costs time and never an item.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from redset._effects import Send, Unexpected, Wait
@@ -116,7 +116,7 @@ class Watch:
 
     def __init__(self, look: Send, keys: list[bytes]) -> None:
         self.look = look
-        self.keys = keys
+        self.keys = frozenset(keys)
         #: In order: the next to be woken comes first.
         self.waiters: dict[Waiter, None] = {}
         self.pace = Pace()
@@ -161,7 +161,6 @@ class Watcher:
         #: Held for moments, by whoever changes what follows.
         self._lock = threading.Lock()
         self._watches: dict[bytes, Watch] = {}
-        self._by_key: dict[bytes, set[Watch]] = {}
         self._tracking: Tracking | None = None
         self._running = False
         self._idle_since = 0.0
@@ -177,41 +176,35 @@ class Watcher:
         """Whether it can watch for the caller."""
         return True
 
-    @property
-    def ready(self) -> bool:
+    def runs(self) -> bool:
         """Whether its connection is there, or on its way."""
         return self._running
 
-    def _runs(self) -> bool:
-        return self._running
-
-    def join(self, effect: Wait) -> Waiter | None:
-        """Watch for one more; None where it was refused."""
+    def join(self, effect: Wait, waiting: Waiting) -> None:
+        """Watch for one more, who has a waiter then; none where it was refused."""
         with self._lock:
             if monotonic() < self._refused_until:
-                return None
-            watch = self._watches.get(effect.look.data)
-            if watch is None:
-                watch = Watch(effect.look, effect.keys)
-                self._watches[effect.look.data] = watch
-                for key in watch.keys:
-                    self._by_key.setdefault(key, set()).add(watch)
-            waiter = self._waiter(watch)
+                return
+            data = effect.look.data
+            watch = self._watches.get(data) or Watch(effect.look, effect.keys)
+            # First, so that an interrupt leaves nobody here who is gone.
+            waiter = waiting.waiter = self._make_waiter(watch)
             watch.waiters[waiter] = None
+            self._watches[data] = watch
             # What changed between its last attempt and now, nobody would tell it.
             watch.mark()
-            if not self._runs():
+            if not self.runs():
                 try:
                     self._start()
                 except RuntimeError:  # no thread is to be had, as at the interpreter's end
                     self._remove(waiter)
-                    return None
+                    waiting.waiter = None
+                    return
                 self._running = True
         self._wake()
-        return waiter
 
-    def leave(self, waiter: Waiter, unspent: bool) -> Coroutine[Any, Any, None] | None:
-        """Watch for one less, whose hint may be another's; what is to be awaited to its end."""
+    def leave(self, waiter: Waiter, unspent: bool) -> None:
+        """Watch for one less, whose hint may be another's."""
         with self._lock:
             self._remove(waiter)
             if unspent:
@@ -221,20 +214,14 @@ class Watcher:
                 self._idle_since = monotonic()
         if unspent or idle:
             self._wake()
-        return None
 
     def _remove(self, waiter: Waiter) -> None:
         watch = waiter.watch
         watch.waiters.pop(waiter, None)
         if not watch.waiters and self._watches.get(watch.look.data) is watch:
             del self._watches[watch.look.data]
-            for key in watch.keys:
-                watches = self._by_key[key]
-                watches.discard(watch)
-                if not watches:
-                    del self._by_key[key]
 
-    def _waiter(self, watch: Watch) -> Waiter:
+    def _make_waiter(self, watch: Watch) -> Waiter:
         return Waiter(self, watch)
 
     def _wake(self) -> None:
@@ -249,18 +236,16 @@ class Watcher:
         thread.start()
 
     def _main(self) -> None:
+        with contextlib.suppress(StopIteration):
+            self._run(Tracking()).send(None)  # nothing suspends
+
+    async def _run(self, tracking: Tracking) -> None:
+        self._tracking = tracking
         try:
-            self._run().send(None)  # nothing suspends
-        except StopIteration:
-            return
+            await self._watch(tracking)
         except Exception:
             log.exception("waits ask every %g s", PERIOD)
             self._end(monotonic() + REFUSAL)
-
-    async def _run(self) -> None:
-        tracking = self._tracking = Tracking()
-        try:
-            await self._watch(tracking)
         finally:
             await tracking.close()
 
@@ -275,6 +260,7 @@ class Watcher:
                         raise Refused("the pool is gone")
                     await tracking.open(pool)
                     pool = None
+                    self._flying.clear()
                     self._loaded.clear()
                 self._ask(tracking)
                 self._hear(await tracking.receive(min(rest, self._timeout())))
@@ -308,13 +294,11 @@ class Watcher:
                 return None
             if self._watches:
                 return LINGER
-            rest = self._idle_since + self._linger - monotonic()
+            rest = self._idle_since + LINGER - monotonic()
             if rest > 0:
                 return rest
             self._running = False
             return None
-
-    _linger = LINGER
 
     def _is_idle(self) -> bool:
         """Whether nobody waits; then it has ended."""
@@ -376,12 +360,9 @@ class Watcher:
     def _told(self, keys: list[bytes] | None) -> None:
         """The server says that keys changed; all of them where it was flushed."""
         with self._lock:
-            if keys is None:
-                changed = set(self._watches.values())
-            else:
-                changed = {watch for key in keys for watch in self._by_key.get(key, ())}
-            for watch in changed:
-                watch.mark()
+            for watch in self._watches.values():
+                if keys is None or not watch.keys.isdisjoint(keys):
+                    watch.mark()
 
     def _answered(self, watch: Watch, answer: Any) -> None:
         script = watch.look.script
@@ -410,94 +391,26 @@ class Watcher:
 
 
 class AsyncWatcher(Watcher):
-    """Watches the sets of one pool for the tasks of one event loop, in a task of its own.
-
-    The task ends with the last that waits. The connection stays some time longer, as what an
-    asynchronous generator closes: so does the end of the loop.
-    """
-
-    _linger = 0.0
+    """Watches the sets of one pool for the tasks of one event loop, in a task of its own."""
 
     def __init__(self, pool: Any) -> None:
         super().__init__(pool)
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        #: One at a time has the connection: an ended task may take a moment to leave it.
-        self._turn = asyncio.Lock()
-        self._keeper: AsyncGenerator[Tracking, None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def here(self) -> bool:
         return self._loop is asyncio.get_running_loop()
 
-    @property
-    def ready(self) -> bool:
-        return self._running or self._keeper is not None
-
-    def _waiter(self, watch: Watch) -> Waiter:
-        return AsyncWaiter(self, watch)
-
-    def _runs(self) -> bool:
+    def runs(self) -> bool:
+        # A program may cancel all tasks that there are.
         return self._running and self._task is not None and not self._task.done()
 
-    def leave(self, waiter: Waiter, unspent: bool) -> Coroutine[Any, Any, None] | None:
-        super().leave(waiter, unspent)
-        task = self._task
-        if self._watches or task is None or task.done():
-            return None
-        # It may be connecting, which can take long.
-        self._running = False
-        task.cancel()
-        return _end_of(task)
+    def _make_waiter(self, watch: Watch) -> Waiter:
+        return AsyncWaiter(self, watch)
 
     def _start(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._task = self._loop.create_task(self._run())
-
-    async def _run(self) -> None:
-        async with self._turn:
-            if self._keeper is None:
-                self._keeper = self._keep()
-                self._tracking = await anext(self._keeper)
-            tracking = self._tracking
-            assert isinstance(tracking, AsyncTracking)
-            try:
-                await self._watch(tracking)
-            finally:
-                # The answers that are still to come are nobody's.
-                self._flying = deque([None] * len(self._flying))
-                await tracking.rest()
-                if tracking.is_open:
-                    self._timer = self._loop.call_later(LINGER, self._expire)
-                else:
-                    await self._close()
-
-    async def _keep(self) -> AsyncGenerator[Tracking, None]:
-        tracking = AsyncTracking()
-        try:
-            yield tracking
-        finally:
-            await tracking.close()
-
-    def _expire(self) -> None:
-        self._loop.create_task(self._close_idle())
-
-    async def _close_idle(self) -> None:
-        async with self._turn:
-            if not self._running:
-                await self._close()
-
-    async def _close(self) -> None:
-        self._flying.clear()
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            await keeper.aclose()
-
-
-async def _end_of(task: asyncio.Task[None]) -> None:
-    await asyncio.wait((task,))
+        self._task = self._loop.create_task(self._run(AsyncTracking()), name="redset-watcher")
 
 
 _watchers: weakref.WeakKeyDictionary[Any, Watcher] = weakref.WeakKeyDictionary()
@@ -514,43 +427,35 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _join(pool: Any, effect: Wait, awaits: bool, create: bool) -> Waiter | None:
-    with _lock:
-        watcher = _watchers.get(pool)
-        if watcher is None or not watcher.here:
-            if not create:
-                return None
-            watcher = _watchers[pool] = AsyncWatcher(pool) if awaits else Watcher(pool)
-        elif not create and not watcher.ready:
-            return None
-    return watcher.join(effect)
-
-
 class Waiting:
     """One operation's waiting: it polls, and sleeps for longer where a watcher watches for it."""
 
-    __slots__ = ("_awaits", "_hinted", "_pace", "_pool", "_session", "_waiter")
+    __slots__ = ("_awaits", "_hinted", "_pace", "_pool", "_session", "waiter")
 
     def __init__(self, session: Any, pool: Any, awaits: bool) -> None:
         self._session = session
         self._pool = pool
         self._awaits = awaits
         self._pace = Pace()
-        self._waiter: Waiter | None = None
         self._hinted = False
+        #: What a watcher wakes, where one watches.
+        self.waiter: Waiter | None = None
 
     async def perform(self, effect: Wait, spent: int) -> bool:
         """Wait after an attempt that took so many commands and found nothing."""
         self._hinted = False
         self._pace.charge(spent)
-        if self._waiter is not None:
-            self._waiter.watch.pace.charge(spent, max(len(self._waiter.watch.waiters), 1))
+        if self.waiter is not None:
+            watch = self.waiter.watch
+            watch.pace.charge(spent, max(len(watch.waiters), 1))
         polled = False
         checked = monotonic()
+        if checked >= effect.until:
+            return False
         while True:
-            waiter = self._waiter
-            if waiter is None and self._pool is not None:
-                waiter = self._waiter = _join(self._pool, effect, self._awaits, polled)
+            if self.waiter is None and self._pool is not None:
+                self._join(effect, polled)
+            waiter = self.waiter
             if waiter is not None and waiter.hinted:
                 waiter.hinted = False
                 self._hinted = True
@@ -564,7 +469,7 @@ class Waiting:
             else:
                 due = wake = max(checked + PERIOD, self._pace.ready())
             if now < min(due, effect.until):
-                await self._sleep(waiter, min(due, wake, effect.until) - now)
+                await self._sleep(min(due, wake, effect.until) - now)
                 continue
             # The last look may exceed the budget.
             polled, checked = True, now
@@ -574,14 +479,25 @@ class Waiting:
             if now >= effect.until:
                 return False
 
-    async def _sleep(self, waiter: Waiter | None, seconds: float) -> None:
-        if waiter is None:
-            waiter = self._alone()
-        await waiter.sleep(seconds)
+    def _join(self, effect: Wait, create: bool) -> None:
+        with _lock:
+            watcher = _watchers.get(self._pool)
+            if watcher is None or not watcher.here:
+                if not create:
+                    return
+                watcher = (AsyncWatcher if self._awaits else Watcher)(self._pool)
+                _watchers[self._pool] = watcher
+            elif not create and not watcher.runs():
+                return
+        watcher.join(effect, self)
 
-    def _alone(self) -> Waiter:
-        kind = AsyncWaiter if self._awaits else Waiter
-        return kind(None, None)  # type: ignore[arg-type]
+    async def _sleep(self, seconds: float) -> None:
+        if self.waiter is not None:
+            await self.waiter.sleep(seconds)
+        elif self._awaits:
+            await asyncio.sleep(seconds)
+        else:
+            sleep(seconds)
 
     async def _look(self, effect: Wait) -> bool:
         session = self._session
@@ -591,17 +507,15 @@ class Waiting:
         await session.close()
         return bool(available)
 
-    def end(self, failed: bool) -> Coroutine[Any, Any, None] | None:
-        """Wait no more; may be called again. Gives what is to be awaited to its end, if anything.
+    def end(self, failed: bool) -> None:
+        """Wait no more; may be called again.
 
         ``failed`` where the operation ended early: what it was woken for is another's.
         """
-        waiter = self._waiter
+        waiter = self.waiter
         if waiter is None:
-            return None
+            return
         if self._hinted and not failed:
             waiter.watch.pace.refill()
-        unspent = waiter.hinted or (self._hinted and failed)
-        ending = waiter.watcher.leave(waiter, unspent)
-        self._waiter = None
-        return ending
+        waiter.watcher.leave(waiter, waiter.hinted or (self._hinted and failed))
+        self.waiter = None

@@ -216,7 +216,7 @@ class SortedSet(Face[T]):
     # Handing out.
 
     async def pop(self, wait: float = 0) -> T:
-        return await self._run(taking.pop(self._ctx, self._open().multi, waiting_time(wait)))
+        return await self._run(taking.pop(self._ctx, waiting_time(wait)))
 
     async def take(self, num: int, wait: float = 0, *, with_scores: bool = False) -> list[Any]:
         count, seconds = whole("num", num), waiting_time(wait)
@@ -225,7 +225,7 @@ class SortedSet(Face[T]):
 
     # Leasing.
 
-    def lease(self, num: int = 1, ttl: float = 60.0) -> AsyncBatch[T]:
+    def lease(self, num: int = 1, ttl: float = 60.0, wait: float = 0) -> AsyncBatch[T]:
         """Hand out up to ``num`` items for a time, lowest first, to be settled within it.
 
         Awaited, or entered with ``async with``; otherwise as `redset.SortedSet.lease`.
@@ -240,7 +240,7 @@ class SortedSet(Face[T]):
         low
         high
         """
-        return AsyncBatch(self, _batches.leasing_out(self, num, ttl))
+        return AsyncBatch(self, _batches.leasing_out(self, num, ttl, wait))
 
     async def ack(
         self,

@@ -378,8 +378,8 @@ class SortedSet(Face[T]):
         Parameters
         ----------
         wait : float
-            Seconds to wait for an item, whoever adds it, or for one to fall due: 0 for not at all,
-            ``math.inf`` for ever.
+            Seconds to wait for an item, whoever adds it, for one to fall due or for a lease to end:
+            0 for not at all, ``math.inf`` for ever.
 
         Returns
         -------
@@ -403,8 +403,7 @@ class SortedSet(Face[T]):
         >>> jobs.pop()
         'low'
         """
-        operation = taking.pop(self._ctx, self._open().multi, waiting_time(wait))
-        return self._run(operation)  # type: ignore[no-any-return]
+        return self._run(taking.pop(self._ctx, waiting_time(wait)))  # type: ignore[no-any-return]
 
     def take(self, num: int, wait: float = 0, *, with_scores: bool = False) -> list[Any]:
         """Remove and return up to ``num`` items, lowest first; wait for one where there is none.
@@ -447,20 +446,24 @@ class SortedSet(Face[T]):
 
     # Leasing.
 
-    def lease(self, num: int = 1, ttl: float = 60.0) -> Batch[T]:
+    def lease(self, num: int = 1, ttl: float = 60.0, wait: float = 0) -> Batch[T]:
         """Hand out up to ``num`` items for a time, lowest first, to be settled within it.
 
         At least once: an item whose holder dies comes back at its old score when its lease is over.
         Each call gives back some whose leases are over, no more than 100 a step. O(log N) an item,
         a round trip and a step for each 100; sending one again after a lost connection gives the
-        same leases. An object's first takes one more, as with `pop`.
+        same leases. An object's first takes one more, as with `pop`. Waiting costs what it costs
+        `pop`; an interrupt or a cancellation loses nothing: what was leased comes back.
 
         Parameters
         ----------
         num : int
             How many at most, from 1 to 100,000.
         ttl : float
-            For how many seconds.
+            For how many seconds, from when they are handed out.
+        wait : float
+            Seconds to wait until there is at least one, also by the end of another's lease: 0 for
+            not at all, ``math.inf`` for ever.
 
         Returns
         -------
@@ -470,7 +473,8 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where ``num`` or ``ttl`` cannot be used, or the set's name can have no second key.
+            Where ``num``, ``ttl`` or ``wait`` cannot be used, or the set's name can have no second
+            key; nothing was sent.
         redset.exceptions.DecodeError
             As for `take`; items that cannot be decoded are in `dead`.
 
@@ -484,7 +488,7 @@ class SortedSet(Face[T]):
         >>> jobs.finished()
         True
         """
-        return Batch(self, self._run(_batches.leasing_out(self, num, ttl)))
+        return Batch(self, self._run(_batches.leasing_out(self, num, ttl, wait)))
 
     def ack(self, leases: Lease[T] | Iterable[Lease[T]], add: Iterable[Any] = ()) -> int:
         """Acknowledge leases: their items are done. Items found meanwhile are added as well.

@@ -354,7 +354,7 @@ METHODS = {
     "ack": "(leases, add=())",
     "fail": "(leases, error, delay=0)",
     "finished": "()",
-    "lease": "(num=1, ttl=60.0)",
+    "lease": "(num=1, ttl=60.0, wait=0)",
     "leased": "()",
     "release": "(leases, delay=0, score=None, item=None)",
     "renew": "(leases, ttl)",

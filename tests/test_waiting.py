@@ -23,8 +23,6 @@ from redis.retry import Retry
 
 import redset.asyncio
 from redset import ScheduledSet, SortedSet, _tracking, _watching
-from redset._operations import waiting
-from redset._operations.replies import members
 from redset._scripts import script
 from redset._tracking import Failure, Lost, Push, _parsed
 
@@ -76,13 +74,32 @@ def watchers(raw: redis.Redis, name: str) -> list[dict[str, str]]:
     return [each for each in raw.client_list() if "t" in each["flags"] and each["name"] == name]
 
 
+def leased(jobs: Any, wait: float) -> list[Any]:
+    """Leases and acknowledges."""
+    batch = jobs.lease(5, wait=wait)
+    items = [lease.item for lease in batch]
+    assert batch.ack() == len(items)
+    return items
+
+
+async def leased_by_task(jobs: Any, wait: float) -> list[Any]:
+    async with jobs.lease(5, wait=wait) as batch:
+        return [lease.item async for lease in batch]
+
+
+def waiting_now(client: Any) -> int:
+    """How many are watched for."""
+    watcher = _watching._watchers.get(client.connection_pool)
+    return sum(len(watch.waiters) for watch in watcher._watches.values()) if watcher else 0
+
+
 # --- what wakes
 
 
 @pytest.mark.parametrize("wait", [30, math.inf])
 def test_a_waiting_call_gets_what_another_program_adds(make_set: Any, raw: Any, wait: Any) -> None:
     jobs = make_set()
-    for get in (jobs.pop, lambda wait: jobs.take(5, wait)):
+    for get in (jobs.pop, lambda wait: jobs.take(5, wait), lambda wait: leased(jobs, wait)):
         # While it polls, and when it is watched.
         for delay in (0.01, 0.2):
             with later(delay, lambda: raw.zadd("jobs", {"an item": 1})):
@@ -98,7 +115,8 @@ def test_a_call_gives_up_when_the_time_is_over(make_set: Any) -> None:
         with pytest.raises(KeyError, match="empty"):
             jobs.pop(wait)
         assert jobs.take(3, wait) == []
-        assert 2 * wait <= time.monotonic() - start < 2 * wait + SOON
+        assert not jobs.lease(3, wait=wait)
+        assert 3 * wait <= time.monotonic() - start < 3 * wait + SOON
     start = time.monotonic()
     assert jobs.take(0, math.inf) == [] and time.monotonic() - start < SOON
 
@@ -107,7 +125,8 @@ def test_what_is_there_is_given_at_once(make_set: Any) -> None:
     jobs = make_set()
     jobs.add_many(["a", "b", "c"], score=[1, 2, 3])
     assert jobs.pop(wait=math.inf) == "a"
-    assert jobs.take(5, math.inf, with_scores=True) == [("b", 2.0), ("c", 3.0)]
+    assert jobs.take(1, math.inf, with_scores=True) == [("b", 2.0)]
+    assert leased(jobs, math.inf) == ["c"]
 
 
 def test_a_waiting_call_gets_what_another_process_adds(any_server: servers.Server) -> None:
@@ -137,35 +156,60 @@ def test_a_waiting_call_gets_a_scheduled_item_when_it_falls_due(make_set: Any, r
     assert due <= clock() < due + SOON
 
 
-def until_expired(jobs: Any, wait: float) -> Any:
-    """Waits for a lease to end, as a call does that returns it."""
-    ctx = jobs._ctx
-
-    def attempt() -> Any:
-        seconds, micros = yield ctx.command(b"TIME", reads=list)
-        now = str(int(seconds) * 1000 + int(micros) // 1000)
-        found = yield ctx.command(
-            b"ZRANGEBYSCORE", ctx.keys.leased, "-inf", now, reads=lambda r: members(r, 9)
-        )
-        return found or waiting.NOTHING
-
-    return jobs._run(waiting.until(ctx, attempt, wait))
-
-
 @pytest.mark.parametrize("cls", [SortedSet, ScheduledSet])
-def test_a_waiting_call_wakes_when_a_lease_ends(make_set: Any, raw: Any, cls: Any) -> None:
-    jobs = make_set(cls)
-    leased = jobs._ctx.keys.leased
-    seconds, micros = raw.time()
-    end = seconds * 1000 + micros // 1000 + 700
-    raw.zadd(leased, {"held": end, "longer": end + 60_000})
-    assert until_expired(jobs, 30) == [b"held"]
-    seconds, micros = raw.time()
-    assert end <= seconds * 1000 + micros // 1000 < end + SOON * 1000
-    # One that is given back earlier, too.
-    raw.delete(leased)
-    with later(0.2, lambda: raw.zadd(leased, {"given back": 1})):
-        assert until_expired(jobs, 30) == [b"given back"]
+@pytest.mark.parametrize("options", [{}, {"key": str}])
+def test_a_waiting_call_gets_an_item_whose_lease_ends(
+    make_set: Any, cls: Any, options: dict[str, Any]
+) -> None:
+    jobs = make_set(cls, **options)
+    for get in (
+        lambda: [jobs.pop(wait=30)],
+        lambda: jobs.take(5, 30),
+        lambda: [lease.item for lease in jobs.lease(5, wait=30)],
+    ):
+        jobs.add("an item", 1)
+        (lease,) = jobs.lease(ttl=0.5)
+        start = time.monotonic()
+        assert get() == ["an item"]
+        assert 0.3 < time.monotonic() - start < 0.5 + SOON
+        assert lease.ack() == 0
+    # What is given back counts, with a delay or without one.
+    (lease,) = jobs.leased()
+    assert lease[:3] == ("an item", 1.0, 1)
+    jobs.clear()
+
+
+def test_a_waiting_call_gets_what_is_given_back(make_set: Any) -> None:
+    jobs = make_set()
+    jobs.add("an item", 1)
+    (lease,) = jobs.lease()
+    assert lease.release(delay=0.5) == 1
+    start = time.monotonic()
+    (lease,) = jobs.lease(wait=30)
+    assert 0.3 < time.monotonic() - start < 0.5 + SOON
+    assert (lease.item, lease.attempts) == ("an item", 0)
+    assert lease.fail("no", delay=0.5) == 1
+    (lease,) = jobs.lease(wait=30)
+    assert lease.attempts == 1
+
+
+def test_a_lease_begins_when_the_item_comes(make_set: Any, raw: Any) -> None:
+    jobs = make_set()
+    with later(1.0, lambda: raw.zadd("jobs", {"an item": 1})):
+        (lease,) = jobs.lease(ttl=0.9, wait=30)
+    assert lease.expires - raw.time()[0] > -0.5
+    assert lease.ack() == 1
+
+
+async def test_a_waiting_lease_is_awaited_or_entered(any_server: servers.Server) -> None:
+    client = any_server.asyncio_client()
+    jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+    with later(0.3, lambda: any_server.raw.zadd("jobs", {"a": 1})):
+        assert [lease.item async for lease in await jobs.lease(wait=30)] == ["a"]
+    with later(0.3, lambda: any_server.raw.zadd("jobs", {"b": 1})):
+        assert await leased_by_task(jobs, 30) == ["b"]
+    assert [each[0] async for each in jobs.leased()] == ["a"]
+    await servers.aclose(client)
 
 
 def test_the_look_says_how_many_there_are_and_when_there_are_more(
@@ -247,7 +291,6 @@ def test_all_of_what_is_added_goes_to_the_tasks_that_wait(any_server: servers.Se
         any_server.raw.zadd("jobs", dict.fromkeys(names[10:], 2))
         found = [item for items in await asyncio.gather(*tasks) for item in items]
         assert sorted(found) == sorted(names) and time.monotonic() - start < SOON
-        assert asyncio.all_tasks() == {asyncio.current_task()}
         await servers.aclose(client)
 
     asyncio.run(program())
@@ -326,8 +369,10 @@ def test_a_wait_that_is_no_time_is_refused_before_anything_is_sent(
         lambda: jobs.pop(wait),
         lambda: jobs.take(1, wait),
         lambda: jobs.take(0, wait=wait),
+        lambda: jobs.lease(wait=wait),
         lambda: asyncio.run(awaited(twin.pop(wait))),
         lambda: asyncio.run(awaited(twin.take(1, wait))),
+        lambda: twin.lease(1, 60, wait),
     ):
         with pytest.raises(error, match=match):
             call()
@@ -438,7 +483,6 @@ def test_a_wait_may_be_longer_than_the_clients_timeout(any_server: servers.Serve
 def test_the_watcher_leaves_when_nobody_has_waited_for_some_time(
     any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_watching.Watcher, "_linger", 0.3)
     monkeypatch.setattr(_watching, "LINGER", 0.3)
 
     def gone() -> bool:
@@ -456,10 +500,10 @@ def test_the_watcher_leaves_when_nobody_has_waited_for_some_time(
         jobs: Any = redset.asyncio.SortedSet(client, "jobs")
         for _ in range(2):
             assert await jobs.take(1, wait=0.2) == []
-            assert asyncio.all_tasks() == {asyncio.current_task()}
             assert len(watchers(any_server.raw, "leaves")) == 1
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.6)
             assert gone()
+            assert asyncio.all_tasks() == {asyncio.current_task()}
         assert await jobs.take(1, wait=0.2) == []
         await servers.aclose(client)
 
@@ -553,7 +597,7 @@ def test_a_cancelled_wait_leaves_nothing_behind(any_server: servers.Server) -> N
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert not client.connection_pool._in_use_connections
-            assert asyncio.all_tasks() == {asyncio.current_task()}
+            assert waiting_now(client) == 0
         any_server.raw.zadd("jobs", {"a": 1})
         assert await jobs.pop(wait=10) == "a"
         with pytest.raises(asyncio.TimeoutError):
@@ -561,6 +605,64 @@ def test_a_cancelled_wait_leaves_nothing_behind(any_server: servers.Server) -> N
         await servers.aclose(client)
 
     asyncio.run(program())
+
+
+async def test_a_cancelled_wait_for_a_lease_loses_nothing(any_server: servers.Server) -> None:
+    """Cancelled around the moment that an item comes: it is queued, or leased and comes back."""
+    client = any_server.asyncio_client()
+    jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+    done: list[str] = []
+    for turn in range(60):
+        task = asyncio.create_task(leased_by_task(jobs, 30))
+        await asyncio.sleep(0.001 if turn % 2 else 0.07)
+        any_server.raw.zadd("jobs", {f"item-{turn}": turn})
+        await asyncio.sleep(turn / 20_000)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            done += await task
+        assert not client.connection_pool._in_use_connections and waiting_now(client) == 0
+    held = [each[0] async for each in jobs.leased()]
+    left = await jobs.take(100)
+    assert sorted({*done, *held, *left}) == sorted(f"item-{turn}" for turn in range(60))
+    await servers.aclose(client)
+
+
+def test_an_interrupted_wait_for_a_lease_loses_nothing(any_server: servers.Server) -> None:
+    """Interrupted anywhere: what it leased comes back, and nobody is left who would be woken."""
+    program = f"""
+import random, redset, signal
+from redset import _watching
+jobs = redset.SortedSet.from_url({any_server.url!r}, "jobs")
+pool = jobs.redis.connection_pool
+adder = redset.SortedSet.from_url({any_server.url!r}, "jobs")
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+interrupted, held = 0, []
+for turn in range(200):
+    adder.add(f"item-{{turn}}")
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.004))
+        while True:
+            held += [lease.item for lease in jobs.lease(ttl=1, wait=0.07)]
+    except KeyboardInterrupt:
+        interrupted += 1
+    assert not pool._in_use_connections
+    watcher = _watching._watchers.get(pool)
+    assert watcher is None or not watcher._watches
+assert interrupted == 200
+seen = set(held)
+while len(seen) < 200:
+    batch = jobs.lease(200, wait=10)
+    assert batch, sorted(seen)
+    seen.update(lease.item for lease in batch)
+    batch.ack()
+print("all there")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("all there\n", "")
 
 
 def test_what_a_cancelled_waiter_was_woken_for_is_anothers(any_server: servers.Server) -> None:

@@ -17,7 +17,7 @@ from redset._operations.replies import (
     scored,
     up_to,
 )
-from redset._operations.waiting import NOTHING, until
+from redset._operations.waiting import until
 from redset.exceptions import DecodeError
 
 log = logging.getLogger("redset")
@@ -30,52 +30,45 @@ PART = 500
 ENOUGH = 10
 
 
-def pop(ctx: Context, multi: bool, wait: float = 0) -> Operation[Any]:
+def pop(ctx: Context, wait: float) -> Operation[Any]:
     """Remove the lowest item that can be decoded; KeyError where there is none in time."""
-    if wait:
-        item = yield from until(ctx, lambda: _pop(ctx, False), wait)
-    else:
-        item = yield from _pop(ctx, multi)
-    if item is NOTHING:
+    found = yield from until(ctx, lambda: _pop(ctx), wait)
+    if not found:
         raise KeyError(f"the set {ctx.name!r} is empty")
-    return item
+    return found[0]
 
 
-def _pop(ctx: Context, multi: bool) -> Operation[Any]:
+def _pop(ctx: Context) -> Operation[list[Any]]:
     undecodable = 0
     while (yield from look_first(ctx)) and undecodable < ENOUGH:
-        taken = yield from _remove(ctx, 1, multi, False)
+        taken = yield from _remove(ctx, 1, False, False)
         if not taken.members:
             break
         items, bad, failure = yield from _decoded(ctx, taken, False)
         if items:
-            return items[0]
+            return items
         if failure is not None:
             raise failure
         undecodable += bad
     if undecodable >= ENOUGH:
         raise none_of(ctx, undecodable)
-    return NOTHING
+    return []
 
 
 def take(
-    ctx: Context, num: int, with_scores: bool, multi: bool, wait: float = 0
+    ctx: Context, num: int, with_scores: bool, multi: bool, wait: float
 ) -> Operation[list[Any]]:
     """Remove up to ``num`` items, lowest first, as soon as there are any."""
-    if not wait or num < 1:
-        return (yield from _take_now(ctx, num, with_scores, multi))
-
-    def attempt() -> Operation[Any]:
-        # Without MULTI, which is four commands.
-        return (yield from _take_now(ctx, num, with_scores, False)) or NOTHING
-
-    items = yield from until(ctx, attempt, wait)
-    return [] if items is NOTHING else items
+    if num < 1:
+        return []
+    # A MULTI is four commands: too many for who may try often.
+    multi = multi and not wait
+    return (yield from until(ctx, lambda: _take_now(ctx, num, with_scores, multi), wait))
 
 
 def _take_now(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[list[Any]]:
     items: list[Any] = []
-    if num < 1 or not (yield from look_first(ctx)):
+    if not (yield from look_first(ctx)):
         return items
     step = KEYED_STEP if ctx.keyed else STEP
     undecodable = 0

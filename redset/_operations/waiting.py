@@ -5,28 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from redset._effects import Ask, Operation, Wait
 from redset._operations.context import Context
 from redset._operations.replies import count, listed, number
 
-#: What an attempt gives where there was nothing to be had.
-NOTHING: Any = object()
+T = TypeVar("T")
 
 
-def until(ctx: Context, attempt: Callable[[], Operation[Any]], wait: float) -> Operation[Any]:
+def until(
+    ctx: Context, attempt: Callable[[], Operation[list[T]]], wait: float
+) -> Operation[list[T]]:
     """Attempt at once, and each time that there may be something, for ``wait`` seconds.
 
-    Gives what the first attempt gave that found something, else NOTHING. Between attempts the set
-    is looked at, which is one command and changes nothing.
+    Gives what the first attempt gave that found something. Between attempts the set is looked at,
+    which is one command and changes nothing.
     """
     end = monotonic() + wait
     found = yield from attempt()
-    if found is NOTHING and wait > 0:
+    if wait and not found:
         keys = _keys(ctx)
         effect = Wait(_look(ctx, keys), keys, end)
-        while found is NOTHING and (yield effect):
+        while not found and (yield effect):
             found = yield from attempt()
     return found
 
