@@ -260,13 +260,13 @@ class Watcher:
                         raise Refused("the pool is gone")
                     await tracking.open(pool)
                     pool = None
-                    self._flying.clear()
+                    self._forget()
                     self._loaded.clear()
                 self._ask(tracking)
                 self._hear(await tracking.receive(min(rest, self._timeout())))
                 if self._flying:
                     self._check_patience()
-                elif failures:
+                else:
                     failures = 0
             except Refused as error:
                 log.info("waits ask every %g s: the server cannot tell: %s", PERIOD, error)

@@ -714,6 +714,31 @@ def test_each_event_loop_has_a_watcher_of_its_own(any_server: servers.Server) ->
         asyncio.run(program(item))
 
 
+def test_a_watcher_whose_task_a_program_cancelled_begins_anew(any_server: servers.Server) -> None:
+    """Cancelled with a question unanswered, while somebody waits."""
+
+    async def program() -> None:
+        client = any_server.asyncio_client()
+        jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+        first = asyncio.create_task(jobs.pop(wait=30))
+        await asyncio.sleep(0.3)
+        watcher: Any = _watching._watchers[client.connection_pool]
+        (watch,) = watcher._watches.values()
+        with any_server.frozen():
+            while watch.asked is None:
+                await asyncio.sleep(0.01)
+            watcher._task.cancel()
+            await asyncio.sleep(0.1)
+        second = asyncio.create_task(jobs.pop(wait=30))
+        await asyncio.sleep(0.5)
+        assert watch.seen > time.monotonic() - 0.6 and waiting_now(client) == 2
+        any_server.raw.zadd("jobs", {"a": 1, "b": 2})
+        assert sorted(await asyncio.gather(first, second)) == ["a", "b"]
+        await servers.aclose(client)
+
+    asyncio.run(program())
+
+
 def test_a_forked_child_waits_for_itself(any_server: servers.Server) -> None:
     program = """
 import os, sys, time, redset
