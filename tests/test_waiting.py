@@ -7,16 +7,21 @@ import contextlib
 import decimal
 import logging
 import math
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+import redis.asyncio.sentinel
+import redis.sentinel
 import servers
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
@@ -316,6 +321,65 @@ def test_several_sets_are_watched_by_one_connection(any_server: servers.Server) 
         for thread in threads:
             thread.join(30)
         assert found == {str(jobs.name): f"of {jobs.name}" for jobs in sets}
+
+
+async def watched_pop(client: Any, raw: Any) -> None:
+    """Wait by a client of either face until it is watched, and get what comes then."""
+    face: Any = redset.asyncio if "asyncio" in type(client).__module__ else redset
+    jobs = face.SortedSet(client, "jobs")
+    pop = jobs.pop if face is redset.asyncio else lambda wait: asyncio.to_thread(jobs.pop, wait)
+    waits = asyncio.ensure_future(pop(30))
+    end = time.monotonic() + 10
+    while not (names := [each for each in raw.client_list() if "t" in each["flags"]]):
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
+    assert len(names) == 1
+    raw.zadd("jobs", {"a": 1})
+    start = time.monotonic()
+    assert await waits == "a" and time.monotonic() - start < SOON
+    await client.aclose() if face is redset.asyncio else client.close()
+    for each in names:
+        raw.client_kill_filter(_id=each["id"])
+
+
+def test_it_is_watched_over_tls(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise servers.Missing("openssl")
+    names = {"tls-key-file": str(tmp_path / "key"), "tls-cert-file": str(tmp_path / "cert")}
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
+         "-keyout", names["tls-key-file"], "-out", names["tls-cert-file"]],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with servers.start("redis7") as server:
+        try:
+            server.raw.execute_command(
+                "CONFIG", "SET", *(part for pair in names.items() for part in pair),
+                "tls-ca-cert-file", names["tls-cert-file"], "tls-auth-clients", "no",
+                "tls-port", port,
+            )  # fmt: skip
+        except redis.ResponseError as error:
+            raise servers.Missing(f"TLS: {error}") from None
+        options: dict[str, Any] = {
+            "port": port, "ssl": True, "ssl_ca_certs": names["tls-cert-file"],
+            "ssl_check_hostname": False,
+        }  # fmt: skip
+        for make in (redis.Redis, redis.asyncio.Redis):
+            asyncio.run(watched_pop(make(**options), server.raw))
+
+
+@pytest.mark.parametrize("made", [redis.sentinel, redis.asyncio.sentinel])
+def test_it_is_watched_where_sentinel_says(
+    any_server: servers.Server, sentinel: int, made: Any
+) -> None:
+    any_server.raw.client_kill_filter(_type="normal", skipme=True)
+    client = made.Sentinel([("127.0.0.1", sentinel)]).master_for("main")
+    asyncio.run(watched_pop(client, any_server.raw))
 
 
 # --- what it costs
