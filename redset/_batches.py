@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic
 
 from redset._effects import Operation
-from redset._face import T, index, refuse_single
+from redset._face import T, index, refuse_single, waiting_time
 from redset._operations import leasing
 from redset._operations.leasing import Held, Settlement
 from redset._source import Source
@@ -342,14 +342,14 @@ def leases_of(owner: Any, leases: Any) -> list[Lease[Any]]:
     return list(dict.fromkeys(found))
 
 
-def leasing_out(owner: Any, num: Any, ttl: Any) -> Operation[list[Held]]:
+def leasing_out(owner: Any, num: Any, ttl: Any, wait: Any) -> Operation[list[Held]]:
     """Perform ``lease``."""
     num = index("num", num)
     if not 1 <= num <= leasing.MOST:
         raise ValueError(f"num must be from 1 to {leasing.MOST:,}, not {num}")
     ctx = owner._ctx
     _ = ctx.keys.leased  # a name that cannot have second keys is refused here
-    return leasing.lease(ctx, num, leasing.milliseconds("ttl", ttl, True))
+    return leasing.lease(ctx, num, leasing.milliseconds("ttl", ttl, True), waiting_time(wait))
 
 
 def acknowledging(owner: Any, leases: Any, add: Any) -> tuple[Operation[int], Source | None]:

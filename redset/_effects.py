@@ -87,6 +87,22 @@ class Emit:
         self.values = values
 
 
+class Wait:
+    """Until something may be had: True; False where the time is over and nothing came.
+
+    Nothing is in flight, and no connection is held meanwhile. ``look`` asks the server how much may
+    be had now, and in how many seconds there may be more; ``keys`` are those that it reads;
+    ``until`` is a time of `time.monotonic`.
+    """
+
+    __slots__ = ("keys", "look", "until")
+
+    def __init__(self, look: Ask, keys: list[bytes], until: float) -> None:
+        self.look = look
+        self.keys = keys
+        self.until = until
+
+
 class Pause:
     """Nothing: a place in a long computation where others may have their turn."""
 

@@ -291,6 +291,18 @@ def index(argument: str, value: Any) -> int:
         raise TypeError(f"{argument} must be an int, not {type(value).__name__}") from None
 
 
+def waiting_time(wait: Any) -> float:
+    """Give how many seconds to wait: a number that is not negative; math.inf is for ever."""
+    if isinstance(wait, bool) or not isinstance(wait, (int, float)):
+        raise TypeError(f"wait must be a number of seconds, not {type(wait).__name__}")
+    if not wait >= 0:
+        raise ValueError(
+            f"wait must be a number of seconds, 0 or more, not {wait!r} ({type(wait).__name__})"
+        )
+    # More than a float can hold is for ever, too.
+    return wait if wait < 1e9 else math.inf
+
+
 def many(argument: str, values: Iterable[Any]) -> list[Any]:
     """Give an argument of many items as a list."""
     refuse_single(argument, values)

@@ -13,11 +13,13 @@ _INCLUDE = "-- include: "
 class Script:
     """A server-side step: its text and the name that EVALSHA knows it by."""
 
-    __slots__ = ("name", "sha", "text")
+    __slots__ = ("load", "name", "sha", "text")
 
     def __init__(self, name: str, text: bytes) -> None:
         self.name = name
         self.text = text
+        #: The request that loads it.
+        self.load = b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$%d\r\n%b\r\n" % (len(text), text)
         self.sha = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
 
 

@@ -17,8 +17,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import ModuleType
 from typing import Any, Generic, NoReturn, TypeVar
 
-from redset._effects import Ask, Emit, Operation, Pause, Pull, R, Read, Send, Unexpected
+from redset._effects import Ask, Emit, Operation, Pause, Pull, R, Read, Send, Unexpected, Wait
 from redset._source import Source
+from redset._watching import Waiting
 
 T = TypeVar("T")
 
@@ -67,13 +68,15 @@ class _Link:
     def _wrong_kind(self, client: Any) -> TypeError:
         raise NotImplementedError
 
-    def _begin(self, operation: Operation[R], source: Source | None) -> _Performance[R]:
+    def _begin(
+        self, operation: Operation[R], source: Source | None, effect: Any = None
+    ) -> _Performance[R]:
         session: _Session
         if self.multi:
             session = _PackedSession(self._client.connection_pool, self._awaits)
         else:
             session = _GenericSession(self._client, self._split, self._options, self._awaits)
-        return _Performance(operation, source, session, self._awaits)
+        return _Performance(operation, source, session, self._awaits, effect)
 
 
 class Link(_Link):
@@ -107,6 +110,8 @@ class Link(_Link):
                         result = complete(session.send(effect))
                     elif kind is Read:
                         result = complete(session.read())
+                    elif kind is Wait:
+                        break
                     else:
                         raise AssertionError(f"no such effect without a source: {effect!r}")
                 except Exception as error:
@@ -121,6 +126,7 @@ class Link(_Link):
             except BaseException:
                 session.end()
                 raise
+        return complete(self._begin(operation, None, effect).run())
 
     def iterate(self, operation: Operation[R], source: Source | None = None) -> Iterator[Any]:
         """Perform an operation, and give what it emits as it comes."""
@@ -182,14 +188,27 @@ def complete(coroutine: Coroutine[Any, Any, T]) -> T:
 class _Performance(Generic[R]):
     """One operation under way."""
 
-    __slots__ = ("_awaits", "_operation", "_session", "_source", "_turn", "result")
+    __slots__ = (
+        "_awaits", "_effect", "_operation", "_session", "_source", "_spent", "_turn", "_waiting",
+        "result",
+    )  # fmt: skip
 
     result: R
 
     def __init__(
-        self, operation: Operation[R], source: Source | None, session: _Session, awaits: bool
+        self,
+        operation: Operation[R],
+        source: Source | None,
+        session: _Session,
+        awaits: bool,
+        effect: Any,
     ) -> None:
         self._operation = operation
+        #: What it asked for already, if anything.
+        self._effect = effect
+        self._waiting: Waiting | None = None
+        #: Commands since it waited last.
+        self._spent = 0 if effect is None else 1
         self._source = source
         self._session = session
         self._awaits = awaits
@@ -208,13 +227,16 @@ class _Performance(Generic[R]):
         """Perform it up to what it emits next; None at its end, when it has its result."""
         operation, session = self._operation, self._session
         asked = _cancellations() if self._awaits else 0
+        effect, self._effect = self._effect, None
         try:
-            effect = next(operation)
+            if effect is None:
+                effect = next(operation)
             while True:
                 try:
                     kind = type(effect)
                     result: Any = None
                     if kind is Ask:
+                        self._spent += effect.replies
                         await session.send(effect)
                         result = await session.read()
                     elif kind is Read:
@@ -229,6 +251,13 @@ class _Performance(Generic[R]):
                     elif kind is Emit:
                         await session.close()
                         return effect.values  # type: ignore[no-any-return]
+                    elif kind is Wait:
+                        await session.close()
+                        if self._waiting is None:
+                            self._waiting = Waiting(session, session._pool, self._awaits)
+                        spent, self._spent = self._spent, 0
+                        result = await self._waiting.perform(effect, spent)
+                        self._turn = time.monotonic()
                     elif kind is not Pause:
                         raise AssertionError(f"no such effect: {effect!r}")
                     if self._awaits:
@@ -254,8 +283,18 @@ class _Performance(Generic[R]):
             await self._session.close()
             raise
         finally:
+            if self._waiting is not None:
+                self._wait_no_more(self._waiting)
             if self._source is not None:
                 await self._source.close()
+
+    def _wait_no_more(self, waiting: Waiting) -> None:
+        failed = not hasattr(self, "result")
+        try:
+            waiting.end(failed)
+        except BaseException:
+            waiting.end(failed)
+            raise
 
 
 def _cancellations() -> int:
@@ -316,6 +355,8 @@ class _Session:
     """What one operation has under way."""
 
     _awaits: bool
+    #: Where its connections come from, if it has some.
+    _pool: Any = None
 
     async def _settled(self, result: Any) -> Any:
         """Give what a method of the client returned, awaited where it must be."""
@@ -473,7 +514,7 @@ class _PackedSession(_Session):
             # The loading travels in front of the call: no round trip of its own.
             flight.loading = True
             self._sent.add(script.sha)
-            data = _load_request(script.text) + data
+            data = script.load + data
         self._broken = True  # until the whole of it is out
         if self._socket is None:
             # Only now, with nothing in flight: later the PING's answer would be taken for ours.
@@ -686,10 +727,6 @@ async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
     if not task.cancelled():
         task.exception()  # or it is said to have been forgotten
     raise cancellation
-
-
-def _load_request(text: bytes) -> bytes:
-    return b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$%d\r\n%b\r\n" % (len(text), text)
 
 
 def _get_connection(pool: Any) -> Any:

@@ -27,6 +27,7 @@ from redset._face import (
     check_url,
     index,
     many,
+    waiting_time,
     whole,
 )
 from redset._operations import adding, dead, leasing, memory, reading, taking
@@ -217,17 +218,17 @@ class SortedSet(Face[T]):
 
     # Handing out.
 
-    async def pop(self) -> T:
-        return await self._run(taking.pop(self._ctx, self._open().multi))
+    async def pop(self, wait: float = 0) -> T:
+        return await self._run(taking.pop(self._ctx, waiting_time(wait)))
 
-    async def take(self, num: int, *, with_scores: bool = False) -> list[Any]:
-        return await self._run(
-            taking.take(self._ctx, whole("num", num), with_scores, self._open().multi)
-        )
+    async def take(self, num: int, wait: float = 0, *, with_scores: bool = False) -> list[Any]:
+        count, seconds = whole("num", num), waiting_time(wait)
+        multi = self._open().multi
+        return await self._run(taking.take(self._ctx, count, with_scores, multi, seconds))
 
     # Leasing.
 
-    def lease(self, num: int = 1, ttl: float = 60.0) -> AsyncBatch[T]:
+    def lease(self, num: int = 1, ttl: float = 60.0, wait: float = 0) -> AsyncBatch[T]:
         """Hand out up to ``num`` items for a time, lowest first, to be settled within it.
 
         Awaited, or entered with ``async with``; otherwise as `redset.SortedSet.lease`.
@@ -242,7 +243,7 @@ class SortedSet(Face[T]):
         low
         high
         """
-        return AsyncBatch(self, _batches.leasing_out(self, num, ttl))
+        return AsyncBatch(self, _batches.leasing_out(self, num, ttl, wait))
 
     async def ack(
         self,

@@ -21,6 +21,7 @@ from redset._face import (
     check_url,
     index,
     many,
+    waiting_time,
     whole,
 )
 from redset._operations import adding, dead, leasing, memory, reading, taking
@@ -367,11 +368,21 @@ class SortedSet(Face[T]):
 
     # Handing out.
 
-    def pop(self) -> T:
-        """Remove and return the item with the lowest score.
+    def pop(self, wait: float = 0) -> T:
+        """Remove and return the item with the lowest score; wait for one where there is none.
 
         At most once: what was removed when the caller dies is gone. One round trip, O(log N). An
         object's first removal takes one more, to look whether it can decode what is there.
+
+        Waiting costs about one command a second, at most 20 while items come and others get them,
+        or where the server cannot tell of changes. It holds no connection of the pool, and a
+        `KeyboardInterrupt` ends it.
+
+        Parameters
+        ----------
+        wait : float
+            Seconds to wait for an item, whoever adds it, for one to fall due or for a lease to end:
+            0 for not at all, ``math.inf`` for ever.
 
         Returns
         -------
@@ -381,7 +392,9 @@ class SortedSet(Face[T]):
         Raises
         ------
         KeyError
-            Where there is none.
+            Where there is none, and none came in time.
+        TypeError, ValueError
+            Where ``wait`` is no number of seconds, or negative; nothing was sent.
         redset.exceptions.DecodeError
             Where none of the first 10 items can be decoded, at a first removal: nothing was
             removed. Where 10 items one after another could not be decoded: they are in `dead`.
@@ -393,10 +406,10 @@ class SortedSet(Face[T]):
         >>> jobs.pop()
         'low'
         """
-        return self._run(taking.pop(self._ctx, self._open().multi))  # type: ignore[no-any-return]
+        return self._run(taking.pop(self._ctx, waiting_time(wait)))  # type: ignore[no-any-return]
 
-    def take(self, num: int, *, with_scores: bool = False) -> list[Any]:
-        """Remove and return up to ``num`` items, lowest first.
+    def take(self, num: int, wait: float = 0, *, with_scores: bool = False) -> list[Any]:
+        """Remove and return up to ``num`` items, lowest first; wait for one where there is none.
 
         At most once, as `pop`. O(log N + num), a round trip for each 2,000 (1,000 with ``key``).
         Where a later step fails, what was removed before is returned, and the error is logged.
@@ -405,6 +418,9 @@ class SortedSet(Face[T]):
         ----------
         num : int
             How many at most; below 1 none.
+        wait : float
+            Seconds to wait until there is at least one, at the cost that `pop` has: 0 for not at
+            all, ``math.inf`` for ever.
         with_scores : bool
             Whether to give ``(item, score)`` pairs.
 
@@ -416,7 +432,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError, OverflowError
-            Where ``num`` is no whole number.
+            Where ``num`` is no whole number, or ``wait`` no number of seconds; nothing was sent.
         redset.exceptions.DecodeError
             Where 10 or more were to be had, and none could be decoded.
 
@@ -427,24 +443,30 @@ class SortedSet(Face[T]):
         >>> jobs.take(10, with_scores=True)
         [('low', 1.0), ('high', 2.0)]
         """
-        return self._run(taking.take(self._ctx, whole("num", num), with_scores, self._open().multi))
+        count, seconds = whole("num", num), waiting_time(wait)
+        multi = self._open().multi
+        return self._run(taking.take(self._ctx, count, with_scores, multi, seconds))
 
     # Leasing.
 
-    def lease(self, num: int = 1, ttl: float = 60.0) -> Batch[T]:
+    def lease(self, num: int = 1, ttl: float = 60.0, wait: float = 0) -> Batch[T]:
         """Hand out up to ``num`` items for a time, lowest first, to be settled within it.
 
         At least once: an item whose holder dies comes back at its old score when its lease is over.
         Each call gives back some whose leases are over, no more than 100 a step. O(log N) an item,
         a round trip and a step for each 100; sending one again after a lost connection gives the
-        same leases. An object's first takes one more, as with `pop`.
+        same leases. An object's first takes one more, as with `pop`. Waiting costs what it costs
+        `pop`; an interrupt or a cancellation loses nothing: what was leased comes back.
 
         Parameters
         ----------
         num : int
             How many at most, from 1 to 100,000.
         ttl : float
-            For how many seconds.
+            For how many seconds, from when they are handed out.
+        wait : float
+            Seconds to wait until there is at least one, also by the end of another's lease: 0 for
+            not at all, ``math.inf`` for ever.
 
         Returns
         -------
@@ -454,7 +476,8 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where ``num`` or ``ttl`` cannot be used, or the set's name can have no second key.
+            Where ``num``, ``ttl`` or ``wait`` cannot be used, or the set's name can have no second
+            key; nothing was sent.
         redset.exceptions.DecodeError
             As for `take`; items that cannot be decoded are in `dead`.
 
@@ -468,7 +491,7 @@ class SortedSet(Face[T]):
         >>> jobs.finished()
         True
         """
-        return Batch(self, self._run(_batches.leasing_out(self, num, ttl)))
+        return Batch(self, self._run(_batches.leasing_out(self, num, ttl, wait)))
 
     def ack(self, leases: Lease[T] | Iterable[Lease[T]], add: Iterable[Any] = ()) -> int:
         """Acknowledge leases: their items are done. Items found meanwhile are added as well.

@@ -6,13 +6,17 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import blocking
 import pytest
+import redis
 import servers
 
 # For the benchmarks; last, so that a redset that is installed comes before the tree's.
@@ -140,6 +144,35 @@ def server_client(any_server: servers.Server) -> Iterator[Any]:
     made = any_server.client()
     yield made
     made.close()
+
+
+@pytest.fixture
+def sentinel(any_server: servers.Server, tmp_path: Path) -> Iterator[int]:
+    """The port of a Sentinel that watches the server as "main"."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = tmp_path / "sentinel.conf"
+    config.write_text(
+        f"bind 127.0.0.1\nport {port}\ndir {tmp_path}\n"
+        f"sentinel monitor main 127.0.0.1 {any_server.port} 1\n"
+    )
+    process = subprocess.Popen(
+        [any_server.binary, str(config), "--sentinel"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            with contextlib.suppress(redis.RedisError), redis.Redis(port=port) as asked:
+                asked.ping()
+                break
+            time.sleep(0.02)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _empty(all_servers: servers.Servers, kind: str) -> servers.AnyServer:

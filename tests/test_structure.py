@@ -72,6 +72,8 @@ def layer(module: str) -> str:
     return {
         "redset._transport": "transport",
         "redset._source": "transport",
+        "redset._tracking": "transport",
+        "redset._watching": "transport",
         "redset._wire": "wire",
         "redset._fallback": "wire",
         "redset._speedups": "wire",
@@ -353,7 +355,7 @@ METHODS = {
     "fail": "(leases, error, delay=0)",
     "consume": "(handler, *, batch=10, concurrency=1, ttl=60.0, until_finished=False, stop=None)",
     "finished": "()",
-    "lease": "(num=1, ttl=60.0)",
+    "lease": "(num=1, ttl=60.0, wait=0)",
     "leased": "()",
     "release": "(leases, delay=0, score=None, item=None)",
     "renew": "(leases, ttl)",
@@ -373,7 +375,7 @@ METHODS = {
     "peek": "(position=0)",
     "peek_many": "(num)",
     "peek_score": "()",
-    "pop": "()",
+    "pop": "(wait=0)",
     "remove": "(item)",
     "score": "(item)",
     "scores": "(items)",
@@ -381,7 +383,7 @@ METHODS = {
     "seen_many": "(items)",
     "size": "()",
     "stats": "()",
-    "take": "(num, *, with_scores=False)",
+    "take": "(num, wait=0, *, with_scores=False)",
 }
 SPECIAL = {"__bool__", "__contains__", "__enter__", "__exit__", "__iter__", "__len__", "__repr__"}
 

@@ -3,16 +3,12 @@ becomes of them when the connection, the server or the caller's code fails in th
 
 from __future__ import annotations
 
-import contextlib
 import random
 import signal
-import socket
-import subprocess
 import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -1123,35 +1119,6 @@ def test_a_valkey_clients_errors_are_its_own(any_server: servers.Server, proxy: 
         SortedSet(client, "jobs").add("a")
     assert proxy.names().count(b"ZADD") == 4
     client.close()
-
-
-@pytest.fixture
-def sentinel(any_server: servers.Server, tmp_path: Path) -> Iterator[int]:
-    """The port of a Sentinel that watches the server as "main"."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = tmp_path / "sentinel.conf"
-    config.write_text(
-        f"bind 127.0.0.1\nport {port}\ndir {tmp_path}\n"
-        f"sentinel monitor main 127.0.0.1 {any_server.port} 1\n"
-    )
-    process = subprocess.Popen(
-        [any_server.binary, str(config), "--sentinel"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
-            with contextlib.suppress(redis.RedisError), redis.Redis(port=port) as asked:
-                asked.ping()
-                break
-            time.sleep(0.02)
-        yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_sentinel_chooses_the_server(any_server: servers.Server, sentinel: int) -> None:

@@ -37,6 +37,7 @@ from redset._operations.taking import (
     out_of_memory,
     warn_of_dead,
 )
+from redset._operations.waiting import until
 from redset.exceptions import AddError, Full
 
 log = logging.getLogger("redset")
@@ -94,8 +95,12 @@ def new_token() -> bytes:
     return base64.b64encode(os.urandom(12))
 
 
-def lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
-    """Lease up to ``num`` items for ``ttl`` ms, lowest first."""
+def lease(ctx: Context, num: int, ttl: int, wait: float) -> Operation[list[Held]]:
+    """Lease up to ``num`` items for ``ttl`` ms, lowest first, as soon as there are any."""
+    return (yield from until(ctx, lambda: _lease(ctx, num, ttl), wait))
+
+
+def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
     found: list[Held] = []
     if not (yield from look_first(ctx)):
         return found

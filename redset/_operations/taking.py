@@ -17,6 +17,7 @@ from redset._operations.replies import (
     scored,
     up_to,
 )
+from redset._operations.waiting import until
 from redset.exceptions import DecodeError
 
 log = logging.getLogger("redset")
@@ -29,28 +30,45 @@ PART = 500
 ENOUGH = 10
 
 
-def pop(ctx: Context, multi: bool) -> Operation[Any]:
-    """Remove the lowest item that can be decoded; KeyError where there is none."""
+def pop(ctx: Context, wait: float) -> Operation[Any]:
+    """Remove the lowest item that can be decoded; KeyError where there is none in time."""
+    found = yield from until(ctx, lambda: _pop(ctx), wait)
+    if not found:
+        raise KeyError(f"the set {ctx.name!r} is empty")
+    return found[0]
+
+
+def _pop(ctx: Context) -> Operation[list[Any]]:
     undecodable = 0
     while (yield from look_first(ctx)) and undecodable < ENOUGH:
-        taken = yield from _remove(ctx, 1, multi, False)
+        taken = yield from _remove(ctx, 1, False, False)
         if not taken.members:
             break
         items, bad, failure = yield from _decoded(ctx, taken, False)
         if items:
-            return items[0]
+            return items
         if failure is not None:
             raise failure
         undecodable += bad
     if undecodable >= ENOUGH:
         raise none_of(ctx, undecodable)
-    raise KeyError(f"the set {ctx.name!r} is empty")
+    return []
 
 
-def take(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[list[Any]]:
-    """Remove up to ``num`` items, lowest first."""
+def take(
+    ctx: Context, num: int, with_scores: bool, multi: bool, wait: float
+) -> Operation[list[Any]]:
+    """Remove up to ``num`` items, lowest first, as soon as there are any."""
+    if num < 1:
+        return []
+    # A MULTI is four commands: too many for who may try often.
+    multi = multi and not wait
+    return (yield from until(ctx, lambda: _take_now(ctx, num, with_scores, multi), wait))
+
+
+def _take_now(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[list[Any]]:
     items: list[Any] = []
-    if num < 1 or not (yield from look_first(ctx)):
+    if not (yield from look_first(ctx)):
         return items
     step = KEYED_STEP if ctx.keyed else STEP
     undecodable = 0

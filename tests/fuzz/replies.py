@@ -280,6 +280,7 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "stats": _stats,
     "sweep": lambda draw, command: 0 if draw.one_in(2) else draw.count(),
     "take": _taken,
+    "watch": lambda draw, command: [draw.count(1), draw.rng.choice((-1, 0, 7))],
 }
 NAMES = {_scripts.script(name).sha: name for name in STEPS}
 #: What belongs to a connection's setup is answered as a server would, as are the probes.
@@ -419,6 +420,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
         lambda jobs: jobs.take(4, with_scores=True),
         _listed(lambda pair: type(pair) is tuple and type(pair[1]) is float),
     ),
+    ("take wait", lambda jobs: jobs.take(4, 0.001), _listed(_item)),
     ("peek", lambda jobs: jobs.peek(), _item),
     ("peek last", lambda jobs: jobs.peek(-1), _item),
     ("peek_many", lambda jobs: jobs.peek_many(3), _listed(_item)),
@@ -436,6 +438,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("bool", bool, _flag),
     ("available", lambda jobs: jobs.available(), _whole),
     ("lease", lambda jobs: [lease.item for lease in jobs.lease(3)], _listed(_item)),
+    ("lease wait", lambda jobs: list(jobs.lease(3, wait=0.001)), _listed(_item)),
     ("ack", lambda jobs: jobs.ack(jobs.lease(3)), _whole),
     ("ack add", lambda jobs: [lease.ack(add=THREE) for lease in jobs.lease()], _listed(_whole)),
     ("fail", lambda jobs: jobs.fail(jobs.lease(3), "no"), _whole),

@@ -1,0 +1,160 @@
+"""What waiting takes: from a plain ZADD of another client to the return of ``pop(wait=)``.
+
+    python -m benchmarks.waiting [--items 300] [--waiters 1 10 100] [--server redis7 ...]
+
+So many processes wait, each with a client and a connection that watches of its own; items come one
+by one, 40 to 80 ms apart. Then how many commands a second each waiter sends while nothing comes,
+and while something comes and is gone at once, again and again. The same where the server may not
+tell of changes (``-client``), so that they poll.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import multiprocessing
+import random
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+
+import redset
+from benchmarks import machine
+from redset import SortedSet
+from tests import servers
+
+NAME = "bench"
+#: Seconds that each of the costs is counted for, and that waiters have to settle down.
+LONG, SETTLE = 5.0, 2.0
+#: The most that a wake may take, in milliseconds, and a waiter may send in a second.
+WAKE, BUDGET, IDLE = 50.0, 20.0, 2.0
+
+
+def wait(path: str, polls: bool, ready: Any, results: Any) -> None:
+    """Pop what comes, and tell when; None is the end."""
+    credentials = {"username": "polls", "password": "polls"} if polls else {}
+    jobs: SortedSet[str] = SortedSet(redis.Redis(unix_socket_path=path, **credentials), NAME)
+    jobs.size()
+    ready.release()
+    while (item := jobs.pop(wait=600)) != "end":
+        results.put((item, time.perf_counter()))
+
+
+@contextlib.contextmanager
+def waiters(server: servers.Server, number: int, polls: bool) -> Iterator[Any]:
+    """So many processes that wait; what they tell."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.waiting"])
+    ready, results = context.Semaphore(0), context.SimpleQueue()
+    arguments = (server.unix, polls, ready, results)
+    processes = [context.Process(target=wait, args=arguments) for _ in range(number)]
+    try:
+        for process in processes:
+            process.start()
+        for _ in processes:
+            if not ready.acquire(timeout=60):
+                raise RuntimeError("a waiter did not start")
+        time.sleep(SETTLE)
+        yield results
+        for _ in processes:
+            server.raw.zadd(NAME, {"end": 1})
+            while server.raw.zcard(NAME):
+                time.sleep(0.001)
+        for process in processes:
+            process.join(60)
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def latencies(server: servers.Server, results: Any, items: int) -> list[float]:
+    """Milliseconds from before each ZADD was sent to the return of the pop, in order."""
+    rng = random.Random(1)
+    took = []
+    for number in range(items):
+        before = time.perf_counter()
+        server.raw.zadd(NAME, {f"item-{number}": number})
+        item, got = results.get()
+        assert item == f"item-{number}", item
+        took.append((got - before) * 1000)
+        time.sleep(rng.uniform(0.04, 0.08))
+    return sorted(took)
+
+
+def sent(server: servers.Server) -> int:
+    """Requests of clients, without those inside scripts and those of this module."""
+    found = server.raw.info("commandstats")
+    names = ("evalsha", "zpopmin", "script", "script|load")
+    return sum(int(found.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in names)
+
+
+def idle(server: servers.Server) -> None:
+    time.sleep(LONG)
+
+
+def missing(server: servers.Server) -> None:
+    """Let something come that is gone before anybody can have it."""
+    text = "redis.call('ZADD', KEYS[1], 1, 'a'); redis.call('ZREM', KEYS[1], 'a')"
+    end = time.perf_counter() + LONG
+    while time.perf_counter() < end:
+        server.raw.eval(text, 1, NAME)
+        time.sleep(0.005)
+
+
+def costs(server: servers.Server, number: int, what: Any) -> float:
+    """Requests a second of each waiter."""
+    server.raw.config_resetstat()
+    before = time.perf_counter()
+    what(server)
+    seconds = time.perf_counter() - before
+    return sent(server) / seconds / number
+
+
+def measure(kind: str, numbers: list[int], items: int) -> bool:
+    met = True
+    with servers.start(kind) as server:
+        version = ".".join(map(str, server.version))
+        print(f"\n## {kind} {version}, {items} items ({redset.IMPLEMENTATION})\n")
+        print("| waiters | told by | p50, ms | p99 | worst | idle, requests/s each | missing |")
+        print("|---|---|---|---|---|---|---|")
+        server.raw.execute_command(
+            "ACL", "SETUSER", "polls", "on", ">polls", "~*", "+@all", "-client"
+        )
+        for polls in (False, True):
+            for number in numbers:
+                with waiters(server, number, polls) as results:
+                    took = latencies(server, results, items)
+                    quiet = costs(server, number, idle)
+                    busy = costs(server, number, missing)
+                p50, p99 = (took[len(took) * part // 100] for part in (50, 99))
+                told = "looks" if polls else "the server"
+                seen = f"{p50:.1f} | {p99:.1f} | {took[-1]:.1f} | {quiet:.2f} | {busy:.1f}"
+                print(f"| {number} | {told} | {seen} |", flush=True)
+                met &= busy <= BUDGET * 1.05
+                met &= polls or (p99 <= WAKE and quiet <= IDLE)
+    return met
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=300)
+    parser.add_argument("--waiters", type=int, nargs="+", default=[1, 10, 100])
+    parser.add_argument("--server", action="append", choices=servers.REAL)
+    options = parser.parse_args()
+    print(", ".join(f"{name}: {value}" for name, value in machine.describe().items()))
+    met = True
+    for kind in options.server or servers.REAL:
+        try:
+            met &= measure(kind, options.waiters, options.items)
+        except servers.Missing as absent:
+            print(f"\nskipped: {absent}")
+    text = f"p99 at most {WAKE:g} ms, {BUDGET:g} requests a second missing, {IDLE:g} idle"
+    print(f"\n{text}: {'yes' if met else 'NO'}")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

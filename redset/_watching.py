@@ -1,0 +1,521 @@
+"""Sleeping until a set changes: one connection of a process watches for all who wait.
+
+Looking at the set every 50 ms is always right, and what everything falls back to. On top of it a
+watcher looks at each watched set once on a tracking connection, which arms it; when the server says
+that it changed, when something is to fall due, and once a second it looks again, and wakes as many
+waiters as there are items. A lost hint costs time and never an item.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import weakref
+from collections import deque
+from time import monotonic, sleep
+from typing import Any
+
+from redset._effects import Send, Unexpected, Wait
+from redset._tracking import PATIENCE, AsyncTracking, Failure, Lost, Push, Refused, Tracking
+
+log = logging.getLogger("redset")
+
+#: Seconds between two looks of one who polls; a waiter has a command in each such time.
+PERIOD = 0.05
+#: What may be spent in advance: commands that come one after another at a change.
+BURST = 2 * PERIOD
+#: How often a watcher looks at a set without being told, and how long what it saw holds.
+REFRESH = 1.0
+FRESH = REFRESH + PATIENCE / 2
+#: How often a waiter looks itself, on a connection of the pool, though nothing was said to change:
+#: the watcher's connection may lead to a server that is the primary no more.
+DOUBT = 10.0
+#: How long a watcher stays when nobody waits, and is not tried again where it was refused.
+LINGER = 5.0
+REFUSAL = 60.0
+
+
+class Pace:
+    """A budget of one command in each PERIOD."""
+
+    __slots__ = ("_spent",)
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+
+    def charge(self, commands: int, shares: int = 1) -> None:
+        self._spent = max(self._spent, monotonic()) + commands * PERIOD / shares
+
+    def ready(self) -> float:
+        """When the next command is in the budget."""
+        return self._spent - BURST
+
+    def refill(self) -> None:
+        self._spent = 0.0
+
+
+class Waiter:
+    """One that waits for a set; of a sync client."""
+
+    __slots__ = ("_event", "hinted", "watch", "watcher")
+
+    def __init__(self, watcher: Watcher, watch: Watch) -> None:
+        self.watcher = watcher
+        self.watch = watch
+        self.hinted = False
+        self._event: Any = self._make_event()
+
+    def _make_event(self) -> Any:
+        return threading.Event()
+
+    def watched(self) -> float:
+        """Until when no change can go unnoticed; a time that is past where nobody watches."""
+        return self.watch.seen + FRESH
+
+    def wake(self) -> None:
+        self._event.set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep until woken. An interrupt ends it."""
+        self._event.clear()
+        if not self.hinted:
+            self._event.wait(seconds)
+
+
+class AsyncWaiter(Waiter):
+    """One that waits for a set; of an asyncio client."""
+
+    __slots__ = ()
+
+    def _make_event(self) -> Any:
+        return None
+
+    def wake(self) -> None:
+        if self._event is not None and not self._event.done():
+            self._event.set_result(None)
+
+    async def sleep(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._event = loop.create_future()
+        timer = loop.call_later(seconds, self.wake)
+        try:
+            if not self.hinted:
+                await self._event
+        finally:
+            timer.cancel()
+            self._event = None
+
+
+class Watch:
+    """One set that is watched: who waits for it, and what is known of it."""
+
+    __slots__ = ("asked", "changed", "due", "keys", "look", "pace", "seen", "waiters")
+
+    def __init__(self, look: Send, keys: list[bytes]) -> None:
+        self.look = look
+        self.keys = frozenset(keys)
+        #: In order: the next to be woken comes first.
+        self.waiters: dict[Waiter, None] = {}
+        self.pace = Pace()
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing is known of it any more."""
+        self.changed = True
+        #: When it was asked what has not been answered yet; when it was answered last.
+        self.asked: float | None = None
+        self.seen = float("-inf")
+        #: When something falls due.
+        self.due = float("inf")
+
+    def mark(self) -> None:
+        """It may have changed; a look that is under way will tell."""
+        if self.asked is None:
+            self.changed = True
+
+    def next(self) -> float:
+        """When to look."""
+        if self.asked is not None:
+            return self.asked + PATIENCE
+        at = 0.0 if self.changed else min(self.due, self.seen + REFRESH)
+        return max(at, self.pace.ready())
+
+    def hint(self, available: int) -> None:
+        """Wake as many waiters as there are items, those first that were not woken for longest."""
+        available -= sum(waiter.hinted for waiter in self.waiters)
+        for waiter in [waiter for waiter in self.waiters if not waiter.hinted][: max(available, 0)]:
+            del self.waiters[waiter]
+            self.waiters[waiter] = None
+            waiter.hinted = True
+            waiter.wake()
+
+
+class Watcher:
+    """Watches the sets of one pool for the threads of this process, in a thread of its own."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = weakref.ref(pool)
+        #: Held for moments, by whoever changes what follows.
+        self._lock = threading.Lock()
+        self._watches: dict[bytes, Watch] = {}
+        self._tracking: Tracking | None = None
+        self._running = False
+        self._idle_since = 0.0
+        self._refused_until = 0.0
+        #: Questions that were not answered yet: a set, or None for the loading of its script.
+        self._flying: deque[Watch | None] = deque()
+        self._loaded: set[bytes] = set()
+
+    # What waiters call.
+
+    @property
+    def here(self) -> bool:
+        """Whether it can watch for the caller."""
+        return True
+
+    def runs(self) -> bool:
+        """Whether its connection is there, or on its way."""
+        return self._running
+
+    def join(self, effect: Wait, waiting: Waiting) -> None:
+        """Watch for one more, who has a waiter then; none where it was refused."""
+        with self._lock:
+            if monotonic() < self._refused_until:
+                return
+            data = effect.look.data
+            watch = self._watches.get(data) or Watch(effect.look, effect.keys)
+            # First, so that an interrupt leaves nobody here who is gone.
+            waiter = waiting.waiter = self._make_waiter(watch)
+            watch.waiters[waiter] = None
+            self._watches[data] = watch
+            # What changed between its last attempt and now, nobody would tell it.
+            watch.mark()
+            if not self.runs():
+                try:
+                    self._start()
+                except RuntimeError:  # no thread is to be had, as at the interpreter's end
+                    self._remove(waiter)
+                    waiting.waiter = None
+                    return
+                self._running = True
+        self._wake()
+
+    def leave(self, waiter: Waiter, unspent: bool) -> None:
+        """Watch for one less, whose hint may be another's."""
+        with self._lock:
+            self._remove(waiter)
+            if unspent:
+                waiter.watch.mark()
+            idle = not self._watches
+            if idle:
+                self._idle_since = monotonic()
+        if unspent or idle:
+            self._wake()
+
+    def _remove(self, waiter: Waiter) -> None:
+        watch = waiter.watch
+        watch.waiters.pop(waiter, None)
+        if not watch.waiters and self._watches.get(watch.look.data) is watch:
+            del self._watches[watch.look.data]
+
+    def _make_waiter(self, watch: Watch) -> Waiter:
+        return Waiter(self, watch)
+
+    def _wake(self) -> None:
+        tracking = self._tracking
+        if tracking is not None:
+            tracking.wake()
+
+    # Its thread, or its task.
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._main, name="redset-watcher", daemon=True)
+        thread.start()
+
+    def _main(self) -> None:
+        with contextlib.suppress(StopIteration):
+            self._run(Tracking()).send(None)  # nothing suspends
+
+    async def _run(self, tracking: Tracking) -> None:
+        self._tracking = tracking
+        try:
+            await self._watch(tracking)
+        except Exception:
+            log.exception("waits ask every %g s", PERIOD)
+            self._end(monotonic() + REFUSAL)
+        finally:
+            await tracking.close()
+
+    async def _watch(self, tracking: Tracking) -> None:
+        """Watch for as long as anybody waits, and some time longer."""
+        failures = 0
+        while (rest := self._rest()) is not None:
+            try:
+                if not tracking.is_open:
+                    pool = self._pool()
+                    if pool is None:
+                        raise Refused("the pool is gone")
+                    await tracking.open(pool)
+                    pool = None
+                    self._forget()
+                    self._loaded.clear()
+                self._ask(tracking)
+                self._hear(await tracking.receive(min(rest, self._timeout())))
+                if self._flying:
+                    self._check_patience()
+                else:
+                    failures = 0
+            except Refused as error:
+                log.info("waits ask every %g s: the server cannot tell: %s", PERIOD, error)
+                self._end(monotonic() + REFUSAL)
+                return
+            except Exception as error:
+                if self._is_idle():
+                    return
+                if failures == 0:
+                    log.warning("the connection that watches was lost, is made again: %r", error)
+                    log.debug("how it was lost", exc_info=True)
+                self._forget()
+                await tracking.disconnect()
+                failures += 1
+                until = monotonic() + min(0.1 * 2**failures, LINGER)
+                while (left := until - monotonic()) > 0:
+                    if (rest := self._rest()) is None:
+                        return
+                    await tracking.receive(min(rest, left))
+
+    def _rest(self) -> float | None:
+        """How long it may sleep with nobody waiting; None where it is to end."""
+        with self._lock:
+            if not self._running:
+                return None
+            if self._watches:
+                return LINGER
+            rest = self._idle_since + LINGER - monotonic()
+            if rest > 0:
+                return rest
+            self._running = False
+            return None
+
+    def _is_idle(self) -> bool:
+        """Whether nobody waits; then it has ended."""
+        with self._lock:
+            if not self._watches:
+                self._running = False
+            return not self._running
+
+    def _end(self, refused_until: float) -> None:
+        with self._lock:
+            self._running = False
+            self._refused_until = refused_until
+        self._forget()
+
+    def _forget(self) -> None:
+        """All that was known is so no more: who waits polls."""
+        self._flying.clear()
+        with self._lock:
+            for watch in self._watches.values():
+                watch.forget()
+                for waiter in watch.waiters:
+                    waiter.wake()
+
+    def _timeout(self) -> float:
+        with self._lock:
+            times = [watch.next() for watch in self._watches.values()]
+        return min(times) - monotonic() if times else LINGER
+
+    def _ask(self, tracking: Tracking) -> None:
+        """Look at the sets whose time it is."""
+        now = monotonic()
+        requests = []
+        with self._lock:
+            for watch in self._watches.values():
+                if watch.asked is not None or watch.next() > now:
+                    continue
+                watch.asked, watch.changed = now, False
+                watch.pace.charge(1, len(watch.waiters))
+                script = watch.look.script
+                if script is not None and script.sha not in self._loaded:
+                    self._loaded.add(script.sha)
+                    requests.append(script.load)
+                    self._flying.append(None)
+                requests.append(watch.look.data)
+                self._flying.append(watch)
+        if requests:
+            tracking.send(b"".join(requests))
+
+    def _hear(self, messages: list[Any]) -> None:
+        for message in messages:
+            if type(message) is Push:
+                if message and message[0] == b"invalidate":
+                    self._told(message[1])
+            elif not self._flying:
+                raise Lost("an answer to nothing")
+            elif (watch := self._flying.popleft()) is not None:
+                self._answered(watch, message)
+
+    def _told(self, keys: list[bytes] | None) -> None:
+        """The server says that keys changed; all of them where it was flushed."""
+        with self._lock:
+            for watch in self._watches.values():
+                if keys is None or not watch.keys.isdisjoint(keys):
+                    watch.mark()
+
+    def _answered(self, watch: Watch, answer: Any) -> None:
+        script = watch.look.script
+        if type(answer) is Failure:
+            if answer.text.startswith("NOSCRIPT") and script is not None:
+                self._loaded.discard(script.sha)
+                watch.asked, watch.changed = None, True
+                return
+            # Who waits asks as well, and raises what it is told.
+            raise Lost(answer.text)
+        assert watch.look.reads is not None
+        try:
+            available, rest = watch.look.reads(answer)
+        except Unexpected as error:
+            raise Lost(str(error)) from None
+        with self._lock:
+            watch.asked, watch.seen = None, monotonic()
+            watch.due = watch.seen + rest
+            watch.hint(available)
+
+    def _check_patience(self) -> None:
+        watch = next((watch for watch in self._flying if watch is not None), None)
+        asked = None if watch is None else watch.asked
+        if asked is not None and monotonic() - asked > PATIENCE:
+            raise Lost("the server did not answer in time")
+
+
+class AsyncWatcher(Watcher):
+    """Watches the sets of one pool for the tasks of one event loop, in a task of its own."""
+
+    def __init__(self, pool: Any) -> None:
+        super().__init__(pool)
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def here(self) -> bool:
+        return self._loop is asyncio.get_running_loop()
+
+    def runs(self) -> bool:
+        # A program may cancel all tasks that there are.
+        return self._running and self._task is not None and not self._task.done()
+
+    def _make_waiter(self, watch: Watch) -> Waiter:
+        return AsyncWaiter(self, watch)
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._run(AsyncTracking()), name="redset-watcher")
+
+
+_watchers: weakref.WeakKeyDictionary[Any, Watcher] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    # A child has no thread of its parent's, and must not touch its connections.
+    global _watchers, _lock
+    _watchers, _lock = weakref.WeakKeyDictionary(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Waiting:
+    """One operation's waiting: it polls, and sleeps for longer where a watcher watches for it."""
+
+    __slots__ = ("_awaits", "_hinted", "_pace", "_pool", "_session", "waiter")
+
+    def __init__(self, session: Any, pool: Any, awaits: bool) -> None:
+        self._session = session
+        self._pool = pool
+        self._awaits = awaits
+        self._pace = Pace()
+        self._hinted = False
+        #: What a watcher wakes, where one watches.
+        self.waiter: Waiter | None = None
+
+    async def perform(self, effect: Wait, spent: int) -> bool:
+        """Wait after an attempt that took so many commands and found nothing."""
+        self._hinted = False
+        self._pace.charge(spent)
+        if self.waiter is not None:
+            watch = self.waiter.watch
+            watch.pace.charge(spent, max(len(watch.waiters), 1))
+        polled = False
+        checked = monotonic()
+        if checked >= effect.until:
+            return False
+        while True:
+            if self.waiter is None and self._pool is not None:
+                self._join(effect, polled)
+            waiter = self.waiter
+            if waiter is not None and waiter.hinted:
+                waiter.hinted = False
+                self._hinted = True
+                return True
+            now = monotonic()
+            watched = -1.0 if waiter is None else waiter.watched()
+            if watched > now:
+                if now >= effect.until:
+                    return False
+                due, wake = checked + DOUBT, watched
+            else:
+                due = wake = max(checked + PERIOD, self._pace.ready())
+            if now < min(due, effect.until):
+                await self._sleep(min(due, wake, effect.until) - now)
+                continue
+            # The last look may exceed the budget.
+            polled, checked = True, now
+            if await self._look(effect):
+                self._hinted = True
+                return True
+            if now >= effect.until:
+                return False
+
+    def _join(self, effect: Wait, create: bool) -> None:
+        with _lock:
+            watcher = _watchers.get(self._pool)
+            if watcher is None or not watcher.here:
+                if not create:
+                    return
+                watcher = (AsyncWatcher if self._awaits else Watcher)(self._pool)
+                _watchers[self._pool] = watcher
+            elif not create and not watcher.runs():
+                return
+        watcher.join(effect, self)
+
+    async def _sleep(self, seconds: float) -> None:
+        if self.waiter is not None:
+            await self.waiter.sleep(seconds)
+        elif self._awaits:
+            await asyncio.sleep(seconds)
+        else:
+            sleep(seconds)
+
+    async def _look(self, effect: Wait) -> bool:
+        session = self._session
+        self._pace.charge(1)
+        await session.send(effect.look)
+        available, _ = await session.read()
+        await session.close()
+        return bool(available)
+
+    def end(self, failed: bool) -> None:
+        """Wait no more; may be called again.
+
+        ``failed`` where the operation ended early: what it was woken for is another's.
+        """
+        waiter = self.waiter
+        if waiter is None:
+            return
+        if self._hinted and not failed:
+            waiter.watch.pace.refill()
+        waiter.watcher.leave(waiter, waiter.hinted or (self._hinted and failed))
+        self.waiter = None

@@ -1,0 +1,26 @@
+-- Tells how much a consumer may have, and when there may be more. Reads only.
+-- KEYS: queue, leased (where there can be leases)
+-- ARGV: whether only what is due
+-- Returns how many, milliseconds until the next falls due or its lease ends (-1: none is known)
+local queue, leased = KEYS[1], KEYS[2]
+local clock = redis.call('TIME')
+local now, next_at = clock[1] * 1000 + math.floor(clock[2] / 1000), nil
+local function count(key, from, to, unit)
+  local range = redis.call('ZRANGEBYSCORE', key, '(' .. from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  if range[2] and (not next_at or range[2] * unit < next_at) then next_at = range[2] * unit end
+  return redis.call('ZCOUNT', key, '-inf', to)
+end
+local available
+if ARGV[1] == '1' then
+  local due = clock[1] .. '.' .. string.format('%06d', tonumber(clock[2]))
+  available = count(queue, due, due, 1000)
+else
+  available = redis.call('ZCARD', queue)
+end
+if leased then
+  local ms = string.format('%.0f', now)
+  available = available + count(leased, ms, ms, 1)
+end
+if not next_at then return {available, -1} end
+-- Rounded up, and past the millisecond that the leases are counted in; an hour is far enough.
+return {available, math.min(math.floor(next_at - now) + 1, 3600000)}

@@ -1,0 +1,988 @@
+"""Waiting for an item: what wakes a call, what it costs meanwhile, and how it ends early."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import decimal
+import logging
+import math
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio.sentinel
+import redis.sentinel
+import servers
+from redis.backoff import ConstantBackoff, NoBackoff
+from redis.retry import Retry
+
+import redset.asyncio
+from redset import ScheduledSet, SortedSet, _tracking, _watching
+from redset._scripts import script
+from redset._tracking import Failure, Lost, Push, _parsed
+
+#: Far more than a wake takes, and less than would pass unnoticed.
+SOON = 2.0
+
+
+@contextlib.contextmanager
+def later(seconds: float, *actions: Callable[[], Any]) -> Iterator[None]:
+    """Do something while the caller waits."""
+
+    def act() -> None:
+        for action in actions:
+            time.sleep(seconds)
+            action()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def sent(raw: redis.Redis) -> int:
+    """How many commands clients have sent since the statistics were reset, without INFO."""
+    found = raw.info("commandstats")
+    names = ("evalsha", "eval", "zpopmin", "multi", "exec", "script", "script|load")
+    return sum(int(found.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in names)
+
+
+def retries(count: int) -> Retry:
+    return Retry(ConstantBackoff(0.1) if count else NoBackoff(), count)
+
+
+def watching() -> int:
+    return sum(thread.name == "redset-watcher" for thread in threading.enumerate())
+
+
+def eventually(check: Callable[[], Any], seconds: float = 10) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := check()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return found
+
+
+def watchers(raw: redis.Redis, name: str) -> list[dict[str, str]]:
+    """The connections that track, of clients with a name; those of other tests may linger."""
+    return [each for each in raw.client_list() if "t" in each["flags"] and each["name"] == name]
+
+
+def leased(jobs: Any, wait: float) -> list[Any]:
+    """Leases and acknowledges."""
+    batch = jobs.lease(5, wait=wait)
+    items = [lease.item for lease in batch]
+    assert batch.ack() == len(items)
+    return items
+
+
+async def work_on(jobs: Any, wait: float, done: list[str]) -> None:
+    async with jobs.lease(5, wait=wait) as batch:
+        async for lease in batch:
+            done.append(lease.item)
+
+
+def waiting_now(client: Any) -> int:
+    """How many are watched for."""
+    watcher = _watching._watchers.get(client.connection_pool)
+    return sum(len(watch.waiters) for watch in watcher._watches.values()) if watcher else 0
+
+
+# --- what wakes
+
+
+@pytest.mark.parametrize("wait", [30, math.inf])
+def test_a_waiting_call_gets_what_another_program_adds(make_set: Any, raw: Any, wait: Any) -> None:
+    jobs = make_set()
+    for get in (jobs.pop, lambda wait: jobs.take(5, wait), lambda wait: leased(jobs, wait)):
+        # While it polls, and when it is watched.
+        for delay in (0.01, 0.2):
+            with later(delay, lambda: raw.zadd("jobs", {"an item": 1})):
+                start = time.monotonic()
+                assert get(wait=wait) in ("an item", ["an item"])
+                assert time.monotonic() - start < delay + SOON
+
+
+def test_a_call_gives_up_when_the_time_is_over(make_set: Any) -> None:
+    jobs = make_set()
+    for wait in (0.01, 0.3):
+        start = time.monotonic()
+        with pytest.raises(KeyError, match="empty"):
+            jobs.pop(wait)
+        assert jobs.take(3, wait) == []
+        assert not jobs.lease(3, wait=wait)
+        assert 3 * wait <= time.monotonic() - start < 3 * wait + SOON
+    start = time.monotonic()
+    assert jobs.take(0, math.inf) == [] and time.monotonic() - start < SOON
+
+
+def test_what_is_there_is_given_at_once(make_set: Any) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b", "c"], score=[1, 2, 3])
+    assert jobs.pop(wait=math.inf) == "a"
+    assert jobs.take(1, math.inf, with_scores=True) == [("b", 2.0)]
+    assert leased(jobs, math.inf) == ["c"]
+
+
+def test_a_waiting_call_gets_what_another_process_adds(any_server: servers.Server) -> None:
+    program = (
+        f"import time, redset; time.sleep(0.3); s = redset.SortedSet.from_url({any_server.url!r}, "
+        "'jobs', key=str); print(s.add(['an item']))"
+    )
+    with (
+        SortedSet.from_url(any_server.url, "jobs", key=str) as jobs,
+        subprocess.Popen([sys.executable, "-c", program]) as process,
+    ):
+        assert jobs.pop(wait=30) == ["an item"]
+    assert process.returncode == 0
+
+
+def test_a_waiting_call_gets_a_scheduled_item_when_it_falls_due(make_set: Any, raw: Any) -> None:
+    jobs = make_set(ScheduledSet)
+
+    def clock() -> float:
+        seconds, micros = raw.time()
+        return float(seconds + micros / 1e6)
+
+    due = clock() + 0.7
+    jobs.add("later", due + 60)
+    jobs.add("soon", due)
+    assert jobs.pop(wait=30) == "soon"
+    assert due <= clock() < due + SOON
+
+
+@pytest.mark.parametrize("cls", [SortedSet, ScheduledSet])
+@pytest.mark.parametrize("options", [{}, {"key": str}])
+def test_a_waiting_call_gets_an_item_whose_lease_ends(
+    make_set: Any, cls: Any, options: dict[str, Any]
+) -> None:
+    jobs = make_set(cls, **options)
+    for get in (
+        lambda: [jobs.pop(wait=30)],
+        lambda: jobs.take(5, 30),
+        lambda: [lease.item for lease in jobs.lease(5, wait=30)],
+    ):
+        jobs.add("an item", 1)
+        (lease,) = jobs.lease(ttl=0.5)
+        start = time.monotonic()
+        assert get() == ["an item"]
+        assert 0.3 < time.monotonic() - start < 0.5 + SOON
+        assert lease.ack() == 0
+
+
+def test_a_waiting_call_gets_what_is_given_back(make_set: Any) -> None:
+    jobs = make_set()
+    jobs.add("an item", 1)
+    (lease,) = jobs.lease()
+    assert lease.release(delay=0.5) == 1
+    start = time.monotonic()
+    (lease,) = jobs.lease(wait=30)
+    assert 0.3 < time.monotonic() - start < 0.5 + SOON
+    assert (lease.item, lease.attempts) == ("an item", 0)
+    assert lease.fail("no", delay=0.5) == 1
+    (lease,) = jobs.lease(wait=30)
+    assert lease.attempts == 1
+
+
+def test_a_lease_begins_when_the_item_comes(make_set: Any, raw: Any) -> None:
+    jobs = make_set()
+    with later(1.0, lambda: raw.zadd("jobs", {"an item": 1})):
+        (lease,) = jobs.lease(ttl=0.9, wait=30)
+    assert lease.expires - raw.time()[0] > -0.5
+    assert lease.ack() == 1
+
+
+def test_a_waiting_lease_is_awaited_or_entered(any_server: servers.Server) -> None:
+    asyncio.run(_await_and_enter(any_server))
+
+
+async def _await_and_enter(any_server: servers.Server) -> None:
+    client = any_server.asyncio_client()
+    jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+    with later(0.3, lambda: any_server.raw.zadd("jobs", {"a": 1})):
+        assert [lease.item async for lease in await jobs.lease(wait=30)] == ["a"]
+    with later(0.3, lambda: any_server.raw.zadd("jobs", {"b": 1})):
+        await work_on(jobs, 30, done := [])
+    assert done == ["b"]
+    assert [each[0] async for each in jobs.leased()] == ["a"]
+    await servers.aclose(client)
+
+
+def test_the_look_says_how_many_there_are_and_when_there_are_more(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+
+    def look(due: str, *keys: str) -> tuple[int, int]:
+        available, rest = raw.eval(script("watch").text, len(keys), *keys, due)
+        return available, rest
+
+    def at(seconds: float) -> float:
+        now, micros = raw.time()
+        return float(now + micros / 1e6 + seconds)
+
+    assert look("", "q", "l") == look("1", "q", "l") == look("", "q") == look("1", "q") == (0, -1)
+    raw.zadd("q", {"a": -math.inf, "b": at(-1), "c": at(5), "d": math.inf})
+    assert look("", "q", "l") == (4, -1)
+    available, rest = look("1", "q", "l")
+    assert available == 2 and 4_000 < rest <= 5_001
+    raw.zadd("l", {"expired": at(-1) * 1000, "held": at(2) * 1000})
+    for due, available in (("", 5), ("1", 3)):
+        found, rest = look(due, "q", "l")
+        assert found == available and 1_000 < rest <= 2_001
+        assert look(due, "q")[0] == available - 1
+    raw.delete("q", "l")
+    raw.zadd("q", {"d": math.inf})
+    assert look("1", "q", "l") == (0, 3_600_000)
+    raw.set("l", "no sorted set")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        look("", "q", "l")
+
+
+def test_a_set_whose_name_can_have_no_second_key_is_waited_for_as_well(
+    make_set: Any, raw: Any
+) -> None:
+    jobs = make_set(name="{}jobs")
+    with later(0.2, lambda: raw.zadd("{}jobs", {"a": 1})):
+        assert jobs.pop(wait=30) == "a"
+
+
+def test_all_of_what_is_added_goes_to_those_who_wait(any_server: servers.Server) -> None:
+    """20 threads on one client; each item to one of them."""
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs")
+    got: list[str] = []
+
+    def work() -> None:
+        got.append(jobs.pop(wait=30))
+
+    threads = [threading.Thread(target=work) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    start = time.monotonic()
+    for number in range(10):
+        any_server.raw.zadd("jobs", {f"item-{number}": number})
+        time.sleep(0.01)
+    any_server.raw.zadd("jobs", {f"item-{number}": number for number in range(10, 20)})
+    for thread in threads:
+        thread.join(30)
+    assert time.monotonic() - start < SOON
+    assert sorted(got) == sorted(f"item-{number}" for number in range(20))
+    assert watching() >= 1
+    client.close()
+
+
+def test_all_of_what_is_added_goes_to_the_tasks_that_wait(any_server: servers.Server) -> None:
+    async def program() -> None:
+        client = any_server.asyncio_client()
+        jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+        tasks = [asyncio.create_task(jobs.take(1, wait=30)) for _ in range(20)]
+        await asyncio.sleep(0.3)
+        start = time.monotonic()
+        names = [f"item-{number}" for number in range(20)]
+        for name in names[:10]:
+            any_server.raw.zadd("jobs", {name: 1})
+            await asyncio.sleep(0.01)
+        any_server.raw.zadd("jobs", dict.fromkeys(names[10:], 2))
+        found = [item for items in await asyncio.gather(*tasks) for item in items]
+        assert sorted(found) == sorted(names) and time.monotonic() - start < SOON
+        await servers.aclose(client)
+
+    asyncio.run(program())
+
+
+def test_several_sets_are_watched_by_one_connection(any_server: servers.Server) -> None:
+    with any_server.client(client_name="several") as client:
+        sets = [SortedSet(client, f"jobs-{number}") for number in range(5)]
+        found: dict[str, str] = {}
+
+        def work(jobs: SortedSet[str]) -> None:
+            found[str(jobs.name)] = jobs.pop(wait=30)
+
+        threads = [threading.Thread(target=work, args=(jobs,)) for jobs in sets]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        assert len(watchers(any_server.raw, "several")) == 1
+        for jobs in sets:
+            any_server.raw.zadd(str(jobs.name), {f"of {jobs.name}": 1})
+        for thread in threads:
+            thread.join(30)
+        assert found == {str(jobs.name): f"of {jobs.name}" for jobs in sets}
+
+
+async def watched_pop(client: Any, raw: Any) -> None:
+    """Wait by a client of either face until it is watched, and get what comes then."""
+    face: Any = redset.asyncio if "asyncio" in type(client).__module__ else redset
+    jobs = face.SortedSet(client, "jobs")
+    pop = jobs.pop if face is redset.asyncio else lambda wait: asyncio.to_thread(jobs.pop, wait)
+    waits = asyncio.ensure_future(pop(30))
+    end = time.monotonic() + 10
+    while not (names := [each for each in raw.client_list() if "t" in each["flags"]]):
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
+    assert len(names) == 1
+    raw.zadd("jobs", {"a": 1})
+    start = time.monotonic()
+    assert await waits == "a" and time.monotonic() - start < SOON
+    await client.aclose() if face is redset.asyncio else client.close()
+    for each in names:
+        raw.client_kill_filter(_id=each["id"])
+
+
+def test_it_is_watched_over_tls(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise servers.Missing("openssl")
+    names = {"tls-key-file": str(tmp_path / "key"), "tls-cert-file": str(tmp_path / "cert")}
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
+         "-keyout", names["tls-key-file"], "-out", names["tls-cert-file"]],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with servers.start("redis7") as server:
+        try:
+            server.raw.execute_command(
+                "CONFIG", "SET", *(part for pair in names.items() for part in pair),
+                "tls-ca-cert-file", names["tls-cert-file"], "tls-auth-clients", "no",
+                "tls-port", port,
+            )  # fmt: skip
+        except redis.ResponseError as error:
+            raise servers.Missing(f"TLS: {error}") from None
+        options: dict[str, Any] = {
+            "port": port, "ssl": True, "ssl_ca_certs": names["tls-cert-file"],
+            "ssl_check_hostname": False,
+        }  # fmt: skip
+        for make in (redis.Redis, redis.asyncio.Redis):
+            asyncio.run(watched_pop(make(**options), server.raw))
+
+
+@pytest.mark.parametrize("made", [redis.sentinel, redis.asyncio.sentinel])
+def test_it_is_watched_where_sentinel_says(
+    any_server: servers.Server, sentinel: int, made: Any
+) -> None:
+    any_server.raw.client_kill_filter(_type="normal", skipme=True)
+    client = made.Sentinel([("127.0.0.1", sentinel)]).master_for("main")
+    asyncio.run(watched_pop(client, any_server.raw))
+
+
+# --- what it costs
+
+
+def test_without_a_wait_what_is_sent_is_what_always_was(any_server: servers.Server) -> None:
+    client = servers.Recording(any_server.client(protocol=2))
+    jobs: SortedSet[str] = SortedSet(client, "jobs")
+    for number in range(2):
+        jobs.add_many(["a", "b", "c", "d"], score=1)
+        client.sent.clear()
+        found = (jobs.pop(), jobs.take(2), jobs.take(1), jobs.take(1))
+        plain = client.sent[:]
+        jobs.add_many(["a", "b", "c", "d"], score=1)
+        client.sent.clear()
+        assert found == (jobs.pop(0), jobs.take(2, 0), jobs.take(1, wait=0.0), jobs.take(1, 0))
+        assert found == ("a", ["b", "c"], ["d"], [])
+        if number > 0:  # the first removal looks before
+            assert client.sent == plain
+
+
+@pytest.mark.parametrize(
+    ("wait", "error"),
+    [
+        (-1, ValueError),
+        (-math.inf, ValueError),
+        (math.nan, ValueError),
+        (True, TypeError),
+        (None, TypeError),
+        ("1", TypeError),
+        (decimal.Decimal(1), TypeError),
+        (1j, TypeError),
+    ],
+)
+def test_a_wait_that_is_no_time_is_refused_before_anything_is_sent(
+    wait: Any, error: type[Exception]
+) -> None:
+    class Nothing:
+        def execute_command(self, *args: Any) -> Any:
+            raise AssertionError(f"sent {args}")
+
+    class AsyncNothing:
+        async def execute_command(self, *args: Any) -> Any:
+            raise AssertionError(f"sent {args}")
+
+    async def awaited(call: Awaitable[Any]) -> Any:
+        return await call
+
+    match = f"wait must be .*{type(wait).__name__}"
+    jobs: SortedSet[str] = SortedSet(Nothing(), "jobs")
+    twin: Any = redset.asyncio.SortedSet(AsyncNothing(), "jobs")
+    for call in (
+        lambda: jobs.pop(wait),
+        lambda: jobs.take(1, wait),
+        lambda: jobs.take(0, wait=wait),
+        lambda: jobs.lease(wait=wait),
+        lambda: asyncio.run(awaited(twin.pop(wait))),
+        lambda: asyncio.run(awaited(twin.take(1, wait))),
+        lambda: twin.lease(1, 60, wait),
+    ):
+        with pytest.raises(error, match=match):
+            call()
+
+
+def test_more_seconds_than_a_float_holds_are_for_ever(make_set: Any, raw: Any) -> None:
+    jobs = make_set()
+    with later(0.2, lambda: raw.zadd("jobs", {"a": 1})):
+        assert jobs.pop(wait=10**400) == "a"
+
+
+def test_an_idle_waiter_sends_about_one_command_a_second(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    with any_server.client() as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        due: ScheduledSet[str] = ScheduledSet(client, "due")
+        due.add("tomorrow", time.time() + 86_400)
+        for waits in (lambda: jobs.take(9, wait=4), lambda: due.take(9, wait=4)):
+            raw.config_resetstat()
+            assert waits() == []
+            assert sent(raw) <= 9
+
+
+def test_20_waiters_of_a_process_send_as_much_as_one(any_server: servers.Server) -> None:
+    raw = any_server.raw
+
+    async def program() -> None:
+        client = any_server.asyncio_client()
+        jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+        tasks = [asyncio.create_task(jobs.take(9, wait=4)) for _ in range(20)]
+        await asyncio.sleep(0.5)
+        raw.config_resetstat()
+        assert await asyncio.gather(*tasks) == [[]] * 20
+        assert sent(raw) <= 6
+        await servers.aclose(client)
+
+    asyncio.run(program())
+
+
+def test_a_waiter_whose_client_is_another_sends_20_commands_a_second(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(servers.Generic(any_server.client(protocol=2)), "jobs")
+    raw.config_resetstat()
+    assert jobs.take(9, wait=2) == []
+    assert 30 <= sent(raw) <= 44
+
+
+def test_a_waiter_keeps_its_budget_while_others_get_the_items(
+    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items come and go at once: it is told each time, and mostly too late."""
+    raw = any_server.raw
+    stop = threading.Event()
+
+    def others() -> None:
+        with any_server.client() as client:
+            while not stop.is_set():
+                client.eval(
+                    "redis.call('ZADD', KEYS[1], 1, 'a'); redis.call('DEL', KEYS[1])", 1, "jobs"
+                )
+
+    with any_server.client() as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        rival = threading.Thread(target=others)
+        rival.start()
+        try:
+            assert jobs.take(9, wait=0.5) == []
+            raw.config_resetstat()
+            assert jobs.take(9, wait=3) == []
+            stats = raw.info("commandstats")
+            assert 20 <= stats["cmdstat_evalsha"]["calls"] <= 70
+        finally:
+            stop.set()
+            rival.join()
+
+
+def test_a_sleeping_call_holds_no_connection_of_the_pool(any_server: servers.Server) -> None:
+    pool = redis.BlockingConnectionPool(
+        connection_class=redis.UnixDomainSocketConnection,
+        path=any_server.unix,
+        max_connections=1,
+        timeout=1,
+    )
+    jobs: SortedSet[str] = SortedSet(redis.Redis(connection_pool=pool), "jobs")
+
+    def add() -> None:
+        for number in range(50):
+            assert jobs.score("b") is None
+            if number == 49:
+                jobs.add("a")
+            time.sleep(0.01)
+
+    with later(0, add):
+        assert jobs.pop(wait=30) == "a"
+    pool.disconnect()
+
+
+def test_a_wait_may_be_longer_than_the_clients_timeout(any_server: servers.Server) -> None:
+    with any_server.client(socket_timeout=0.2, retry=retries(0)) as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        assert jobs.take(1, wait=1.5) == []
+        with later(1.0, lambda: any_server.raw.zadd("jobs", {"a": 1})):
+            assert jobs.pop(wait=30) == "a"
+
+
+def test_the_watcher_leaves_when_nobody_has_waited_for_some_time(
+    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_watching, "LINGER", 0.3)
+
+    def gone() -> bool:
+        return watchers(any_server.raw, "leaves") == []
+
+    with any_server.client(client_name="leaves") as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        for _ in range(2):
+            assert jobs.take(1, wait=0.2) == []
+            assert len(watchers(any_server.raw, "leaves")) == 1
+            assert eventually(gone)
+
+    async def program() -> None:
+        client = any_server.asyncio_client(client_name="leaves")
+        jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+        for _ in range(2):
+            assert await jobs.take(1, wait=0.2) == []
+            assert len(watchers(any_server.raw, "leaves")) == 1
+            await asyncio.sleep(0.6)
+            assert gone()
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert await jobs.take(1, wait=0.2) == []
+        await servers.aclose(client)
+
+    asyncio.run(program())
+    assert eventually(gone)
+
+
+# --- what ends it early
+
+
+def test_an_interrupt_ends_a_wait_at_once_and_loses_nothing(
+    any_server: servers.Server,
+) -> None:
+    program = f"""
+import redset, sys
+jobs = redset.SortedSet.from_url({any_server.url!r}, "jobs")
+try:
+    print("waiting", flush=True)
+    jobs.pop(wait=float("inf"))
+except KeyboardInterrupt:
+    print("interrupted", len(jobs.redis.connection_pool._in_use_connections), flush=True)
+    print(jobs.pop(wait=10), flush=True)
+"""
+    for after in (0.01, 0.5):
+        with subprocess.Popen(
+            [sys.executable, "-X", "dev", "-c", program],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "waiting\n"
+            time.sleep(after)
+            start = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == "interrupted 0\n"
+            assert time.monotonic() - start < SOON
+            any_server.raw.zadd("jobs", {"a": 1})
+            said, errors = process.communicate(timeout=30)
+            assert (said, process.returncode) == ("a\n", 0)
+            # The client of a set that was never closed says so under -X dev.
+            assert "Traceback" not in errors and "redset" not in errors
+
+
+@pytest.mark.parametrize("where", ["sync", "asyncio", "thread"])
+def test_a_program_that_has_waited_ends_quickly_and_silently(
+    any_server: servers.Server, where: str
+) -> None:
+    programs = {
+        "sync": """
+import redset
+jobs = redset.SortedSet.from_url(URL, "jobs")
+print(jobs.take(1, wait=0.3))
+""",
+        "thread": """
+import redset, threading, time
+jobs = redset.SortedSet.from_url(URL, "jobs")
+threading.Thread(target=jobs.take, args=(1, 60), daemon=True).start()
+time.sleep(0.5)
+print([])
+""",
+        "asyncio": """
+import asyncio, redset.asyncio
+async def main():
+    async with redset.asyncio.SortedSet.from_url(URL, "jobs") as jobs:
+        print(await jobs.take(1, wait=0.3))
+        asyncio.create_task(jobs.take(1, wait=60))
+        await asyncio.sleep(0.3)
+asyncio.run(main())
+""",
+    }
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", programs[where].replace("URL", repr(any_server.url))],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert time.monotonic() - start < 10
+    assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "", 0)
+
+
+def test_a_cancelled_wait_leaves_nothing_behind(any_server: servers.Server) -> None:
+    async def program() -> None:
+        client = any_server.asyncio_client()
+        jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+        for after in (0, 0.001, 0.01, 0.06, 0.3):
+            task = asyncio.create_task(jobs.pop(wait=math.inf))
+            await asyncio.sleep(after)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not client.connection_pool._in_use_connections
+            assert waiting_now(client) == 0
+        any_server.raw.zadd("jobs", {"a": 1})
+        assert await jobs.pop(wait=10) == "a"
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(jobs.pop(wait=30), 0.3)
+        await servers.aclose(client)
+
+    asyncio.run(program())
+
+
+def test_a_cancelled_wait_for_a_lease_loses_nothing(any_server: servers.Server) -> None:
+    """Cancelled around the moment that an item comes: it is queued, or leased and comes back."""
+    asyncio.run(_cancel_leases(any_server))
+
+
+async def _cancel_leases(any_server: servers.Server) -> None:
+    client = any_server.asyncio_client()
+    jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+    done: list[str] = []
+    for turn in range(60):
+        task = asyncio.create_task(work_on(jobs, 30, done))
+        await asyncio.sleep(0.001 if turn % 2 else 0.07)
+        any_server.raw.zadd("jobs", {f"item-{turn}": turn})
+        await asyncio.sleep(turn / 20_000)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert not client.connection_pool._in_use_connections and waiting_now(client) == 0
+    held = [each[0] async for each in jobs.leased()]
+    left = await jobs.take(100)
+    assert sorted({*done, *held, *left}) == sorted(f"item-{turn}" for turn in range(60))
+    await servers.aclose(client)
+
+
+def test_an_interrupted_wait_for_a_lease_loses_nothing(any_server: servers.Server) -> None:
+    """Interrupted anywhere: what it leased comes back, and nobody is left who would be woken."""
+    program = f"""
+import random, redset, signal
+from redset import _watching
+jobs = redset.SortedSet.from_url({any_server.url!r}, "jobs")
+pool = jobs.redis.connection_pool
+adder = redset.SortedSet.from_url({any_server.url!r}, "jobs")
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+interrupted, held = 0, []
+for turn in range(200):
+    adder.add(f"item-{{turn}}")
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.004))
+        while True:
+            held += [lease.item for lease in jobs.lease(ttl=1, wait=0.07)]
+    except KeyboardInterrupt:
+        interrupted += 1
+    watcher = _watching._watchers.get(pool)
+    assert watcher is None or not watcher._watches
+assert interrupted == 200
+seen = set(held)
+while len(seen) < 200:
+    batch = jobs.lease(200, wait=10)
+    assert batch, sorted(seen)
+    seen.update(lease.item for lease in batch)
+    batch.ack()
+print("all there")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("all there\n", "")
+
+
+def test_what_a_cancelled_waiter_was_woken_for_is_anothers(any_server: servers.Server) -> None:
+    async def program() -> None:
+        client = any_server.asyncio_client()
+        jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+        tasks = [asyncio.create_task(jobs.pop(wait=30)) for _ in range(5)]
+        await asyncio.sleep(0.3)
+        first = asyncio.Event()
+        hint = _watching.Watch.hint
+
+        def cancelling(self: Any, available: int) -> None:
+            hint(self, available)
+            if available and not first.is_set():
+                first.set()
+                tasks[0].cancel()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_watching.Watch, "hint", cancelling)
+            any_server.raw.zadd("jobs", {"a": 1})
+            done, _ = await asyncio.wait(tasks, timeout=SOON, return_when="ALL_COMPLETED")
+        assert tasks[0].cancelled() and len(done) == 2
+        assert [task.result() for task in done if not task.cancelled()] == ["a"]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await servers.aclose(client)
+
+    asyncio.run(program())
+
+
+def test_each_event_loop_has_a_watcher_of_its_own(any_server: servers.Server) -> None:
+    client = any_server.asyncio_client()
+    jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+
+    async def program(item: str) -> None:
+        task = asyncio.create_task(jobs.pop(wait=30))
+        await asyncio.sleep(0.3)
+        any_server.raw.zadd("jobs", {item: 1})
+        assert await task == item
+        await client.connection_pool.disconnect()
+
+    for item in ("a", "b"):
+        asyncio.run(program(item))
+
+
+def test_a_watcher_whose_task_a_program_cancelled_begins_anew(any_server: servers.Server) -> None:
+    """Cancelled with a question unanswered, while somebody waits."""
+
+    async def program() -> None:
+        client = any_server.asyncio_client()
+        jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+        first = asyncio.create_task(jobs.pop(wait=30))
+        await asyncio.sleep(0.3)
+        watcher: Any = _watching._watchers[client.connection_pool]
+        (watch,) = watcher._watches.values()
+        with any_server.frozen():
+            while watch.asked is None:
+                await asyncio.sleep(0.01)
+            watcher._task.cancel()
+            await asyncio.sleep(0.1)
+        second = asyncio.create_task(jobs.pop(wait=30))
+        await asyncio.sleep(0.5)
+        assert watch.seen > time.monotonic() - 0.6 and waiting_now(client) == 2
+        any_server.raw.zadd("jobs", {"a": 1, "b": 2})
+        assert sorted(await asyncio.gather(first, second)) == ["a", "b"]
+        await servers.aclose(client)
+
+    asyncio.run(program())
+
+
+def test_a_forked_child_waits_for_itself(any_server: servers.Server) -> None:
+    program = """
+import os, sys, time, redset
+jobs = redset.SortedSet.from_url(URL + "?client_name=forks", "jobs")
+assert jobs.take(1, wait=0.3) == []   # there is a watcher now
+child = os.fork()
+if child == 0:
+    jobs.redis.connection_pool.reset()
+    print(jobs.pop(wait=30), flush=True)
+    os._exit(0)
+assert jobs.take(1, wait=0.5) == []
+tracking = [e for e in jobs.redis.client_list() if "t" in e["flags"] and e["name"] == "forks"]
+assert len(tracking) == 2, tracking
+jobs.redis.zadd("jobs", {"a": 1})
+assert os.waitpid(child, 0)[1] == 0
+jobs.redis.zadd("other", {"b": 1})
+print(redset.SortedSet(jobs.redis, "other").pop(wait=30), jobs.take(1, wait=0.3))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program.replace("URL", repr(any_server.url))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("a\nb []\n", "")
+
+
+# --- what fails meanwhile
+
+
+@pytest.mark.parametrize("face", ["sync", "asyncio"])
+def test_a_server_that_is_gone_is_an_error_of_the_clients(face: str) -> None:
+    with servers.start("redis7") as server:
+        with later(0.5, server.kill), pytest.raises((redis.ConnectionError, redis.TimeoutError)):
+            start = time.monotonic()
+            if face == "sync":
+                SortedSet(server.client(retry=retries(0)), "jobs").pop(wait=30)
+            else:
+                no = servers.redis.asyncio.retry.Retry(NoBackoff(), 0)
+                client = server.asyncio_client(retry=no)
+                asyncio.run(redset.asyncio.SortedSet(client, "jobs").pop(wait=30))
+        assert time.monotonic() - start < 0.5 + SOON
+
+
+def test_a_server_that_restarts_is_waited_for_as_the_client_retries(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with servers.start("redis7") as server:
+        jobs: SortedSet[str] = SortedSet(
+            server.client(retry=retries(100), client_name="restarts"), "jobs"
+        )
+        with later(0.5, server.restart, lambda: server.raw.zadd("jobs", {"a": 1})):
+            assert jobs.pop(wait=30) == "a"
+        # It is watched again.
+        with later(1.5, lambda: server.raw.zadd("jobs", {"b": 1})):
+            assert jobs.pop(wait=30) == "b"
+        assert len(watchers(server.raw, "restarts")) == 1
+    assert len([each for each in caplog.records if "watches was lost" in each.message]) <= 1
+
+
+def test_a_watching_connection_that_is_lost_is_made_again(
+    any_server: servers.Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = any_server.raw
+
+    def kill() -> None:
+        for each in watchers(raw, "lost"):
+            raw.client_kill_filter(_id=each["id"])
+
+    with any_server.client(retry=retries(0), client_name="lost") as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        with later(0.3, kill, lambda: None, kill, lambda: raw.zadd("jobs", {"a": 1})):
+            assert jobs.pop(wait=30) == "a"
+        # It was not refused, but is there again.
+        assert jobs.take(1, wait=1) == [] and len(watchers(raw, "lost")) == 1
+    lost = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert 1 <= len(lost) <= 2 and "the connection that watches was lost" in lost[0].message
+
+
+def test_a_server_that_closes_idle_connections_is_waited_on(any_server: servers.Server) -> None:
+    any_server.raw.config_set("timeout", 1)
+    try:
+        with any_server.client(retry=retries(0)) as client:
+            jobs: SortedSet[str] = SortedSet(client, "jobs")
+            assert jobs.take(1, wait=4) == []
+            with later(0.5, lambda: any_server.raw.zadd("jobs", {"a": 1})):
+                assert jobs.pop(wait=30) == "a"
+    finally:
+        any_server.raw.config_set("timeout", 0)
+
+
+def test_who_may_not_track_polls(
+    any_server: servers.Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "redset")
+    raw = any_server.raw
+    raw.execute_command(
+        "ACL", "SETUSER", "worker", "on", ">secret", "~jobs*", "+@all", "-client", "&*"
+    )
+    try:
+        with any_server.client(
+            username="worker", password="secret", protocol=2, retry=retries(0)
+        ) as client:
+            jobs: SortedSet[str] = SortedSet(client, "jobs")
+            raw.config_resetstat()
+            assert jobs.take(1, wait=2) == []
+            assert 30 <= sent(raw) <= 44
+            with later(0.3, lambda: raw.zadd("jobs", {"a": 1})):
+                assert jobs.pop(wait=30) == "a"
+        said = [each.message for each in caplog.records]
+        assert len(said) == 1 and "the server cannot tell" in said[0] and "client" in said[0]
+    finally:
+        raw.execute_command("ACL", "DELUSER", "worker")
+
+
+def test_a_key_of_another_type_is_an_error_of_the_clients(make_set: Any, raw: Any) -> None:
+    jobs = make_set()
+    with later(0.3, lambda: raw.set("jobs", "text")), pytest.raises(Exception, match="WRONGTYPE"):
+        jobs.pop(wait=30)
+    raw.delete("jobs")
+    with later(0.3, lambda: raw.zadd("jobs", {"a": 1})):
+        assert jobs.pop(wait=30) == "a"
+
+
+def test_a_server_that_is_flushed_and_forgets_its_scripts_is_waited_on(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    with any_server.client(retry=retries(0)) as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        with later(0.3, raw.flushall, raw.script_flush, lambda: raw.zadd("jobs", {"a": 1})):
+            assert jobs.pop(wait=30) == "a"
+
+
+def test_a_server_that_says_nothing_ends_a_wait_by_the_clients_timeout(
+    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_watching, "PATIENCE", 0.3)
+    monkeypatch.setattr(_watching, "FRESH", 1.2)
+    with any_server.client(socket_timeout=0.3, retry=retries(0)) as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        assert jobs.take(1, wait=0.2) == []
+        with any_server.frozen():
+            threading.Timer(0.3, lambda: None).start()
+            # The attempt itself would fail: it is frozen while it waits.
+            with pytest.raises(redis.TimeoutError):
+                jobs.pop(wait=30)
+        assert jobs.take(1, wait=0.2) == []
+
+
+# --- what it is told
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b"+OK\r\n", b"OK"),
+        (b":-12\r\n", -12),
+        (b"$3\r\na\r\n\r\n", b"a\r\n"),
+        (b"$-1\r\n", None),
+        (b"_\r\n", None),
+        (b"*2\r\n:1\r\n*0\r\n", [1, []]),
+        (b"%1\r\n$5\r\nflags\r\n~1\r\n+on\r\n", {b"flags": [b"on"]}),
+        (b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n", [b"invalidate", [b"k"]]),
+        (b",1.5\r\n", b"1.5"),
+        (b"#t\r\n", b"t"),
+    ],
+)
+def test_a_message_is_read_when_it_is_whole(data: bytes, value: Any) -> None:
+    assert _parsed(data + b"more", 0) == (value, len(data))
+    for end in range(len(data)):
+        with pytest.raises(IndexError):
+            _parsed(data[:end], 0)
+
+
+def test_errors_and_pushes_are_told_apart_from_answers() -> None:
+    assert type(_parsed(b">1\r\n+invalidate\r\n", 0)[0]) is Push
+    for data in (b"-ERR no\r\n", b"!6\r\nERR no\r\n"):
+        error = _parsed(data, 0)[0]
+        assert type(error) is Failure and error.text == "ERR no"
+    with pytest.raises(Lost, match="the server sent b'H'"):
+        _parsed(b"HTTP/1.1 400 Bad Request\r\n", 0)
+    assert _tracking.Tracking().is_open is False
