@@ -109,7 +109,7 @@ def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
         want = min(num, LEASE_STEP)
         token = new_token()
         try:
-            given = yield _lease(ctx, token, want, ttl)
+            given = yield _call(ctx, token, want, ttl)
             held, bad = yield from _decoded(ctx, given)
             found += held
             undecodable += bad
@@ -128,7 +128,7 @@ def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
     return found
 
 
-def _lease(ctx: Context, token: bytes, num: int, ttl: int) -> Ask:
+def _call(ctx: Context, token: bytes, num: int, ttl: int) -> Ask:
     arguments = [token, num, ttl, ctx.max_attempts, "1" if ctx.due else "", LEASE_STEP]
     return ctx.call("lease", ctx.lease_keys, arguments, _leases(token, num, ctx.keyed))
 
@@ -411,7 +411,7 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     steps = _steps([done, *what.settlements])
     sends = [part.adder.send(part.chunk) for part in parts]
     sends += [_send_step(ctx, step) for step in steps]
-    sends += [_to_send(_lease(ctx, token, num, what.ttl)) for token, num in calls]
+    sends += [_to_send(_call(ctx, token, num, what.ttl)) for token, num in calls]
     if what.ends:
         sends.append(_to_send(end_of(ctx)))
     answers = yield from _in_flight(sends)
