@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from redset._face import index, refuse_single
 from redset._operations import leasing
@@ -33,6 +33,12 @@ PERIOD = 0.05
 FIRST, LONGEST = 1.0, 3600.0
 #: The same where a full set or server refused what was found.
 FULL = 5.0
+
+
+class Event(Protocol):
+    """What says that a worker is to stop: an event of threading, asyncio or multiprocessing."""
+
+    def is_set(self) -> bool: ...
 
 
 class Consumed(NamedTuple):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from redset import _batches, sets
 from redset._batches import AsyncBatch, Lease
-from redset._consuming import Consumed, Tasks, Worker
+from redset._consuming import Consumed, Event, Tasks, Worker
 from redset._effects import Operation, R
 from redset._face import (
     Face,
@@ -42,8 +42,6 @@ from redset.locks import AsyncLock
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
 
 if TYPE_CHECKING:
-    from asyncio import Event
-
     from typing_extensions import Self, Unpack
 
 

@@ -47,9 +47,9 @@ _LONGEST_PATH = 103
 # kernel closes with the owner. A forked child that runs no Python hooks may hold the pipe open:
 # hence the look at the parent's pid, which changes when the owner has gone. Both belong to the
 # process; a death signal (PR_SET_PDEATHSIG) would come with the end of the thread that started
-# the server. `alive` ends with the server.
+# the server. `alive` ends with the server, and when it restarts itself.
 _KEEPER = """
-import contextlib, os, select, shutil, signal, subprocess, sys
+import contextlib, os, select, shutil, signal, subprocess, sys, time
 
 owner, directory, *command = sys.argv[1:]
 alive, held_by_server = os.pipe()
@@ -63,8 +63,13 @@ try:
     os.close(held_by_server)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    while os.getppid() == int(owner) and not select.select([0, alive], [], [], 0.5)[0]:
-        pass
+    watched = [0, alive]
+    while os.getppid() == int(owner) and 0 not in (ready := select.select(watched, [], [], 0.5)[0]):
+        if ready:  # it ended, or runs itself anew, as DEBUG RESTART has it
+            watched = [0]
+            time.sleep(0.05)
+        if alive not in watched and server.poll() is not None:
+            break
     with contextlib.suppress(OSError):
         os.killpg(server.pid, signal.SIGKILL)  # its children, too, that save
     server.kill()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from redset import _batches
 from redset._batches import Batch, Lease
-from redset._consuming import Consumed, Threads, Worker
+from redset._consuming import Consumed, Event, Threads, Worker
 from redset._effects import Operation, R
 from redset._face import (
     Face,
@@ -36,8 +36,6 @@ from redset.locks import Lock
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
 
 if TYPE_CHECKING:
-    from threading import Event
-
     from typing_extensions import Self, Unpack
 
 
@@ -728,8 +726,9 @@ class SortedSet(Face[T]):
         until_finished : bool
             Whether to return when nothing is queued, scheduled or leased any more, by anybody.
         stop : threading.Event, optional
-            Once it is set, what runs is finished, the rest given back, and the call returns. It is
-            looked at every 50 ms. redset installs no signal handler: one of yours can set it.
+            Or anything with ``is_set()``. Once it is set, what runs is finished, the rest given
+            back, and the call returns. It is looked at every 50 ms. redset installs no signal
+            handler: one of yours can set it.
 
         Returns
         -------

@@ -16,7 +16,7 @@ from redset import SortedSet
 from redset.demo.site import Site
 from redset.demo.worker import Job, Shared, Tally, open_set, work
 
-__all__ = ("CrawlFailed", "Report", "check", "crawl")
+__all__ = ("CrawlFailed", "Faults", "Report", "check", "crawl")
 
 _REFRESH = 0.1  # seconds between two looks at the workers
 _GRACE = 5.0  # seconds for workers to finish the page they are at
@@ -31,7 +31,8 @@ class Report(NamedTuple):
 
     ``seconds`` begins when all workers are up. ``memory_bytes`` is what the server says of the
     set's keys at the end, when nothing is queued: what remembering costs; None where it does not
-    say. ``problems`` is what `check` found.
+    say. ``killed`` is the worker that was killed, ``restarted`` whether the server was. ``twice``
+    are the pages that were fetched twice for that, and ``problems`` is what `check` found.
     """
 
     tally: Tally
@@ -39,11 +40,27 @@ class Report(NamedTuple):
     seconds: float
     remembered: int
     memory_bytes: int | None
+    killed: int | None
+    restarted: bool
+    twice: list[str]
     problems: list[str]
 
 
+class Faults(NamedTuple):
+    """What is done to a crawl: whether a worker is killed, and the server restarted."""
+
+    kill: bool
+    restart: bool
+
+
 def crawl(
-    client: Any, url: str, name: str, site: Site, workers: int, show: Callable[[Tally], None]
+    client: Any,
+    url: str,
+    name: str,
+    site: Site,
+    workers: int,
+    faults: Faults,
+    show: Callable[[Tally], None],
 ) -> Report:
     """Crawl a site with so many worker processes, and say how it went.
 
@@ -61,6 +78,9 @@ def crawl(
         What to crawl; it must not have been asked for anything.
     workers : int
         How many processes.
+    faults : Faults
+        What is to go wrong: a worker after a third of the pages, whose place another one takes,
+        the server after half of them.
     show : callable
         Is called with the `Tally` of all workers, about ten times a second.
 
@@ -71,25 +91,34 @@ def crawl(
         server did not answer at the end.
     """
     queue = open_set(client, name)
+    killed: int | None = None
+    restarted = False
     try:
         with site.served() as port:
-            job = Job(url, name, site.host, port)
-            with _processes(job, workers) as (shared, processes):
-                for _ in processes:
-                    while not shared.ready.acquire(timeout=_REFRESH):
-                        _all_well(processes)
+            crew = _Crew(Job(url, name, site.host, port), workers)
+            with crew.working():
                 queue.add({"url": site.start, "depth": 0})
                 began = time.perf_counter()
-                shared.begin.set()
-                while running := [process for process in processes if process.is_alive()]:
-                    wait([process.sentinel for process in running], _REFRESH)
-                    _all_well(processes)
-                    show(shared.total())
+                crew.shared.begin.set()
+                while crew.wait():
+                    tally = crew.shared.total()
+                    if faults.kill and killed is None and 3 * tally.pages > len(site.links):
+                        killed = crew.kill_one()
+                    if faults.restart and not restarted and 2 * tally.pages > len(site.links):
+                        restarted = True
+                        _crash(client)
+                    show(tally)
                 seconds = time.perf_counter() - began
-                _all_well(processes)
-                tally = shared.total()
+                tally = crew.shared.total()
         remembered, memory_bytes = _memory(client, queue)
-        return Report(tally, workers, seconds, remembered, memory_bytes, check(site, tally))
+        twice, problems = check(site, tally, killed)
+        if not queue.finished() or queue.dead.size():
+            problems.append("pages are left in the set")
+        if remembered not in (0, site.mentioned()):
+            problems.append(f"{remembered:,} URLs are known, {site.mentioned():,} are mentioned")
+        return Report(
+            tally, workers, seconds, remembered, memory_bytes, killed, restarted, twice, problems
+        )
     finally:
         try:
             queue.clear()
@@ -99,35 +128,74 @@ def crawl(
             ) from error
 
 
-@contextlib.contextmanager
-def _processes(job: Job, workers: int) -> Iterator[tuple[Shared, list[SpawnProcess]]]:
-    context = multiprocessing.get_context("spawn")
-    shared = Shared(context, workers)
-    processes: list[SpawnProcess] = []
-    try:
-        for worker in range(workers):
-            process = context.Process(
-                target=work, args=(worker, job, shared), name=f"worker {worker + 1}", daemon=True
-            )
-            process.start()
-            processes.append(process)
-        yield shared, processes
-    finally:
-        # They must be gone before the set is cleared: one that goes on would fill it again.
-        shared.stop.set()
-        shared.begin.set()
-        until = time.monotonic() + _GRACE
-        for process in processes:
-            process.join(max(0.0, until - time.monotonic()))
-        for process in processes:
-            process.kill()
-            process.join()
+def _crash(client: Any) -> None:
+    """Let a private server end as by SIGKILL, and start again with what is in its log."""
+    with contextlib.suppress(redis.ConnectionError):
+        client.execute_command("DEBUG", "CRASH-AND-RECOVER", "100")
 
 
-def _all_well(processes: list[SpawnProcess]) -> None:
-    for process in processes:
-        if process.exitcode:
-            raise CrawlFailed(f"{process.name} ended with status {process.exitcode}")
+class _Crew:
+    """The worker processes of a crawl."""
+
+    def __init__(self, job: Job, workers: int) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._job = job
+        self._workers = workers
+        # One more, for who takes the place of one that is killed.
+        self.shared = Shared(self._context, workers + 1)
+        self._processes: list[SpawnProcess] = []
+        self._killed: SpawnProcess | None = None
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Start them, and end them."""
+        try:
+            for _ in range(self._workers):
+                self._start()
+            for _ in range(self._workers):
+                while not self.shared.ready.acquire(timeout=_REFRESH):
+                    self._all_well()
+            yield
+        finally:
+            # They must be gone before the set is cleared: one that goes on would fill it again.
+            self.shared.stop.set()
+            self.shared.begin.set()
+            until = time.monotonic() + _GRACE
+            for process in self._processes:
+                process.join(max(0.0, until - time.monotonic()))
+            for process in self._processes:
+                process.kill()
+                process.join()
+
+    def _start(self) -> None:
+        number = len(self._processes)
+        process = self._context.Process(
+            target=work,
+            args=(number, self._job, self.shared),
+            name=f"worker {number + 1}",
+            daemon=True,
+        )
+        process.start()
+        self._processes.append(process)
+
+    def wait(self) -> bool:
+        """Wait for a moment, and say whether anybody works."""
+        running = [process for process in self._processes if process.is_alive()]
+        wait([process.sentinel for process in running], _REFRESH if len(running) > 1 else 0.02)
+        self._all_well()
+        return bool(running)
+
+    def kill_one(self) -> int:
+        """Kill the first worker, and let another one take its place; the number of the first."""
+        self._killed = self._processes[0]
+        self._killed.kill()
+        self._start()
+        return 0
+
+    def _all_well(self) -> None:
+        for process in self._processes:
+            if process.exitcode and process is not self._killed:
+                raise CrawlFailed(f"{process.name} ended with status {process.exitcode}")
 
 
 def _memory(client: Any, queue: SortedSet[Any]) -> tuple[int, int | None]:
@@ -140,23 +208,24 @@ def _memory(client: Any, queue: SortedSet[Any]) -> tuple[int, int | None]:
         return 0, None  # not every user may ask
 
 
-def check(site: Site, tally: Tally) -> list[str]:
-    """Say what is wrong about a crawl: nothing, if each page was fetched exactly once.
+def check(site: Site, tally: Tally, killed: int | None) -> tuple[list[str], list[str]]:
+    """Say which pages were fetched twice, as they may be, and what is wrong about a crawl.
 
-    Nothing else may have been fetched twice either, each link of each page must have been
-    offered, and each offer must have been answered.
+    Each page must have been fetched once; twice, where a worker was killed that had it. Nothing
+    else may have been fetched twice either, and each link of each page must have been offered.
     """
-    problems = []
+    twice, problems = [], []
     for page in site.links:
         times = site.requests[page]
-        if times != 1:
+        if times == 2 and site.workers[page][0] == str(killed):
+            twice.append(page)
+        elif times != 1:
             problems.append(f"{page} was fetched {times} times")
     for url, times in site.requests.items():
-        if times > 1 and url not in site.links:
+        if times > 1 and url not in site.links and site.workers[url][0] != str(killed):
             problems.append(f"{url} (no page of the site) was asked for {times} times")
-    if tally.offered != site.mentions():
-        problems.append(f"{tally.offered:,} links were offered, {site.mentions():,} are there")
-    answered = tally.added + tally.updated + tally.refused
-    if tally.offered != answered:
-        problems.append(f"{tally.offered:,} links were offered, {answered:,} were answered for")
-    return problems
+    there = site.mentions()
+    again = sum(len(site.links[page]) for page in twice)
+    if not there <= tally.offered <= there + again:
+        problems.append(f"{tally.offered:,} links were offered, {there:,} are there")
+    return twice, problems

@@ -59,7 +59,7 @@ def _lines(pages: int) -> Callable[[Tally], None]:
 
 
 def _links(tally: Tally) -> str:
-    return f"{tally.offered:,} links offered, {tally.refused:,} duplicates refused"
+    return f"{tally.offered:,} links offered"
 
 
 def summary(report: Report) -> str:
@@ -67,7 +67,7 @@ def summary(report: Report) -> str:
 
     Examples
     --------
-    >>> print(summary(Report(Tally(2, 0, 1, 10, 2, 0, 8, 10_000), 2, 0.5, 3, 600, [])))
+    >>> print(summary(Report(Tally(2, 0, 1, 10), 2, 0.5, 3, 600, 0, True, ["/"], [])))
     pages fetched       2
     not found           0
     on other sites      1 (not fetched)
@@ -75,11 +75,17 @@ def summary(report: Report) -> str:
     duplicates refused  8 (80.0 %)
     time                0.5 s, 2 workers
     links a second      20 (fetching and parsing included)
-    add_many            1.0 µs a link
     memory              200 bytes a URL (3 remembered)
+    faults              worker 1 killed, server restarted
+    fetched twice       1
     """
     tally = report.tally
     offered = tally.offered or 1
+    # All that is known was added once, the first page by hand.
+    refused = max(tally.offered - max(report.remembered - 1, 0), 0)
+    faults = "none" if report.killed is None else f"worker {report.killed + 1} killed"
+    if report.restarted:
+        faults += ", server restarted"
     if report.memory_bytes is None:
         memory = "the server does not say"
     else:
@@ -90,12 +96,13 @@ def summary(report: Report) -> str:
         "not found": f"{tally.missing:,}",
         "on other sites": f"{tally.elsewhere:,} (not fetched)",
         "links offered": f"{tally.offered:,}",
-        "duplicates refused": f"{tally.refused:,} ({100 * tally.refused / offered:.1f} %)",
+        "duplicates refused": f"{refused:,} ({100 * refused / offered:.1f} %)",
         "time": f"{report.seconds:.1f} s, {report.workers} workers",
         "links a second": (
             f"{tally.offered / report.seconds:,.0f} (fetching and parsing included)"
         ),
-        "add_many": f"{tally.adding_ns / 1000 / offered:.1f} µs a link",
         "memory": memory,
+        "faults": faults,
+        "fetched twice": f"{len(report.twice):,}",
     }
     return "\n".join(f"{label:<18}  {text}" for label, text in rows.items())

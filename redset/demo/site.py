@@ -7,7 +7,7 @@ import gzip
 import html
 import json
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -41,6 +41,8 @@ class Site:
         self.start = next(iter(links))
         self.scheme, self.host = urlsplit(self.start)[:2]
         self.requests: Counter[str] = Counter()
+        #: Which workers asked, in order.
+        self.workers: defaultdict[str, list[str]] = defaultdict(list)
         self._lock = threading.Lock()
 
     @classmethod
@@ -54,10 +56,15 @@ class Site:
         """Return how many links its pages have together."""
         return sum(map(len, self.links.values()))
 
-    def get(self, url: str) -> str | None:
-        """Count a request, and return the page as HTML; None where there is no such page."""
+    def mentioned(self) -> int:
+        """Return how many URLs there are, of its pages and in them."""
+        return len({self.start}.union(*self.links.values()))
+
+    def get(self, url: str, worker: str = "") -> str | None:
+        """Count a worker's request, and return the page as HTML; None where there is none."""
         with self._lock:
             self.requests[url] += 1
+            self.workers[url].append(worker)
         links = self.links.get(url)
         return None if links is None else _page(url, links)
 
@@ -92,13 +99,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         site = self.server.site
-        page = site.get(f"{site.scheme}://{self.headers['Host']}{self.path}")
+        url = f"{site.scheme}://{self.headers['Host']}{self.path}"
+        page = site.get(url, self.headers.get("X-Worker", ""))
         body = (page or "<!doctype html>\n<title>Not found</title>\n").encode()
         self.send_response(404 if page is None else 200)
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def handle(self) -> None:
+        # A worker that was killed reads its answer no more.
+        with contextlib.suppress(ConnectionError):
+            super().handle()
+
+    def finish(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            super().finish()
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -1,23 +1,26 @@
-"""What each worker process does: pop a page, fetch it, offer all of its links."""
+"""What each worker process does: fetch page after page, and offer all of its links."""
 
 from __future__ import annotations
 
 import http.client
 import multiprocessing
 import signal
-import time
 from collections.abc import Iterator
 from multiprocessing.context import SpawnContext
 from typing import Any, NamedTuple
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
 
 from redset import SortedSet
 
 __all__ = ("Job", "Shared", "Tally", "fetch", "links", "open_set", "work")
 
-_IDLE = 0.005  # seconds until an empty queue is asked again
+#: Pages that a worker leases at a time, and for how many seconds: how long those of a killed one
+#: are missing.
+BATCH, TTL = 5, 2.0
 
 
 class Tally(NamedTuple):
@@ -27,10 +30,6 @@ class Tally(NamedTuple):
     missing: int = 0
     elsewhere: int = 0
     offered: int = 0
-    added: int = 0
-    updated: int = 0
-    refused: int = 0
-    adding_ns: int = 0
 
 
 class Job(NamedTuple):
@@ -57,8 +56,6 @@ class Shared:
         self.ready = context.Semaphore(0)
         self.begin = context.Event()
         self.stop = context.Event()
-        #: How many workers are between asking for a page and having offered its links.
-        self.in_work = context.Value("i", 0)
         # Each row has one writer, so that none needs a lock.
         self._rows = [context.RawArray("q", len(Tally._fields)) for _ in range(workers)]
 
@@ -79,88 +76,60 @@ def open_set(client: Any, name: str) -> SortedSet[Any]:
 
 
 def work(worker: int, job: Job, shared: Shared) -> None:
-    """Crawl until no page is queued and none is in work, or until told to stop."""
+    """Crawl until nothing is queued or leased any more, or until told to stop."""
     # Ctrl-C goes to all processes of a terminal; the parent says what to do about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     site = http.client.HTTPConnection("127.0.0.1", job.port, timeout=30)
-    with redis.Redis.from_url(job.url) as client:
+    # A server that restarts is waited for.
+    retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 50)
+    with redis.Redis.from_url(job.url, retry=retry) as client:
         queue = open_set(client, job.name)
         queue.size()
         shared.ready.release()
         shared.begin.wait()
-        while not shared.stop.is_set() and not _step(worker, job, shared, queue, site):
-            pass
+
+        def visit(item: Any) -> list[Any]:
+            return _visit(worker, job, shared, site, item)
+
+        queue.consume(visit, batch=BATCH, ttl=TTL, until_finished=True, stop=_Stop(shared))
     site.close()
 
 
-def _step(
-    worker: int,
-    job: Job,
-    shared: Shared,
-    queue: SortedSet[Any],
-    site: http.client.HTTPConnection,
-) -> bool:
-    """Do one page; whether the crawl is finished."""
-    with shared.in_work.get_lock():
-        shared.in_work.value += 1
-    try:
-        item = queue.pop()
-    except KeyError:
-        item = None
-    else:
-        _visit(worker, job, shared, queue, site, item)
-    with shared.in_work.get_lock():
-        shared.in_work.value -= 1
-        # While the lock is held nobody can begin; if nobody is in work either, nothing
-        # changes the set, and its size is the last word.
-        if item is None and not shared.in_work.value and not queue.size():
-            return True
-    if item is None:
-        parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():
-            return True
-        time.sleep(_IDLE)
-    return False
+class _Stop:
+    """An event: the crawl is to stop, or there is no parent any more that could say so."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._stop = shared.stop
+        self._parent = multiprocessing.parent_process()
+
+    def is_set(self) -> bool:
+        return self._stop.is_set() or (self._parent is not None and not self._parent.is_alive())
 
 
 def _visit(
-    worker: int,
-    job: Job,
-    shared: Shared,
-    queue: SortedSet[Any],
-    site: http.client.HTTPConnection,
-    item: Any,
-) -> None:
+    worker: int, job: Job, shared: Shared, site: http.client.HTTPConnection, item: Any
+) -> list[Any]:
+    """Fetch a page, and give the items for its links: they are added as it is acknowledged."""
     url, depth = item["url"], item["depth"]
     if urlsplit(url).netloc != job.host:
         shared.count(worker, elsewhere=1)
-        return
-    body = fetch(site, url)
+        return []
+    body = fetch(site, url, worker)
     if body is None:
         shared.count(worker, missing=1)
-        return
+        return []
     offers = [{"url": link, "depth": depth + 1} for link in links(body, url)]
-    began = time.perf_counter_ns()
-    result = queue.add_many(offers)
-    took = time.perf_counter_ns() - began
-    shared.count(
-        worker,
-        pages=1,
-        offered=len(offers),
-        added=result.added,
-        updated=result.updated,
-        refused=result.refused,
-        adding_ns=took,
-    )
+    shared.count(worker, pages=1, offered=len(offers))
+    return offers
 
 
-def fetch(site: http.client.HTTPConnection, url: str) -> bytes | None:
+def fetch(site: http.client.HTTPConnection, url: str, worker: int = 0) -> bytes | None:
     """Get a page over the connection, whatever its host; None where it is no HTML page."""
     parts = urlsplit(url)
     target = parts.path or "/"
     if parts.query:
         target += f"?{parts.query}"
-    site.request("GET", target, headers={"Host": parts.netloc})
+    site.request("GET", target, headers={"Host": parts.netloc, "X-Worker": str(worker)})
     response = site.getresponse()
     body = response.read()
     kind = response.headers.get_content_type()
