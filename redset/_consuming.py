@@ -423,12 +423,11 @@ class Worker:
 
     def _tell(self, job: _Job, error: Exception, what: str) -> None:
         log.warning(
-            "%s for an item of %r, attempt %d: %s: %s",
+            "%s for an item of %r, attempt %d: %s",
             what,
             self._ctx.name,
             job.attempts + 1,
-            type(error).__name__,
-            error,
+            leasing.error_text(error),
             exc_info=error,
         )
 

@@ -128,6 +128,22 @@ def test_what_raises_is_tried_again_later_and_dies_at_last(
     assert letter.reason == "RuntimeError: no such page" and letter.attempts == 2
 
 
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_an_exception_that_has_no_text_is_one_as_well(make_set: Maker) -> None:
+    jobs = make_set(max_attempts=1)
+    jobs.add("a")
+
+    def handler(item: str) -> None:
+        raise Speechless
+
+    assert jobs.consume(handler, until_finished=True) == (0, 1, 0)
+    assert [letter.reason for letter in jobs.dead] == ["Speechless"]
+
+
 @pytest.mark.parametrize("found", ["text", 7, {"a": 1}, b"bytes"])
 def test_what_is_no_iterable_of_items_fails_the_item(make_set: Maker, found: Any) -> None:
     jobs = make_set(max_attempts=1)

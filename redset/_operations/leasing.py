@@ -84,7 +84,11 @@ def milliseconds(argument: str, seconds: Any, positive: bool) -> int:
 def error_text(error: Any) -> str:
     """Give what is kept of an error."""
     if isinstance(error, BaseException):
-        error = f"{type(error).__name__}: {error}"
+        kind = type(error).__name__
+        try:
+            error = f"{kind}: {error}"
+        except Exception:  # it cannot even say what it is
+            error = kind
     if not isinstance(error, str):
         raise TypeError(f"error must be an exception or str, not {type(error).__name__}")
     # Also what is no text for UTF-8.
