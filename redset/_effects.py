@@ -87,6 +87,19 @@ class Emit:
         self.values = values
 
 
+class Sight:
+    """What connections the client has: a value that equals another as long as none of them was
+    lost and none opened, and that begins with the number of their database.
+
+    None where they cannot be seen.
+    """
+
+    __slots__ = ()
+
+
+SIGHT = Sight()
+
+
 class Pause:
     """Nothing: a place in a long computation where others may have their turn."""
 

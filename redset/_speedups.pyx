@@ -1664,6 +1664,7 @@ cdef class Known:
     cdef Table table
     cdef PyThread_type_lock lock
     cdef Py_ssize_t emptied
+    cdef object __weakref__
 
     def __cinit__(self, most):
         if most < 0:

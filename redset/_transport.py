@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import ModuleType
 from typing import Any, Generic, NoReturn, TypeVar
 
-from redset._effects import Ask, Emit, Operation, Pause, Pull, R, Read, Send, Unexpected
+from redset._effects import Ask, Emit, Operation, Pause, Pull, R, Read, Send, Sight, Unexpected
 from redset._source import Source
 
 T = TypeVar("T")
@@ -101,6 +101,8 @@ class Link(_Link):
                     kind = type(effect)
                     if kind is Ask:
                         result = session.ask(effect)
+                    elif kind is Sight:
+                        result = session.sight()
                     elif kind is Pause:
                         result = None
                     elif kind is Send:
@@ -221,6 +223,8 @@ class _Performance(Generic[R]):
                         result = await session.read()
                     elif kind is Send:
                         await session.send(effect)
+                    elif kind is Sight:
+                        result = session.sight()
                     elif kind is Pull:
                         assert self._source is not None
                         if not self._source.steady:
@@ -330,6 +334,9 @@ class _Session:
     async def close(self) -> None:
         raise NotImplementedError
 
+    def sight(self) -> Any:
+        return None
+
 
 class _Flight:
     """A sent request: how many answers are still to be read, and what is known already."""
@@ -432,6 +439,9 @@ class _PackedSession(_Session):
             return answer if effect.reads is None else effect.reads(answer)
         except Unexpected as error:
             return complete(self._give_up(_invalid(connection, effect, error)))
+
+    def sight(self) -> Any:
+        return _sight_of(self._pool)
 
     def end(self) -> None:
         """Close on a sync connection."""
@@ -713,6 +723,32 @@ def _socket_of(connection: Any) -> Any:
         return connection._sock
     except AttributeError:
         return getattr(connection, "_writer", None)
+
+
+def _sight_of(pool: Any) -> Any:
+    """Give the database and the open sockets of a pool, used or not, by whomever."""
+    lock: Any = getattr(pool, "_lock", None)
+    try:
+        # What is taken or given back meanwhile would be seen twice, or not at all.
+        if hasattr(lock, "__enter__"):
+            with lock:
+                connections = _connections_of(pool)
+        else:
+            connections = _connections_of(pool)
+        database = int(pool.connection_kwargs.get("db") or 0)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return None  # another kind of pool
+    return database, frozenset(
+        [socket for socket in map(_socket_of, connections) if socket is not None]
+    )
+
+
+def _connections_of(pool: Any) -> list[Any]:
+    # redis-py's and valkey-py's blocking pool has all of them in one list.
+    every = getattr(pool, "_connections", None)
+    if every is not None:
+        return list(every)
+    return [*pool._available_connections, *pool._in_use_connections]
 
 
 def _exceptions_of(value: Any) -> Any:
