@@ -1603,7 +1603,12 @@ cdef void learn_one(Table* table, const uint64_t* digest, double until) noexcept
     cdef Py_ssize_t place = place_of(table, digest)
     if place < 0 and table.count == table.room and table.room < table.most:
         enlarge(table)
-    if table.room == 0 or (table.until == NULL and until != INFINITY and not limit_times(table)):
+    if table.room == 0:
+        return
+    if table.until == NULL and until != INFINITY and not limit_times(table):
+        # What has no time now may have one: rather nothing is known.
+        memset(table.slots, 0, <size_t> (table.mask + 1) * sizeof(uint32_t))
+        table.count = table.next = 0
         return
     if place < 0:
         if table.count < table.room:
