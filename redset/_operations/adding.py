@@ -164,8 +164,10 @@ class Adder:
         what = self.condition, self.again, self.outcomes, self.proposed, epoch, self._asks
         # The ids are not another's as long as the encoder holds both.
         use = *what, self.score, id(scorer) if self.score is None else None, id(dumps)
-        self.encoder = None if self.settling is not None else ctx.encoders.get(use)
-        if self.encoder is not None:
+        # Set at once: threads share what adds single items.
+        encoder = None if self.settling is not None else ctx.encoders.get(use)
+        if encoder is not None:
+            self.encoder = encoder
             return
         memory = wire.MEMORY_NONE
         prefix: list[Any]
@@ -183,7 +185,7 @@ class Adder:
                 memory = wire.MEMORY_INTEGER
             elif ctx.remember and not ctx.keyed:
                 memory = wire.MEMORY_DIGEST
-        self.encoder = wire.Encoder(
+        self.encoder = encoder = wire.Encoder(
             prefix,
             dumps,
             ctx.key,
@@ -199,7 +201,7 @@ class Adder:
             return
         if len(ctx.encoders) >= ENCODERS:
             ctx.encoders.clear()
-        ctx.encoders[use] = self.encoder
+        ctx.encoders[use] = encoder
 
     def _keys(self) -> list[bytes]:
         ctx, names = self.ctx, self.ctx.keys
