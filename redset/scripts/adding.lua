@@ -20,19 +20,13 @@ local function add(argv, from)
   local head = from + ADD_HEAD
 
   -- What could refuse the step is asked before its first write.
-  if wrong_type(queue, 'zset') then return redis.error_reply(WRONG_TYPE) end
-  local stored, holding = {}, false
-  if leases then
-    local found = call('TYPE', leases).ok
-    holding = found ~= 'none'
-    if holding and found ~= 'hash' then return redis.error_reply(WRONG_TYPE) end
-  end
+  -- A count fails where a key has another type, and costs less than to ask for that.
+  call('ZCARD', queue)
+  local stored, holding = {}, leases and call('HLEN', leases) > 0
   if keyed or remember ~= '' then
-    if wrong_type(meta, 'hash') or (keyed and wrong_type(items, 'hash'))
-      or (limited and wrong_type(seen, 'zset')) then
-      return redis.error_reply(WRONG_TYPE)
-    end
-    stored = call('HMGET', meta, 'options', 'epoch', 'old')
+    if keyed then call('HLEN', items) end
+    if limited then call('ZCARD', seen) end
+    stored = call('HMGET', meta, 'options', 'epoch', 'old', 'level', 'split', 'count')
     if stored[1] and stored[1] ~= options then return {'OPTIONS', stored[1]} end
     if keyed and call('EXISTS', name) == 1 then return {'NAME'} end
     if remember ~= '' and stored[2] ~= epoch and (stored[2] or not proposed) then
@@ -90,7 +84,7 @@ local function add(argv, from)
     end
   end
 
-  if ever then memory = memory_of(meta, seen, epoch) end
+  if ever then memory = memory_from(stored[4], stored[5], stored[6], seen, epoch) end
   if ever and condition == '' and not again and not limit then
     -- The short way: an item that the memory takes is new or updated, any other is refused.
     local fresh, names = {}, {}
