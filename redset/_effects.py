@@ -88,8 +88,8 @@ class Emit:
 
 
 class Sight:
-    """What connections the client has: a value that equals another as long as none of them was
-    lost and none opened, and that begins with the number of their database.
+    """What connections there are: a value that equals another as long as the client lost and
+    opened none, nor the process any that redset uses. It begins with the number of the database.
 
     None where they cannot be seen.
     """

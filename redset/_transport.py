@@ -31,6 +31,27 @@ _RELOADS = 5
 _loaded: weakref.WeakKeyDictionary[Any, set[bytes]] = weakref.WeakKeyDictionary()
 
 
+class _Lines:
+    """What the process talked over: `change` is another object whenever it lost a connection, or
+    used one that is new, whichever client's."""
+
+    def __init__(self) -> None:
+        self.change = object()
+        self._used: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def use(self, connection: Any) -> Any:
+        """Give the socket of a connection that something was sent over."""
+        socket = _socket_of(connection)
+        if socket is not None and socket not in self._used:
+            self.change = object()
+            with contextlib.suppress(TypeError):  # of another kind, which is new each time
+                self._used.add(socket)
+        return socket
+
+
+_lines = _Lines()
+
+
 class _Link:
     """One client's way to the server: packed where its connections can be borrowed, else generic.
 
@@ -217,8 +238,11 @@ class _Performance(Generic[R]):
                     kind = type(effect)
                     result: Any = None
                     if kind is Ask:
-                        await session.send(effect)
-                        result = await session.read()
+                        if self._awaits:
+                            await session.send(effect)
+                            result = await session.read()
+                        else:
+                            result = session.ask(effect)
                     elif kind is Read:
                         result = await session.read()
                     elif kind is Send:
@@ -331,6 +355,11 @@ class _Session:
     async def read(self) -> Any:
         raise NotImplementedError
 
+    def ask(self, effect: Send) -> Any:
+        """Send and read with a sync client."""
+        complete(self.send(effect))
+        return complete(self.read())
+
     async def close(self) -> None:
         raise NotImplementedError
 
@@ -423,7 +452,7 @@ class _PackedSession(_Session):
         self._broken = True
         try:
             connection.send_packed_command([effect.data])
-            self._socket = _socket_of(connection)
+            self._socket = _lines.use(connection)
             answer = connection.read_response(disable_decoding=True)
         except Exception as error:
             flight = _Flight(effect)
@@ -488,7 +517,7 @@ class _PackedSession(_Session):
         if self._socket is None:
             # Only now, with nothing in flight: later the PING's answer would be taken for ours.
             await self._settled(connection.send_packed_command([data], check_health=True))
-            self._socket = _socket_of(connection)
+            self._socket = _lines.use(connection)
         else:
             if _socket_of(connection) is not self._socket:
                 raise _connection_error(connection)("the connection was remade with answers unread")
@@ -576,6 +605,7 @@ class _PackedSession(_Session):
         The oldest is then read as well: only an answer ends the policy's count of failures.
         """
         connection = self._connection
+        _lines.change = object()
         retry = getattr(connection, "retry", None)
         unread = [flight for flight in self._flying if flight.answer is _UNREAD]
         await self._settled(connection.disconnect())
@@ -726,7 +756,9 @@ def _socket_of(connection: Any) -> Any:
 
 
 def _sight_of(pool: Any) -> Any:
-    """Give the database and the open sockets of a pool, used or not, by whomever."""
+    """Give the database and the open sockets of a pool, used or not, by whomever, and what tells
+    whether the process has other connections since.
+    """
     lock: Any = getattr(pool, "_lock", None)
     try:
         # What is taken or given back meanwhile would be seen twice, or not at all.
@@ -738,9 +770,8 @@ def _sight_of(pool: Any) -> Any:
         database = int(pool.connection_kwargs.get("db") or 0)
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return None  # another kind of pool
-    return database, frozenset(
-        [socket for socket in map(_socket_of, connections) if socket is not None]
-    )
+    sockets = [socket for socket in map(_socket_of, connections) if socket is not None]
+    return database, _lines.change, frozenset(sockets)
 
 
 def _connections_of(pool: Any) -> list[Any]:

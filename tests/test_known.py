@@ -203,6 +203,56 @@ def test_a_queued_item_that_is_not_known_is_not_learned(
     client.close()
 
 
+def test_a_leased_item_that_is_not_known_is_not_learned(
+    any_server: servers.Server, any_implementation: str
+) -> None:
+    client = any_server.client()
+    for remember in (True, 3600):
+        any_server.flush()
+        plain: SortedSet[str] = SortedSet(client, "jobs")
+        plain.add_many(URLS[:40])
+        batch = plain.lease(40)
+        jobs: SortedSet[str] = SortedSet(client, "jobs", remember=remember)
+        jobs.add("first")
+        for _ in range(3):
+            # Under nx what is leased counts as there.
+            assert jobs.add_many([*URLS[:40], "first"], nx=True) == (0, 0, 41, 0)
+        assert len(jobs._ctx.trust.table) == (0 if remember is True else 1)
+        assert plain.ack(list(batch)) == 40
+        assert jobs.add_many([*URLS[:40], "first"], nx=True) == (40, 0, 1, 0)
+        # What is known is refused, leased or not, and learned.
+        leases = list(jobs.lease(20))
+        for _ in range(3):
+            assert jobs.add_many(URLS[:40]) == (0, 0, 40, 0)
+            assert jobs.add_many(URLS[:40], nx=True) == (0, 0, 40, 0)
+        assert len(jobs._ctx.trust.table) >= 40
+        assert jobs.ack(leases) == 20
+    client.close()
+
+
+def test_what_is_acknowledged_with_found_items_asks_the_server(
+    any_server: servers.Server, any_implementation: str
+) -> None:
+    """A table may be a second behind the server, and what it hides would be lost for good."""
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+    jobs.add("page", -1)
+    for _ in range(3):
+        jobs.add_many(URLS)
+    for found in (URLS[:20], URLS):
+        jobs.add("page", -1, again=True)
+        leases = list(jobs.lease())
+        # As a server that was set back: it has forgotten them, and no check could have said so.
+        jobs.discard_many(URLS)
+        assert jobs.add_many(URLS[:100]).refused == 100
+        any_server.raw.delete(*any_server.raw.keys(f"{P}:seen:*"))
+        any_server.raw.hset(f"{P}:meta", mapping={"level": 0, "split": 0, "count": 0})
+        assert jobs.ack(leases, add=found) == 1
+        assert jobs.size() == len(found)
+        jobs.take(len(URLS))
+    client.close()
+
+
 @pytest.mark.parametrize("key", [None, str])
 def test_a_limited_item_is_known_no_longer_than_on_the_server(
     any_server: servers.Server, any_implementation: str, key: Any
@@ -263,6 +313,21 @@ def test_what_is_forgotten_in_this_process_is_new_at_once(
                 # Asked of one whose table might be another one.
                 assert other.add(URLS[0], again=False) is not None
                 assert jobs.add(URLS[0]) is None
+
+
+def test_what_is_forgotten_with_its_dead_letter_is_new_at_once(
+    any_server: servers.Server, any_implementation: str
+) -> None:
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True, max_attempts=1)
+    jobs.add("bad")
+    for _ in range(3):
+        jobs.add_many(URLS[:20])
+    assert jobs.fail(list(jobs.lease(1)), "no such page") == 1
+    assert jobs.add("bad") is None
+    assert jobs.dead.purge(forget=True) == 1
+    assert jobs.add("bad") == 0
+    client.close()
 
 
 ELSEWHERE = """
@@ -408,7 +473,37 @@ def test_a_connection_that_another_user_of_the_pool_opened_ends_the_trust(
         requests.clear()
         jobs.add_many(URLS[:20])
         jobs.add_many(URLS[:20])
+        # Twice where the first went over the new one, which redset had not used before.
+        assert set(sent(requests)) == {"whose"} and len(sent(requests)) <= 2
+        requests.clear()
+        assert jobs.add_many(URLS[:20]).refused == 20
+        assert requests == []
+
+
+@faces
+def test_a_connection_of_another_client_ends_the_trust(
+    any_server: servers.Server, any_implementation: str, face: Any
+) -> None:
+    with face(any_server) as (make, requests):
+        jobs = make(SortedSet, "jobs", remember=True)
+        for _ in range(3):
+            jobs.add_many(URLS[:20])
+        client = any_server.client()
+        consuming: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+        assert consuming.size() == 20
+        renewable = jobs.face if isinstance(jobs, BlockingSet) else jobs
+        renewable._ctx.next_check = 0.0
+        requests.clear()
+        for _ in range(3):
+            assert jobs.add_many(URLS[:20]).refused == 20
         assert sent(requests) == ["whose"]
+        consuming.redis.connection_pool.disconnect()
+        assert consuming.size() == 20
+        renewable._ctx.next_check = 0.0
+        requests.clear()
+        assert jobs.add_many(URLS[:20]).refused == 20
+        assert sent(requests) == ["whose"]
+        client.close()
 
 
 def test_it_is_trusted_for_a_second(any_server: servers.Server) -> None:

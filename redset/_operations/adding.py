@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, NamedTuple, NoReturn
 
-from redset._effects import READ, Ask, Emit, Operation, Pull, Send
+from redset._effects import READ, Ask, Emit, Operation, Pull, Read, Send
 from redset._operations.context import (
     CHUNK,
     CHUNK_BYTES,
@@ -503,6 +503,8 @@ def add_stream(
     position = 0
     ended = False
     prepared = False
+    #: What brings the next answer: of a chunk on its own also what sends it.
+    awaited: Ask | Read = READ
 
     def fail(at: int, cause: Exception, place: int | None = None, item: Any = None) -> _Failure:
         waiting.clear()
@@ -533,6 +535,8 @@ def add_stream(
                     (items, scores), pulled = pulled, ([], None)
                 else:
                     items, scores = yield Pull(num)
+                    # Nothing more comes of a list that gave less; scores are to end with it.
+                    ended = steady and scores is None and len(items) < num
             except Exception as error:
                 ended, failure = True, fail(position, error)
                 continue
@@ -599,8 +603,12 @@ def add_stream(
             continue
         if ready and room:
             part = ready.popleft()
-            flying.append(part)
             part.sent = monotonic()
+            if ended and not (waiting or ready or flying):
+                awaited = adder.ask(part.chunk)
+                flying.append(part)
+                continue
+            flying.append(part)
             try:
                 yield adder.send(part.chunk)
             except Exception as error:
@@ -612,7 +620,8 @@ def add_stream(
             part = flying.popleft()
             batch, chunk = part.batch, part.chunk
             try:
-                reply = yield READ
+                asked, awaited = awaited, READ
+                reply = yield asked
                 added, updated, refused, outcomes, lasting = adder.judge(chunk, reply)
             except OtherEpoch as other:
                 # Everything behind it was refused as well: read it off, encode all of it again.

@@ -1,7 +1,7 @@
 """What the process knows of a set's memory without asking: whether it may be trusted now.
 
 A table holds only what the server said. It is trusted for a second after a check that the memory
-and the run of its server are the same, and as long as the client has the same connections as then:
+and the run of its server are the same, and as long as the process has the same connections as then:
 after a restart or a failover they are others.
 """
 
