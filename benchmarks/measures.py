@@ -302,6 +302,53 @@ CRAWL = Contest(
     parts=(Entry(REDSET, "part_identities", "the digests of the links' keys alone", "identities"),),
 )
 
+_WITH_TABLE = "with the process's table of known duplicates"
+
+KNOWN = Contest(
+    "known",
+    f"the links of a real crawl, {_WITH_TABLE} and without",
+    (
+        Entry(REDSET, "links", f"{MEMORY}.add_many(links), one call", "redset, one call"),
+        Entry(REDSET, "links", "one add_many a page", "redset, by page", _BY_PAGE),
+        Entry(
+            REDSET,
+            "links_unaided",
+            "one add_many a page; known_max=0",
+            "redset, by page, no table",
+            _BY_PAGE,
+        ),
+        Entry(REDIS_PY, "links_each", _EACH, "SADD, ZADD", warm=False),
+    ),
+    (
+        Goal("SADD, ZADD wall / one call", "wall", "SADD, ZADD", "redset, one call", least=250),
+        Goal("SADD, ZADD wall / by page", "wall", "SADD, ZADD", "redset, by page", least=120),
+        Goal(
+            "by page without the table, wall / with it",
+            "wall",
+            "redset, by page, no table",
+            "redset, by page",
+            least=1.5,
+        ),
+    ),
+    _crawl,
+)
+
+
+def known(bench: Bench) -> Iterator[Result]:
+    """A crawl's links, and a stream in which all is known."""
+    yield from KNOWN.run(bench)
+    number = Scale(bench.quick).pick(100_000, 20_000)
+    yield from Contest(
+        "known_stream",
+        f"a stream of known URLs alone, {_WITH_TABLE}",
+        (Entry(REDSET, "known_stream", "add_many(urls), again and again; remember=True"),),
+        (
+            Goal("known URLs a second of the producer's CPU", "rate", "redset", least=4e6),
+            Goal("requests a second meanwhile", "requests", "redset", most=2),
+        ),
+        lambda scale: Size({"size": number}, number, f"{number:,} URLs of 60 bytes", left=number),
+    ).run(bench)
+
 
 # --- digests
 
@@ -621,6 +668,7 @@ _CONTESTS = (
 #: In the order in which they are run.
 MEASURES: dict[str, Measure] = {
     **{contest.name: contest.run for contest in _CONTESTS},
+    "known": known,
     "event_loop": event_loop,
     "import_time": import_time,
     "producer_memory": producer_memory,

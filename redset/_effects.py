@@ -103,6 +103,19 @@ class Wait:
         self.until = until
 
 
+class Sight:
+    """What connections there are: a value that equals another as long as the client lost and
+    opened none, nor the process any that redset uses. It begins with the number of the database.
+
+    None where they cannot be seen.
+    """
+
+    __slots__ = ()
+
+
+SIGHT = Sight()
+
+
 class Pause:
     """Nothing: a place in a long computation where others may have their turn."""
 

@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     max_attempts: int | None
     max_item_bytes: int | None
     max_size: int | None
+    known_max: int
 
 
 class Face(Generic[T]):
@@ -75,6 +76,7 @@ class Face(Generic[T]):
         max_attempts: int | None = 10,
         max_item_bytes: int | None = None,
         max_size: int | None = None,
+        known_max: int = 1_000_000,
     ) -> None:
         wire = _wire.DEFAULT
         self._ctx = Context(
@@ -88,6 +90,7 @@ class Face(Generic[T]):
             max_attempts=max_attempts,
             max_item_bytes=max_item_bytes,
             max_size=max_size,
+            known_max=known_max,
             due=self._only_due,
         )
         self._name = name

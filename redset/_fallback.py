@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
+from threading import Lock
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -32,7 +36,9 @@ class Chunk(NamedTuple):
     """A request made from a list of items.
 
     ``data`` is empty where nothing is to be sent. ``good`` items went in as ``entries`` entries
-    (fewer where equals were folded); ``positions`` names the first item of each entry.
+    (fewer where equals were folded, or known ones dropped: so many entries as ``dropped`` says);
+    ``positions`` names the first item of each entry. ``digests`` are those of the entries'
+    identities, 16 bytes each, where a table was looked into.
     """
 
     data: bytes
@@ -40,6 +46,8 @@ class Chunk(NamedTuple):
     good: int
     positions: list[int] | None
     bad: list[Bad]
+    dropped: int = 0
+    digests: bytes = b""
 
 
 def encode(arguments: Sequence[bytes | str | int]) -> bytes:
@@ -235,6 +243,86 @@ def score_of(item: Any, scorer: float | str | Callable[[Any], Any]) -> float:
     return to_score(value)
 
 
+class Known:
+    """A table of digests that a server is known to know: the last ``most`` that were learned.
+
+    It grows on use. Of a full one the digest goes that was learned first (first in, first out:
+    what is met again is learned again). It may be shared by threads.
+
+    Parameters
+    ----------
+    most : int
+        How many digests it holds at most; 0 is none.
+    """
+
+    def __init__(self, most: int) -> None:
+        if most < 0:
+            raise ValueError(f"most must not be negative, not {most}")
+        self._most = most
+        #: Until when each is valid, in the order in which they were learned.
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+        self._lock = Lock()
+        self._generation = 0
+
+    @property
+    def generation(self) -> int:
+        """How often it was emptied."""
+        return self._generation
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes, roughly."""
+        each = sys.getsizeof(b"") + 16 + sys.getsizeof(0.0)
+        return sys.getsizeof(self._until) + len(self._until) * each
+
+    def __len__(self) -> int:
+        """How many digests it holds, valid or not."""
+        return len(self._until)
+
+    def clear(self) -> None:
+        """Empty it: what is still to be learned by an earlier generation is not learned."""
+        with self._lock:
+            self._until = OrderedDict()
+            self._generation += 1
+
+    def learn(self, digests: bytes, until: float | Sequence[float], generation: int) -> None:
+        """Take in digests, 16 bytes each, that are valid before ``until``: one time, or one each.
+
+        A time that is not above 0 says that a digest is not to be learned. Nothing is learned where
+        the table was emptied since ``generation``.
+        """
+        count = len(digests) // 16
+        if len(digests) != 16 * count:
+            raise ValueError("digests must have 16 bytes each")
+        times = [until] * count if isinstance(until, float) else [float(each) for each in until]
+        if len(times) != count:
+            raise ValueError("until must be a float, or one for each digest")
+        with self._lock:
+            if generation != self._generation or not self._most:
+                return
+            held = self._until
+            for place, time in enumerate(times):
+                if not time > 0.0:
+                    continue
+                name = digests[16 * place : 16 * place + 16]
+                if name not in held and len(held) == self._most:
+                    held.popitem(last=False)
+                held[name] = time
+
+    def knows(self, digest: bytes, now: float) -> bool:
+        """Whether it holds a digest that is still valid."""
+        if len(digest) != 16:
+            raise ValueError("a digest must have 16 bytes")
+        with self._lock:
+            return now < self._until.get(digest, -math.inf)
+
+    def unknown(self, digests: Sequence[bytes], now: float) -> list[int]:
+        """Give the places of the digests that it does not hold."""
+        with self._lock:
+            get = self._until.get
+            return [at for at, name in enumerate(digests) if not now < get(name, -math.inf)]
+
+
 #: Score, member, the place of the first item that it stands for, and payload: in this order equals
 #: (there are none after folding) sort by place.
 _Entry = tuple[float, bytes, int, bytes]
@@ -322,14 +410,20 @@ class Encoder:
         skip: bool,
         most: int,
         most_bytes: int,
+        known: Known | None = None,
+        now: float = 0.0,
     ) -> list[Chunk]:
         """Encode items as requests of at most ``most`` entries (0: any number) each.
 
         A request ends early with the entry that would make all entries of it larger than
         ``most_bytes``. Members are folded and sorted over all requests. There is at least one
         request; the last one has what is bad, and counts what was folded as good.
+
+        Entries that ``known`` holds (by the digest of the key, else of the serialised bytes) and
+        that are valid ``now`` are dropped after folding: the last request counts them as good, too.
+        With a key they need not be serialised, unless something is bad.
         """
-        entries, good, bad = self._read(items, scores, skip)
+        entries, good, bad, dropped = self._read(items, scores, skip, known, now)
         if self._sort and len(entries) > 1:
             entries.sort()
         chunks: list[Chunk] = []
@@ -340,23 +434,36 @@ class Encoder:
                 some = some[: self._fitting(some, most_bytes)]
             data = b"".join(self._parts(some))
             start += len(some)
+            names = b"" if known is None else b"".join(map(self._digest_of, some))
             if start == len(entries):
-                chunks.append(self._chunk(data, some, good, bad))
+                chunks.append(self._chunk(data, some, good, bad, dropped, names))
                 return chunks
-            chunks.append(self._chunk(data, some, len(some), []))
+            chunks.append(self._chunk(data, some, len(some), [], 0, names))
             good -= len(some)
 
+    def _digest_of(self, entry: _Entry) -> bytes:
+        return digest(entry[1]) if self._key is None else entry[1]
+
     def _read(
-        self, items: Sequence[Any], scores: Sequence[Any] | None, skip: bool
-    ) -> tuple[list[_Entry], int, list[Bad]]:
+        self,
+        items: Sequence[Any],
+        scores: Sequence[Any] | None,
+        skip: bool,
+        known: Known | None,
+        now: float,
+    ) -> tuple[list[_Entry], int, list[Bad], int]:
+        """Give the entries, how many items are good, what is bad, how many entries were dropped."""
         dumps, key, limit, fold = self._dumps, self._key, self._limit, self._fold
         scorer = self._scorer
         if fold and type(items) in (list, tuple) and len(items) > 1:
             try:
                 if key is not None:
-                    return *self._read_by_key(items, scores, key), []
+                    some, good, dropped = self._read_by_key(items, scores, key, known, now)
+                    return some, good, [], dropped
                 if self._write_json is not None:
-                    return *self._read_json(self._write_json, items, scores), []
+                    some, good = self._read_json(self._write_json, items, scores)
+                    some, dropped = self._without_known(some, known, now)
+                    return some, good, [], dropped
             except Exception:
                 pass  # Item by item it comes out which one it is.
         entries: list[_Entry] = []
@@ -392,15 +499,26 @@ class Encoder:
                         entries[place] = (score, member, entries[place][2], data)
                     continue
             entries.append((score, member, index, data))
-        return entries, good, bad
+        entries, dropped = self._without_known(entries, known, now)
+        return entries, good, bad, dropped
+
+    def _without_known(
+        self, entries: list[_Entry], known: Known | None, now: float
+    ) -> tuple[list[_Entry], int]:
+        if known is None:
+            return entries, 0
+        new = known.unknown([self._digest_of(entry) for entry in entries], now)
+        return [entries[place] for place in new], len(entries) - len(new)
 
     def _read_by_key(
         self,
         items: Sequence[Any],
         scores: Sequence[Any] | None,
         key: str | Callable[[Any], Any],
-    ) -> tuple[list[_Entry], int]:
-        """Fold by the bytes of the keys: only what stays is digested and serialised."""
+        known: Known | None,
+        now: float,
+    ) -> tuple[list[_Entry], int, int]:
+        """Fold by the bytes of the keys: only what stays is digested, what is new serialised."""
         found: list[tuple[float, bytes, Any, int]] = []
         places: dict[bytes, int] = {}
         good = 0  # Not the length of the list, which what is called may change.
@@ -413,11 +531,14 @@ class Encoder:
                 found.append((score, name, item, index))
             elif self._fold == FOLD_LAST:
                 found[place] = (score, name, item, found[place][3])
-        entries = [
-            (score, digest(name), index, payload(item, self._dumps, self._limit))
-            for score, name, item, index in found
-        ]
-        return entries, good
+        names = digests([name for _, name, _, _ in found])
+        new = range(len(names)) if known is None else known.unknown(names, now)
+        entries = []
+        for place in new:
+            score, _, item, index = found[place]
+            data = payload(item, self._dumps, self._limit)
+            entries.append((score, names[place], index, data))
+        return entries, good, len(found) - len(entries)
 
     def _read_json(
         self, dumps: Callable[[Any], Any], items: Sequence[Any], scores: Sequence[Any] | None
@@ -477,14 +598,22 @@ class Encoder:
                 return at
         return len(entries)
 
-    def _chunk(self, data: bytes, entries: list[_Entry], good: int, bad: list[Bad]) -> Chunk:
+    def _chunk(
+        self,
+        data: bytes,
+        entries: list[_Entry],
+        good: int,
+        bad: list[Bad],
+        dropped: int,
+        names: bytes,
+    ) -> Chunk:
         positions = [entry[2] for entry in entries] if self._positions else None
         if not entries:
-            return Chunk(b"", 0, 0, positions, bad)
+            return Chunk(b"", 0, good, positions, bad, dropped, names)
         columns = 2 + (self._key is not None) + (self._memory != MEMORY_NONE)
         head = b"*%d" % (self._count + columns * len(entries))
         whole = b"".join((head, self._prefix, data, b"\r\n"))
-        return Chunk(whole, len(entries), good, positions, bad)
+        return Chunk(whole, len(entries), good, positions, bad, dropped, names)
 
 
 def decode(

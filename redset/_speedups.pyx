@@ -24,6 +24,15 @@ from cpython.dict cimport PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.object cimport PyObject
+from cpython.pythread cimport (
+    NOWAIT_LOCK,
+    WAIT_LOCK,
+    PyThread_acquire_lock,
+    PyThread_allocate_lock,
+    PyThread_free_lock,
+    PyThread_release_lock,
+    PyThread_type_lock,
+)
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport (
     PyUnicode_AsUTF8AndSize,
@@ -31,6 +40,7 @@ from cpython.unicode cimport (
     PyUnicode_CheckExact,
     PyUnicode_DecodeUTF8,
 )
+from libc.math cimport INFINITY
 from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -238,6 +248,12 @@ cdef extern from *:
         __atomic_exchange_n(&redset_kept_work, (with), __ATOMIC_ACQ_REL)
     #endif
 
+    #ifdef __GNUC__
+    #define REDSET_PREFETCH(address) __builtin_prefetch(address)
+    #else
+    #define REDSET_PREFETCH(address) ((void)(address))
+    #endif
+
     static int redset_holds_null(const char *text, Py_ssize_t size)
     {
         unsigned char found = 0;
@@ -313,6 +329,7 @@ cdef extern from *:
         uint64_t block[4][16]
         uint64_t done[4]
     void end_lanes "redset_end_lanes"(Lanes*, Py_ssize_t count) noexcept nogil
+    void prefetch "REDSET_PREFETCH"(const void*) noexcept nogil
     bint holds_null "redset_holds_null"(const char*, Py_ssize_t) noexcept nogil
     uint64_t mix "redset_mix"(uint64_t, uint64_t) noexcept nogil
     int decimal "redset_decimal"(
@@ -1147,7 +1164,9 @@ cdef struct Work:
     uint32_t* table
     Room kept_room, spare_room, lines_room, table_room
     Arena arena
+    Py_ssize_t dropped  # Entries that were known.
     bint keyed
+    bint digested
 
 
 # Members come from anywhere: which of them share a hash shall not be known outside.
@@ -1213,8 +1232,8 @@ cdef void forget_items(Work* work) noexcept:
     for i in range(work.used):
         leave(&work.entries[i].payload)
         leave(&work.entries[i].key)
-    work.count = work.used = work.kept_count = 0
-    work.keyed = False
+    work.count = work.used = work.kept_count = work.dropped = 0
+    work.keyed = work.digested = False
     empty_arena(&work.arena)
 
 
@@ -1260,6 +1279,7 @@ cdef void digest_kept(Work* work) noexcept nogil:
         for j in range(some):
             store_digest(work.entries[work.kept[i + j].entry].tag, lanes.h[j])
         i += LANES
+    work.digested = True
 
 
 cdef inline bint are_equal(const Work* work, const Entry* a, const Entry* b) noexcept nogil:
@@ -1468,6 +1488,305 @@ cdef int sort_kept(Work* work) noexcept nogil:
     return 0
 
 
+# --- The table of known duplicates
+
+# Places hold digests in the order in which they were learned; of a full table the next one goes.
+# Slots, twice as many or more, find them: open addressing, linear probing, shifting back what
+# stands behind a slot that is given up.
+cdef struct Table:
+    uint64_t* digests  # Two words each.
+    double* until  # NULL as long as all are valid for ever.
+    uint32_t* slots  # 1 + place; 0 where there is none.
+    Py_ssize_t most, room, count, next
+    uint64_t mask
+
+cdef enum:
+    FIRST_ROOM = 256
+    MOST_DIGESTS = 1 << 30
+    AHEAD = 16  # Digests that are looked up while the memory of others is on its way.
+
+
+cdef inline uint64_t slot_of(const Table* table, const uint64_t* digest) noexcept nogil:
+    # Who chooses what is digested can choose a part of the digest, by trying.
+    return mix(digest[0] ^ SECRET, digest[1] ^ SALT) & table.mask
+
+
+cdef inline Py_ssize_t place_of(const Table* table, const uint64_t* digest) noexcept nogil:
+    """Give the place of a digest, -1 where it has none."""
+    cdef uint64_t at
+    cdef const uint64_t* other
+    if table.count == 0:
+        return -1
+    at = slot_of(table, digest)
+    while table.slots[at]:
+        other = table.digests + 2 * (<Py_ssize_t> table.slots[at] - 1)
+        if other[0] == digest[0] and other[1] == digest[1]:
+            return <Py_ssize_t> table.slots[at] - 1
+        at = (at + 1) & table.mask
+    return -1
+
+
+cdef inline bint is_known(const Table* table, const uint64_t* digest, double now) noexcept nogil:
+    cdef Py_ssize_t place = place_of(table, digest)
+    return place >= 0 and (table.until == NULL or now < table.until[place])
+
+
+cdef inline void fill_slot(Table* table, Py_ssize_t place) noexcept nogil:
+    cdef uint64_t at = slot_of(table, table.digests + 2 * place)
+    while table.slots[at]:
+        at = (at + 1) & table.mask
+    table.slots[at] = <uint32_t> (place + 1)
+
+
+cdef void empty_slot(Table* table, Py_ssize_t place) noexcept nogil:
+    """Give up the slot of a place, and move up what was put behind it."""
+    cdef uint64_t hole = slot_of(table, table.digests + 2 * place), at, home
+    while table.slots[hole] != <uint32_t> (place + 1):
+        hole = (hole + 1) & table.mask
+    at = hole
+    while True:
+        at = (at + 1) & table.mask
+        if table.slots[at] == 0:
+            break
+        home = slot_of(table, table.digests + 2 * (<Py_ssize_t> table.slots[at] - 1))
+        if ((at - home) & table.mask) >= ((at - hole) & table.mask):
+            table.slots[hole] = table.slots[at]
+            hole = at
+    table.slots[hole] = 0
+
+
+cdef bint enlarge(Table* table) noexcept nogil:
+    """Make room; False where there is no memory for it."""
+    cdef Py_ssize_t room = min(max(2 * table.room, FIRST_ROOM), table.most), slots = FIRST_ROOM, i
+    cdef uint64_t* digests
+    cdef double* until
+    cdef uint32_t* index
+    while slots < 2 * room:
+        slots *= 2
+    index = <uint32_t*> PyMem_RawCalloc(slots, sizeof(uint32_t))
+    if index == NULL:
+        return False
+    digests = <uint64_t*> PyMem_RawRealloc(table.digests, room * 16)
+    if digests != NULL:
+        table.digests = digests
+        if table.until != NULL:
+            until = <double*> PyMem_RawRealloc(table.until, room * sizeof(double))
+            if until == NULL:
+                digests = NULL
+            else:
+                table.until = until
+    if digests == NULL:
+        PyMem_RawFree(index)
+        return False
+    PyMem_RawFree(table.slots)
+    table.slots = index
+    table.mask = slots - 1
+    table.room = room
+    for i in range(table.count):
+        fill_slot(table, i)
+    return True
+
+
+cdef bint limit_times(Table* table) noexcept nogil:
+    """Keep times from now on; False where there is no memory for them."""
+    cdef Py_ssize_t i
+    table.until = <double*> PyMem_RawMalloc(table.room * sizeof(double))
+    if table.until == NULL:
+        return False
+    for i in range(table.count):
+        table.until[i] = INFINITY
+    return True
+
+
+cdef void learn_one(Table* table, const uint64_t* digest, double until) noexcept nogil:
+    """Take a digest in. Without memory to grow the table stays as large as it is."""
+    cdef Py_ssize_t place = place_of(table, digest)
+    if place < 0 and table.count == table.room and table.room < table.most:
+        enlarge(table)
+    if table.room == 0:
+        return
+    if table.until == NULL and until != INFINITY and not limit_times(table):
+        # What has no time now may have one: rather nothing is known.
+        memset(table.slots, 0, <size_t> (table.mask + 1) * sizeof(uint32_t))
+        table.count = table.next = 0
+        return
+    if place < 0:
+        if table.count < table.room:
+            place = table.count
+            table.count += 1
+        else:
+            place = table.next
+            table.next = (place + 1) % table.room
+            empty_slot(table, place)
+        table.digests[2 * place] = digest[0]
+        table.digests[2 * place + 1] = digest[1]
+        fill_slot(table, place)
+    if table.until != NULL:
+        table.until[place] = until
+
+
+cdef void drop_known(Work* work, const Table* table, double now) noexcept nogil:
+    """Keep of the entries that folding left, and digested, those that are not known."""
+    cdef const uint64_t* digest
+    cdef uint32_t slot
+    cdef Py_ssize_t start = 0, stop, i, kept = 0
+    if table.count == 0:
+        return
+    while start < work.kept_count:
+        stop = min(start + AHEAD, work.kept_count)
+        for i in range(start, stop):
+            digest = work.entries[work.kept[i].entry].tag
+            prefetch(table.slots + slot_of(table, digest))
+        for i in range(start, stop):
+            digest = work.entries[work.kept[i].entry].tag
+            slot = table.slots[slot_of(table, digest)]
+            if slot:
+                prefetch(table.digests + 2 * (<Py_ssize_t> slot - 1))
+        for i in range(start, stop):
+            if not is_known(table, work.entries[work.kept[i].entry].tag, now):
+                work.kept[kept] = work.kept[i]
+                kept += 1
+        start = stop
+    work.dropped = work.kept_count - kept
+    work.kept_count = kept
+
+
+cdef inline void hold(PyThread_type_lock lock) noexcept:
+    """Lock, without keeping others from running who may have to before it is unlocked."""
+    if not PyThread_acquire_lock(lock, NOWAIT_LOCK):
+        with nogil:
+            PyThread_acquire_lock(lock, WAIT_LOCK)
+
+
+@cython.final
+cdef class Known:
+    """A table of digests that a server is known to know: the last ``most`` that were learned.
+
+    See the fallback's. It takes 24 bytes a digest, and up to twice that while it grows; 8 more
+    where times are limited.
+    """
+
+    cdef Table table
+    cdef PyThread_type_lock lock
+    cdef Py_ssize_t emptied
+    cdef object __weakref__
+
+    def __cinit__(self, most):
+        if most < 0:
+            raise ValueError(f"most must not be negative, not {most}")
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError
+        self.table.most = min(most, MOST_DIGESTS)
+
+    def __dealloc__(self):
+        self.free_table()
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    cdef void free_table(self) noexcept:
+        PyMem_RawFree(self.table.digests)
+        PyMem_RawFree(self.table.until)
+        PyMem_RawFree(self.table.slots)
+        self.table.digests = NULL
+        self.table.until = NULL
+        self.table.slots = NULL
+        self.table.room = self.table.count = self.table.next = 0
+
+    @property
+    def generation(self):
+        """How often it was emptied."""
+        return self.emptied
+
+    @property
+    def nbytes(self):
+        """The memory that it takes."""
+        cdef Py_ssize_t size
+        hold(self.lock)
+        size = sizeof(Table)
+        if self.table.room:
+            size += self.table.room * (24 if self.table.until != NULL else 16)
+            size += <Py_ssize_t> (self.table.mask + 1) * 4
+        PyThread_release_lock(self.lock)
+        return size
+
+    def __len__(self):
+        """How many digests it holds, valid or not."""
+        return self.table.count
+
+    def clear(self):
+        """Empty it: what is still to be learned by an earlier generation is not learned."""
+        hold(self.lock)
+        self.free_table()
+        self.emptied += 1
+        PyThread_release_lock(self.lock)
+
+    def learn(self, bytes digests not None, until, Py_ssize_t generation):
+        """Take in digests, 16 bytes each, that are valid before ``until``: one time, or one each.
+
+        See the fallback's.
+        """
+        cdef const char* data = PyBytes_AS_STRING(digests)
+        cdef Py_ssize_t count = PyBytes_GET_SIZE(digests) // 16, i
+        cdef bint same = isinstance(until, float)
+        cdef double one = 0.0
+        cdef double* times = NULL
+        cdef uint64_t digest[2]
+        if PyBytes_GET_SIZE(digests) != 16 * count:
+            raise ValueError("digests must have 16 bytes each")
+        if same:
+            one = until
+        try:
+            if not same:
+                limits = tuple(until)
+                if len(limits) == count and count:
+                    times = <double*> PyMem_RawMalloc(count * sizeof(double))
+                    if times == NULL:
+                        raise MemoryError
+                i = 0
+                for each in limits:
+                    one = float(each)
+                    if times != NULL:
+                        times[i] = one
+                    i += 1
+                if i != count:
+                    raise ValueError("until must be a float, or one for each digest")
+            with nogil:
+                PyThread_acquire_lock(self.lock, WAIT_LOCK)
+                if generation == self.emptied and self.table.most:
+                    for i in range(count):
+                        if times != NULL:
+                            one = times[i]
+                        if one > 0.0:
+                            memcpy(digest, data + 16 * i, 16)
+                            learn_one(&self.table, digest, one)
+                PyThread_release_lock(self.lock)
+        finally:
+            PyMem_RawFree(times)
+
+    def knows(self, bytes digest not None, double now):
+        """Whether it holds a digest that is still valid."""
+        cdef uint64_t words[2]
+        cdef bint known
+        if PyBytes_GET_SIZE(digest) != 16:
+            raise ValueError("a digest must have 16 bytes")
+        memcpy(words, PyBytes_AS_STRING(digest), 16)
+        hold(self.lock)
+        known = is_known(&self.table, words, now)
+        PyThread_release_lock(self.lock)
+        return known
+
+    def unknown(self, digests, double now):
+        """Give the places of the digests that it does not hold."""
+        cdef list places = []
+        cdef Py_ssize_t at = 0
+        for digest in digests:
+            if not self.knows(digest, now):
+                places.append(at)
+            at += 1
+        return places
+
+
 @cython.final
 cdef class Encoder:
     """Makes requests of chunks of items: ``prefix`` arguments, then an entry for each item.
@@ -1525,18 +1844,21 @@ cdef class Encoder:
         """Encode items as one request; the first bad one ends it, unless they are to be skipped."""
         return self.encode_all(items, scores, skip, 0, 0)[0]
 
-    def encode_all(self, items, scores, bint skip, Py_ssize_t most, Py_ssize_t most_bytes):
+    def encode_all(
+        self, items, scores, bint skip, Py_ssize_t most, Py_ssize_t most_bytes,
+        Known known=None, double now=0.0,
+    ):
         """Encode items as requests of at most ``most`` entries (0: any number) each.
 
-        See the fallback's for what folding, ``most_bytes`` and what is bad come to.
+        See the fallback's for what folding, ``most_bytes``, what is bad and ``known`` come to.
         """
         cdef list bad = [], chunks = [], positions
         cdef Py_ssize_t start = 0, stop, good, i
         cdef Work* work = take_work()
         try:
-            if not self.read_by_key(work, items, scores):
+            if not self.read_by_key(work, items, scores, known, now):
                 forget_items(work)
-                self.read_all(work, items, scores, skip, bad)
+                self.read_all(work, items, scores, skip, bad, known, now)
             if self.unfit and work.count:
                 _python.memory_integer(b"", self.epoch)
                 raise TypeError(f"epoch must be bytes, not {type(self.epoch).__name__}")
@@ -1545,22 +1867,29 @@ cdef class Encoder:
             while True:
                 stop = self.end_of_chunk(work, start, most, most_bytes)
                 data = self.write(work, start, stop)
+                names = b"" if known is None else self.names(work, start, stop)
                 positions = None
                 if self.positions:
                     positions = []
                     for i in range(start, stop):
                         positions.append(work.entries[work.kept[i].entry].index)
                 if stop == work.kept_count:
-                    chunks.append(chunk_of(data, stop - start, good, positions, bad))
+                    chunks.append(
+                        chunk_of(data, stop - start, good, positions, bad, work.dropped, names)
+                    )
                     return chunks
-                chunks.append(chunk_of(data, stop - start, stop - start, positions, []))
+                chunks.append(
+                    chunk_of(data, stop - start, stop - start, positions, [], 0, names)
+                )
                 good -= stop - start
                 start = stop
         finally:
             give_back(work)
 
-    cdef bint read_by_key(self, Work* work, object items, object scores) except -1:
-        """Fold by the bytes of the keys: only what stays is digested and serialised.
+    cdef bint read_by_key(
+        self, Work* work, object items, object scores, Known known, double now
+    ) except -1:
+        """Fold by the bytes of the keys: only what stays is digested, what is new serialised.
 
         False where an item is bad: item by item it comes out which one it is.
         """
@@ -1578,7 +1907,7 @@ cdef class Encoder:
                 view(&entry.payload, item, NULL, 0)
                 self.read_key_and_score(entry, item, scores)
                 work.count += 1
-            self.settle(work)
+            self.settle(work, known, now)
             for i in range(work.kept_count):
                 entry = &work.entries[work.kept[i].entry]
                 item = <object> entry.payload.owner
@@ -1610,7 +1939,8 @@ cdef class Encoder:
         return entry
 
     cdef int read_all(
-        self, Work* work, object items, object scores, bint skip, list bad
+        self, Work* work, object items, object scores, bint skip, list bad, Known known,
+        double now,
     ) except -1:
         cdef Entry* entry
         cdef Py_ssize_t index = 0
@@ -1636,7 +1966,7 @@ cdef class Encoder:
             else:
                 work.count += 1
             index += 1
-        self.settle(work)
+        self.settle(work, known, now)
         return 0
 
     cdef int read_key_and_score(self, Entry* entry, object item, object scores) except -1:
@@ -1663,19 +1993,28 @@ cdef class Encoder:
                 )
         return view_key(&entry.key, key)
 
-    cdef int settle(self, Work* work) except -1:
-        """Fold what was read, and digest the keys of what stays."""
+    cdef int settle(self, Work* work, Known known, double now) except -1:
+        """Fold what was read, digest the keys of what stays, and drop what is known."""
+        cdef bint look = known is not None
         cdef int done
         if work.count >= MANY:
             with nogil:
-                done = self.fold_and_digest(work)
+                done = self.fold_and_digest(work, look)
+                if look and done == 0:
+                    PyThread_acquire_lock(known.lock, WAIT_LOCK)
+                    drop_known(work, &known.table, now)
+                    PyThread_release_lock(known.lock)
         else:
-            done = self.fold_and_digest(work)
+            done = self.fold_and_digest(work, look)
+            if look and done == 0:
+                hold(known.lock)
+                drop_known(work, &known.table, now)
+                PyThread_release_lock(known.lock)
         if done < 0:
             raise MemoryError
         return 0
 
-    cdef int fold_and_digest(self, Work* work) noexcept nogil:
+    cdef int fold_and_digest(self, Work* work, bint look) noexcept nogil:
         if work.count > UINT32_MAX // 4:
             return -1
         work.kept = <Kept*> fit(&work.kept_room, work.count, sizeof(Kept))
@@ -1686,7 +2025,7 @@ cdef class Encoder:
                 return -1
         else:
             keep_all(work)
-        if work.keyed:
+        if work.keyed or look:
             digest_kept(work)
         return 0
 
@@ -1749,6 +2088,16 @@ cdef class Encoder:
             stop += 1
         return stop
 
+    cdef bytes names(self, const Work* work, Py_ssize_t start, Py_ssize_t stop):
+        """Give the digests of entries."""
+        cdef bytes data = PyBytes_FromStringAndSize(NULL, 16 * (stop - start))
+        cdef char* out = PyBytes_AS_STRING(data)
+        cdef Py_ssize_t i
+        for i in range(start, stop):
+            memcpy(out, work.entries[work.kept[i].entry].tag, 16)
+            out += 16
+        return data
+
     cdef bytes write(self, const Work* work, Py_ssize_t start, Py_ssize_t stop):
         cdef Py_ssize_t i, columns = 2 + self.keyed + (self.memory != 0)
         cdef uint64_t total = self.prefix_count + <uint64_t> columns * (stop - start), size = 0
@@ -1777,7 +2126,7 @@ cdef class Encoder:
         cdef const Entry* entry
         cdef Line* line
         cdef Py_ssize_t i = 0, j, some
-        if not self.keyed:
+        if not work.digested:
             digest_kept(work)
         while i < work.kept_count:
             some = min(LANES, work.kept_count - i)
@@ -1821,9 +2170,10 @@ cdef class Encoder:
 
 
 cdef object chunk_of(
-    bytes data, Py_ssize_t entries, Py_ssize_t good, object positions, list bad
+    bytes data, Py_ssize_t entries, Py_ssize_t good, object positions, list bad,
+    Py_ssize_t dropped, bytes digests
 ):
-    return _new_tuple(Chunk, (data, entries, good, positions, bad))
+    return _new_tuple(Chunk, (data, entries, good, positions, bad, dropped, digests))
 
 
 cdef object bad_of(Py_ssize_t index, object item, object error):

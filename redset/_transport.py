@@ -17,7 +17,19 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import ModuleType
 from typing import Any, Generic, NoReturn, TypeVar
 
-from redset._effects import Ask, Emit, Operation, Pause, Pull, R, Read, Send, Unexpected, Wait
+from redset._effects import (
+    Ask,
+    Emit,
+    Operation,
+    Pause,
+    Pull,
+    R,
+    Read,
+    Send,
+    Sight,
+    Unexpected,
+    Wait,
+)
 from redset._source import Source
 from redset._watching import Waiting
 
@@ -30,6 +42,27 @@ _TURN = 0.002
 _RELOADS = 5
 
 _loaded: weakref.WeakKeyDictionary[Any, set[bytes]] = weakref.WeakKeyDictionary()
+
+
+class _Lines:
+    """What the process talked over: `change` is another object whenever it lost a connection, or
+    used one that is new, whichever client's."""
+
+    def __init__(self) -> None:
+        self.change = object()
+        self._used: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def use(self, connection: Any) -> Any:
+        """Give the socket of a connection that something was sent over."""
+        socket = _socket_of(connection)
+        if socket is not None and socket not in self._used:
+            self.change = object()
+            with contextlib.suppress(TypeError):  # of another kind, which is new each time
+                self._used.add(socket)
+        return socket
+
+
+_lines = _Lines()
 
 
 class _Link:
@@ -104,6 +137,8 @@ class Link(_Link):
                     kind = type(effect)
                     if kind is Ask:
                         result = session.ask(effect)
+                    elif kind is Sight:
+                        result = session.sight()
                     elif kind is Pause:
                         result = None
                     elif kind is Send:
@@ -237,12 +272,17 @@ class _Performance(Generic[R]):
                     result: Any = None
                     if kind is Ask:
                         self._spent += effect.replies
-                        await session.send(effect)
-                        result = await session.read()
+                        if self._awaits:
+                            await session.send(effect)
+                            result = await session.read()
+                        else:
+                            result = session.ask(effect)
                     elif kind is Read:
                         result = await session.read()
                     elif kind is Send:
                         await session.send(effect)
+                    elif kind is Sight:
+                        result = session.sight()
                     elif kind is Pull:
                         assert self._source is not None
                         if not self._source.steady:
@@ -368,8 +408,16 @@ class _Session:
     async def read(self) -> Any:
         raise NotImplementedError
 
+    def ask(self, effect: Send) -> Any:
+        """Send and read with a sync client."""
+        complete(self.send(effect))
+        return complete(self.read())
+
     async def close(self) -> None:
         raise NotImplementedError
+
+    def sight(self) -> Any:
+        return None
 
 
 class _Flight:
@@ -457,7 +505,7 @@ class _PackedSession(_Session):
         self._broken = True
         try:
             connection.send_packed_command([effect.data])
-            self._socket = _socket_of(connection)
+            self._socket = _lines.use(connection)
             answer = connection.read_response(disable_decoding=True)
         except Exception as error:
             flight = _Flight(effect)
@@ -473,6 +521,9 @@ class _PackedSession(_Session):
             return answer if effect.reads is None else effect.reads(answer)
         except Unexpected as error:
             return complete(self._give_up(_invalid(connection, effect, error)))
+
+    def sight(self) -> Any:
+        return _sight_of(self._pool)
 
     def end(self) -> None:
         """Close on a sync connection."""
@@ -519,7 +570,7 @@ class _PackedSession(_Session):
         if self._socket is None:
             # Only now, with nothing in flight: later the PING's answer would be taken for ours.
             await self._settled(connection.send_packed_command([data], check_health=True))
-            self._socket = _socket_of(connection)
+            self._socket = _lines.use(connection)
         else:
             if _socket_of(connection) is not self._socket:
                 raise _connection_error(connection)("the connection was remade with answers unread")
@@ -607,6 +658,7 @@ class _PackedSession(_Session):
         The oldest is then read as well: only an answer ends the policy's count of failures.
         """
         connection = self._connection
+        _lines.change = object()
         retry = getattr(connection, "retry", None)
         unread = [flight for flight in self._flying if flight.answer is _UNREAD]
         await self._settled(connection.disconnect())
@@ -750,6 +802,33 @@ def _socket_of(connection: Any) -> Any:
         return connection._sock
     except AttributeError:
         return getattr(connection, "_writer", None)
+
+
+def _sight_of(pool: Any) -> Any:
+    """Give the database and the open sockets of a pool, used or not, by whomever, and what tells
+    whether the process has other connections since.
+    """
+    lock: Any = getattr(pool, "_lock", None)
+    try:
+        # What is taken or given back meanwhile would be seen twice, or not at all.
+        if hasattr(lock, "__enter__"):
+            with lock:
+                connections = _connections_of(pool)
+        else:
+            connections = _connections_of(pool)
+        database = int(pool.connection_kwargs.get("db") or 0)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return None  # another kind of pool
+    sockets = [socket for socket in map(_socket_of, connections) if socket is not None]
+    return database, _lines.change, frozenset(sockets)
+
+
+def _connections_of(pool: Any) -> list[Any]:
+    # redis-py's and valkey-py's blocking pool has all of them in one list.
+    every = getattr(pool, "_connections", None)
+    if every is not None:
+        return list(every)
+    return [*pool._available_connections, *pool._in_use_connections]
 
 
 def _exceptions_of(value: Any) -> Any:

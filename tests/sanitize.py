@@ -161,7 +161,7 @@ def main() -> int:
         )
         # Captured by file, a report would end with the process that it ends.
         tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--capture=sys"]
-        run(*tests, "test_wire.py", "test_serializers.py", "-k", "not python")
+        run(*tests, "test_wire.py", "test_known_wire.py", "test_serializers.py", "-k", "not python")
         run(*tests, "test_sets.py", "test_memory.py", "-k", "cython and (valkey9 or fakeredis)")
         seed = str(options.seed)
         with tempfile.TemporaryDirectory() as folder:

@@ -803,7 +803,7 @@ def test_a_time_is_renewed_only_by_what_counts_as_new(
 def test_an_item_that_is_queued_past_its_time_is_not_known(
     make_set: Callable[..., Any], raw: Any, key: Any
 ) -> None:
-    jobs = make_set(remember=3600, key=key)
+    jobs = make_set(remember=3600, key=key, known_max=0)
     now = milliseconds(raw)
 
     def expired() -> None:

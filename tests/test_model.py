@@ -30,8 +30,8 @@ from hypothesis.stateful import (
 )
 from model import CHUNK, Json, Model, Text
 
-from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _source, _wire
-from redset._operations import adding, memory
+from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _known, _source, _wire
+from redset._operations import adding, known, memory
 from redset.exceptions import AddError, DecodeError, Full, RedsetError
 from redset.serializers import JSONSerializer
 
@@ -616,6 +616,12 @@ def test_a_program_does_the_same_with_both_implementations_and_faces(
         monkeypatch.setattr(memory, "new_epoch", epochs.__next__)
         clock = itertools.count(PAST)
         monkeypatch.setattr("redset._face.time", SimpleNamespace(time=clock.__next__))
+        # What the process knows without asking is looked after by this clock. Since the epochs are
+        # those of the last run, what was known then must be unknown now.
+        _known._start_again()
+        ticks = itertools.count(1.0, 0.01)
+        monkeypatch.setattr(adding, "monotonic", ticks.__next__)
+        monkeypatch.setattr(known, "monotonic", ticks.__next__)
         any_server.flush()
         with maker(any_server) as (make, requests):
             results = [repr(result) for result in program(make, any_server.raw, seed)]

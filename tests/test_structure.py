@@ -81,6 +81,7 @@ def layer(module: str) -> str:
         "redset._scripts": "words",
         "redset.exceptions": "words",
         "redset._keys": "parts",
+        "redset._known": "parts",
         "redset.interfaces": "parts",
         "redset.serializers": "parts",
     }.get(module, "faces")
@@ -438,7 +439,7 @@ def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> Non
     assert bare(cls) == (
         "(redis_client, name, scorer=None, serializer=None, lock_timeout=None, lock_expires=None,"
         " *, key=None, remember=None, duplicates='move',"
-        " max_attempts=10, max_item_bytes=None, max_size=None)"
+        " max_attempts=10, max_item_bytes=None, max_size=None, known_max=1000000)"
     )
 
 

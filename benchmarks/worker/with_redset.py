@@ -92,16 +92,51 @@ def links_callable(job: Job) -> Run:
     return _links(job, lambda item: item["url"])
 
 
-def _links(job: Job, key: Any) -> Run:
+def links_unaided(job: Job) -> Run:
+    return _links(job, "url", known_max=0)
+
+
+def _links(job: Job, key: Any, **options: Any) -> Run:
     pages = job.linked_pages()
     client = redis.Redis(**job.address)
 
     def run() -> int:
         # A new object for each round: it has to ask for what it may know of the set, again.
         jobs: SortedSet[Any] = SortedSet(
-            client, job.name, scorer="depth", key=key, remember=True, serializer=JSONSerializer()
+            client,
+            job.name,
+            scorer="depth",
+            key=key,
+            remember=True,
+            serializer=JSONSerializer(),
+            **options,
         )
         return sum(jobs.add_many(page).added for page in pages)
+
+    return run
+
+
+def known_stream(job: Job) -> Run:
+    """Add URLs of which the server has said that it knows them, for two seconds or longer."""
+    urls = [data.url(number) for number in range(job.size)]
+    client, watcher = redis.Redis(**job.address), redis.Redis(**job.address)
+
+    def requests() -> int:
+        said = watcher.info("commandstats")
+        return sum(
+            said.get(f"cmdstat_{each}", {}).get("calls", 0)
+            for each in ("evalsha", "script|load", "script", "hget", "zadd")
+        )
+
+    def run() -> tuple[int, dict[str, float]]:
+        jobs: SortedSet[str] = SortedSet(client, job.name, remember=True)
+        added = jobs.add_many(urls).added
+        jobs.add_many(urls)  # what was sent before it could be trusted is learned here
+        before, began, used, refused = requests(), time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() - began < 2:
+            refused += jobs.add_many(urls).refused
+        cpu, wall = time.process_time() - used, time.perf_counter() - began
+        return added, {"rate": refused / cpu, "requests": (requests() - before) / wall}
 
     return run
 

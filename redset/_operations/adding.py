@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, NamedTuple, NoReturn
 
-from redset._effects import READ, Ask, Emit, Operation, Pull, Send
+from redset._effects import READ, Ask, Emit, Operation, Pull, Read, Send
 from redset._operations.context import (
     CHUNK,
     CHUNK_BYTES,
@@ -21,6 +23,7 @@ from redset._operations.context import (
     ServerClock,
     new_epoch,
 )
+from redset._operations.known import Trust, check, learn, look
 from redset._operations.replies import Reader, bytes_of, count, listed, refuse, up_to
 from redset._scripts import script
 from redset.exceptions import AddError, Full, OptionsDiffer, _FullAddError, _OptionsAddError
@@ -120,6 +123,13 @@ class Adder:
         )
         self.encoder: Any = None
         self._heavy = False
+        #: Whether every known item is refused, so that a table of them can answer.
+        self.tabled = bool(ctx.remember and ctx.known_max and foldable and not self.again)
+        # Whoever settles by what a table says could lose items that the server has forgotten since.
+        self.tabled = self.tabled and settling is None
+        #: Whether answers say what is known: where that is more than that all entries are.
+        self._asks = False
+        self._may_ask = self.tabled and (ctx.remember == "limited" or self.condition == "nx")
 
     @property
     def chunk(self) -> int:
@@ -151,11 +161,13 @@ class Adder:
         ctx, wire = self.ctx, self.ctx.wire
         self.epoch = epoch
         dumps, scorer = ctx.dumps, ctx.scorer if self.score is None else self.score
-        what = self.condition, self.again, self.outcomes, self.proposed, epoch
+        what = self.condition, self.again, self.outcomes, self.proposed, epoch, self._asks
         # The ids are not another's as long as the encoder holds both.
         use = *what, self.score, id(scorer) if self.score is None else None, id(dumps)
-        self.encoder = None if self.settling is not None else ctx.encoders.get(use)
-        if self.encoder is not None:
+        # Set at once: threads share what adds single items.
+        encoder = None if self.settling is not None else ctx.encoders.get(use)
+        if encoder is not None:
+            self.encoder = encoder
             return
         memory = wire.MEMORY_NONE
         prefix: list[Any]
@@ -168,12 +180,12 @@ class Adder:
             prefix += [*(self.settling or ()), self.condition]
             prefix += ["1" if self.again else "", "1" if self.outcomes else "", ctx.max_size or ""]
             prefix += ["1" if ctx.keyed else "", ctx.remember, ctx.ttl, epoch]
-            prefix += ["1" if self.proposed else "", ctx.options]
+            prefix += ["1" if self.proposed else "", ctx.options, "1" if self._asks else ""]
             if ctx.remember == "ever":
                 memory = wire.MEMORY_INTEGER
             elif ctx.remember and not ctx.keyed:
                 memory = wire.MEMORY_DIGEST
-        self.encoder = wire.Encoder(
+        self.encoder = encoder = wire.Encoder(
             prefix,
             dumps,
             ctx.key,
@@ -189,7 +201,7 @@ class Adder:
             return
         if len(ctx.encoders) >= ENCODERS:
             ctx.encoders.clear()
-        ctx.encoders[use] = self.encoder
+        ctx.encoders[use] = encoder
 
     def _keys(self) -> list[bytes]:
         ctx, names = self.ctx, self.ctx.keys
@@ -213,8 +225,37 @@ class Adder:
         """The set has another epoch (it was cleared, or another process was first): go by that."""
         ctx = self.ctx
         ctx.epoch = stored or None
+        ctx.trust = None
         self.proposed = not stored
         self._make_encoder(stored or new_epoch())
+
+    def look(self, items: int) -> Operation[tuple[Trust | None, bool]]:
+        """Say what table may be used now, and whether a check is due before so many are added."""
+        if not self.tabled or self.proposed:
+            return None, False
+        return (yield from look(self.ctx, items))
+
+    def encode(
+        self,
+        items: list[Any],
+        scores: list[Any] | None,
+        skip: bool,
+        trust: Trust | None,
+    ) -> tuple[list[Any], Trust | None, int]:
+        """Encode items; and give the table that was looked into, and its generation."""
+        if trust is not None and trust.epoch != self.epoch:
+            trust = None
+        asks = self._may_ask and trust is not None
+        if asks != self._asks:
+            self._asks = asks
+            self._make_encoder(self.epoch)
+        encode_all = self.encoder.encode_all
+        if trust is None:
+            return encode_all(items, scores, skip, self.chunk, CHUNK_BYTES), None, 0
+        table = trust.table
+        generation = table.generation
+        chunks = encode_all(items, scores, skip, self.chunk, CHUNK_BYTES, table, monotonic())
+        return chunks, trust, generation
 
     def send(self, chunk: Any) -> Send:
         return Send(chunk.data, 1, self.script, True, self._reader(chunk.entries))
@@ -226,7 +267,8 @@ class Adder:
         """Read the answer to so many entries: a count of ZADD, else what the script returns."""
         if self.script is None:
             return up_to(entries)
-        read = _outcome_of(entries, entries if self.outcomes else 0, self.epoch)
+        limited = self.ctx.remember == "limited"
+        read = _outcome_of(entries, entries if self.outcomes else 0, self.epoch, limited)
         return read if self.settling is None else self._settled(read)
 
     def _settled(self, read: Reader[Any]) -> Reader[Any]:
@@ -239,13 +281,14 @@ class Adder:
             counts, outcome = [count(each) for each in listed(parts[0])], listed(reply, 2)[1]
             self.settled = counts
             if not any(counts):
-                return 0, 0, b""
+                return 0, 0, b"", None
             return read(outcome)
 
         return reads
 
-    def judge(self, chunk: Any, reply: Any) -> tuple[int, int, int, bytes]:
-        """Give added, updated, refused and the outcome of each entry.
+    def judge(self, chunk: Any, reply: Any) -> tuple[int, int, int, bytes, Any]:
+        """Give added, updated, refused, the outcome of each entry, and how long each is known:
+        ``math.inf``, the milliseconds of each, or None where the answer does not say so.
 
         Raises
         ------
@@ -255,10 +298,10 @@ class Adder:
         if self.script is None:
             rest = chunk.good - reply
             if self.condition == "xx":
-                return 0, reply, rest, b""
+                return 0, reply, rest, b"", None
             if self.condition == "nx":
-                return reply, 0, rest, b""
-            return reply, rest, 0, b""
+                return reply, 0, rest, b"", None
+            return reply, rest, 0, b"", None
         if type(reply) is _Refusal:
             self._raise(reply)
         if self.proposed:
@@ -267,7 +310,11 @@ class Adder:
             self._make_encoder(self.epoch)
         elif self.ctx.remember:
             self.ctx.epoch = self.epoch
-        added, updated, outcomes = reply
+        added, updated, outcomes, known = reply
+        lasting = known
+        if self.ctx.remember == "ever":
+            # A plain add leaves nothing unknown.
+            lasting = math.inf if known == 0 or self.condition == "" else None
         self._heavy = bool(self.ctx.remember) and 2 * (added + updated) > chunk.entries
         refused = chunk.entries - added - updated
         folded = chunk.good - chunk.entries
@@ -275,7 +322,7 @@ class Adder:
             updated += folded
         else:
             refused += folded
-        return added, updated, refused, outcomes
+        return added, updated, refused, outcomes, lasting
 
     def _raise(self, refusal: _Refusal) -> NoReturn:
         ctx = self.ctx
@@ -296,13 +343,13 @@ class _Refusal(NamedTuple):
 
 
 def _outcome_of(
-    entries: int, marks: int, epoch: bytes
-) -> Reader[_Refusal | tuple[int, int, bytes]]:
+    entries: int, marks: int, epoch: bytes, limited: bool
+) -> Reader[_Refusal | tuple[int, int, bytes, Any]]:
     """Read what the script says of so many entries, with so many marks."""
 
-    def read(reply: Any) -> _Refusal | tuple[int, int, bytes]:
+    def read(reply: Any) -> _Refusal | tuple[int, int, bytes, Any]:
         parts = listed(reply)
-        if len(parts) == 3:
+        if len(parts) in (3, 4):
             added, updated, outcomes = count(parts[0]), count(parts[1]), bytes_of(parts[2])
             if (
                 added + updated > entries
@@ -310,7 +357,14 @@ def _outcome_of(
                 or (marks and outcomes.count(b"a") != added)
             ):
                 raise refuse(f"the outcomes of {entries} entries", reply)
-            return added, updated, outcomes
+            known: Any = None
+            if len(parts) == 4 and limited:
+                known = [count(left) for left in bytes_of(parts[3]).split()]
+                if len(known) != entries:
+                    raise refuse(f"how long {entries} entries are known", reply)
+            elif len(parts) == 4:
+                known = count(parts[3], entries)
+            return added, updated, outcomes, known
         word = bytes_of(parts[0]) if parts else b""
         if len(parts) == 1 and word == b"NAME":
             return _Refusal(word, None)
@@ -351,15 +405,23 @@ def add(ctx: Context, item: Any, score: Any, flags: Flags) -> Operation[float | 
         yield from clock.refresh(ctx)
         score = clock(item)
     while True:
-        chunk = adder.encoder.encode([item], [score], False)
+        trust, due = yield from adder.look(1)
+        if due:
+            trust = yield from check(ctx)
+        (chunk,), trust, generation = adder.encode([item], [score], False, trust)
         if chunk.bad:
             raise chunk.bad[0].error
+        if not chunk.entries:
+            return None
+        sent = monotonic()
         reply = yield adder.ask(chunk)
         try:
-            added, updated, _, _ = adder.judge(chunk, reply)
+            added, updated, _, _, lasting = adder.judge(chunk, reply)
         except OtherEpoch as other:
             adder.other_epoch(other.stored)
         else:
+            if trust is not None and lasting is not None:
+                yield from learn(trust, generation, chunk.digests, lasting, sent)
             return score if added or updated else None
 
 
@@ -394,11 +456,17 @@ class _Batch:
         self.counts[2] += refused
 
 
-class _Part(NamedTuple):
-    """A chunk of a batch."""
+class _Part:
+    """A chunk of a batch, and the table that is to learn what the server says of it."""
 
-    batch: _Batch
-    chunk: Any
+    __slots__ = ("batch", "chunk", "generation", "sent", "trust")
+
+    def __init__(self, batch: _Batch, chunk: Any, trust: Trust | None, generation: int) -> None:
+        self.batch = batch
+        self.chunk = chunk
+        self.trust = trust
+        self.generation = generation
+        self.sent = 0.0
 
 
 def add_stream(
@@ -437,6 +505,8 @@ def add_stream(
     position = 0
     ended = False
     prepared = False
+    #: What brings the next answer: of a chunk on its own also what sends it.
+    awaited: Ask | Read = READ
 
     def fail(at: int, cause: Exception, place: int | None = None, item: Any = None) -> _Failure:
         waiting.clear()
@@ -448,6 +518,10 @@ def add_stream(
         for i in range(3):
             counts[i] += batch.counts[i]
         found.extend(batch.items[place] for place in sorted(batch.found))
+
+    def settle_first() -> None:
+        while begun and begun[0].left == 0:
+            settle(begun.popleft())
 
     clock = ctx.scorer if score is None and type(ctx.scorer) is ServerClock else None
 
@@ -464,6 +538,8 @@ def add_stream(
                     ended = not more
                 else:
                     items, scores = yield Pull(num)
+                    # Nothing more comes of a list that gave less; scores are to end with it.
+                    ended = steady and scores is None and len(items) < num
             except Exception as error:
                 ended, failure = True, fail(position, error)
                 continue
@@ -475,8 +551,8 @@ def add_stream(
             else:
                 for at in range(0, len(items), adder.run):
                     end = at + adder.run
-                    part = scores[at:end] if scores is not None else None
-                    waiting.append(_Batch(position + at, items[at:end], part))
+                    own = scores[at:end] if scores is not None else None
+                    waiting.append(_Batch(position + at, items[at:end], own))
             position += len(items)
         if waiting and not prepared:
             try:
@@ -494,10 +570,18 @@ def add_stream(
             continue
         room = len(flying) < adder.window
         if waiting and not ready and not stale and room:
+            trust, due = yield from adder.look(len(waiting[0].items))
+            if due and flying and trust is None:
+                room = False  # What is in flight is read before anything is asked.
+            elif due and not flying:
+                try:
+                    trust = yield from check(ctx)
+                except Exception as error:
+                    failure = fail(waiting[0].start, error)
+                    continue
+        if waiting and not ready and not stale and room:
             batch = waiting.popleft()
-            chunks = adder.encoder.encode_all(
-                batch.items, batch.scores, skip, adder.chunk, CHUNK_BYTES
-            )
+            chunks, trust, generation = adder.encode(batch.items, batch.scores, skip, trust)
             for place, item, cause in chunks[-1].bad:
                 at = batch.start + place
                 if not skip:
@@ -510,25 +594,38 @@ def add_stream(
                         failure, ended = fail(at, error, at, item), True
                         break
             batch.judged = True
-            ready.extend(_Part(batch, chunk) for chunk in chunks if chunk.entries)
-            if ready:
-                batch.begin(len(ready))
-                begun.append(batch)
+            ready.extend(
+                _Part(batch, chunk, trust, generation) for chunk in chunks if chunk.entries
+            )
+            batch.begin(len(ready))
+            begun.append(batch)
+            if not ready:
+                # What is good here is known.
+                batch.counts[2] = chunks[-1].good
+                settle_first()
             continue
         if ready and room:
-            flying.append(ready.popleft())
+            part = ready.popleft()
+            part.sent = monotonic()
+            if ended and not (waiting or ready or flying):
+                awaited = adder.ask(part.chunk)
+                flying.append(part)
+                continue
+            flying.append(part)
             try:
-                yield adder.send(flying[-1].chunk)
+                yield adder.send(part.chunk)
             except Exception as error:
                 failure, ended = fail(flying[0].batch.start, error), True
                 flying.clear()
                 ready.clear()
             continue
         if flying:
-            batch, chunk = flying.popleft()
+            part = flying.popleft()
+            batch, chunk = part.batch, part.chunk
             try:
-                reply = yield READ
-                added, updated, refused, outcomes = adder.judge(chunk, reply)
+                asked, awaited = awaited, READ
+                reply = yield asked
+                added, updated, refused, outcomes, lasting = adder.judge(chunk, reply)
             except OtherEpoch as other:
                 # Everything behind it was refused as well: read it off, encode all of it again.
                 lost: Exception | None = None
@@ -560,8 +657,9 @@ def add_stream(
                 batch.found += [
                     place for place, mark in zip(places, outcomes, strict=True) if mark == 97
                 ]
-            if batch.left == 0 and begun[0] is batch:
-                settle(begun.popleft())
+            if part.trust is not None and lasting is not None:
+                yield from learn(part.trust, part.generation, chunk.digests, lasting, part.sent)
+            settle_first()
             continue
         if not waiting and (ended or failure is not None):
             break

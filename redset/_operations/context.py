@@ -116,17 +116,21 @@ class Context:
         "epoch",
         "key",
         "keys",
+        "known_max",
         "loads",
         "looked",
         "max_attempts",
         "max_item_bytes",
         "max_size",
         "name",
+        "next_check",
         "options",
         "remember",
         "scorer",
         "serializer",
+        "trust",
         "ttl",
+        "used",
         "wire",
     )
 
@@ -143,6 +147,7 @@ class Context:
         max_attempts: Any,
         max_item_bytes: Any,
         max_size: Any,
+        known_max: Any,
         due: bool,
     ) -> None:
         self.wire = wire
@@ -154,7 +159,12 @@ class Context:
         self.max_attempts = _checked_limit("max_attempts", max_attempts)
         self.max_item_bytes = _checked_limit("max_item_bytes", max_item_bytes)
         self.max_size = _checked_limit("max_size", max_size)
+        self.known_max = _checked_known_max(known_max)
         self.due = due
+        #: What the last check of the table of known duplicates found, when the next may be, and
+        #: when an add last looked.
+        self.trust: Any = None
+        self.next_check = self.used = -math.inf
         self.epoch: bytes | None = None
         #: What single adds use again: how to encode for these flags.
         self.adders: dict[Any, Any] = {}
@@ -399,6 +409,14 @@ def _checked_duplicates(duplicates: Any) -> str:
             f"duplicates must be one of {', '.join(DUPLICATES)}, not {duplicates!r} ({kind})"
         )
     return DUPLICATES[duplicates]
+
+
+def _checked_known_max(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"known_max must be an int, not {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"known_max must not be negative, not {value}")
+    return value
 
 
 def _checked_limit(argument: str, value: Any) -> int:

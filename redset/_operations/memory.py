@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from redset import _known
 from redset._effects import Operation
 from redset._operations.context import MEMORY_STEP, STEP, Context, new_epoch
 from redset._operations.replies import Reader, bytes_of, count, listed, many, refuse, up_to
@@ -17,6 +18,25 @@ def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
     if forget:
         ctx.need_memory("forget")
     members = yield from ctx.identities(items)
+    if forget:
+        return (yield from _forgetting(ctx, _discard(ctx, members, True)))
+    return (yield from _discard(ctx, members, False))
+
+
+def _forgetting(ctx: Context, operation: Operation[int]) -> Operation[int]:
+    """Do what forgets, with the process's tables of known duplicates emptied before and after.
+
+    Before, since an add that begins meanwhile goes by the server; after, since one that was
+    answered before may have filled them meanwhile.
+    """
+    _known.empty(ctx.keys.name)
+    try:
+        return (yield from operation)
+    finally:
+        _known.empty(ctx.keys.name)
+
+
+def _discard(ctx: Context, members: list[bytes], forget: bool) -> Operation[int]:
     gone = 0
     step = MEMORY_STEP if forget else STEP
     for at in range(0, len(members), step):
@@ -53,6 +73,10 @@ def forget(ctx: Context, items: list[Any]) -> Operation[int]:
 
 def forget_members(ctx: Context, members: list[bytes]) -> Operation[int]:
     """Forget items by their members; how many were known."""
+    return (yield from _forgetting(ctx, _forget(ctx, members)))
+
+
+def _forget(ctx: Context, members: list[bytes]) -> Operation[int]:
     gone = 0
     for at in range(0, len(members), MEMORY_STEP):
         part = members[at : at + MEMORY_STEP]
@@ -122,6 +146,10 @@ def clear(ctx: Context, keep_memory: bool) -> Operation[int]:
     """Empty the set in one step, then unlink what its memory leaves; how many were queued."""
     if keep_memory:
         ctx.need_memory("keep_memory")
+    return (yield from _forgetting(ctx, _clear(ctx, keep_memory)))
+
+
+def _clear(ctx: Context, keep_memory: bool) -> Operation[int]:
     if ctx.keys.prefix is None:
         existed: int = yield ctx.command(b"UNLINK", ctx.keys.queue, reads=up_to(1))
         return existed

@@ -3,33 +3,30 @@
 -- name.
 -- What stands in front of the entries: condition ('', nx, xx, lt, gt, xxlt, xxgt), again, outcomes
 -- wanted, largest size, keyed, remember ('', ever, limited), its length in ms, epoch, whether the
--- epoch is the caller's proposal, options. An entry: score, member, [payload], [what is remembered].
-local ADD_HEAD = 10
+-- epoch is the caller's proposal, options, whether the caller asks what is known now. An entry:
+-- score, member, [payload], [what is remembered].
+local ADD_HEAD = 11
 -- Adds the entries of argv, whose head is behind `from`, and says what became of each, as if they
--- had been added one by one: {added, updated, outcomes}. Or where nothing was written
--- {'EPOCH', the set's}, {'OPTIONS', the set's}, {'NAME'}, {'FULL', size}, or an error.
+-- had been added one by one: {added, updated, outcomes, [known]}. Known is, of a memory for ever,
+-- how many entries may not be known even now; of a limited one, for each entry, how many ms it stays
+-- known, 0 where it is not. Or where nothing was written {'EPOCH', the set's}, {'OPTIONS', the
+-- set's}, {'NAME'}, {'FULL', size}, or an error.
 local function add(argv, from)
   local condition, again, wanted = argv[from + 1], argv[from + 2] == '1', argv[from + 3] == '1'
   local limit, keyed = tonumber(argv[from + 4]), argv[from + 5] == '1'
   local remember, length, epoch = argv[from + 6], argv[from + 7], argv[from + 8]
-  local proposed, options = argv[from + 9] == '1', argv[from + 10]
+  local proposed, options, asks = argv[from + 9] == '1', argv[from + 10], argv[from + 11] == '1'
   local ever, limited = remember == 'ever', remember == 'limited'
   local head = from + ADD_HEAD
 
   -- What could refuse the step is asked before its first write.
-  if wrong_type(queue, 'zset') then return redis.error_reply(WRONG_TYPE) end
-  local stored, holding = {}, false
-  if leases then
-    local found = call('TYPE', leases).ok
-    holding = found ~= 'none'
-    if holding and found ~= 'hash' then return redis.error_reply(WRONG_TYPE) end
-  end
+  -- A count fails where a key has another type, and costs less than to ask for that.
+  call('ZCARD', queue)
+  local stored, holding = {}, leases and call('HLEN', leases) > 0
   if keyed or remember ~= '' then
-    if wrong_type(meta, 'hash') or (keyed and wrong_type(items, 'hash'))
-      or (limited and wrong_type(seen, 'zset')) then
-      return redis.error_reply(WRONG_TYPE)
-    end
-    stored = call('HMGET', meta, 'options', 'epoch', 'old')
+    if keyed then call('HLEN', items) end
+    if limited then call('ZCARD', seen) end
+    stored = call('HMGET', meta, 'options', 'epoch', 'old', 'level', 'split', 'count')
     if stored[1] and stored[1] ~= options then return {'OPTIONS', stored[1]} end
     if keyed and call('EXISTS', name) == 1 then return {'NAME'} end
     if remember ~= '' and stored[2] ~= epoch and (stored[2] or not proposed) then
@@ -45,6 +42,7 @@ local function add(argv, from)
   local zadd, hset, parked = {}, {}, {}
   local added, updated, outcomes = 0, 0, {}
   local memory, new = nil, 0
+  local unknown, left = 0, {}
 
   local function columns(which, list)
     local found = {}
@@ -86,7 +84,7 @@ local function add(argv, from)
     end
   end
 
-  if ever then memory = memory_of(meta, seen, epoch) end
+  if ever then memory = memory_from(stored[4], stored[5], stored[6], seen, epoch) end
   if ever and condition == '' and not again and not limit then
     -- The short way: an item that the memory takes is new or updated, any other is refused.
     local fresh, names = {}, {}
@@ -168,7 +166,7 @@ local function add(argv, from)
       local outcome, is_known = 'r', nil
       if value and known(i) then
         -- Held back and known: refused whatever the condition.
-        outcome = 'r'
+        is_known = true
       elseif not current then
         if condition == '' or condition == 'lt' or condition == 'gt'
           or (condition == 'nx' and not value) then
@@ -196,6 +194,13 @@ local function add(argv, from)
         end
         if outcome == 'a' then added = added + 1 else updated = updated + 1 end
         if outcome == 'a' and not value then grown = grown + 1 end
+      elseif asks then
+        -- What nx refuses because it is there may not be known.
+        if is_known == nil then is_known = known(i) end
+        if not is_known then unknown = unknown + 1 end
+      end
+      if asks and limited then
+        left[i] = format('%d', outcome ~= 'r' and length or is_known and expiries[i] - now or 0)
       end
       if wanted then outcomes[i] = outcome end
     end
@@ -234,5 +239,6 @@ local function add(argv, from)
     save(meta, memory)
   end
   if stored[3] then drop(meta, seen, 50) end
-  return {added, updated, table.concat(outcomes)}
+  if not asks then return {added, updated, table.concat(outcomes)} end
+  return {added, updated, table.concat(outcomes), limited and table.concat(left, ' ') or unknown}
 end

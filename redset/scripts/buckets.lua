@@ -2,12 +2,16 @@
 -- Linear hashing (Litwin 1980): 2^level + split buckets; split by split they double, so that no
 -- step moves more than a few hundred integers, and nearly all sets stay in compact encoding.
 local FILL = 180
+local function memory_from(level, split, count, seen, epoch)
+  level = tonumber(level) or 0
+  return {
+    level = level, split = tonumber(split) or 0, count = tonumber(count) or 0,
+    size = 2 ^ level, prefix = seen .. ':' .. epoch .. ':',
+  }
+end
 local function memory_of(meta, seen, epoch)
   local m = redis.call('HMGET', meta, 'level', 'split', 'count')
-  return {
-    level = tonumber(m[1]) or 0, split = tonumber(m[2]) or 0, count = tonumber(m[3]) or 0,
-    size = 2 ^ (tonumber(m[1]) or 0), prefix = seen .. ':' .. epoch .. ':',
-  }
+  return memory_from(m[1], m[2], m[3], seen, epoch)
 end
 -- The last nine digits choose the bucket: Lua's numbers do not hold 64 bits.
 local sub, format = string.sub, string.format

@@ -1,5 +1,6 @@
 -- Included by steps that forget, behind due and buckets: takes what is remembered out of the memory;
 -- how many it held.
+-- The count of such steps tells processes whose tables of known duplicates hold the past.
 local function forget(remember, meta, seen, epoch, tokens)
   if #tokens == 0 then return 0 end
   local gone = 0
@@ -13,6 +14,7 @@ local function forget(remember, meta, seen, epoch, tokens)
       end
     end
     redis.call('ZREM', seen, unpack(tokens))
+    if gone > 0 then redis.call('HINCRBY', meta, 'forgets', 1) end
     return gone
   end
   local memory = memory_of(meta, seen, epoch)
@@ -22,6 +24,7 @@ local function forget(remember, meta, seen, epoch, tokens)
   if gone > 0 then
     memory.count = memory.count - gone
     save(meta, memory)
+    redis.call('HINCRBY', meta, 'forgets', 1)
   end
   return gone
 end

@@ -10,6 +10,7 @@ process, and CPython 3.11 itself loses an exception while it makes the text of a
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,6 +48,23 @@ def cases(wire: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "identities", lambda: wire.identities(many, None, "url")
     yield "score_of", lambda: wire.score_of(many[5], "depth")
     yield "decode", lambda: wire.decode([b"1", b"\xff", "é".encode()], str, None)
+    names = b"".join(map(_fallback.digest, [*raws, *(b"%d" % n for n in range(600))]))
+
+    known_raws = list(map(_fallback.digest, raws))
+
+    def learned() -> Any:
+        # Without memory a table holds less, and says nothing.
+        known = wire.Known(900)
+        known.learn(names, math.inf, 0)
+        known.learn(names[:640], [5.0] * 40, 0)
+        if len(known) < 640 or known.unknown(known_raws, 4.0):
+            raise MemoryError
+        made = wire.Encoder(prefix, None, None, 0.5, *options)
+        left = made.encode_all(texts, None, False, 7, 1 << 20, known, 6.0)
+        known.clear()
+        return left
+
+    yield "Known", learned
     for key, what in ((None, "plain"), ("url", "keyed"), (lambda item: item["url"], "called")):
         for fold in (0, 1):
             rest = (options[0], fold, *options[2:])

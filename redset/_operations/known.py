@@ -1,0 +1,103 @@
+"""What the process knows of a set's memory without asking: whether it may be trusted now.
+
+A table holds only what the server said. It is trusted for a second after a check that the memory
+and the run of its server are the same, and as long as the process has the same connections as then:
+after a restart or a failover they are others.
+"""
+
+from __future__ import annotations
+
+import math
+from time import monotonic
+from typing import Any, NamedTuple
+
+from redset import _known
+from redset._effects import SIGHT, Operation
+from redset._known import Memory
+from redset._operations.context import Context
+from redset._operations.replies import bytes_of, many
+
+#: Seconds for which a check is trusted, and after which the next is due.
+TRUST, RENEW = 1.0, 0.8
+#: Seconds between two checks at least, and after one that saw no run of the server.
+PAUSE, BLIND = 0.25, 60.0
+#: By how much this process's clock may run faster than the server's.
+DRIFT = 0.0005
+#: A call with so many items is worth a check also where it is the first for a while.
+WORTH = 16
+
+
+class Trust(NamedTuple):
+    """What a check found, and when, with which connections."""
+
+    sight: Any
+    since: float
+    epoch: bytes
+    table: Any
+    era: object
+
+
+def look(ctx: Context, items: int) -> Operation[tuple[Trust | None, bool]]:
+    """Say what may be trusted now, and whether a check is due before so many items are added."""
+    sight = yield SIGHT
+    if sight is None:
+        return None, False
+    now = monotonic()
+    used, ctx.used = ctx.used, now
+    trust: Trust | None = ctx.trust
+    if trust is not None:
+        age = now - trust.since
+        if age >= TRUST or trust.sight != sight or trust.era is not _known.era():
+            trust = None
+        elif age < RENEW:
+            return trust, False
+    # A lone add now and then is not worth another request.
+    return trust, now >= ctx.next_check and (items >= WORTH or now - used < TRUST)
+
+
+def check(ctx: Context) -> Operation[Trust | None]:
+    """Ask whose memory this is; None where nothing can be trusted."""
+    since = monotonic()
+    # At once, so that of many threads one asks.
+    ctx.next_check = since + PAUSE
+    for _ in range(3):
+        before = yield SIGHT
+        since = monotonic()
+        epoch, forgets, run = yield ctx.call("whose", [ctx.keys.meta], [], many(bytes_of, 3))
+        sight = yield SIGHT
+        # A connection that was opened meanwhile, perhaps by this very request, is not covered.
+        if before is None or sight == before:
+            break
+    else:
+        return None
+    if not run:
+        ctx.next_check = since + BLIND
+    if before is None or not (run and epoch):
+        ctx.trust = None
+        return None
+    memory = Memory(ctx.keys.name, sight[0], run, epoch, forgets)
+    table = _known.table_of(memory, ctx.wire.Known, ctx.known_max)
+    ctx.trust = trust = Trust(sight, since, epoch, table, _known.era())
+    return trust
+
+
+def learn(
+    trust: Trust, generation: int, digests: bytes, lasting: Any, sent: float
+) -> Operation[None]:
+    """Take in what the server said of entries that were sent at a time: how long each is known.
+
+    Parameters
+    ----------
+    lasting : float or list of int
+        ``math.inf``, or for each entry the milliseconds since, 0 where that is not known.
+    """
+    sight = yield SIGHT
+    # The answer came by one of the connections that the check had seen.
+    if sight != trust.sight or trust.era is not _known.era():
+        return
+    until = lasting
+    if lasting is not math.inf:
+        rate = (1.0 - DRIFT) / 1000.0
+        # The server's clock was read in whole milliseconds.
+        until = [sent + (left - 1) * rate if left > 1 else 0.0 for left in lasting]
+    trust.table.learn(digests, until, generation)

@@ -1,0 +1,594 @@
+"""What a process knows without asking never lies: the table of known duplicates in use."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+import servers
+from blocking import BlockingSet
+from test_memory import P
+from test_model import recording, recording_asyncio
+
+from redset import AddResult, SortedSet, _known
+from redset._operations import known
+from redset._scripts import script
+
+EVER: list[dict[str, Any]] = [{"remember": True}, {"remember": True, "key": str}]
+ALL: list[dict[str, Any]] = [*EVER, {"remember": 3600}, {"remember": 3600, "key": str}]
+each = pytest.mark.parametrize("options", ALL, ids=str)
+faces = pytest.mark.parametrize("face", [recording, recording_asyncio])
+
+URLS = [f"https://example.org/{number}" for number in range(1200)]
+REFUSED = AddResult(0, 0, len(URLS), 0)
+
+
+def sent(requests: list[bytes]) -> list[str]:
+    """The steps and commands among requests, but for what a client says of itself."""
+    names = {script(name).sha: name for name in ("add", "whose", "forget", "discard", "clear")}
+    found = []
+    for request in requests:
+        if b"SETINFO" in request or b"HELLO" in request or b"MAINT_NOTIFICATIONS" in request:
+            continue
+        found += [name for sha, name in names.items() if sha in request] or [
+            request.split(b"\r\n", 3)[2].decode()
+        ]
+    return found
+
+
+def renewed(jobs: Any) -> None:
+    """Let what was trusted be too old."""
+    ctx = (jobs.face if isinstance(jobs, BlockingSet) else jobs)._ctx
+    ctx.next_check = 0.0
+    if ctx.trust is not None:
+        ctx.trust = ctx.trust._replace(since=0.0)
+
+
+# --- what it saves
+
+
+@pytest.mark.parametrize("options", [ALL[0], ALL[3]], ids=str)
+@faces
+def test_a_stream_of_known_items_makes_at_most_two_round_trips_a_second(
+    any_server: servers.Server, any_implementation: str, face: Any, options: Any
+) -> None:
+    with face(any_server) as (make, requests):
+        jobs = make(SortedSet, "jobs", **options)
+        assert jobs.add_many(URLS).added == len(URLS)
+        jobs.add_many(URLS)
+        requests.clear()
+        start = time.monotonic()
+        total = 0
+        while time.monotonic() - start < 1.8:
+            assert jobs.add_many(URLS) == REFUSED
+            assert jobs.add_many(iter(URLS[:100]), nx=True) == (0, 0, 100, 0)
+            assert jobs.add(URLS[7], 5) is None
+            assert list(jobs.add_new(URLS[:50])) == []
+            total += 1
+        assert total > 10
+        assert 1 <= len(requests) <= 2 * (time.monotonic() - start)
+        assert set(sent(requests)) == {"whose"}
+
+
+@pytest.mark.parametrize("options", [ALL[1], ALL[2]], ids=str)
+@faces
+def test_only_what_is_new_is_sent(
+    any_server: servers.Server, any_implementation: str, face: Any, options: Any
+) -> None:
+    with face(any_server) as (make, requests):
+        jobs = make(SortedSet, "jobs", **options)
+        jobs.add_many(URLS)
+        jobs.add_many(URLS)
+        requests.clear()
+        new = [f"new-{number}" for number in range(300)]
+        mixed = [url for pair in zip(URLS, new, strict=False) for url in pair]
+        assert jobs.add_many(mixed * 2) == (300, 0, 900, 0)
+        text = b"".join(requests)
+        assert all(url.encode() in text for url in new)
+        assert not any(url.encode() + b"\r" in text for url in URLS[:300])
+        assert sorted(jobs.take(5000)) == sorted([*URLS, *new])
+        newer = [f"newer-{number}" for number in range(700)]
+        assert list(jobs.add_new([*URLS, *newer, *new])) == newer
+        assert jobs.add("newest") == 0
+        assert jobs.add("newest", 7) is None
+        assert jobs.size() == 701
+
+
+@each
+def test_single_adds_use_it_within_the_second(
+    any_server: servers.Server, any_implementation: str, options: Any
+) -> None:
+    with recording(any_server) as (make, requests):
+        jobs = make(SortedSet, "jobs", **options)
+        jobs.add("a", 1)
+        requests.clear()
+        for _ in range(100):
+            assert jobs.add("a", 2) is None
+        assert sent(requests).count("add") <= 2
+        assert sent(requests).count("whose") <= 2
+        # One now and then is not worth another request.
+        jobs._ctx.used = 0.0
+        renewed(jobs)
+        requests.clear()
+        assert jobs.add("a") is None
+        assert sent(requests) == ["add"]
+
+
+def test_all_objects_of_a_set_share_a_table_and_no_others(any_server: servers.Server) -> None:
+    clients = [
+        any_server.client(),
+        any_server.tcp_client(protocol=3, decode_responses=True),
+        any_server.client(db=1),
+    ]
+    sets: list[Any] = [SortedSet(client, "jobs", remember=True) for client in clients]
+    sets.append(SortedSet(clients[0], "others", remember=True))
+    for jobs in sets:
+        jobs.add_many(URLS[:20])
+        renewed(jobs)
+        jobs.add_many(URLS[:20])
+    tables = [jobs._ctx.trust.table for jobs in sets]
+    assert tables[0] is tables[1]
+    assert len({id(table) for table in tables}) == 3
+    assert all(len(table) == 20 for table in tables)
+    # It goes with the last of them.
+    count = len(_known._tables.by_memory)
+    del jobs, sets, tables
+    gc.collect()
+    assert len(_known._tables.by_memory) <= count - 3
+    for client in clients:
+        client.close()
+
+
+def test_it_holds_no_more_than_known_max(
+    any_server: servers.Server, any_implementation: str
+) -> None:
+    with recording(any_server) as (make, requests):
+        jobs = make(SortedSet, "jobs", remember=True, known_max=100)
+        for _ in range(3):
+            jobs.add_many(URLS)
+        assert len(jobs._ctx.trust.table) == 100
+        assert jobs.add_many(URLS) == REFUSED
+        requests.clear()
+        none = make(SortedSet, "jobs", remember=True, known_max=0)
+        for _ in range(3):
+            assert none.add_many(URLS[:50]) == (0, 0, 50, 0)
+        assert sent(requests) == ["HGET", "add", "add", "add"]
+
+
+@pytest.mark.parametrize("flags", [{"again": True}, {"lt": True}, {"gt": True}, {"xx": True}])
+def test_adds_that_known_items_may_pass_ask_the_server(
+    any_server: servers.Server, flags: Any
+) -> None:
+    with recording(any_server) as (make, _):
+        jobs = make(SortedSet, "jobs", remember=True)
+        for _ in range(2):
+            jobs.add_many(URLS, 5)
+        score = 4 if "lt" in flags else 6
+        assert jobs.add_many(URLS, score, **flags).updated == len(URLS)
+        assert jobs.add(URLS[0], score - 10 if "lt" in flags else 16, **flags) is not None
+
+
+# --- what it must not hold
+
+
+def test_a_queued_item_that_is_not_known_is_not_learned(
+    any_server: servers.Server, any_implementation: str
+) -> None:
+    client = any_server.client()
+    for remember in (True, 3600):
+        any_server.flush()
+        SortedSet(client, "jobs").add_many(URLS[:40])
+        jobs: SortedSet[str] = SortedSet(client, "jobs", remember=remember)
+        jobs.add("first")
+        for _ in range(3):
+            assert jobs.add_many([*URLS[:40], "first"], nx=True) == (0, 0, 41, 0)
+        table = jobs._ctx.trust.table
+        assert len(table) == (0 if remember is True else 1)
+        assert jobs.take(40)
+        jobs.take(40)
+        # They never were accepted by this memory: now they are new.
+        assert jobs.add_many([*URLS[:40], "first"], nx=True) == (40, 0, 1, 0)
+        assert jobs.add_many([*URLS[:40], "first"], nx=True) == (0, 0, 41, 0)
+        assert len(table) >= 40
+    client.close()
+
+
+def test_a_leased_item_that_is_not_known_is_not_learned(
+    any_server: servers.Server, any_implementation: str
+) -> None:
+    client = any_server.client()
+    for remember in (True, 3600):
+        any_server.flush()
+        plain: SortedSet[str] = SortedSet(client, "jobs")
+        plain.add_many(URLS[:40])
+        batch = plain.lease(40)
+        jobs: SortedSet[str] = SortedSet(client, "jobs", remember=remember)
+        jobs.add("first")
+        for _ in range(3):
+            # Under nx what is leased counts as there.
+            assert jobs.add_many([*URLS[:40], "first"], nx=True) == (0, 0, 41, 0)
+        assert len(jobs._ctx.trust.table) == (0 if remember is True else 1)
+        assert plain.ack(list(batch)) == 40
+        assert jobs.add_many([*URLS[:40], "first"], nx=True) == (40, 0, 1, 0)
+        # What is known is refused, leased or not, and learned.
+        leases = list(jobs.lease(20))
+        for _ in range(3):
+            assert jobs.add_many(URLS[:40]) == (0, 0, 40, 0)
+            assert jobs.add_many(URLS[:40], nx=True) == (0, 0, 40, 0)
+        assert len(jobs._ctx.trust.table) >= 40
+        assert jobs.ack(leases) == 20
+    client.close()
+
+
+def test_what_is_acknowledged_with_found_items_asks_the_server(
+    any_server: servers.Server, any_implementation: str
+) -> None:
+    """A table may be a second behind the server, and what it hides would be lost for good."""
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+    jobs.add("page", -1)
+    for _ in range(3):
+        jobs.add_many(URLS)
+    for found in (URLS[:20], URLS):
+        jobs.add("page", -1, again=True)
+        leases = list(jobs.lease())
+        # As a server that was set back: it has forgotten them, and no check could have said so.
+        jobs.discard_many(URLS)
+        assert jobs.add_many(URLS[:100]).refused == 100
+        any_server.raw.delete(*any_server.raw.keys(f"{P}:seen:*"))
+        any_server.raw.hset(f"{P}:meta", mapping={"level": 0, "split": 0, "count": 0})
+        assert jobs.ack(leases, add=found) == 1
+        assert jobs.size() == len(found)
+        jobs.take(len(URLS))
+    client.close()
+
+
+@pytest.mark.parametrize("key", [None, str])
+def test_a_limited_item_is_known_no_longer_than_on_the_server(
+    any_server: servers.Server, any_implementation: str, key: Any
+) -> None:
+    clients = [any_server.client(), any_server.client()]
+    asking: SortedSet[str] = SortedSet(clients[0], "jobs", remember=0.8, key=key, known_max=0)
+    jobs: SortedSet[str] = SortedSet(clients[1], "jobs", remember=0.8, key=key)
+    assert jobs.add("first", 1) == 1
+    items = [f"item-{number}" for number in range(40)]
+    began = time.monotonic()
+    assert asking.add_many(items).added == 40
+    asking.take(100)
+    while time.monotonic() < began + 0.3:
+        time.sleep(0.01)
+    # What refuses it says until when, and does not renew it.
+    refused = 0
+    while (result := jobs.add_many(items)).added == 0:
+        refused += 1
+        assert result == (0, 0, 40, 0)
+        assert time.monotonic() < began + 3
+    assert time.monotonic() >= began + 0.8
+    assert refused > 3
+    assert jobs.add_many(items).refused == 40
+    known_until = [jobs._ctx.trust.table.knows(_digest(item), began + 0.8) for item in items]
+    assert all(known_until)
+    assert not any(jobs._ctx.trust.table.knows(_digest(item), began + 3.8) for item in items)
+    for client in clients:
+        client.close()
+
+
+def _digest(item: str) -> bytes:
+    from redset import _fallback
+
+    return _fallback.digest(item.encode())
+
+
+@each
+@faces
+def test_what_is_forgotten_in_this_process_is_new_at_once(
+    any_server: servers.Server, any_implementation: str, face: Any, options: Any
+) -> None:
+    with face(any_server) as (make, _), recording(any_server) as (make_other, _):
+        jobs = make(SortedSet, "jobs", **options)
+        other = make_other(SortedSet, "jobs", **options)
+        calls: list[Callable[[Any], Any]] = [
+            lambda s: s.forget_many(URLS),
+            lambda s: [s.forget(url) for url in URLS[:3]],
+            lambda s: s.discard_many(URLS, forget=True),
+            lambda s: s.discard(URLS[0], forget=True),
+            lambda s: s.clear(),
+        ]
+        for call in calls:
+            for by in (jobs, other):
+                for s in (jobs, other, jobs, other):
+                    s.add_many(URLS)
+                    s.add(URLS[0])
+                call(by)
+                # Asked of one whose table might be another one.
+                assert other.add(URLS[0], again=False) is not None
+                assert jobs.add(URLS[0]) is None
+
+
+def test_what_is_forgotten_with_its_dead_letter_is_new_at_once(
+    any_server: servers.Server, any_implementation: str
+) -> None:
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True, max_attempts=1)
+    jobs.add("bad")
+    for _ in range(3):
+        jobs.add_many(URLS[:20])
+    assert jobs.fail(list(jobs.lease(1)), "no such page") == 1
+    assert jobs.add("bad") is None
+    assert jobs.dead.purge(forget=True) == 1
+    assert jobs.add("bad") == 0
+    client.close()
+
+
+ELSEWHERE = """
+import redis, sys, redset
+jobs = redset.SortedSet(redis.Redis(unix_socket_path=sys.argv[1]), "jobs", remember=True)
+assert eval(sys.argv[2])
+"""
+
+
+def elsewhere(server: servers.Server, code: str) -> None:
+    """Do something to the set in another process."""
+    subprocess.run([sys.executable, "-c", ELSEWHERE, server.unix, code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "code", ["jobs.forget('a')", "jobs.discard('a', forget=True)", "jobs.clear()"]
+)
+def test_what_is_forgotten_in_another_process_is_new_within_about_a_second(
+    any_server: servers.Server, any_implementation: str, code: str
+) -> None:
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+    jobs.add_many(["a", "b"])
+    for _ in range(10):
+        assert jobs.add("a") is None
+    elsewhere(any_server, code)
+    start = time.monotonic()
+    while jobs.add("a") is None:
+        assert time.monotonic() < start + 1.5
+    assert jobs.add("b") == (0 if "clear" in code else None)
+    client.close()
+
+
+def test_an_add_that_was_sent_before_a_forget_teaches_nothing(
+    any_server: servers.Server, any_implementation: str
+) -> None:
+    """By hand: between an add's answer and its learning another thread forgets."""
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+    jobs.add_many(URLS[:20])
+    jobs.add_many(URLS[:20])
+    learn = known.learn
+
+    def late(*args: Any) -> Any:
+        assert SortedSet(client, "jobs", remember=True).forget("late")
+        return learn(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("redset._operations.adding.learn", late)
+        assert jobs.add("late") == 0
+    assert jobs.add("late", 5) == 5
+    client.close()
+
+
+def test_threads_that_add_and_forget_are_told_the_truth(
+    any_server: servers.Server, any_implementation: str
+) -> None:
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+    stop = time.monotonic() + 2
+    errors: list[BaseException] = []
+
+    def work(own: int) -> None:
+        try:
+            number = 0
+            while time.monotonic() < stop:
+                number += 1
+                items = [f"{own}-{number}-{each}" for each in range(20)]
+                assert jobs.add_many(items) == (20, 0, 0, 0)
+                assert jobs.add_many(items * 2) == (0, 0, 40, 0)
+                assert jobs.add(items[1]) is None
+                if own < 2:
+                    assert jobs.forget(items[0])
+                    assert jobs.add(items[0], 3) == 3
+                    assert jobs.discard_many(items, forget=True) == 20
+                    assert list(jobs.add_new(items)) == items
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(own,)) for own in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    client.close()
+
+
+# --- when it is trusted
+
+
+def test_after_a_restart_from_an_old_dump_what_was_lost_is_new(
+    all_servers: servers.Servers, any_implementation: str
+) -> None:
+    for kind in servers.REAL:
+        with servers.start(kind) as server:
+            client = server.client()
+            jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+            jobs.add_many(URLS[:20])
+            server.raw.save()
+            assert jobs.add_many([*URLS[:20], "late"]).added == 1
+            assert jobs.add("late") is None
+            server.kill()
+            server._start()
+            jobs.size()  # It is noticed here that the connection is gone.
+            assert jobs.add("late") == 0
+            assert jobs.add_many(URLS[:20]).refused == 20
+            client.close()
+
+
+@faces
+def test_a_lost_connection_ends_the_trust(
+    any_server: servers.Server, any_implementation: str, face: Any
+) -> None:
+    with face(any_server) as (make, requests):
+        jobs = make(SortedSet, "jobs", remember=True)
+        for _ in range(3):
+            jobs.add_many(URLS[:20])
+        requests.clear()
+        assert jobs.add_many(URLS[:20]).refused == 20
+        assert requests == []
+        any_server.raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        with contextlib.suppress(redis.ConnectionError):  # without retries
+            jobs.size()
+        requests.clear()
+        (jobs.face if isinstance(jobs, BlockingSet) else jobs)._ctx.next_check = 0.0
+        assert jobs.add_many(URLS[:20]).refused == 20
+        assert set(sent(requests)) == {"whose"}
+
+
+def test_a_connection_that_another_user_of_the_pool_opened_ends_the_trust(
+    any_server: servers.Server,
+) -> None:
+    with recording(any_server) as (make, requests):
+        jobs = make(SortedSet, "jobs", remember=True)
+        for _ in range(3):
+            jobs.add_many(URLS[:20])
+        pool = jobs.redis.connection_pool
+        first, second = pool.get_connection(), pool.get_connection()
+        pool.release(first)
+        pool.release(second)
+        jobs._ctx.next_check = 0.0
+        requests.clear()
+        jobs.add_many(URLS[:20])
+        jobs.add_many(URLS[:20])
+        # Twice where the first went over the new one, which redset had not used before.
+        assert set(sent(requests)) == {"whose"} and len(sent(requests)) <= 2
+        requests.clear()
+        assert jobs.add_many(URLS[:20]).refused == 20
+        assert requests == []
+
+
+@faces
+def test_a_connection_of_another_client_ends_the_trust(
+    any_server: servers.Server, any_implementation: str, face: Any
+) -> None:
+    with face(any_server) as (make, requests):
+        jobs = make(SortedSet, "jobs", remember=True)
+        for _ in range(3):
+            jobs.add_many(URLS[:20])
+        client = any_server.client()
+        consuming: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+        assert consuming.size() == 20
+        renewable = jobs.face if isinstance(jobs, BlockingSet) else jobs
+        renewable._ctx.next_check = 0.0
+        requests.clear()
+        for _ in range(3):
+            assert jobs.add_many(URLS[:20]).refused == 20
+        assert sent(requests) == ["whose"]
+        consuming.redis.connection_pool.disconnect()
+        assert consuming.size() == 20
+        renewable._ctx.next_check = 0.0
+        requests.clear()
+        assert jobs.add_many(URLS[:20]).refused == 20
+        assert sent(requests) == ["whose"]
+        client.close()
+
+
+def test_it_is_trusted_for_a_second(any_server: servers.Server) -> None:
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+    for _ in range(2):
+        jobs.add_many(URLS[:20])
+    # Behind its back, as what no check can see: it counts as long as it is trusted, and no longer.
+    any_server.raw.flushall()
+    assert jobs.add(URLS[0]) is None
+    start = jobs._ctx.trust.since
+    while jobs.add(URLS[0]) is None:
+        assert time.monotonic() < start + 1.5
+    client.close()
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_where_info_is_refused_there_is_no_table(
+    any_server: servers.Server, any_implementation: str, protocol: int
+) -> None:
+    any_server.raw.execute_command(
+        "ACL", "SETUSER", "blind", "on", "nopass", "~*", "+@all", "-info"
+    )
+    client = any_server.client(username="blind", password="x", protocol=protocol)
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+    for _ in range(3):
+        jobs.add_many(URLS[:20])
+    assert jobs._ctx.trust is None
+    any_server.raw.delete(f"{P}:meta", *any_server.raw.keys("*seen*"))
+    assert jobs.add_many(URLS[:20]).updated == 20
+    client.close()
+    any_server.raw.execute_command("ACL", "DELUSER", "blind")
+
+
+def test_a_generic_client_has_no_table(any_server: servers.Server) -> None:
+    client = servers.Recording(any_server.client(protocol=2))
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+    for _ in range(3):
+        assert jobs.add_many(URLS[:20]).refused in (0, 20)
+    assert [args[0] for args in client.sent].count("EVALSHA") >= 3
+    assert all(script("whose").sha not in args for args in client.sent)
+
+
+def test_a_replica_is_not_trusted(any_server: servers.Server) -> None:
+    with servers.start(any_server.kind) as replica:
+        client = any_server.client()
+        jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+        jobs.add_many(URLS[:20])
+        jobs.add_many(URLS[:20])
+        assert jobs._ctx.trust is not None
+        replica.raw.execute_command("REPLICAOF", "127.0.0.1", any_server.port)
+        while replica.raw.info("replication")["master_link_status"] != "up":
+            time.sleep(0.01)
+        reading: SortedSet[str] = SortedSet(replica.client(), "jobs", remember=True)
+        assert reading._run(known.check(reading._ctx)) is None
+        client.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_starts_empty(any_server: servers.Server, any_implementation: str) -> None:
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+    for _ in range(2):
+        jobs.add_many(URLS[:20])
+    table = jobs._ctx.trust.table
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = b"failed"
+        try:
+            assert jobs.add_many(URLS[:20]).refused == 20
+            jobs._ctx.next_check = 0.0
+            assert jobs.add_many(URLS[:20]).refused == 20
+            assert jobs._ctx.trust.table is not table
+            jobs.forget(URLS[0])
+            assert len(table) == 20
+            said = b"done"
+        finally:
+            os.write(write, said)
+            os._exit(0)
+    os.close(write)
+    assert os.read(read, 10) == b"done"
+    os.close(read)
+    os.waitpid(child, 0)
+    # The child forgot it: seen here with the next check.
+    renewed(jobs)
+    assert jobs.add_many(URLS[:20]) == (0, 1, 19, 0)
+    client.close()
