@@ -250,6 +250,17 @@ def test_what_somebody_else_holds_is_lost(make_set: Maker, raw: Any) -> None:
     assert jobs.size() == 0
 
 
+def test_a_lost_lease_counts_once_however_often_it_is_renewed(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add("a")
+
+    def handler(item: str) -> None:
+        any_server.raw.delete(f"{P}:leases", f"{P}:leased", f"{P}:calls")
+        time.sleep(1)
+
+    assert jobs.consume(handler, ttl=0.4, until_finished=True) == (0, 0, 1)
+
+
 def test_what_is_over_before_it_is_begun_is_left_to_others(make_set: Maker) -> None:
     jobs = make_set()
     jobs.add_many(["a", "b"], [1, 2])

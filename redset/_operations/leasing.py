@@ -242,24 +242,22 @@ def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[Settled
     steps = _steps(settlements)
     sends = [_send_step(ctx, step) for step in steps]
     answers = yield from _in_flight(sends)
-    counts, lost = [0] * len(settlements), 0
+    counts, lost = [0] * len(settlements), [0] * len(settlements)
     for step, send, answer in zip(steps, sends, answers, strict=True):
         if isinstance(answer, Exception):
             raise answer
-        lost += _tally(step, send, answer, counts)
+        _tally(step, send, answer, counts, lost)
     for each in settlements:
         _mark(each)
-    return Settled(counts, lost)
+    return Settled(counts, sum(lost))
 
 
-def _tally(step: _Step, send: Send, ours: list[int], counts: list[int]) -> int:
-    """Count what of each settlement was ours; how many are known not to have been."""
-    lost = 0
+def _tally(step: _Step, send: Send, ours: list[int], counts: list[int], lost: list[int]) -> None:
+    """Count what of each settlement was ours, and what is known not to have been."""
     for (place, asked), num in zip(step.owners, ours, strict=True):
         counts[place] += num
         # Performed before, it finds none of them: that is no loss.
-        lost += 0 if send.resent else asked - num
-    return lost
+        lost[place] += 0 if send.resent else asked - num
 
 
 def _send_step(ctx: Context, step: _Step) -> Send:
@@ -426,16 +424,18 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
             what.acknowledged += ours
             what.lost += 0 if sends[at].resent else len(part.leases) - ours
         at += 1
-    counts = [0] * (1 + len(what.settlements))
+    counts, lost = [0] * (1 + len(what.settlements)), [0] * (1 + len(what.settlements))
     for step in steps:
         if isinstance(answers[at], Exception):
             what.error = what.error or answers[at]
         else:
-            lost = _tally(step, sends[at], answers[at], counts)
-            what.lost += lost
+            _tally(step, sends[at], answers[at], counts, lost)
         at += 1
     what.acknowledged += counts[0]
     what.counts = counts[1:]
+    # What a renewal misses is still to be settled, and counted then.
+    kinds = ["ack", *(each.how for each in what.settlements)]
+    what.lost += sum(num for num, how in zip(lost, kinds, strict=True) if how != "renew")
     undecodable = 0
     for _ in calls:
         try:
