@@ -416,8 +416,8 @@ def add_stream(
 
     A steady source (a list) is pulled while chunks are in flight. Any other may run the caller's
     code, which may be slow or use the same client, so the window is drained before each pull.
-    ``settling`` makes each chunk a step of settlements; ``pulled`` came before, and
-    is all of it where there is no ``more``.
+    ``settling`` makes each chunk a step of settlements; ``pulled`` came before, and is all of it
+    where there is no ``more``.
     """
     if not (errors in ("raise", "skip") or callable(errors)):
         kind = type(errors).__name__
