@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
 from redset._effects import READ, Ask, Emit, Operation, Pull, Send
 from redset._operations.context import (
@@ -259,8 +259,8 @@ class Adder:
             if self.condition == "nx":
                 return reply, 0, rest, b""
             return reply, rest, 0, b""
-        if type(reply) is _Refusal:
-            self._raise(reply)
+        if type(reply) is Refusal:
+            raise reply.error(self.ctx)
         if self.proposed:
             self.ctx.epoch = self.epoch
             self.proposed = False
@@ -277,30 +277,36 @@ class Adder:
             refused += folded
         return added, updated, refused, outcomes
 
-    def _raise(self, refusal: _Refusal) -> NoReturn:
-        ctx = self.ctx
-        if refusal.word == b"EPOCH":
-            raise OtherEpoch(refusal.detail)
-        if refusal.word == b"OPTIONS":
-            raise ctx.tell_other_options(refusal.detail)
-        if refusal.word == b"NAME":
-            raise ctx.tell_plain_items()
-        raise Full(f"the set holds {refusal.detail} items, and max_size is {ctx.max_size}")
 
-
-class _Refusal(NamedTuple):
-    """Why the script wrote nothing: its word for it, and the set's epoch, options or size."""
+class Refusal(NamedTuple):
+    """Why a step wrote nothing: its word for it, and the set's epoch, options or size."""
 
     word: bytes
     detail: Any
 
+    def error(self, ctx: Context) -> Exception:
+        if self.word == b"EPOCH":
+            return OtherEpoch(self.detail)
+        if self.word == b"OPTIONS":
+            return ctx.tell_other_options(self.detail)
+        if self.word == b"NAME":
+            return ctx.tell_plain_items()
+        return Full(f"the set holds {self.detail} items, and max_size is {ctx.max_size}")
 
-def _outcome_of(
-    entries: int, marks: int, epoch: bytes
-) -> Reader[_Refusal | tuple[int, int, bytes]]:
+
+def refusal_of(parts: list[Any], words: Collection[bytes]) -> Refusal | None:
+    """Read what a step says that wrote nothing, in one of these words."""
+    word = bytes_of(parts[0]) if parts else b""
+    if word in words and len(parts) == (1 if word == b"NAME" else 2):
+        detail = parts[1] if len(parts) == 2 else b""
+        return Refusal(word, count(detail) if word == b"FULL" else bytes_of(detail))
+    return None
+
+
+def _outcome_of(entries: int, marks: int, epoch: bytes) -> Reader[Refusal | tuple[int, int, bytes]]:
     """Read what the script says of so many entries, with so many marks."""
 
-    def read(reply: Any) -> _Refusal | tuple[int, int, bytes]:
+    def read(reply: Any) -> Refusal | tuple[int, int, bytes]:
         parts = listed(reply)
         if len(parts) == 3:
             added, updated, outcomes = count(parts[0]), count(parts[1]), bytes_of(parts[2])
@@ -311,16 +317,10 @@ def _outcome_of(
             ):
                 raise refuse(f"the outcomes of {entries} entries", reply)
             return added, updated, outcomes
-        word = bytes_of(parts[0]) if parts else b""
-        if len(parts) == 1 and word == b"NAME":
-            return _Refusal(word, None)
-        if len(parts) == 2:
-            if word == b"FULL":
-                return _Refusal(word, count(parts[1]))
-            detail = bytes_of(parts[1])
-            # That the set has another epoch cannot be where it has ours.
-            if word == b"OPTIONS" or (word == b"EPOCH" and detail != epoch):
-                return _Refusal(word, detail)
+        refusal = refusal_of(parts, (b"EPOCH", b"OPTIONS", b"NAME", b"FULL"))
+        # That the set has another epoch cannot be where it has ours.
+        if refusal is not None and refusal != (b"EPOCH", epoch):
+            return refusal
         raise refuse("what became of the entries, or why nothing did", reply)
 
     return read
