@@ -14,33 +14,18 @@ from typing import Any
 import pytest
 import redis
 import servers
+from fuzz.replies import Stop
+from options import every_option, made
 
 import redset.asyncio
 from redset import Consumed, SortedSet
 
 Maker = Callable[..., Any]
 P = "jobs:{jobs}"
-OPTIONS: list[dict[str, Any]] = [{}, {"key": "url"}, {"key": "url", "remember": True}]
-every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
-
-
-def made(options: dict[str, Any], name: str) -> Any:
-    return {"url": name} if "key" in options else name
 
 
 def name_of(item: Any) -> str:
     return item["url"] if isinstance(item, dict) else str(item)
-
-
-class Stop:
-    """An event that is set after so many looks."""
-
-    def __init__(self, looks: int) -> None:
-        self._looks = looks
-
-    def is_set(self) -> bool:
-        self._looks -= 1
-        return self._looks < 0
 
 
 def nothing(item: Any) -> None:
