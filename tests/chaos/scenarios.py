@@ -80,7 +80,9 @@ class Run:
         self.faults: Counter[str] = Counter()
         self.undone: list[Undone] = []
         self.directory = Path(tempfile.mkdtemp(prefix="redset-chaos-"))
-        self._work = {"address": server.unix, "options": options, **work}
+        #: There once the processes are to end.
+        self._end = self.directory / "end"
+        self._work = {"address": server.unix, "options": options, "end": str(self._end), **work}
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["redset", "redset.asyncio", "redis", "redis.asyncio"])
         self._running: dict[Any, Work] = {}
@@ -137,19 +139,19 @@ class Run:
 
     def end(self) -> None:
         """End the processes in peace, each with what it is about."""
-        for process in self._running:
-            process.terminate()
+        self._end.touch()
         for process, what in self._running.items():
-            process.join(10)
+            process.join(PATIENCE)
             if process.is_alive():
                 self.broken.append(f"{what.name} hangs")
                 process.kill()
             self._join(process, what)
         self._running.clear()
+        self._end.unlink()
 
     def _join(self, process: Any, what: Work) -> None:
         process.join()
-        if process.exitcode not in (0, -signal.SIGKILL, -signal.SIGTERM):
+        if process.exitcode not in (0, -signal.SIGKILL):
             self.broken.append(f"{what.name} ended with {process.exitcode}")
 
     @contextlib.contextmanager
