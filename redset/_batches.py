@@ -342,11 +342,17 @@ def leases_of(owner: Any, leases: Any) -> list[Lease[Any]]:
     return list(dict.fromkeys(found))
 
 
+def how_many(argument: str, value: Any) -> int:
+    """Check a number of items to be leased."""
+    number = index(argument, value)
+    if not 1 <= number <= leasing.MOST:
+        raise ValueError(f"{argument} must be from 1 to {leasing.MOST:,}, not {number}")
+    return number
+
+
 def leasing_out(owner: Any, num: Any, ttl: Any, wait: Any) -> Operation[list[Held]]:
     """Perform ``lease``."""
-    num = index("num", num)
-    if not 1 <= num <= leasing.MOST:
-        raise ValueError(f"num must be from 1 to {leasing.MOST:,}, not {num}")
+    num = how_many("num", num)
     ctx = owner._ctx
     _ = ctx.keys.leased  # a name that cannot have second keys is refused here
     return leasing.lease(ctx, num, leasing.milliseconds("ttl", ttl, True), waiting_time(wait))

@@ -18,7 +18,8 @@ from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
-from redset._face import index, refuse_single
+from redset._batches import how_many
+from redset._face import refuse_single
 from redset._operations import leasing
 from redset._operations.leasing import Exchange, Held, Settlement
 from redset._transport import complete
@@ -191,8 +192,8 @@ class Worker:
             raise TypeError(f"handler must be callable, not {type(handler).__name__}")
         if inspect.iscoroutinefunction(handler) and type(runner) is Threads:
             raise TypeError("handler is a coroutine function: the sets of redset.asyncio take it")
-        self._batch = _positive("batch", batch)
-        self._concurrency = _positive("concurrency", concurrency)
+        self._batch = how_many("batch", batch)
+        self._concurrency = how_many("concurrency", concurrency)
         self._ttl = leasing.milliseconds("ttl", ttl, True)
         if stop is not None and not callable(getattr(stop, "is_set", None)):
             raise TypeError(f"stop must be an event, with is_set(), not {type(stop).__name__}")
@@ -430,13 +431,6 @@ class Worker:
             leasing.error_text(error),
             exc_info=error,
         )
-
-
-def _positive(argument: str, value: Any) -> int:
-    value = index(argument, value)
-    if not 1 <= value <= leasing.MOST:
-        raise ValueError(f"{argument} must be from 1 to {leasing.MOST:,}, not {value}")
-    return value  # type: ignore[no-any-return]
 
 
 def _delay(attempts: int) -> int:

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import importlib
 import inspect
+import os
+import threading
 import time
 import weakref
 from collections import deque
@@ -41,7 +43,25 @@ _TURN = 0.002
 #: How often one request is repeated because the server forgot its script.
 _RELOADS = 5
 
+#: The scripts that were loaded by way of each pool in use.
 _loaded: weakref.WeakKeyDictionary[Any, set[bytes]] = weakref.WeakKeyDictionary()
+
+
+def _renew_locks() -> None:
+    """Make the pools' locks anew in a forked child: who held one of them may not be in it.
+
+    A pool makes itself anew there, but first waits for its lock (redis-py 8.1), for ever.
+    """
+    for pool in list(_loaded):
+        for holder in (pool, getattr(pool, "_event_dispatcher", None)):
+            for name in ("_lock", "_fork_lock"):
+                if type(getattr(holder, name, None)) in _LOCKS:
+                    setattr(holder, name, threading.RLock())
+
+
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class _Lines:
@@ -95,6 +115,8 @@ class _Link:
         self._client = client
         #: Whether several commands can be sent as one MULTI.
         self.multi = _lends_connections(client)
+        if self.multi:
+            _loaded.setdefault(client.connection_pool, set())
         self._split = split
         self._options = {} if self.multi else _decoding_options(execute)
 

@@ -14,33 +14,18 @@ from typing import Any
 import pytest
 import redis
 import servers
+from fuzz.replies import Stop
+from options import every_option, made
 
 import redset.asyncio
 from redset import Consumed, SortedSet
 
 Maker = Callable[..., Any]
 P = "jobs:{jobs}"
-OPTIONS: list[dict[str, Any]] = [{}, {"key": "url"}, {"key": "url", "remember": True}]
-every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
-
-
-def made(options: dict[str, Any], name: str) -> Any:
-    return {"url": name} if "key" in options else name
 
 
 def name_of(item: Any) -> str:
     return item["url"] if isinstance(item, dict) else str(item)
-
-
-class Stop:
-    """An event that is set after so many looks."""
-
-    def __init__(self, looks: int) -> None:
-        self._looks = looks
-
-    def is_set(self) -> bool:
-        self._looks -= 1
-        return self._looks < 0
 
 
 def nothing(item: Any) -> None:
@@ -248,6 +233,17 @@ def test_what_somebody_else_holds_is_lost(make_set: Maker, raw: Any) -> None:
 
     assert jobs.consume(handler, until_finished=True) == (0, 0, 1)
     assert jobs.size() == 0
+
+
+def test_a_lost_lease_counts_once_however_often_it_is_renewed(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add("a")
+
+    def handler(item: str) -> None:
+        any_server.raw.delete(f"{P}:leases", f"{P}:leased", f"{P}:calls")
+        time.sleep(1)
+
+    assert jobs.consume(handler, ttl=0.4, until_finished=True) == (0, 0, 1)
 
 
 def test_what_is_over_before_it_is_begun_is_left_to_others(make_set: Maker) -> None:

@@ -9,23 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from options import every_option, made
 
 from redset import SortedSet
 from redset.exceptions import OptionsDiffer
 
 Maker = Callable[..., Any]
-OPTIONS: list[dict[str, Any]] = [
-    {},
-    {"key": "url"},
-    {"remember": True},
-    {"key": "url", "remember": True},
-    {"key": "url", "remember": 3600},
-]
-every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
-
-
-def made(options: dict[str, Any], name: str) -> Any:
-    return {"url": name} if "key" in options else name
 
 
 def bury(jobs: Any, items: list[Any], score: float = 0.0) -> list[str]:

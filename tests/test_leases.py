@@ -12,25 +12,13 @@ from typing import Any
 import pytest
 import redis
 import servers
+from options import every_option, made
 
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet
 from redset.exceptions import AddError, Full
 
 Maker = Callable[..., Any]
 P = "jobs:{jobs}"
-OPTIONS: list[dict[str, Any]] = [
-    {},
-    {"key": "url"},
-    {"remember": True},
-    {"key": "url", "remember": True},
-    {"key": "url", "remember": 3600},
-]
-every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
-
-
-def made(options: dict[str, Any], name: str) -> Any:
-    """An item for a set with these options."""
-    return {"url": name} if "key" in options else name
 
 
 def expire(raw: redis.Redis) -> None:

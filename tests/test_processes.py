@@ -472,6 +472,37 @@ def test_a_fork_while_another_thread_has_chunks_in_flight_harms_neither(
     client.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_while_another_thread_has_the_pool_s_lock_harms_neither(
+    any_server: servers.Server, children: Children
+) -> None:
+    connecting, forked = threading.Event(), threading.Event()
+
+    class Slow(redis.ConnectionPool):
+        def make_connection(self) -> Any:
+            if threading.current_thread().name == "connecting":
+                connecting.set()
+                assert forked.wait(60)
+            return super().make_connection()
+
+    pool = Slow(connection_class=redis.UnixDomainSocketConnection, path=any_server.unix)
+    client = redis.Redis(connection_pool=pool)
+    jobs: SortedSet[Any] = SortedSet(client, "jobs")
+    sizes: list[int] = []
+    thread = threading.Thread(target=lambda: sizes.append(jobs.size()), name="connecting")
+    thread.start()
+    try:
+        assert connecting.wait(60)
+        result = children.start(lambda: (jobs.add("/child"), jobs.size()))
+        assert result() == (0, 1)
+    finally:
+        forked.set()
+        thread.join(60)
+    assert sizes == [1]
+    assert jobs.size() == 1
+    client.close()
+
+
 # --- threads
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import faulthandler
 import json
 import os
 import random
@@ -95,13 +96,16 @@ def test_what_16_threads_and_forked_children_share_is_handed_out_once(
 
     def fork(number: int) -> None:
         told = tmp_path / str(number)
+        # In the child the other threads are gone, their locks perhaps held: also the one of what
+        # traces lines, which would wait for it for ever, even in what runs at the fork itself.
+        tracer = sys.gettrace()
+        sys.settrace(None)
         child = os.fork()
         if child:
+            sys.settrace(tracer)
             children.append((child, told))
             return
-        # The other threads are gone, their calls half done, their locks perhaps held: also the one
-        # of what traces lines, which would wait for it for ever.
-        sys.settrace(None)
+        faulthandler.dump_traceback_later(120, exit=True)
         status = 1
         try:
             mine: tuple[list[str], list[str]] = ([], [])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from redset._effects import READ, Ask, Emit, Operation, Pull, Read, Send
 from redset._operations.context import (
@@ -302,8 +302,8 @@ class Adder:
             if self.condition == "nx":
                 return reply, 0, rest, b"", None
             return reply, rest, 0, b"", None
-        if type(reply) is _Refusal:
-            self._raise(reply)
+        if type(reply) is Refusal:
+            raise reply.error(self.ctx)
         if self.proposed:
             self.ctx.epoch = self.epoch
             self.proposed = False
@@ -324,30 +324,38 @@ class Adder:
             refused += folded
         return added, updated, refused, outcomes, lasting
 
-    def _raise(self, refusal: _Refusal) -> NoReturn:
-        ctx = self.ctx
-        if refusal.word == b"EPOCH":
-            raise OtherEpoch(refusal.detail)
-        if refusal.word == b"OPTIONS":
-            raise ctx.tell_other_options(refusal.detail)
-        if refusal.word == b"NAME":
-            raise ctx.tell_plain_items()
-        raise Full(f"the set holds {refusal.detail} items, and max_size is {ctx.max_size}")
 
-
-class _Refusal(NamedTuple):
-    """Why the script wrote nothing: its word for it, and the set's epoch, options or size."""
+class Refusal(NamedTuple):
+    """Why a step wrote nothing: its word for it, and the set's epoch, options or size."""
 
     word: bytes
     detail: Any
 
+    def error(self, ctx: Context) -> Exception:
+        if self.word == b"EPOCH":
+            return OtherEpoch(self.detail)
+        if self.word == b"OPTIONS":
+            return ctx.tell_other_options(self.detail)
+        if self.word == b"NAME":
+            return ctx.tell_plain_items()
+        return Full(f"the set holds {self.detail} items, and max_size is {ctx.max_size}")
+
+
+def refusal_of(parts: list[Any], words: Collection[bytes]) -> Refusal | None:
+    """Read what a step says that wrote nothing, in one of these words."""
+    word = bytes_of(parts[0]) if parts else b""
+    if word in words and len(parts) == (1 if word == b"NAME" else 2):
+        detail = parts[1] if len(parts) == 2 else b""
+        return Refusal(word, count(detail) if word == b"FULL" else bytes_of(detail))
+    return None
+
 
 def _outcome_of(
     entries: int, marks: int, epoch: bytes, limited: bool
-) -> Reader[_Refusal | tuple[int, int, bytes, Any]]:
+) -> Reader[Refusal | tuple[int, int, bytes, Any]]:
     """Read what the script says of so many entries, with so many marks."""
 
-    def read(reply: Any) -> _Refusal | tuple[int, int, bytes, Any]:
+    def read(reply: Any) -> Refusal | tuple[int, int, bytes, Any]:
         parts = listed(reply)
         if len(parts) in (3, 4):
             added, updated, outcomes = count(parts[0]), count(parts[1]), bytes_of(parts[2])
@@ -365,16 +373,10 @@ def _outcome_of(
             elif len(parts) == 4:
                 known = count(parts[3], entries)
             return added, updated, outcomes, known
-        word = bytes_of(parts[0]) if parts else b""
-        if len(parts) == 1 and word == b"NAME":
-            return _Refusal(word, None)
-        if len(parts) == 2:
-            if word == b"FULL":
-                return _Refusal(word, count(parts[1]))
-            detail = bytes_of(parts[1])
-            # That the set has another epoch cannot be where it has ours.
-            if word == b"OPTIONS" or (word == b"EPOCH" and detail != epoch):
-                return _Refusal(word, detail)
+        refusal = refusal_of(parts, (b"EPOCH", b"OPTIONS", b"NAME", b"FULL"))
+        # That the set has another epoch cannot be where it has ours.
+        if refusal is not None and refusal != (b"EPOCH", epoch):
+            return refusal
         raise refuse("what became of the entries, or why nothing did", reply)
 
     return read
@@ -484,8 +486,8 @@ def add_stream(
 
     A steady source (a list) is pulled while chunks are in flight. Any other may run the caller's
     code, which may be slow or use the same client, so the window is drained before each pull.
-    ``settling`` makes each chunk a step of settlements; ``pulled`` came before, and
-    is all of it where there is no ``more``.
+    ``settling`` makes each chunk a step of settlements; ``pulled`` came before, and is all of it
+    where there is no ``more``.
     """
     if not (errors in ("raise", "skip") or callable(errors)):
         kind = type(errors).__name__

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from redset._effects import Ask, Emit, Operation
 from redset._operations import memory
+from redset._operations.adding import Refusal, refusal_of
 from redset._operations.context import LEASE_STEP, MEMORY_STEP, STEP, Context
 from redset._operations.replies import Reader, bytes_of, count, listed, number, refuse, up_to
 
@@ -129,8 +130,8 @@ def requeue(ctx: Context, ids: list[Any]) -> Operation[int]:
             for letter in letters:
                 arguments += letter
             reply = yield ctx.call("requeue", there, arguments, _outcomes(len(letters)))
-            if isinstance(reply, _Options):
-                raise ctx.tell_other_options(reply) if reply else ctx.tell_plain_items()
+            if type(reply) is Refusal:
+                raise reply.error(ctx)
             again = []
             for (name, _), outcome in zip(letters, reply, strict=True):
                 if isinstance(outcome, bytes):
@@ -152,10 +153,6 @@ def _checked_id(place: int, id: Any) -> bytes:
     return name
 
 
-class _Options(bytes):
-    """The options that a step says the set has; empty where plain items are in a keyed set."""
-
-
 def _outcomes(num: int) -> Reader[Any]:
     """Read what became of so many letters: a number, or what is to be decoded for its member."""
 
@@ -166,12 +163,10 @@ def _outcomes(num: int) -> Reader[Any]:
                 each if type(each) is int and -1 <= each <= 1 else bytes_of(each)
                 for each in listed(parts[0], num)
             ]
-        word = bytes_of(parts[0]) if parts else b""
-        if word == b"NAME" and len(parts) == 1:
-            return _Options()
-        if word == b"OPTIONS" and len(parts) == 2 and bytes_of(parts[1]):
-            return _Options(bytes_of(parts[1]))
-        raise refuse(f"what became of {num} dead letters", reply)
+        refusal = refusal_of(parts, (b"OPTIONS", b"NAME"))
+        if refusal is None:
+            raise refuse(f"what became of {num} dead letters", reply)
+        return refusal
 
     return read
 

@@ -247,24 +247,20 @@ def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[Settled
     steps = _steps(settlements)
     sends = [_send_step(ctx, step) for step in steps]
     answers = yield from _in_flight(sends)
-    counts, lost = [0] * len(settlements), 0
+    counts, lost = [0] * len(settlements), [0] * len(settlements)
     for step, send, answer in zip(steps, sends, answers, strict=True):
-        if isinstance(answer, Exception):
-            raise answer
-        lost += _tally(step, send, answer, counts)
+        _tally(step, send, _got(answer), counts, lost)
     for each in settlements:
         _mark(each)
-    return Settled(counts, lost)
+    return Settled(counts, sum(lost))
 
 
-def _tally(step: _Step, send: Send, ours: list[int], counts: list[int]) -> int:
-    """Count what of each settlement was ours; how many are known not to have been."""
-    lost = 0
+def _tally(step: _Step, send: Send, ours: list[int], counts: list[int], lost: list[int]) -> None:
+    """Count what of each settlement was ours, and what is known not to have been."""
     for (place, asked), num in zip(step.owners, ours, strict=True):
         counts[place] += num
         # Performed before, it finds none of them: that is no loss.
-        lost += 0 if send.resent else asked - num
-    return lost
+        lost[place] += 0 if send.resent else asked - num
 
 
 def _send_step(ctx: Context, step: _Step) -> Send:
@@ -403,6 +399,17 @@ class Exchange:
         #: What else went wrong; the rest was performed.
         self.error: Exception | None = None
 
+    def note(self, error: Exception) -> None:
+        """Keep the first of what went wrong."""
+        self.error = self.error or error
+
+    def excuse(self, leases: list[Any], error: Exception) -> None:
+        """Note that items could not be added: for want of room, or for another reason."""
+        if isinstance(error, Full) or out_of_memory(error):
+            self.refused += leases
+        else:
+            self.note(error)
+
 
 def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     """Perform an exchange."""
@@ -418,48 +425,45 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     sends += [_to_send(_call(ctx, token, num, what.ttl)) for token, num in calls]
     if what.ends:
         sends.append(_to_send(end_of(ctx)))
-    answers = yield from _in_flight(sends)
-    at = 0
+    answered = zip(sends, (yield from _in_flight(sends)), strict=True)
     for part in parts:
+        send, answer = next(answered)
         try:
-            if isinstance(answers[at], Exception):
-                raise answers[at]
-            ours = yield from _judged(part.adder, part.items, part.chunk, answers[at])
+            ours = yield from _judged(part.adder, part.items, part.chunk, _got(answer))
         except Exception as error:
-            _excuse(what, part.leases, error)
+            what.excuse(part.leases, error)
         else:
             what.acknowledged += ours
-            what.lost += 0 if sends[at].resent else len(part.leases) - ours
-        at += 1
-    counts = [0] * (1 + len(what.settlements))
+            what.lost += 0 if send.resent else len(part.leases) - ours
+    counts, lost = [0] * (1 + len(what.settlements)), [0] * (1 + len(what.settlements))
     for step in steps:
-        if isinstance(answers[at], Exception):
-            what.error = what.error or answers[at]
+        send, answer = next(answered)
+        if isinstance(answer, Exception):
+            what.note(answer)
         else:
-            lost = _tally(step, sends[at], answers[at], counts)
-            what.lost += lost
-        at += 1
+            _tally(step, send, answer, counts, lost)
     what.acknowledged += counts[0]
     what.counts = counts[1:]
+    # What a renewal misses is still to be settled, and counted then.
+    kinds = ["ack", *(each.how for each in what.settlements)]
+    what.lost += sum(num for num, how in zip(lost, kinds, strict=True) if how != "renew")
     undecodable = 0
     for _ in calls:
+        _, answer = next(answered)
         try:
-            if isinstance(answers[at], Exception):
-                raise answers[at]
-            held, bad = yield from _decoded(ctx, answers[at])
+            held, bad = yield from _decoded(ctx, _got(answer))
         except Exception as error:
-            what.error = what.error or error
+            what.note(error)
         else:
             what.held += held
             undecodable += bad
-        at += 1
     if undecodable >= ENOUGH and not what.held:
-        what.error = what.error or none_of(ctx, undecodable)
-    if what.ends:
-        if isinstance(answers[at], Exception):
-            what.error = what.error or answers[at]
+        what.note(none_of(ctx, undecodable))
+    for _, answer in answered:  # the end's, where it was asked for
+        if isinstance(answer, Exception):
+            what.note(answer)
         else:
-            what.finished = bool(answers[at][0])
+            what.finished = bool(answer[0])
     for lease in large:
         try:
             ours = yield from _acknowledge(ctx, [lease], lease.items, True, False)
@@ -468,20 +472,19 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
             if error.index is not None and isinstance(cause, Exception):
                 what.unfit.append((lease, cause))
             else:
-                _excuse(what, [lease], cause if isinstance(cause, Exception) else error)
+                what.excuse([lease], cause if isinstance(cause, Exception) else error)
         except Exception as error:
-            _excuse(what, [lease], error)
+            what.excuse([lease], error)
         else:
             what.acknowledged += ours
             what.lost += 1 - ours
 
 
-def _excuse(what: Exchange, leases: list[Any], error: Exception) -> None:
-    """Note that items could not be added: for want of room, or for another reason."""
-    if isinstance(error, Full) or out_of_memory(error):
-        what.refused += leases
-    else:
-        what.error = what.error or error
+def _got(answer: Any) -> Any:
+    """Give an answer, or raise what came instead."""
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 class _Part(NamedTuple):

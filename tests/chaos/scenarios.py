@@ -80,7 +80,9 @@ class Run:
         self.faults: Counter[str] = Counter()
         self.undone: list[Undone] = []
         self.directory = Path(tempfile.mkdtemp(prefix="redset-chaos-"))
-        self._work = {"address": server.unix, "options": options, **work}
+        #: There once the processes are to end.
+        self._end = self.directory / "end"
+        self._work = {"address": server.unix, "options": options, "end": str(self._end), **work}
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["redset", "redset.asyncio", "redis", "redis.asyncio"])
         self._running: dict[Any, Work] = {}
@@ -105,8 +107,17 @@ class Run:
         return process
 
     def start(self, *roles: str) -> None:
-        for role in roles:
-            self.spawn(role)
+        """Start processes, and wait until each of them has begun with something."""
+        started = [self._running[self.spawn(role)].name for role in roles]
+        end = time.monotonic() + PATIENCE
+        while not all(self._begun(name) for name in started):
+            if time.monotonic() > end:
+                raise TimeoutError(f"not begun after {PATIENCE} s: {started}")
+            time.sleep(0.01)
+
+    def _begun(self, name: str) -> bool:
+        path = self.directory / f"{name}.jsonl"
+        return path.exists() and path.stat().st_size > 0
 
     def victims(self, *roles: str) -> list[Any]:
         return [each for each, what in self._running.items() if not roles or what.role in roles]
@@ -128,19 +139,19 @@ class Run:
 
     def end(self) -> None:
         """End the processes in peace, each with what it is about."""
-        for process in self._running:
-            process.terminate()
+        self._end.touch()
         for process, what in self._running.items():
-            process.join(10)
+            process.join(PATIENCE)
             if process.is_alive():
                 self.broken.append(f"{what.name} hangs")
                 process.kill()
             self._join(process, what)
         self._running.clear()
+        self._end.unlink()
 
     def _join(self, process: Any, what: Work) -> None:
         process.join()
-        if process.exitcode not in (0, -signal.SIGKILL, -signal.SIGTERM):
+        if process.exitcode not in (0, -signal.SIGKILL):
             self.broken.append(f"{what.name} ended with {process.exitcode}")
 
     @contextlib.contextmanager
@@ -250,23 +261,23 @@ def freezes(run: Run, faults: int) -> None:
 
 def restarts(run: Run, faults: int) -> None:
     """The server dies, and starts with all that it answered."""
-    run.start("producer", "consumer", "consumer")
-    for _ in range(faults):
-        run.rest(0.3, 0.8)
-        run.server.revive()
-        run.faults["restarts"] += 1
-    run.rest(0.2, 0.3)
+    _restarts(run, faults, (0.3, 0.8), 0)
 
 
 def restarts_everysec(run: Run, faults: int) -> None:
     """The server dies, and starts perhaps without the last two seconds."""
+    _restarts(run, faults, (2.5, 3.5), 2)
+
+
+def _restarts(run: Run, faults: int, between: tuple[float, float], forgets: float) -> None:
     run.start("producer", "consumer", "consumer")
     for _ in range(faults):
-        run.rest(2.5, 3.5)
+        run.rest(*between)
         died = time.monotonic()
         run.server.revive()
         now = time.monotonic()
-        run.undone.append(Undone(died - 2, now, now))
+        if forgets:
+            run.undone.append(Undone(died - forgets, now, now))
         run.faults["restarts"] += 1
     run.rest(0.2, 0.3)
 
@@ -466,14 +477,10 @@ SCENARIOS: dict[str, Scenario] = {
     "restarts": Scenario(restarts, 10, 2, {**AOF, "appendfsync": "always"}),
     "everysec": Scenario(restarts_everysec, 10, 1, {**AOF, "appendfsync": "everysec"}),
     "rollbacks": Scenario(rollbacks, 8, 1, options="remembering"),
-    "failovers": Scenario(
-        failovers, 4, 1, {"repl-diskless-sync-delay": 0}, options="keyed, remembering"
-    ),
+    "failovers": Scenario(failovers, 4, 1, QUICK, options="keyed, remembering"),
     "cuts": Scenario(cuts, 60, 12),
     "stalls": Scenario(stalls, 20, 1),
-    "full": Scenario(
-        full, 8, 1, {"maxmemory-policy": "noeviction"}, {"padding": 2000, "plenty": 10**6}
-    ),
+    "full": Scenario(full, 8, 1, NO_EVICTION, {"padding": 2000, "plenty": 10**6}),
     "admin": Scenario(admin, 40, 3),
     "clocks": Scenario(clocks, 10, 2),
     "schedules": Scenario(clocks, 10, 2, work={"scheduled": True}),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import time
 import zlib
 from collections.abc import Callable
@@ -69,6 +68,8 @@ class Work(NamedTuple):
     #: Whether the client sends again, and whose sets are used; drawn from the seed.
     exact: bool | None = None
     awaited: bool | None = None
+    #: The file that tells to end. (No signal: one may come before a process is ready for it.)
+    end: str = ""
 
 
 def implementation(name: str) -> ModuleType:
@@ -111,7 +112,6 @@ class Worker:
         self.record = Recorder(path, exact)
         self.count = 0
         self.plenty = False
-        self.ended = False
 
     def _made(self, exact: bool, awaited: bool, wire: Any) -> Any:
         work = self.work
@@ -202,7 +202,9 @@ class Worker:
 
     def loop(self, parent: int = 0) -> None:
         end = time.monotonic() + self.work.seconds
-        while not self.ended and time.monotonic() < end and parent in (0, os.getppid()):
+        while time.monotonic() < end and parent in (0, os.getppid()):
+            if self.work.end and os.path.exists(self.work.end):
+                return
             if self.step():
                 time.sleep(self.pick.random() * self.work.pause)
             else:
@@ -367,15 +369,9 @@ class Worker:
 
 
 def work(what: Work) -> None:
-    """Work until a SIGTERM, or until the parent is gone."""
+    """Work until told to end, or until the parent is gone."""
     parent = os.getppid()
     if what.ahead:
         real = time.time
         time.time = lambda: real() + what.ahead * 3600
-    worker = Worker(what)
-
-    def end(*_: Any) -> None:
-        worker.ended = True
-
-    signal.signal(signal.SIGTERM, end)
-    worker.loop(parent)
+    Worker(what).loop(parent)

@@ -288,15 +288,15 @@ HELLO = {b"server": b"redis", b"version": b"7.0.0", b"proto": 3, b"id": 1, b"mod
          b"role": b"master", b"modules": []}  # fmt: skip
 
 
-class Soon:
-    """An event that is set after some looks."""
+class Stop:
+    """An event that is set after so many looks."""
 
-    def __init__(self) -> None:
-        self._looks = 0
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
 
     def is_set(self) -> bool:
-        self._looks += 1
-        return self._looks > 3
+        self._looks -= 1
+        return self._looks < 0
 
 
 class Server:
@@ -446,7 +446,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("renew", lambda jobs: jobs.renew(jobs.lease(3), 5), _whole),
     ("leased", lambda jobs: list(jobs.leased()), _listed(lambda row: type(row[1]) is float)),
     ("finished", lambda jobs: jobs.finished(), _flag),
-    ("consume", lambda jobs: jobs.consume(lambda item: THREE, stop=Soon()), _counts),
+    ("consume", lambda jobs: jobs.consume(lambda item: THREE, stop=Stop(3)), _counts),
     # Not list(jobs), which makes room for as many as the server says there are.
     ("iterate", lambda jobs: [each for each in jobs], _listed(_item)),  # noqa: C416
     ("stats", lambda jobs: jobs.stats(), lambda stats: all(map(_whole, stats[:5]))),

@@ -1,0 +1,21 @@
+"""Sets with options, and items for them; what tests of more than one file are about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"key": "url"},
+    {"remember": True},
+    {"key": "url", "remember": True},
+    {"key": "url", "remember": 3600},
+]
+every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
+
+
+def made(options: dict[str, Any], name: str) -> Any:
+    """An item for a set with these options."""
+    return {"url": name} if "key" in options else name
