@@ -123,10 +123,11 @@ class Adder:
         )
         self.encoder: Any = None
         self._heavy = False
-        #: Whether every known item is refused, so that a table of them can answer.
-        self.tabled = bool(ctx.remember and ctx.known_max and foldable and not self.again)
-        # Whoever settles by what a table says could lose items that the server has forgotten since.
-        self.tabled = self.tabled and settling is None
+        #: Whether every known item is refused, so that a table of them can answer. Not beside an
+        #: acknowledgement: what the server has forgotten within the second would be lost with it.
+        self.tabled = bool(
+            ctx.remember and ctx.known_max and foldable and not self.again and settling is None
+        )
         #: Whether answers say what is known: where that is more than that all entries are.
         self._asks = False
         self._may_ask = self.tabled and (ctx.remember == "limited" or self.condition == "nx")
