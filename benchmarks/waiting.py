@@ -47,7 +47,7 @@ def wait(path: str, polls: bool, ready: Any, results: Any) -> None:
 def waiters(server: servers.Server, number: int, polls: bool) -> Iterator[Any]:
     """So many processes that wait; what they tell."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.waiting"])
+    context.set_forkserver_preload(["redis", "redset"])
     ready, results = context.Semaphore(0), context.SimpleQueue()
     arguments = (server.unix, polls, ready, results)
     processes = [context.Process(target=wait, args=arguments) for _ in range(number)]

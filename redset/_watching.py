@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import threading
 import weakref
 from collections import deque
@@ -33,6 +34,9 @@ FRESH = REFRESH + PATIENCE / 2
 #: How often a waiter looks itself, on a connection of the pool, though nothing was said to change:
 #: the watcher's connection may lead to a server that is the primary no more.
 DOUBT = 10.0
+#: The most seconds by which a watcher that came too late lets others go first, at random: hundreds
+#: hear of a change at once, for an item that one of them gets (benchmarks/waiting.py).
+SPREAD = 0.04
 #: How long a watcher stays when nobody waits, and is not tried again where it was refused.
 LINGER = 5.0
 REFUSAL = 60.0
@@ -112,7 +116,9 @@ class AsyncWaiter(Waiter):
 class Watch:
     """One set that is watched: who waits for it, and what is known of it."""
 
-    __slots__ = ("asked", "changed", "due", "keys", "look", "pace", "seen", "waiters")
+    __slots__ = (
+        "asked", "changed", "due", "earliest", "keys", "look", "pace", "seen", "spread", "waiters",
+    )  # fmt: skip
 
     def __init__(self, look: Send, keys: list[bytes]) -> None:
         self.look = look
@@ -120,11 +126,14 @@ class Watch:
         #: In order: the next to be woken comes first.
         self.waiters: dict[Waiter, None] = {}
         self.pace = Pace()
+        self.spread = 0.0
         self.forget()
 
     def forget(self) -> None:
         """Nothing is known of it any more."""
         self.changed = True
+        #: When what changed is looked at.
+        self.earliest = 0.0
         #: When it was asked what has not been answered yet; when it was answered last.
         self.asked: float | None = None
         self.seen = float("-inf")
@@ -134,13 +143,35 @@ class Watch:
     def mark(self) -> None:
         """It may have changed; a look that is under way will tell."""
         if self.asked is None:
-            self.changed = True
+            self.changed, self.earliest = True, 0.0
+
+    def told(self) -> None:
+        """The server says that it changed, to all who watch."""
+        if self.asked is None and not self.changed:
+            self.changed, self.earliest = True, monotonic() + self._later()
+
+    def answered(self, available: int, rest: float) -> None:
+        """What a look has found: how many there are, and in how many seconds there may be more."""
+        told, self.asked, self.seen = self.earliest > 0, None, monotonic()
+        self.due = self.seen + rest + self._later()
+        if told and not available:
+            self.spread = min(2 * self.spread or SPREAD / 16, SPREAD)
+        self.earliest = 0.0
+        self.hint(available)
+
+    def _later(self) -> float:
+        return random.random() * self.spread
+
+    def succeeded(self) -> None:
+        """Who was woken got something."""
+        self.spread = 0.0
+        self.pace.refill()
 
     def next(self) -> float:
         """When to look."""
         if self.asked is not None:
             return self.asked + PATIENCE
-        at = 0.0 if self.changed else min(self.due, self.seen + REFRESH)
+        at = self.earliest if self.changed else min(self.due, self.seen + REFRESH)
         return max(at, self.pace.ready())
 
     def hint(self, available: int) -> None:
@@ -362,7 +393,7 @@ class Watcher:
         with self._lock:
             for watch in self._watches.values():
                 if keys is None or not watch.keys.isdisjoint(keys):
-                    watch.mark()
+                    watch.told()
 
     def _answered(self, watch: Watch, answer: Any) -> None:
         script = watch.look.script
@@ -379,9 +410,7 @@ class Watcher:
         except Unexpected as error:
             raise Lost(str(error)) from None
         with self._lock:
-            watch.asked, watch.seen = None, monotonic()
-            watch.due = watch.seen + rest
-            watch.hint(available)
+            watch.answered(available, rest)
 
     def _check_patience(self) -> None:
         watch = next((watch for watch in self._flying if watch is not None), None)
@@ -516,6 +545,6 @@ class Waiting:
         if waiter is None:
             return
         if self._hinted and not failed:
-            waiter.watch.pace.refill()
+            waiter.watch.succeeded()
         waiter.watcher.leave(waiter, waiter.hinted or (self._hinted and failed))
         self.waiter = None
