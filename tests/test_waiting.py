@@ -540,20 +540,6 @@ def test_who_comes_too_late_lets_others_go_first_until_it_gets_something(
         with later(0.3, others):
             assert jobs.pop(wait=30) == "a"
         assert rounds == sorted(rounds) and rounds[0] < rounds[-1] == _watching.SPREAD
-        (watch,) = {waiter_watch(client, jobs)}
-        assert watch.spread < _watching.SPREAD / 4
-
-
-def waiter_watch(client: Any, jobs: Any) -> Any:
-    """What watches a set now, for one who begins to wait."""
-    found: list[Any] = []
-
-    def look() -> None:
-        found.extend(_watching._watchers[client.connection_pool]._watches.values())
-
-    with later(0.1, look):
-        assert jobs.take(1, wait=0.3) == []
-    return found[0]
 
 
 def test_a_sleeping_call_holds_no_connection_of_the_pool(any_server: servers.Server) -> None:
