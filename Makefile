@@ -12,7 +12,7 @@ TIMEOUT ?= 300
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo         crawl a site of 526 pages with several workers'
+	@echo 'make demo         crawl a site of 526 pages; kill a worker, restart the server'
 	@echo 'make test         run the tests            (ARGS="-k name" for some of them)'
 	@echo 'make sanitize     the core under AddressSanitizer and UBSan'
 	@echo 'make fuzz         generated attacks, in full (ARGS="inputs --count 1000 --seed 7")'
