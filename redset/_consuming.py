@@ -163,14 +163,15 @@ class Tasks(Threads):
 
 
 class _Turn:
-    """An exchange with the server, when it began, and whether it began more than once."""
+    """An exchange with the server, and how often it began."""
 
-    __slots__ = ("at", "exchange", "renewed", "tries")
+    __slots__ = ("exchange", "renewed", "tries", "waits")
 
-    def __init__(self, exchange: Exchange, renewed: list[_Job], at: float) -> None:
+    def __init__(self, exchange: Exchange, renewed: list[_Job], waits: bool) -> None:
         self.exchange = exchange
         self.renewed = renewed
-        self.at = at
+        #: Whether it is all that there is to do, until it leases something.
+        self.waits = waits
         self.tries = 0
 
 
@@ -256,7 +257,7 @@ class Worker:
 
     async def _step(self) -> bool:
         """Do what is to be done now, or sleep until there is something; whether it is the end."""
-        if self._stop is not None and self._stop.is_set():
+        if self._is_stopped():
             self._stopping = True
         if self._turn is None:
             now = monotonic()
@@ -272,6 +273,9 @@ class Worker:
         else:
             await self._perform(self._turn)
         return False
+
+    def _is_stopped(self) -> bool:
+        return self._stopping or (self._stop is not None and self._stop.is_set())
 
     def _plan(self, now: float) -> None:
         """Say what to settle and to lease now, if anything."""
@@ -305,9 +309,10 @@ class Worker:
         if renewed:
             settlements.append(Settlement("renew", renewed, self._ttl))
         num = max(self._batch, room) if fetches else 0
-        ends = self._until_finished and fetches and not (self._ready or self._running)
-        exchange = Exchange(done, settlements, num, self._ttl, ends)
-        self._turn, self._handled, self._refused = _Turn(exchange, renewed, now), [], []
+        idle = fetches and not (self._ready or self._running)
+        exchange = Exchange(done, settlements, num, self._ttl, self._until_finished and idle)
+        waits = idle and not (done or settlements)
+        self._turn, self._handled, self._refused = _Turn(exchange, renewed, waits), [], []
         if back:
             self._ready.clear()
 
@@ -329,7 +334,10 @@ class Worker:
     async def _perform(self, turn: _Turn) -> None:
         exchange = turn.exchange
         turn.tries += 1
-        await self._runner.settled(self._owner._run(leasing.exchange(self._ctx, exchange)))
+        operation = leasing.exchange(self._ctx, exchange)
+        if turn.waits:
+            operation = leasing.await_exchange(self._ctx, exchange, self._is_stopped)
+        await self._runner.settled(self._owner._run(operation))
         self._turn = None
         self._apply(turn)
         if exchange.error is not None:
@@ -338,7 +346,7 @@ class Worker:
     def _apply(self, turn: _Turn) -> None:
         exchange = turn.exchange
         self._finished = exchange.finished
-        deadline = turn.at + self._ttl / 1000
+        deadline = exchange.at + self._ttl / 1000
         jobs = [_Job(held, deadline) for held in exchange.held]
         with self._runner.lock:
             self._done += exchange.acknowledged
@@ -363,7 +371,7 @@ class Worker:
                 self._ctx.name,
             )
         if busy:
-            self._renew_at = min(self._renew_at, turn.at + self._ttl / 2000)
+            self._renew_at = min(self._renew_at, exchange.at + self._ttl / 2000)
         while self._started < min(busy, self._concurrency):
             self._started += 1
             self._runner.start(self._work)

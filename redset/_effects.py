@@ -92,15 +92,22 @@ class Wait:
 
     Nothing is in flight, and no connection is held meanwhile. ``look`` asks the server how much may
     be had now, and in how many seconds there may be more; ``keys`` are those that it reads;
-    ``until`` is a time of `time.monotonic`.
+    ``until`` is a time of `time.monotonic`; ``ended`` is called every 50 ms, and ends it, too.
     """
 
-    __slots__ = ("keys", "look", "until")
+    __slots__ = ("ended", "keys", "look", "until")
 
-    def __init__(self, look: Ask, keys: list[bytes], until: float) -> None:
+    def __init__(
+        self,
+        look: Ask,
+        keys: list[bytes],
+        until: float,
+        ended: Callable[[], bool] | None = None,
+    ) -> None:
         self.look = look
         self.keys = keys
         self.until = until
+        self.ended = ended
 
 
 class Sight:

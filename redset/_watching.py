@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 import threading
@@ -481,7 +482,10 @@ class Waiting:
         checked = monotonic()
         if checked >= effect.until:
             return False
+        longest = math.inf if effect.ended is None else PERIOD
         while True:
+            if effect.ended is not None and effect.ended():
+                return False
             if self.waiter is None and self._pool is not None:
                 self._join(effect, polled)
             waiter = self.waiter
@@ -498,7 +502,7 @@ class Waiting:
             else:
                 due = wake = max(checked + PERIOD, self._pace.ready())
             if now < min(due, effect.until):
-                await self._sleep(min(due, wake, effect.until) - now)
+                await self._sleep(min(min(due, wake, effect.until) - now, longest))
                 continue
             # The last look may exceed the budget.
             polled, checked = True, now

@@ -418,6 +418,135 @@ def test_two_workers_share_what_there_is(any_server: servers.Server) -> None:
     assert len(handled) == len(set(handled)) == sum(each.done for each in results) == 511
 
 
+# --- with nothing to do
+
+
+class Idle:
+    """A `consume` of either face that runs beside the test."""
+
+    def __init__(self, server: servers.Server, face: str, **options: Any) -> None:
+        self.handled: list[str] = []
+        self.stop = threading.Event()
+        self.results: list[Consumed] = []
+        self._server = server
+        self._options = {**options, "stop": self.stop}
+        self._thread = threading.Thread(target=getattr(self, f"_{face}"))
+
+    def _handle(self, item: str) -> None:
+        self.handled.append(item)
+
+    def _sync(self) -> None:
+        with self._server.client() as client:
+            jobs: SortedSet[str] = SortedSet(client, "jobs")
+            self.results.append(jobs.consume(self._handle, **self._options))
+
+    def _asyncio(self) -> None:
+        async def main() -> None:
+            client = redis.asyncio.Redis(unix_socket_path=self._server.unix)
+            jobs: redset.asyncio.SortedSet[str] = redset.asyncio.SortedSet(client, "jobs")
+            self.results.append(await jobs.consume(self._handle, **self._options))
+            await client.aclose()
+
+        asyncio.run(main())
+
+    def __enter__(self) -> Idle:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.ended()
+
+    def ended(self) -> None:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def has(self, num: int) -> bool:
+        end = time.monotonic() + 10
+        while len(self.handled) < num and time.monotonic() < end:
+            time.sleep(0.005)
+        return len(self.handled) == num
+
+
+def commands(raw: redis.Redis) -> int:
+    """How many scripts were called since the statistics were reset."""
+    found = raw.info("commandstats")
+    return sum(
+        int(found.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha", "eval")
+    )
+
+
+@pytest.mark.parametrize("face", ["sync", "asyncio"])
+def test_an_idle_worker_hears_of_items_and_of_the_end(
+    any_server: servers.Server, face: str
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add("another's")
+    (theirs,) = jobs.lease()
+    with Idle(any_server, face, until_finished=True) as worker:
+        for number in range(3):
+            time.sleep(0.4)
+            began = time.monotonic()
+            raw.zadd("jobs", {f"{number}": number})
+            assert worker.has(number + 1)
+            assert time.monotonic() - began < 2
+        time.sleep(0.4)
+        assert not worker.results
+        began = time.monotonic()
+        jobs.ack(theirs)
+        worker.ended()
+        assert time.monotonic() - began < 2
+    assert worker.results == [(3, 0, 0)]
+    assert worker.handled == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("face", ["sync", "asyncio"])
+def test_an_idle_worker_asks_little_and_stops_soon(any_server: servers.Server, face: str) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add("another's")
+    jobs.lease()
+    with Idle(any_server, face, until_finished=True) as worker:
+        time.sleep(1)
+        raw.config_resetstat()
+        time.sleep(3)
+        # Redis 6.2 is asked for what it has, as it cannot tell.
+        assert commands(raw) <= (10 if any_server.kind != "redis62" else 75)
+        began = time.monotonic()
+        worker.stop.set()
+        worker.ended()
+        assert time.monotonic() - began < 2
+    assert worker.results == [(0, 0, 0)]
+
+
+@pytest.mark.parametrize("face", ["sync", "asyncio"])
+def test_what_comes_after_a_long_time_is_leased_from_then_on(
+    any_server: servers.Server, face: str
+) -> None:
+    raw = any_server.raw
+    with Idle(any_server, face, ttl=0.5) as worker:
+        for number in range(2):
+            time.sleep(1)
+            raw.zadd("jobs", {f"{number}": number})
+            assert worker.has(number + 1)
+    assert worker.results == [(2, 0, 0)]
+
+
+def test_an_interrupt_ends_an_idle_worker(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    timer = threading.Timer(0.5, _thread.interrupt_main)
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        jobs.consume(nothing)
+        time.sleep(5)
+    assert time.monotonic() - began < 4
+    timer.join()
+    any_server.raw.zadd("jobs", {"a": 1})
+    assert jobs.pop() == "a"
+
+
 # --- arguments
 
 

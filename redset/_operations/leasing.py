@@ -6,7 +6,8 @@ import base64
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, NamedTuple
 
 from redset._effects import READ, Ask, Emit, Operation, Pull, Send
@@ -37,7 +38,7 @@ from redset._operations.taking import (
     out_of_memory,
     warn_of_dead,
 )
-from redset._operations.waiting import until
+from redset._operations.waiting import until, wait_for
 from redset.exceptions import AddError, Full
 
 log = logging.getLogger("redset")
@@ -379,11 +380,19 @@ class Exchange:
         self.done = done
         #: What is to become of others.
         self.settlements = settlements
-        #: What is leased: tokens, and how many.
-        self.calls = [(new_token(), min(LEASE_STEP, num - at)) for at in range(0, num, LEASE_STEP)]
+        self.num = num
         self.ttl = ttl
         #: Whether to ask for the set's end.
         self.ends = ends
+        self.renew()
+
+    def renew(self) -> None:
+        """Let what is leased be other leases than before."""
+        steps = range(0, self.num, LEASE_STEP)
+        #: What is leased: tokens, and how many.
+        self.calls = [(new_token(), min(LEASE_STEP, self.num - at)) for at in steps]
+        #: From when on they count.
+        self.at = monotonic()
         self.begin()
 
     def begin(self) -> None:
@@ -409,6 +418,17 @@ class Exchange:
             self.refused += leases
         else:
             self.note(error)
+
+
+def await_exchange(ctx: Context, what: Exchange, ended: Callable[[], bool]) -> Operation[None]:
+    """Perform an exchange that settles nothing, again and again until it leases something, or it is
+    the set's end, where that is asked for, or ``ended``.
+    """
+    yield from exchange(ctx, what)
+    effect = wait_for(ctx, math.inf, what.ends, ended)
+    while not (what.held or what.finished or what.error) and (yield effect):
+        what.renew()
+        yield from exchange(ctx, what)
 
 
 def exchange(ctx: Context, what: Exchange) -> Operation[None]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar
 
-from redset._effects import Ask, Operation, Wait
+from redset._effects import Operation, Wait
 from redset._operations.context import Context
 from redset._operations.replies import count, listed, number
 
@@ -25,19 +25,21 @@ def until(
     end = monotonic() + wait
     found = yield from attempt()
     if wait and not found:
-        keys = _keys(ctx)
-        effect = Wait(_look(ctx, keys), keys, end)
+        effect = wait_for(ctx, end)
         while not found and (yield effect):
             found = yield from attempt()
     return found
 
 
-def _keys(ctx: Context) -> list[bytes]:
-    return [ctx.keys.queue] if ctx.keys.prefix is None else [ctx.keys.queue, ctx.keys.leased]
-
-
-def _look(ctx: Context, keys: list[bytes]) -> Ask:
-    return ctx.call("watch", keys, ["1" if ctx.due else ""], _seen)
+def wait_for(
+    ctx: Context, end: float, finish: bool = False, ended: Callable[[], bool] | None = None
+) -> Wait:
+    """Make the effect that waits for something to be had; with ``finish``, also for the set's end,
+    of which it tells as of something that all may have.
+    """
+    keys = [ctx.keys.queue] if ctx.keys.prefix is None else [ctx.keys.queue, ctx.keys.leased]
+    arguments = ["1" if ctx.due else "", "1" if finish else ""]
+    return Wait(ctx.call("watch", keys, arguments, _seen), keys, end, ended)
 
 
 def _seen(reply: Any) -> tuple[int, float]:

@@ -1,6 +1,6 @@
 -- Tells how much a consumer may have, and when there may be more. Reads only.
 -- KEYS: queue, leased (where there can be leases)
--- ARGV: whether only what is due
+-- ARGV: whether only what is due, whether the end is to be told: that nothing is left, or leased
 -- Returns how many, milliseconds until the next falls due or its lease ends (-1: none is known)
 local queue, leased = KEYS[1], KEYS[2]
 local clock = redis.call('TIME')
@@ -21,6 +21,10 @@ if leased then
   local ms = string.format('%.0f', now)
   available = available + count(leased, ms, ms, 1)
 end
-if not next_at then return {available, -1} end
+if not next_at then
+  -- The end is for all who wait.
+  if ARGV[2] == '1' and available == 0 then available = 1000000 end
+  return {available, -1}
+end
 -- Rounded up, and past the millisecond that the leases are counted in; an hour is far enough.
 return {available, math.min(math.floor(next_at - now) + 1, 3600000)}
