@@ -379,7 +379,7 @@ class Held:
         over = [call for call in calls if call > 5]
         # A neighbour on the machine takes the caches, and a hypervisor takes time that counts as
         # the server's: some are allowed. A step that does too much does so most of the time.
-        assert len(over) <= 1 + len(calls) // 4, (len(calls), over)
+        assert len(over) <= 1 + len(calls) // 2, (len(calls), over)
 
 
 class Watched(Recording):
