@@ -268,6 +268,47 @@ def _meddled_encoder(
     return (prefix, *own, *rest, mine, theirs, True)
 
 
+def known(draw: Values) -> Arguments:
+    """The size of a table, what it learns first, and nothing else."""
+    most = draw.pick(0, 1, 2, 3, 8, 40, 10**30, -1)
+    steps = [learning(draw)[:2] for _ in range(draw.rng.randrange(6))]
+    return lambda: (most, steps)
+
+
+def known_learn(draw: Values) -> Arguments:
+    make, last = known(draw), learning(draw)
+    return lambda: (*make(), *last)
+
+
+def known_knows(draw: Values) -> Arguments:
+    make, name, now = known(draw), draw.pick(name_of(draw), b"short"), draw.pick(0.0, 1.0, 2.5)
+    return lambda: (*make(), name, now)
+
+
+def known_unknown(draw: Values) -> Arguments:
+    make, names, now = known(draw), some(draw, lambda: name_of(draw)), draw.pick(0.0, 1.0, 2.5)
+    return lambda: (*make(), names, now)
+
+
+def name_of(draw: Values) -> bytes:
+    """One of few digests, some of which begin alike."""
+    return draw.pick(b"\0", b"\1", b"\xff") * 8 + draw.rng.randrange(8).to_bytes(8, "big")
+
+
+def time_of(draw: Values) -> float:
+    return float(draw.pick(0.0, -1.0, 1.0, 2.0, 3.0, float("inf"), float("nan")))
+
+
+def learning(draw: Values) -> tuple[bytes, Any, int]:
+    """Digests, until when they are valid, and of which generation they are."""
+    names = some(draw, lambda: name_of(draw))
+    times: Any = [time_of(draw) for _ in names] if draw.one_in(2) else time_of(draw)
+    if draw.one_in(15):
+        times = draw.pick(None, 1, [1.0] * (len(names) + 1), ["soon"] * len(names))
+    cut = b"" if not draw.one_in(20) else b"rest"
+    return b"".join(names) + cut, times, draw.pick(0, 0, 1)
+
+
 #: By the names of the core.
 GENERATORS: dict[str, Callable[[Values], Arguments]] = {
     "encode": encode,
@@ -288,6 +329,12 @@ GENERATORS: dict[str, Callable[[Values], Arguments]] = {
     "decode": decode,
     "Encoder.encode": encoder,
     "Encoder.encode_all": encoder_all,
+    "Known.clear": known,
+    "Known.generation": known,
+    "Known.knows": known_knows,
+    "Known.learn": known_learn,
+    "Known.nbytes": known,
+    "Known.unknown": known_unknown,
 }
 #: Most of what can go wrong is in these.
 _NAMES = [*GENERATORS, *["Encoder.encode", "Encoder.encode_all"] * 2, "decode", "payload"]
@@ -315,7 +362,22 @@ def function(wire: Any, name: str) -> Callable[..., Any]:
     owner, _, method = name.rpartition(".")
     if not owner:
         return getattr(wire, name)  # type: ignore[no-any-return]
+    if owner == "Known":
+        return lambda most, steps, *last: _of_known(wire.Known(most), steps, method, last)
     return lambda *all: getattr(wire.Encoder(*all[:10]), method)(*all[10:])
+
+
+def _of_known(table: Any, steps: Any, method: str, last: Any) -> Any:
+    """Fill a table, call it, and give what came of it and what it holds then."""
+    for digests, until in steps:
+        table.learn(digests, until, 0)
+    result = getattr(table, method)
+    if callable(result):
+        result = result(*last)
+    elif method == "nbytes":  # is each implementation's own
+        result = result > 0
+    held = [name.to_bytes(8, "big") for name in range(8)]
+    return result, len(table), table.generation, [table.unknown([b"\0" * 8 + x], 1.5) for x in held]
 
 
 def run(count: int, seed: int, first: int = 0) -> Report:
