@@ -2,6 +2,7 @@
 
 from redset import _wire
 from redset._batches import Batch, Lease
+from redset._buffers import Writer
 from redset._operations.adding import AddResult
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
@@ -17,6 +18,7 @@ __all__ = (
     "SortedSet",
     "Stats",
     "TimeSortedSet",
+    "Writer",
 )
 
 #: ``"cython"`` where the compiled core is in use, else ``"python"``.
