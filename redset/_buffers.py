@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from redset._batches import Lease, leases_of
 from redset._effects import Operation
@@ -38,13 +38,8 @@ _TURN = 250
 _open: set[Writing] = set()
 
 
-class _Add(NamedTuple):
-    """An accepted item: how to add it, what is sent of it (None: the server's time), itself."""
-
-    flags: Flags
-    entry: Any
-    score: float | None
-    item: Any
+#: An accepted item: how to add it, what is sent of it, its score (None: the server's time), itself.
+_Add = tuple[Flags, Any, float | None, Any]
 
 
 class _Run:
@@ -68,10 +63,9 @@ class _Part:
         self.leases: list[Lease[Any]] = []
 
     def take(self, one: _Add | list[Lease[Any]]) -> None:
-        if type(one) is list:
+        if isinstance(one, list):
             self.leases += one
             return
-        assert type(one) is _Add
         flags, _, score, _ = one
         runs = self.runs
         if not runs or runs[-1].flags != flags or runs[-1].scored != (score is not None):
@@ -105,8 +99,9 @@ class Writing:
         self._part = _Part()
         #: When the first of what is queued was accepted.
         self._since = math.inf
-        #: Adds and leases that were accepted, and that are done with: each counted by one side.
-        self._accepted = self._finished = 0
+        #: Adds and leases that were accepted, and how many may be: each counted by one side.
+        self._accepted = 0
+        self._limit = self._max_pending
         self._written = 0
         self._result = AddResult()
         self._state = ""
@@ -127,9 +122,6 @@ class Writing:
             # It may be raised many times.
             raise self._barred.with_traceback(None)
 
-    def _full(self) -> bool:
-        return self._accepted - self._finished >= self._max_pending
-
     def _add_of(self, item: Any, score: Any, given: tuple[Any, ...]) -> _Add:
         """Check an add's arguments, and take from the item what is sent of it."""
         flags = self._flags.get(given)
@@ -140,12 +132,13 @@ class Writing:
         score = adding.score_of(self._ctx, item, score)
         if score is None:
             self._sent.scorer = self._ctx.scorer
-        return _Add(flags, self._ctx.serialise(item), score, item)
+        return flags, self._ctx.serialise(item), score, item
 
     def _put(self, one: _Add | list[Lease[Any]]) -> bool:
         """Accept something; whether the background is to hear of it."""
         queue = self._queue
-        if type(one) is list:
+        told = False
+        if isinstance(one, list):
             self._acking.update(lease.member for lease in one)
             for lease in one:
                 lease.settled = True
@@ -155,16 +148,14 @@ class Writing:
             if self._acking and self._ctx.member_of(one[1]) in self._acking:
                 self._acking.clear()
                 queue.append(None)
+                told = True
             self._accepted += 1
         queue.append(one)
-        if len(queue) == 1:
+        size = len(queue)
+        if size == 1:
             self._since = time.monotonic()
             return True
-        return self._due()
-
-    def _due(self) -> bool:
-        """Whether what is queued is to be written whatever its age."""
-        return len(self._queue) >= self._max_items or self._full()
+        return told or size == self._max_items or self._accepted >= self._limit
 
     # What the background does.
 
@@ -174,7 +165,7 @@ class Writing:
             return 0.0
         if not self._queue:
             return _LONGEST
-        if self._due():
+        if len(self._queue) >= self._max_items or self._accepted >= self._limit:
             return 0.0
         return min(self._since + self._max_delay - time.monotonic(), _LONGEST)
 
@@ -199,8 +190,8 @@ class Writing:
         """Write a part: one run after another, and then what is acknowledged."""
         while part.runs:
             run = part.runs[0]
-            items = [add.entry for add in run.adds]
-            scores = [add.score for add in run.adds] if run.scored else None
+            items = [entry for _, entry, _, _ in run.adds]
+            scores = [score for _, _, score, _ in run.adds] if run.scored else None
             try:
                 result = yield from adding.add_stream(
                     self._sent, None, run.flags, "raise", True, False, None, (items, scores)
@@ -216,14 +207,14 @@ class Writing:
             if lost:
                 name = self._ctx.name
                 log.warning("%d leases of %r were over before they were settled", lost, name)
-            self._finished += len(part.leases)
+            self._limit += len(part.leases)
             part.leases = []
 
     def _count(self, run: _Run, num: int, result: AddResult) -> None:
         """Take note of adds in front of a run that are written."""
         del run.adds[:num]
         self._written += num
-        self._finished += num
+        self._limit += num
         self._result = AddResult(*map(sum, zip(self._result, result, strict=True)))
 
     def _fail(self, error: BaseException) -> None:
@@ -232,7 +223,7 @@ class Writing:
         for one in self._queue:
             if one is not None:
                 rest.take(one)
-        unwritten = [(add.item, add.score) for run in rest.runs for add in run.adds]
+        unwritten = [(item, score) for run in rest.runs for _, _, score, item in run.adds]
         what = f"{len(unwritten)} items"
         if rest.leases:
             what += f" and {len(rest.leases)} acknowledgements"
@@ -283,7 +274,7 @@ class Writing:
 
     def _exit(self) -> None:
         """Be at the end of the interpreter."""
-        if self._failure is None and self._accepted > self._finished:
+        if self._failure is None and self._accepted > self._limit - self._max_pending:
             self._fail(RuntimeError("its event loop ended before the writer was left"))
         if self._failure is not None and not self._told:
             log.error("%s", self._failure)
@@ -365,7 +356,8 @@ class Writer(Writing):
         >>> jobs.score("a")
         5.0
         """
-        self._check()
+        if self._barred is not None:
+            self._check()
         self._accept(self._add_of(item, score, (nx, xx, gt, lt, again)))
 
     def ack(self, leases: Lease[Any] | Iterable[Lease[Any]]) -> None:
@@ -404,9 +396,10 @@ class Writer(Writing):
 
     def _accept(self, one: _Add | list[Lease[Any]]) -> None:
         with self._lock:
-            while self._full() and self._barred is None:
+            while self._accepted >= self._limit and self._barred is None:
                 self._room.wait()
-            self._check()
+            if self._barred is not None:
+                self._check()
             if self._put(one):
                 self._wake.notify()
 
@@ -478,7 +471,8 @@ class AsyncWriter(Writing):
         lt: bool = False,
         again: bool = False,
     ) -> None:
-        self._check()
+        if self._barred is not None:
+            self._check()
         await self._accept(self._add_of(item, score, (nx, xx, gt, lt, again)))
 
     async def ack(self, leases: Lease[Any] | Iterable[Lease[Any]]) -> None:
@@ -487,7 +481,7 @@ class AsyncWriter(Writing):
             await self._accept(held)
 
     async def _accept(self, one: _Add | list[Lease[Any]]) -> None:
-        while self._full() and self._barred is None:
+        while self._accepted >= self._limit and self._barred is None:
             self._room.clear()
             await self._room.wait()
         self._check()
