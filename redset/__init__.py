@@ -2,6 +2,7 @@
 
 from redset import _wire
 from redset._batches import Batch, Lease
+from redset._buffers import Writer
 from redset._consuming import Consumed
 from redset._operations.adding import AddResult
 from redset._operations.dead import DeadLetter
@@ -19,6 +20,7 @@ __all__ = (
     "SortedSet",
     "Stats",
     "TimeSortedSet",
+    "Writer",
 )
 
 #: ``"cython"`` where the compiled core is in use, else ``"python"``.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from redset import _batches, sets
 from redset._batches import AsyncBatch, Lease
+from redset._buffers import AsyncWriter
 from redset._consuming import Consumed, Event, Tasks, Worker
 from redset._effects import Operation, R
 from redset._face import (
@@ -213,6 +214,23 @@ class SortedSet(Face[T]):
     ) -> AsyncIterator[T]:
         operation, source = self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, True)
         return self._open().iterate(operation, source)  # type: ignore[no-any-return]
+
+    def buffered(
+        self, max_items: int = 1000, max_delay: float = 0.1, max_pending: int = 10_000
+    ) -> AsyncWriter:
+        """Make a writer that adds in the background, in a task; entered with ``async with``.
+
+        Its ``add`` and ``ack`` are awaited; otherwise as `redset.SortedSet.buffered`.
+
+        Examples
+        --------
+        >>> async with jobs.buffered() as writer:
+        ...     await writer.add("second", 2)
+        ...     await writer.add("first", 1)
+        >>> await jobs.take(10)
+        ['first', 'second']
+        """
+        return AsyncWriter(self, max_items, max_delay, max_pending)
 
     # Handing out.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = (
@@ -43,6 +44,9 @@ class AddError(RedsetError):
         The position of the item at fault, where one item is.
     item : object, optional
         That item.
+    unwritten : list of (object, float or None), optional
+        Of a `redset.Writer` the items that it had accepted and are not known to be in the set, with
+        their scores (None: the server's time), in their order. ``resume_at`` then counts its adds.
 
     Examples
     --------
@@ -59,12 +63,14 @@ class AddError(RedsetError):
         resume_at: int = 0,
         index: int | None = None,
         item: Any = None,
+        unwritten: Sequence[tuple[Any, float | None]] = (),
     ) -> None:
         super().__init__(message)
         self.result = result
         self.resume_at = resume_at
         self.index = index
         self.item = item
+        self.unwritten = list(unwritten)
 
 
 class Full(RedsetError):

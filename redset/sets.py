@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from redset import _batches
 from redset._batches import Batch, Lease
+from redset._buffers import Writer
 from redset._consuming import Consumed, Event, Threads, Worker
 from redset._effects import Operation, R
 from redset._face import (
@@ -368,6 +369,45 @@ class SortedSet(Face[T]):
         """
         operation, source = self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, True)
         return self._open().iterate(operation, source)  # type: ignore[no-any-return]
+
+    def buffered(
+        self, max_items: int = 1000, max_delay: float = 0.1, max_pending: int = 10_000
+    ) -> Writer:
+        """Make a writer that adds in the background, for what comes one by one.
+
+        Its ``add`` takes the arguments of `add` and returns at once; a thread writes what came as
+        `add_many` does, when there are ``max_items``, when the first of them is ``max_delay`` old,
+        and when the block is left. Sends nothing before.
+
+        Parameters
+        ----------
+        max_items : int
+            How many are written together at the latest.
+        max_delay : float
+            How many seconds one may wait for others.
+        max_pending : int
+            How many may be accepted and not yet written: beyond that ``add`` waits, so that memory
+            does not grow where the server is slower. What they serialise to is kept, and the items.
+
+        Returns
+        -------
+        Writer
+            To be entered with ``with``. Errors come out of its next call, or of leaving the block.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument cannot be used.
+
+        Examples
+        --------
+        >>> with jobs.buffered() as writer:
+        ...     writer.add("second", 2)
+        ...     writer.add("first", 1)
+        >>> jobs.take(10)
+        ['first', 'second']
+        """
+        return Writer(self, max_items, max_delay, max_pending)
 
     # Handing out.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import redset.asyncio
 from redset._batches import AsyncBatch
+from redset._buffers import AsyncWriter
 from redset.sets import SortedSet
 
 #: Everything of this process is awaited on it, one thing at a time.
@@ -68,6 +69,8 @@ class BlockingSet:
             result = value(*args, **options)
             if isinstance(result, AsyncBatch):
                 return BlockingBatch(wait(result))
+            if isinstance(result, AsyncWriter):
+                return BlockingWriter(result)
             if inspect.isawaitable(result):
                 return wait(result)
             return iterate(result) if hasattr(result, "__anext__") else result
@@ -145,6 +148,29 @@ class BlockingBatch:
 
     def __exit__(self, *raised: Any) -> None:
         wait(self.face.__aexit__(*raised))
+
+
+class BlockingWriter:
+    """A writer of an asyncio set. It writes while something is waited for."""
+
+    def __init__(self, face: AsyncWriter) -> None:
+        self.face = face
+
+    def add(self, *args: Any, **options: Any) -> None:
+        wait(self.face.add(*args, **options))
+
+    def ack(self, leases: Any) -> None:
+        wait(self.face.ack(_face_of(leases)))
+
+    def __enter__(self) -> BlockingWriter:
+        wait(self.face.__aenter__())
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        wait(self.face.__aexit__(*raised))
+
+    def __repr__(self) -> str:
+        return repr(self.face)
 
 
 class BlockingDead:

@@ -353,6 +353,7 @@ FLAGS = "nx=False, xx=False, gt=False, lt=False, again=False"
 PROPERTIES = {"dead", "lock", "name", "redis", "scorer", "serializer"}
 METHODS = {
     "ack": "(leases, add=())",
+    "buffered": "(max_items=1000, max_delay=0.1, max_pending=10000)",
     "fail": "(leases, error, delay=0)",
     "consume": "(handler, *, batch=10, concurrency=1, ttl=60.0, until_finished=False, stop=None)",
     "finished": "()",
@@ -401,6 +402,7 @@ def test_the_package_has_these_names_and_no_others() -> None:
         "SortedSet",
         "Stats",
         "TimeSortedSet",
+        "Writer",
     }
     others = {
         name

@@ -391,13 +391,20 @@ class OtherEpoch(Exception):
         self.stored = stored
 
 
+def score_of(ctx: Context, item: Any, score: Any) -> float | None:
+    """Check a score, or ask the scorer for it; None where that is the server's clock."""
+    made: float | None = None
+    if score is not None:
+        made = ctx.wire.to_score(score)
+    elif type(ctx.scorer) is not ServerClock:
+        made = ctx.wire.score_of(item, ctx.scorer)
+    return made
+
+
 def add(ctx: Context, item: Any, score: Any, flags: Flags) -> Operation[float | None]:
     """Add one item; the score, or None where it was refused."""
-    clock = ctx.scorer if score is None and type(ctx.scorer) is ServerClock else None
-    if score is not None:
-        score = ctx.wire.to_score(score)
-    elif clock is None:
-        score = ctx.wire.score_of(item, ctx.scorer)
+    score = score_of(ctx, item, score)
+    clock = ctx.scorer if score is None else None
     adder = ctx.adders.get(flags)
     if adder is None:
         adder = Adder(ctx, flags, None, False)

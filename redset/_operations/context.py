@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import math
 import os
 from collections.abc import Callable
+from operator import itemgetter
 from time import monotonic
 from types import ModuleType
 from typing import Any
@@ -213,6 +215,34 @@ class Context:
             data = bytes(item)
             return self.wire.digest(data) if self.keyed else data
         return self.wire.identity(item, self.dumps, self.key)  # type: ignore[no-any-return]
+
+    def serialise(self, item: Any) -> Any:
+        """Give what stands for an item in a context `of_serialised`: its bytes, and its key's."""
+        data = self.wire.payload(item, self.dumps, self.max_item_bytes)
+        key = self.key
+        if key is None:
+            return data
+        if not isinstance(key, str):
+            return data, self.wire.key_bytes(key(item))
+        try:
+            return data, self.wire.key_bytes(self.wire.field_of(item, key))
+        except (KeyError, AttributeError):
+            self.identity(item)  # says what is wrong
+            raise
+
+    def member_of(self, serialised: Any) -> bytes:
+        """Give the member that stands for a serialised item."""
+        member: bytes = self.wire.digest(serialised[1]) if self.keyed else serialised
+        return member
+
+    def of_serialised(self) -> Context:
+        """Give a context for the same set whose items are what `serialise` gave."""
+        made = copy.copy(self)
+        made.adders, made.encoders = {}, {}
+        made.dumps, made.max_item_bytes = None, 0
+        if self.keyed:
+            made.dumps, made.key = itemgetter(0), itemgetter(1)
+        return made
 
     def identities(self, items: list[Any]) -> Operation[list[bytes]]:
         """Give the member of each item or Key."""

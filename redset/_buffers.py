@@ -1,0 +1,557 @@
+"""Buffered producers: what was accepted is written in the background, in the order of input."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from redset._batches import Lease, leases_of
+from redset._effects import Operation
+from redset._face import index
+from redset._operations import adding, leasing
+from redset._operations.adding import AddResult, Flags
+from redset._operations.leasing import Settlement
+from redset._source import Source
+from redset.exceptions import AddError
+from redset.locks import seconds
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+log = logging.getLogger("redset")
+
+#: Adds that are written before those that wait for room are told that there is some.
+_MOST = 2000
+#: The longest wait for the clock, in seconds: a lock's has an end.
+_LONGEST = 3600.0
+#: After how many adds other tasks have a turn.
+_TURN = 250
+
+_open: set[Writing] = set()
+
+
+#: An accepted item: how to add it, what is sent of it, its score (None: the server's time), itself.
+_Add = tuple[Flags, Any, float | None, Any]
+
+
+class _Run:
+    """Adds that one bulk call can take: of the same flags, all with a score or none."""
+
+    __slots__ = ("adds", "flags", "scored")
+
+    def __init__(self, flags: Flags, scored: bool) -> None:
+        self.flags = flags
+        self.scored = scored
+        self.adds: list[_Add] = []
+
+
+class _Part:
+    """What is written next: adds, and behind them acknowledgements."""
+
+    __slots__ = ("leases", "runs")
+
+    def __init__(self) -> None:
+        self.runs: deque[_Run] = deque()
+        self.leases: list[Lease[Any]] = []
+
+    def take(self, one: _Add | list[Lease[Any]]) -> None:
+        if isinstance(one, list):
+            self.leases += one
+            return
+        flags, _, score, _ = one
+        runs = self.runs
+        if not runs or runs[-1].flags != flags or runs[-1].scored != (score is not None):
+            runs.append(_Run(flags, score is not None))
+        runs[-1].adds.append(one)
+
+
+class Writing:
+    """What writers of both faces share: all that was accepted, and what becomes of it.
+
+    It does no I/O and waits for nothing. Items are serialised when they are accepted: a bad one is
+    its caller's error, and what becomes of the object later does not matter.
+    """
+
+    def __init__(self, owner: Any, max_items: Any, max_delay: Any, max_pending: Any) -> None:
+        for argument, value in (("max_items", max_items), ("max_pending", max_pending)):
+            if index(argument, value) < 1:
+                raise ValueError(f"{argument} must be positive, not {value}")
+        owner._open()
+        self._owner = owner
+        self._ctx = owner._ctx
+        self._sent = self._ctx.of_serialised()
+        self._flags: dict[tuple[Any, ...], Flags] = {}
+        self._max_pending = index("max_pending", max_pending)
+        self._max_items = min(index("max_items", max_items), self._max_pending)
+        self._max_delay = seconds("max_delay", max_delay)
+        #: Adds, lists of leases to acknowledge, None where the one before goes first.
+        self._queue: deque[_Add | list[Lease[Any]] | None] = deque()
+        #: Members whose acknowledgement is queued.
+        self._acking: set[bytes] = set()
+        self._part = _Part()
+        #: When the first of what is queued was accepted.
+        self._since = math.inf
+        #: Adds and leases that were accepted, and how many may be: each counted by one side.
+        self._accepted = 0
+        self._limit = self._max_pending
+        self._written = 0
+        self._result = AddResult()
+        self._state = ""
+        self._failure: AddError | None = None
+        self._told = False
+        #: Why nothing is accepted.
+        self._barred: Exception | None = RuntimeError("a writer is used inside of its with block")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._owner!r}>"
+
+    # What is accepted.
+
+    def _check(self) -> None:
+        """Raise why nothing is accepted."""
+        if self._barred is not None:
+            self._told = True
+            # It may be raised many times.
+            raise self._barred.with_traceback(None)
+
+    def _add_of(self, item: Any, score: Any, given: tuple[Any, ...]) -> _Add:
+        """Check an add's arguments, and take from the item what is sent of it."""
+        flags = self._flags.get(given)
+        if flags is None:
+            flags = Flags(*given)
+            flags.condition(self._ctx)
+            self._flags[given] = flags
+        score = adding.score_of(self._ctx, item, score)
+        if score is None:
+            self._sent.scorer = self._ctx.scorer
+        return flags, self._ctx.serialise(item), score, item
+
+    def _put(self, one: _Add | list[Lease[Any]]) -> bool:
+        """Accept something; whether the background is to hear of it."""
+        queue = self._queue
+        told = False
+        if isinstance(one, list):
+            self._acking.update(lease.member for lease in one)
+            for lease in one:
+                lease.settled = True
+            self._accepted += len(one)
+        else:
+            # Behind its acknowledgement an item is another one than before it.
+            if self._acking and self._ctx.member_of(one[1]) in self._acking:
+                self._acking.clear()
+                queue.append(None)
+                told = True
+            self._accepted += 1
+        queue.append(one)
+        size = len(queue)
+        if size == 1:
+            self._since = time.monotonic()
+            return True
+        return told or size == self._max_items or self._accepted >= self._limit
+
+    # What the background does.
+
+    def _left(self) -> float:
+        """Say for how many seconds there is nothing to do."""
+        if self._part.runs or self._part.leases or self._state != "entered":
+            return 0.0
+        if not self._queue:
+            return _LONGEST
+        if len(self._queue) >= self._max_items or self._accepted >= self._limit:
+            return 0.0
+        return min(self._since + self._max_delay - time.monotonic(), _LONGEST)
+
+    def _next(self) -> _Part | None:
+        """Cut off what is written next, or go on with the last; None at the end."""
+        part, queue = self._part, self._queue
+        if self._failure is not None:
+            return None
+        if not (part.runs or part.leases):
+            for _ in range(min(len(queue), _MOST)):
+                one = queue.popleft()
+                if one is None:
+                    break
+                part.take(one)
+            if not queue:
+                self._acking.clear()
+                if self._state != "entered" and not (part.runs or part.leases):
+                    return None
+        return part
+
+    def _write(self, part: _Part) -> Operation[None]:
+        """Write a part: one run after another, and then what is acknowledged."""
+        while part.runs:
+            run = part.runs[0]
+            items = [entry for _, entry, _, _ in run.adds]
+            scores = [score for _, _, score, _ in run.adds] if run.scored else None
+            try:
+                result = yield from adding.add_stream(
+                    self._sent, None, run.flags, "raise", True, False, None, (items, scores)
+                )
+            except AddError as error:
+                self._count(run, error.resume_at, error.result)
+                raise
+            self._count(run, len(items), result)
+            part.runs.popleft()
+        if part.leases:
+            done = [Settlement("ack", part.leases)]
+            lost = (yield from leasing.settle(self._ctx, done)).lost
+            if lost:
+                name = self._ctx.name
+                log.warning("%d leases of %r were over before they were settled", lost, name)
+            self._limit += len(part.leases)
+            part.leases = []
+
+    def _count(self, run: _Run, num: int, result: AddResult) -> None:
+        """Take note of adds in front of a run that are written."""
+        del run.adds[:num]
+        self._written += num
+        self._limit += num
+        self._result = AddResult(*map(sum, zip(self._result, result, strict=True)))
+
+    def _fail(self, error: BaseException) -> None:
+        """Accept nothing more: what came behind cannot be written before what failed."""
+        rest = self._part
+        for one in self._queue:
+            if one is not None:
+                rest.take(one)
+        unwritten = [(item, score) for run in rest.runs for _, _, score, item in run.adds]
+        what = f"{len(unwritten)} items"
+        if rest.leases:
+            what += f" and {len(rest.leases)} acknowledgements"
+        cause = error.__cause__ if isinstance(error, AddError) else error
+        failure = (type(error) if isinstance(error, AddError) else AddError)(
+            f"{what} of {self._ctx.name!r} were not written: {cause or type(error).__name__}",
+            result=self._result,
+            resume_at=self._written,
+            unwritten=unwritten,
+        )
+        failure.__cause__ = cause
+        self._queue.clear()
+        self._part = _Part()
+        self._failure = self._barred = failure
+
+    # Its beginning and end.
+
+    def _enter(self) -> None:
+        if self._state:
+            raise RuntimeError("a writer is entered once")
+        self._state = "entered"
+        self._barred = None
+
+    def _end(self) -> None:
+        """Accept nothing more, and write what was accepted."""
+        self._state = "left"
+        self._barred = self._failure or RuntimeError("the writer was left")
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Say what could not be written; an error of the caller's goes before."""
+        _open.discard(self)
+        failure = self._failure
+        if failure is None or failure is error:
+            return
+        if error is None:
+            self._told = True
+            raise failure.with_traceback(None)
+        log.error("%s", failure)
+
+    def _fork(self) -> None:
+        """Be in a child: what was accepted is the parent's to write."""
+        self._state = "forked"
+        self._barred = RuntimeError(
+            "the writer is that of the parent process: call buffered() again in the child"
+        )
+        self._queue.clear()
+        self._part = _Part()
+
+    def _exit(self) -> None:
+        """Be at the end of the interpreter."""
+        if self._failure is None and self._accepted > self._limit - self._max_pending:
+            self._fail(RuntimeError("its event loop ended before the writer was left"))
+        if self._failure is not None and not self._told:
+            log.error("%s", self._failure)
+
+
+class Writer(Writing):
+    """Adds to a set in the background, in bulk; `SortedSet.buffered` makes it.
+
+    Entered with ``with``; leaving writes all that was accepted, also where the block raises. Any
+    number of threads may use it.
+
+    When something cannot be written, after the client's own retries, the writer is at its end:
+    nothing that was accepted behind it is sent, and each later call, and leaving the block, raise
+    the same `redset.exceptions.AddError`. Its ``unwritten`` has what is not known to be in the set,
+    and adding that again is safe; leases whose acknowledgement was not sent come back when their
+    time is over. Where the block raises something else, that goes on, and the log has the writer's
+    error.
+
+    In a forked child its calls are a RuntimeError. A writer that is still open when the interpreter
+    ends is written first; the log says what could not be.
+
+    Examples
+    --------
+    >>> with jobs.buffered() as writer:
+    ...     for number in range(5000):
+    ...         writer.add(f"job {number}", number)
+    >>> jobs.size()
+    5000
+    """
+
+    def __init__(self, owner: Any, max_items: Any, max_delay: Any, max_pending: Any) -> None:
+        super().__init__(owner, max_items, max_delay, max_pending)
+        self._make_locks()
+        self._thread = threading.Thread(
+            target=self._work, name=f"redset writer of {self._ctx.name!r}", daemon=True
+        )
+
+    def _make_locks(self) -> None:
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
+
+    def add(
+        self,
+        item: Any,
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+    ) -> None:
+        """Accept an item, to be added as the set's own ``add`` does; what became of it is not said.
+
+        Sends nothing by itself; it waits where ``max_pending`` are not written yet. The item is
+        serialised at once. The order of adds is kept: those in a row with the same flags are one
+        bulk call, so flags that change from one to the next are slow.
+
+        Parameters
+        ----------
+        item, score, nx, xx, gt, lt, again
+            As for `SortedSet.add`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument cannot be used; the item was not accepted, the writer goes on.
+        redset.exceptions.AddError
+            Where something that was accepted before cannot be written; this item was not accepted.
+        RuntimeError
+            Outside of the block, and in a forked child.
+
+        Examples
+        --------
+        >>> with jobs.buffered(max_delay=1) as writer:
+        ...     writer.add("a", 5)
+        ...     writer.add("a", 7, lt=True)
+        >>> jobs.score("a")
+        5.0
+        """
+        if self._barred is not None:
+            self._check()
+        self._accept(self._add_of(item, score, (nx, xx, gt, lt, again)))
+
+    def ack(self, leases: Lease[Any] | Iterable[Lease[Any]]) -> None:
+        """Acknowledge leases when all that was accepted before is in the set.
+
+        Not at all where any of it could not be written: the leases then come back when their time
+        is over. Waits like `add`. They count as settled at once; the log says if some were over
+        before they were acknowledged. One round trip for each 400.
+
+        Parameters
+        ----------
+        leases : Lease, Batch or iterable of Lease
+            What is done. Of a batch what is not settled.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where a lease is another set's or settled already; none was accepted.
+        redset.exceptions.AddError, RuntimeError
+            As for `add`.
+
+        Examples
+        --------
+        >>> jobs.add("/")
+        0.0
+        >>> with jobs.buffered() as writer, jobs.lease() as batch:
+        ...     for lease in batch:
+        ...         writer.add("/found")
+        ...         writer.ack(lease)
+        >>> jobs.take(2), jobs.finished()
+        (['/found'], True)
+        """
+        self._check()
+        if held := leases_of(self._owner, leases):
+            self._accept(held)
+
+    def _accept(self, one: _Add | list[Lease[Any]]) -> None:
+        with self._lock:
+            while self._accepted >= self._limit and self._barred is None:
+                self._room.wait()
+            if self._barred is not None:
+                self._check()
+            if self._put(one):
+                self._wake.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                while (left := self._left()) > 0:
+                    self._wake.wait(left)
+                part = self._next()
+            if part is None:
+                return
+            try:
+                self._owner._run(self._write(part), Source((), None))
+            except BaseException as error:
+                with self._lock:
+                    self._fail(error)
+            with self._lock:
+                self._room.notify_all()
+
+    def __enter__(self) -> Self:
+        self._enter()
+        self._thread.start()
+        _open.add(self)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._state == "forked":
+            return
+        self._finish()
+        self._leave(error)
+
+    def _finish(self) -> None:
+        with self._lock:
+            self._end()
+            self._wake.notify()
+            self._room.notify_all()
+        # Interrupted here it goes on by itself.
+        self._thread.join()
+
+    def _fork(self) -> None:
+        super()._fork()
+        self._make_locks()  # another thread may have held them
+
+    def _exit(self) -> None:
+        self._finish()
+        super()._exit()
+
+
+class AsyncWriter(Writing):
+    """`Writer` of an asyncio set: entered with ``async with``; its methods are awaited.
+
+    Where its event loop is closed before it was left, what was accepted is written first.
+    """
+
+    def __init__(self, owner: Any, max_items: Any, max_delay: Any, max_pending: Any) -> None:
+        super().__init__(owner, max_items, max_delay, max_pending)
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def add(
+        self,
+        item: Any,
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+    ) -> None:
+        if self._barred is not None:
+            self._check()
+        await self._accept(self._add_of(item, score, (nx, xx, gt, lt, again)))
+
+    async def ack(self, leases: Lease[Any] | Iterable[Lease[Any]]) -> None:
+        self._check()
+        if held := leases_of(self._owner, leases):
+            await self._accept(held)
+
+    async def _accept(self, one: _Add | list[Lease[Any]]) -> None:
+        while self._accepted >= self._limit and self._barred is None:
+            self._room.clear()
+            await self._room.wait()
+        self._check()
+        if self._put(one):
+            self._wake.set()
+        if self._accepted % _TURN == 0:
+            await asyncio.sleep(0)  # it may never wait for anything itself
+
+    async def _work(self) -> None:
+        try:
+            try:
+                await self._go_on()
+            except asyncio.CancelledError:
+                # The loop is about to be closed, and waits for its tasks.
+                self._end()
+                await self._go_on()
+        except asyncio.CancelledError as error:
+            self._fail(error)
+            raise
+        finally:
+            self._room.set()
+
+    async def _go_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            while (left := self._left()) > 0:
+                self._wake.clear()
+                alarm = loop.call_later(left, self._wake.set)
+                try:
+                    await self._wake.wait()
+                finally:
+                    alarm.cancel()
+            part = self._next()
+            if part is None:
+                return
+            try:
+                await self._owner._run(self._write(part), Source((), None))
+            except Exception as error:
+                self._fail(error)
+            self._room.set()
+
+    async def __aenter__(self) -> Self:
+        self._enter()
+        self._task = asyncio.create_task(self._work())
+        _open.add(self)
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._state == "forked":
+            return
+        assert self._task is not None
+        self._end()
+        self._wake.set()
+        self._room.set()
+        # Cancelled here it goes on by itself.
+        await asyncio.wait((self._task,))
+        self._leave(error)
+
+
+def _at_exit() -> None:
+    for writer in list(_open):
+        writer._exit()
+
+
+def _in_child() -> None:
+    for writer in _open:
+        writer._fork()
+    _open.clear()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,838 @@
+"""Buffered producers: accepted at once, written in the background, in order or said not to be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import blocking
+import pytest
+import redis
+import redis.asyncio
+import servers
+from blocking import BlockingSet
+from proxy import Command, Proxy
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+import redset.asyncio
+from redset import ScheduledSet, SortedSet, TimeSortedSet
+from redset.exceptions import AddError, Full, OptionsDiffer
+from redset.serializers import JSONSerializer
+
+Maker = Callable[..., Any]
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"duplicates": "keep"},
+    {"key": "url"},
+    {"remember": True},
+    {"key": "url", "remember": 3600},
+]
+every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork: not on this platform")
+#: So long that nothing is written for its age.
+LONG = 1000.0
+
+
+def until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def scored(jobs: Any) -> list[tuple[Any, float | None]]:
+    items = list(jobs)
+    return list(zip(items, jobs.scores(items), strict=True))
+
+
+@pytest.fixture
+def proxy(any_server: servers.Server) -> Iterator[Proxy]:
+    with Proxy(any_server) as made:
+        yield made
+
+
+@pytest.fixture(params=["sync", "asyncio"])
+def make(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[Maker]:
+    """Makes sets of each face through the proxy, by clients that try once."""
+    if request.param == "sync":
+        client = redis.Redis(port=proxy.port, retry=Retry(NoBackoff(), 0))
+        yield lambda **options: SortedSet(client, "jobs", **options)
+        client.close()
+        return
+    awaited = redis.asyncio.Redis(port=proxy.port, retry=AsyncRetry(NoBackoff(), 0))
+    yield lambda **options: BlockingSet(SortedSet, awaited, "jobs", **options)
+    blocking.wait(servers.aclose(awaited))
+
+
+def slow(name: bytes, seconds: float) -> Callable[[Command], float | None]:
+    return lambda command: seconds if command[0].upper() == name else None
+
+
+# --- when it is written
+
+
+@every_option
+def test_leaving_the_block_writes_all_that_was_accepted(
+    make_set: Maker, options: dict[str, Any]
+) -> None:
+    jobs = make_set(**options)
+    keyed = "key" in options
+    items: list[Any] = [{"url": f"/{n}"} if keyed else f"/{n}" for n in range(3000)]
+    with jobs.buffered(max_delay=LONG) as writer:
+        for number, item in enumerate(items):
+            assert writer.add(item, number) is None
+    assert scored(jobs) == [(item, float(number)) for number, item in enumerate(items)]
+    with jobs.buffered():
+        pass
+    assert jobs.size() == 3000
+
+
+def test_it_is_written_when_there_are_max_items(make_set: Maker) -> None:
+    jobs = make_set()
+    with jobs.buffered(max_items=10, max_delay=LONG) as writer:
+        for number in range(9):
+            writer.add(str(number))
+        time.sleep(0.03)
+        assert jobs.size() == 0
+        writer.add("9")
+        until(lambda: jobs.size() == 10)
+        writer.add("10")
+        time.sleep(0.03)
+        assert jobs.size() == 10
+    assert jobs.size() == 11
+
+
+def test_it_is_written_when_the_first_of_it_is_max_delay_old(make_set: Maker) -> None:
+    jobs = make_set()
+    with jobs.buffered(max_delay=0.2) as writer:
+        for number in range(3):
+            start = time.monotonic()
+            writer.add(str(number))
+            writer.add(f"{number} again")
+            assert jobs.size() == 2 * number or time.monotonic() - start > 0.2
+            until(lambda: jobs.size() == 2 * number + 2)  # noqa: B023
+            assert 0.19 < time.monotonic() - start < 5
+    with jobs.buffered(max_delay=0) as writer:
+        writer.add("now")
+        until(lambda: "now" in jobs)
+
+
+def test_what_was_accepted_is_what_was_given_whatever_becomes_of_the_object(
+    make_set: Maker,
+) -> None:
+    jobs = make_set(key="url", scorer="depth")
+    page = {"url": "/a", "depth": 1}
+    with jobs.buffered(max_delay=LONG) as writer:
+        writer.add(page)
+        page.update(url="/b", depth=2)
+        writer.add(page)
+        page.clear()
+    assert jobs.take(5, with_scores=True) == [
+        ({"url": "/a", "depth": 1}, 1.0),
+        ({"url": "/b", "depth": 2}, 2.0),
+    ]
+
+
+def test_times_are_those_of_adding_and_a_schedules_those_of_the_server(make_set: Maker) -> None:
+    times = make_set(TimeSortedSet, "times")
+    with times.buffered(max_delay=LONG) as writer:
+        writer.add("first")
+        between = time.time()
+        time.sleep(0.01)
+        writer.add("second")
+    first, second = times.scores(["first", "second"])
+    assert first <= between < second
+    later = make_set(ScheduledSet, "later")
+    with later.buffered() as writer:
+        writer.add("now")
+        writer.add("far", between + 1000)
+        writer.add("now as well")
+    assert later.take(5) == ["now", "now as well"]
+    assert later.size() == 1
+
+
+@every_option
+def test_it_ends_as_the_same_adds_one_after_another(
+    make_set: Maker, case: tuple[str, str, str], options: dict[str, Any]
+) -> None:
+    pick = random.Random(f"{case} {options}")
+    written, added = make_set(name="written", **options), make_set(name="added", **options)
+    choices: list[dict[str, bool]] = [{}, {"nx": True}, {"xx": True}, {"gt": True}, {"lt": True}]
+    if "remember" in options:
+        choices.append({"again": True})
+    flags: dict[str, bool] = {}
+    with written.buffered(max_items=40, max_delay=LONG) as writer:
+        for turn in range(300):
+            name = f"/{pick.randrange(40)}"
+            item = {"url": name, "turn": turn} if "key" in options else name
+            if pick.random() < 0.3:
+                flags = pick.choice(choices)
+            score = pick.choice((None, pick.randrange(5)))
+            writer.add(item, score, **flags)
+            added.add(item, score, **flags)
+    assert scored(written) == scored(added)
+
+
+def test_a_set_that_is_cleared_meanwhile_gets_what_comes_then(make_set: Maker) -> None:
+    jobs, other = make_set(remember=True), make_set(remember=True)
+    with jobs.buffered(max_delay=LONG, max_items=2) as writer:
+        for name in "ab":
+            writer.add(name)
+        until(lambda: other.size() == 2)
+        other.clear()
+        for name in "bc":
+            writer.add(name)
+    assert sorted(other) == ["b", "c"] and other.seen_many(["a", "b", "c"]) == [False, True, True]
+
+
+# --- bounds
+
+
+def test_where_the_server_is_slower_the_producer_waits(
+    proxy: Proxy, make: Maker, any_server: servers.Server
+) -> None:
+    jobs = make()
+    proxy.rule = slow(b"ZADD", 0.02)
+    waited = 0
+    with jobs.buffered(max_items=10, max_delay=LONG, max_pending=30) as writer:
+        for number in range(300):
+            start = time.monotonic()
+            writer.add(f"{number:03}", number)
+            waited += time.monotonic() - start > 0.01
+            assert number + 1 - any_server.raw.zcard("jobs") <= 30
+    assert waited >= 5
+    assert list(jobs) == [f"{number:03}" for number in range(300)]
+
+
+def test_fewer_pending_than_max_items_are_written_when_there_is_no_room(make_set: Maker) -> None:
+    jobs = make_set()
+    with jobs.buffered(max_delay=LONG, max_pending=3) as writer:
+        for number in range(20):
+            writer.add(str(number))
+    assert jobs.size() == 20
+    leases = list(jobs.lease(20))
+    with jobs.buffered(max_delay=LONG, max_pending=3) as writer:
+        for lease in leases:
+            writer.ack(lease)
+    assert jobs.finished()
+
+
+def test_memory_does_not_grow_with_what_is_written(any_server: servers.Server) -> None:
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs")
+    with jobs.buffered(max_items=100, max_pending=500) as writer:
+        sizes = []
+        for number in range(20_000):
+            writer.add(f"{number % 1000:0100}")
+            if number % 4000 == 3999:
+                gc.collect()
+                sizes.append(len(gc.get_objects()))
+    assert max(sizes) < min(sizes) + 4000
+    client.close()
+
+
+# --- what is wrong at once
+
+
+BAD_CALLS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
+    (lambda w: w.add({"url": "a"}, "high"), ValueError, "score must be a number"),
+    (lambda w: w.add({"url": "a"}, []), TypeError, "score must be a number, not list"),
+    (lambda w: w.add({"url": "a"}, float("nan")), ValueError, "NaN"),
+    (lambda w: w.add({"url": "a"}, nx=True, gt=True), ValueError, "nx contradicts"),
+    (lambda w: w.add({"url": "a"}, again=True), ValueError, "again needs a set with remember"),
+    (lambda w: w.add({}), ValueError, "has no field 'url' to be its key"),
+    (lambda w: w.add({"url": 1.5}), TypeError, "key must be str, bytes or int, not float"),
+    (lambda w: w.add({"url": "a", "x": object()}), TypeError, ""),
+    (lambda w: w.add({"url": "a" * 200}), ValueError, "more than max_item_bytes=100"),
+    (lambda w: w.ack("a"), TypeError, "leases must be a lease"),
+    (lambda w: w.ack(["a"]), TypeError, r"leases\[0\] must be a lease"),
+]
+
+
+def test_a_bad_argument_is_its_callers_error_and_the_writer_goes_on(make_set: Maker) -> None:
+    jobs = make_set(key="url", max_item_bytes=100)
+    with jobs.buffered() as writer:
+        writer.add({"url": "before"})
+        for call, kind, says in BAD_CALLS:
+            with pytest.raises(kind, match=says) as caught:
+                call(writer)
+            assert not isinstance(caught.value, AddError)
+        writer.add({"url": "behind"})
+    assert sorted(item["url"] for item in jobs) == ["before", "behind"]
+
+
+def test_a_bad_item_is_refused_as_add_refuses_it(make_set: Maker) -> None:
+    jobs = make_set(key=lambda item: item["url"], scorer=lambda item: item["depth"])
+    with jobs.buffered() as writer:
+        for bad in ({}, {"url": "a"}, {"depth": 1}, {"depth": 1, "url": None}, 5, None):
+            with pytest.raises(Exception) as ours:
+                writer.add(bad)
+            with pytest.raises(type(ours.value)) as theirs:
+                jobs.add(bad)
+            assert str(ours.value) == str(theirs.value)
+
+
+BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"max_items": 0}, ValueError, "max_items must be positive, not 0"),
+    ({"max_items": 1.5}, TypeError, "max_items must be an int, not float"),
+    ({"max_pending": -1}, ValueError, "max_pending must be positive, not -1"),
+    ({"max_pending": "9"}, TypeError, "max_pending must be an int, not str"),
+    ({"max_delay": -1}, ValueError, "max_delay must be a number of seconds, not -1"),
+    ({"max_delay": float("nan")}, ValueError, "max_delay"),
+    ({"max_delay": None}, TypeError, "max_delay must be a number of seconds, not NoneType"),
+]
+
+
+def test_a_bad_option_is_named(make_set: Maker) -> None:
+    for options, kind, says in BAD_OPTIONS:
+        with pytest.raises(kind, match=says):
+            make_set().buffered(**options)
+
+
+def test_a_writer_is_used_inside_of_its_block(make_set: Maker) -> None:
+    jobs = make_set()
+    writer = jobs.buffered()
+    assert "Writer of <SortedSet name='jobs'>" in repr(writer)
+    with pytest.raises(RuntimeError, match="inside of its with block"):
+        writer.add("a")
+    with writer:
+        with pytest.raises(RuntimeError, match="entered once"):
+            writer.__enter__()
+        writer.add("b")
+    for call in (lambda: writer.add("c"), lambda: writer.ack([])):
+        with pytest.raises(RuntimeError, match="was left"):
+            call()
+    with pytest.raises(RuntimeError, match="entered once"):
+        writer.__enter__()
+    assert list(jobs) == ["b"]
+    jobs.close()
+    with pytest.raises(RuntimeError, match="is closed"):
+        jobs.buffered()
+
+
+# --- what cannot be written
+
+
+def test_a_full_set_is_an_error_that_says_what_is_not_in_it(make_set: Maker) -> None:
+    jobs = make_set(max_size=5)
+    with pytest.raises(Full) as caught, jobs.buffered(max_items=3, max_delay=LONG) as writer:
+        for number in range(3):
+            writer.add(str(number), number)
+        until(lambda: jobs.size() == 3)
+        for number in range(3, 6):
+            writer.add(str(number), number, nx=True)
+        for _ in range(1000):  # out of one of the next calls
+            time.sleep(0.01)
+            if jobs.size() >= 0:
+                writer.ack([])
+    error = caught.value
+    assert isinstance(error, AddError) and isinstance(error.__cause__, Full)
+    assert "3 items of 'jobs' were not written: the set holds 3 items" in str(error)
+    assert error.resume_at == 3 and error.result == (3, 0, 0, 0)
+    assert error.unwritten == [("3", 3.0), ("4", 4.0), ("5", 5.0)]
+    for call in (lambda: writer.add("more"), lambda: writer.ack([])):
+        with pytest.raises(Full) as again:
+            call()
+        assert again.value is error
+    jobs.take(3)
+    items, scores = zip(*error.unwritten, strict=True)
+    assert jobs.add_many(items, scores, nx=True).added == 3
+
+
+def test_an_error_comes_out_of_the_exit_where_no_call_met_it(make_set: Maker) -> None:
+    make_set(remember=True).add("a")
+    jobs = make_set(remember=60)
+    with pytest.raises(OptionsDiffer) as caught, jobs.buffered(max_delay=LONG) as writer:
+        writer.add("b")
+    assert isinstance(caught.value, AddError)
+    assert caught.value.unwritten == [("b", 0.0)] and caught.value.resume_at == 0
+
+
+def test_a_server_that_is_gone_is_an_error_and_adding_the_rest_makes_it_whole(
+    proxy: Proxy, make: Maker, any_server: servers.Server
+) -> None:
+    jobs = make()
+    accepted = 0
+    with (
+        pytest.raises(AddError) as caught,
+        jobs.buffered(max_items=100, max_pending=400) as writer,
+    ):
+        for number in range(20_000):
+            if number == 1500:
+                proxy.open = False
+                proxy.cut()
+            writer.add(f"{number:05}", number)
+            accepted += 1
+    error = caught.value
+    assert isinstance(error.__cause__, redis.ConnectionError)
+    assert error.resume_at + len(error.unwritten) == accepted < 2000
+    assert error.unwritten[0] == (f"{error.resume_at:05}", float(error.resume_at))
+    there = any_server.raw.zrange("jobs", 0, -1)
+    assert len(there) >= error.resume_at and error.result.added == error.resume_at
+    proxy.open = True
+    jobs.add_many(*zip(*error.unwritten, strict=True))
+    assert list(jobs) == [f"{number:05}" for number in range(accepted)]
+
+
+def test_a_connection_that_is_cut_is_made_again_by_the_clients_retries(
+    any_server: servers.Server,
+) -> None:
+    with Proxy(any_server) as proxy:
+        client = redis.Redis(port=proxy.port, retry=Retry(NoBackoff(), 3))
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        with jobs.buffered(max_items=50) as writer:
+            for number in range(5000):
+                if number % 1000 == 500:
+                    proxy.cut_after(down=3)
+                writer.add(f"{number:04}", number)
+        assert list(jobs) == [f"{number:04}" for number in range(5000)]
+        assert proxy.connections > 2
+        client.close()
+
+
+def test_what_the_block_raises_goes_on_and_what_was_accepted_is_written(make_set: Maker) -> None:
+    jobs = make_set()
+    with pytest.raises(ZeroDivisionError), jobs.buffered(max_delay=LONG) as writer:
+        writer.add("a")
+        raise ZeroDivisionError
+    assert list(jobs) == ["a"]
+
+
+def test_what_the_block_raises_goes_before_what_could_not_be_written(
+    make_set: Maker, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = make_set(max_size=1)
+    with (
+        caplog.at_level(logging.ERROR, "redset"),
+        pytest.raises(ZeroDivisionError),
+        jobs.buffered(max_delay=LONG) as writer,
+    ):
+        writer.add("a")
+        writer.add("b")
+        raise ZeroDivisionError
+    assert "2 items of 'jobs' were not written: the set holds 0 items" in caplog.text
+
+
+# --- acknowledging
+
+
+def test_an_ack_is_sent_behind_all_adds_that_were_accepted_before_it(
+    proxy: Proxy, make: Maker, any_server: servers.Server
+) -> None:
+    jobs = make()
+    jobs.add_many(["a", "b"], [1, 2])
+    first, second = jobs.lease(2)
+    proxy.seen.clear()
+    proxy.rule = slow(b"ZADD", 0.1)
+    with jobs.buffered(max_delay=0) as writer:
+        for number in range(1200):
+            writer.add(f"found {number}", 5)
+        writer.ack(first)
+        assert first.settled
+        writer.add("behind", 6, nx=True)
+        writer.ack([second])
+        assert any_server.raw.zcard("jobs:{jobs}:leased") == 2
+        until(lambda: any_server.raw.zcard("jobs:{jobs}:leased") < 2)
+        assert any_server.raw.zcard("jobs") >= 1200
+    assert jobs.size() == 1201
+    assert not list(jobs.leased())
+    names = [name for name in proxy.names() if name in (b"ZADD", b"EVALSHA")]
+    assert names.index(b"EVALSHA") >= 3  # three chunks of 500
+
+
+@every_option
+def test_an_ack_is_withheld_where_an_add_before_it_failed(
+    make_set: Maker, raw: Any, options: dict[str, Any]
+) -> None:
+    jobs = make_set(**options, max_size=3)
+    names = [{"url": name} if "key" in options else name for name in "abcdef"]
+    jobs.add_many(names[:2], [1, 2])
+    with (
+        pytest.raises(Full) as caught,
+        jobs.buffered(max_delay=LONG) as writer,
+        jobs.lease(2) as batch,
+    ):
+        for lease in batch:
+            for name in names[2:]:
+                writer.add(name, 9)
+            writer.ack(lease)
+    assert "8 items and 2 acknowledgements of 'jobs' were not written" in str(caught.value)
+    assert sorted(row[1] for row in jobs.leased()) == [1.0, 2.0]
+    assert jobs.size() == 0 and not jobs.finished()
+
+
+def test_a_batch_leaves_to_the_writer_what_was_handed_to_it(
+    proxy: Proxy, make: Maker, any_server: servers.Server
+) -> None:
+    jobs = make()
+    jobs.add_many(["a", "b"])
+    with jobs.buffered(max_delay=LONG) as writer:
+        with jobs.lease(2) as batch:
+            for lease in batch:
+                writer.add(f"found in {lease.item}")
+                if lease.item == "a":
+                    writer.ack(lease)
+        # b was done with the batch; a is the writer's to acknowledge.
+        assert any_server.raw.zrange("jobs:{jobs}:leased", 0, -1) == [b"a"]
+    assert jobs.size() == 2
+    assert not list(jobs.leased())
+
+
+@every_option
+def test_an_item_that_is_added_behind_its_ack_is_there_again(
+    make_set: Maker, options: dict[str, Any]
+) -> None:
+    jobs = make_set(**options)
+    item = {"url": "a"} if "key" in options else "a"
+    known = "remember" in options
+    for flags in ({}, {"nx": True}):
+        jobs.add(item, 1, again=known)
+        [lease] = jobs.lease()
+        with jobs.buffered(max_delay=LONG) as writer:
+            writer.ack(lease)
+            writer.add(item, 2, **flags, again=known)
+        assert scored(jobs) == [(item, 2.0)]
+        assert jobs.take(2) == [item] and jobs.finished()
+
+
+def test_leases_that_were_over_are_said_in_the_log(
+    make_set: Maker, raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = make_set()
+    jobs.add("a")
+    [lease] = jobs.lease()
+    raw.zadd("jobs:{jobs}:leased", {"a": 1})
+    assert jobs.lease()
+    with caplog.at_level(logging.WARNING, "redset"), jobs.buffered() as writer:
+        writer.ack(lease)
+    assert "1 leases of 'jobs' were over before they were settled" in caplog.text
+    assert len(list(jobs.leased())) == 1
+
+
+def test_a_foreign_lease_and_one_that_is_settled_are_refused_at_once(make_set: Maker) -> None:
+    jobs, other = make_set(), make_set(name="other")
+    jobs.add("a")
+    other.add("b")
+    [lease], [foreign] = jobs.lease(), other.lease()
+    with jobs.buffered() as writer:
+        with pytest.raises(ValueError, match="not of"):
+            writer.ack([lease, foreign])
+        writer.ack(lease)
+        with pytest.raises(ValueError, match="settled before"):
+            writer.ack(lease)
+    assert jobs.finished() and not other.finished()
+
+
+# --- threads, processes, interrupts
+
+
+def test_many_threads_may_add(any_server: servers.Server, any_implementation: str) -> None:
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs")
+    seen: list[int] = []
+
+    def work(number: int) -> None:
+        for turn in range(1000):
+            writer.add(f"{number}/{turn}", turn)
+
+    with jobs.buffered(max_items=50, max_pending=200) as writer:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            seen.append(jobs.size())
+        for thread in threads:
+            thread.join()
+        assert 8000 - jobs.size() <= 200
+    assert jobs.size() == 8000 and len(set(seen)) > 2
+    client.close()
+
+
+def test_an_error_wakes_every_thread_that_waits_for_room(any_server: servers.Server) -> None:
+    with Proxy(any_server) as proxy:
+        client = redis.Redis(port=proxy.port, retry=Retry(NoBackoff(), 0))
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        proxy.rule = slow(b"ZADD", 0.3)
+        errors: list[Exception] = []
+
+        def work(number: int) -> None:
+            try:
+                for turn in range(100):
+                    writer.add(f"{number}/{turn}")
+            except Exception as error:
+                errors.append(error)
+
+        with pytest.raises(AddError) as caught, jobs.buffered(5, 0, 10) as writer:
+            threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+            for thread in threads:
+                thread.start()
+            until(lambda: b"ZADD" in proxy.names())
+            proxy.open = False
+            proxy.cut()
+            for thread in threads:
+                thread.join(20)
+                assert not thread.is_alive()
+        assert errors == [caught.value] * 6
+        assert len(caught.value.unwritten) <= 10
+        client.close()
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_gets_an_error_and_the_parent_writes_what_is_its_own(
+    make_set: Maker, case: tuple[str, str, str]
+) -> None:
+    if "fakeredis" in case[2]:
+        pytest.skip("fakeredis: a child has a server of its own")
+    jobs = make_set()
+    came, told = os.pipe()
+    with jobs.buffered(max_delay=LONG) as writer:
+        writer.add("a")
+        child = os.fork()
+        if child == 0:
+            said = b""
+            try:
+                for call in (lambda: writer.add("b"), lambda: writer.ack([])):
+                    try:
+                        call()
+                    except RuntimeError as error:
+                        said += str(error).encode() + b"\n"
+                writer.__exit__(None, None, None)
+                said += b"left"
+            finally:
+                os.write(told, said)
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        writer.add("c")
+    text = os.read(came, 10_000).decode().splitlines()
+    os.close(came)
+    os.close(told)
+    assert len(text) == 3 and text[2] == "left"
+    assert all("call buffered() again in the child" in line for line in text[:2])
+    assert sorted(jobs) == ["a", "c"]
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_has_writers_of_its_own(any_server: servers.Server) -> None:
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs")
+    with jobs.buffered(max_delay=LONG) as writer:
+        writer.add("parent's")
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                with jobs.buffered() as own:
+                    own.add("child's")
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert list(jobs) == ["child's"]
+    assert sorted(jobs) == ["child's", "parent's"]
+    client.close()
+
+
+PROGRAM = """
+import sys, redis
+from redset import SortedSet
+client = redis.Redis(unix_socket_path=sys.argv[1], retry=None)
+jobs = SortedSet(client, "jobs")
+writer = jobs.buffered(max_delay=1000)
+writer.__enter__()
+for number in range(1500):
+    writer.add(str(number))
+"""
+ASYNC_PROGRAM = """
+import asyncio, sys, redis.asyncio
+from redset.asyncio import SortedSet
+
+async def main():
+    client = redis.asyncio.Redis(unix_socket_path=sys.argv[1], retry=None)
+    jobs = SortedSet(client, "jobs")
+    writer = jobs.buffered(max_delay=1000)
+    await writer.__aenter__()
+    for number in range(1500):
+        await writer.add(str(number))
+"""
+RUN = "asyncio.run(main())"
+#: Ends it without its tasks.
+STOP = "loop = asyncio.new_event_loop(); loop.run_until_complete(main()); loop.close()"
+
+
+def run(program: str, path: str) -> str:
+    """What a program says at its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, path], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("program", [PROGRAM, ASYNC_PROGRAM + RUN], ids=["sync", "asyncio"])
+def test_a_writer_that_is_open_at_the_interpreters_exit_is_written(
+    any_server: servers.Server, program: str
+) -> None:
+    assert "not written" not in run(program, any_server.unix)
+    assert any_server.raw.zcard("jobs") == 1500
+
+
+@pytest.mark.parametrize(
+    "program", [PROGRAM, ASYNC_PROGRAM + RUN, ASYNC_PROGRAM + STOP], ids=["sync", "run", "stop"]
+)
+def test_what_cannot_be_written_at_the_interpreters_exit_is_said(
+    tmp_path: Any, program: str
+) -> None:
+    said = run(program, str(tmp_path / "no-server"))
+    found = [line for line in said.splitlines() if "of 'jobs' were not written" in line]
+    assert len(found) == 1, said
+    assert "items" in found[0] and found[0].split()[0] in ("500", "1500"), said
+
+
+def test_an_interrupt_while_it_waits_loses_nothing_that_was_accepted(
+    any_server: servers.Server,
+) -> None:
+    with Proxy(any_server) as proxy:
+        client = redis.Redis(port=proxy.port)
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        proxy.rule = slow(b"ZADD", 0.2)
+        alarm = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        accepted = 0
+        with pytest.raises(KeyboardInterrupt), jobs.buffered(10, 0, 20) as writer:
+            alarm.start()
+            while True:
+                writer.add(f"{accepted:04}", accepted)
+                accepted += 1
+        assert list(jobs)[:accepted] == [f"{number:04}" for number in range(accepted)]
+        assert jobs.size() in (accepted, accepted + 1)
+        client.close()
+
+
+def test_an_interrupt_while_it_is_left_lets_it_go_on(any_server: servers.Server) -> None:
+    with Proxy(any_server) as proxy:
+        client = redis.Redis(port=proxy.port)
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        proxy.rule = slow(b"ZADD", 0.3)
+        alarm = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt), jobs.buffered(max_delay=LONG) as writer:
+            for number in range(1500):
+                writer.add(f"{number:04}", number)
+            alarm.start()
+        assert any_server.raw.zcard("jobs") < 1500
+        until(lambda: any_server.raw.zcard("jobs") == 1500)
+        writer._thread.join(20)
+        client.close()
+
+
+# --- asyncio
+
+
+@contextlib.asynccontextmanager
+async def slowed(server: servers.Server) -> Any:
+    """An asyncio set whose adds take long."""
+    with Proxy(server) as proxy:
+        proxy.rule = slow(b"ZADD", 0.2)
+        client = redis.asyncio.Redis(port=proxy.port)
+        yield redset.asyncio.SortedSet(client, "jobs")
+        await servers.aclose(client)
+
+
+def test_a_cancelled_block_is_written_first(any_server: servers.Server) -> None:
+    async def main() -> None:
+        async with slowed(any_server) as jobs:
+            accepted = 0
+
+            async def produce() -> None:
+                nonlocal accepted
+                async with jobs.buffered(10, 0, 20) as writer:
+                    while True:
+                        await writer.add(f"{accepted:04}", accepted)
+                        accepted += 1
+
+            task = asyncio.create_task(produce())
+            await asyncio.sleep(0.3)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await jobs.size() == accepted >= 20
+
+    asyncio.run(main())
+
+
+def test_a_writer_that_is_cancelled_while_it_is_left_goes_on(any_server: servers.Server) -> None:
+    async def main() -> None:
+        async with slowed(any_server) as jobs:
+
+            async def produce() -> None:
+                async with jobs.buffered(max_delay=LONG) as writer:
+                    for number in range(1500):
+                        await writer.add(str(number))
+
+            task = asyncio.create_task(produce())
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await jobs.size() < 1500
+            end = time.monotonic() + 20
+            while await jobs.size() < 1500:
+                assert time.monotonic() < end
+                await asyncio.sleep(0.02)
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_is_closed_in_the_middle_of_a_step_gets_all_of_it_written(
+    any_server: servers.Server,
+) -> None:
+    async def main() -> None:
+        # Not left: asyncio.run ends what goes on behind this.
+        client = any_server.asyncio_client()
+        writer = redset.asyncio.SortedSet(client, "jobs").buffered(max_items=10)
+        await writer.__aenter__()
+        for number in range(3000):
+            await writer.add(f"{number:04}", number)
+        closing.append(writer)
+
+    closing: list[Any] = []
+    asyncio.run(main())
+    assert any_server.raw.zcard("jobs") == 3000
+    with pytest.raises(RuntimeError, match="was left"):
+        asyncio.run(closing[0].add("more"))
+
+
+def test_adding_gives_other_tasks_their_turn(any_server: servers.Server) -> None:
+    async def main() -> None:
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(other())
+        client = any_server.asyncio_client()
+        jobs: Any = redset.asyncio.SortedSet(client, "jobs", serializer=JSONSerializer())
+        async with jobs.buffered(10**6, LONG, 10**6) as writer:
+            for number in range(5000):
+                await writer.add({"number": number})
+            assert turns >= 20
+        task.cancel()
+        await servers.aclose(client)
+
+    asyncio.run(main())
