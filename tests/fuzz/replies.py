@@ -456,7 +456,8 @@ REMEMBERING: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
 ]
 #: The methods that the operations above call.
 METHODS = {
-    "add", "add_many", "add_new", "buffered", "pop", "take", "peek", "peek_many", "peek_score", "score",
+    "add", "add_many", "add_new", "buffered",
+    "pop", "take", "peek", "peek_many", "peek_score", "score",
     "scores", "get", "contains", "discard", "discard_many", "remove", "size", "available",
     "lease", "ack", "fail", "release", "renew", "leased", "finished",
     "stats", "clear", "dead", "forget", "forget_many", "seen", "seen_many",
