@@ -34,7 +34,7 @@ class Lease(Generic[T]):
     expires : float
         Until when it is the holder's: Unix time of the server, in seconds.
     settled : bool
-        Whether it was acknowledged, failed or released.
+        Whether it was acknowledged, failed or released, or a `Writer` is to acknowledge it.
 
     Examples
     --------

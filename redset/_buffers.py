@@ -118,7 +118,7 @@ class Writing:
     def _check(self) -> None:
         """Raise why nothing is accepted."""
         if self._barred is not None:
-            self._told = True
+            self._told = self._barred is self._failure
             # It may be raised many times.
             raise self._barred.with_traceback(None)
 
@@ -227,9 +227,11 @@ class Writing:
         what = f"{len(unwritten)} items"
         if rest.leases:
             what += f" and {len(rest.leases)} acknowledgements"
-        cause = error.__cause__ if isinstance(error, AddError) else error
-        failure = (type(error) if isinstance(error, AddError) else AddError)(
-            f"{what} of {self._ctx.name!r} were not written: {cause or type(error).__name__}",
+        kind, cause = AddError, error
+        if isinstance(error, AddError):
+            kind, cause = type(error), error.__cause__ or error
+        failure = kind(
+            f"{what} of {self._ctx.name!r} were not written: {str(cause) or type(cause).__name__}",
             result=self._result,
             resume_at=self._written,
             unwritten=unwritten,
@@ -471,11 +473,13 @@ class AsyncWriter(Writing):
         lt: bool = False,
         again: bool = False,
     ) -> None:
+        """Accept an item, as `Writer.add` does; awaited."""
         if self._barred is not None:
             self._check()
         await self._accept(self._add_of(item, score, (nx, xx, gt, lt, again)))
 
     async def ack(self, leases: Lease[Any] | Iterable[Lease[Any]]) -> None:
+        """Acknowledge leases, as `Writer.ack` does; awaited."""
         self._check()
         if held := leases_of(self._owner, leases):
             await self._accept(held)

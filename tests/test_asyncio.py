@@ -107,7 +107,7 @@ def public(cls: type) -> set[str]:
 
 
 #: What is not awaited: iterated with ``async for``, or as it is.
-PLAIN = {"add_new", "from_url", "lease", "leased"}
+PLAIN = {"add_new", "buffered", "from_url", "lease", "leased"}
 
 
 @pytest.mark.parametrize("name", CLASSES)

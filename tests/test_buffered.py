@@ -255,7 +255,7 @@ BAD_CALLS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda w: w.add({"url": "a"}, again=True), ValueError, "again needs a set with remember"),
     (lambda w: w.add({}), ValueError, "has no field 'url' to be its key"),
     (lambda w: w.add({"url": 1.5}), TypeError, "key must be str, bytes or int, not float"),
-    (lambda w: w.add({"url": "a", "x": object()}), TypeError, ""),
+    (lambda w: w.add({"url": "a", "x": object()}), TypeError, "object"),
     (lambda w: w.add({"url": "a" * 200}), ValueError, "more than max_item_bytes=100"),
     (lambda w: w.ack("a"), TypeError, "leases must be a lease"),
     (lambda w: w.ack(["a"]), TypeError, r"leases\[0\] must be a lease"),
@@ -399,7 +399,7 @@ def test_a_connection_that_is_cut_is_made_again_by_the_clients_retries(
                     proxy.cut_after(down=3)
                 writer.add(f"{number:04}", number)
         assert list(jobs) == [f"{number:04}" for number in range(5000)]
-        assert proxy.connections > 2
+        assert proxy.connections > 1
         client.close()
 
 
@@ -654,7 +654,7 @@ client = redis.Redis(unix_socket_path=sys.argv[1], retry=None)
 jobs = SortedSet(client, "jobs")
 writer = jobs.buffered(max_delay=1000)
 writer.__enter__()
-for number in range(1500):
+for number in range(900):
     writer.add(str(number))
 """
 ASYNC_PROGRAM = """
@@ -666,7 +666,7 @@ async def main():
     jobs = SortedSet(client, "jobs")
     writer = jobs.buffered(max_delay=1000)
     await writer.__aenter__()
-    for number in range(1500):
+    for number in range(900):
         await writer.add(str(number))
 """
 RUN = "asyncio.run(main())"
@@ -688,7 +688,7 @@ def test_a_writer_that_is_open_at_the_interpreters_exit_is_written(
     any_server: servers.Server, program: str
 ) -> None:
     assert "not written" not in run(program, any_server.unix)
-    assert any_server.raw.zcard("jobs") == 1500
+    assert any_server.raw.zcard("jobs") == 900
 
 
 @pytest.mark.parametrize(
@@ -700,7 +700,7 @@ def test_what_cannot_be_written_at_the_interpreters_exit_is_said(
     said = run(program, str(tmp_path / "no-server"))
     found = [line for line in said.splitlines() if "of 'jobs' were not written" in line]
     assert len(found) == 1, said
-    assert "items" in found[0] and found[0].split()[0] in ("500", "1500"), said
+    assert found[0].startswith("900 items"), said
 
 
 def test_an_interrupt_while_it_waits_loses_nothing_that_was_accepted(

@@ -136,6 +136,26 @@ def test_a_full_server_refuses_an_add_and_a_chunk_whole(full: Full, client: Any,
     assert jobs.add_many([str(number) for number in range(3000)], 1).added == 3000
 
 
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_a_writer_on_a_full_server_says_what_is_not_written(
+    full: Full, client: Any, kind: str
+) -> None:
+    jobs = make(client, "jobs", kind)
+    jobs.add_many(loads(20), 1)
+    [lease] = jobs.lease()
+    full.fill()
+    with pytest.raises(AddError) as caught, jobs.buffered(max_items=1500) as writer:
+        for number in range(700):
+            writer.add(str(number), number)
+        writer.ack(lease)
+    error = caught.value
+    assert type(error.__cause__) is redis.exceptions.OutOfMemoryError
+    assert error.resume_at == 0 and len(error.unwritten) == 700
+    assert len(list(jobs.leased())) == 1
+    full.raw.config_set("maxmemory", 0)
+    assert jobs.add_many(*zip(*error.unwritten, strict=True)).added == 700
+
+
 def test_a_server_that_gets_full_in_mid_stream_holds_what_the_error_says(full: Full) -> None:
     client = full.server.client()
     for kind in ("plain", "keyed", "remember"):

@@ -21,6 +21,7 @@ import servers
 
 import redset
 from redset import ScheduledSet, SortedSet, TimeSortedSet, _wire
+from redset._buffers import AsyncWriter
 from redset._scripts import script
 from redset.locks import Lock
 from redset.serializers import JSONSerializer
@@ -365,6 +366,7 @@ METHODS = {
     "add_many": f"(items, score=None, *, {FLAGS}, errors='raise')",
     "add_new": f"(items, score=None, *, {FLAGS}, errors='raise')",
     "available": "()",
+    "buffered": "(max_items=1000, max_delay=0.1, max_pending=10000)",
     "clear": "(*, keep_memory=False)",
     "close": "()",
     "contains": "(item)",
@@ -450,6 +452,15 @@ def test_dead_letters_and_locks_have_these_methods_and_no_others() -> None:
     assert bare(DeadLetters.purge).startswith("(before=None, forget=False")
     assert public(Lock) == {"expires", "key", "poll_interval", "redis", "timeout"}
     assert bare(Lock) == "(redis, key, expires=None, timeout=None, poll_interval=None)"
+
+
+def test_writers_have_these_methods_and_no_others() -> None:
+    for writer in (redset.Writer, AsyncWriter):
+        assert public(writer) == {"ack", "add"}
+        assert bare(writer.add) == f"(item, score=None, *, {FLAGS})"
+        assert bare(writer.ack) == "(leases)"
+        assert inspect.iscoroutinefunction(writer.add) == (writer is AsyncWriter)
+        assert inspect.iscoroutinefunction(writer.ack) == (writer is AsyncWriter)
 
 
 def test_the_results_have_these_fields() -> None:

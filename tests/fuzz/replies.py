@@ -405,6 +405,13 @@ def _added(result: Any) -> bool:
 
 
 #: Each operation, and whether its result is one.
+def _buffered(jobs: Any) -> None:
+    with jobs.buffered(max_items=2) as writer:
+        writer.add({"url": "a"}, 5)
+        writer.add({"url": "b"}, nx=True)
+        writer.ack(jobs.lease())
+
+
 OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("add", lambda jobs: jobs.add({"url": "a"}, 5), _maybe_number),
     ("add nx", lambda jobs: jobs.add({"url": "a"}, nx=True), _maybe_number),
@@ -412,6 +419,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("add_many", lambda jobs: jobs.add_many(THREE), _added),
     ("add_many xx", lambda jobs: jobs.add_many(iter(THREE), [1, 2, 3], xx=True), _added),
     ("add_new", lambda jobs: list(jobs.add_new(THREE)), _listed(_item)),
+    ("buffered", lambda jobs: _buffered(jobs), lambda result: result is None),
     ("pop", lambda jobs: jobs.pop(), _item),
     ("take", lambda jobs: jobs.take(4), _listed(_item)),
     ("take 1", lambda jobs: jobs.take(1), _listed(_item)),
@@ -471,7 +479,8 @@ REMEMBERING: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
 ]
 #: The methods that the operations above call.
 METHODS = {
-    "add", "add_many", "add_new", "pop", "take", "peek", "peek_many", "peek_score", "score",
+    "add", "add_many", "add_new", "buffered",
+    "pop", "take", "peek", "peek_many", "peek_score", "score",
     "scores", "get", "contains", "discard", "discard_many", "remove", "size", "available",
     "lease", "ack", "fail", "release", "renew", "leased", "finished", "consume",
     "stats", "clear", "dead", "forget", "forget_many", "seen", "seen_many",
