@@ -445,7 +445,7 @@ class Idle:
             client = redis.asyncio.Redis(unix_socket_path=self._server.unix)
             jobs: redset.asyncio.SortedSet[str] = redset.asyncio.SortedSet(client, "jobs")
             self.results.append(await jobs.consume(self._handle, **self._options))
-            await client.aclose()
+            await servers.aclose(client)
 
         asyncio.run(main())
 

@@ -20,7 +20,7 @@ from blocking import BlockingSet
 from test_memory import P
 from test_model import recording, recording_asyncio
 
-from redset import AddResult, SortedSet, _known
+from redset import AddResult, SortedSet, _known, _transport
 from redset._operations import known
 from redset._scripts import script
 
@@ -466,7 +466,7 @@ def test_a_connection_that_another_user_of_the_pool_opened_ends_the_trust(
         for _ in range(3):
             jobs.add_many(URLS[:20])
         pool = jobs.redis.connection_pool
-        first, second = pool.get_connection(), pool.get_connection()
+        first, second = _transport._get_connection(pool), _transport._get_connection(pool)
         pool.release(first)
         pool.release(second)
         jobs._ctx.next_check = 0.0
