@@ -50,7 +50,7 @@ def until(condition: Callable[[], Any]) -> None:
     end = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < end
-        time.sleep(0.005)
+        blocking.wait(asyncio.sleep(0.005))  # tasks go on only while something is awaited
 
 
 def scored(jobs: Any) -> list[tuple[Any, float | None]]:

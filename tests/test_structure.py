@@ -366,7 +366,6 @@ METHODS = {
     "add_many": f"(items, score=None, *, {FLAGS}, errors='raise')",
     "add_new": f"(items, score=None, *, {FLAGS}, errors='raise')",
     "available": "()",
-    "buffered": "(max_items=1000, max_delay=0.1, max_pending=10000)",
     "clear": "(*, keep_memory=False)",
     "close": "()",
     "contains": "(item)",
