@@ -139,7 +139,7 @@ def test_dead_letters_and_locks_of_the_faces_have_the_same_names_and_arguments()
 
 
 def test_the_docstrings_are_those_of_the_sync_methods_awaited() -> None:
-    for name in public(SortedSet) - {"aclose", "consume", "from_url", "lease", "lock"}:
+    for name in public(SortedSet) - {"aclose", "buffered", "consume", "from_url", "lease", "lock"}:
         mine, other = getattr(SortedSet, name).__doc__, getattr(sets.SortedSet, name).__doc__
         assert mine and other
         assert mine.replace("await ", "").split("Examples")[0] == other.split("Examples")[0]
