@@ -81,6 +81,14 @@ BINARIES: dict[str, Callable[[], str]] = {
 REAL = tuple(BINARIES)
 
 
+def binary(kind: str) -> str:
+    """The path of a server's program; Missing where it is none of ``REDSET_TEST_SERVERS``."""
+    chosen = os.environ.get("REDSET_TEST_SERVERS")
+    if chosen and kind not in chosen.split():
+        raise Missing(f"{kind}: not one of REDSET_TEST_SERVERS ({chosen})")
+    return BINARIES[kind]()
+
+
 class Server:
     """A real server. `kind` is a key of `BINARIES`; config is that of its config file.
 
@@ -89,7 +97,7 @@ class Server:
 
     def __init__(self, kind: str, **config: Any) -> None:
         self.kind = kind
-        self.binary = BINARIES[kind]()
+        self.binary = binary(kind)
         self.owner = os.getpid()
         self.port = 0
         self.version: tuple[int, ...] = ()
