@@ -482,7 +482,7 @@ class _PackedSession(_Session):
     async def send(self, effect: Send) -> None:
         flight = _Flight(effect)
         if self._connection is None:
-            self._connection = await self._settled(_get_connection(self._pool))
+            await self._take()
         self._flying.append(flight)
         try:
             await self._put(flight)
@@ -522,7 +522,7 @@ class _PackedSession(_Session):
             complete(self.send(effect))
             return complete(self.read())
         if self._connection is None:
-            self._connection = _get_connection(self._pool)
+            complete(self._take())
         connection = self._connection
         self._broken = True
         try:
@@ -572,6 +572,21 @@ class _PackedSession(_Session):
             await _release(self._pool, connection)
         else:
             self._pool.release(connection)
+
+    async def _take(self) -> None:
+        try:
+            self._connection = await self._settled(_get_connection(self._pool))
+        except Exception:
+            raise
+        except BaseException:
+            # Interrupted. The pool has the connection back as it was, and would hand it out so:
+            # without its login and, worse, on another database.
+            lock, idle = _idle_of(self._pool)
+            with lock:
+                for connection in idle:
+                    # None of this lets the event loop go on.
+                    await self._settled(connection.disconnect(**self._at_once))
+            raise
 
     async def _put(self, flight: _Flight) -> None:
         connection = self._connection
@@ -810,6 +825,19 @@ def _get_connection(pool: Any) -> Any:
         return get()
     except TypeError:
         return get("EVALSHA")
+
+
+def _idle_of(pool: Any) -> tuple[Any, list[Any]]:
+    """Give the lock and the list of the connections that nobody uses."""
+    queue = getattr(pool, "pool", None)
+    if queue is None:
+        lock, idle = getattr(pool, "_lock", None), pool._available_connections
+    else:  # a blocking pool's, with None in place of those that were never made
+        lock = getattr(queue, "mutex", None)
+        every = queue._queue if lock is None else queue.queue
+        idle = [each for each in every if each is not None]
+    # In asyncio nobody else runs meanwhile.
+    return lock if hasattr(lock, "__enter__") else contextlib.nullcontext(), idle
 
 
 def _follows_primary(pool: Any) -> bool:

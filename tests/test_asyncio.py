@@ -558,6 +558,44 @@ async def cancelled_after(turns: int, work: Awaitable[Any], twice: bool) -> bool
 
 @runs
 @pytest.mark.parametrize("blocking_pool", [False, True])
+async def test_a_cancelled_connect_leaves_no_half_made_connection_in_the_pool(
+    any_server: servers.Server, blocking_pool: bool
+) -> None:
+    """It had neither login nor database: its next user would write to another one."""
+    connecting = asyncio.Event()
+
+    async def connect(connection: Any) -> None:
+        if not connecting.is_set():
+            connection._parser.on_connect(connection)
+            connecting.set()
+            await asyncio.sleep(60)
+        await connection.on_connect()
+
+    kind = redis.asyncio.BlockingConnectionPool if blocking_pool else redis.asyncio.ConnectionPool
+    pool = kind(
+        host="127.0.0.1",  # on unix sockets redis-py's asyncio connections log in twice
+        port=any_server.port,
+        db=3,
+        max_connections=1,
+        redis_connect_func=connect,
+    )
+    jobs: SortedSet[str] = SortedSet(redis.asyncio.Redis(connection_pool=pool), "jobs")
+    for add in (lambda: jobs.add("a"), lambda: jobs.add_many(["b", "c"])):
+        await pool.disconnect()
+        connecting.clear()
+        task = asyncio.ensure_future(add())
+        await connecting.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await add()
+    assert any_server.client(db=3).zcard("jobs") == 3
+    assert any_server.raw.dbsize() == 0
+    await pool.disconnect()
+
+
+@runs
+@pytest.mark.parametrize("blocking_pool", [False, True])
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_cancelled_call_leaves_no_answer_to_the_next_user(
     any_server: servers.Server, call: str, blocking_pool: bool

@@ -547,6 +547,44 @@ def test_an_interrupt_of_the_cleaning_up_does_not_end_it(any_server: servers.Ser
     after_an_interrupt(client)
 
 
+@pytest.mark.parametrize("blocking_pool", [False, True])
+def test_an_interrupted_connect_leaves_no_half_made_connection_in_the_pool(
+    any_server: servers.Server, blocking_pool: bool
+) -> None:
+    """It had neither login nor database: its next user would write to another one."""
+    interrupts = 1
+
+    def connecting(connection: Any) -> None:
+        nonlocal interrupts
+        interrupts -= 1
+        if interrupts >= 0:
+            connection._parser.on_connect(connection)
+            raise KeyboardInterrupt
+        connection.on_connect()
+
+    pool = (redis.BlockingConnectionPool if blocking_pool else redis.ConnectionPool)(
+        connection_class=redis.UnixDomainSocketConnection,
+        path=any_server.unix,
+        db=3,
+        max_connections=1,
+        redis_connect_func=connecting,
+    )
+    with redis.Redis(connection_pool=pool) as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        with pytest.raises(KeyboardInterrupt):
+            jobs.add("a")
+        jobs.add("b")
+        assert client.zcard("jobs") == 1
+        pool.disconnect()
+        interrupts = 1
+        with pytest.raises(KeyboardInterrupt):
+            jobs.add_many(["c", "d"])
+        jobs.add_many(["e", "f"])
+        assert any_server.client(db=3).zcard("jobs") == 3
+        assert any_server.raw.dbsize() == 0
+        pool.disconnect()
+
+
 def test_a_signal_in_the_middle_of_a_bulk_add_leaves_no_answer_to_the_next_user(
     any_server: servers.Server,
 ) -> None:
@@ -556,9 +594,6 @@ def test_a_signal_in_the_middle_of_a_bulk_add_leaves_no_answer_to_the_next_user(
     client = any_server.client()
     jobs: SortedSet[str] = SortedSet(client, "jobs")
     items = numbered(20_000)
-    # Connected, here and by each echo: an interrupt while redis-py connects leaves a half-made
-    # connection in its pool.
-    client.ping()
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for tick in range(8):

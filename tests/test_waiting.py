@@ -758,7 +758,7 @@ print("all there")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120
     )
-    assert (done.stdout, done.stderr) == ("all there\n", "")
+    assert (done.stdout, done.stderr, done.returncode) == ("all there\n", "", 0)
 
 
 def test_what_a_cancelled_waiter_was_woken_for_is_anothers(any_server: servers.Server) -> None:

@@ -80,9 +80,10 @@ def work(worker: int, job: Job, shared: Shared) -> None:
     # Ctrl-C goes to all processes of a terminal; the parent says what to do about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     site = http.client.HTTPConnection("127.0.0.1", job.port, timeout=30)
-    # A server that restarts is waited for, also where it refuses connections.
+    # A server that restarts is waited for, also where it refuses connections: for 1.5 s, and ten
+    # times as long where a request is under way, whose retries connect with retries of their own.
     errors = (redis.ConnectionError, redis.TimeoutError, OSError)
-    retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 50, errors)
+    retry = Retry(ExponentialBackoff(cap=0.25, base=0.02), 8, errors)
     with redis.Redis.from_url(job.url, retry=retry) as client:
         queue = open_set(client, job.name)
         queue.size()
