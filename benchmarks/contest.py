@@ -120,6 +120,16 @@ class Bench:
         machine.pin(server.pid, self.placement.server)
         return server
 
+    @contextlib.contextmanager
+    def on(self, kind: str) -> Iterator[None]:
+        """Run the comparisons on another kind of server, over its unix socket."""
+        usual, self.server = self.server, self.start(kind)
+        try:
+            yield
+        finally:
+            self.server.stop()
+            self.server = usual
+
     def address(self, link: str) -> dict[str, Any]:
         if link == UNIX:
             return {"unix_socket_path": self.server.unix}
@@ -212,11 +222,15 @@ class _Run:
     def _measured(self, entry: Entry) -> dict[str, float]:
         self._reset()
         workers = self.workers[entry.label]
+        before = self._server_cpu()
         for worker in workers:
             worker.start("measure")
         answers = [worker.answer() for worker in workers]
+        spent = self._server_cpu() - before
         self._check(entry, sum(each["count"] for each in answers))
         samples: dict[str, float] = answers[0]["samples"]
+        if self.size.left is not None:
+            samples["server"] = spent
         if len(answers) > 1:
             began = min(each["began"] for each in answers)
             samples["wall"] = max(each["ended"] for each in answers) - began

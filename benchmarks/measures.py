@@ -194,6 +194,59 @@ TAKE = Contest(
 )
 
 
+# --- leasing
+
+
+def _leases(batch: int, most: float) -> Contest:
+    def size(scale: Scale) -> Size:
+        number = scale.pick(200 * batch + 10_000, 20 * batch + 500)
+        text = f"{number:,} items in batches of {batch:,}"
+        job = {"size": number, "chunk": batch}
+        return Size(job, number, text, stock=number, left=0)
+
+    taking = f"{PLAIN}.take({batch})"
+    raw = "MULTI, ZRANGE, ZREMRANGEBYRANK, EXEC encoded beforehand, as `take` sends it"
+    return Contest(
+        f"lease_{batch}",
+        f"lease({batch}) and the acknowledgement, until the set is empty",
+        (
+            Entry(REDSET, "lease", f"with {PLAIN}.lease({batch}): a loop over it", "lease, ack"),
+            Entry(REDSET, "take", taking + " (of one item a ZPOPMIN)" * (batch == 1), "take"),
+            Entry(SOCKET, "take", raw, "take of many"),
+        ),
+        (
+            Goal(
+                f"server CPU of `lease({batch})` and `ack` / `take({batch})`",
+                "server",
+                "lease, ack",
+                "take",
+                most=most,
+            ),
+            Goal(
+                f"server CPU of `lease({batch})` and `ack` / raw MULTI, ZRANGE, ZREMRANGEBYRANK",
+                "server",
+                "lease, ack",
+                "take of many",
+            ),
+            Goal(f"wall of `lease({batch})` and `ack` / `take`", "wall", "lease, ack", "take"),
+        ),
+        size,
+    )
+
+
+def leases(bench: Bench) -> Iterator[Result]:
+    """On every server there is: what the scripts cost differs most between them."""
+    for kind in servers.REAL:
+        try:
+            with bench.on(kind):
+                for batch in (1, 10, 100):
+                    yield from _leases(batch, 6.5 if "valkey" in kind else 5.0).run(bench)
+        except servers.Missing as missing:
+            yield Result(
+                "lease", "lease and ack", UNIX, kind, 1, "", missing={kind: str(missing)}
+            )
+
+
 # --- a crawl's links
 
 
@@ -621,6 +674,7 @@ _CONTESTS = (
 #: In the order in which they are run.
 MEASURES: dict[str, Measure] = {
     **{contest.name: contest.run for contest in _CONTESTS},
+    "lease": leases,
     "event_loop": event_loop,
     "import_time": import_time,
     "producer_memory": producer_memory,

@@ -72,12 +72,26 @@ def pop(job: Job) -> Run:
 
 
 def take(job: Job) -> Run:
+    jobs, num = _set(job), job.chunk or TAKE
+
+    def run() -> int:
+        number = 0
+        while some := jobs.take(num):
+            number += len(some)
+        return number
+
+    return run
+
+
+def lease(job: Job) -> Run:
+    """Lease a batch, go through it, and so acknowledge it on leaving, until there is none."""
     jobs = _set(job)
 
     def run() -> int:
         number = 0
-        while some := jobs.take(TAKE):
-            number += len(some)
+        while batch := jobs.lease(job.chunk):
+            with batch:
+                number += sum(1 for _ in batch)
         return number
 
     return run
