@@ -48,6 +48,8 @@ class Size:
     #: Items that are queued when a round begins, and after it (None: no server has a part in it).
     stock: int = 0
     left: int | None = None
+    #: Whether a contender itself adds what it hands out.
+    through: bool = False
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ class _Run:
             return
         # With key= redset queues digests elsewhere.
         left = self.raw.zcard(NAME) + self.raw.zcard(f"{NAME}:{{{NAME}}}:keyed")
-        done = abs(left - self.size.stock)
+        done = self.found.items - left if self.size.through else abs(left - self.size.stock)
         if done != count or (entry.exact and left != self.size.left):
             raise RuntimeError(
                 f"{self.contest.name}: {entry.label} says that it did {count}, the server "
