@@ -244,9 +244,7 @@ def leases(bench: Bench) -> Iterator[Result]:
                 for batch in (1, 10, 100):
                     yield from _leases(batch, 6.5 if "valkey" in kind else 5.0).run(bench)
         except servers.Missing as missing:
-            yield Result(
-                "lease", "lease and ack", UNIX, kind, 1, "", missing={kind: str(missing)}
-            )
+            yield Result("lease", "lease and ack", UNIX, kind, 1, "", missing={kind: str(missing)})
 
 
 # --- whole jobs
@@ -255,7 +253,7 @@ _HOW = {
     "rq": ("enqueue_many, result_ttl=0; SimpleWorker(…).work(burst=True)", "enqueue; the same"),
     "SAQ": ("enqueue(ttl=-1), Worker.process(), 100 calls at once", "each call awaited"),
     "arq": (
-        "enqueue_job, 100 at once; Worker(burst=True, max_jobs=100, keep_result=0, poll_delay=1 ms)",
+        "enqueue_job, 100 at once; Worker(burst=True, max_jobs=100, keep_result=0), polls each ms",
         "each call awaited; max_jobs=1",
     ),
     "huey": (

@@ -47,7 +47,9 @@ def batches(values: list[Any], size: int) -> Iterator[list[Any]]:
         yield values[at : at + size]
 
 
-async def at_once(number: int, work: Callable[[Any], Awaitable[None]], values: Iterable[Any]) -> None:
+async def at_once(
+    number: int, work: Callable[[Any], Awaitable[None]], values: Iterable[Any]
+) -> None:
     """Call for each of the values, so many calls under way at any time."""
     left = iter(values)
 
