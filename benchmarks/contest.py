@@ -48,6 +48,8 @@ class Size:
     #: Items that are queued when a round begins, and after it (None: no server has a part in it).
     stock: int = 0
     left: int | None = None
+    #: Whether a contender itself adds what it hands out.
+    through: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,16 @@ class Bench:
         server = self._open.enter_context(servers.start(kind))
         machine.pin(server.pid, self.placement.server)
         return server
+
+    @contextlib.contextmanager
+    def on(self, kind: str) -> Iterator[None]:
+        """Run the comparisons on another kind of server, over its unix socket."""
+        usual, self.server = self.server, self.start(kind)
+        try:
+            yield
+        finally:
+            self.server.stop()
+            self.server = usual
 
     def address(self, link: str) -> dict[str, Any]:
         if link == UNIX:
@@ -212,11 +224,15 @@ class _Run:
     def _measured(self, entry: Entry) -> dict[str, float]:
         self._reset()
         workers = self.workers[entry.label]
+        before = self._server_cpu()
         for worker in workers:
             worker.start("measure")
         answers = [worker.answer() for worker in workers]
+        spent = self._server_cpu() - before
         self._check(entry, sum(each["count"] for each in answers))
         samples: dict[str, float] = answers[0]["samples"]
+        if self.size.left is not None:
+            samples["server"] = spent
         if len(answers) > 1:
             began = min(each["began"] for each in answers)
             samples["wall"] = max(each["ended"] for each in answers) - began
@@ -229,7 +245,7 @@ class _Run:
             return
         # With key= redset queues digests elsewhere.
         left = self.raw.zcard(NAME) + self.raw.zcard(f"{NAME}:{{{NAME}}}:keyed")
-        done = abs(left - self.size.stock)
+        done = self.found.items - left if self.size.through else abs(left - self.size.stock)
         if done != count or (entry.exact and left != self.size.left):
             raise RuntimeError(
                 f"{self.contest.name}: {entry.label} says that it did {count}, the server "

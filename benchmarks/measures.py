@@ -15,6 +15,7 @@ from benchmarks.peers import (
     ENVIRONMENTS_USED,
     FALLBACK,
     GLIDE,
+    JOBS,
     REDIS_PY,
     REDSET,
     REDSET_051,
@@ -26,6 +27,7 @@ from benchmarks.peers import (
 from benchmarks.processes import Worker
 from benchmarks.results import Goal, Result, Series
 from benchmarks.worker import data
+from redset.serializers import JSONSerializer
 from tests import servers
 
 Measure = Callable[[Bench], Iterator[Result]]
@@ -192,6 +194,117 @@ TAKE = Contest(
         Entry(SOCKET, "take", "received and not decoded (raw socket)", "receive"),
     ),
 )
+
+
+# --- leasing
+
+
+def _leases(batch: int, most: float) -> Contest:
+    def size(scale: Scale) -> Size:
+        number = scale.pick(200 * batch + 10_000, 20 * batch + 500)
+        text = f"{number:,} items in batches of {batch:,}"
+        job = {"size": number, "chunk": batch}
+        return Size(job, number, text, stock=number, left=0)
+
+    taking = f"{PLAIN}.take({batch})"
+    raw = "MULTI, ZRANGE, ZREMRANGEBYRANK, EXEC encoded beforehand, as `take` sends it"
+    return Contest(
+        f"lease_{batch}",
+        f"lease({batch}) and the acknowledgement, until the set is empty",
+        (
+            Entry(REDSET, "lease", f"with {PLAIN}.lease({batch}): a loop over it", "lease, ack"),
+            Entry(REDSET, "take", taking + " (of one item a ZPOPMIN)" * (batch == 1), "take"),
+            Entry(SOCKET, "take", raw, "take of many"),
+        ),
+        (
+            Goal(
+                f"server CPU of `lease({batch})` and `ack` / `take({batch})`",
+                "server",
+                "lease, ack",
+                "take",
+                most=most,
+            ),
+            Goal(
+                f"server CPU of `lease({batch})` and `ack` / raw MULTI, ZRANGE, ZREMRANGEBYRANK",
+                "server",
+                "lease, ack",
+                "take of many",
+            ),
+            Goal(f"wall of `lease({batch})` and `ack` / `take`", "wall", "lease, ack", "take"),
+        ),
+        size,
+    )
+
+
+def leases(bench: Bench) -> Iterator[Result]:
+    """On every server there is: what the scripts cost differs most between them."""
+    for kind in servers.REAL:
+        try:
+            with bench.on(kind):
+                for batch in (1, 10, 100):
+                    yield from _leases(batch, 6.5 if "valkey" in kind else 5.0).run(bench)
+        except servers.Missing as missing:
+            yield Result("lease", "lease and ack", UNIX, kind, 1, "", missing={kind: str(missing)})
+
+
+# --- whole jobs
+
+_HOW = {
+    "rq": ("enqueue_many, result_ttl=0; SimpleWorker(…).work(burst=True)", "enqueue; the same"),
+    "SAQ": ("enqueue(ttl=-1), Worker.process(), 100 calls at once", "each call awaited"),
+    "arq": (
+        "enqueue_job, 100 at once; Worker(burst=True, max_jobs=100, keep_result=0), polls each ms",
+        "each call awaited; max_jobs=1",
+    ),
+    "huey": (
+        "RedisHuey(results=False): a call each, dequeue() and execute(); it acknowledges nothing",
+        "the same",
+    ),
+    "BullMQ": (
+        "addBulk, removeOnComplete; Worker.getNextJob and processJob, 100 at once",
+        "add; each call awaited",
+    ),
+}
+
+
+def _whole(batch: int, least: float, most: float | None) -> Contest:
+    def size(scale: Scale) -> Size:
+        number = scale.pick(2_000, 200)
+        job = {"size": number, "chunk": batch}
+        text = f"{number:,} jobs of 115 bytes of JSON that do nothing: all enqueued, then all done"
+        return Size(job, number, text, left=0, through=True)
+
+    ours = (
+        f"add_many, lease, acknowledgement, of {batch} each"
+        if batch > 1
+        else "add, lease() and acknowledgement of each"
+    )
+    how = " one by one" if batch == 1 else f" in batches of {batch}"
+    return Contest(
+        f"jobs_{batch}",
+        f"whole jobs{how}",
+        (
+            Entry(REDSET, "whole", f"{PLAIN}: {ours}"),
+            *(Entry(peer, "whole", _HOW[peer.name][batch == 1]) for peer in JOBS),
+        ),
+        (
+            *(
+                Goal(f"jobs a second{how} / {peer.name}", "wall", peer.name, "redset", least=least)
+                for peer in JOBS
+            ),
+            *(
+                Goal(
+                    f"server CPU a job{how} / {peer.name}",
+                    "server",
+                    "redset",
+                    peer.name,
+                    most=most if peer.name == "BullMQ" else None,
+                )
+                for peer in JOBS
+            ),
+        ),
+        size,
+    )
 
 
 # --- a crawl's links
@@ -572,6 +685,51 @@ def neighbours(bench: Bench) -> Iterator[Result]:
         yield found
 
 
+def entry_memory(bench: Bench) -> Iterator[Result]:
+    """One round: the server counts its own bytes, and they are the same each time."""
+    number = 20_000 if bench.quick else 100_000
+    found = Result(
+        "entry_memory",
+        "server memory an entry, for each option",
+        UNIX,
+        named(bench.server),
+        number,
+        f"{number:,} links as JSON or as Requests: a URL of 60 bytes, where it was found, depth",
+    )
+    items = [item for page in data.links(number, 0.0) for item in page]
+    for options in memory.OPTIONS:
+        text = memory.described(options)
+        found.series[text] = Series("SortedSet(client, name, serializer=JSONSerializer(), …)")
+        each = memory.bytes_each(
+            bench.server, items, scorer="depth", serializer=JSONSerializer(), **options
+        )
+        found.series[text].add(each._asdict())
+        for metric in ("queued", "left") if "remember" in options else ("queued",):
+            found.goals.append(
+                Goal(f"server bytes {metric}, {text} / scrapy-redis", metric, text, SCRAPY.name)
+            )
+    try:
+        with bench.worker(SCRAPY) as worker:
+            task = {"module": SCRAPY.module, "task": "links_each", "name": memory.NAME}
+            address = bench.address(UNIX)
+            worker.ask("prepare", **task, address=address, size=number, duplicates=0.0)
+            memory.wipe(bench.server)
+            empty = memory.used(bench.server)
+            if worker.ask("measure")["count"] != number:
+                raise RuntimeError("entry_memory: scrapy-redis did not take every link")
+            queued = memory.used(bench.server) - empty
+            bench.server.raw.delete(memory.NAME)
+            left = memory.used(bench.server) - empty
+    except Missing as missing:
+        found.missing[SCRAPY.name] = str(missing)
+    else:
+        theirs = "RFPDupeFilter and PriorityQueue; it leases nothing"
+        found.series[SCRAPY.name] = Series(theirs)
+        found.series[SCRAPY.name].add({"queued": queued / number, "left": left / number})
+    memory.wipe(bench.server)
+    yield found
+
+
 # --- sweeps, for the plots
 
 
@@ -664,14 +822,18 @@ _CONTESTS = (
     DIGESTS,
     _producers(2),
     _producers(4),
+    _whole(100, 10, 0.33),
+    _whole(1, 1.5, None),
 )
 #: In the order in which they are run.
 MEASURES: dict[str, Measure] = {
     **{contest.name: contest.run for contest in _CONTESTS},
     "known": known,
+    "lease": leases,
     "event_loop": event_loop,
     "import_time": import_time,
     "producer_memory": producer_memory,
+    "entry_memory": entry_memory,
     "neighbours": neighbours,
     "chunk_size": chunk_sizes,
     "item_size": item_sizes,

@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory [--urls 10000000] [--server valkey9 --server redis7 ...]
 
-A URL that is remembered and no longer queued, one that is queued, and one that is both; how many
+A URL that is queued, one that is leased, and what is remembered of one that is done; how many
 buckets are in compact encoding; and the round trips of another client's PING while a set is
 filled, and while its memory grows, is forgotten from, and is cleared, with the calls that the
 server itself timed at over 5 ms.
@@ -16,9 +16,9 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -134,20 +134,44 @@ def used(server: servers.Server) -> int:
     return int(server.raw.info("memory")["used_memory"])
 
 
-def bytes_each(server: servers.Server, number: int, **options: Any) -> tuple[float, float]:
-    """Bytes a queued entry of a set with these options, and what each leaves when handed out."""
+class Bytes(NamedTuple):
+    """What an entry takes of the server while it is queued, leased, and when it is done."""
+
+    queued: float
+    leased: float
+    left: float
+
+
+#: What a set may be told to keep of an entry.
+OPTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"remember": True},
+    {"remember": 86_400},
+    {"key": "url"},
+    {"key": "url", "remember": True},
+    {"key": "url", "remember": 86_400},
+)
+
+
+def described(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in options.items()) or "plain"
+
+
+def bytes_each(server: servers.Server, items: Sequence[Any], **options: Any) -> Bytes:
+    """Bytes an entry of a set with these options, all of them queued, leased, acknowledged."""
     wipe(server)
     jobs: SortedSet[Any] = SortedSet(server.client(), NAME, **options)
     jobs.size()
     empty = used(server)
-    if "key" in options:
-        jobs.add_many({"url": url} for url in urls(0, number))
-    else:
-        jobs.add_many(urls(0, number))
+    jobs.add_many(items)
     queued = used(server) - empty
-    while jobs.take(10_000):
-        pass
-    return queued / number, (used(server) - empty) / number
+    held = []
+    while batch := jobs.lease(10_000, ttl=86_400):
+        held.append(batch)
+    leased = used(server) - empty
+    assert sum(map(jobs.ack, held)) == len(items)
+    left = used(server) - empty
+    return Bytes(*(each / len(items) for each in (queued, leased, left)))
 
 
 def bytes_of_fingerprints(server: servers.Server, number: int) -> float:
@@ -245,25 +269,20 @@ def measure(kind: str, number: int) -> bool:
         )
         print("| phase | seconds | PING p99, ms | worst | PINGs | calls over 5 ms |")
         print("|---|---|---|---|---|---|")
-        for name, each in found.phases.items():
-            slow = f"{len(each.slow)} (worst {max(each.slow):.1f} ms)" if each.slow else "0"
-            seen = f"{each.p99:.2f} | {each.worst:.1f} | {each.pings} | {slow}"
-            print(f"| {name} | {each.seconds:.1f} | {seen} |")
+        for name, phase in found.phases.items():
+            slow = f"{len(phase.slow)} (worst {max(phase.slow):.1f} ms)" if phase.slow else "0"
+            seen = f"{phase.p99:.2f} | {phase.worst:.1f} | {phase.pings} | {slow}"
+            print(f"| {name} | {phase.seconds:.1f} | {seen} |")
 
         some = min(number, 200_000)
-        print(f"\n| options, {some:,} entries | B a queued entry | B left of one handed out |")
-        print("|---|---|---|")
-        for options in (
-            {},
-            {"remember": True},
-            {"remember": 86_400},
-            {"key": "url"},
-            {"key": "url", "remember": True},
-            {"key": "url", "remember": 86_400},
-        ):
-            queued, left = bytes_each(server, some, **options)
-            text = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "none"
-            print(f"| {text} | {queued:.1f} | {left:.1f} |")
+        print(f"\n| options, {some:,} entries | B queued | B leased | B left when done |")
+        print("|---|---|---|---|")
+        for options in OPTIONS:
+            items: list[Any] = list(urls(0, some))
+            if "key" in options:
+                items = [{"url": url} for url in items]
+            each = bytes_each(server, items, **options)
+            print(f"| {described(options)} | {' | '.join(f'{one:.1f}' for one in each)} |")
     return found.bytes_each <= 12 and found.compact >= 0.95
 
 

@@ -93,6 +93,12 @@ _GLIDE = Environment(
     "valkey-glide", ("valkey-glide-sync", "orjson"), ("valkey-glide-sync", "orjson")
 )
 
+
+def _queue(name: str) -> Environment:
+    """Job systems want other versions of redis-py than each other."""
+    return Environment(name, (name, "redis", "hiredis>=3.2"), (name, "redis", "hiredis"))
+
+
 REDSET = Peer("redset", _TREE, "with_redset")
 FALLBACK = Peer("redset (fallback)", _TREE, "with_redset", {"REDSET_NO_EXTENSIONS": "1"})
 ASYNCIO = Peer("redset (asyncio)", _TREE, "with_redset")
@@ -103,7 +109,14 @@ REDSET_051 = Peer("redset 0.5.1", _REDSET_051, "with_redset_051")
 SCRAPY = Peer("scrapy-redis", _SCRAPY, "with_scrapy")
 GLIDE = Peer("valkey-glide-sync", _GLIDE, "with_glide")
 SOCKET = Peer("raw socket", _TREE, "with_socket")
+JOBS = tuple(
+    Peer(name, _queue(name.lower()), f"with_{name.lower()}")
+    for name in ("rq", "SAQ", "arq", "huey", "BullMQ")
+)
 #: The standard library's part in a comparison.
 STANDARD = Peer("hashlib", _TREE, "with_redset")
 
-ENVIRONMENTS_USED = (_TREE, _REDIS_PY, _REDSET_051, _SCRAPY, _GLIDE)
+ENVIRONMENTS_USED = (
+    *(_TREE, _REDIS_PY, _REDSET_051, _SCRAPY, _GLIDE),
+    *(peer.environment for peer in JOBS),
+)

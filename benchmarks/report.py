@@ -8,10 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import Profile, Result, Verdict
+from benchmarks.results import Profile, Result, Series, Verdict
 
 #: Measures that are points of a plot: in the JSON, not in the Markdown.
 SWEEPS = frozenset(("chunk_size", "item_size", "duplicates"))
+#: The metrics that the table of a measure shows: seconds, as µs an item, and bytes.
+TIMES = {"wall": "wall", "cpu": "CPU", "server": "server CPU"}
+BYTES = {"queued": "B queued", "leased": "B leased", "left": "B left when done"}
 
 
 def write(results: list[Result], run: dict[str, Any], stem: Path) -> None:
@@ -154,24 +157,24 @@ def _profile(result: Result, profile: Profile) -> str:
 
 
 def _measure(result: Result) -> str:
-    rows = [_row(result, name) for name in result.series]
-    timed = any("wall" in each.samples for each in result.series.values())
-    head: tuple[str, ...] = ("contender", "wall, µs an item", "CPU, µs an item", "what it does")
-    if not timed:
-        head, rows = (head[0], head[3]), [(row[0], row[3]) for row in rows]
+    found = {metric for each in result.series.values() for metric in each.samples}
+    metrics = [metric for metric in (*TIMES, *BYTES) if metric in found]
+    heads = [f"{TIMES[each]}, µs an item" if each in TIMES else BYTES[each] for each in metrics]
+    rows = [
+        (name, *(_cell(series, metric, result) for metric in metrics), series.what)
+        for name, series in result.series.items()
+    ]
     lines = [f"### {result.title}\n", f"`{result.name}`: {result.size}; {_where(result)}\n"]
-    lines += [_table(head, rows)] if rows else []
+    lines += [_table(("contender", *heads, "what it does"), rows)] if rows else []
     lines += [f"- {each}" for each in result.notes]
     return "\n".join(lines) + "\n"
 
 
-def _row(result: Result, name: str) -> tuple[str, ...]:
-    series = result.series[name]
-    wall, cpu = (
-        _micro(series.median(metric), result) if metric in series.samples else ""
-        for metric in ("wall", "cpu")
-    )
-    return name, wall, cpu, series.what
+def _cell(series: Series, metric: str, result: Result) -> str:
+    if metric not in series.samples:
+        return ""
+    median = series.median(metric)
+    return _micro(median, result) if metric in TIMES else _number(median)
 
 
 def _micro(seconds: float, result: Result) -> str:

@@ -22,6 +22,7 @@ from benchmarks.peers import REDSET, SOCKET, Environment, Missing, Peer
 from benchmarks.processes import Proxy
 from benchmarks.results import Goal, Part, Profile, Result, Series, Verdict, ratios
 from benchmarks.worker import data
+from redset.serializers import JSONSerializer
 from tests import servers
 
 RUN: dict[str, Any] = {
@@ -237,7 +238,11 @@ def test_a_contender_that_does_less_than_it_says_is_an_error(bench: Bench) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "measure",
-    [measures.ADD, measures.POP, measures.TAKE, measures.CRAWL, measures.DIGESTS],
+    [
+        *(measures.ADD, measures.POP, measures.TAKE, measures.CRAWL, measures.DIGESTS),
+        *(measures._leases(batch, 5.0) for batch in (1, 10)),
+        *(measures._whole(batch, 1.5, None) for batch in (1, 100)),
+    ],
     ids=lambda each: each.name,
 )
 def test_the_contenders_of_the_tree_do_the_work_of_each_measure(
@@ -259,6 +264,51 @@ def _only_the_tree(environment: Environment) -> str:
 
 
 @needs_core
+def test_the_cpu_of_the_server_is_measured_and_shown(bench: Bench) -> None:
+    ours = Contest("some", "title", (OURS,), (), small)
+    (found,) = ours.run(bench)
+    (series,) = found.series.values()
+    assert len(series.samples["server"]) == 2
+    # The clock of a server's own account ticks in parts of what a thousand items take.
+    assert all(0 < each < 10 for each in series.samples["server"])
+    text = report.markdown([found], RUN)
+    assert "| contender | wall, µs an item | CPU, µs an item | server CPU, µs an item |" in text
+
+
+@needs_core
+def test_leases_are_measured_on_every_server_and_the_usual_one_is_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = bench.server
+    monkeypatch.setattr(measures, "_leases", _named_leases)
+    monkeypatch.setattr(servers, "REAL", ("valkey9", "nothing"))
+    monkeypatch.setitem(servers.BINARIES, "nothing", _not_there)
+    *found, gone = measures.leases(bench)
+    assert [each.name for each in found] == ["lease_1 6.5", "lease_10 6.5", "lease_100 6.5"]
+    assert list(gone.missing) == ["nothing"]
+    assert bench.server is usual
+    assert usual.raw.ping()
+
+
+def _named_leases(batch: int, most: float) -> Contest:
+    return Contest(f"lease_{batch} {most}", "title", (OURS,), (), small)
+
+
+def _not_there() -> str:
+    raise servers.Missing("nothing: not there")
+
+
+@needs_core
+def test_whole_jobs_that_are_not_all_done_are_an_error(bench: Bench) -> None:
+    def size(scale: contest.Scale) -> Size:
+        return Size({"size": 100, "chunk": 10}, 101, "", left=0, through=True)
+
+    wrong = Contest("wrong", "title", (Entry(REDSET, "whole", "ours"),), (), size)
+    with pytest.raises(RuntimeError, match="redset says that it did 100, the server 101"):
+        list(wrong.run(bench))
+
+
+@needs_core
 def test_a_goal_that_was_missed_is_profiled(bench: Bench) -> None:
     goals = (Goal("impossible", "wall", "redset", most=0.0),)
     parts = (Entry(REDSET, "part_encode", "encoding alone", "encode"),)
@@ -276,6 +326,27 @@ def test_a_memory_is_measured_from_its_first_url_to_its_last(bench: Bench) -> No
     assert all(each.worst >= each.p99 > 0 for each in found.phases.values())
     assert found.bytes_each > 0
     assert memory.bytes_of_fingerprints(bench.server, 2000) > 40
+
+
+def test_memory_is_measured_of_entries_that_are_queued_leased_and_done(bench: Bench) -> None:
+    items = [item for page in data.links(1000, 0.0) for item in page]
+    plain, known = (
+        memory.bytes_each(bench.server, items, serializer=JSONSerializer(), **options)
+        for options in ({}, {"key": "url", "remember": True})
+    )
+    assert plain.leased > plain.queued > 100
+    assert abs(plain.left) < 10 < known.left < known.queued < known.leased
+
+
+@pytest.mark.slow
+def test_what_an_entry_takes_is_measured_for_each_option(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Environment, "python", _only_the_tree)
+    (found,) = measures.entry_memory(bench)
+    assert list(found.series) == [memory.described(each) for each in memory.OPTIONS]
+    assert list(found.missing) == ["scrapy-redis"]
+    assert "| B queued | B leased | B left when done |" in report.markdown([found], RUN)
 
 
 # --- the proxy

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import data
@@ -44,3 +45,16 @@ class Job(NamedTuple):
 def batches(values: list[Any], size: int) -> Iterator[list[Any]]:
     for at in range(0, len(values), size):
         yield values[at : at + size]
+
+
+async def at_once(
+    number: int, work: Callable[[Any], Awaitable[None]], values: Iterable[Any]
+) -> None:
+    """Call for each of the values, so many calls under way at any time."""
+    left = iter(values)
+
+    async def some() -> None:
+        for value in left:
+            await work(value)
+
+    await asyncio.gather(*(some() for _ in range(number)))

@@ -72,13 +72,44 @@ def pop(job: Job) -> Run:
 
 
 def take(job: Job) -> Run:
-    jobs = _set(job)
+    jobs, num = _set(job), job.chunk or TAKE
 
     def run() -> int:
         number = 0
-        while some := jobs.take(TAKE):
+        while some := jobs.take(num):
             number += len(some)
         return number
+
+    return run
+
+
+def lease(job: Job) -> Run:
+    jobs = _set(job)
+    return lambda: _leased(jobs, job.chunk)
+
+
+def _leased(jobs: SortedSet[Any], num: int) -> int:
+    """Lease a batch, go through it, and so acknowledge it on leaving, until there is none."""
+    number = 0
+    while batch := jobs.lease(num):
+        with batch:
+            number += sum(1 for _ in batch)
+    return number
+
+
+def whole(job: Job) -> Run:
+    """Whole jobs: all are added in batches, then all handed out and acknowledged."""
+    jobs, items, scores = _set(job), job.items(), job.scores()
+
+    def run() -> int:
+        if job.chunk == 1:
+            for item, score in zip(items, scores, strict=True):
+                jobs.add(item, score)
+        else:
+            pairs = zip(batches(items, job.chunk), batches(scores, job.chunk), strict=True)
+            for some, theirs in pairs:
+                jobs.add_many(some, score=theirs)
+        return _leased(jobs, job.chunk)
 
     return run
 

@@ -88,7 +88,8 @@ def pop(job: Job) -> Run:
 
 
 def take(job: Job) -> Run:
-    name, last = job.name.encode(), b"%d" % (TAKE - 1)
+    num = job.chunk or TAKE
+    name, last = job.name.encode(), b"%d" % (num - 1)
     request = (
         encoded((b"MULTI",))
         + encoded((b"ZRANGE", name, b"0", last))
@@ -96,4 +97,4 @@ def take(job: Job) -> Run:
         + encoded((b"EXEC",))
     )
     # OK, QUEUED twice, the array of two, the array of members, how many were removed.
-    return _ask_each(job, [request] * (job.size // TAKE), 3 + 1 + 1 + 2 * TAKE + 1)
+    return _ask_each(job, [request] * (job.size // num), 3 + 1 + 1 + 2 * num + 1)

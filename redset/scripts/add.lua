@@ -5,7 +5,6 @@
 -- include: check
 -- include: due
 local queue, leased, leases, meta, seen, items, name = unpack(KEYS)
-local calls, dead, max
 -- include: leases
 -- include: buckets
 -- include: drop

@@ -7,6 +7,7 @@
 local queue, leased, leases, calls, dead, items = unpack(KEYS)
 local max = tonumber(ARGV[1])
 -- include: leases
+-- include: expiring
 if items then call('HLEN', items) end
 local back = expire(milliseconds(call('TIME')), tonumber(ARGV[2]))
 return {call('ZCARD', queue) == 0 and call('ZCARD', leased) == 0 and 1 or 0, back}

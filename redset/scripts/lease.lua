@@ -11,12 +11,13 @@ local queue, leased, leases, calls, dead, items = unpack(KEYS)
 local token, num, ttl, max = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local due, limit = ARGV[5] == '1', tonumber(ARGV[6])
 -- include: leases
+-- include: expiring
 local clock = call('TIME')
 local now = milliseconds(clock)
 local held = call('ZSCORE', calls, token)
 if items then call('HLEN', items) end
 expire(now, limit)
-local old = call('ZRANGEBYSCORE', calls, '-inf', now, 'LIMIT', 0, limit)
+local old = call('ZRANGEBYSCORE', calls, '-inf', now, 'LIMIT', '0', limit)
 if #old > 0 then call('ZREM', calls, unpack(old)) end
 
 -- A call that is over its time begins anew: what is left of it is about to be given back.
@@ -47,49 +48,50 @@ local expiry = string.format('%d', now + ttl)
 local reply, got, dropped, budget = {expiry, 0, 0}, 0, 0, num + limit
 local expiries, values, gone = {}, {}, {}
 local fresh = token .. '00 '
+local function keep(member, value)
+  values[#values + 1] = member
+  values[#values + 1] = value
+end
+local width = items and 4 or 3
 while got < num and budget > 0 do
   local want = math.min(num - got, budget, 1000)
   local found
   if due then
-    found = call('ZRANGEBYSCORE', queue, '-inf', due_until(clock), 'WITHSCORES', 'LIMIT', 0, want)
+    found = call('ZRANGEBYSCORE', queue, '-inf', due_until(clock), 'WITHSCORES', 'LIMIT', '0', want)
   else
-    found = call('ZRANGE', queue, 0, want - 1, 'WITHSCORES')
+    found = call('ZRANGE', queue, '0', want - 1, 'WITHSCORES')
   end
-  if #found == 0 then break end
-  local members = {}
-  for i = 1, #found, 2 do members[#members + 1] = found[i] end
+  local n, members = #found / 2, {}
+  if n == 0 then break end
+  for i = 1, n do members[i] = found[2 * i - 1] end
   local known = values_of(members)
   local payloads = items and call('HMGET', items, unpack(members))
-  call('ZREMRANGEBYRANK', queue, 0, #members - 1)
-  for i = 1, #members do
+  call('ZREMRANGEBYRANK', queue, '0', n - 1)
+  for i = 1, n do
     local member, score, value = members[i], found[2 * i], known[i]
     if value and owner_of(value) ~= QUEUED then
       -- It was added while it is held back: it waits for the end of that.
       local attempts, before, _, last = parse(value)
-      values[#values + 1] = member
-      values[#values + 1] = lease_value(owner_of(value), attempts, before, score, last)
+      keep(member, lease_value(owner_of(value), attempts, before, score, last))
     elseif payloads and not payloads[i] then
       dropped = dropped + 1
       if value then gone[#gone + 1] = member end
     else
-      local attempts, last = '0', ''
+      local attempts, last, _ = '0', '', nil
       if value then
-        local _
         attempts, _, _, last = parse(value)
         value = lease_value(token, attempts, score, '', last)
       end
-      values[#values + 1] = member
-      values[#values + 1] = value or fresh .. score
-      expiries[#expiries + 1] = expiry
-      expiries[#expiries + 1] = member
-      reply[#reply + 1] = member
-      reply[#reply + 1] = score
-      reply[#reply + 1] = attempts
-      if payloads then reply[#reply + 1] = payloads[i] end
+      keep(member, value or fresh .. score)
+      -- Places that are counted are found sooner than by #.
+      local at = 3 + got * width
+      reply[at + 1], reply[at + 2], reply[at + 3] = member, score, attempts
+      if payloads then reply[at + 4] = payloads[i] end
       got = got + 1
+      expiries[2 * got - 1], expiries[2 * got] = expiry, member
     end
   end
-  budget = budget - #members
+  budget = budget - n
 end
 bulk('HDEL', leases, gone)
 bulk('ZADD', leased, expiries)

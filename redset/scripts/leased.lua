@@ -5,7 +5,6 @@
 -- include: check
 -- include: due
 local leased, leases, items = unpack(KEYS)
-local queue, calls, dead, max
 -- include: leases
 -- include: paging
 local members, expiries = page(leased, tonumber(ARGV[1]), ARGV[2], ARGV[3])

@@ -12,38 +12,43 @@ local queue, leased, leases, calls, dead, meta, seen, items, name = unpack(KEYS)
 local max, keyed = tonumber(ARGV[1]), ARGV[2] == '1'
 if not keyed then items = nil end
 -- include: leases
--- include: buckets
--- include: drop
--- include: adding
-if wrong_type(leases, 'hash') then return redis.error_reply(WRONG_TYPE) end
 local groups, at, any, named = {}, 4, false, {}
 for i = 1, tonumber(ARGV[3]) do
   local group = {how = ARGV[at], token = ARGV[at + 1], members = {}, settled = {
     tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[at + 4], ARGV[at + 5],
   }}
-  local n = tonumber(ARGV[at + 6])
+  local n, members = tonumber(ARGV[at + 6]), group.members
+  local seen_before = named[group.token] or {}
+  named[group.token] = seen_before
   for k = 1, n do
     local member = ARGV[at + 6 + k]
     -- Once: a second time it would go by what the first has ended.
-    if not named[group.token .. member] then
-      named[group.token .. member] = true
-      group.members[#group.members + 1] = member
+    if not seen_before[member] then
+      seen_before[member] = true
+      members[#members + 1] = member
     end
   end
   at = at + 7 + n
   groups[i] = group
 end
--- Leaves of each group what is still its holder's, with the values.
+-- Leaves of each group what is still its holder's, with the values; none of it was added
+-- meanwhile where it is plain.
 local function look()
   for _, group in ipairs(groups) do
-    local mine, values = {}, {}
-    for k, value in ipairs(values_of(group.members)) do
-      if value and owner_of(value) == group.token then
-        mine[#mine + 1] = group.members[k]
-        values[#values + 1] = value
+    local members, found = group.members, values_of(group.members)
+    local token, plain = group.token, group.token .. '0'
+    local mine, values, n = {}, {}, 0
+    group.plain = true
+    for k = 1, #members do
+      local value = found[k]
+      local whose = value and string.sub(value, 1, 17)
+      if whose and (whose == plain or owner_of(value) == token) then
+        n = n + 1
+        mine[n], values[n] = members[k], value
+        if whose ~= plain then group.plain = false end
       end
     end
-    if #mine > 0 then any = true end
+    if n > 0 then any = true end
     group.members, group.values = mine, values
   end
 end
@@ -54,24 +59,38 @@ call('ZCARD', calls)
 if keyed then call('HLEN', items) end
 local outcome = ''
 if any and at <= #ARGV then
+  -- Here, since to make so many functions takes time.
+-- include: buckets
+-- include: drop
+-- include: adding
   -- First, so that a full server refuses all of it.
   outcome = add(ARGV, at - 1)
   if outcome.err or type(outcome[1]) ~= 'number' then return outcome end
   look()
 end
-local counts, now = {}, milliseconds(call('TIME'))
+local counts, now = {}, nil
+local function time()
+  now = now or milliseconds(call('TIME'))
+  return now
+end
 for i, group in ipairs(groups) do
   local how, members = group.how, group.members
   if how ~= 'check' then call('ZREM', calls, group.token) end
   if how == 'renew' then
-    local expiry, list = string.format('%d', now + group.settled[1]), {}
+    local expiry, list = string.format('%d', time() + group.settled[1]), {}
     for k = 1, #members do
       list[2 * k - 1] = expiry
       list[2 * k] = members[k]
     end
     bulk('ZADD', leased, list)
+  elseif how == 'ack' and group.plain then
+    -- What `finish` would do, without it.
+    bulk('ZREM', leased, members)
+    bulk('HDEL', leases, members)
+    if keyed then bulk('HDEL', items, members) end
   elseif how ~= 'check' and #members > 0 then
-    finish(how, members, group.values, now, group.settled)
+-- include: finishing
+    finish(how, members, group.values, time(), group.settled)
   end
   counts[i] = #members
 end

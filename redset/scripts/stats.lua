@@ -9,6 +9,7 @@ local queue, leased, leases, calls, dead, meta, seen, items = unpack(KEYS)
 local max, all_items = tonumber(ARGV[4]), items
 if ARGV[3] ~= '1' then items = nil end
 -- include: leases
+-- include: expiring
 local clock = call('TIME')
 local now = due_until(clock)
 if leased then expire(milliseconds(clock), tonumber(ARGV[5])) end

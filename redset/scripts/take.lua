@@ -8,6 +8,7 @@
 local queue, leased, leases, calls, dead, items = unpack(KEYS)
 local num, due, max = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
 -- include: leases
+-- include: expiring
 -- What cannot be decoded could not be kept.
 if dead and wrong_type(dead, 'stream') then return redis.error_reply(WRONG_TYPE) end
 if items then call('HLEN', items) end
