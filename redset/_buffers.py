@@ -18,6 +18,7 @@ from redset._effects import Operation
 from redset._face import index
 from redset._operations import adding, leasing
 from redset._operations.adding import AddResult, Flags
+from redset._operations.known import still_known
 from redset._operations.leasing import Settlement
 from redset._source import Source
 from redset.exceptions import AddError
@@ -107,6 +108,10 @@ class Writing:
         self._state = ""
         self._failure: AddError | None = None
         self._told = False
+        #: Whether who left it was interrupted, so that nobody waits to be told.
+        self._abandoned = False
+        #: Whether the background is at its end; an interrupted join says so of a running thread.
+        self._over = False
         #: Why nothing is accepted.
         self._barred: Exception | None = RuntimeError("a writer is used inside of its with block")
 
@@ -143,6 +148,8 @@ class Writing:
             for lease in one:
                 lease.settled = True
             self._accepted += len(one)
+            # As with ack(add=): from here on the server is asked about all that comes before one.
+            self._sent.tabled = False
         else:
             # Behind its acknowledgement an item is another one than before it.
             if self._acking and self._ctx.member_of(one[1]) in self._acking:
@@ -202,10 +209,16 @@ class Writing:
             self._count(run, len(items), result)
             part.runs.popleft()
         if part.leases:
-            done = [Settlement("ack", part.leases)]
+            how, name = "ack", self._ctx.name
+            if not (yield from still_known(self._sent)):
+                # What led there is done once more, and finds it again.
+                how = "release"
+                log.warning(
+                    "%r was reset, or something of it forgotten: leases are given back", name
+                )
+            done = [Settlement(how, part.leases)]
             lost = (yield from leasing.settle(self._ctx, done)).lost
             if lost:
-                name = self._ctx.name
                 log.warning("%d leases of %r were over before they were settled", lost, name)
             self._limit += len(part.leases)
             part.leases = []
@@ -260,10 +273,30 @@ class Writing:
         failure = self._failure
         if failure is None or failure is error:
             return
+        self._told = True
         if error is None:
-            self._told = True
             raise failure.with_traceback(None)
         log.error("%s", failure)
+
+    def _ended(self) -> None:
+        """Note that the background is at its end: nobody writes what is left now."""
+        self._over = True
+        if self._failure is None and self._accepted > self._limit - self._max_pending:
+            self._fail(RuntimeError("what writes it was ended"))
+        if self._abandoned:
+            _open.discard(self)
+            self._tell()
+
+    def _abandon(self) -> None:
+        """Note that nobody waits for the end."""
+        self._abandoned = True
+        if self._over:
+            self._ended()
+
+    def _tell(self) -> None:
+        if self._failure is not None and not self._told:
+            self._told = True
+            log.error("%s", self._failure)
 
     def _fork(self) -> None:
         """Be in a child: what was accepted is the parent's to write."""
@@ -278,8 +311,7 @@ class Writing:
         """Be at the end of the interpreter."""
         if self._failure is None and self._accepted > self._limit - self._max_pending:
             self._fail(RuntimeError("its event loop ended before the writer was left"))
-        if self._failure is not None and not self._told:
-            log.error("%s", self._failure)
+        self._tell()
 
 
 class Writer(Writing):
@@ -315,7 +347,8 @@ class Writer(Writing):
         )
 
     def _make_locks(self) -> None:
-        self._lock = threading.Lock()
+        # A signal handler or a destructor may add while its own thread does.
+        self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
 
@@ -412,6 +445,8 @@ class Writer(Writing):
                     self._wake.wait(left)
                 part = self._next()
             if part is None:
+                with self._lock:
+                    self._ended()
                 return
             try:
                 self._owner._run(self._write(part), Source((), None))
@@ -438,8 +473,13 @@ class Writer(Writing):
             self._end()
             self._wake.notify()
             self._room.notify_all()
-        # Interrupted here it goes on by itself.
-        self._thread.join()
+        try:
+            self._thread.join()
+        except BaseException:
+            # It goes on by itself.
+            with self._lock:
+                self._abandon()
+            raise
 
     def _fork(self) -> None:
         super()._fork()
@@ -530,8 +570,20 @@ class AsyncWriter(Writing):
     async def __aenter__(self) -> Self:
         self._enter()
         self._task = asyncio.create_task(self._work())
+        self._task.add_done_callback(self._done)
         _open.add(self)
+        try:
+            await asyncio.sleep(0)  # once it has begun, a cancellation makes it write what is left
+        except asyncio.CancelledError:
+            self._abandon()
+            self._end()
+            self._wake.set()
+            raise
         return self
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._ended()
+        self._room.set()
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._state == "forked":
@@ -540,8 +592,13 @@ class AsyncWriter(Writing):
         self._end()
         self._wake.set()
         self._room.set()
-        # Cancelled here it goes on by itself.
-        await asyncio.wait((self._task,))
+        try:
+            await asyncio.wait((self._task,))
+        except asyncio.CancelledError:
+            # It goes on by itself.
+            self._abandon()
+            raise
+        self._ended()
         self._leave(error)
 
 

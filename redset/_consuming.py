@@ -165,11 +165,10 @@ class Tasks(Threads):
 class _Turn:
     """An exchange with the server, and how often it began."""
 
-    __slots__ = ("exchange", "renewed", "tries", "waits")
+    __slots__ = ("exchange", "tries", "waits")
 
-    def __init__(self, exchange: Exchange, renewed: list[_Job], waits: bool) -> None:
+    def __init__(self, exchange: Exchange, waits: bool) -> None:
         self.exchange = exchange
-        self.renewed = renewed
         #: Whether it is all that there is to do, until it leases something.
         self.waits = waits
         self.tries = 0
@@ -269,6 +268,8 @@ class Worker:
                         return True
                     rest = self._rest(now, busy)
         if self._turn is None:
+            if not self._stopping:
+                self._staff(len(self._ready) + len(self._running))
             await self._runner.sleep(rest)
         else:
             await self._perform(self._turn)
@@ -298,6 +299,9 @@ class Worker:
         for job in handled:
             if job.error is None:
                 done.append(job)
+            elif self._stopping and isinstance(job.error, asyncio.CancelledError):
+                # All tasks were cancelled, as at the loop's end: the item is not at fault.
+                settlements.append(Settlement("release", [job]))
             else:
                 text, delay = leasing.error_text(job.error), _delay(job.attempts)
                 settlements.append(Settlement("fail", [job], delay, error=text))
@@ -306,13 +310,13 @@ class Worker:
             settlements.append(Settlement("release", self._refused, delay))
         if back:
             settlements.append(Settlement("release", back))
-        if renewed:
-            settlements.append(Settlement("renew", renewed, self._ttl))
+        # One by one, to know which are ours.
+        settlements += [Settlement("renew", [job], self._ttl) for job in renewed]
         num = max(self._batch, room) if fetches else 0
         idle = fetches and not (self._ready or self._running)
         exchange = Exchange(done, settlements, num, self._ttl, self._until_finished and idle)
         waits = idle and not (done or settlements)
-        self._turn, self._handled, self._refused = _Turn(exchange, renewed, waits), [], []
+        self._turn, self._handled, self._refused = _Turn(exchange, waits), [], []
         if back:
             self._ready.clear()
 
@@ -353,9 +357,8 @@ class Worker:
             for settlement, num in zip(exchange.settlements, exchange.counts, strict=True):
                 if settlement.how == "fail":
                     self._failed += num
-                elif settlement.how == "renew" and num == len(turn.renewed):
-                    for job in turn.renewed:
-                        job.deadline = deadline
+                elif settlement.how == "renew" and num:
+                    settlement.leases[0].deadline = deadline
             if turn.tries == 1:
                 self._lost += exchange.lost
             for job, error in exchange.unfit:
@@ -372,12 +375,16 @@ class Worker:
             )
         if busy:
             self._renew_at = min(self._renew_at, exchange.at + self._ttl / 2000)
-        while self._started < min(busy, self._concurrency):
-            self._started += 1
-            self._runner.start(self._work)
+        self._staff(busy)
         self._runner.offer(len(jobs))
         if exchange.calls:
             self._next_fetch = 0.0 if jobs else monotonic() + PERIOD
+
+    def _staff(self, busy: int) -> None:
+        """See to it that there are handlers for so many items."""
+        while self._started < min(busy, self._concurrency):
+            self._started += 1
+            self._runner.start(self._work)
 
     # The handlers.
 
@@ -385,7 +392,13 @@ class Worker:
         """Handle one item after another, as long as there are some."""
         runner = self._runner
         while True:
-            await runner.wait()
+            try:
+                await runner.wait()
+            except BaseException:
+                # A program may cancel all tasks that there are: another one does its work.
+                self._started -= 1
+                runner.wake()
+                raise
             with runner.lock:
                 if self._closed:
                     return

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import inspect
 import os
+import select
 import threading
 import time
 import weakref
@@ -42,6 +43,10 @@ _UNREAD = object()
 _TURN = 0.002
 #: How often one request is repeated because the server forgot its script.
 _RELOADS = 5
+
+#: How to see that the other side has closed a connection, where that can be seen.
+_poll: Any = getattr(select, "poll", None)
+_HUNG_UP: int = getattr(select, "POLLRDHUP", getattr(select, "POLLHUP", 0))
 
 #: The scripts that were loaded by way of each pool in use.
 _loaded: weakref.WeakKeyDictionary[Any, set[bytes]] = weakref.WeakKeyDictionary()
@@ -581,8 +586,7 @@ class _PackedSession(_Session):
         except BaseException:
             # Interrupted. The pool has the connection back as it was, and would hand it out so:
             # without its login and, worse, on another database.
-            lock, idle = _idle_of(self._pool)
-            with lock:
+            with _idle_of(self._pool) as idle:
                 for connection in idle:
                     # None of this lets the event loop go on.
                     await self._settled(connection.disconnect(**self._at_once))
@@ -827,17 +831,18 @@ def _get_connection(pool: Any) -> Any:
         return get("EVALSHA")
 
 
-def _idle_of(pool: Any) -> tuple[Any, list[Any]]:
-    """Give the lock and the list of the connections that nobody uses."""
+@contextlib.contextmanager
+def _idle_of(pool: Any) -> Iterator[list[Any]]:
+    """Give the connections that nobody uses, nor can take meanwhile."""
     queue = getattr(pool, "pool", None)
-    if queue is None:
-        lock, idle = getattr(pool, "_lock", None), pool._available_connections
-    else:  # a blocking pool's, with None in place of those that were never made
-        lock = getattr(queue, "mutex", None)
-        every = queue._queue if lock is None else queue.queue
-        idle = [each for each in every if each is not None]
+    lock: Any = getattr(pool, "_lock", None) if queue is None else getattr(queue, "mutex", None)
     # In asyncio nobody else runs meanwhile.
-    return lock if hasattr(lock, "__enter__") else contextlib.nullcontext(), idle
+    with lock if hasattr(lock, "__enter__") else contextlib.nullcontext():
+        if queue is None:
+            yield list(pool._available_connections)
+        else:  # a blocking pool's, with None in place of those that were never made
+            every = queue.queue if hasattr(queue, "queue") else queue._queue
+            yield [each for each in every if each is not None]
 
 
 def _follows_primary(pool: Any) -> bool:
@@ -870,7 +875,25 @@ def _sight_of(pool: Any) -> Any:
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return None  # another kind of pool
     sockets = [socket for socket in map(_socket_of, connections) if socket is not None]
-    return database, _lines.change, frozenset(sockets)
+    return database, _lines.change, frozenset(_still_open(sockets))
+
+
+def _still_open(sockets: list[Any]) -> list[Any]:
+    """Leave out what the server has closed, though nobody has noticed yet."""
+    if _poll is None or not sockets:
+        return sockets
+    poll, by_number = _poll(), {}
+    for socket in sockets:
+        # With asyncio it is the writer.
+        each = socket if hasattr(socket, "fileno") else socket.get_extra_info("socket")
+        try:
+            number = each.fileno()
+            poll.register(number, _HUNG_UP)
+        except (AttributeError, OSError, ValueError):
+            continue  # closed by this process, just now
+        by_number[number] = socket
+    closed = {number for number, _ in poll.poll(0)}
+    return [socket for number, socket in by_number.items() if number not in closed]
 
 
 def _connections_of(pool: Any) -> list[Any]:

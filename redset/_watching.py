@@ -17,6 +17,7 @@ import random
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any
 
@@ -269,17 +270,22 @@ class Watcher:
 
     def _main(self) -> None:
         with contextlib.suppress(StopIteration):
-            self._run(Tracking()).send(None)  # nothing suspends
+            self._run(Tracking).send(None)  # nothing suspends
 
-    async def _run(self, tracking: Tracking) -> None:
-        self._tracking = tracking
+    async def _run(self, make: Callable[[], Tracking]) -> None:
+        tracking: Tracking | None = None
         try:
+            self._tracking = tracking = make()
             await self._watch(tracking)
         except Exception:
             log.exception("waits ask every %g s", PERIOD)
             self._end(monotonic() + REFUSAL)
+        except BaseException:  # cancelled, with all tasks that there are
+            self._end(0.0)
+            raise
         finally:
-            await tracking.close()
+            if tracking is not None:
+                await tracking.close()
 
     async def _watch(self, tracking: Tracking) -> None:
         """Watch for as long as anybody waits, and some time longer."""
@@ -440,7 +446,7 @@ class AsyncWatcher(Watcher):
         return AsyncWaiter(self, watch)
 
     def _start(self) -> None:
-        self._task = self._loop.create_task(self._run(AsyncTracking()), name="redset-watcher")
+        self._task = self._loop.create_task(self._run(AsyncTracking), name="redset-watcher")
 
 
 _watchers: weakref.WeakKeyDictionary[Any, Watcher] = weakref.WeakKeyDictionary()

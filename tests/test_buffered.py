@@ -28,7 +28,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import redset.asyncio
-from redset import ScheduledSet, SortedSet, TimeSortedSet
+from redset import ScheduledSet, SortedSet, TimeSortedSet, _buffers
 from redset.exceptions import AddError, Full, OptionsDiffer
 from redset.serializers import JSONSerializer
 
@@ -814,6 +814,128 @@ def test_a_loop_that_is_closed_in_the_middle_of_a_step_gets_all_of_it_written(
     assert any_server.raw.zcard("jobs") == 3000
     with pytest.raises(RuntimeError, match="was left"):
         asyncio.run(closing[0].add("more"))
+
+
+def test_a_writer_whose_task_was_cancelled_at_once_writes_what_it_accepted(
+    any_server: servers.Server,
+) -> None:
+    async def main() -> None:
+        client = any_server.asyncio_client()
+        jobs = redset.asyncio.SortedSet(client, "jobs")
+        with pytest.raises(asyncio.CancelledError):
+            async with jobs.buffered(5, LONG, 5) as writer:
+                for number in range(5):
+                    await writer.add(str(number))
+                for task in asyncio.all_tasks():
+                    task.cancel()
+                await asyncio.sleep(0)
+        assert await jobs.size() == 5
+        with pytest.raises(RuntimeError, match="was left"):
+            await writer.add("more")
+        await servers.aclose(client)
+
+    asyncio.run(main())
+
+
+def test_what_an_interrupted_task_had_accepted_is_said_not_to_be_written(
+    any_server: servers.Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An interrupt that strikes the writer's task itself ends it, and the loop."""
+
+    class Interrupting(redset.asyncio.SortedSet[str]):
+        async def _run(self, *_: Any) -> Any:
+            raise KeyboardInterrupt
+
+    async def main() -> None:
+        jobs: Any = Interrupting(any_server.asyncio_client(), "jobs")
+        async with jobs.buffered() as writer:
+            for number in range(10):
+                await writer.add(str(number))
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert "10 items of 'jobs' were not written" in caplog.text
+
+
+@pytest.mark.parametrize("face", ["sync", "asyncio"])
+def test_a_failure_after_an_interrupted_exit_is_logged_at_once(
+    any_server: servers.Server, face: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = len(_buffers._open)
+
+    async def main() -> None:
+        began, go = asyncio.Event(), asyncio.Event()
+
+        class Failing(redset.asyncio.SortedSet[str]):
+            async def _run(self, *_: Any) -> Any:
+                began.set()
+                await go.wait()
+                raise ValueError("no server today")
+
+        async def produce() -> None:
+            async with Failing(any_server.asyncio_client(), "jobs").buffered() as writer:
+                await writer.add("a")
+
+        task = asyncio.create_task(produce())
+        await began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not written_to(caplog)
+        go.set()
+        while not written_to(caplog):
+            await asyncio.sleep(0.01)
+
+    if face == "asyncio":
+        asyncio.run(main())
+    else:
+        began, go = threading.Event(), threading.Event()
+
+        class Failing(SortedSet[str]):
+            def _run(self, *_: Any) -> Any:
+                began.set()
+                go.wait()
+                raise ValueError("no server today")
+
+        writer = Failing(any_server.client(), "jobs").buffered()
+        writer._thread.join = interrupted  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt), writer:
+            writer.add("a")
+        assert not written_to(caplog)
+        go.set()
+        until(lambda: bool(written_to(caplog)))
+    assert written_to(caplog) == [
+        "1 items of 'jobs' were not written: no server today"
+    ]
+    assert len(_buffers._open) == others
+
+
+def written_to(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What redset has logged."""
+    return [record.message for record in caplog.records if record.name.startswith("redset")]
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_signal_handler_may_add_while_its_thread_does(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    with jobs.buffered() as writer:
+        put = writer._put
+
+        def putting(one: Any) -> bool:
+            writer._put = put  # type: ignore[method-assign]
+            signal.raise_signal(signal.SIGALRM)
+            return put(one)
+
+        before = signal.signal(signal.SIGALRM, lambda *_: writer.add("from the handler"))
+        try:
+            writer._put = putting  # type: ignore[method-assign]
+            writer.add("from the thread")
+        finally:
+            signal.signal(signal.SIGALRM, before)
+    assert set(jobs) == {"from the handler", "from the thread"}
 
 
 def test_adding_gives_other_tasks_their_turn(any_server: servers.Server) -> None:

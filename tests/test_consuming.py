@@ -176,6 +176,28 @@ def test_a_full_server_lets_the_item_wait_without_an_attempt(kind: str) -> None:
         assert [(item, attempts) for item, _, attempts, _ in jobs.leased()] == [("a", 0)]
 
 
+@pytest.mark.parametrize(("batch", "num"), [(12, 130), (700, 3)])
+def test_a_full_server_lets_many_items_wait(kind: str, batch: int, num: int) -> None:
+    """More requests than are in flight at a time, of which the first is refused."""
+    with servers.start(kind) as server:
+        jobs: SortedSet[str] = SortedSet(server.client(), "jobs")
+        jobs.add_many(f"{number:02}" for number in range(24))
+        stop, handled = threading.Event(), []
+
+        def handler(item: str) -> Any:
+            server.raw.config_set("maxmemory", 1)
+            handled.append(item)
+            if len(handled) == 24:
+                stop.set()
+            return [f"{item} {number}" for number in range(num)]
+
+        assert jobs.consume(handler, batch=batch, stop=stop) == (0, 0, 0)
+        server.raw.config_set("maxmemory", 0)
+        assert sorted(handled) == sorted({*handled}) and len(handled) == 24
+        assert [attempts for _, _, attempts, _ in jobs.leased()] == [0] * 24
+        assert jobs.size() == 0
+
+
 @pytest.fixture(params=servers.REAL)
 def kind(request: pytest.FixtureRequest) -> Iterator[str]:
     return request.param
@@ -244,6 +266,45 @@ def test_a_lost_lease_counts_once_however_often_it_is_renewed(any_server: server
         time.sleep(1)
 
     assert jobs.consume(handler, ttl=0.4, until_finished=True) == (0, 0, 1)
+
+
+def test_a_lost_lease_takes_none_of_the_others_with_it(any_server: servers.Server) -> None:
+    """One is cancelled while it is handled; those that were leased with it are renewed on."""
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add_many(["a", "b", "c"], [1, 2, 3])
+
+    def handler(item: str) -> None:
+        if item == "a":
+            any_server.raw.hdel(f"{P}:leases", "a")
+            any_server.raw.zrem(f"{P}:leased", "a")
+            time.sleep(1.5)
+
+    assert jobs.consume(handler, ttl=0.6, until_finished=True) == (2, 0, 1)
+    assert jobs.dead.size() == jobs.stats().leased == 0
+
+
+def test_an_item_is_kept_while_much_that_it_led_to_is_added(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add("much")
+    other: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    stop = threading.Event()
+
+    def handler(item: str) -> Any:
+        stop.set()
+        return [f"found {number:06}" for number in range(80_000)]
+
+    def gives_back() -> None:
+        while not stop.wait(0.01) or thread.is_alive():
+            other.finished()
+
+    consumed = []
+    thread = threading.Thread(
+        target=lambda: consumed.append(jobs.consume(handler, ttl=0.4, stop=stop))
+    )
+    thread.start()
+    gives_back()
+    assert consumed == [(1, 0, 0)]
+    assert jobs.size() == 80_000
 
 
 def test_what_is_over_before_it_is_begun_is_left_to_others(make_set: Maker) -> None:
@@ -394,6 +455,62 @@ def test_a_second_cancellation_ends_the_handlers(any_server: servers.Server) -> 
         return time.monotonic() - start
 
     assert asyncio.run(main()) < 10
+
+
+def test_a_loop_that_ends_gives_back_what_was_begun_without_an_attempt(
+    any_server: servers.Server,
+) -> None:
+    """As ``asyncio.run`` ends: all tasks are cancelled at once, those of the handlers, too."""
+
+    async def main() -> None:
+        jobs = redset.asyncio.SortedSet(
+            redis.asyncio.Redis(unix_socket_path=any_server.unix), "jobs"
+        )
+        await jobs.add("a")
+        began = asyncio.Event()
+
+        async def handler(item: str) -> None:
+            began.set()
+            await asyncio.sleep(60)
+
+        task = asyncio.ensure_future(jobs.consume(handler))
+        kept.append(task)
+        await began.wait()
+
+    kept: list[Any] = []
+    asyncio.run(main())
+    jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs", max_attempts=1)
+    assert jobs.stats().leased == jobs.dead.size() == 0
+    assert [lease.attempts for lease in jobs.lease()] == [0]
+
+
+def test_another_handler_takes_the_place_of_one_that_was_cancelled(
+    any_server: servers.Server,
+) -> None:
+    async def main() -> None:
+        client = redis.asyncio.Redis(unix_socket_path=any_server.unix)
+        jobs = redset.asyncio.SortedSet(client, "jobs")
+        handled: list[str] = []
+
+        async def handler(item: str) -> None:
+            handled.append(item)
+
+        task = asyncio.ensure_future(jobs.consume(handler))
+        for item in "abc":
+            await jobs.add(item)
+            while item not in handled:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            for each in asyncio.all_tasks() - {task, asyncio.current_task()}:
+                if each.get_name() != "redset-watcher":
+                    each.cancel()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await jobs.finished()
+        await servers.aclose(client)
+
+    asyncio.run(main())
 
 
 def test_two_workers_share_what_there_is(any_server: servers.Server) -> None:

@@ -253,6 +253,46 @@ def test_what_is_acknowledged_with_found_items_asks_the_server(
     client.close()
 
 
+@pytest.mark.parametrize("forgotten", [True, False])
+@pytest.mark.parametrize("again", [True, False])
+def test_what_a_writer_acknowledges_behind_is_known_to_the_server(
+    any_server: servers.Server, any_implementation: str, forgotten: bool, again: bool
+) -> None:
+    """A page's links that the table refused: only where the server still knows them."""
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+    jobs.add_many(["page", "page before"], [-2, -1])
+    leases = list(jobs.lease(2))
+    for _ in range(3):
+        jobs.add_many(URLS)
+    jobs.discard_many(URLS)
+    with jobs.buffered(max_delay=0) as writer:
+        if again:  # It has acknowledged before: from then on the server is asked.
+            writer.ack(leases[1])
+        for url in URLS[:20]:
+            writer.add(url)
+        if not again:  # They are refused by the table.
+            while writer._accepted > writer._limit - writer._max_pending:
+                time.sleep(0.001)
+            assert jobs.size() == 0 and writer._result.refused == 20
+        if forgotten:  # As by another process, of which no check could have said so.
+            any_server.raw.delete(*any_server.raw.keys(f"{P}:seen:*"))
+            any_server.raw.hset(f"{P}:meta", mapping={"level": 0, "split": 0, "count": 0})
+            any_server.raw.hincrby(f"{P}:meta", "forgets", 1)
+            if again:
+                for url in URLS[:20]:
+                    writer.add(url)
+        writer.ack(leases[0])
+    queued = {lease.item for lease in jobs.lease(50)}
+    if not forgotten:
+        assert queued == set()
+    elif again:
+        assert queued == set(URLS[:20])
+    else:
+        assert queued == {"page"}  # It comes once more, and finds them again.
+    client.close()
+
+
 @pytest.mark.parametrize("key", [None, str])
 def test_a_limited_item_is_known_no_longer_than_on_the_server(
     any_server: servers.Server, any_implementation: str, key: Any
@@ -419,8 +459,9 @@ def test_threads_that_add_and_forget_are_told_the_truth(
 # --- when it is trusted
 
 
+@pytest.mark.parametrize("noticed", [True, False])
 def test_after_a_restart_from_an_old_dump_what_was_lost_is_new(
-    all_servers: servers.Servers, any_implementation: str
+    all_servers: servers.Servers, any_implementation: str, noticed: bool
 ) -> None:
     for kind in servers.REAL:
         with servers.start(kind) as server:
@@ -432,8 +473,11 @@ def test_after_a_restart_from_an_old_dump_what_was_lost_is_new(
             assert jobs.add("late") is None
             server.kill()
             server._start()
-            jobs.size()  # It is noticed here that the connection is gone.
-            assert jobs.add("late") == 0
+            if noticed:
+                jobs.size()  # It is noticed here that the connection is gone.
+                assert jobs.add("late") == 0
+            else:
+                assert jobs.add_many([*URLS[:20], "late", "new"]) == (2, 0, 20, 0)
             assert jobs.add_many(URLS[:20]).refused == 20
             client.close()
 

@@ -125,9 +125,7 @@ class Adder:
         self._heavy = False
         #: Whether every known item is refused, so that a table of them can answer. Not beside an
         #: acknowledgement: what the server has forgotten within the second would be lost with it.
-        self.tabled = bool(
-            ctx.remember and ctx.known_max and foldable and not self.again and settling is None
-        )
+        self.tabled = ctx.tabled and foldable and not self.again and settling is None
         #: Whether answers say what is known: where that is more than that all entries are.
         self._asks = False
         self._may_ask = self.tabled and (ctx.remember == "limited" or self.condition == "nx")
@@ -254,6 +252,8 @@ class Adder:
         if trust is None:
             return encode_all(items, scores, skip, self.chunk, CHUNK_BYTES), None, 0
         table = trust.table
+        if self.ctx.tables is not None:
+            self.ctx.tables.add(table)
         generation = table.generation
         chunks = encode_all(items, scores, skip, self.chunk, CHUNK_BYTES, table, monotonic())
         return chunks, trust, generation

@@ -130,6 +130,8 @@ class Context:
         "remember",
         "scorer",
         "serializer",
+        "tabled",
+        "tables",
         "trust",
         "ttl",
         "used",
@@ -166,6 +168,10 @@ class Context:
         #: What the last check of the table of known duplicates found, when the next may be, and
         #: when an add last looked.
         self.trust: Any = None
+        #: Whether a table of what is known may answer for the server.
+        self.tabled = bool(self.remember and self.known_max)
+        #: The tables that did, where somebody wants to know.
+        self.tables: set[Any] | None = None
         self.next_check = self.used = -math.inf
         self.epoch: bytes | None = None
         #: What single adds use again: how to encode for these flags.
@@ -238,7 +244,7 @@ class Context:
     def of_serialised(self) -> Context:
         """Give a context for the same set whose items are what `serialise` gave."""
         made = copy.copy(self)
-        made.adders, made.encoders = {}, {}
+        made.adders, made.encoders, made.tables = {}, {}, set()
         made.dumps, made.max_item_bytes = None, 0
         if self.keyed:
             made.dumps, made.key = itemgetter(0), itemgetter(1)

@@ -81,6 +81,15 @@ def check(ctx: Context) -> Operation[Trust | None]:
     return trust
 
 
+def still_known(ctx: Context) -> Operation[bool]:
+    """Say whether the server knows now what the tables said that it knows."""
+    tables, ctx.tables = ctx.tables, None
+    if not tables:
+        return True
+    trust = yield from check(ctx)
+    return trust is not None and tables == {trust.table}
+
+
 def learn(
     trust: Trust, generation: int, digests: bytes, lasting: Any, sent: float
 ) -> Operation[None]:

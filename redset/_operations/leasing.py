@@ -276,7 +276,8 @@ def _to_send(ask: Ask) -> Send:
 def _in_flight(sends: Sequence[Send]) -> Operation[list[Any]]:
     """Perform requests, a window of them in flight: each one's answer, or the error that it met.
 
-    Where one meets an error no more are sent, and have the same.
+    Where one meets an error no more are sent, and have the same. What a full server refuses is no
+    reason not to settle the others, and not to lease.
     """
     answers: list[Any] = []
     sent = 0
@@ -293,7 +294,8 @@ def _in_flight(sends: Sequence[Send]) -> Operation[list[Any]]:
         try:
             answers.append((yield READ))
         except Exception as error:
-            failure = failure or error
+            if not out_of_memory(error):
+                failure = failure or error
             answers.append(error)
     return answers + [failure] * (len(sends) - len(answers))
 
@@ -327,9 +329,12 @@ def acknowledge(ctx: Context, leases: Sequence[Any], steady: bool) -> Operation[
 
 
 def _acknowledge(
-    ctx: Context, leases: Sequence[Any], items: list[Any], steady: bool, more: bool
+    ctx: Context, leases: Sequence[Any], items: list[Any], steady: bool, more: bool, ttl: int = 0
 ) -> Operation[int]:
-    """Acknowledge leases and add items, and what Pull brings if there may be more."""
+    """Acknowledge leases and add items, and what Pull brings if there may be more.
+
+    Each chunk before gives the leases more time, where there is a ttl.
+    """
     done = [Settlement("ack", leases)]
     steps = _steps(done)
     if len(steps) == 1 and len(items) <= SCRIPT_CHUNK:
@@ -342,7 +347,8 @@ def _acknowledge(
             ours = yield from _judged(adder, items, chunks[0], (yield adder.ask(chunks[0])))
             _mark(done[0])
             return ours
-    guard = _arguments(ctx, _steps([Settlement("check", leases[:LEASE_STEP])])[0])
+    held = Settlement("renew" if ttl else "check", leases[:LEASE_STEP], ttl)
+    guard = _arguments(ctx, _steps([held])[0])
     pulled = items, None
     yield from add_stream(ctx, None, Flags(), "raise", steady, False, guard, pulled, more)
     return (yield from settle(ctx, done)).counts[0]
@@ -486,7 +492,7 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
             what.finished = bool(answer[0])
     for lease in large:
         try:
-            ours = yield from _acknowledge(ctx, [lease], lease.items, True, False)
+            ours = yield from _acknowledge(ctx, [lease], lease.items, True, False, what.ttl)
         except AddError as error:
             cause = error.__cause__
             if error.index is not None and isinstance(cause, Exception):
