@@ -904,9 +904,7 @@ def test_a_failure_after_an_interrupted_exit_is_logged_at_once(
         assert not written_to(caplog)
         go.set()
         until(lambda: bool(written_to(caplog)))
-    assert written_to(caplog) == [
-        "1 items of 'jobs' were not written: no server today"
-    ]
+    assert written_to(caplog) == ["1 items of 'jobs' were not written: no server today"]
     assert len(_buffers._open) == others
 
 
