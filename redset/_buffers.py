@@ -400,7 +400,8 @@ class Writer(Writing):
 
         Not at all where any of it could not be written: the leases then come back when their time
         is over. Waits like `add`. They count as settled at once; the log says if some were over
-        before they were acknowledged. One round trip for each 400.
+        before they were acknowledged, or given back because the server has forgotten meanwhile what
+        it was known to remember. One round trip for each 400.
 
         Parameters
         ----------
