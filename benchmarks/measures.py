@@ -249,6 +249,7 @@ def leases(bench: Bench) -> Iterator[Result]:
 
 # --- whole jobs
 
+POPPED = "redset, popped"
 _HOW = {
     "rq": ("enqueue_many, result_ttl=0; SimpleWorker(…).work(burst=True)", "enqueue; the same"),
     "SAQ": ("enqueue(ttl=-1), Worker.process(), 100 calls at once", "each call awaited"),
@@ -280,17 +281,25 @@ def _whole(batch: int, least: float, most: float | None) -> Contest:
         else "add, lease() and acknowledgement of each"
     )
     how = " one by one" if batch == 1 else f" in batches of {batch}"
+    # With what acknowledges nothing either, huey can be compared.
+    popped = ("add and pop of each: nothing is acknowledged",) if batch == 1 else ()
     return Contest(
         f"jobs_{batch}",
         f"whole jobs{how}",
         (
             Entry(REDSET, "whole", f"{PLAIN}: {ours}"),
+            *(Entry(REDSET, "popped", f"{PLAIN}: {each}", POPPED) for each in popped),
             *(Entry(peer, "whole", _HOW[peer.name][batch == 1]) for peer in JOBS),
         ),
         (
             *(
                 Goal(f"jobs a second{how} / {peer.name}", "wall", peer.name, "redset", least=least)
                 for peer in JOBS
+            ),
+            *(
+                Goal(f"jobs a second{how}, popped / {peer.name}", "wall", peer.name, POPPED)
+                for peer in JOBS
+                if popped and peer.name == "huey"
             ),
             *(
                 Goal(

@@ -96,7 +96,9 @@ _GLIDE = Environment(
 
 def _queue(name: str) -> Environment:
     """Job systems want other versions of redis-py than each other."""
-    return Environment(name, (name, "redis", "hiredis>=3.2"), (name, "redis", "hiredis"))
+    # SAQ imports typing_extensions without saying so.
+    wanted = (name, "redis", "hiredis>=3.2", "typing_extensions")
+    return Environment(name, wanted, (name, "redis", "hiredis"))
 
 
 REDSET = Peer("redset", _TREE, "with_redset")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import redis
 from huey import RedisHuey
 from job import Job, Run
 
@@ -12,7 +13,8 @@ logging.getLogger("huey").setLevel(logging.ERROR)
 
 
 def whole(job: Job) -> Run:
-    huey = RedisHuey(job.name, results=False, blocking=False, **job.address)
+    pool = redis.Redis(**job.address).connection_pool
+    huey = RedisHuey(job.name, results=False, blocking=False, connection_pool=pool)
 
     @huey.task()
     def nothing(item: Any) -> None:

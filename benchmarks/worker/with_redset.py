@@ -114,6 +114,24 @@ def whole(job: Job) -> Run:
     return run
 
 
+def popped(job: Job) -> Run:
+    """Whole jobs, one by one, at most once."""
+    jobs, items, scores = _set(job), job.items(), job.scores()
+
+    def run() -> int:
+        for item, score in zip(items, scores, strict=True):
+            jobs.add(item, score)
+        number = 0
+        while True:
+            try:
+                jobs.pop()
+            except KeyError:
+                return number
+            number += 1
+
+    return run
+
+
 def links(job: Job) -> Run:
     """The bulk path as a crawler uses it, one call for each page."""
     return _links(job, "url")

@@ -14,8 +14,12 @@ from saq.queue.redis import RedisQueue
 logging.getLogger("saq").setLevel(logging.ERROR)
 
 
+done = 0
+
+
 async def nothing(context: Any, *, item: Any) -> None:
-    pass
+    global done
+    done += 1
 
 
 def whole(job: Job) -> Run:
@@ -26,18 +30,16 @@ def whole(job: Job) -> Run:
         return queue, Worker(queue, [nothing], concurrency=job.chunk, dequeue_timeout=1)
 
     queue, worker = loop.run_until_complete(made())
-    done = 0
 
     async def enqueue(item: Any) -> None:
         # Nothing is kept of it when it is done.
         await queue.enqueue("nothing", item=item, ttl=-1)
 
     async def work(_: Any) -> None:
-        nonlocal done
-        done += await worker.process()
+        await worker.process()
 
     async def both() -> int:
-        nonlocal done
+        global done
         done = 0
         await at_once(job.chunk, enqueue, items)
         await at_once(job.chunk, work, items)
