@@ -282,13 +282,18 @@ def _whole(batch: int, least: float, most: float | None) -> Contest:
     )
     how = " one by one" if batch == 1 else f" in batches of {batch}"
     # With what acknowledges nothing either, huey can be compared.
-    popped = ("add and pop of each: nothing is acknowledged",) if batch == 1 else ()
+    popped: list[Entry] = []
+    beside_huey: list[Goal] = []
+    if batch == 1:
+        does = f"{PLAIN}: add and pop of each: nothing is acknowledged"
+        popped.append(Entry(REDSET, "popped", does, POPPED))
+        beside_huey.append(Goal(f"jobs a second{how}, popped / huey", "wall", "huey", POPPED))
     return Contest(
         f"jobs_{batch}",
         f"whole jobs{how}",
         (
             Entry(REDSET, "whole", f"{PLAIN}: {ours}"),
-            *(Entry(REDSET, "popped", f"{PLAIN}: {each}", POPPED) for each in popped),
+            *popped,
             *(Entry(peer, "whole", _HOW[peer.name][batch == 1]) for peer in JOBS),
         ),
         (
@@ -296,11 +301,7 @@ def _whole(batch: int, least: float, most: float | None) -> Contest:
                 Goal(f"jobs a second{how} / {peer.name}", "wall", peer.name, "redset", least=least)
                 for peer in JOBS
             ),
-            *(
-                Goal(f"jobs a second{how}, popped / {peer.name}", "wall", peer.name, POPPED)
-                for peer in JOBS
-                if popped and peer.name == "huey"
-            ),
+            *beside_huey,
             *(
                 Goal(
                     f"server CPU a job{how} / {peer.name}",

@@ -281,8 +281,7 @@ class Writing:
     def _ended(self) -> None:
         """Note that the background is at its end: nobody writes what is left now."""
         self._over = True
-        if self._failure is None and self._accepted > self._limit - self._max_pending:
-            self._fail(RuntimeError("what writes it was ended"))
+        self._give_up("what writes it was ended")
         if self._abandoned:
             _open.discard(self)
             self._tell()
@@ -292,6 +291,15 @@ class Writing:
         self._abandoned = True
         if self._over:
             self._ended()
+
+    def _pending(self) -> int:
+        """Say how much is accepted and not written."""
+        return self._accepted - (self._limit - self._max_pending)
+
+    def _give_up(self, why: str) -> None:
+        """Note that nobody writes what is left, if anything is."""
+        if self._failure is None and self._pending() > 0:
+            self._fail(RuntimeError(why))
 
     def _tell(self) -> None:
         if self._failure is not None and not self._told:
@@ -309,8 +317,7 @@ class Writing:
 
     def _exit(self) -> None:
         """Be at the end of the interpreter."""
-        if self._failure is None and self._accepted > self._limit - self._max_pending:
-            self._fail(RuntimeError("its event loop ended before the writer was left"))
+        self._give_up("its event loop ended before the writer was left")
         self._tell()
 
 
@@ -546,8 +553,6 @@ class AsyncWriter(Writing):
         except asyncio.CancelledError as error:
             self._fail(error)
             raise
-        finally:
-            self._room.set()
 
     async def _go_on(self) -> None:
         loop = asyncio.get_running_loop()
@@ -583,6 +588,7 @@ class AsyncWriter(Writing):
         return self
 
     def _done(self, task: asyncio.Task[None]) -> None:
+        # Before whoever waits for the task goes on: it was the first to be registered.
         self._ended()
         self._room.set()
 
@@ -599,7 +605,6 @@ class AsyncWriter(Writing):
             # It goes on by itself.
             self._abandon()
             raise
-        self._ended()
         self._leave(error)
 
 

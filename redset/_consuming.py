@@ -261,6 +261,7 @@ class Worker:
         if self._turn is None:
             now = monotonic()
             with self._runner.lock:
+                self._staff()
                 self._plan(now)
                 if self._turn is None:
                     busy = bool(self._ready or self._running or self._handled)
@@ -268,8 +269,6 @@ class Worker:
                         return True
                     rest = self._rest(now, busy)
         if self._turn is None:
-            if not self._stopping:
-                self._staff(len(self._ready) + len(self._running))
             await self._runner.sleep(rest)
         else:
             await self._perform(self._turn)
@@ -375,13 +374,13 @@ class Worker:
             )
         if busy:
             self._renew_at = min(self._renew_at, exchange.at + self._ttl / 2000)
-        self._staff(busy)
         self._runner.offer(len(jobs))
         if exchange.calls:
             self._next_fetch = 0.0 if jobs else monotonic() + PERIOD
 
-    def _staff(self, busy: int) -> None:
-        """See to it that there are handlers for so many items."""
+    def _staff(self) -> None:
+        """See to it that there are handlers for what there is to do."""
+        busy = 0 if self._stopping else len(self._ready) + len(self._running)
         while self._started < min(busy, self._concurrency):
             self._started += 1
             self._runner.start(self._work)

@@ -831,13 +831,16 @@ def _get_connection(pool: Any) -> Any:
         return get("EVALSHA")
 
 
+def _held(lock: Any) -> contextlib.AbstractContextManager[Any]:
+    """Give what holds a pool's lock. In asyncio nobody else runs meanwhile; old pools have none."""
+    return lock if hasattr(lock, "__enter__") else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def _idle_of(pool: Any) -> Iterator[list[Any]]:
     """Give the connections that nobody uses, nor can take meanwhile."""
     queue = getattr(pool, "pool", None)
-    lock: Any = getattr(pool, "_lock", None) if queue is None else getattr(queue, "mutex", None)
-    # In asyncio nobody else runs meanwhile.
-    with lock if hasattr(lock, "__enter__") else contextlib.nullcontext():
+    with _held(getattr(pool, "_lock", None) if queue is None else getattr(queue, "mutex", None)):
         if queue is None:
             yield list(pool._available_connections)
         else:  # a blocking pool's, with None in place of those that were never made
@@ -863,13 +866,9 @@ def _sight_of(pool: Any) -> Any:
     """Give the database and the open sockets of a pool, used or not, by whomever, and what tells
     whether the process has other connections since.
     """
-    lock: Any = getattr(pool, "_lock", None)
     try:
         # What is taken or given back meanwhile would be seen twice, or not at all.
-        if hasattr(lock, "__enter__"):
-            with lock:
-                connections = _connections_of(pool)
-        else:
+        with _held(getattr(pool, "_lock", None)):
             connections = _connections_of(pool)
         database = int(pool.connection_kwargs.get("db") or 0)
     except (AttributeError, RuntimeError, TypeError, ValueError):

@@ -859,7 +859,10 @@ def test_what_an_interrupted_task_had_accepted_is_said_not_to_be_written(
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
 def test_a_failure_after_an_interrupted_exit_is_logged_at_once(
-    any_server: servers.Server, face: str, caplog: pytest.LogCaptureFixture
+    any_server: servers.Server,
+    face: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     others = len(_buffers._open)
 
@@ -898,7 +901,7 @@ def test_a_failure_after_an_interrupted_exit_is_logged_at_once(
                 raise ValueError("no server today")
 
         writer = Failing(any_server.client(), "jobs").buffered()
-        writer._thread.join = interrupted  # type: ignore[method-assign]
+        monkeypatch.setattr(writer._thread, "join", interrupted)
         with pytest.raises(KeyboardInterrupt), writer:
             writer.add("a")
         assert not written_to(caplog)
@@ -917,19 +920,21 @@ def interrupted(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_signal_handler_may_add_while_its_thread_does(any_server: servers.Server) -> None:
+def test_a_signal_handler_may_add_while_its_thread_does(
+    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
     with jobs.buffered() as writer:
         put = writer._put
 
         def putting(one: Any) -> bool:
-            writer._put = put  # type: ignore[method-assign]
+            monkeypatch.setattr(writer, "_put", put)
             signal.raise_signal(signal.SIGALRM)
             return put(one)
 
         before = signal.signal(signal.SIGALRM, lambda *_: writer.add("from the handler"))
         try:
-            writer._put = putting  # type: ignore[method-assign]
+            monkeypatch.setattr(writer, "_put", putting)
             writer.add("from the thread")
         finally:
             signal.signal(signal.SIGALRM, before)

@@ -431,19 +431,25 @@ def test_a_cancelled_task_finishes_what_runs_and_gives_back_the_rest(
     assert (stats.size, stats.leased) == (50 - len(began), 0)
 
 
+async def handling(jobs: Any) -> asyncio.Task[Consumed]:
+    """A worker in the middle of an item that takes it a minute."""
+    await jobs.add("a")
+    began = asyncio.Event()
+
+    async def handler(item: str) -> None:
+        began.set()
+        await asyncio.sleep(60)
+
+    task = asyncio.ensure_future(jobs.consume(handler))
+    await began.wait()
+    return task
+
+
 def test_a_second_cancellation_ends_the_handlers(any_server: servers.Server) -> None:
     async def main() -> float:
         client = redis.asyncio.Redis(unix_socket_path=any_server.unix)
         jobs = redset.asyncio.SortedSet(client, "jobs")
-        await jobs.add("a")
-        began = asyncio.Event()
-
-        async def handler(item: str) -> None:
-            began.set()
-            await asyncio.sleep(60)
-
-        task = asyncio.ensure_future(jobs.consume(handler))
-        await began.wait()
+        task = await handling(jobs)
         start = time.monotonic()
         for _ in range(2):
             task.cancel()
@@ -463,21 +469,10 @@ def test_a_loop_that_ends_gives_back_what_was_begun_without_an_attempt(
     """As ``asyncio.run`` ends: all tasks are cancelled at once, those of the handlers, too."""
 
     async def main() -> None:
-        jobs = redset.asyncio.SortedSet(
-            redis.asyncio.Redis(unix_socket_path=any_server.unix), "jobs"
-        )
-        await jobs.add("a")
-        began = asyncio.Event()
+        client = redis.asyncio.Redis(unix_socket_path=any_server.unix)
+        kept.append(await handling(redset.asyncio.SortedSet(client, "jobs")))
 
-        async def handler(item: str) -> None:
-            began.set()
-            await asyncio.sleep(60)
-
-        task = asyncio.ensure_future(jobs.consume(handler))
-        kept.append(task)
-        await began.wait()
-
-    kept: list[Any] = []
+    kept: list[Any] = []  # or its task may be collected before it is cancelled
     asyncio.run(main())
     jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs", max_attempts=1)
     assert jobs.stats().leased == jobs.dead.size() == 0

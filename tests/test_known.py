@@ -272,7 +272,7 @@ def test_what_a_writer_acknowledges_behind_is_known_to_the_server(
         for url in URLS[:20]:
             writer.add(url)
         if not again:  # They are refused by the table.
-            while writer._accepted > writer._limit - writer._max_pending:
+            while writer._pending() > 0:
                 time.sleep(0.001)
             assert jobs.size() == 0 and writer._result.refused == 20
         if forgotten:  # As by another process, of which no check could have said so.

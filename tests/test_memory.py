@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 import servers
+from held import Held
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -337,49 +338,6 @@ def test_a_chunk_is_wholly_before_a_clear_or_wholly_behind_it(any_server: server
 
 
 # --- for ever: a million
-
-
-class Held:
-    """How long each call holds a server, in milliseconds.
-
-    On Linux, the processor time of its main thread. The clock of its slowlog goes on while the
-    machine runs others, and on a busy one times every tenth call at over 5 ms.
-    """
-
-    def __init__(self, server: servers.Server) -> None:
-        self._raw = server.raw
-        self._stat = f"/proc/{server.pid}/schedstat"
-        self.calls: list[float] = []
-        self._raw.config_set("slowlog-log-slower-than", 0)
-        self._raw.config_set("slowlog-max-len", 5)
-
-    def __call__(self, call: Callable[..., Any], *args: Any) -> Any:
-        """Make a call that is one step on the server."""
-        before = self._now()
-        result = call(*args)
-        after = self._now()
-        self.calls.append(self._logged() if before is None else (after - before) / 1e6)
-        return result
-
-    def _now(self) -> Any:
-        try:
-            with open(self._stat) as file:
-                return int(file.read().split()[0]) or None
-        except OSError:
-            return None
-
-    def _logged(self) -> float:
-        steps = [each for each in self._raw.slowlog_get(5) if each["command"].startswith(b"EVAL")]
-        return float(steps[0]["duration"]) / 1000
-
-    def check(self, at_least: int) -> None:
-        """Nothing in these calls held the server for more than 5 ms."""
-        calls, self.calls = self.calls, []
-        assert len(calls) >= at_least
-        over = [call for call in calls if call > 5]
-        # A neighbour on the machine takes the caches, and a hypervisor takes time that counts as
-        # the server's: some are allowed. A step that does too much does so most of the time.
-        assert len(over) <= 1 + len(calls) // 2, (len(calls), over)
 
 
 class Watched(Recording):

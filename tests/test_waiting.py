@@ -725,10 +725,9 @@ async def _cancel_leases(any_server: servers.Server) -> None:
 
 
 def test_an_interrupted_wait_for_a_lease_loses_nothing(any_server: servers.Server) -> None:
-    """Interrupted anywhere: what it leased comes back, and hardly anybody is left to be woken.
+    """Interrupted anywhere: what it leased comes back, and nobody is left who would be woken.
 
-    Not while redis-py connects, though: hiredis 3.5 crashes after some of those interrupts. And one
-    in a thousand strikes in the few instructions between a waiter's coming and its being noted.
+    Not while redis-py connects, though: hiredis 3.5 crashes after some of those interrupts.
     """
     program = f"""
 import random, redis.connection, redset, signal, threading
@@ -762,13 +761,14 @@ for turn in range(200):
             held += [lease.item for lease in jobs.lease(ttl=1, wait=0.07)]
     except (KeyboardInterrupt, RuntimeError) as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        # So CPython says of a condition that was interrupted while it took its lock again.
-        assert type(error) is KeyboardInterrupt or "lock" in str(error), error
+        if type(error) is RuntimeError:
+            # CPython's condition, interrupted while it took its lock again.
+            assert str(error) == "release unlocked lock", error
+            assert type(error.__context__) is KeyboardInterrupt
         interrupted += 1
+    watcher = _watching._watchers.get(pool)
+    assert watcher is None or not watcher._watches
 assert interrupted == 200
-watcher = _watching._watchers.get(pool)
-left = [] if watcher is None else [len(watch.waiters) for watch in watcher._watches.values()]
-assert sum(left) <= 2, left
 seen = set(held)
 while len(seen) < 200:
     batch = jobs.lease(200, wait=10)

@@ -100,11 +100,11 @@ def _leased(jobs: SortedSet[Any], num: int) -> int:
 def whole(job: Job) -> Run:
     """Whole jobs: all are added in batches, then all handed out and acknowledged."""
     jobs, items, scores = _set(job), job.items(), job.scores()
+    put = add(job)
 
     def run() -> int:
         if job.chunk == 1:
-            for item, score in zip(items, scores, strict=True):
-                jobs.add(item, score)
+            put()
         else:
             pairs = zip(batches(items, job.chunk), batches(scores, job.chunk), strict=True)
             for some, theirs in pairs:
@@ -116,18 +116,11 @@ def whole(job: Job) -> Run:
 
 def popped(job: Job) -> Run:
     """Whole jobs, one by one, at most once."""
-    jobs, items, scores = _set(job), job.items(), job.scores()
+    put, hand_out = add(job), pop(job)
 
     def run() -> int:
-        for item, score in zip(items, scores, strict=True):
-            jobs.add(item, score)
-        number = 0
-        while True:
-            try:
-                jobs.pop()
-            except KeyError:
-                return number
-            number += 1
+        put()
+        return hand_out()
 
     return run
 
