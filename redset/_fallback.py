@@ -246,8 +246,9 @@ def score_of(item: Any, scorer: float | str | Callable[[Any], Any]) -> float:
 class Known:
     """A table of digests that a server is known to know: the last ``most`` that were learned.
 
-    It grows on use. Of a full one the digest goes that was learned first (first in, first out:
-    what is met again is learned again). It may be shared by threads.
+    It grows on use, where more than half of what it holds is still valid. Of one that may not grow
+    the digest goes that was learned first (first in, first out: what is met again is learned
+    again). It may be shared by threads.
 
     Parameters
     ----------
@@ -259,6 +260,7 @@ class Known:
         if most < 0:
             raise ValueError(f"most must not be negative, not {most}")
         self._most = most
+        self._room = 0
         #: Until when each is valid, in the order in which they were learned.
         self._until: OrderedDict[bytes, float] = OrderedDict()
         self._lock = Lock()
@@ -283,13 +285,16 @@ class Known:
         """Empty it: what is still to be learned by an earlier generation is not learned."""
         with self._lock:
             self._until = OrderedDict()
+            self._room = 0
             self._generation += 1
 
-    def learn(self, digests: bytes, until: float | Sequence[float], generation: int) -> None:
+    def learn(
+        self, digests: bytes, until: float | Sequence[float], generation: int, now: float = 0.0
+    ) -> None:
         """Take in digests, 16 bytes each, that are valid before ``until``: one time, or one each.
 
         A time that is not above 0 says that a digest is not to be learned. Nothing is learned where
-        the table was emptied since ``generation``.
+        the table was emptied since ``generation``. What is not valid at ``now`` may be dropped.
         """
         count = len(digests) // 16
         if len(digests) != 16 * count:
@@ -305,9 +310,21 @@ class Known:
                 if not time > 0.0:
                     continue
                 name = digests[16 * place : 16 * place + 16]
-                if name not in held and len(held) == self._most:
-                    held.popitem(last=False)
+                if name not in held and len(held) == self._room:
+                    self._make_room(now)
                 held[name] = time
+
+    def _make_room(self, now: float) -> None:
+        held = self._until
+        if self._room == self._most:
+            held.popitem(last=False)
+            return
+        ended = [name for name, time in held.items() if now >= time]
+        if ended and 2 * len(ended) >= len(held):
+            for name in ended:
+                del held[name]
+        else:
+            self._room = min(max(2 * self._room, 256), self._most)
 
     def knows(self, digest: bytes, now: float) -> bool:
         """Whether it holds a digest that is still valid."""

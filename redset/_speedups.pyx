@@ -1587,6 +1587,27 @@ cdef bint enlarge(Table* table) noexcept nogil:
     return True
 
 
+cdef bint drop_ended(Table* table, double now) noexcept nogil:
+    """Drop what is not valid any more, if that is at least half; whether it was."""
+    cdef Py_ssize_t valid = 0, kept = 0, i
+    if table.until == NULL or table.count == 0:
+        return False
+    for i in range(table.count):
+        valid += now < table.until[i]
+    if 2 * valid > table.count:
+        return False
+    memset(table.slots, 0, <size_t> (table.mask + 1) * sizeof(uint32_t))
+    for i in range(table.count):
+        if now < table.until[i]:
+            table.digests[2 * kept] = table.digests[2 * i]
+            table.digests[2 * kept + 1] = table.digests[2 * i + 1]
+            table.until[kept] = table.until[i]
+            fill_slot(table, kept)
+            kept += 1
+    table.count = kept
+    return True
+
+
 cdef bint limit_times(Table* table) noexcept nogil:
     """Keep times from now on; False where there is no memory for them."""
     cdef Py_ssize_t i
@@ -1598,11 +1619,14 @@ cdef bint limit_times(Table* table) noexcept nogil:
     return True
 
 
-cdef void learn_one(Table* table, const uint64_t* digest, double until) noexcept nogil:
+cdef void learn_one(
+    Table* table, const uint64_t* digest, double until, double now
+) noexcept nogil:
     """Take a digest in. Without memory to grow the table stays as large as it is."""
     cdef Py_ssize_t place = place_of(table, digest)
-    if place < 0 and table.count == table.room and table.room < table.most:
-        enlarge(table)
+    if place < 0 and table.count == table.room < table.most and table.next == 0:
+        if not drop_ended(table, now):
+            enlarge(table)
     if table.room == 0:
         return
     if table.until == NULL and until != INFINITY and not limit_times(table):
@@ -1721,7 +1745,7 @@ cdef class Known:
         self.emptied += 1
         PyThread_release_lock(self.lock)
 
-    def learn(self, bytes digests not None, until, Py_ssize_t generation):
+    def learn(self, bytes digests not None, until, Py_ssize_t generation, double now=0.0):
         """Take in digests, 16 bytes each, that are valid before ``until``: one time, or one each.
 
         See the fallback's.
@@ -1759,7 +1783,7 @@ cdef class Known:
                             one = times[i]
                         if one > 0.0:
                             memcpy(digest, data + 16 * i, 16)
-                            learn_one(&self.table, digest, one)
+                            learn_one(&self.table, digest, one, now)
                 PyThread_release_lock(self.lock)
         finally:
             PyMem_RawFree(times)

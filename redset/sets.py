@@ -82,7 +82,8 @@ class SortedSet(Face[T]):
         With ``remember``: the most entries of a table of items that the server said it knows, so
         that adding them again asks it nothing. The process has one table for each set. It starts
         empty, grows to 24 bytes an entry (32 with a limited time; briefly more), and when full lets
-        the oldest go; without the compiled core to about 150. 0 switches it off.
+        the oldest go; without the compiled core to about 150. What is no longer known makes room
+        before it grows. 0 switches it off.
 
     Raises
     ------

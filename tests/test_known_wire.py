@@ -128,6 +128,40 @@ def test_a_table_grows_on_use_to_what_its_docstring_says(wire: ModuleType) -> No
 
 
 @each
+def test_what_is_not_valid_any_more_makes_room_before_a_table_grows(wire: ModuleType) -> None:
+    known = wire.Known(2**18)
+    for turn in range(200):  # Each lasts for 2: of 150 a turn, 300 are valid.
+        now = float(turn)
+        mine = range(150 * turn, 150 * turn + 150)
+        known.learn(names(*mine), now + 2.0, 0, now)
+        asked = [name(number) for number in range(max(0, mine.start - 150), mine.stop)]
+        assert known.unknown(asked, now) == []
+    assert len(known) <= 1024
+    assert known.nbytes <= 250_000
+    known.learn(names(*range(-600, 0)), EVER, 0, 1e6)
+    assert len(known) <= 1024 and known.nbytes <= 250_000
+    # What is valid is not dropped, and the table grows.
+    known.learn(names(*range(-3000, 0)), EVER, 0, 1e6)
+    assert known.unknown([name(number) for number in range(-3000, 0)], 1e6) == []
+    assert len(known) >= 3000
+
+
+@needs_core
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 400), st.integers(0, 5)), max_size=20)
+)
+def test_both_drop_the_same_that_is_not_valid_any_more(steps: list[tuple[int, int, int]]) -> None:
+    tables = [_fallback.Known(800), _speedups.Known(800)]
+    for now, (first, count, lasting) in enumerate(steps):
+        for known in tables:
+            known.learn(names(*range(first, first + count)), float(now + lasting), 0, float(now))
+        asked = [name(number) for number in range(2400)]
+        found = [(len(known), *known.unknown(asked, 0.0)) for known in tables]
+        assert found[0] == found[1]
+
+
+@each
 def test_wrong_arguments_are_refused(wire: ModuleType) -> None:
     known = wire.Known(10)
     for wrong in ((b"1", EVER, 0), (bytes(32), [1.0], 0), (bytes(16), [], 0), (b"", [1.0], 0)):

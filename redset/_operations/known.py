@@ -109,4 +109,4 @@ def learn(
         rate = (1.0 - DRIFT) / 1000.0
         # The server's clock was read in whole milliseconds.
         until = [sent + (left - 1) * rate if left > 1 else 0.0 for left in lasting]
-    trust.table.learn(digests, until, generation)
+    trust.table.learn(digests, until, generation, sent)
