@@ -31,7 +31,7 @@ from redset._face import (
     waiting_time,
     whole,
 )
-from redset._operations import adding, dead, leasing, memory, reading, taking
+from redset._operations import adding, checking, dead, leasing, memory, reading, taking
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
@@ -362,6 +362,9 @@ class SortedSet(Face[T]):
 
     async def stats(self) -> Stats:
         return await self._run(reading.stats(self._ctx, self._scores_are_times))
+
+    async def check(self) -> list[str]:
+        return await self._run(checking.check(self._ctx))
 
     @property
     def dead(self) -> DeadLetters:

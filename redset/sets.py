@@ -25,7 +25,7 @@ from redset._face import (
     waiting_time,
     whole,
 )
-from redset._operations import adding, dead, leasing, memory, reading, taking
+from redset._operations import adding, checking, dead, leasing, memory, reading, taking
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
@@ -1072,6 +1072,25 @@ class SortedSet(Face[T]):
         (1, 0, 2.0)
         """
         return self._run(reading.stats(self._ctx, self._scores_are_times))
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the server, as far as it tells: nothing is an empty list.
+
+        That it evicts keys when it is full, saves nothing, is a replica, or too old. The first add
+        of a process to a set with ``remember``, or its first lease, logs the same. A server that
+        hides its state has nothing wrong with it. One round trip.
+
+        Returns
+        -------
+        list of str
+            A sentence for each.
+
+        Examples
+        --------
+        >>> jobs.check()
+        []
+        """
+        return self._run(checking.check(self._ctx))
 
     @property
     def dead(self) -> DeadLetters:

@@ -19,6 +19,8 @@ import pytest
 import redis
 import servers
 
+from redset._operations import checking
+
 # For the benchmarks; last, so that a redset that is installed comes before the tree's.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
@@ -66,6 +68,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     ):
         rows += servers.cases(servers.ASYNCIO_CLIENTS)
     metafunc.parametrize("case", rows, ids=servers.case_id, scope="function")
+
+
+@pytest.fixture(autouse=True)
+def server_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check that a process makes once would be a request more of whichever test comes first."""
+    monkeypatch.setattr(checking, "_checked", True)
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ CALLS: list[tuple[dict[str, Any], str, Callable[[Any], Any], Any, str]] = [
     (PLAIN, "'page'", lambda jobs: list(iter(jobs)), [[b"a"], []], "a list of 3"),
     (PLAIN, "'page'", lambda jobs: jobs_of(jobs), [[b"a"], [], []], "a list of 1"),
     (PLAIN, "'stats'", lambda jobs: jobs.stats(), [1, 2, 3], "a list of 8"),
+    (PLAIN, "'server'", lambda jobs: jobs.check(), [b"1"], "a list of 2"),
     (PLAIN, "'clear'", lambda jobs: jobs.clear(), [1], "a list of 2"),
     (PLAIN, "XRANGE", lambda jobs: jobs_of(jobs.dead), [[b"no", []]], "the id of a dead letter"),
     (PLAIN, "XRANGE", lambda jobs: jobs_of(jobs.dead), [[b"1-0", [b"raw"]]], "the fields"),

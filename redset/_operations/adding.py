@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from redset._effects import READ, Ask, Emit, Operation, Pull, Read, Send
+from redset._operations.checking import check_once
 from redset._operations.context import (
     CHUNK,
     CHUNK_BYTES,
@@ -25,6 +26,7 @@ from redset._operations.context import (
 )
 from redset._operations.known import Trust, check, learn, look
 from redset._operations.replies import Reader, bytes_of, count, listed, refuse, up_to
+from redset._operations.taking import end_of
 from redset._scripts import script
 from redset.exceptions import AddError, Full, OptionsDiffer, _FullAddError, _OptionsAddError
 
@@ -150,6 +152,7 @@ class Adder:
             yield from ctx.scorer.refresh(ctx)
         epoch = b""
         if ctx.remember:
+            yield from check_once(ctx)
             known = yield from ctx.know_epoch()
             self.proposed = known is None
             epoch = known or new_epoch()
@@ -680,7 +683,26 @@ def add_stream(
     result = AddResult(*counts)
     if failure is not None:
         raise failure.error(result) from failure.cause
+    if ctx.remember and ctx.fresh and settling is None:
+        ctx.fresh = False
+        if position and result.refused == position:
+            yield from _tell_if_finished(ctx, result)
     return result
+
+
+def _tell_if_finished(ctx: Context, result: AddResult) -> Operation[None]:
+    """Log where an object's first bulk add brought only what a finished set knows."""
+    try:
+        finished, _ = yield end_of(ctx)
+    except Exception:  # the items are in, whatever this says
+        return
+    if finished:
+        log.warning(
+            "all of the %d items added to %r are known, and nothing is left to be done: clear() "
+            "makes it forget them",
+            result.refused,
+            ctx.name,
+        )
 
 
 def bad_item(bad: Any) -> AddError:

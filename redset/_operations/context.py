@@ -116,6 +116,7 @@ class Context:
         "dumps",
         "encoders",
         "epoch",
+        "fresh",
         "key",
         "keys",
         "known_max",
@@ -174,6 +175,8 @@ class Context:
         self.tables: set[Any] | None = None
         self.next_check = self.used = -math.inf
         self.epoch: bytes | None = None
+        #: Whether no bulk add has ended yet.
+        self.fresh = True
         #: What single adds use again: how to encode for these flags.
         self.adders: dict[Any, Any] = {}
         #: Encoders of bulk adds, by all that they were made with.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from redset._effects import READ, Ask, Emit, Operation, Pull, Send
 from redset._operations.adding import Adder, Flags, OtherEpoch, add_stream, bad_item
+from redset._operations.checking import check_once
 from redset._operations.context import (
     CHUNK_BYTES,
     LEASE_STEP,
@@ -107,6 +108,7 @@ def lease(ctx: Context, num: int, ttl: int, wait: float) -> Operation[list[Held]
 
 def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
     found: list[Held] = []
+    yield from check_once(ctx)
     if not (yield from look_first(ctx)):
         return found
     undecodable = 0
@@ -441,8 +443,10 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     """Perform an exchange."""
     what.begin()
     calls = what.calls
-    if calls and not (yield from look_first(ctx)):
-        calls = []
+    if calls:
+        yield from check_once(ctx)
+        if not (yield from look_first(ctx)):
+            calls = []
     parts, large = yield from _parts(ctx, what)
     done = Settlement("ack", [lease for lease in what.done if not lease.items])
     steps = _steps([done, *what.settlements])

@@ -276,6 +276,10 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
         ([[1, -1]], [[0, draw.member()]], [b"NAME"], [b"OPTIONS", b"key=no"])
     ),
     "restore": lambda draw, command: draw.count(1),
+    "server": lambda draw, command: [
+        b"1700000000",
+        draw.rng.choice((b"", b"role:slave\r\n", b"redis_version:6.0.1\r\n\xff:1")),
+    ],
     "seen": _epoch_or(lambda draw, command: draw.rng.choice((b"0", b"1", b"01", b"011"))),
     "stats": _stats,
     "sweep": lambda draw, command: 0 if draw.one_in(2) else draw.count(),
@@ -458,6 +462,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     # Not list(jobs), which makes room for as many as the server says there are.
     ("iterate", lambda jobs: [each for each in jobs], _listed(_item)),  # noqa: C416
     ("stats", lambda jobs: jobs.stats(), lambda stats: all(map(_whole, stats[:5]))),
+    ("check", lambda jobs: jobs.check(), _listed(lambda each: type(each) is str)),
     ("clear", lambda jobs: jobs.clear(), _whole),
     (
         "dead",
@@ -483,7 +488,7 @@ METHODS = {
     "pop", "take", "peek", "peek_many", "peek_score", "score",
     "scores", "get", "contains", "discard", "discard_many", "remove", "size", "available",
     "lease", "ack", "fail", "release", "renew", "leased", "finished", "consume",
-    "stats", "clear", "dead", "forget", "forget_many", "seen", "seen_many",
+    "stats", "check", "clear", "dead", "forget", "forget_many", "seen", "seen_many",
 }  # fmt: skip
 SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
     (SortedSet, {}),

@@ -1,0 +1,79 @@
+"""Whether a server is one that keeps what a set writes."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from redset._effects import Operation
+from redset._operations.context import Context
+from redset._operations.replies import bytes_of, count, listed
+
+log = logging.getLogger("redset")
+
+#: Seconds without a snapshot, behind a change, that no server has which is to make some: by default
+#: one is made in an hour.
+UNSAVED = 3700
+
+#: Whether this process has checked a server: its first write of what is to last does.
+_checked = False
+
+
+def check(ctx: Context) -> Operation[list[str]]:
+    """Say what is wrong with the server."""
+    now, text = yield ctx.call("server", [ctx.keys.queue], [], _told)
+    return warnings(text.decode("utf-8", "replace"), now)
+
+
+def check_once(ctx: Context) -> Operation[None]:
+    """Log what is wrong with the first server that this process writes to."""
+    global _checked
+    if _checked:
+        return
+    _checked = True
+    try:
+        found = yield from check(ctx)
+    except BaseException:
+        _checked = False
+        raise
+    for each in found:
+        log.warning("the server of %r: %s", ctx.name, each)
+
+
+def _told(reply: Any) -> tuple[int, bytes]:
+    now, text = listed(reply, 2)
+    return count(now), bytes_of(text)
+
+
+def warnings(text: str, now: int) -> list[str]:
+    """Say what is wrong with a server, by what it tells of itself; what it hides is right."""
+    info = dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.MULTILINE))
+    found = []
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        what = "keys that expire, as locks do" if "volatile" in policy else "whole sets"
+        found.append(f"with maxmemory-policy {policy} it drops {what} when it is full: noeviction")
+    if info.get("aof_enabled") == "0":
+        since = now - _number(info, "rdb_last_save_time", now)
+        if since > UNSAVED and _number(info, "rdb_changes_since_last_save", 0):
+            found.append(
+                f"nothing was saved for {since / 3600:.0f} hours, and there is no append-only "
+                "file: what is in it goes with its process"
+            )
+    if info.get("rdb_last_bgsave_status") == "err":
+        found.append("its last snapshot failed")
+    if info.get("aof_last_write_status") == "err":
+        found.append("its append-only file cannot be written")
+    if info.get("role") == "slave":
+        found.append("it is a replica: what is written to it is refused or lost")
+    version = info.get("redis_version", "")
+    major, minor = re.match(r"(\d+)\.(\d+)|", version).groups()  # type: ignore[union-attr]
+    if major and (int(major), int(minor)) < (6, 2):
+        found.append(f"it is Redis {version}, and redset needs 6.2 or later")
+    return found
+
+
+def _number(info: dict[str, str], field: str, default: int) -> int:
+    value = info.get(field, "")
+    return int(value) if value.isdecimal() else default

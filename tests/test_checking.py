@@ -1,0 +1,199 @@
+"""What is said of a server that does not keep what it is given, and of a crawl that is over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+import servers
+
+from redset import SortedSet, TimeSortedSet
+from redset._operations import checking
+
+SOUND = """# Server\r
+redis_version:7.0.15\r
+# Memory\r
+maxmemory_policy:noeviction\r
+# Persistence\r
+rdb_changes_since_last_save:12\r
+rdb_last_save_time:1000000\r
+rdb_last_bgsave_status:ok\r
+aof_enabled:0\r
+aof_last_write_status:ok\r
+# Replication\r
+role:master\r
+"""
+NOW = 1_000_900
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "said"),
+    [
+        ("", "", None),
+        ("noeviction", "allkeys-lru", "maxmemory-policy allkeys-lru it drops whole sets"),
+        ("noeviction", "volatile-ttl", "maxmemory-policy volatile-ttl it drops keys that expire"),
+        ("time:1000000", "time:985000", "nothing was saved for 4 hours"),
+        ("time:1000000", "time:", None),
+        ("status:ok", "status:err", "snapshot failed"),
+        ("write_status:ok", "write_status:err", "append-only file cannot be written"),
+        ("role:master", "role:slave", "replica"),
+        ("7.0.15", "6.0.16", "Redis 6.0.16, and redset needs 6.2"),
+        ("7.0.15", "5.0", "Redis 5.0, and redset needs 6.2"),
+        ("7.0.15", "6.2.1", None),
+        ("7.0.15", "255.255.255", None),
+        ("7.0.15", "unstable", None),
+    ],
+)
+def test_each_thing_that_is_wrong_is_said(was: str, now: str, said: str | None) -> None:
+    found = checking.warnings(SOUND.replace(was, now, 1), NOW)
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
+
+
+def test_what_is_hidden_is_no_fault_and_neither_is_what_another_way_keeps() -> None:
+    assert checking.warnings("", NOW) == []
+    old = SOUND.replace("time:1000000", "time:1")
+    assert len(checking.warnings(old, NOW)) == 1
+    assert checking.warnings(old.replace("aof_enabled:0", "aof_enabled:1"), NOW) == []
+    assert checking.warnings(old.replace("last_save:12", "last_save:0"), NOW) == []
+
+
+def test_a_server_as_it_comes_has_nothing_wrong(make_set: Callable[..., Any]) -> None:
+    assert make_set().check() == []
+
+
+def test_each_server_tells_what_is_asked(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs")
+    text = raw.execute_command("INFO")
+    assert {line.split(":")[0] for line in SOUND.split("\r\n") if ":" in line} <= set(text)
+    before = raw.config_get("maxmemory-policy")["maxmemory-policy"]
+    try:
+        raw.config_set("maxmemory-policy", "allkeys-lru")
+        raw.replicaof("127.0.0.1", 1)
+        policy, replica = jobs.check()
+        assert "allkeys-lru" in policy and "replica" in replica
+    finally:
+        raw.replicaof("no", "one")
+        raw.config_set("maxmemory-policy", before)
+    assert jobs.check() == []
+
+
+def test_a_server_that_hides_it_is_no_error(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    raw.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        raw.acl_setuser("shy", enabled=True, passwords=["+shy"], keys=["*"],
+                        commands=["+@all", "-info"])  # fmt: skip
+        shy = redis.Redis(unix_socket_path=any_server.unix, username="shy", password="shy")
+        jobs: SortedSet[str] = SortedSet(shy, "jobs", remember=True)
+        if b"6.2" not in str(raw.info("server")["redis_version"]).encode():
+            # 6.2 asks only whether a script may be run.
+            assert jobs.check() == []
+        assert jobs.add("a") == 0.0
+        shy.close()
+    finally:
+        raw.config_set("maxmemory-policy", "noeviction")
+        raw.acl_deluser("shy")
+
+
+# --- once a process
+
+
+@pytest.fixture
+def evicting(any_server: servers.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setattr(checking, "_checked", False)
+    any_server.raw.config_set("maxmemory-policy", "allkeys-lru")
+    yield any_server.client()
+    any_server.raw.config_set("maxmemory-policy", "noeviction")
+
+
+def told(caplog: pytest.LogCaptureFixture) -> int:
+    return sum("maxmemory-policy" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda client: SortedSet(client, "jobs", remember=True).add("a"),
+        lambda client: SortedSet(client, "jobs", remember=5).add_many(["a"]),
+        lambda client: list(SortedSet(client, "jobs", key="url", remember=5).add_new([{"url": 1}])),
+        lambda client: SortedSet(client, "jobs").lease(),
+        lambda client: SortedSet(client, "jobs").consume(print, until_finished=True),
+    ],
+)
+def test_the_first_write_of_what_is_to_last_logs_it_once(
+    evicting: Any, write: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    plain: SortedSet[str] = SortedSet(evicting, "plain", key="url")  # type: ignore[type-var]
+    plain.add_many([{"url": "a"}])
+    plain.take(2)
+    plain.stats()
+    SortedSet(evicting, "jobs", remember=True).seen("a")
+    assert told(caplog) == 0
+    write(evicting)
+    assert told(caplog) == 1
+    write(evicting)
+    SortedSet(evicting, "others", remember=True).add_many(["a", "b"])
+    SortedSet(evicting, "others").lease()
+    assert told(caplog) == 1
+
+
+def test_a_check_that_failed_is_made_again(
+    evicting: Any, any_server: servers.Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = redis.Redis(unix_socket_path=any_server.unix + ".not", retry=None)
+    with pytest.raises(redis.ConnectionError):
+        SortedSet(nowhere, "jobs", remember=True).add("a")
+    assert told(caplog) == 0
+    assert SortedSet(evicting, "jobs", remember=True).add("a") == 0.0
+    assert told(caplog) == 1
+
+
+# --- a crawl that is over
+
+
+def names_clear(caplog: pytest.LogCaptureFixture) -> int:
+    return sum("clear()" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("remember", [True, 60])
+def test_a_finished_crawl_that_is_started_again_says_what_to_do(
+    make_set: Callable[..., Any], remember: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "redset")
+    seeds = ["a", "b", "c"]
+    first = make_set(remember=remember)
+    assert first.add_many(seeds).added == 3
+    # Known, and still to be done: so it is with most links of a page.
+    assert make_set(remember=remember).add_many(seeds).refused == 3
+    with first.lease(3) as batch:
+        assert make_set(remember=remember).add_many(seeds).refused == 3
+        for _ in batch:
+            pass
+    assert names_clear(caplog) == 0
+    # Not at an object's later adds, nor where something is new.
+    assert first.add_many(seeds).refused == 3
+    assert names_clear(caplog) == 0
+    again = make_set(remember=remember)
+    assert again.add_many(seeds).refused == 3
+    assert again.add_many(seeds).refused == 3
+    assert names_clear(caplog) == 1
+    assert list(make_set(remember=remember).add_new(seeds)) == []
+    assert names_clear(caplog) == 2
+    assert make_set(remember=remember).add_many([]).added == 0
+    assert make_set(remember=remember).add_many([*seeds, "d"]).added == 1
+    assert names_clear(caplog) == 2
+    again.clear()
+    assert again.add_many(seeds).added == 3
+
+
+def test_a_set_without_memory_says_nothing(
+    any_server: servers.Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = any_server.raw
+    assert TimeSortedSet(raw, "jobs").add_many(["a"], xx=True).refused == 1
+    assert names_clear(caplog) == 0
