@@ -123,6 +123,21 @@ class Sight:
 SIGHT = Sight()
 
 
+class There:
+    """An answer to be had over another set's link; nothing is in flight."""
+
+    __slots__ = ("ask", "link")
+
+    def __init__(self, link: Any, ask: Ask) -> None:
+        self.link = link
+        self.ask = ask
+
+
+def only(ask: Ask) -> Operation[Any]:
+    """Do nothing but ask."""
+    return (yield ask)
+
+
 class Pause:
     """Nothing: a place in a long computation where others may have their turn."""
 

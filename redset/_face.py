@@ -7,13 +7,23 @@ import math
 import operator
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypedDict, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    NoReturn,
+    Protocol,
+    TypedDict,
+    TypeVar,
+)
 
 from redset import _wire
 from redset._effects import Operation
-from redset._operations import adding, reading
+from redset._operations import adding, algebra, reading
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Context, ServerClock
+from redset._operations.reading import Range
 from redset._source import Source
 from redset.locks import seconds
 
@@ -210,6 +220,42 @@ class Face(Generic[T]):
             adding.add_stream(self._ctx, score, flags, errors, source.steady, emit),
             source,
         )
+
+    def _operand(self, other: Any) -> algebra.Other | None:
+        """Give what an operation is told of another set; None where it is none of redset's."""
+        if not isinstance(other, Face):
+            return None
+        if other._link_class is not self._link_class:
+            raise TypeError(
+                f"other must be a set of the same kind, not {type(other).__module__}."
+                f"{type(other).__name__}: sync and asyncio sets cannot be combined"
+            )
+        mine, theirs = self._open(), other._open()
+        return algebra.Other(other._ctx, None if mine.reaches(theirs) else theirs)
+
+    def _nameless(self, other: object) -> NoReturn:
+        raise TypeError(
+            "the result of & | - ^ would be a set without a name: use &= |= -= ^= on a set that "
+            "is to hold it, or set(…) of what is to be combined here"
+        )
+
+    if not TYPE_CHECKING:  # to a type checker there are none
+        __and__ = __or__ = __sub__ = __xor__ = _nameless
+        __rand__ = __ror__ = __rsub__ = __rxor__ = _nameless
+
+    def _range(self, lowest: Any, highest: Any) -> Range:
+        """Check the ends of a range of scores."""
+        wire = self._ctx.wire
+        ends = []
+        for argument, value in (("min", lowest), ("max", highest)):
+            try:
+                ends.append(wire.to_score(value))
+            except (TypeError, ValueError) as error:
+                said = str(error).replace("score", argument, 1)
+                raise type(error)(said) from None
+        if ends[0] > ends[1]:
+            raise ValueError(f"min must not be above max, and {lowest!r} is above {highest!r}")
+        return Range(*map(wire.score_text, ends))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self._name!r}>"

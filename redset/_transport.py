@@ -30,8 +30,10 @@ from redset._effects import (
     Read,
     Send,
     Sight,
+    There,
     Unexpected,
     Wait,
+    only,
 )
 from redset._source import Source
 from redset._watching import Waiting
@@ -128,6 +130,17 @@ class _Link:
     def _wrong_kind(self, client: Any) -> TypeError:
         raise NotImplementedError
 
+    def reaches(self, other: _Link) -> bool:
+        """Say whether this is a way to the same database as another, as far as that can be seen."""
+        mine, theirs = self._client, other._client
+        if mine is theirs or not (self.multi and other.multi):
+            return mine is theirs
+        pools = mine.connection_pool, theirs.connection_pool
+        if pools[0] is pools[1]:
+            return True
+        places = [_place_of(pool) for pool in pools]
+        return None not in places and places[0] == places[1]
+
     def _begin(
         self, operation: Operation[R], source: Source | None, effect: Any = None
     ) -> _Performance[R]:
@@ -137,6 +150,15 @@ class _Link:
         else:
             session = _GenericSession(self._client, self._split, self._options, self._awaits)
         return _Performance(operation, source, session, self._awaits, effect)
+
+
+def _place_of(pool: Any) -> Any:
+    """Give where a pool's connections lead to, None where that may change."""
+    if hasattr(pool, "service_name"):
+        return None
+    where = pool.connection_kwargs
+    place = where.get("path") or (where.get("host", "localhost"), int(where.get("port", 6379)))
+    return place, int(where.get("db") or 0)
 
 
 class Link(_Link):
@@ -168,6 +190,8 @@ class Link(_Link):
                         result = session.sight()
                     elif kind is Pause:
                         result = None
+                    elif kind is There:
+                        result = effect.link.run(only(effect.ask))
                     elif kind is Send:
                         result = complete(session.send(effect))
                     elif kind is Read:
@@ -325,6 +349,10 @@ class _Performance(Generic[R]):
                         spent, self._spent = self._spent, 0
                         result = await self._waiting.perform(effect, spent)
                         self._turn = time.monotonic()
+                    elif kind is There:
+                        result = effect.link.run(only(effect.ask))
+                        if self._awaits:
+                            result = await result
                     elif kind is not Pause:
                         raise AssertionError(f"no such effect: {effect!r}")
                     if self._awaits:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, overload
 
 from redset import _batches, sets
 from redset._batches import AsyncBatch, Lease
@@ -28,10 +28,11 @@ from redset._face import (
     check_url,
     index,
     many,
+    refuse_single,
     waiting_time,
     whole,
 )
-from redset._operations import adding, checking, dead, leasing, memory, reading, taking
+from redset._operations import adding, algebra, checking, dead, leasing, memory, reading, taking
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
@@ -52,10 +53,10 @@ class SortedSet(Face[T]):
     Takes the arguments of that class, with ``redis_client`` an asyncio client: ``redis.asyncio``'s,
     ``valkey.asyncio``'s, or any object whose ``execute_command`` is a coroutine function. Its
     methods are awaited and otherwise the same, but for these: `add_new`, `leased`, the set itself,
-    `dead` and a batch are iterated with ``async for``; the set, `lock` and `lease` are entered with
-    ``async with``; `close` is `aclose`; ``len``, ``in``, ``bool``, ``for``, comparisons by order
-    and in-place operators raise a TypeError that names what to use. Sets may be shared by the
-    tasks of one event loop.
+    `dead`, a batch and what `between` gives, which is not awaited, are iterated with ``async for``;
+    the set, `lock` and `lease` are entered with ``async with``; `close` is `aclose`; ``len``,
+    ``in``, ``bool``, ``for``, comparisons by order and in-place operators raise a TypeError that
+    names what to use. Sets may be shared by the tasks of one event loop.
 
     Encoding and decoding give other tasks a turn every few milliseconds. A call that is cancelled
     leaves no half-read connection in the client's pool. What the server did of it is done: a
@@ -363,6 +364,9 @@ class SortedSet(Face[T]):
     async def stats(self) -> Stats:
         return await self._run(reading.stats(self._ctx, self._scores_are_times))
 
+    def between(self, min: float, max: float) -> Between[T]:
+        return Between(self, self._range(min, max))
+
     async def check(self) -> list[str]:
         return await self._run(checking.check(self._ctx))
 
@@ -384,6 +388,22 @@ class SortedSet(Face[T]):
 
     async def clear(self, *, keep_memory: bool = False) -> int:
         return await self._run(memory.clear(self._ctx, keep_memory))
+
+    # As a set.
+
+    async def update(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
+        other = self._operand(items)
+        if other is None:
+            await self.add_many(items)
+        else:
+            await self._run(algebra.update(self._ctx, other))
+
+    async def isdisjoint(self, other: Iterable[Any]) -> bool:
+        operand = self._operand(other)
+        if operand is None:
+            refuse_single("other", other)
+            return await self._run(algebra.is_disjoint_from_items(self._ctx, other))
+        return await self._run(algebra.is_disjoint(self._ctx, operand))
 
     # Remembering.
 
@@ -446,7 +466,7 @@ class SortedSet(Face[T]):
         raise _cannot(">=")
 
     def __ior__(self, other: object) -> Self:
-        raise _cannot("|=", "await add_many(items)")
+        raise _cannot("|=", "await update(items)")
 
     def __iand__(self, other: object) -> Self:
         raise _cannot("&=")
@@ -483,6 +503,41 @@ class ScheduledSet(TimeSortedSet[T]):
         return ServerTime(self)
 
 
+class Between(Generic[T]):
+    """A range of scores of a set: iterate it with ``async for``, count, take, discard."""
+
+    __slots__ = ("_owner", "_within")
+
+    def __init__(self, owner: SortedSet[T], within: reading.Range) -> None:
+        self._owner = owner
+        self._within = within
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        owner = self._owner
+        return owner._open().iterate(reading.iterate(owner._ctx, self._within))  # type: ignore[no-any-return]
+
+    async def size(self) -> int:
+        return await self._owner._run(reading.size(self._owner._ctx, self._within))
+
+    async def take(self, num: int) -> list[T]:
+        owner = self._owner
+        return await owner._run(taking.take_between(owner._ctx, whole("num", num), self._within))
+
+    async def discard(self) -> int:
+        return await self._owner._run(memory.discard_between(self._owner._ctx, self._within))
+
+    def __len__(self) -> int:
+        raise _cannot("len()", "await size()")
+
+    def __bool__(self) -> bool:
+        raise _cannot("bool()", "await size()")
+
+    def __iter__(self) -> NoReturn:
+        raise _cannot("for", "async for")
+
+    __repr__ = sets.Between.__repr__
+
+
 class DeadLetters:
     """The dead letters of a set: iterate them with ``async for``, count, requeue, purge them."""
 
@@ -509,7 +564,11 @@ class DeadLetters:
         raise _cannot("for", "async for")
 
 
-_CALL = re.compile(r"\b(?:jobs|pages|s)\.(?!(?:add_new|leased)\b)(?:dead\.)?\w+(?=\()")
+_CALL = re.compile(
+    r"\b(?:jobs|pages|s)\.(?!(?:add_new|leased)\b|between\([^()]*\)(?!\.))"
+    r"(?:dead\.|between\([^()]*\)\.)?\w+(?=\()"
+)
+_LIST = re.compile(r"list\((.*(?:add_new|leased|between)\(.*\))\)")
 
 
 def _awaited(text: str) -> str:
@@ -518,7 +577,7 @@ def _awaited(text: str) -> str:
 
 
 def _awaited_line(match: re.Match[str]) -> str:
-    code = re.sub(r"list\((.*(?:add_new|leased)\(.*\))\)", r"[item async for item in \1]", match[0])
+    code = _LIST.sub(r"[item async for item in \1]", match[0])
     for call in reversed(list(_CALL.finditer(code))):
         end = _end_of_call(code, call.end())
         made = f"await {code[call.start() : end]}"
@@ -550,4 +609,5 @@ def _describe(twin: type, original: type) -> None:
 
 
 _describe(SortedSet, sets.SortedSet)
+_describe(Between, sets.Between)
 _describe(DeadLetters, sets.DeadLetters)

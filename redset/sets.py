@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from redset import _batches
 from redset._batches import Batch, Lease
@@ -22,10 +22,11 @@ from redset._face import (
     check_url,
     index,
     many,
+    refuse_single,
     waiting_time,
     whole,
 )
-from redset._operations import adding, checking, dead, leasing, memory, reading, taking
+from redset._operations import adding, algebra, checking, dead, leasing, memory, reading, taking
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
@@ -1073,6 +1074,37 @@ class SortedSet(Face[T]):
         """
         return self._run(reading.stats(self._ctx, self._scores_are_times))
 
+    def between(self, min: float, max: float) -> Between[T]:
+        """View the queued items whose score is from ``min`` to ``max``, both included.
+
+        Due or not, without what is leased. Sends nothing by itself.
+
+        Parameters
+        ----------
+        min, max : float
+            Whatever ``float()`` takes but NaN; ``-math.inf`` and ``math.inf`` are ends, too.
+
+        Returns
+        -------
+        Between
+            To be iterated, counted, taken from and discarded.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where one is no score, or ``min`` is above ``max``.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b", "c"], score=[1, 2, 3]).added
+        3
+        >>> jobs.between(2, 3).size()
+        2
+        >>> list(jobs.between(2, 3))
+        ['b', 'c']
+        """
+        return Between(self, self._range(min, max))
+
     def check(self) -> list[str]:
         """Return what is wrong with the server, as far as it tells: nothing is an empty list.
 
@@ -1146,7 +1178,7 @@ class SortedSet(Face[T]):
     def discard_many(self, items: Iterable[Any], forget: bool = False) -> int:
         """Remove items; how many were queued or leased.
 
-        O(log N) an item, a round trip and a step for each 1,000 (500 with ``forget``).
+        O(log N) an item, a round trip and a step for each 250.
 
         Parameters
         ----------
@@ -1237,6 +1269,132 @@ class SortedSet(Face[T]):
         0
         """
         return self._run(memory.clear(self._ctx, keep_memory))
+
+    # As a set.
+
+    def update(self, items: Iterable[Any]) -> None:
+        """Add all items of another set, or of an iterable; the same as ``jobs |= items``.
+
+        Of another set the score and the payload of what both have become those of the lower score:
+        each is added as with ``lt=True``, by this set's rules. What it knows and no longer has
+        stays out. An iterable is added as by `add_many`.
+
+        In steps of 125 or 250, none of which holds the server for long; it is not atomic, and
+        readers see what has been added so far. Where one server has both, the items do not leave
+        it, but for those that a set with ``remember`` is given. O(log N) an item.
+
+        Parameters
+        ----------
+        items : SortedSet, or iterable of items
+            Another set of redset's, on whatever server, or items.
+
+        Raises
+        ------
+        ValueError
+            Where it is the set itself, or in another slot of a cluster.
+        redset.exceptions.OptionsDiffer
+            Where only one of the two has ``key``.
+        redset.exceptions.DecodeError
+            Where an item of a set elsewhere cannot be read, or not be stored here.
+        redset.exceptions.Full
+            Where there would be more than ``max_size``; what was added before stays.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b"], score=[1, 5]).added
+        2
+        >>> pages = SortedSet(r, "pages")
+        >>> pages.add_many(["b", "c"], score=[2, 3]).added
+        2
+        >>> jobs.update(pages)
+        >>> jobs.take(5, with_scores=True)
+        [('a', 1.0), ('b', 2.0), ('c', 3.0)]
+        """
+        other = self._operand(items)
+        if other is None:
+            self.add_many(items)
+        else:
+            self._run(algebra.update(self._ctx, other))
+
+    def isdisjoint(self, other: Iterable[Any]) -> bool:
+        """Return whether nothing queued is in another set, or among the items of an iterable.
+
+        In steps of 250 or 1,000, and ends at the first that both have; what changes meanwhile may
+        be seen or not. O(1) an item.
+
+        Parameters
+        ----------
+        other : SortedSet, or iterable of items
+            Another set of redset's, on whatever server, or items.
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        redset.exceptions.OptionsDiffer
+            Where only one of the two has ``key``.
+
+        Examples
+        --------
+        >>> jobs.add("a")
+        0.0
+        >>> jobs.isdisjoint(["b", "c"]), jobs.isdisjoint(["a"])
+        (True, False)
+        """
+        operand = self._operand(other)
+        if operand is None:
+            refuse_single("other", other)
+            return self._run(algebra.is_disjoint_from_items(self._ctx, other))
+        return self._run(algebra.is_disjoint(self._ctx, operand))
+
+    def __ior__(self, other: Iterable[Any]) -> Self:
+        self.update(other)
+        return self
+
+    def __iand__(self, other: Iterable[Any]) -> Self:
+        return self._combine(other, algebra.intersect, algebra.intersect_items)
+
+    def __isub__(self, other: Iterable[Any]) -> Self:
+        return self._combine(other, algebra.subtract, algebra.subtract_items)
+
+    def __ixor__(self, other: Iterable[Any]) -> Self:
+        return self._combine(other, algebra.exclude, algebra.exclude_items)
+
+    def _combine(self, other: Iterable[Any], with_set: Any, with_items: Any) -> Self:
+        operand = self._operand(other)
+        if operand is None:
+            refuse_single("other", other)
+            self._run(with_items(self._ctx, other))
+        else:
+            self._run(with_set(self._ctx, operand))
+        return self
+
+    def _compare(self, other: object, how: algebra.Comparison) -> Any:
+        operand = self._operand(other)
+        if operand is not None:
+            return self._run(algebra.compare(self._ctx, operand, how))
+        if not isinstance(other, Set):
+            return NotImplemented
+        return self._run(algebra.compare_items(self._ctx, other, how))
+
+    def __eq__(self, other: object) -> bool:
+        return self._compare(other, "==")  # type: ignore[no-any-return]
+
+    __hash__ = object.__hash__
+
+    def __le__(self, other: object) -> bool:
+        return self._compare(other, "<=")  # type: ignore[no-any-return]
+
+    def __lt__(self, other: object) -> bool:
+        return self._compare(other, "<")  # type: ignore[no-any-return]
+
+    def __ge__(self, other: object) -> bool:
+        return self._compare(other, ">=")  # type: ignore[no-any-return]
+
+    def __gt__(self, other: object) -> bool:
+        return self._compare(other, ">")  # type: ignore[no-any-return]
 
     # Remembering.
 
@@ -1387,6 +1545,9 @@ class SortedSet(Face[T]):
         self.close()
 
 
+MutableSet.register(SortedSet)
+
+
 class TimeSortedSet(SortedSet[T]):
     """A sorted set whose scores are times: oldest first.
 
@@ -1431,6 +1592,111 @@ class ScheduledSet(TimeSortedSet[T]):
 
     def _default_scorer(self) -> Any:
         return ServerTime(self)
+
+
+class Between(Generic[T]):
+    """The queued items of a set in a range of scores: iterate, count, take, discard them.
+
+    A view: it holds nothing, and each call sees the set as it is then. Iterating is in order of
+    score, in constant memory, with a round trip for each 1,000; what stays at its score is seen
+    exactly once, whatever changes around it.
+
+    Examples
+    --------
+    >>> jobs.add_many(["a", "b", "c"], score=[1, 2, 3]).added
+    3
+    >>> list(jobs.between(2, 3))
+    ['b', 'c']
+    """
+
+    __slots__ = ("_owner", "_within")
+
+    def __init__(self, owner: SortedSet[T], within: reading.Range) -> None:
+        self._owner = owner
+        self._within = within
+
+    def __iter__(self) -> Iterator[T]:
+        owner = self._owner
+        return owner._open().iterate(reading.iterate(owner._ctx, self._within))  # type: ignore[no-any-return]
+
+    def size(self) -> int:
+        """Return how many there are; the same as ``len()``.
+
+        One round trip, O(log N).
+
+        Returns
+        -------
+        int
+
+        Examples
+        --------
+        >>> jobs.between(0, 10).size()
+        0
+        """
+        return self._owner._run(reading.size(self._owner._ctx, self._within))
+
+    def __len__(self) -> int:
+        return self.size()
+
+    def __bool__(self) -> bool:
+        return self.size() > 0
+
+    def take(self, num: int) -> list[T]:
+        """Remove and return up to ``num`` of them, lowest first.
+
+        As `SortedSet.take` but for the range: at most once, O(log N + num), a round trip for each
+        2,000 (1,000 with ``key``). Due or not, and no expired lease is given back.
+
+        Parameters
+        ----------
+        num : int
+            How many at most; below 1 none.
+
+        Returns
+        -------
+        list
+            Items; empty where there is none.
+
+        Raises
+        ------
+        TypeError, ValueError, OverflowError
+            Where ``num`` is no whole number; nothing was sent.
+        redset.exceptions.DecodeError
+            Where 10 or more were to be had, and none could be decoded.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b", "c"], score=[1, 2, 3]).added
+        3
+        >>> jobs.between(2, 3).take(10)
+        ['b', 'c']
+        """
+        owner = self._owner
+        return owner._run(taking.take_between(owner._ctx, whole("num", num), self._within))
+
+    def discard(self) -> int:
+        """Remove them; how many.
+
+        They stay known, with ``remember``, and what is leased stays leased. O(log N) an item, a
+        round trip for each 250; others may add meanwhile.
+
+        Returns
+        -------
+        int
+            How many were removed. Where the connection was lost meanwhile it may be fewer.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b", "c"], score=[1, 2, 3]).added
+        3
+        >>> jobs.between(2, 3).discard(), jobs.size()
+        (2, 1)
+        """
+        return self._owner._run(memory.discard_between(self._owner._ctx, self._within))
+
+    def __repr__(self) -> str:
+        lowest, highest = map(float, self._within)
+        return f"{self._owner!r}.between({lowest!r}, {highest!r})"
 
 
 class DeadLetters:

@@ -58,7 +58,9 @@ class BlockingSet:
         face = self.face
         value = getattr(face, "aclose" if name == "close" else name)
         if name == "dead":
-            return BlockingDead(value)
+            return BlockingView(value)
+        if name == "between":
+            return lambda *ends: BlockingView(value(*ends))
         if name == "lock":
             return BlockingLock(value)
         if name == "scorer" or not inspect.ismethod(value):
@@ -173,24 +175,23 @@ class BlockingWriter:
         return repr(self.face)
 
 
-class BlockingDead:
-    def __init__(self, dead: redset.asyncio.DeadLetters) -> None:
-        self._dead = dead
+class BlockingView:
+    """A part of an asyncio set."""
+
+    def __init__(self, face: Any) -> None:
+        self.face = face
+
+    __getattr__ = BlockingLease.__getattr__
+    __repr__ = BlockingLease.__repr__
 
     def __iter__(self) -> Iterator[Any]:
-        return iterate(self._dead.__aiter__())
+        return iterate(self.face.__aiter__())
 
     def __len__(self) -> int:
-        return self.size()
+        return int(wait(self.face.size()))
 
-    def size(self) -> int:
-        return int(wait(self._dead.size()))
-
-    def purge(self, *args: Any, **options: Any) -> int:
-        return int(wait(self._dead.purge(*args, **options)))
-
-    def requeue(self, ids: Any) -> int:
-        return int(wait(self._dead.requeue(ids)))
+    def __bool__(self) -> bool:
+        return len(self) > 0
 
 
 class BlockingLock:

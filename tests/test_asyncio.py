@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
@@ -107,7 +108,7 @@ def public(cls: type) -> set[str]:
 
 
 #: What is not awaited: iterated with ``async for``, or as it is.
-PLAIN = {"add_new", "buffered", "from_url", "lease", "leased"}
+PLAIN = {"add_new", "between", "buffered", "from_url", "lease", "leased"}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -128,6 +129,7 @@ def test_the_faces_have_the_same_names_and_arguments(name: str) -> None:
 def test_dead_letters_and_locks_of_the_faces_have_the_same_names_and_arguments() -> None:
     for ours, theirs in (
         (redset.asyncio.DeadLetters, sets.DeadLetters),
+        (redset.asyncio.Between, sets.Between),
         (AsyncLock, Lock),
     ):
         assert public(ours) == public(theirs)
@@ -145,7 +147,7 @@ def test_the_docstrings_are_those_of_the_sync_methods_awaited() -> None:
         assert mine.replace("await ", "").split("Examples")[0] == other.split("Examples")[0]
         for line in mine.splitlines():
             # What is iterated is not awaited.
-            called = line.replace("jobs.add_new(", "").replace("jobs.leased(", "")
+            called = re.sub(r"jobs\.(add_new|between|leased)\(", "", line)
             if ">>>" in line and "jobs." in called:
                 assert "await " in line or not inspect.isfunction(getattr(SortedSet, name)), line
 
@@ -198,7 +200,7 @@ def test_a_client_that_cannot_but_decode_is_refused(
         (lambda s: s <= s, "sync class"),
         (lambda s: s > s, "sync class"),
         (lambda s: s >= s, "sync class"),
-        (lambda s: s.__ior__([]), r"await add_many\(items\)"),
+        (lambda s: s.__ior__([]), r"await update\(items\)"),
         (lambda s: s.__isub__([]), r"await discard_many\(items\)"),
         (lambda s: s.__iand__([]), "sync class"),
         (lambda s: s.__ixor__([]), "sync class"),

@@ -28,7 +28,7 @@ import redset
 import redset.asyncio
 from redset import Key, SortedSet, Stats
 from redset._operations import adding, context, memory, taking
-from redset.sets import DeadLetters
+from redset.sets import Between, DeadLetters
 
 TREE = Path(__file__).resolve().parent.parent
 README = (TREE / "README.md").read_text(encoding="utf-8")
@@ -262,6 +262,7 @@ def public_things() -> Iterator[tuple[str, Any]]:
         for each in getattr(module, "__all__", ()):
             yield f"{name}.{each}", getattr(module, each)
     yield "redset.sets.DeadLetters", DeadLetters  # what `dead` gives
+    yield "redset.sets.Between", Between  # what `between` gives
 
 
 def test_every_module_says_in_one_line_what_it_is() -> None:
@@ -280,7 +281,7 @@ def test_every_public_name_and_method_has_a_docstring_that_begins_with_a_summary
     assert lacking == []
 
 
-@pytest.mark.parametrize("cls", [SortedSet, DeadLetters])
+@pytest.mark.parametrize("cls", [SortedSet, DeadLetters, Between])
 def test_every_method_says_its_cost_and_has_an_example(cls: type) -> None:
     texts = {name: inspect.getdoc(value) or "" for name, value in own_methods(cls)}
     methods = {name for name in texts if not isinstance(vars(cls)[name], property)}
@@ -289,7 +290,7 @@ def test_every_method_says_its_cost_and_has_an_example(cls: type) -> None:
     assert [name for name, text in texts.items() if ">>> " not in text] == []
 
 
-@pytest.mark.parametrize("cls", [SortedSet, DeadLetters])
+@pytest.mark.parametrize("cls", [SortedSet, DeadLetters, Between])
 def test_every_method_describes_its_arguments_and_what_it_returns(cls: type) -> None:
     for name, value in own_methods(cls):
         if isinstance(value, property):
@@ -395,8 +396,9 @@ def test_the_numbers_that_the_pages_give_are_those_of_the_code() -> None:
         (adding.WINDOW, "1 for each 500 (250 by script), {} in flight"),
         (taking.STEP, "1 for each {} (1,000 with ``key``)"),
         (taking.KEYED_STEP, "1 for each 2,000 ({} with ``key``)"),
-        (context.STEP, "1 for each {} (500 with ``forget``)"),
-        (context.MEMORY_STEP, "1 for each 1,000 ({} with ``forget``)"),
+        (memory.DISCARD_STEP, "O(log N) an item\n     - 1 for each {}\n"),
+        (context.SCRIPT_CHUNK, "1 for each {} (125 with ``key`` or ``max_size``)"),
+        (context.HEAVY_CHUNK, "1 for each 250 ({} with ``key`` or ``max_size``)"),
         (memory.SWEEP, "1 for each {} buckets"),
     ):
         assert sentence.format(f"{number:,}") in reference

@@ -25,7 +25,7 @@ from redset._buffers import AsyncWriter
 from redset._scripts import script
 from redset.locks import Lock
 from redset.serializers import JSONSerializer
-from redset.sets import DeadLetters
+from redset.sets import Between, DeadLetters
 
 PACKAGE = Path(redset.__file__).parent
 
@@ -367,6 +367,7 @@ METHODS = {
     "add_many": f"(items, score=None, *, {FLAGS}, errors='raise')",
     "add_new": f"(items, score=None, *, {FLAGS}, errors='raise')",
     "available": "()",
+    "between": "(min, max)",
     "check": "()",
     "clear": "(*, keep_memory=False)",
     "close": "()",
@@ -374,6 +375,8 @@ METHODS = {
     "discard": "(item, forget=False)",
     "discard_many": "(items, forget=False)",
     "forget": "(item)",
+    "isdisjoint": "(other)",
+    "update": "(items)",
     "forget_many": "(items)",
     "from_url": "(url, name, *args, **options)",
     "get": "(item)",
@@ -390,7 +393,11 @@ METHODS = {
     "stats": "()",
     "take": "(num, wait=0, *, with_scores=False)",
 }
-SPECIAL = {"__bool__", "__contains__", "__enter__", "__exit__", "__iter__", "__len__", "__repr__"}
+SPECIAL = {
+    "__bool__", "__contains__", "__enter__", "__exit__", "__iter__", "__len__", "__repr__",
+    "__eq__", "__hash__", "__le__", "__lt__", "__ge__", "__gt__",
+    "__ior__", "__iand__", "__isub__", "__ixor__", "__or__", "__and__", "__sub__", "__xor__",
+}  # fmt: skip
 
 
 def test_the_package_has_these_names_and_no_others() -> None:
@@ -448,9 +455,10 @@ def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> Non
     )
 
 
-def test_dead_letters_and_locks_have_these_methods_and_no_others() -> None:
+def test_dead_letters_views_and_locks_have_these_methods_and_no_others() -> None:
     assert public(DeadLetters) == {"size", "purge", "requeue"}
     assert bare(DeadLetters.purge).startswith("(before=None, forget=False")
+    assert public(Between) == {"size", "take", "discard"}
     assert public(Lock) == {"expires", "key", "poll_interval", "redis", "timeout"}
     assert bare(Lock) == "(redis, key, expires=None, timeout=None, poll_interval=None)"
 

@@ -6,9 +6,13 @@ from typing import Any
 
 from redset import _known
 from redset._effects import Operation
-from redset._operations.context import MEMORY_STEP, STEP, Context, new_epoch
+from redset._operations.context import MEMORY_STEP, Context, new_epoch
+from redset._operations.reading import Range
 from redset._operations.replies import Reader, bytes_of, count, listed, many, refuse, up_to
 
+#: Members that one step removes: each is looked for among what is leased, and found slowly there
+#: among a few hundred that the server has packed.
+DISCARD_STEP = 250
 #: Buckets that one step unlinks.
 SWEEP = 500
 
@@ -19,8 +23,8 @@ def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
         ctx.need_memory("forget")
     members = yield from ctx.identities(items)
     if forget:
-        return (yield from _forgetting(ctx, _discard(ctx, members, True)))
-    return (yield from _discard(ctx, members, False))
+        return (yield from _forgetting(ctx, discard_members(ctx, members, True)))
+    return (yield from discard_members(ctx, members))
 
 
 def _forgetting(ctx: Context, operation: Operation[int]) -> Operation[int]:
@@ -36,11 +40,11 @@ def _forgetting(ctx: Context, operation: Operation[int]) -> Operation[int]:
         _known.empty(ctx.keys.name)
 
 
-def _discard(ctx: Context, members: list[bytes], forget: bool) -> Operation[int]:
+def discard_members(ctx: Context, members: list[bytes], forget: bool = False) -> Operation[int]:
+    """Remove items by their members, and forget them where asked; how many were there."""
     gone = 0
-    step = MEMORY_STEP if forget else STEP
-    for at in range(0, len(members), step):
-        part = members[at : at + step]
+    for at in range(0, len(members), DISCARD_STEP):
+        part = members[at : at + DISCARD_STEP]
         if ctx.keys.prefix is None:
             reads = up_to(len(part))
             gone += yield ctx.command(b"ZREM", ctx.keys.queue, *part, reads=reads)
@@ -62,6 +66,19 @@ def _discard(ctx: Context, members: list[bytes], forget: bool) -> Operation[int]
                 gone += reply
                 break
             epoch = _learn(ctx, reply)
+    return gone
+
+
+def discard_between(ctx: Context, within: Range) -> Operation[int]:
+    """Remove what is queued within a range; how many."""
+    keys = [ctx.keys.queue]
+    if ctx.keys.prefix is not None:
+        keys += [ctx.keys.leases, ctx.keys.items]
+    arguments = [DISCARD_STEP, *within, "1" if ctx.keyed else ""]
+    gone, found = 0, DISCARD_STEP
+    while found == DISCARD_STEP:
+        found = yield ctx.call("cut", keys, arguments, up_to(DISCARD_STEP))
+        gone += found
     return gone
 
 

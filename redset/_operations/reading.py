@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any, NamedTuple
 
-from redset._effects import Emit, Operation
+from redset._effects import Ask, Emit, Operation
 from redset._operations.context import LEASE_STEP, STEP, Context, ServerClock
 from redset._operations.replies import (
-    Reader,
     bytes_of,
     count,
     listed,
@@ -69,8 +68,18 @@ def server_time(ctx: Context, clock: ServerClock) -> Operation[float]:
     return clock()
 
 
-def size(ctx: Context) -> Operation[int]:
-    queued: int = yield ctx.command(b"ZCARD", ctx.keys.queue, reads=count)
+class Range(NamedTuple):
+    """A range of scores, both ends in it, as the server reads them."""
+
+    lowest: bytes
+    highest: bytes
+
+
+def size(ctx: Context, within: Range | None = None) -> Operation[int]:
+    request: tuple[bytes, ...] = (b"ZCARD", ctx.keys.queue)
+    if within is not None:
+        request = (b"ZCOUNT", ctx.keys.queue, *within)
+    queued: int = yield ctx.command(*request, reads=count)
     return queued
 
 
@@ -166,12 +175,11 @@ def _decodable(ctx: Context, raws: list[Any]) -> Operation[list[Any]]:
     return items
 
 
-def iterate(ctx: Context) -> Operation[None]:
-    """Emit all items in order of score, a page at a time."""
+def iterate(ctx: Context, within: Range | None = None) -> Operation[None]:
+    """Emit all items, or those of a range, in order of score, a page at a time."""
     last: list[bytes] = []
     while True:
-        reads = _page_behind(last, ctx.keyed)
-        page = yield ctx.call("page", ctx.queue_keys, [STEP, *last], reads)
+        page = yield page_behind(ctx, STEP, within, last)
         if not page.payloads:
             return
         yield Emit((yield from _decodable(ctx, page.payloads)))
@@ -184,12 +192,17 @@ class Page(NamedTuple):
     """A page of a sorted set: the score and member to go on behind, and what it holds."""
 
     end: list[bytes]
+    members: list[bytes]
     scores: list[bytes]
     payloads: list[Any]
 
 
-def _page_behind(last: list[bytes], keyed: bool) -> Reader[Page]:
-    return lambda reply: page_of(reply, last, keyed)
+def page_behind(ctx: Context, num: int, within: Range | None, last: list[bytes]) -> Ask:
+    """Ask for the page of so many behind the last one seen."""
+    arguments = [num, *(within or (b"", b"")), *last]
+    return ctx.call(
+        "page", ctx.queue_keys, arguments, lambda reply: page_of(reply, last, ctx.keyed)
+    )
 
 
 def page_of(reply: Any, last: list[bytes], keyed: bool) -> Page:
@@ -201,11 +214,11 @@ def page_of(reply: Any, last: list[bytes], keyed: bool) -> Page:
     if None in found or len(payloads) != (len(found) if keyed else 0):
         raise refuse("a page of members", reply)
     if not found:
-        return Page([], [], [])
+        return Page([], [], [], [])
     end = [scores[-1], found[-1]]
     if end == last:
         raise refuse("the page behind the last one", reply)
-    return Page(end, scores, payloads if keyed else found)
+    return Page(end, found, scores, payloads if keyed else found)
 
 
 def stats(ctx: Context, timed: bool) -> Operation[Stats]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from redset._effects import Ask, Operation
 from redset._operations.context import LEASE_STEP, Context
+from redset._operations.reading import Range, page_behind
 from redset._operations.replies import (
     Reader,
     bytes_of,
@@ -66,9 +67,16 @@ def take(
     return (yield from until(ctx, lambda: _take_now(ctx, num, with_scores, multi), wait))
 
 
-def _take_now(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operation[list[Any]]:
+def take_between(ctx: Context, num: int, within: Range) -> Operation[list[Any]]:
+    """Remove up to ``num`` items of a range, lowest first."""
+    return (yield from _take_now(ctx, num, False, False, within))
+
+
+def _take_now(
+    ctx: Context, num: int, with_scores: bool, multi: bool, within: Range | None = None
+) -> Operation[list[Any]]:
     items: list[Any] = []
-    if not (yield from look_first(ctx)):
+    if num < 1 or not (yield from look_first(ctx, within)):
         return items
     step = KEYED_STEP if ctx.keyed else STEP
     undecodable = 0
@@ -76,7 +84,7 @@ def _take_now(ctx: Context, num: int, with_scores: bool, multi: bool) -> Operati
         want = min(num, step)
         failure: Exception | None
         try:
-            taken = yield from _remove(ctx, want, multi, with_scores)
+            taken = yield from _remove(ctx, want, multi, with_scores, within)
         except Exception as error:
             taken, failure = _NOTHING, error
         else:
@@ -112,12 +120,14 @@ class _Taken(NamedTuple):
 _NOTHING = _Taken([], None)
 
 
-def _remove(ctx: Context, num: int, multi: bool, with_scores: bool) -> Operation[_Taken]:
+def _remove(
+    ctx: Context, num: int, multi: bool, with_scores: bool, within: Range | None = None
+) -> Operation[_Taken]:
     """Remove up to ``num`` members in one step."""
     taken: _Taken
     queue = ctx.keys.queue
-    if ctx.due or ctx.keyed or (num > 1 and not multi):
-        taken = yield _take(ctx, num)
+    if within is not None or ctx.due or ctx.keyed or (num > 1 and not multi):
+        taken = yield _take(ctx, num, within)
         return taken
     if num == 1:
         taken = yield ctx.command(b"ZPOPMIN", queue, reads=_taken(1), resend=False)
@@ -157,9 +167,9 @@ def _remove(ctx: Context, num: int, multi: bool, with_scores: bool) -> Operation
     return taken
 
 
-def _take(ctx: Context, num: int) -> Ask:
+def _take(ctx: Context, num: int, within: Range | None = None) -> Ask:
     keys = [ctx.keys.queue] if ctx.keys.prefix is None else ctx.lease_keys
-    arguments = [num, "1" if ctx.due else "", ctx.max_attempts, LEASE_STEP]
+    arguments = [num, "1" if ctx.due else "", ctx.max_attempts, LEASE_STEP, *(within or ())]
     return ctx.call("take", keys, arguments, _taken(num), resend=False)
 
 
@@ -186,15 +196,15 @@ def out_of_memory(error: Exception) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or str(error).startswith("OOM ")
 
 
-def look_first(ctx: Context) -> Operation[bool]:
-    """Until something was decoded: refuse to empty a set of which nothing can be.
+def look_first(ctx: Context, within: Range | None = None) -> Operation[bool]:
+    """Until something was decoded: refuse to empty a set, or a range, of which nothing can be.
 
     False where there is nothing to hand out.
     """
     if ctx.looked:
         return True
-    raws = yield from _first(ctx)
-    if not raws and ctx.keys.prefix is not None:
+    raws = yield from _first(ctx, within)
+    if not raws and within is None and ctx.keys.prefix is not None:
         _, back = yield end_of(ctx)
         if back:
             raws = yield from _first(ctx)
@@ -215,9 +225,12 @@ def end_of(ctx: Context) -> Ask:
     return ctx.call("finished", ctx.lease_keys, arguments, many(up_to(LEASE_STEP), 2))
 
 
-def _first(ctx: Context) -> Operation[list[Any]]:
+def _first(ctx: Context, within: Range | None = None) -> Operation[list[Any]]:
     raws: list[Any]
-    if ctx.due or ctx.keyed:
+    if within is not None:
+        page = yield page_behind(ctx, ENOUGH, within, [])
+        raws = page.payloads
+    elif ctx.due or ctx.keyed:
         arguments = [0, ENOUGH, "1" if ctx.due else ""]
         raws, _ = yield ctx.call("look", ctx.queue_keys, arguments, scored(ENOUGH))
     else:

@@ -20,20 +20,9 @@ if remember ~= '' then
   local other = other_epoch(meta, epoch)
   if other then return other end
 end
-local gone
-if call('EXISTS', leases) == 0 then
-  gone = call('ZREM', queue, unpack(members))
-else
-  -- One that is leased and was added meanwhile may be in both.
-  gone = 0
-  for i = 1, n do
-    local member = members[i]
-    local out = call('ZREM', leased, member)
-    if call('ZREM', queue, member) == 1 or out == 1 then gone = gone + 1 end
-    if keyed and out == 1 then call('HDEL', items, member .. '+') end
-  end
-  call('HDEL', leases, unpack(members))
-end
-if keyed then call('HDEL', items, unpack(members)) end
+if not keyed then items = nil end
+-- include: leases
+-- include: discarding
+local gone = discard(members)
 if remember ~= '' then forget(remember, meta, seen, epoch, tokens) end
 return gone

@@ -1,7 +1,8 @@
 -- Included by steps that page through a sorted set, in order of score, then bytes. Paging by rank
 -- would miss members that stay while others go.
--- Gives up to so many members behind the last one seen, and their scores.
-local function page(key, num, score, last)
+-- Gives up to so many members behind the last one seen, and their scores; where a range is given, of
+-- those from its lowest to its highest score.
+local function page(key, num, score, last, lowest, highest)
   local from = 0
   -- Not Lua's own comparison, which follows the server's locale.
   local function behind(member)
@@ -26,9 +27,15 @@ local function page(key, num, score, last)
       end
       from = low
     end
+  elseif lowest and lowest ~= '' then
+    from = redis.call('ZCOUNT', key, '-inf', '(' .. lowest)
   end
-  local members, scores = {}, {}
-  local found = redis.call('ZRANGE', key, from, from + num - 1, 'WITHSCORES')
+  local members, scores, to = {}, {}, from + num
+  if highest and highest ~= '' then
+    to = math.min(to, redis.call('ZCOUNT', key, '-inf', highest))
+  end
+  if to <= from then return members, scores end
+  local found = redis.call('ZRANGE', key, from, to - 1, 'WITHSCORES')
   for i = 1, #found, 2 do
     members[#members + 1] = found[i]
     scores[#scores + 1] = found[i + 1]

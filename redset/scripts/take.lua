@@ -1,7 +1,8 @@
 -- Removes and returns the lowest items, with those whose lease is over where there are too few.
 -- Its first write frees memory: it works on a full server.
 -- KEYS: queue, then with second keys: leased, leases, calls, dead, items (with a key=)
--- ARGV: how many, whether only what is due, most attempts, how many expired leases to give back
+-- ARGV: how many, whether only what is due, most attempts, how many expired leases to give back;
+--   then, of a range of scores, which ends what is due and gives back nothing: lowest, highest
 -- Returns member, score, ...; with a key= payload, score, ...
 -- include: check
 -- include: due
@@ -13,14 +14,18 @@ local num, due, max = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
 if dead and wrong_type(dead, 'stream') then return redis.error_reply(WRONG_TYPE) end
 if items then call('HLEN', items) end
 local clock = call('TIME')
+local low, high = ARGV[5], ARGV[6]
 local function lowest()
+  if low then
+    return call('ZRANGEBYSCORE', queue, low, high, 'WITHSCORES', 'LIMIT', 0, num)
+  end
   if due then
     return call('ZRANGEBYSCORE', queue, '-inf', due_until(clock), 'WITHSCORES', 'LIMIT', 0, num)
   end
   return call('ZRANGE', queue, 0, num - 1, 'WITHSCORES')
 end
 local found = lowest()
-if #found < 2 * num and leased and expire(milliseconds(clock), tonumber(ARGV[4])) > 0 then
+if #found < 2 * num and leased and not low and expire(milliseconds(clock), tonumber(ARGV[4])) > 0 then
   found = lowest()
 end
 local n = #found / 2
@@ -32,6 +37,7 @@ if items then
     found[2 * i - 1] = payload
   end
 end
-call('ZREMRANGEBYRANK', queue, 0, n - 1)
+local from = low and call('ZCOUNT', queue, '-inf', '(' .. low) or 0
+call('ZREMRANGEBYRANK', queue, from, from + n - 1)
 if items then call('HDEL', items, unpack(members)) end
 return found

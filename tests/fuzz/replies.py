@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import logging
 import math
+import operator
 import os
 import random
 import re
@@ -259,8 +260,12 @@ COMMANDS: dict[bytes, Callable[[Answers, list[bytes]], Any]] = {
 }
 STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "add": _add,
+    "algebra": lambda draw, command: draw.rng.choice(
+        ([0, 0, b"", b""], [2, 1, draw.score(), draw.member()], [b"NAME"], [b"FULL", 10])
+    ),
     "available": lambda draw, command: draw.count(),
     "bury": lambda draw, command: 1,
+    "cut": lambda draw, command: draw.count(),
     "clear": lambda draw, command: [draw.count(), draw.count(1)],
     "discard": _epoch_or(lambda draw, command: draw.count(2)),
     "forget": _epoch_or(lambda draw, command: draw.count(2)),
@@ -416,6 +421,10 @@ def _buffered(jobs: Any) -> None:
         writer.ack(jobs.lease())
 
 
+def _other(jobs: Any) -> SortedSet[Any]:
+    return SortedSet(jobs.redis, "others", key=jobs._ctx.key)
+
+
 OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("add", lambda jobs: jobs.add({"url": "a"}, 5), _maybe_number),
     ("add nx", lambda jobs: jobs.add({"url": "a"}, nx=True), _maybe_number),
@@ -461,6 +470,16 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("consume", lambda jobs: jobs.consume(lambda item: THREE, stop=Stop(3)), _counts),
     # Not list(jobs), which makes room for as many as the server says there are.
     ("iterate", lambda jobs: [each for each in jobs], _listed(_item)),  # noqa: C416
+    ("update", lambda jobs: jobs.update(_other(jobs)), lambda result: result is None),
+    ("^=", lambda jobs: operator.ixor(jobs, _other(jobs)), lambda result: True),
+    ("-= items", lambda jobs: operator.isub(jobs, THREE), lambda result: True),
+    ("&= items", lambda jobs: operator.iand(jobs, THREE), lambda result: True),
+    ("isdisjoint", lambda jobs: jobs.isdisjoint(_other(jobs)), _flag),
+    ("isdisjoint items", lambda jobs: jobs.isdisjoint(THREE), _flag),
+    ("<=", lambda jobs: jobs <= _other(jobs), _flag),
+    ("between", lambda jobs: [each for each in jobs.between(0, 5)], _listed(_item)),  # noqa: C416
+    ("between take", lambda jobs: jobs.between(0, 5).take(3), _listed(_item)),
+    ("between discard", lambda jobs: jobs.between(0, 5).discard(), _whole),
     ("stats", lambda jobs: jobs.stats(), lambda stats: all(map(_whole, stats[:5]))),
     ("check", lambda jobs: jobs.check(), _listed(lambda each: type(each) is str)),
     ("clear", lambda jobs: jobs.clear(), _whole),
@@ -484,11 +503,12 @@ REMEMBERING: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
 ]
 #: The methods that the operations above call.
 METHODS = {
-    "add", "add_many", "add_new", "buffered",
+    "add", "add_many", "add_new", "between", "buffered",
     "pop", "take", "peek", "peek_many", "peek_score", "score",
     "scores", "get", "contains", "discard", "discard_many", "remove", "size", "available",
     "lease", "ack", "fail", "release", "renew", "leased", "finished", "consume",
-    "stats", "check", "clear", "dead", "forget", "forget_many", "seen", "seen_many",
+    "update", "isdisjoint", "stats", "check", "clear", "dead",
+    "forget", "forget_many", "seen", "seen_many",
 }  # fmt: skip
 SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
     (SortedSet, {}),

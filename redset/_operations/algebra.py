@@ -1,0 +1,357 @@
+"""Set algebra in bounded steps: by the server between two of its sets, else by pages and chunks.
+
+Nothing here is atomic but each step; what others do meanwhile may be seen or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+from redset._effects import Ask, Operation, There
+from redset._operations.adding import AddResult, Flags, Refusal, add_stream, refusal_of
+from redset._operations.context import HEAVY_CHUNK, SCRIPT_CHUNK, STEP, Context
+from redset._operations.memory import discard_members
+from redset._operations.reading import Page, page_behind
+from redset._operations.reading import size as size_of
+from redset._operations.replies import Reader, bytes_of, count, listed, many, number, optional
+from redset.exceptions import AddError, DecodeError, OptionsDiffer
+
+LOWER = Flags(lt=True)
+
+
+class Overlap(NamedTuple):
+    """How many items two sets have each, and both."""
+
+    ours: int
+    theirs: int
+    both: int
+
+
+class Other(NamedTuple):
+    """The other set: ``link`` is the way to it, None where it is on our server."""
+
+    ctx: Context
+    link: Any
+
+
+def check(ctx: Context, other: Other) -> None:
+    """Refuse a set whose items have no identity here, and the set itself."""
+    check_keys(ctx, other)
+    if is_same(ctx, other):
+        raise ValueError(f"other must be another set, and {other.ctx.name!r} is the set itself")
+
+
+def check_keys(ctx: Context, other: Other) -> None:
+    """Refuse a set whose items have no identity here."""
+    if ctx.keyed != other.ctx.keyed:
+        raise OptionsDiffer(
+            f"the set {ctx.name!r} has {ctx.options}, and {other.ctx.name!r} has "
+            f"{other.ctx.options}: with and without key= they can have no item in common"
+        )
+
+
+def is_same(ctx: Context, other: Other) -> bool:
+    """Say whether the other is the set itself."""
+    return other.link is None and other.ctx.keys.queue == ctx.keys.queue
+
+
+# --- between two sets
+
+
+def update(ctx: Context, other: Other) -> Operation[None]:
+    """Add what the other has, where the score is lower or it is new."""
+    check(ctx, other)
+    if other.link is None and not ctx.remember:
+        yield from _by_server(ctx, other, "or")
+        return
+    last: list[bytes] = []
+    while page := (yield from _page(other, last)):
+        last = page.end
+        yield from _add_page(ctx, other, page)
+
+
+def subtract(ctx: Context, other: Other) -> Operation[None]:
+    """Remove what the other has."""
+    check(ctx, other)
+    if other.link is None:
+        yield from _by_server(ctx, other, "sub")
+        return
+    last: list[bytes] = []
+    while page := (yield from _page(other, last)):
+        last = page.end
+        yield from discard_members(ctx, page.members)
+
+
+def intersect(ctx: Context, other: Other) -> Operation[None]:
+    """Remove what the other has not."""
+    check(ctx, other)
+    if other.link is None:
+        yield from _by_server(ctx, other, "and")
+        return
+    last: list[bytes] = []
+    while page := (yield from _page(Other(ctx, None), last)):
+        last = page.end
+        there = yield from _are_in(other, page.members)
+        gone = [member for member, is_in in zip(page.members, there, strict=True) if not is_in]
+        if gone:
+            yield from discard_members(ctx, gone)
+
+
+def exclude(ctx: Context, other: Other) -> Operation[None]:
+    """Remove what both have, and add what only the other has."""
+    check(ctx, other)
+    if other.link is None and not ctx.remember:
+        yield from _by_server(ctx, other, "xor")
+        return
+    last: list[bytes] = []
+    while page := (yield from _page(other, last)):
+        last = page.end
+        here = yield from _are_in(Other(ctx, None), page.members)
+        yield from _add_page(ctx, other, page, [not is_in for is_in in here])
+        gone = [member for member, is_in in zip(page.members, here, strict=True) if is_in]
+        if gone:
+            yield from discard_members(ctx, gone)
+
+
+def is_disjoint(ctx: Context, other: Other) -> Operation[bool]:
+    """Say whether the two have nothing in common."""
+    check_keys(ctx, other)
+    if is_same(ctx, other):
+        return (yield from size_of(ctx)) == 0
+    return (yield from _each_page(ctx, other, lambda found, both: both == 0))
+
+
+Comparison = Literal["==", "<=", "<", ">=", ">"]
+
+
+def compare(ctx: Context, other: Other, how: Comparison) -> Operation[bool]:
+    """Compare the items of two sets, whatever their scores."""
+    if is_same(ctx, other):
+        return "=" in how
+    if how == "==" and ctx.keyed != other.ctx.keyed:
+        return False
+    check_keys(ctx, other)
+    ours = yield from size_of(ctx)
+    theirs = yield from _at(other, other.ctx.command(b"ZCARD", other.ctx.keys.queue, reads=count))
+    if not _may_be(Overlap(ours, theirs, min(ours, theirs)), how):
+        return False
+    if how in (">=", ">"):
+        return (yield from _are_all_here(ctx, other))
+    return (yield from _each_page(ctx, other, lambda found, both: both == found))
+
+
+def _may_be(of: Overlap, how: Comparison) -> bool:
+    """Say whether a comparison holds of sets of these sizes with so many in common."""
+    subset, superset = of.both == of.ours, of.both == of.theirs
+    if how == "==":
+        return subset and superset
+    if how[0] == "<":
+        return subset and ("=" in how or not superset)
+    return superset and ("=" in how or not subset)
+
+
+def _are_all_here(ctx: Context, other: Other) -> Operation[bool]:
+    if other.link is None:
+        mine = Other(ctx, None)
+        return (yield from _each_page(other.ctx, mine, lambda found, both: both == found))
+    last: list[bytes] = []
+    while page := (yield from _page(other, last)):
+        last = page.end
+        if not all((yield from _are_in(Other(ctx, None), page.members))):
+            return False
+    return True
+
+
+def _each_page(ctx: Context, other: Other, holds: Callable[[int, int], bool]) -> Operation[bool]:
+    """Page through ours: whether it holds of each page and what of it the other has."""
+    last: list[bytes] = []
+    while True:
+        if other.link is None:
+            found, both, last = yield from _step(ctx, other, "in", last)
+        else:
+            page = yield from _page(Other(ctx, None), last)
+            found, both = 0, 0
+            if page is not None:
+                last = page.end
+                there = yield from _are_in(other, page.members)
+                found, both = len(there), sum(there)
+        if not found:
+            return True
+        if not holds(found, both):
+            return False
+
+
+def _at(other: Other, ask: Ask) -> Operation[Any]:
+    if other.link is None:
+        return (yield ask)
+    return (yield There(other.link, ask))
+
+
+def _page(other: Other, last: list[bytes]) -> Operation[Page | None]:
+    page: Page = yield from _at(other, page_behind(other.ctx, STEP, None, last))
+    return page if page.members else None
+
+
+def _are_in(other: Other, names: list[bytes]) -> Operation[list[bool]]:
+    ctx = other.ctx
+    reads = many(optional(number), len(names))
+    scores = yield from _at(other, ctx.command(b"ZMSCORE", ctx.keys.queue, *names, reads=reads))
+    return [score is not None for score in scores]
+
+
+def _add_page(
+    ctx: Context, other: Other, page: Page, which: list[bool] | None = None
+) -> Operation[None]:
+    """Add items of the other's, at their scores, as this set stores them."""
+    rows = [
+        (raw, score)
+        for at, (raw, score) in enumerate(zip(page.payloads, page.scores, strict=True))
+        if raw is not None and (which is None or which[at])
+    ]
+    items, bad = yield from other.ctx.decode([raw for raw, _ in rows])
+    if bad:
+        error = bad[0].error
+        raise DecodeError(f"an item of {other.ctx.name!r} cannot be decoded: {error}") from error
+    if items:
+        scores = [float(score) for _, score in rows]
+        try:
+            yield from _add(ctx, items, scores, LOWER)
+        except AddError as error:
+            if error.index is None:
+                raise
+            raise DecodeError(
+                f"an item of {other.ctx.name!r} cannot be stored in {ctx.name!r}: {error.__cause__}"
+            ) from error.__cause__
+
+
+def _add(
+    ctx: Context, items: list[Any], scores: list[float] | None, flags: Flags
+) -> Operation[AddResult]:
+    pulled = items, scores
+    try:
+        return (yield from add_stream(ctx, None, flags, "raise", True, False, None, pulled, False))
+    except AddError as error:
+        # Where it stands is said of a page, which is nothing to the caller.
+        if error.index is None and isinstance(error.__cause__, Exception):
+            raise error.__cause__ from None
+        raise
+
+
+class _Step(NamedTuple):
+    """How many of a page were seen, how many of them both have, and where to go on."""
+
+    found: int
+    both: int
+    end: list[bytes]
+
+
+def _by_server(ctx: Context, other: Other, what: str) -> Operation[None]:
+    last: list[bytes] = []
+    while True:
+        step = yield from _step(ctx, other, what, last)
+        if not step.found:
+            return
+        last = step.end
+
+
+def _step(ctx: Context, other: Other, what: str, last: list[bytes]) -> Operation[_Step]:
+    ours, theirs = ctx.keys, other.ctx.keys
+    keys = [theirs.queue, ours.queue]
+    if ours.prefix is not None:
+        keys += [ours.leased, ours.leases]
+    if ctx.keyed:
+        keys += [ours.meta, ours.seen, ours.items, ours.name, theirs.items]
+    heavy = what in ("or", "xor") and (ctx.keyed or ctx.max_size)
+    num = HEAVY_CHUNK if heavy else SCRIPT_CHUNK
+    head: list[Any] = ["lt", "", "", ctx.max_size or "", "1" if ctx.keyed else ""]
+    head += ["", 0, "", "", ctx.options, ""]
+    ask = ctx.call("algebra", keys, [what, num, *(last or (b"", b"")), *head], _step_of(num, last))
+    try:
+        reply = yield ask
+    except Exception as error:
+        if "same slot" not in str(error):
+            raise
+        raise ValueError(
+            f"other must be in the cluster slot of {ctx.name!r}, and {other.ctx.name!r} is in "
+            "another one: give both names one hash tag, like {tag}:name"
+        ) from error
+    if type(reply) is Refusal:
+        raise reply.error(ctx)
+    return reply  # type: ignore[no-any-return]
+
+
+def _step_of(num: int, last: list[bytes]) -> Reader[_Step | Refusal]:
+    def read(reply: Any) -> _Step | Refusal:
+        parts = listed(reply)
+        refusal = refusal_of(parts, (b"OPTIONS", b"NAME", b"FULL"))
+        if refusal is not None:
+            return refusal
+        parts = listed(reply, 4)
+        found = count(parts[0], num)
+        end = [bytes_of(parts[2]), bytes_of(parts[3])]
+        if found and end == last:
+            found = -1
+        return _Step(count(found, num), count(parts[1], found), end)
+
+    return read
+
+
+# --- with items
+
+
+def subtract_items(ctx: Context, items: Iterable[Any]) -> Operation[None]:
+    """Remove items."""
+    for chunk in _chunks(items):
+        yield from discard_members(ctx, (yield from ctx.identities(chunk)))
+
+
+def intersect_items(ctx: Context, items: Iterable[Any]) -> Operation[None]:
+    """Remove what is not among the items."""
+    kept = set((yield from ctx.identities(list(items))))
+    last: list[bytes] = []
+    while page := (yield from _page(Other(ctx, None), last)):
+        last = page.end
+        gone = [member for member in page.members if member not in kept]
+        if gone:
+            yield from discard_members(ctx, gone)
+
+
+def exclude_items(ctx: Context, items: Iterable[Any]) -> Operation[None]:
+    """Remove those of the items that are there, and add the others."""
+    given = list(items)
+    by_member = dict(zip((yield from ctx.identities(given)), given, strict=True))
+    names = list(by_member)
+    for at in range(0, len(names), STEP):
+        part = names[at : at + STEP]
+        here = yield from _are_in(Other(ctx, None), part)
+        gone = [name for name, is_in in zip(part, here, strict=True) if is_in]
+        fresh = [by_member[name] for name, is_in in zip(part, here, strict=True) if not is_in]
+        if fresh:
+            yield from _add(ctx, fresh, None, Flags())
+        if gone:
+            yield from discard_members(ctx, gone)
+
+
+def is_disjoint_from_items(ctx: Context, items: Iterable[Any]) -> Operation[bool]:
+    """Say whether none of the items is there."""
+    for chunk in _chunks(items):
+        if any((yield from _are_in(Other(ctx, None), (yield from ctx.identities(chunk))))):
+            return False
+    return True
+
+
+def compare_items(ctx: Context, items: Iterable[Any], how: Comparison) -> Operation[bool]:
+    """Compare with items, each identity counted once."""
+    names = list(set((yield from ctx.identities(list(items)))))
+    both = 0
+    for at in range(0, len(names), STEP):
+        both += sum((yield from _are_in(Other(ctx, None), names[at : at + STEP])))
+    return _may_be(Overlap((yield from size_of(ctx)), len(names), both), how)
+
+
+def _chunks(items: Iterable[Any]) -> Iterable[list[Any]]:
+    values = iter(items)
+    while chunk := list(islice(values, STEP)):
+        yield chunk

@@ -1,0 +1,489 @@
+"""Set algebra: against a model, between sets of one server, of two, and with iterables."""
+
+from __future__ import annotations
+
+import collections.abc
+import json
+import operator
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import blocking
+import pytest
+import redis
+import redis.asyncio
+import servers
+from held import Held
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from options import every_option, made
+
+import redset.asyncio
+from redset import ScheduledSet, SortedSet, TimeSortedSet, _transport
+from redset._fallback import digest
+from redset.exceptions import DecodeError, Full, OptionsDiffer
+
+Maker = Callable[..., Any]
+P = "jobs:{jobs}"
+IN_PLACE = {"|=": operator.ior, "&=": operator.iand, "-=": operator.isub, "^=": operator.ixor}
+COMPARISONS = {
+    "==": operator.eq, "!=": operator.ne,
+    "<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt,
+}  # fmt: skip
+
+
+def in_place(ours: dict[str, float], theirs: dict[str, float], what: str) -> dict[str, float]:
+    """What an operator makes of items and scores, the rule of a union being the lower score."""
+    if what == "|=":
+        lower = {n: min(score, ours.get(n, score)) for n, score in theirs.items()}
+        return {**ours, **lower}
+    if what == "&=":
+        return {n: score for n, score in ours.items() if n in theirs}
+    if what == "-=":
+        return {n: score for n, score in ours.items() if n not in theirs}
+    only = {n: score for n, score in theirs.items() if n not in ours}
+    return {n: score for n, score in ours.items() if n not in theirs} | only
+
+
+def holds(ours: set[str], theirs: set[str], what: str) -> bool:
+    return bool(COMPARISONS[what](ours, theirs))
+
+
+def put(jobs: Any, options: dict[str, Any], scores: dict[str, float]) -> None:
+    jobs.clear()
+    items = [made(options, name) for name in scores]
+    assert jobs.add_many(items, list(scores.values())).added == len(scores)
+
+
+def got(jobs: Any, options: dict[str, Any]) -> dict[str, float]:
+    items = list(jobs)
+    names = [item["url"] if "key" in options else item for item in items]
+    return dict(zip(names, jobs.scores(items), strict=True))
+
+
+class Places:
+    """A server, and another one beside it."""
+
+    def __init__(self, here: servers.Server, there: servers.Server) -> None:
+        self.here, self.there = here, there
+
+    def other(self, how: str, options: dict[str, Any]) -> SortedSet[Any]:
+        """A second set: over the same client, another of the same server, or of another."""
+        client = {
+            "client": self.here.raw,
+            "server": self.here.client(),
+            "database": self.here.client(db=1),
+            "elsewhere": self.there.raw,
+        }[how]
+        return SortedSet(client, "others", **options)
+
+
+@pytest.fixture
+def places(any_server: servers.Server, all_servers: servers.Servers) -> Iterator[Places]:
+    kind = next(kind for kind in servers.REAL if kind != any_server.kind)
+    try:
+        there = all_servers.get(kind)
+    except servers.Missing:
+        there = all_servers.get("valkey9")
+    if there is any_server:
+        with servers.start("valkey9") as second:
+            yield Places(any_server, second)
+        return
+    there.flush()
+    assert isinstance(there, servers.Server)
+    yield Places(any_server, there)
+
+
+SCORES = st.dictionaries(
+    st.sampled_from([f"n{number}" for number in range(8)]),
+    st.sampled_from([-1.5, 0.0, 1.0, 1e300]),
+)
+
+
+@every_option
+@pytest.mark.parametrize("how", ["client", "server", "database", "elsewhere"])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(ours=SCORES, theirs=SCORES)
+def test_operators_do_with_two_sets_what_a_model_does(
+    places: Places,
+    any_implementation: str,
+    how: str,
+    options: dict[str, Any],
+    ours: dict[str, float],
+    theirs: dict[str, float],
+) -> None:
+    jobs: SortedSet[Any] = SortedSet(places.here.raw, "jobs", **options)
+    others = places.other(how, options)
+    put(others, options, theirs)
+    for what, perform in IN_PLACE.items():
+        put(jobs, options, ours)
+        assert perform(jobs, others) is jobs
+        assert got(jobs, options) == in_place(ours, theirs, what)
+        assert got(others, options) == theirs
+    put(jobs, options, ours)
+    for what, compare in COMPARISONS.items():
+        assert compare(jobs, others) == holds(set(ours), set(theirs), what)
+    assert jobs.isdisjoint(others) == set(ours).isdisjoint(theirs)
+
+
+@every_option
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(ours=SCORES, theirs=SCORES)
+def test_operators_do_with_iterables_what_a_model_does(
+    any_server: servers.Server,
+    any_implementation: str,
+    options: dict[str, Any],
+    ours: dict[str, float],
+    theirs: dict[str, float],
+) -> None:
+    jobs: SortedSet[Any] = SortedSet(any_server.raw, "jobs", lambda item: 7, **options)
+    given_items = [made(options, name) for name in theirs]
+    for what, perform in IN_PLACE.items():
+        for values in (given_items, iter(given_items * 2), tuple(given_items)):
+            put(jobs, options, ours)
+            perform(jobs, values)
+            wanted = in_place(ours, dict.fromkeys(theirs, 7.0), what)
+            if what == "|=":  # as add_many: moved, but for what is known
+                wanted = {**ours, **dict.fromkeys(theirs, 7.0)}
+                if "remember" in options:
+                    wanted.update(ours)
+            assert got(jobs, options) == wanted
+    put(jobs, options, ours)
+    assert jobs.isdisjoint(iter(given_items)) == set(ours).isdisjoint(theirs)
+    if "key" not in options:
+        for what, compare in COMPARISONS.items():
+            assert compare(jobs, set(theirs)) == holds(set(ours), set(theirs), what)
+            assert compare(frozenset(theirs), jobs) == holds(set(theirs), set(ours), what)
+            assert compare(jobs, dict.fromkeys(theirs).keys()) == holds(
+                set(ours), set(theirs), what
+            )
+
+
+def test_sets_are_mutable_sets_as_python_has_them(client: Any) -> None:
+    if isinstance(client, redis.asyncio.Redis):
+        return
+    for cls in (SortedSet, TimeSortedSet, ScheduledSet):
+        assert issubclass(cls, collections.abc.MutableSet)
+        jobs: Any = cls(client, "jobs")
+        assert isinstance(jobs, collections.abc.Set)
+        for name in dir(collections.abc.MutableSet):
+            if not name.startswith("_"):
+                assert hasattr(jobs, name), name
+        for combine in (operator.and_, operator.or_, operator.sub, operator.xor):
+            for pair in ((jobs, {"a"}), ({"a"}, jobs), (jobs, jobs)):
+                with pytest.raises(TypeError, match="without a name"):
+                    combine(*pair)
+        assert jobs != "jobs" and jobs != ["a"] and jobs != 5 and jobs is not None
+        assert hash(jobs) != hash(cls(client, "jobs"))
+        for compare in (operator.le, operator.lt, operator.ge, operator.gt):
+            with pytest.raises(TypeError, match="not supported between"):
+                compare(jobs, ["a"])
+        with pytest.raises(TypeError):
+            jobs |= 5
+        for perform in (operator.iand, operator.isub, operator.ixor, operator.ior):
+            with pytest.raises(TypeError, match=r"(other|items) must be an iterable.*not str"):
+                perform(jobs, "text")
+            with pytest.raises(TypeError, match=r"(other|items) must be an iterable"):
+                perform(jobs, 5)
+
+
+def test_the_same_set_is_equal_to_itself_without_asking() -> None:
+    nowhere = redis.Redis(unix_socket_path="/nowhere", retry=None)
+    jobs: SortedSet[str] = SortedSet(nowhere, "jobs")
+    for same in (jobs, SortedSet(nowhere, "jobs"), SortedSet(nowhere, b"jobs", scorer=len)):
+        assert jobs == same and jobs <= same and jobs >= same
+        assert not (jobs != same or jobs < same or jobs > same)
+    assert jobs != SortedSet(nowhere, "jobs", key="url")
+
+
+# --- what goes along
+
+
+def test_a_union_takes_the_payload_of_the_lower_score(make_set: Maker, raw: Any) -> None:
+    jobs, others = make_set(key="url"), make_set(name="others", key="url")
+    jobs.add_many([{"url": "a", "of": 1}, {"url": "b", "of": 1}], score=[1, 5])
+    others.add_many([{"url": n, "of": 2} for n in "abc"], score=[3, 3, 3])
+    jobs.update(_of(others))
+    assert jobs.take(5, with_scores=True) == [
+        ({"url": "a", "of": 1}, 1.0),
+        *(({"url": n, "of": 2}, 3.0) for n in sorted("bc", key=by_digest())),
+    ]
+    assert raw.exists(f"{P}:items") == 0
+    assert others.size() == 3
+
+
+def by_digest() -> Callable[[str], bytes]:
+    return lambda name: digest(name.encode())
+
+
+def _of(jobs: Any) -> Any:
+    """What a set of either face takes as another one."""
+    return jobs.face if isinstance(jobs, blocking.BlockingSet) else jobs
+
+
+@every_option
+@pytest.mark.parametrize("size", [249, 250, 251, 500, 501, 2500])
+def test_updates_of_any_size(make_set: Maker, options: dict[str, Any], size: int) -> None:
+    jobs, others = make_set(**options), make_set(name="others", **options)
+    names = [f"item {number:05}" for number in range(size)]
+    others.add_many([made(options, name) for name in names], score=range(size))
+    jobs.add_many([made(options, name) for name in names[::3]], score=-1)
+    assert not jobs.isdisjoint(_of(others))
+    jobs.update(_of(others))
+    assert got(jobs, options) == {n: -1.0 if at % 3 == 0 else at for at, n in enumerate(names)}
+    others.clear()
+    assert jobs.isdisjoint(_of(others))
+
+
+def test_what_is_known_and_gone_stays_out(make_set: Maker) -> None:
+    jobs, others = make_set(remember=True), make_set(name="others")
+    jobs.add_many(["a", "b"], score=[5, 5])
+    assert jobs.pop() == "a"
+    others.add_many(["a", "b", "c"], score=[1, 2, 3])
+    jobs.update(_of(others))
+    assert jobs.take(5, with_scores=True) == [("b", 2.0), ("c", 3.0)]
+    assert jobs.seen_many(["a", "b", "c"]) == [True, True, True]
+    # Sets whose memories differ have items in common.
+    plain = make_set(name="plain")
+    plain.update(_of(others))
+    assert plain.size() == 3
+
+
+@every_option
+@pytest.mark.parametrize("what", ["|=", "^="])
+def test_what_is_leased_waits_with_what_was_added(
+    any_server: servers.Server, options: dict[str, Any], what: str
+) -> None:
+    jobs: SortedSet[Any] = SortedSet(any_server.raw, "jobs", **options)
+    others: SortedSet[Any] = SortedSet(any_server.raw, "others", **options)
+    item, more = made(options, "a"), {"again": True} if "remember" in options else {}
+    jobs.add(item, 5)
+    batch = jobs.lease()
+    others.add_many([item, made(options, "b")], 1)
+    IN_PLACE[what](jobs, others)
+    # Known and gone it stays out; else it comes again when the lease has ended.
+    assert list(jobs.take(5)) == [made(options, "b")]
+    assert jobs.ack(batch) == 1
+    assert list(jobs.take(5)) == ([] if more else [item])
+
+
+def test_removing_cancels_what_is_leased(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs")
+    others: SortedSet[str] = SortedSet(any_server.raw, "others")
+    others.add_many(["a", "b"])
+    for remove in (
+        lambda: operator.isub(jobs, others),
+        lambda: operator.isub(jobs, ["a"]),
+    ):
+        jobs.add("a")
+        batch = jobs.lease()
+        remove()
+        assert jobs.ack(batch) == 0 and jobs.finished()
+    # What is leased is not in the set: an intersection leaves it alone.
+    jobs.add_many(["a", "z"], score=[1, 2])
+    batch = jobs.lease()
+    jobs &= others
+    assert jobs.size() == 0 and jobs.ack(batch) == 1
+
+
+def test_attempts_go_with_what_is_removed(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs")
+    others: SortedSet[str] = SortedSet(raw, "others")
+    jobs.add_many(["a", "b", "c"])
+    others.add_many(["a", "x"])
+    jobs.fail(jobs.lease(3), "no")
+    jobs &= others
+    assert raw.hlen(f"{P}:leases") == 1
+    jobs ^= others
+    assert raw.hlen(f"{P}:leases") == 0 and set(jobs) == {"x"}
+
+
+# --- on one server
+
+
+def transferred(raw: redis.Redis) -> int:
+    stats = raw.info("stats")
+    return int(stats["total_net_input_bytes"]) + int(stats["total_net_output_bytes"])
+
+
+@pytest.mark.parametrize("options", [{}, {"key": "url"}], ids=str)
+@pytest.mark.parametrize("what", [*IN_PLACE, "==", "<=", ">=", "isdisjoint"])
+def test_between_sets_of_one_server_no_member_crosses_the_wire(
+    any_server: servers.Server, options: dict[str, Any], what: str
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[Any] = SortedSet(raw, "jobs", **options)
+    others: SortedSet[Any] = SortedSet(any_server.client(), "others", **options)
+    size = 20_000
+    names = [f"{number:06}".ljust(100, "x") for number in range(size)]
+    others.add_many([made(options, name) for name in names], score=range(size))
+    different = names[:-1] if what in ("<=", ">=", "==") else names[size // 2 :]
+    if what == "isdisjoint":
+        different = ["none of them"]
+    jobs.add_many([made(options, name) for name in [*different, "more"]], score=size)
+    calls: dict[str, Callable[[], Any]] = {
+        **{sign: (lambda do=do: do(jobs, others)) for sign, do in IN_PLACE.items()},
+        **{sign: (lambda do=do: do(jobs, others)) for sign, do in COMPARISONS.items()},
+        "isdisjoint": lambda: jobs.isdisjoint(others),
+    }
+    calls[what]()  # the script is known
+    before = transferred(raw)
+    calls[what]()
+    assert transferred(raw) - before < 1000 * size / 125 + 5000  # of 2,000,000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", servers.REAL)
+@pytest.mark.parametrize("options", [{}, {"key": "url"}], ids=str)
+def test_no_step_between_two_sets_of_a_million_holds_the_server(
+    kind: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 1_000_000 if not options else 100_000
+    with servers.start(kind) as server:
+        jobs: SortedSet[Any] = SortedSet(server.raw, "jobs", **options)
+        others: SortedSet[Any] = SortedSet(server.raw, "others", **options)
+        others.add_many(
+            (made(options, f"item {number:07}") for number in range(size)),
+            score=(number * 7919 % 1_000_003 for number in range(size)),
+        )
+        jobs.add_many(
+            (made(options, f"item {number:07}") for number in range(size // 2, size + size // 2)),
+            score=(number * 7907 % 1_000_003 for number in range(size)),
+        )
+        held = Held(server)
+        ask = _transport._PackedSession.ask
+        monkeypatch.setattr(
+            _transport._PackedSession, "ask", lambda self, effect: held(ask, self, effect)
+        )
+        assert not jobs.isdisjoint(others) and jobs != others and not jobs <= others
+        jobs |= others
+        assert len(jobs) == size + size // 2
+        jobs ^= others
+        jobs &= others
+        assert len(jobs) == 0
+        jobs |= others
+        jobs -= others
+        assert len(jobs) == 0
+        held.check(4 * size // 250, most=len(held.calls) // 100 + 5)
+
+
+# --- bad input
+
+
+def everything(raw: redis.Redis) -> dict[bytes, bytes]:
+    return {key: raw.dump(key) for key in raw.scan_iter()}
+
+
+@pytest.mark.parametrize("what", IN_PLACE)
+@pytest.mark.parametrize("options", [{}, {"key": "url"}, {"remember": True}], ids=str)
+def test_a_set_with_itself_and_one_of_other_options_are_refused(
+    any_server: servers.Server, options: dict[str, Any], what: str
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[Any] = SortedSet(raw, "jobs", **options)
+    jobs.add(made(options, "a"))
+    different: SortedSet[Any] = SortedSet(raw, "different", key=None if options else str)
+    different.add("a" if options else {"url": "a"})
+    if "key" not in options and options:
+        different = SortedSet(raw, "keyed", key="url")
+    before = everything(raw)
+    for same in (
+        jobs,
+        SortedSet(raw, "jobs", **options),
+        SortedSet(any_server.client(), "jobs", **options),
+    ):
+        with pytest.raises(ValueError, match="other must be another set, and 'jobs' is the set"):
+            IN_PLACE[what](jobs, same)
+    with pytest.raises(OptionsDiffer, match=r"key=no.*key=yes|key=yes.*key=no"):
+        IN_PLACE[what](jobs, different)
+    with pytest.raises(OptionsDiffer):
+        jobs.isdisjoint(different)
+    with pytest.raises(OptionsDiffer):
+        _ = jobs <= different
+    assert jobs != different
+    with pytest.raises(TypeError, match="sync and asyncio sets cannot be combined"):
+        IN_PLACE[what](jobs, redset.asyncio.SortedSet(redis.asyncio.Redis(), "more"))
+    assert everything(raw) == before
+
+
+def test_a_full_set_takes_no_more(make_set: Maker, raw: Any) -> None:
+    jobs, others = make_set(max_size=300), make_set(name="others")
+    others.add_many([f"{number:04}" for number in range(600)], score=range(600))
+    with pytest.raises(Full, match="max_size is 300"):
+        jobs.update(_of(others))
+    assert jobs.size() == 250 and others.size() == 600
+
+
+def test_sets_of_different_slots_of_a_cluster_are_refused(tmp_path: Any) -> None:
+    with servers.start("valkey9", cluster_enabled="yes") as server:
+        raw = server.raw
+        raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        for _ in range(200):
+            if "cluster_state:ok" in str(raw.execute_command("CLUSTER", "INFO")):
+                break
+            time.sleep(0.05)
+        a, b, c = (SortedSet(raw, name) for name in ("{x}:a", "{x}:b", "{y}:c"))
+        a.add("a")
+        c.add("c")
+        for perform in IN_PLACE.values():
+            with pytest.raises(ValueError, match=r"other must be in the cluster slot.*hash tag"):
+                perform(a, c)
+        assert set(a) == {"a"}
+        b |= a
+        assert b == a
+
+
+def test_undecodable_members_move_along_and_are_an_error_where_they_cannot(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    raw.zadd("others", {"[1": 1, "[2]": 2})
+    jobs: SortedSet[Any] = SortedSet(raw, "jobs", serializer=json)
+    others: SortedSet[Any] = SortedSet(raw, "others", serializer=json)
+    jobs |= others
+    assert raw.zrange("jobs", 0, -1) == [b"[1", b"[2]"]
+    known: SortedSet[Any] = SortedSet(raw, "known", serializer=json, remember=True)
+    with pytest.raises(DecodeError, match=r"'others' cannot be decoded.*delimiter"):
+        known |= others
+    keyed: SortedSet[Any] = SortedSet(raw, "keyed", key=str, serializer=json, remember=True)
+    keyed.add_many([5, {"url": "a"}])
+    known = SortedSet(raw, "known", key="url", serializer=json, remember=True)
+    with pytest.raises(DecodeError, match=r"'keyed' cannot be stored in 'known'.*'url'"):
+        known |= keyed
+    assert known.size() <= 1
+
+
+# --- asyncio
+
+
+def test_asyncio_sets_of_two_servers_are_joined(places: Places) -> None:
+    async def main() -> None:
+        here = redis.asyncio.Redis(unix_socket_path=places.here.unix)
+        there = redis.asyncio.Redis(unix_socket_path=places.there.unix)
+        jobs = redset.asyncio.SortedSet(here, "jobs")
+        others = redset.asyncio.SortedSet(there, "others")
+        await others.add_many([f"{number}" for number in range(2500)], score=range(2500))
+        assert await jobs.isdisjoint(others)
+        await jobs.update(others)
+        assert await jobs.size() == 2500 and await jobs.score("2499") == 2499
+        assert not await jobs.isdisjoint(others)
+        assert not await jobs.isdisjoint(["x", "5"])
+
+        async def trickle() -> Any:
+            for name in ("x", "y"):
+                yield name
+
+        await jobs.update(trickle())
+        assert await jobs.size() == 2502
+        with pytest.raises(ValueError, match="the set itself"):
+            await jobs.update(jobs)
+        await here.aclose()
+        await there.aclose()
+
+    blocking.wait(main())
