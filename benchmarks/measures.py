@@ -196,6 +196,43 @@ TAKE = Contest(
 )
 
 
+# --- algebra
+
+
+def _joined(scale: Scale) -> Size:
+    number = scale.pick(100_000, 10_000)
+    text = f"{number:,} items joined to {number:,}, half of which are the same"
+    return Size({"size": number}, number, text, stock=number, left=number + number // 2)
+
+
+UNION = Contest(
+    "union",
+    "the union of two sets of a server",
+    (
+        Entry(REDSET, "union", f"{PLAIN}.update(others)"),
+        Entry(
+            REDIS_PY,
+            "union",
+            "zrange by 1,000, zadd(name, {member: score}, lt=True) of each",
+            "redis-py, each",
+            {"chunk": 1},
+        ),
+        Entry(
+            REDIS_PY,
+            "union",
+            "zrange by 1,000, zadd(name, mapping, lt=True) of each page, hiredis",
+            "redis-py, by page",
+        ),
+    ),
+    (
+        Goal("`update` wall / redis-py item by item", "wall", "redis-py, each", "redset", least=10),
+        Goal("`update` wall / redis-py by page", "wall", "redis-py, by page", "redset"),
+        Goal("client CPU of `update` / redis-py by page", "cpu", "redis-py, by page", "redset"),
+    ),
+    _joined,
+)
+
+
 # --- leasing
 
 
@@ -828,6 +865,7 @@ _CONTESTS = (
     ADD,
     POP,
     TAKE,
+    UNION,
     CRAWL,
     DIGESTS,
     _producers(2),

@@ -405,6 +405,12 @@ class SortedSet(Face[T]):
             return await self._run(algebra.is_disjoint_from_items(self._ctx, other))
         return await self._run(algebra.is_disjoint(self._ctx, operand))
 
+    async def move_many(self, items: Iterable[Any], other: SortedSet[Any]) -> int:
+        values, operand = many("items", items), self._operand(other)
+        if operand is None:
+            raise TypeError(f"other must be a set of redset's, not {type(other).__name__}")
+        return await self._run(algebra.move(self._ctx, values, operand))
+
     # Remembering.
 
     async def forget(self, item: Any) -> bool:

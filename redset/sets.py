@@ -1349,6 +1349,52 @@ class SortedSet(Face[T]):
             return self._run(algebra.is_disjoint_from_items(self._ctx, other))
         return self._run(algebra.is_disjoint(self._ctx, operand))
 
+    def move_many(self, items: Iterable[Any], other: SortedSet[Any]) -> int:
+        """Move queued items to another set of the same server; how many it took.
+
+        Each is added there by the other's own rules, at its score and with its payload, and leaves
+        this set in the same step: it is never in both, nor in none. What the other refuses stays
+        here, as does what is leased. An item that is accepted becomes known to the other, where
+        that has ``remember``, and stays known here. Its attempts start again. O(log N) an item, a
+        step and a round trip for each 250 (125 where the other has ``remember``).
+
+        Parameters
+        ----------
+        items : iterable of items or Key
+            What is not queued is passed over.
+        other : SortedSet
+            A set on the same server, with or without ``key`` as this one.
+
+        Returns
+        -------
+        int
+            How many were moved. Where the connection was lost meanwhile it may be fewer.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an item cannot be identified, or ``other`` is no set, this set itself, on another
+            server, or in another slot of a cluster; nothing was moved.
+        redset.exceptions.OptionsDiffer
+            Where only one of the two has ``key``, or the other was made with other options.
+        redset.exceptions.Full
+            Where a chunk would make the other larger than its ``max_size``; earlier ones are moved.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b"], score=[1, 2]).added
+        2
+        >>> pages = SortedSet(r, "pages")
+        >>> jobs.move_many(["b", "c"], pages)
+        1
+        >>> pages.score("b"), jobs.size()
+        (2.0, 1)
+        """
+        values, operand = many("items", items), self._operand(other)
+        if operand is None:
+            raise TypeError(f"other must be a set of redset's, not {type(other).__name__}")
+        return self._run(algebra.move(self._ctx, values, operand))
+
     def __ior__(self, other: Iterable[Any]) -> Self:
         self.update(other)
         return self

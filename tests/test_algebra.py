@@ -487,3 +487,122 @@ def test_asyncio_sets_of_two_servers_are_joined(places: Places) -> None:
         await there.aclose()
 
     blocking.wait(main())
+
+
+# --- moving
+
+
+@every_option
+@pytest.mark.parametrize("size", [1, 125, 126, 250, 251, 1100])
+def test_items_move_with_score_and_payload(
+    make_set: Maker, raw: Any, options: dict[str, Any], size: int
+) -> None:
+    jobs, others = make_set(**options), make_set(name="others", **options)
+    items = [made(options, f"item {number:05}") for number in range(size + 3)]
+    jobs.add_many(items, score=range(size + 3))
+    gone = jobs.take(1)
+    assert gone == items[:1]
+    # What is named twice moves once; what is not queued is passed over.
+    assert jobs.move_many([*items[: size + 1], *items[:2]], _of(others)) == size
+    assert list(jobs) == items[size + 1 :]
+    assert others.take(5000, with_scores=True) == [
+        (item, float(at + 1)) for at, item in enumerate(items[1 : size + 1])
+    ]
+    assert jobs.move_many([], _of(others)) == jobs.move_many(items[:1], _of(others)) == 0
+    if "remember" in options:
+        assert all(others.seen_many(items[1 : size + 1])) and not others.seen(items[0])
+        assert all(jobs.seen_many(items))
+    if "key" in options:
+        assert raw.hlen(f"{P}:items") == 2 and raw.exists("others:{others}:items") == 0
+
+
+def test_what_the_other_refuses_stays(make_set: Maker, raw: Any) -> None:
+    jobs, others = make_set(), make_set(name="others", duplicates="lowest")
+    jobs.add_many(["a", "b", "c"], score=[1, 2, 3])
+    others.add_many(["a", "b"], score=[0, 9])
+    assert jobs.move_many(["a", "b", "c"], _of(others)) == 2
+    assert jobs.take(5) == ["a"]
+    assert others.take(5, with_scores=True) == [("a", 0.0), ("b", 2.0), ("c", 3.0)]
+    known = make_set(name="known", remember=True)
+    known.add_many(["a"])
+    known.take(1)
+    jobs.add_many(["a", "b"])
+    assert jobs.move_many(["a", "b"], _of(known)) == 1
+    assert (jobs.take(5), known.take(5)) == (["a"], ["b"])
+    # It was cleared by another process: its memory is another one now.
+    make_set(name="known", remember=True).clear()
+    jobs.add_many(["a", "b"])
+    assert jobs.move_many(["a", "b"], _of(known)) == 2
+    full = make_set(name="full", max_size=1)
+    jobs.add_many(["a", "b"])
+    with pytest.raises(Full, match="max_size is 1"):
+        jobs.move_many(["a", "b"], _of(full))
+    assert jobs.size() == 2 and full.size() == 0
+
+
+@every_option
+def test_leases_stay_and_attempts_start_again(
+    any_server: servers.Server, options: dict[str, Any]
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[Any] = SortedSet(raw, "jobs", **options)
+    others: SortedSet[Any] = SortedSet(raw, "others", **options)
+    leased, failed = made(options, "leased"), made(options, "failed")
+    jobs.add_many([leased, failed], score=[1, 2])
+    jobs.fail(jobs.lease(2), "no")
+    held = jobs.lease(1)
+    assert jobs.move_many([leased, failed], others) == 1
+    [moved] = others.lease()
+    assert (moved.item, moved.score, moved.attempts) == (failed, 2.0, 0)
+    assert raw.hlen(f"{P}:leases") == 1
+    # It waits for the end of the other's lease, there.
+    jobs.add(failed, 5, **({"again": True} if "remember" in options else {}))
+    more = 0 if "remember" in options else 1
+    assert jobs.move_many([failed], others) == more
+    assert others.ack([moved]) == 1 and others.size() == more
+    assert jobs.ack(held) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"key": "url"}], ids=str)
+def test_what_cannot_be_moved_is_refused(places: Places, options: dict[str, Any]) -> None:
+    raw = places.here.raw
+    jobs: SortedSet[Any] = SortedSet(raw, "jobs", **options)
+    jobs.add(made(options, "a"))
+    before = everything(raw)
+    items = [made(options, "a")]
+    for other, error, text in (
+        (jobs, ValueError, "other must be another set"),
+        (places.other("elsewhere", options), ValueError, "other must be on the server of 'jobs'"),
+        (places.other("database", options), ValueError, "other must be on the server of 'jobs'"),
+        ({"a"}, TypeError, "other must be a set of redset's, not set"),
+        ("others", TypeError, "other must be a set of redset's, not str"),
+        (SortedSet(raw, "o", key=None if options else "url"), OptionsDiffer, "key="),
+        (redset.asyncio.SortedSet(redis.asyncio.Redis(), "o"), TypeError, "cannot be combined"),
+    ):
+        with pytest.raises(error, match=text):
+            jobs.move_many(items, other)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="items must be an iterable of items, not str"):
+        jobs.move_many("a", SortedSet(raw, "others", **options))
+    if options:
+        with pytest.raises(ValueError, match=r"item 1: .*has no field 'url'"):
+            jobs.move_many([*items, {"no": 1}], SortedSet(raw, "others", **options))
+        plain: SortedSet[str] = SortedSet(raw, "others")
+        plain.add("a")
+        with pytest.raises(OptionsDiffer):
+            jobs.move_many(items, SortedSet(raw, "others", **options))
+        plain.clear()
+    assert everything(raw) == before
+
+
+def test_a_full_server_moves_nothing_and_loses_nothing(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs")
+    jobs.add_many([f"item {number}" for number in range(100)])
+    before = everything(raw)
+    raw.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            jobs.move_many(["item 1", "item 2"], SortedSet(raw, "others"))
+    finally:
+        raw.config_set("maxmemory", 0)
+    assert everything(raw) == before

@@ -376,6 +376,7 @@ METHODS = {
     "discard_many": "(items, forget=False)",
     "forget": "(item)",
     "isdisjoint": "(other)",
+    "move_many": "(items, other)",
     "update": "(items)",
     "forget_many": "(items)",
     "from_url": "(url, name, *args, **options)",

@@ -30,6 +30,12 @@ class Job(NamedTuple):
     def items(self) -> list[data.Item]:
         return list(data.items(self.first, self.first + self.size, self.item_size))
 
+    def others(self) -> tuple[str, list[data.Item]]:
+        """Another set: its name, and as many items, half of which are those of the first."""
+        half = self.size // 2
+        found = data.items(self.first + half, self.first + half + self.size, self.item_size)
+        return f"{self.name}-others", list(found)
+
     def scores(self) -> list[int]:
         return data.scores(self.size)
 

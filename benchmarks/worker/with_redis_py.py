@@ -66,6 +66,26 @@ def take(job: Job) -> Run:
     return run
 
 
+def union(job: Job) -> Run:
+    """A zadd of each, or of a mapping of each page."""
+    client, (name, items) = redis.Redis(**job.address), job.others()
+    for some, theirs in zip(batches(items, MAPPING), batches(job.scores(), MAPPING), strict=True):
+        client.zadd(name, dict(zip(map(dumped, some), theirs, strict=True)))
+
+    def run() -> int:
+        new = 0
+        for start in range(0, job.size, MAPPING):
+            page = client.zrange(name, start, start + MAPPING - 1, withscores=True)
+            if job.chunk == 1:
+                for member, score in page:
+                    new += client.zadd(job.name, {member: score}, lt=True)
+            else:
+                new += client.zadd(job.name, dict(page), lt=True)
+        return new
+
+    return run
+
+
 def fingerprint(item: Any) -> str:
     return hashlib.sha1(item["url"].encode()).hexdigest()
 

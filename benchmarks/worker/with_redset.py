@@ -83,6 +83,19 @@ def take(job: Job) -> Run:
     return run
 
 
+def union(job: Job) -> Run:
+    jobs, (name, items) = _set(job), job.others()
+    others = _set(job._replace(name=name))
+    others.add_many(items, score=job.scores())
+
+    def run() -> int:
+        before = jobs.size()
+        jobs.update(others)
+        return jobs.size() - before
+
+    return run
+
+
 def lease(job: Job) -> Run:
     jobs = _set(job)
     return lambda: _leased(jobs, job.chunk)

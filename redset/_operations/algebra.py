@@ -11,7 +11,13 @@ from typing import Any, Literal, NamedTuple
 
 from redset._effects import Ask, Operation, There
 from redset._operations.adding import AddResult, Flags, Refusal, add_stream, refusal_of
-from redset._operations.context import HEAVY_CHUNK, SCRIPT_CHUNK, STEP, Context
+from redset._operations.context import (
+    HEAVY_CHUNK,
+    SCRIPT_CHUNK,
+    STEP,
+    Context,
+    new_epoch,
+)
 from redset._operations.memory import discard_members
 from redset._operations.reading import Page, page_behind
 from redset._operations.reading import size as size_of
@@ -268,15 +274,7 @@ def _step(ctx: Context, other: Other, what: str, last: list[bytes]) -> Operation
     head: list[Any] = ["lt", "", "", ctx.max_size or "", "1" if ctx.keyed else ""]
     head += ["", 0, "", "", ctx.options, ""]
     ask = ctx.call("algebra", keys, [what, num, *(last or (b"", b"")), *head], _step_of(num, last))
-    try:
-        reply = yield ask
-    except Exception as error:
-        if "same slot" not in str(error):
-            raise
-        raise ValueError(
-            f"other must be in the cluster slot of {ctx.name!r}, and {other.ctx.name!r} is in "
-            "another one: give both names one hash tag, like {tag}:name"
-        ) from error
+    reply = yield from _same_slot(ctx, other, ask)
     if type(reply) is Refusal:
         raise reply.error(ctx)
     return reply  # type: ignore[no-any-return]
@@ -296,6 +294,75 @@ def _step_of(num: int, last: list[bytes]) -> Reader[_Step | Refusal]:
         return _Step(count(found, num), count(parts[1], found), end)
 
     return read
+
+
+# --- moving
+
+
+def move(ctx: Context, items: list[Any], other: Other) -> Operation[int]:
+    """Move queued items to the other, as an add by its rules; how many it took."""
+    check(ctx, other)
+    if other.link is not None:
+        raise ValueError(
+            f"other must be on the server of {ctx.name!r}, for each chunk to be moved in one step"
+        )
+    names = list(dict.fromkeys((yield from ctx.identities(items))))
+    step = HEAVY_CHUNK if other.ctx.remember else SCRIPT_CHUNK
+    moved = 0
+    for at in range(0, len(names), step):
+        moved += yield from _move(ctx, names[at : at + step], other)
+    return moved
+
+
+def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[int]:
+    to = other.ctx
+    ours, theirs = ctx.keys, to.keys
+    keys = [ours.queue, ours.leases, ours.items]
+    keys += [theirs.queue, theirs.leased, theirs.leases]
+    keys += [theirs.meta, theirs.seen, theirs.items, theirs.name]
+    epoch = (yield from to.know_epoch()) if to.remember else None
+    while True:
+        proposed, tokens = epoch is None, []
+        if to.remember:
+            epoch = epoch or new_epoch()
+            if to.remember == "ever" or not to.keyed:
+                tokens = to.memory_tokens(names, epoch)
+        head: list[Any] = [to.condition, "", "1", to.max_size or "", "1" if to.keyed else ""]
+        head += [to.remember, to.ttl, epoch or "", "1" if proposed else "", to.options, ""]
+        arguments = [len(names), *names, *head, *tokens]
+        ask = ctx.call("move", keys, arguments, _moved(len(names)))
+        reply = yield from _same_slot(ctx, other, ask)
+        if type(reply) is not Refusal:
+            if to.remember:
+                to.epoch = epoch
+            return reply  # type: ignore[no-any-return]
+        if reply.word != b"EPOCH":
+            raise reply.error(to)
+        to.epoch = epoch = reply.detail or None
+
+
+def _moved(num: int) -> Reader[int | Refusal]:
+    def read(reply: Any) -> int | Refusal:
+        if isinstance(reply, (list, tuple)):
+            refusal = refusal_of(list(reply), (b"EPOCH", b"OPTIONS", b"NAME", b"FULL"))
+            if refusal is not None:
+                return refusal
+        return count(reply, num)
+
+    return read
+
+
+def _same_slot(ctx: Context, other: Other, ask: Ask) -> Operation[Any]:
+    """Ask for a step on the keys of both."""
+    try:
+        return (yield ask)
+    except Exception as error:
+        if "same slot" not in str(error):
+            raise
+        raise ValueError(
+            f"other must be in the cluster slot of {ctx.name!r}, and {other.ctx.name!r} is in "
+            "another one: give both names one hash tag, like {tag}:name"
+        ) from error
 
 
 # --- with items

@@ -275,6 +275,11 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "settle": _settle,
     "get": lambda draw, command: draw.rng.choice((None, draw.member())),
     "look": lambda draw, command: draw.pairs(3),
+    "move": _epoch_or(
+        lambda draw, command: draw.rng.choice(
+            (0, 1, 3, [b"NAME"], [b"FULL", 10], [b"OPTIONS", b""])
+        )
+    ),
     "page": _page,
     "purge": lambda draw, command: draw.count(),
     "requeue": lambda draw, command: draw.rng.choice(
@@ -471,6 +476,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     # Not list(jobs), which makes room for as many as the server says there are.
     ("iterate", lambda jobs: [each for each in jobs], _listed(_item)),  # noqa: C416
     ("update", lambda jobs: jobs.update(_other(jobs)), lambda result: result is None),
+    ("move_many", lambda jobs: jobs.move_many(THREE, _other(jobs)), _whole),
     ("^=", lambda jobs: operator.ixor(jobs, _other(jobs)), lambda result: True),
     ("-= items", lambda jobs: operator.isub(jobs, THREE), lambda result: True),
     ("&= items", lambda jobs: operator.iand(jobs, THREE), lambda result: True),
@@ -507,7 +513,7 @@ METHODS = {
     "pop", "take", "peek", "peek_many", "peek_score", "score",
     "scores", "get", "contains", "discard", "discard_many", "remove", "size", "available",
     "lease", "ack", "fail", "release", "renew", "leased", "finished", "consume",
-    "update", "isdisjoint", "stats", "check", "clear", "dead",
+    "update", "isdisjoint", "move_many", "stats", "check", "clear", "dead",
     "forget", "forget_many", "seen", "seen_many",
 }  # fmt: skip
 SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [

@@ -1,0 +1,50 @@
+-- Moves queued items to another set of this server: an add by its rules, at their scores and with their
+-- payloads. What it refuses stays.
+-- KEYS: our queue, leases and items; the other's queue, leased, leases, meta, seen, items, name
+-- ARGV: number of members, members, what `adding` says of heads, then what is remembered of each
+--   member where that is asked for
+-- Returns how many were moved, or what `adding` says where nothing was
+-- include: check
+-- include: due
+local ours, our_leases, our_items = KEYS[1], KEYS[2], KEYS[3]
+local queue, leased, leases, meta, seen, items, name = unpack(KEYS, 4)
+local n = tonumber(ARGV[1])
+local from = 1 + n
+local keyed = ARGV[from + 5] == '1'
+-- include: leases
+-- include: buckets
+-- include: drop
+-- include: adding
+if wrong_type(our_leases, 'hash') then return redis.error_reply(WRONG_TYPE) end
+local members = {}
+for i = 1, n do members[i] = ARGV[1 + i] end
+local scores = call('ZMSCORE', ours, unpack(members))
+local texts = keyed and call('HMGET', our_items, unpack(members))
+local argv, names = {unpack(ARGV, from + 1, from + ADD_HEAD)}, {}
+for i = 1, n do
+  -- One without a payload is what another consumer has just had.
+  if scores[i] and not (texts and not texts[i]) then
+    names[#names + 1] = members[i]
+    argv[#argv + 1] = scores[i]
+    argv[#argv + 1] = members[i]
+    if keyed then argv[#argv + 1] = texts[i] end
+    argv[#argv + 1] = ARGV[from + ADD_HEAD + i]
+  end
+end
+if #names == 0 then return 0 end
+local outcome = add(argv, 0)
+if outcome.err or type(outcome[1]) ~= 'number' then return outcome end
+local moved = {}
+for k = 1, #names do
+  if string.sub(outcome[3], k, k) ~= 'r' then moved[#moved + 1] = names[k] end
+end
+if #moved == 0 then return 0 end
+-- Attempts end with the item; a lease of one that was added meanwhile does not.
+local gone = {}
+for k, value in ipairs(lookup('HMGET', our_leases, moved)) do
+  if value and owner_of(value) == QUEUED then gone[#gone + 1] = moved[k] end
+end
+call('ZREM', ours, unpack(moved))
+bulk('HDEL', our_leases, gone)
+if keyed then call('HDEL', our_items, unpack(moved)) end
+return #moved
