@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from redset._effects import Operation
 from redset._face import T, index, refuse_single, waiting_time
 from redset._operations import leasing
+from redset._operations.context import error_text
 from redset._operations.leasing import Held, Settlement
 from redset._source import Source
 
@@ -227,7 +228,7 @@ class Leases(Generic[T]):
         rest = [lease for lease in self._unsettled() if lease not in kept]
         what = [
             Settlement("ack", done),
-            Settlement("fail", failed, error=leasing.error_text(error) if failed else ""),
+            Settlement("fail", failed, error=error_text(error) if failed else ""),
             Settlement("release", rest),
         ]
         try:
@@ -375,7 +376,7 @@ def failing(owner: Any, leases: Any, error: Any, delay: Any) -> Operation[int]:
     """Perform ``fail``."""
     held = leases_of(owner, leases)
     wait = leasing.milliseconds("delay", delay, False)
-    text = leasing.error_text(error)
+    text = error_text(error)
     what = Settlement("fail", held, wait, error=text)
     return leasing.one(owner._ctx, what)
 

@@ -201,7 +201,7 @@ class Writing:
             scores = [score for _, _, score, _ in run.adds] if run.scored else None
             try:
                 result = yield from adding.add_stream(
-                    self._sent, None, run.flags, "raise", True, False, None, (items, scores)
+                    self._sent, None, run.flags, "raise", True, False, (), (items, scores)
                 )
             except AddError as error:
                 self._count(run, error.resume_at, error.result)

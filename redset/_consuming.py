@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from redset._batches import how_many
 from redset._face import refuse_single
 from redset._operations import leasing
+from redset._operations.context import error_text
 from redset._operations.leasing import Exchange, Held, Settlement
 from redset._transport import complete
 
@@ -302,7 +303,7 @@ class Worker:
                 # All tasks were cancelled, as at the loop's end: the item is not at fault.
                 settlements.append(Settlement("release", [job]))
             else:
-                text, delay = leasing.error_text(job.error), _delay(job.attempts)
+                text, delay = error_text(job.error), _delay(job.attempts)
                 settlements.append(Settlement("fail", [job], delay, error=text))
         if self._refused:
             delay = int(1000 * FULL * random.uniform(0.5, 1.0))
@@ -448,7 +449,7 @@ class Worker:
             what,
             self._ctx.name,
             job.attempts + 1,
-            leasing.error_text(error),
+            error_text(error),
             exc_info=error,
         )
 

@@ -9,9 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
+import servers
 from options import every_option, made
 
 from redset import SortedSet
+from redset._operations import leasing
 from redset.exceptions import OptionsDiffer
 
 Maker = Callable[..., Any]
@@ -183,3 +186,77 @@ def test_the_letters_of_a_set_are_requeued_on_a_full_server_too() -> None:
         assert jobs.dead.requeue(ids) == 2
         server.raw.config_set("maxmemory", 0)
         assert sorted(jobs.take(5)) == ["a", "b"]
+
+
+class Awkward:
+    """Cannot read what begins with "bad", and says so awkwardly."""
+
+    binary = True
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def dumps(self, item: bytes) -> bytes:
+        return item
+
+    def loads(self, data: bytes) -> bytes:
+        if data.startswith(b"bad"):
+            raise self.error
+        return data
+
+
+class Mute(ValueError):
+    def __str__(self) -> str:
+        raise RuntimeError("cannot even say what it is")
+
+
+@pytest.mark.parametrize("error", [ValueError("lone \udcff"), Mute(), ValueError("x" * 5000)])
+@pytest.mark.parametrize("key", [None, lambda item: item])
+def test_what_an_error_says_keeps_nobody_from_burying(
+    make_set: Maker, key: Any, error: Exception
+) -> None:
+    jobs = make_set(serializer=Awkward(error), key=key)
+    for take in (jobs.pop, lambda: jobs.take(3)[0], lambda: next(iter(jobs.lease(2))).item):
+        before = jobs.dead.size()
+        jobs.add_many([b"bad", b"good"], score=[1, 2])
+        assert list(jobs) == [b"good"]
+        assert take() == b"good"
+        assert jobs.dead.size() == before + 1
+        letter = list(jobs.dead)[-1]
+        assert letter.raw == b"bad" and letter.reason.startswith(type(error).__name__)
+        assert len(letter.reason) <= 1000
+        jobs.dead.purge()
+        jobs.clear()
+
+
+@every_option
+def test_attempts_go_with_what_a_take_hands_out(
+    make_set: Maker, raw: Any, options: dict[str, Any]
+) -> None:
+    jobs = make_set(**options)
+    items = [made(options, f"item {number:03}") for number in range(150)]
+    jobs.add_many(items)
+    jobs.lease(150, ttl=0.05)
+    time.sleep(0.06)
+    found = []
+    while some := jobs.take(40):
+        found += some
+    assert sorted(map(str, found)) == sorted(map(str, items))
+    assert jobs.finished()
+    if "key" in options:
+        assert raw.exists("jobs:{jobs}:leases") == 0
+
+
+def test_dead_letters_of_another_type_leave_a_settlement_undone(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs", max_attempts=1)
+    jobs.add_many(["a", "b"])
+    batch = jobs.lease(2)
+    raw.set("jobs:{jobs}:dead", "text")
+    first, second = batch._leases
+    settlements = [leasing.Settlement("ack", [first]), leasing.Settlement("fail", [second])]
+    with pytest.raises(redis.ResponseError, match=r"WRONGTYPE|wrong kind"):
+        jobs._run(leasing.settle(jobs._ctx, settlements))
+    assert raw.zcard("jobs:{jobs}:leased") == 2

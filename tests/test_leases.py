@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -729,3 +729,36 @@ def test_a_random_walk_does_what_the_model_does(any_server: servers.Server, seed
         assert held == set(model.held), step
         assert [(each.raw.strip(b'"').decode(), each.score) for each in jobs.dead] == model.dead
         assert jobs.finished() == (not queued and not held)
+
+
+@pytest.mark.parametrize("count", [1, 300, 3000])
+@every_option
+def test_what_was_found_is_added_as_long_as_any_lease_is_its_holders(
+    any_server: servers.Server, options: dict[str, Any], count: int
+) -> None:
+    """Also where the first hundred of them are lost, before or while it is added."""
+    raw = any_server.raw
+    names = [f"page {number:03}" for number in range(250)]
+    found = [made(options, f"found {number:04}") for number in range(count)]
+    jobs: SortedSet[Any] = SortedSet(raw, "jobs", **options)
+    pages = [made(options, name) for name in names]
+    for at in (0, count // 2):
+        jobs.clear()
+        jobs.add_many(pages, score=range(250))
+        batch = jobs.lease(250)
+
+        def coming(at: int = at) -> Iterator[Any]:
+            for number, item in enumerate(found):
+                if number == at:
+                    jobs.discard_many(pages[:240])
+                yield item
+
+        assert jobs.ack(batch, add=coming()) == 10
+        assert jobs.size() == count and jobs.stats().leased == 0
+    # Of leases none of which is anybody's nothing is added.
+    jobs.clear()
+    jobs.add_many(pages)
+    batch = jobs.lease(250)
+    jobs.discard_many(pages)
+    assert jobs.ack(batch, add=found) == 0
+    assert jobs.size() == 0

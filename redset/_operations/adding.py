@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -97,6 +97,7 @@ class Adder:
         score: Any,
         outcomes: bool,
         settling: list[Any] | None = None,
+        others: Sequence[list[Any]] = (),
     ) -> None:
         self.ctx = ctx
         self.condition = flags.condition(ctx)
@@ -108,6 +109,8 @@ class Adder:
         #: What a step of settlements is given that adds as well, and how many it has settled.
         self.settling = settling
         self.settled: list[int] = []
+        #: What is given instead where none of those leases is its holder's any more.
+        self._others = deque(others)
         #: ZADD alone tells these apart; under nx what is leased counts as there.
         alone = ("", "xx") if ctx.keys.prefix is not None else ("", "nx", "xx")
         self.command = plain and self.condition in alone and settling is None
@@ -223,6 +226,14 @@ class Adder:
         if chunk.bad:
             raise chunk.bad[0].error
 
+    def begin_again(self, why: OtherEpoch) -> None:
+        """Go by what a step was refused for."""
+        if isinstance(why, OtherLeases):
+            self.settling = self._others.popleft()
+            self._make_encoder(self.epoch)
+        else:
+            self.other_epoch(why.stored)
+
     def other_epoch(self, stored: bytes) -> None:
         """The set has another epoch (it was cleared, or another process was first): go by that."""
         ctx = self.ctx
@@ -296,7 +307,7 @@ class Adder:
 
         Raises
         ------
-        OtherEpoch, Full, OptionsDiffer
+        OtherEpoch, OtherLeases, Full, OptionsDiffer
             Where the step said so; it wrote nothing then.
         """
         if self.script is None:
@@ -308,6 +319,8 @@ class Adder:
             return reply, rest, 0, b"", None
         if type(reply) is Refusal:
             raise reply.error(self.ctx)
+        if self.settling is not None and not any(self.settled) and self._others:
+            raise OtherLeases(self.epoch)
         if self.proposed:
             self.ctx.epoch = self.epoch
             self.proposed = False
@@ -392,6 +405,10 @@ class OtherEpoch(Exception):
     def __init__(self, stored: bytes) -> None:
         super().__init__(stored)
         self.stored = stored
+
+
+class OtherLeases(OtherEpoch):
+    """None of the leases that a step was to go by is its holder's: others may be."""
 
 
 def score_of(ctx: Context, item: Any, score: Any) -> float | None:
@@ -489,7 +506,7 @@ def add_stream(
     errors: str | OnError,
     steady: bool,
     emit: bool,
-    settling: list[Any] | None = None,
+    settling: Sequence[list[Any]] = (),
     pulled: tuple[list[Any], list[Any] | None] = ([], None),
     more: bool = True,
 ) -> Operation[AddResult]:
@@ -497,15 +514,15 @@ def add_stream(
 
     A steady source (a list) is pulled while chunks are in flight. Any other may run the caller's
     code, which may be slow or use the same client, so the window is drained before each pull.
-    ``settling`` makes each chunk a step of settlements; ``pulled`` came before, and is all of it
-    where there is no ``more``.
+    ``settling`` makes each chunk a step of settlements, of the first of these of which a lease is
+    its holder's; ``pulled`` came before, and is all of it where there is no ``more``.
     """
     if not (errors in ("raise", "skip") or callable(errors)):
         kind = type(errors).__name__
         raise ValueError(f"errors must be 'raise', 'skip' or a callable, not {errors!r} ({kind})")
     if score is not None:
         score = ctx.wire.to_score(score)
-    adder = Adder(ctx, flags, score, emit, settling)
+    adder = Adder(ctx, flags, score, emit, settling[0] if settling else None, settling[1:])
     skip = errors != "raise"
     counts = [0, 0, 0, 0]
     #: Pulled; encoded, and not all acknowledged; their chunks to be sent, and those sent.
@@ -640,7 +657,8 @@ def add_stream(
                 reply = yield asked
                 added, updated, refused, outcomes, lasting = adder.judge(chunk, reply)
             except OtherEpoch as other:
-                # Everything behind it was refused as well: read it off, encode all of it again.
+                # Everything behind it was refused as well (what is lost stays lost): read it off,
+                # encode all of it again.
                 lost: Exception | None = None
                 for _ in flying:
                     try:
@@ -658,7 +676,7 @@ def add_stream(
                 waiting.extendleft(reversed(again))
                 for each in again:
                     begun.remove(each)
-                adder.other_epoch(other.stored)
+                adder.begin_again(other)
                 continue
             except Exception as error:
                 failure, ended = fail(batch.start, error), True
@@ -683,9 +701,9 @@ def add_stream(
     result = AddResult(*counts)
     if failure is not None:
         raise failure.error(result) from failure.cause
-    if ctx.remember and ctx.fresh and settling is None:
+    if ctx.remember and ctx.fresh and position and not settling:
         ctx.fresh = False
-        if position and result.refused == position:
+        if result.refused == position:
             yield from _tell_if_finished(ctx, result)
     return result
 

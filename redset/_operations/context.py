@@ -46,6 +46,8 @@ MEMORY_STEP = 500
 RUN = 250
 #: Items a step of leases and settlements, and the most expired leases that a step gives back.
 LEASE_STEP = 100
+#: Characters of an error's text that are kept.
+TEXT = 1000
 
 
 class Key:
@@ -389,6 +391,20 @@ class ServerClock:
 def _clock(reply: Any) -> float:
     seconds, micros = listed(reply, 2)
     return number(seconds) + number(micros) / 1e6
+
+
+def error_text(error: Any) -> str:
+    """Give what is kept of an error."""
+    if isinstance(error, BaseException):
+        kind = type(error).__name__
+        try:
+            error = f"{kind}: {error}"
+        except Exception:  # it cannot even say what it is
+            error = kind
+    if not isinstance(error, str):
+        raise TypeError(f"error must be an exception or str, not {type(error).__name__}")
+    # Also what is no text for UTF-8.
+    return error[:TEXT].encode("utf-8", "replace").decode()
 
 
 def new_epoch() -> bytes:

@@ -20,6 +20,7 @@ from redset._operations.context import (
     STEP,
     WINDOW,
     Context,
+    error_text,
 )
 from redset._operations.reading import page_of
 from redset._operations.replies import (
@@ -47,8 +48,8 @@ log = logging.getLogger("redset")
 #: The most items of one call, and the longest time in seconds.
 MOST = 100_000
 LONGEST = 10_000_000_000
-#: Characters of an error's text that are kept.
-TEXT = 1000
+#: What a group of leases of a step costs beside them, in leases.
+GROUP = 2
 
 
 class Held(NamedTuple):
@@ -81,20 +82,6 @@ def milliseconds(argument: str, seconds: Any, positive: bool) -> int:
         wanted = "positive" if positive else "not negative"
         raise ValueError(f"{argument} must be {wanted} and at most 1e10 seconds, not {seconds!r}")
     return math.ceil(seconds * 1000)
-
-
-def error_text(error: Any) -> str:
-    """Give what is kept of an error."""
-    if isinstance(error, BaseException):
-        kind = type(error).__name__
-        try:
-            error = f"{kind}: {error}"
-        except Exception:  # it cannot even say what it is
-            error = kind
-    if not isinstance(error, str):
-        raise TypeError(f"error must be an exception or str, not {type(error).__name__}")
-    # Also what is no text for UTF-8.
-    return error[:TEXT].encode("utf-8", "replace").decode()
 
 
 def new_token() -> bytes:
@@ -226,7 +213,7 @@ def _steps(settlements: Sequence[Settlement]) -> list[_Step]:
                 head = [each.how, token, each.delay, each.score, each.error, each.payload]
                 steps[-1].groups.append([*head, len(part), *part])
                 steps[-1].owners.append((place, len(part)))
-                room -= len(part)
+                room = max(room - len(part) - GROUP, 0)
                 at += len(part)
     return steps
 
@@ -349,10 +336,10 @@ def _acknowledge(
             ours = yield from _judged(adder, items, chunks[0], (yield adder.ask(chunks[0])))
             _mark(done[0])
             return ours
-    held = Settlement("renew" if ttl else "check", leases[:LEASE_STEP], ttl)
-    guard = _arguments(ctx, _steps([held])[0])
+    guards = _steps([Settlement("renew" if ttl else "check", leases, ttl)])
+    settling = [_arguments(ctx, guard) for guard in guards]
     pulled = items, None
-    yield from add_stream(ctx, None, Flags(), "raise", steady, False, guard, pulled, more)
+    yield from add_stream(ctx, None, Flags(), "raise", steady, False, settling, pulled, more)
     return (yield from settle(ctx, done)).counts[0]
 
 
@@ -596,7 +583,7 @@ def _leased(ctx: Context, keys: list[bytes]) -> Operation[None]:
                 "skipped %d leased items of %r that cannot be decoded: %s",
                 len(bad),
                 ctx.name,
-                bad[0].error,
+                error_text(bad[0].error),
             )
         values = iter(items)
         yield Emit(

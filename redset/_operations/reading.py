@@ -6,7 +6,7 @@ import logging
 from typing import Any, NamedTuple
 
 from redset._effects import Ask, Emit, Operation
-from redset._operations.context import LEASE_STEP, STEP, Context, ServerClock
+from redset._operations.context import LEASE_STEP, STEP, Context, ServerClock, error_text
 from redset._operations.replies import (
     bytes_of,
     count,
@@ -122,7 +122,8 @@ def _decoded(ctx: Context, raw: bytes) -> Any:
     try:
         return ctx.decode_one(raw)
     except Exception as error:
-        raise DecodeError(f"an item of {ctx.name!r} cannot be decoded: {error}") from error
+        said = error_text(error)
+        raise DecodeError(f"an item of {ctx.name!r} cannot be decoded: {said}") from error
 
 
 def peek(ctx: Context, position: int) -> Operation[Any]:
@@ -170,7 +171,7 @@ def _decodable(ctx: Context, raws: list[Any]) -> Operation[list[Any]]:
             "skipped %d items of %r that cannot be decoded: %s",
             len(bad),
             ctx.name,
-            bad[0].error,
+            error_text(bad[0].error),
         )
     return items
 

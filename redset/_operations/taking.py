@@ -6,7 +6,7 @@ import logging
 from typing import Any, NamedTuple
 
 from redset._effects import Ask, Operation
-from redset._operations.context import LEASE_STEP, Context
+from redset._operations.context import LEASE_STEP, Context, error_text
 from redset._operations.reading import Range, page_behind
 from redset._operations.replies import (
     Reader,
@@ -277,7 +277,7 @@ def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[E
     for at in range(0, len(bad), PART):
         arguments: list[Any] = []
         for _, raw, error in bad[at : at + PART]:
-            arguments += [raw, "", f"{type(error).__name__}: {error}"]
+            arguments += [raw, "", error_text(error)]
         try:
             keys = [ctx.keys.queue, ctx.keys.dead]
             yield ctx.call("bury", keys, arguments, count, resend=False)
@@ -293,7 +293,7 @@ def warn_of_dead(ctx: Context, bad: list[Any]) -> None:
         "%d items of %r could not be decoded and are in dead: %s",
         len(bad),
         ctx.name,
-        bad[0].error,
+        error_text(bad[0].error),
     )
 
 

@@ -51,7 +51,7 @@ if #added > 0 then
   -- comes to the same.
   local slowly = added
   if not (items or ARGV[from + 4] ~= '') then
-    local entries, held = {}, leases and call('HLEN', leases) > 0 and lookup('HMGET', leases, names)
+    local entries, held = {}, leases and call('HLEN', leases) > 0 and values_of(names)
     slowly = {}
     for k, i in ipairs(added) do
       if held and held[k] and owner_of(held[k]) ~= QUEUED then

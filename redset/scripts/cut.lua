@@ -13,7 +13,7 @@ if n == 0 then return 0 end
 if keyed then call('HLEN', items) end
 local gone = {}
 if leases and call('HLEN', leases) > 0 then
-  for i, value in ipairs(lookup('HMGET', leases, members)) do
+  for i, value in ipairs(values_of(members)) do
     if value and owner_of(value) == QUEUED then gone[#gone + 1] = members[i] end
   end
 end

@@ -6,7 +6,7 @@ local function discard(members)
   if leases and call('EXISTS', leases) == 1 then
     local told = {}
     rest = {}
-    for i, value in ipairs(lookup('HMGET', leases, members)) do
+    for i, value in ipairs(values_of(members)) do
       local member = members[i]
       if value then
         -- One that is leased and was added meanwhile may be in both.

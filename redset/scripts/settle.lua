@@ -12,7 +12,7 @@ local queue, leased, leases, calls, dead, meta, seen, items, name = unpack(KEYS)
 local max, keyed = tonumber(ARGV[1]), ARGV[2] == '1'
 if not keyed then items = nil end
 -- include: leases
-local groups, at, any, named = {}, 4, false, {}
+local groups, at, any, named, buries = {}, 4, false, {}, false
 for i = 1, tonumber(ARGV[3]) do
   local group = {how = ARGV[at], token = ARGV[at + 1], members = {}, settled = {
     tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[at + 4], ARGV[at + 5],
@@ -30,6 +30,7 @@ for i = 1, tonumber(ARGV[3]) do
   end
   at = at + 7 + n
   groups[i] = group
+  buries = buries or group.how == 'fail' or group.how == 'bury'
 end
 -- Leaves of each group what is still its holder's, with the values; none of it was added
 -- meanwhile where it is plain.
@@ -56,6 +57,7 @@ look()
 call('ZCARD', queue)
 call('ZCARD', leased)
 call('ZCARD', calls)
+if buries then call('XLEN', dead) end
 if keyed then call('HLEN', items) end
 local outcome = ''
 if any and at <= #ARGV then
