@@ -6,6 +6,7 @@ differs has a docstring of its own, the others are those of the sync methods.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
@@ -32,7 +33,18 @@ from redset._face import (
     waiting_time,
     whole,
 )
-from redset._operations import adding, algebra, checking, dead, leasing, memory, reading, taking
+from redset._lines import Lines
+from redset._operations import (
+    adding,
+    algebra,
+    checking,
+    dead,
+    leasing,
+    memory,
+    reading,
+    taking,
+    transfer,
+)
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
@@ -52,11 +64,11 @@ class SortedSet(Face[T]):
 
     Takes the arguments of that class, with ``redis_client`` an asyncio client: ``redis.asyncio``'s,
     ``valkey.asyncio``'s, or any object whose ``execute_command`` is a coroutine function. Its
-    methods are awaited and otherwise the same, but for these: `add_new`, `leased`, the set itself,
-    `dead`, a batch and what `between` gives, which is not awaited, are iterated with ``async for``;
-    the set, `lock` and `lease` are entered with ``async with``; `close` is `aclose`; ``len``,
-    ``in``, ``bool``, ``for``, comparisons by order and in-place operators raise a TypeError that
-    names what to use. Sets may be shared by the tasks of one event loop.
+    methods are awaited and otherwise the same, but for these: `add_new`, `leased`, `export`, the
+    set itself, `dead`, a batch and what `between` gives, which is not awaited, are iterated with
+    ``async for``; the set, `lock` and `lease` are entered with ``async with``; `close` is `aclose`;
+    ``len``, ``in``, ``bool``, ``for``, comparisons by order and in-place operators raise a
+    TypeError that names what to use. Sets may be shared by the tasks of one event loop.
 
     Encoding and decoding give other tasks a turn every few milliseconds. A call that is cancelled
     leaves no half-read connection in the client's pool. What the server did of it is done: a
@@ -411,6 +423,16 @@ class SortedSet(Face[T]):
             raise TypeError(f"other must be a set of redset's, not {type(other).__name__}")
         return await self._run(algebra.move(self._ctx, values, operand))
 
+    # In and out.
+
+    def export(self) -> AsyncIterator[str]:
+        return self._open().iterate(transfer.export(self._ctx))  # type: ignore[no-any-return]
+
+    async def restore(self, lines: Iterable[str | bytes] | AsyncIterable[str | bytes]) -> int:
+        refuse_single("lines", lines, self._iterables)
+        with contextlib.closing(Lines()) as aside:
+            return await self._run(transfer.restore(self._ctx, aside), Source(lines, None))
+
     # Remembering.
 
     async def forget(self, item: Any) -> bool:
@@ -571,10 +593,11 @@ class DeadLetters:
 
 
 _CALL = re.compile(
-    r"\b(?:jobs|pages|s)\.(?!(?:add_new|leased)\b|between\([^()]*\)(?!\.))"
+    r"\b(?:jobs|pages|s)\.(?!(?:add_new|export|leased)\b|between\([^()]*\)(?!\.))"
     r"(?:dead\.|between\([^()]*\)\.)?\w+(?=\()"
 )
-_LIST = re.compile(r"list\((.*(?:add_new|leased|between)\(.*\))\)")
+_LIST = re.compile(r"list\((.*(?:add_new|export|leased|between)\(.*\))\)")
+_FOR = re.compile(r"(?<!async )\bfor (?=\w+ in jobs\.export\(\))")
 
 
 def _awaited(text: str) -> str:
@@ -583,7 +606,7 @@ def _awaited(text: str) -> str:
 
 
 def _awaited_line(match: re.Match[str]) -> str:
-    code = _LIST.sub(r"[item async for item in \1]", match[0])
+    code = _FOR.sub("async for ", _LIST.sub(r"[item async for item in \1]", match[0]))
     for call in reversed(list(_CALL.finditer(code))):
         end = _end_of_call(code, call.end())
         made = f"await {code[call.start() : end]}"

@@ -83,6 +83,7 @@ def layer(module: str) -> str:
         "redset.exceptions": "words",
         "redset._keys": "parts",
         "redset._known": "parts",
+        "redset._lines": "parts",
         "redset.interfaces": "parts",
         "redset.serializers": "parts",
     }.get(module, "faces")
@@ -372,6 +373,8 @@ METHODS = {
     "clear": "(*, keep_memory=False)",
     "close": "()",
     "contains": "(item)",
+    "export": "()",
+    "restore": "(lines)",
     "discard": "(item, forget=False)",
     "discard_many": "(items, forget=False)",
     "forget": "(item)",

@@ -237,7 +237,7 @@ def _add(
 ) -> Operation[AddResult]:
     pulled = items, scores
     try:
-        return (yield from add_stream(ctx, None, flags, "raise", True, False, None, pulled, False))
+        return (yield from add_stream(ctx, None, flags, "raise", True, False, (), pulled, False))
     except AddError as error:
         # Where it stands is said of a page, which is nothing to the caller.
         if error.index is None and isinstance(error.__cause__, Exception):

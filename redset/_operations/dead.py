@@ -60,7 +60,7 @@ def iterate(ctx: Context) -> Operation[None]:
     """Emit the dead letters, oldest first, a page at a time."""
     start = "-"
     while True:
-        entries = yield _range(ctx, start, "+", STEP)
+        entries = yield read_range(ctx, start, "+", STEP)
         if entries:
             yield Emit([entry.letter for entry in entries])
         if len(entries) < STEP:
@@ -75,7 +75,8 @@ class _Entry(NamedTuple):
     member: bytes
 
 
-def _range(ctx: Context, first: str, last: str, num: int) -> Ask:
+def read_range(ctx: Context, first: str, last: str, num: int) -> Ask:
+    """Ask for up to so many dead letters, with the members that they were."""
     reads = _entries(num)
     return ctx.command(b"XRANGE", ctx.keys.dead, first, last, b"COUNT", num, reads=reads)
 
@@ -198,7 +199,7 @@ def purge(ctx: Context, before: float | None, forget: bool) -> Operation[int]:
     while True:
         num, until = STEP, last
         if forget:
-            entries = yield _range(ctx, "-", last, MEMORY_STEP)
+            entries = yield read_range(ctx, "-", last, MEMORY_STEP)
             if not entries:
                 return gone
             raws = [entry.letter.raw for entry in entries]

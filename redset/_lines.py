@@ -1,0 +1,190 @@
+"""The lines of an exported set: written, read, checked, and laid aside until all are there."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import tempfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+try:
+    import orjson
+except ImportError:  # without it the same lines, slower
+    orjson = None  # type: ignore[assignment]
+
+#: The version of the lines.
+VERSION = 1
+#: Bytes of lines that are held in memory before they are laid aside in a file.
+SPOOLED = 16 << 20
+_EPOCH = re.compile("[0-9a-f]{0,64}")
+#: The ids of dead letters.
+ID = re.compile(r"(\d{1,20})-\d{1,20}")
+
+
+def dumps(value: dict[str, Any]) -> str:
+    """Write a line."""
+    if orjson:
+        return orjson.dumps(value).decode()
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def loads(line: bytes) -> Any:
+    """Read a line."""
+    return orjson.loads(line) if orjson else json.loads(line)
+
+
+def data(raw: bytes) -> Any:
+    """Write bytes as text, or as base64 where they are none."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(raw).decode()}
+
+
+def to_number(score: float) -> Any:
+    """Write a score as a number, or as text where JSON has none."""
+    return score if math.isfinite(score) else str(score)
+
+
+class Row(NamedTuple):
+    """An item as it is queued, or will be."""
+
+    score: bytes
+    member: bytes
+    attempts: bytes
+    error: bytes
+    payload: bytes
+
+
+class Lines:
+    """The lines of an exported set, laid aside and checked: nothing is written before all is."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115  (closed by close)
+        self.number = 0
+        self.items = 0
+        self.head: dict[str, Any] = {}
+        self.ended = False
+
+    def close(self) -> None:
+        self._file.close()
+
+    def take(self, line: Any) -> None:
+        """Check a line, and lay it aside."""
+        self.number += 1
+        if isinstance(line, str):
+            line = line.encode()
+        if not isinstance(line, bytes):
+            raise TypeError(f"lines must be str or bytes, and one is {type(line).__name__}")
+        line = line.strip()
+        if not line:
+            return
+        try:
+            value = loads(line)
+        except ValueError:
+            raise self.wrong("is no JSON") from None
+        if not isinstance(value, dict):
+            raise self.wrong("is no JSON object")
+        if self.ended:
+            raise self.wrong("comes behind the end")
+        if not self.head:
+            self._begin(value)
+            return
+        self._check(value)
+        self._file.write(line + b"\n")
+
+    def check_end(self) -> None:
+        """Refuse lines that end too soon."""
+        if not self.ended:
+            self.number += 1
+            raise self.wrong("is missing: they end too soon")
+
+    def wrong(self, why: str) -> ValueError:
+        return ValueError(f"lines must be those of export(), and line {self.number} {why}")
+
+    def _begin(self, value: dict[str, Any]) -> None:
+        if value.get("redset") != VERSION:
+            raise self.wrong(f"does not begin an exported set of version {VERSION}")
+        kinds = {"key": bool, "remember": str, "epoch": str}
+        if any(type(value.get(field)) is not kind for field, kind in kinds.items()):
+            raise self.wrong("lacks the set's options")
+        if value["remember"] not in ("", "ever", "limited") or not _EPOCH.fullmatch(value["epoch"]):
+            raise self.wrong("has options that no set has")
+        self.head = value
+
+    def _check(self, value: dict[str, Any]) -> None:
+        try:
+            if "item" in value:
+                row_of(value, self.head["key"])
+                self.items += 1
+            elif "dead" in value:
+                letter_of(value)
+            elif "known" in value:
+                known_of(value, self.head["remember"])
+            elif "end" in value:
+                if value["end"] != self.items:
+                    raise ValueError
+                self.ended = True
+            else:
+                raise ValueError
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            raise self.wrong("is none of them") from None
+
+    def of(self, kind: str) -> Iterator[dict[str, Any]]:
+        """Give what was laid aside of a kind."""
+        self._file.seek(0)
+        for line in self._file:
+            value = loads(line)
+            if kind in value:
+                yield value
+
+
+def _bytes(data: Any) -> bytes:
+    if isinstance(data, str):
+        return data.encode()
+    return base64.b64decode(data["base64"], validate=True)
+
+
+def row_of(value: dict[str, Any], keyed: bool) -> Row:
+    payload, attempts = _bytes(value["item"]), value.get("attempts", 0)
+    member = bytes.fromhex(value["digest"]) if keyed else payload
+    if type(attempts) is not int or attempts < 0 or (keyed and len(member) != 16):
+        raise ValueError
+    error = str(value.get("error", "")).encode()
+    return Row(_score(value["score"]), member, b"%d" % attempts, error, payload)
+
+
+def _score(value: Any) -> bytes:
+    score = float(value)
+    if isinstance(value, bool) or math.isnan(score):
+        raise ValueError
+    return repr(score).removesuffix(".0").encode()
+
+
+def letter_of(value: dict[str, Any]) -> list[Any]:
+    name, score, attempts = value["id"], value["score"], value["attempts"]
+    if not ID.fullmatch(name) or type(attempts) is not int or attempts < 0:
+        raise ValueError
+    member = bytes.fromhex(value.get("digest", ""))
+    told = b"" if score is None else _score(score)
+    return [name, _bytes(value["dead"]), told, str(value["reason"]), attempts, member]
+
+
+def known_of(value: dict[str, Any], remember: str) -> list[Any]:
+    rows = value["known"]
+    if not isinstance(rows, list) or not rows or not remember:
+        raise ValueError
+    if remember == "ever":
+        if not all(-(2**63) <= int(row) < 2**63 and str(int(row)) == row for row in rows):
+            raise ValueError
+        return [row.encode() for row in rows]
+    found: list[Any] = []
+    for name, expiry in rows:
+        member = bytes.fromhex(name)
+        if len(member) != 16 or type(expiry) is not int or not 0 < expiry < 2**53:
+            raise ValueError
+        found += [expiry, member]
+    return found

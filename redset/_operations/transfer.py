@@ -1,0 +1,268 @@
+"""A whole set as JSON lines, and back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from redset._effects import Emit, Operation, Pull
+from redset._lines import VERSION, Lines, Row, data, dumps, known_of, letter_of, row_of, to_number
+from redset._operations import dead
+from redset._operations.context import SCRIPT_CHUNK, STEP, Context, new_epoch
+from redset._operations.reading import page_of
+from redset._operations.replies import (
+    Reader,
+    bytes_of,
+    count,
+    listed,
+    number,
+    refuse,
+    up_to,
+)
+from redset.exceptions import OptionsDiffer
+
+log = logging.getLogger("redset")
+
+#: Buckets of a memory that one step reads, and what one line holds of it.
+BUCKETS, REMEMBERED = 10, 500
+
+
+# --- export
+
+
+def export(ctx: Context) -> Operation[None]:
+    """Emit the lines of a set.
+
+    What changes hands meanwhile: an item that is leased while the queue is read is found among
+    what is leased behind it, one that comes back among what was leased before it. One that does
+    both may be in neither, and many are in two.
+    """
+    epoch = (yield from ctx.know_epoch()) if ctx.remember else None
+    head = {"redset": VERSION, "name": data(ctx.keys.name), "key": ctx.keyed}
+    yield Emit([dumps({**head, "remember": ctx.remember, "epoch": (epoch or b"").decode()})])
+    items = 0
+    second = ctx.keys.prefix is not None
+    for key in [ctx.keys.leased, ctx.keys.queue, ctx.keys.leased] if second else [ctx.keys.queue]:
+        last: list[bytes] = []
+        while True:
+            page = yield _rows(ctx, key, last)
+            if page.rows:
+                yield Emit([_item(row, ctx.keyed) for row in page.rows])
+                items += len(page.rows)
+            if page.found < SCRIPT_CHUNK:
+                break
+            last = page.end
+    if second:
+        yield from _export_dead(ctx)
+    if epoch:
+        yield from _export_memory(ctx, epoch)
+    yield Emit([dumps({"end": items})])
+
+
+class _Rows(NamedTuple):
+    end: list[bytes]
+    found: int
+    rows: list[Row]
+
+
+def _rows(ctx: Context, key: bytes, last: list[bytes]) -> Any:
+    keys = [key]
+    if ctx.keys.prefix is not None:
+        keys += [ctx.keys.queue, ctx.keys.leases]
+    if ctx.keyed:
+        keys.append(ctx.keys.items)
+    return ctx.call("export", keys, [SCRIPT_CHUNK, *last], _rows_behind(last))
+
+
+def _rows_behind(last: list[bytes]) -> Reader[_Rows]:
+    def read(reply: Any) -> _Rows:
+        parts = listed(reply)
+        if len(parts) % 5 != 3 or len(parts) > 3 + 5 * SCRIPT_CHUNK:
+            raise refuse("a page of items", reply)
+        end, found = [bytes_of(parts[0]), bytes_of(parts[1])], count(parts[2], SCRIPT_CHUNK)
+        if found and end == last:
+            raise refuse("the page behind the last one", reply)
+        values = [bytes_of(part) for part in parts[3:]]
+        rows = [Row(*values[at : at + 5]) for at in range(0, len(values), 5)]
+        for row in rows:
+            number(row.score), count(row.attempts)
+        return _Rows(end, found, rows)
+
+    return read
+
+
+def _item(row: Row, keyed: bool) -> str:
+    line = {
+        "item": data(row.payload if keyed else row.member),
+        "score": to_number(float(row.score)),
+    }
+    if keyed:
+        line["digest"] = row.member.hex()
+    if row.attempts != b"0":
+        line["attempts"] = int(row.attempts)
+        line["error"] = row.error.decode("utf-8", "replace")
+    return dumps(line)
+
+
+def _export_dead(ctx: Context) -> Operation[None]:
+    start = "-"
+    while True:
+        entries = yield dead.read_range(ctx, start, "+", STEP)
+        lines = []
+        for letter, member in entries:
+            score = None if letter.score is None else to_number(letter.score)
+            line = {"dead": data(letter.raw), "id": letter.id, "score": score}
+            line |= {"reason": letter.reason, "attempts": letter.attempts}
+            if member:
+                line["digest"] = member.hex()
+            lines.append(dumps(line))
+        if lines:
+            yield Emit(lines)
+        if len(entries) < STEP:
+            return
+        start = f"({entries[-1].letter.id}"
+
+
+def _export_memory(ctx: Context, epoch: bytes) -> Operation[None]:
+    if ctx.remember == "ever":
+        bucket = 0
+        while True:
+            keys, arguments = [ctx.keys.meta, ctx.keys.seen], [epoch, bucket, BUCKETS]
+            bucket, found = yield ctx.call("recall", keys, arguments, _recalled(bucket))
+            for at in range(0, len(found), REMEMBERED):
+                yield Emit([dumps({"known": found[at : at + REMEMBERED]})])
+            if not bucket:
+                return
+    last: list[bytes] = []
+    while True:
+        arguments = [REMEMBERED, b"", b"", *last]
+        reads = _known_behind(last)
+        page = yield ctx.call("page", [ctx.keys.seen], arguments, reads)
+        pairs = zip(page.members, page.scores, strict=True)
+        if page.members:
+            rows = [[member.hex(), int(float(expiry))] for member, expiry in pairs]
+            yield Emit([dumps({"known": rows})])
+        if len(page.members) < REMEMBERED:
+            return
+        last = page.end
+
+
+def _known_behind(last: list[bytes]) -> Reader[Any]:
+    return lambda reply: page_of(reply, last, False)
+
+
+def _recalled(bucket: int) -> Reader[tuple[int, list[str]]]:
+    def read(reply: Any) -> tuple[int, list[str]]:
+        behind, found = listed(reply, 2)
+        number_behind = count(behind)
+        if number_behind and number_behind <= bucket:
+            raise refuse("the next bucket", reply)
+        return number_behind, [bytes_of(each).decode() for each in listed(found)]
+
+    return read
+
+
+# --- restore
+
+
+def restore(ctx: Context, lines: Lines) -> Operation[int]:
+    """Fill an empty set from the lines that Pull brings; how many items it has then."""
+    while True:
+        given, _ = yield Pull(STEP)
+        if not given:
+            break
+        for line in given:
+            lines.take(line)
+    lines.check_end()
+    return (yield from _restore(ctx, lines))
+
+
+def _restore(ctx: Context, lines: Lines) -> Operation[int]:
+    head, keys = lines.head, ctx.keys
+    remembered, same = head["remember"], head["key"] == ctx.keyed
+    if keys.prefix is None and next(lines.of("dead"), None) is not None:
+        _ = keys.dead  # says why there can be none
+    # What no item needs to be decoded for is checked here, all else before anything is written.
+    if not same:
+        for value in lines.of("item"):
+            _again(ctx, value)
+    keeps = bool(remembered and ctx.remember and same)
+    keeps = keeps and (remembered == ctx.remember or remembered == "limited")
+    if remembered and ctx.remember and not keeps:
+        log.warning(
+            "what %r remembered is left out: this set has %s, and it had %s",
+            head["name"],
+            ctx.options,
+            f"key={'yes' if head['key'] else 'no'} remember={remembered}",
+        )
+    epoch = b""
+    if ctx.remember:
+        # The integers of a memory for ever are those of its epoch.
+        epoch = head["epoch"].encode() if keeps and remembered == ctx.remember else b""
+        epoch = epoch or new_epoch()
+    begin = [keys.queue, keys.name]
+    if keys.prefix is not None:
+        begin += [keys.leased, keys.dead, keys.meta, keys.seen]
+    options = ctx.options if ctx.keyed or ctx.remember else ""
+    if not (yield ctx.call("begin", begin, [options, epoch], up_to(1), resend=False)):
+        raise ValueError(
+            f"the set {ctx.name!r} must be empty, and remember nothing, to be restored: clear() it"
+        )
+    ctx.epoch = epoch or None
+    queued = 0
+    into = [keys.queue]
+    if keys.prefix is not None:
+        into += [keys.leases, keys.items] if ctx.keyed else [keys.leases]
+    stored: Callable[[dict[str, Any]], Row] = (
+        (lambda value: row_of(value, ctx.keyed)) if same else (lambda value: _again(ctx, value))
+    )
+    for part in _parts((stored(value) for value in lines.of("item")), SCRIPT_CHUNK):
+        arguments = [field for row in part for field in row]
+        queued += yield ctx.call("load", into, arguments, up_to(len(part)))
+    letters = (letter_of(value) for value in lines.of("dead"))
+    for part in _parts(letters, SCRIPT_CHUNK):
+        arguments = [field for row in part for field in row]
+        yield ctx.call("letters", [keys.dead], arguments, count, resend=False)
+    if keeps:
+        yield from _remind(ctx, lines, epoch)
+    return queued
+
+
+def _again(ctx: Context, value: dict[str, Any]) -> Row:
+    """Make what is stored for an item of a set with another identity."""
+    row = row_of(value, False)
+    try:
+        item = ctx.decode_one(row.payload)
+        member = ctx.identity(item)
+    except Exception as error:
+        raise OptionsDiffer(
+            f"an item of what is to be restored has no identity in {ctx.name!r}, which has "
+            f"{ctx.options}: {error}"
+        ) from error
+    return row._replace(member=member)
+
+
+def _remind(ctx: Context, lines: Lines, epoch: bytes) -> Operation[None]:
+    remembered = lines.head["remember"]
+    for value in lines.of("known"):
+        known = known_of(value, remembered)
+        if remembered == "limited" and ctx.remember == "ever":
+            known = [ctx.wire.memory_integer(name, epoch) for name in known[1::2]]
+        step = SCRIPT_CHUNK
+        for at in range(0, len(known), step):
+            arguments = [epoch, ctx.remember, *known[at : at + step]]
+            keys = [ctx.keys.meta, ctx.keys.seen]
+            if not (yield ctx.call("remind", keys, arguments, up_to(1))):
+                raise RuntimeError(f"the set {ctx.name!r} was cleared while it was restored")
+
+
+def _parts(values: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    part = []
+    for value in values:
+        part.append(value)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part

@@ -1,0 +1,38 @@
+-- Returns a page of a set as it would stand in it if nothing were leased, behind the last one seen.
+-- KEYS: queue, or what is held back; then with second keys: the queue, leases, items (with a key=)
+-- ARGV: how many, and behind a first page: the last score or expiry and member seen
+-- Returns {where the page ends: score or expiry, member; how many there were; then score, member,
+--   attempts, last error, payload ('' without a key=), ...}
+-- include: paging
+local key, queue, leases, items = unpack(KEYS)
+local call = redis.call
+-- include: leases
+local members, scores = page(key, tonumber(ARGV[1]), ARGV[2], ARGV[3])
+local n = #members
+local reply = {scores[n] or '', members[n] or '', n}
+if n == 0 then return reply end
+local held = queue and key ~= queue
+local values = queue and values_of(members) or {}
+local queued = held and call('ZMSCORE', queue, unpack(members))
+local payloads = items and call('HMGET', items, unpack(members))
+for i = 1, n do
+  local member, value, score = members[i], values[i], scores[i]
+  local attempts, last, payload = '0', '', payloads and payloads[i]
+  if value then
+    local before, again
+    attempts, before, again, last = parse(value)
+    if held then score = before end
+    -- What was added meanwhile takes its place.
+    if held and again ~= '' then
+      score = again
+      payload = items and call('HGET', items, member .. '+') or payload
+    end
+  end
+  -- One that is queued as well comes with what is queued; one without a payload is no item.
+  if not (queued and queued[i]) and (value or not held) and not (items and not payload) then
+    local at = #reply
+    reply[at + 1], reply[at + 2], reply[at + 3] = score, member, attempts
+    reply[at + 4], reply[at + 5] = last, payload or ''
+  end
+end
+return reply
