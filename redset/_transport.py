@@ -191,6 +191,7 @@ class Link(_Link):
                     elif kind is Pause:
                         result = None
                     elif kind is There:
+                        session.end()  # or two of these may wait for each other's connection
                         result = effect.link.run(only(effect.ask))
                     elif kind is Send:
                         result = complete(session.send(effect))
@@ -350,6 +351,7 @@ class _Performance(Generic[R]):
                         result = await self._waiting.perform(effect, spent)
                         self._turn = time.monotonic()
                     elif kind is There:
+                        await session.close()
                         result = effect.link.run(only(effect.ask))
                         if self._awaits:
                             result = await result

@@ -410,11 +410,11 @@ class SortedSet(Face[T]):
         else:
             await self._run(algebra.update(self._ctx, other))
 
-    async def isdisjoint(self, other: Iterable[Any]) -> bool:
+    async def isdisjoint(self, other: Iterable[Any] | AsyncIterable[Any]) -> bool:
         operand = self._operand(other)
         if operand is None:
-            refuse_single("other", other)
-            return await self._run(algebra.is_disjoint_from_items(self._ctx, other))
+            refuse_single("other", other, self._iterables)
+            return await self._run(algebra.is_disjoint_from_items(self._ctx), Source(other, None))
         return await self._run(algebra.is_disjoint(self._ctx, operand))
 
     async def move_many(self, items: Iterable[Any], other: SortedSet[Any]) -> int:

@@ -1302,12 +1302,14 @@ class SortedSet(Face[T]):
 
         Raises
         ------
+        TypeError
+            Where it is no iterable, or a set of the other kind (sync, asyncio).
         ValueError
             Where it is the set itself, or in another slot of a cluster.
         redset.exceptions.OptionsDiffer
-            Where only one of the two has ``key``.
+            Where the two have not the same ``key``.
         redset.exceptions.DecodeError
-            Where an item of a set elsewhere cannot be read, or not be stored here.
+            Where the key of an item of a set elsewhere cannot be read.
         redset.exceptions.Full
             Where there would be more than ``max_size``; what was added before stays.
 
@@ -1345,8 +1347,11 @@ class SortedSet(Face[T]):
 
         Raises
         ------
+        TypeError, ValueError
+            Where it is no iterable, an item cannot be identified, or a set is of the other kind
+            (sync, asyncio), or in another slot of a cluster.
         redset.exceptions.OptionsDiffer
-            Where only one of the two has ``key``.
+            Where the two have not the same ``key``.
 
         Examples
         --------
@@ -1358,7 +1363,7 @@ class SortedSet(Face[T]):
         operand = self._operand(other)
         if operand is None:
             refuse_single("other", other)
-            return self._run(algebra.is_disjoint_from_items(self._ctx, other))
+            return self._run(algebra.is_disjoint_from_items(self._ctx), Source(other, None))
         return self._run(algebra.is_disjoint(self._ctx, operand))
 
     def move_many(self, items: Iterable[Any], other: SortedSet[Any]) -> int:
@@ -1388,7 +1393,7 @@ class SortedSet(Face[T]):
             Where an item cannot be identified, or ``other`` is no set, this set itself, on another
             server, or in another slot of a cluster; nothing was moved.
         redset.exceptions.OptionsDiffer
-            Where only one of the two has ``key``, or the other was made with other options.
+            Where the two have not the same ``key``, or the other was made with other options.
         redset.exceptions.Full
             Where a chunk would make the other larger than its ``max_size``; earlier ones are moved.
 
@@ -1424,12 +1429,14 @@ class SortedSet(Face[T]):
         operand = self._operand(other)
         if operand is None:
             refuse_single("other", other)
-            self._run(with_items(self._ctx, other))
+            self._run(with_items(self._ctx), Source(other, None))
         else:
             self._run(with_set(self._ctx, operand))
         return self
 
     def _compare(self, other: object, how: algebra.Comparison) -> Any:
+        if isinstance(other, Face) and other._link_class is not self._link_class and how == "==":
+            return NotImplemented
         operand = self._operand(other)
         if operand is not None:
             return self._run(algebra.compare(self._ctx, operand, how))
@@ -1808,7 +1815,7 @@ class Between(Generic[T]):
         """Remove them; how many.
 
         They stay known, with ``remember``, and what is leased stays leased. O(log N) an item, a
-        round trip for each 250; others may add meanwhile.
+        round trip for each 250; it goes on as long as others add.
 
         Returns
         -------

@@ -5,11 +5,13 @@ from __future__ import annotations
 import collections.abc
 import json
 import operator
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import blocking
+import proxy
 import pytest
 import redis
 import redis.asyncio
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 from options import every_option, made
 
 import redset.asyncio
-from redset import ScheduledSet, SortedSet, TimeSortedSet, _transport
+from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _transport
 from redset._fallback import digest
 from redset.exceptions import DecodeError, Full, OptionsDiffer
 
@@ -439,24 +441,176 @@ def test_sets_of_different_slots_of_a_cluster_are_refused(tmp_path: Any) -> None
         assert b == a
 
 
-def test_undecodable_members_move_along_and_are_an_error_where_they_cannot(
+@pytest.mark.parametrize("how", ["client", "elsewhere"])
+@pytest.mark.parametrize("remember", [None, True, 60])
+def test_members_are_copied_as_they_are_stored(places: Places, how: str, remember: Any) -> None:
+    """Whatever the serializers: what cannot be decoded here goes to the dead letters, as always."""
+    others: Any = places.other(how, {})
+    others._redis.zadd("others", {"[1": 1, "[2]": 2, b"\xff": 3})
+    jobs: SortedSet[Any] = SortedSet(
+        places.here.raw, "jobs", serializer=json, remember=remember, max_item_bytes=1
+    )
+    jobs |= others
+    assert places.here.raw.zrange("jobs", 0, -1) == [b"[1", b"[2]", b"\xff"]
+    assert jobs >= others and jobs.take(5) == [[2]] and jobs.dead.size() == 2
+
+
+@pytest.mark.parametrize("options", [{"key": "url"}, {"key": "url", "remember": True}], ids=str)
+def test_payloads_are_copied_as_they_are_stored(places: Places, options: dict[str, Any]) -> None:
+    others: Any = places.other("elsewhere", {"key": "url", "serializer": json})
+    others.add_many([{"url": "a", "n": 1}, {"url": "b"}], score=[1, 2])
+    stored = others._redis.hgetall("others:{others}:items")
+    jobs: SortedSet[Any] = SortedSet(places.here.raw, "jobs", **options)
+    jobs |= others
+    assert places.here.raw.hgetall(f"{P}:items") == stored
+    assert jobs == others
+    [digest] = [each for each in stored if b"1" in stored[each]]
+    others._redis.hset("others:{others}:items", digest, "{")
+    jobs.clear()
+    with pytest.raises(DecodeError, match=r"an item of 'others' cannot be decoded"):
+        jobs |= others
+
+
+def test_a_symmetric_difference_whose_answer_is_lost_is_not_made_twice(
     any_server: servers.Server,
 ) -> None:
     raw = any_server.raw
-    raw.zadd("others", {"[1": 1, "[2]": 2})
-    jobs: SortedSet[Any] = SortedSet(raw, "jobs", serializer=json)
-    others: SortedSet[Any] = SortedSet(raw, "others", serializer=json)
+    SortedSet(raw, "jobs").add_many(["a", "b"])
+    SortedSet(raw, "others").add_many(["b", "c"])
+    with proxy.Proxy(any_server) as between:
+        client = redis.Redis(port=between.port)
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        others: SortedSet[str] = SortedSet(client, "others")
+        jobs.isdisjoint(others)
+        lost = iter([proxy.Proxy.LOSE])
+        between.rule = lambda command: next(lost, None) if b"xor" in command else None
+        with pytest.raises(redis.ConnectionError):
+            jobs ^= others
+        client.close()
+    assert set(SortedSet(raw, "jobs")) == {"a", "c"}
+
+
+def pool_of_one(server: servers.Server, db: int) -> redis.Redis:
+    pool = redis.BlockingConnectionPool(
+        max_connections=1,
+        timeout=2,
+        connection_class=redis.UnixDomainSocketConnection,
+        path=server.unix,
+        db=db,
+    )
+    return redis.Redis(connection_pool=pool)
+
+
+def test_two_sets_elsewhere_for_each_other_do_not_wait_for_each_other(
+    any_server: servers.Server,
+) -> None:
+    sets: list[SortedSet[str]] = [
+        SortedSet(pool_of_one(any_server, db), f"set {db}") for db in (0, 1)
+    ]
+    for number, jobs in enumerate(sets):
+        jobs.add_many([f"{number} {n}" for n in range(5000)])
+    errors: list[BaseException] = []
+
+    def join(one: SortedSet[str], other: SortedSet[str]) -> None:
+        try:
+            one.update(other)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=join, args=pair) for pair in (sets, sets[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert sets[0] == sets[1] and sets[0].size() == 10_000
+
+
+def test_an_iterable_may_use_the_same_client(any_server: servers.Server) -> None:
+    client = pool_of_one(any_server, 0)
+    jobs: SortedSet[str] = SortedSet(client, "jobs")
+    others: SortedSet[str] = SortedSet(client, "others")
+    others.add_many([f"{n}" for n in range(3000)], score=range(3000))
     jobs |= others
-    assert raw.zrange("jobs", 0, -1) == [b"[1", b"[2]"]
-    known: SortedSet[Any] = SortedSet(raw, "known", serializer=json, remember=True)
-    with pytest.raises(DecodeError, match=r"'others' cannot be decoded.*delimiter"):
-        known |= others
-    keyed: SortedSet[Any] = SortedSet(raw, "keyed", key=str, serializer=json, remember=True)
-    keyed.add_many([5, {"url": "a"}])
-    known = SortedSet(raw, "known", key="url", serializer=json, remember=True)
-    with pytest.raises(DecodeError, match=r"'keyed' cannot be stored in 'known'.*'url'"):
-        known |= keyed
-    assert known.size() <= 1
+    jobs -= (item for item in others.between(0, 99))
+    assert jobs.size() == 2900
+    jobs ^= others.between(0, 149)
+    assert jobs.size() == 2950
+    jobs &= others.between(0, 2)
+    assert set(jobs) == {"0", "1", "2"}
+    assert jobs.isdisjoint(others.between(3, 9)) and not jobs.isdisjoint(iter(others))
+
+
+def test_sets_with_different_keys_have_nothing_in_common(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[Any] = SortedSet(raw, "jobs", key="url")
+    others: SortedSet[Any] = SortedSet(raw, "others", key="id")
+    others.add({"url": "u", "id": "i"})
+    for call in (
+        lambda: operator.ior(jobs, others),
+        lambda: jobs.isdisjoint(others),
+        lambda: jobs <= others,
+        lambda: others.move_many([], jobs),
+    ):
+        with pytest.raises(OptionsDiffer, match=r"key='(url|id)'.*key='(url|id)'"):
+            call()
+    assert jobs != others and jobs.size() == 0
+
+
+def test_equality_never_raises_for_what_is_no_item_here(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    jobs: Any = SortedSet(raw, "jobs", key="url")
+    assert jobs != {"a"} and {"a"} != jobs
+    texts: Any = SortedSet(raw, "texts", serializer=json)
+    assert texts != frozenset([b"bytes"])
+    awaited: Any = redset.asyncio.SortedSet(redis.asyncio.Redis(), "jobs")
+    assert jobs != awaited and awaited != jobs and jobs not in [awaited] and awaited not in [jobs]
+
+
+def test_places_in_errors_are_those_of_the_iterable(any_server: servers.Server) -> None:
+    jobs: SortedSet[Any] = SortedSet(any_server.raw, "jobs", key="url")
+    items = [{"url": f"{n}"} for n in range(1500)]
+    for perform in (IN_PLACE["-="], IN_PLACE["&="], IN_PLACE["^="]):
+        with pytest.raises(ValueError, match=r"item 1500: .*'url'"):
+            perform(jobs, iter([*items, {}]))
+    with pytest.raises(ValueError, match=r"item 1500: .*'url'"):
+        jobs.isdisjoint([*items, {}])
+    with pytest.raises(TypeError, match="item 1500 must be an item to be added, not a Key"):
+        jobs ^= [*items, Key("x")]
+    assert jobs.size() == 0
+
+
+def test_a_key_of_another_type_is_noticed_before_anything_is_written(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    for key in ("jobs:{jobs}:items", "jobs:{jobs}:leased", "others:{others}:items"):
+        raw.flushall()
+        jobs: SortedSet[Any] = SortedSet(raw, "jobs", key="url")
+        others: SortedSet[Any] = SortedSet(raw, "others", key="url")
+        jobs.add_many([{"url": "a"}, {"url": "b"}])
+        others.add_many([{"url": "b"}, {"url": "c"}])
+        jobs.fail(jobs.lease(1), "no")
+        raw.delete(key)
+        raw.set(key, "text")
+        before = everything(raw)
+        for perform in IN_PLACE.values():
+            with pytest.raises(redis.ResponseError, match=r"WRONGTYPE|wrong kind"):
+                perform(jobs, others)
+        assert everything(raw) == before
+
+
+def test_equal_scores_and_long_common_beginnings_are_paged_right(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs")
+    others: SortedSet[str] = SortedSet(raw, "others")
+    names = ["x" * size + f"{n:04}" for n in range(700) for size in (63, 64, 65, 127, 1000)]
+    jobs.add_many(names)
+    others.add_many(names[::2])
+    jobs &= others
+    assert set(jobs) == set(names[::2])
 
 
 # --- asyncio

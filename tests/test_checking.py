@@ -191,9 +191,27 @@ def test_a_finished_crawl_that_is_started_again_says_what_to_do(
     assert again.add_many(seeds).added == 3
 
 
-def test_a_set_without_memory_says_nothing(
+def test_what_is_refused_for_another_reason_says_nothing(
     any_server: servers.Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     raw = any_server.raw
     assert TimeSortedSet(raw, "jobs").add_many(["a"], xx=True).refused == 1
+    known: SortedSet[str] = SortedSet(raw, "known", remember=True)
+    assert known.add_many(["a", "b"], xx=True).refused == 2
+    # A union goes by pages, the first of which may be known.
+    names = [f"{n}" for n in range(3000)]
+    known.add_many(names[:1000])
+    known.between(0, 0).discard()
+    others: SortedSet[str] = SortedSet(raw, "others")
+    others.add_many(names, score=range(3000))
+    again: SortedSet[str] = SortedSet(raw, "known", remember=True)
+    again |= others
+    assert again.size() == 2000
     assert names_clear(caplog) == 0
+    # An add of nothing is not the first.
+    again.clear()
+    again.add_many(names[:10])
+    again.take(10)
+    last: SortedSet[str] = SortedSet(raw, "known", remember=True)
+    assert last.add_many([]).added == 0 and last.add_many(names[:10]).refused == 10
+    assert names_clear(caplog) == 1

@@ -701,9 +701,9 @@ def add_stream(
     result = AddResult(*counts)
     if failure is not None:
         raise failure.error(result) from failure.cause
-    if ctx.remember and ctx.fresh and position and not settling:
+    if ctx.remember and ctx.fresh and position and more and not settling:
         ctx.fresh = False
-        if result.refused == position:
+        if result.refused == position and "xx" not in adder.condition:
             yield from _tell_if_finished(ctx, result)
     return result
 

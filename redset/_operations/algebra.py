@@ -6,16 +6,17 @@ Nothing here is atomic but each step; what others do meanwhile may be seen or no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from redset._effects import Ask, Operation, There
+from redset._effects import Ask, Operation, Pull, There
 from redset._operations.adding import AddResult, Flags, Refusal, add_stream, refusal_of
 from redset._operations.context import (
     HEAVY_CHUNK,
     SCRIPT_CHUNK,
     STEP,
     Context,
+    Key,
+    error_text,
     new_epoch,
 )
 from redset._operations.memory import discard_members
@@ -56,6 +57,12 @@ def check_keys(ctx: Context, other: Other) -> None:
             f"the set {ctx.name!r} has {ctx.options}, and {other.ctx.name!r} has "
             f"{other.ctx.options}: with and without key= they can have no item in common"
         )
+    ours, theirs = ctx.key, other.ctx.key
+    if isinstance(ours, str) and isinstance(theirs, str) and ours != theirs:
+        raise OptionsDiffer(
+            f"the set {ctx.name!r} has key={ours!r}, and {other.ctx.name!r} has key={theirs!r}: "
+            "they can have no item in common"
+        )
 
 
 def is_same(ctx: Context, other: Other) -> bool:
@@ -72,10 +79,11 @@ def update(ctx: Context, other: Other) -> Operation[None]:
     if other.link is None and not ctx.remember:
         yield from _by_server(ctx, other, "or")
         return
+    to = ctx.of_serialised()
     last: list[bytes] = []
     while page := (yield from _page(other, last)):
         last = page.end
-        yield from _add_page(ctx, other, page)
+        yield from _add_page(to, other, page)
 
 
 def subtract(ctx: Context, other: Other) -> Operation[None]:
@@ -111,11 +119,12 @@ def exclude(ctx: Context, other: Other) -> Operation[None]:
     if other.link is None and not ctx.remember:
         yield from _by_server(ctx, other, "xor")
         return
+    to = ctx.of_serialised()
     last: list[bytes] = []
     while page := (yield from _page(other, last)):
         last = page.end
         here = yield from _are_in(Other(ctx, None), page.members)
-        yield from _add_page(ctx, other, page, [not is_in for is_in in here])
+        yield from _add_page(to, other, page, [not is_in for is_in in here])
         gone = [member for member, is_in in zip(page.members, here, strict=True) if is_in]
         if gone:
             yield from discard_members(ctx, gone)
@@ -136,9 +145,12 @@ def compare(ctx: Context, other: Other, how: Comparison) -> Operation[bool]:
     """Compare the items of two sets, whatever their scores."""
     if is_same(ctx, other):
         return "=" in how
-    if how == "==" and ctx.keyed != other.ctx.keyed:
-        return False
-    check_keys(ctx, other)
+    try:
+        check_keys(ctx, other)
+    except OptionsDiffer:
+        if how == "==":
+            return False
+        raise
     ours = yield from size_of(ctx)
     theirs = yield from _at(other, other.ctx.command(b"ZCARD", other.ctx.keys.queue, reads=count))
     if not _may_be(Overlap(ours, theirs, min(ours, theirs)), how):
@@ -208,28 +220,33 @@ def _are_in(other: Other, names: list[bytes]) -> Operation[list[bool]]:
 
 
 def _add_page(
-    ctx: Context, other: Other, page: Page, which: list[bool] | None = None
+    to: Context, other: Other, page: Page, which: list[bool] | None = None
 ) -> Operation[None]:
-    """Add items of the other's, at their scores, as this set stores them."""
-    rows = [
-        (raw, score)
-        for at, (raw, score) in enumerate(zip(page.payloads, page.scores, strict=True))
-        if raw is not None and (which is None or which[at])
-    ]
-    items, bad = yield from other.ctx.decode([raw for raw, _ in rows])
-    if bad:
-        error = bad[0].error
-        raise DecodeError(f"an item of {other.ctx.name!r} cannot be decoded: {error}") from error
+    """Add what the other has, as it is stored and at its scores, to a context `of_serialised`."""
+    items: list[Any] = []
+    scores = []
+    for at, (raw, score) in enumerate(zip(page.payloads, page.scores, strict=True)):
+        if raw is not None and (which is None or which[at]):
+            items.append(raw)
+            scores.append(float(score))
+    if to.keyed:
+        # Of a digest nobody knows the key that it was made of.
+        stored = items
+        items, bad = yield from other.ctx.decode(stored)
+        if not bad:
+            try:
+                keys = [other.ctx.serialise(item)[1] for item in items]
+            except (TypeError, ValueError) as error:
+                raise _unreadable(other, error) from error
+            items = list(zip(stored, keys, strict=True))
+        else:
+            raise _unreadable(other, bad[0].error) from bad[0].error
     if items:
-        scores = [float(score) for _, score in rows]
-        try:
-            yield from _add(ctx, items, scores, LOWER)
-        except AddError as error:
-            if error.index is None:
-                raise
-            raise DecodeError(
-                f"an item of {other.ctx.name!r} cannot be stored in {ctx.name!r}: {error.__cause__}"
-            ) from error.__cause__
+        yield from _add(to, items, scores, LOWER)
+
+
+def _unreadable(other: Other, error: Exception) -> DecodeError:
+    return DecodeError(f"an item of {other.ctx.name!r} cannot be decoded: {error_text(error)}")
 
 
 def _add(
@@ -240,7 +257,7 @@ def _add(
         return (yield from add_stream(ctx, None, flags, "raise", True, False, (), pulled, False))
     except AddError as error:
         # Where it stands is said of a page, which is nothing to the caller.
-        if error.index is None and isinstance(error.__cause__, Exception):
+        if isinstance(error.__cause__, Exception):
             raise error.__cause__ from None
         raise
 
@@ -273,7 +290,10 @@ def _step(ctx: Context, other: Other, what: str, last: list[bytes]) -> Operation
     num = HEAVY_CHUNK if heavy else SCRIPT_CHUNK
     head: list[Any] = ["lt", "", "", ctx.max_size or "", "1" if ctx.keyed else ""]
     head += ["", 0, "", "", ctx.options, ""]
-    ask = ctx.call("algebra", keys, [what, num, *(last or (b"", b"")), *head], _step_of(num, last))
+    arguments = [what, num, *(last or (b"", b"")), *head]
+    # What both have would be added again by a second time.
+    again = what != "xor"
+    ask = ctx.call("algebra", keys, arguments, _step_of(num, last), again)
     reply = yield from _same_slot(ctx, other, ask)
     if type(reply) is Refusal:
         raise reply.error(ctx)
@@ -357,7 +377,7 @@ def _same_slot(ctx: Context, other: Other, ask: Ask) -> Operation[Any]:
     try:
         return (yield ask)
     except Exception as error:
-        if "same slot" not in str(error):
+        if not any(said in str(error) for said in ("same slot", "same key slot")):
             raise
         raise ValueError(
             f"other must be in the cluster slot of {ctx.name!r}, and {other.ctx.name!r} is in "
@@ -368,15 +388,21 @@ def _same_slot(ctx: Context, other: Other, ask: Ask) -> Operation[Any]:
 # --- with items
 
 
-def subtract_items(ctx: Context, items: Iterable[Any]) -> Operation[None]:
-    """Remove items."""
-    for chunk in _chunks(items):
-        yield from discard_members(ctx, (yield from ctx.identities(chunk)))
+def subtract_items(ctx: Context) -> Operation[None]:
+    """Remove the items that Pull brings."""
+    at = 0
+    while chunk := (yield from _pulled()):
+        yield from discard_members(ctx, (yield from ctx.identities(chunk, at)))
+        at += len(chunk)
 
 
-def intersect_items(ctx: Context, items: Iterable[Any]) -> Operation[None]:
-    """Remove what is not among the items."""
-    kept = set((yield from ctx.identities(list(items))))
+def intersect_items(ctx: Context) -> Operation[None]:
+    """Remove what is not among the items that Pull brings."""
+    kept: set[bytes] = set()
+    at = 0
+    while chunk := (yield from _pulled()):
+        kept.update((yield from ctx.identities(chunk, at)))
+        at += len(chunk)
     last: list[bytes] = []
     while page := (yield from _page(Other(ctx, None), last)):
         last = page.end
@@ -385,40 +411,54 @@ def intersect_items(ctx: Context, items: Iterable[Any]) -> Operation[None]:
             yield from discard_members(ctx, gone)
 
 
-def exclude_items(ctx: Context, items: Iterable[Any]) -> Operation[None]:
-    """Remove those of the items that are there, and add the others."""
-    given = list(items)
-    by_member = dict(zip((yield from ctx.identities(given)), given, strict=True))
-    names = list(by_member)
-    for at in range(0, len(names), STEP):
-        part = names[at : at + STEP]
+def exclude_items(ctx: Context) -> Operation[None]:
+    """Remove those of the items that Pull brings that are there, and add the others."""
+    given: dict[bytes, Any] = {}
+    at = 0
+    while chunk := (yield from _pulled()):
+        names = yield from ctx.identities(chunk, at)
+        for place, (name, item) in enumerate(zip(names, chunk, strict=True)):
+            if type(item) is Key:
+                raise TypeError(f"item {at + place} must be an item to be added, not a Key")
+            given[name] = item
+        at += len(chunk)
+    every = list(given)
+    for at in range(0, len(every), STEP):
+        part = every[at : at + STEP]
         here = yield from _are_in(Other(ctx, None), part)
         gone = [name for name, is_in in zip(part, here, strict=True) if is_in]
-        fresh = [by_member[name] for name, is_in in zip(part, here, strict=True) if not is_in]
+        fresh = [given[name] for name, is_in in zip(part, here, strict=True) if not is_in]
         if fresh:
             yield from _add(ctx, fresh, None, Flags())
         if gone:
             yield from discard_members(ctx, gone)
 
 
-def is_disjoint_from_items(ctx: Context, items: Iterable[Any]) -> Operation[bool]:
-    """Say whether none of the items is there."""
-    for chunk in _chunks(items):
-        if any((yield from _are_in(Other(ctx, None), (yield from ctx.identities(chunk))))):
+def is_disjoint_from_items(ctx: Context) -> Operation[bool]:
+    """Say whether none of the items that Pull brings is there."""
+    at = 0
+    while chunk := (yield from _pulled()):
+        names = yield from ctx.identities(chunk, at)
+        if any((yield from _are_in(Other(ctx, None), names))):
             return False
+        at += len(chunk)
     return True
+
+
+def _pulled() -> Operation[list[Any]]:
+    items, _ = yield Pull(STEP)
+    return items  # type: ignore[no-any-return]
 
 
 def compare_items(ctx: Context, items: Iterable[Any], how: Comparison) -> Operation[bool]:
     """Compare with items, each identity counted once."""
-    names = list(set((yield from ctx.identities(list(items)))))
+    try:
+        names = list(set((yield from ctx.identities(list(items)))))
+    except (TypeError, ValueError):
+        if how == "==":  # of something that is none of ours
+            return False
+        raise
     both = 0
     for at in range(0, len(names), STEP):
         both += sum((yield from _are_in(Other(ctx, None), names[at : at + STEP])))
     return _may_be(Overlap((yield from size_of(ctx)), len(names), both), how)
-
-
-def _chunks(items: Iterable[Any]) -> Iterable[list[Any]]:
-    values = iter(items)
-    while chunk := list(islice(values, STEP)):
-        yield chunk

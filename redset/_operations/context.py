@@ -255,8 +255,8 @@ class Context:
             made.dumps, made.key = itemgetter(0), itemgetter(1)
         return made
 
-    def identities(self, items: list[Any]) -> Operation[list[bytes]]:
-        """Give the member of each item or Key."""
+    def identities(self, items: list[Any], first: int = 0) -> Operation[list[bytes]]:
+        """Give the member of each item or Key; ``first`` is the place of the first of them."""
         members = []
         for at, item in enumerate(items):
             if at and at % RUN == 0:
@@ -266,7 +266,7 @@ class Context:
             except (TypeError, ValueError) as error:
                 if type(error) not in (TypeError, ValueError):
                     raise
-                raise type(error)(f"item {at}: {error}") from error
+                raise type(error)(f"item {first + at}: {error}") from error
         return members
 
     def memory_tokens(self, members: list[bytes], epoch: bytes) -> list[bytes]:

@@ -24,6 +24,11 @@ if ARGV[3] ~= '' then score, last = ARGV[3], ARGV[4] end
 -- Before anything is written: also a key of another type is an error here.
 call('ZCARD', queue)
 call('ZCARD', other)
+if leases then call('ZCARD', leased) end
+if items then
+  call('HLEN', items)
+  call('HLEN', payloads)
+end
 -- What may be held back is looked for, and found slowly among a few hundred that are packed.
 if leases and call('HLEN', leases) > 0 then num = math.ceil(num / 4) end
 local members, scores = page(theirs and other or queue, num, score, last)

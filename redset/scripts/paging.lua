@@ -7,7 +7,11 @@ local function page(key, num, score, last, lowest, highest)
   -- Not Lua's own comparison, which follows the server's locale.
   local function behind(member)
     local a, b = #member, #last
-    for i = 1, math.min(a, b) do
+    local from = 1
+    while from + 63 <= a and string.sub(member, from, from + 63) == string.sub(last, from, from + 63) do
+      from = from + 64
+    end
+    for i = from, math.min(a, b) do
       local x, y = string.byte(member, i), string.byte(last, i)
       if x ~= y then return x > y end
     end
