@@ -229,24 +229,6 @@ def test_what_an_error_says_keeps_nobody_from_burying(
         jobs.clear()
 
 
-@every_option
-def test_attempts_go_with_what_a_take_hands_out(
-    make_set: Maker, raw: Any, options: dict[str, Any]
-) -> None:
-    jobs = make_set(**options)
-    items = [made(options, f"item {number:03}") for number in range(150)]
-    jobs.add_many(items)
-    jobs.lease(150, ttl=0.05)
-    time.sleep(0.06)
-    found = []
-    while some := jobs.take(40):
-        found += some
-    assert sorted(map(str, found)) == sorted(map(str, items))
-    assert jobs.finished()
-    if "key" in options:
-        assert raw.exists("jobs:{jobs}:leases") == 0
-
-
 def test_dead_letters_of_another_type_leave_a_settlement_undone(
     any_server: servers.Server,
 ) -> None:

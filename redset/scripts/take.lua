@@ -13,7 +13,6 @@ local num, due, max = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
 -- What cannot be decoded could not be kept.
 if dead and wrong_type(dead, 'stream') then return redis.error_reply(WRONG_TYPE) end
 if items then call('HLEN', items) end
-local holding = leases and call('HLEN', leases) > 0
 local clock = call('TIME')
 local low, high = ARGV[5], ARGV[6]
 local function lowest()
@@ -41,12 +40,4 @@ end
 local from = low and call('ZCOUNT', queue, '-inf', '(' .. low) or 0
 call('ZREMRANGEBYRANK', queue, from, from + n - 1)
 if items then call('HDEL', items, unpack(members)) end
--- Attempts end with the item; a lease of one that was added meanwhile does not.
-if holding then
-  local gone = {}
-  for i, value in ipairs(values_of(members)) do
-    if value and owner_of(value) == QUEUED then gone[#gone + 1] = members[i] end
-  end
-  bulk('HDEL', leases, gone)
-end
 return found
