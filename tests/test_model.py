@@ -479,28 +479,43 @@ def recording_asyncio(server: servers.Server) -> Iterator[tuple[Maker, list[byte
     blocking.wait(pool.disconnect())
 
 
+class Kinds(list[Any]):
+    """Sets of a kind; `in` asks for the very object, where a list would compare their items."""
+
+    def __contains__(self, one: object) -> bool:
+        return any(one is each for each in self)
+
+
 def program(make: Maker, raw: redis.Redis, seed: int) -> Iterator[Any]:
     """Do this and that with sets of all kinds; give what came of it."""
     pick = random.Random(seed)
     fields = {"key": "url", "scorer": "depth"}
-    plain = [
-        make(SortedSet, "plain"),
-        make(SortedSet, "highest", lambda item: len(str(item)), duplicates="highest"),
-        make(SortedSet, "few", max_size=700),
-        make(TimeSortedSet, "times", duplicates="keep"),
-    ]
-    keyed = [
-        make(SortedSet, "keyed", lambda item: -item["depth"], key=lambda item: item["url"]),
-        make(ScheduledSet, "later", **fields),
-    ]
-    knowing = [
-        make(SortedSet, "known", remember=True),
-        make(SortedSet, "known for a day", remember=86400, duplicates="keep"),
-    ]
-    both = [
-        make(SortedSet, "keyed and known", **fields, remember=True, duplicates="lowest"),
-        make(SortedSet, "keyed and known for a day", **fields, remember=86400),
-    ]
+    plain = Kinds(
+        [
+            make(SortedSet, "plain"),
+            make(SortedSet, "highest", lambda item: len(str(item)), duplicates="highest"),
+            make(SortedSet, "few", max_size=700),
+            make(TimeSortedSet, "times", duplicates="keep"),
+        ]
+    )
+    keyed = Kinds(
+        [
+            make(SortedSet, "keyed", lambda item: -item["depth"], key=lambda item: item["url"]),
+            make(ScheduledSet, "later", **fields),
+        ]
+    )
+    knowing = Kinds(
+        [
+            make(SortedSet, "known", remember=True),
+            make(SortedSet, "known for a day", remember=86400, duplicates="keep"),
+        ]
+    )
+    both = Kinds(
+        [
+            make(SortedSet, "keyed and known", **fields, remember=True, duplicates="lowest"),
+            make(SortedSet, "keyed and known for a day", **fields, remember=86400),
+        ]
+    )
     rich = make(SortedSet, "json", "depth", JSONSerializer())
     sets: list[Any] = [*plain, *keyed, *knowing, *both, rich]
 
