@@ -233,6 +233,19 @@ class Face(Generic[T]):
         mine, theirs = self._open(), other._open()
         return algebra.Other(other._ctx, None if mine.reaches(theirs) else theirs)
 
+    def _disjoint(self, other: Any) -> tuple[Operation[bool], Source | None]:
+        operand = self._operand(other)
+        if operand is not None:
+            return algebra.is_disjoint(self._ctx, operand), None
+        refuse_single("other", other, self._iterables)
+        return algebra.is_disjoint_from_items(self._ctx), Source(other, None)
+
+    def _moving(self, items: Any, other: Any) -> Operation[int]:
+        values, operand = many("items", items), self._operand(other)
+        if operand is None:
+            raise TypeError(f"other must be a set of redset's, not {type(other).__name__}")
+        return algebra.move(self._ctx, values, operand)
+
     def _nameless(self, other: object) -> NoReturn:
         raise TypeError(
             "the result of & | - ^ would be a set without a name: use &= |= -= ^= on a set that "

@@ -21,7 +21,7 @@ VERSION = 1
 SPOOLED = 16 << 20
 _EPOCH = re.compile("[0-9a-f]{0,64}")
 #: The ids of dead letters.
-ID = re.compile(r"(\d{1,20})-\d{1,20}")
+ID = re.compile(rb"(\d{1,20})-\d{1,20}")
 
 
 def dumps(value: dict[str, Any]) -> str:
@@ -166,7 +166,7 @@ def _score(value: Any) -> bytes:
 
 def letter_of(value: dict[str, Any]) -> list[Any]:
     name, score, attempts = value["id"], value["score"], value["attempts"]
-    if not ID.fullmatch(name) or type(attempts) is not int or attempts < 0:
+    if not ID.fullmatch(name.encode()) or type(attempts) is not int or attempts < 0:
         raise ValueError
     member = bytes.fromhex(value.get("digest", ""))
     told = b"" if score is None else _score(score)

@@ -158,7 +158,11 @@ def _place_of(pool: Any) -> Any:
         return None
     where = pool.connection_kwargs
     place = where.get("path") or (where.get("host", "localhost"), int(where.get("port", 6379)))
-    return place, int(where.get("db") or 0)
+    return place, _database_of(pool)
+
+
+def _database_of(pool: Any) -> int:
+    return int(pool.connection_kwargs.get("db") or 0)
 
 
 class Link(_Link):
@@ -900,7 +904,7 @@ def _sight_of(pool: Any) -> Any:
         # What is taken or given back meanwhile would be seen twice, or not at all.
         with _held(getattr(pool, "_lock", None)):
             connections = _connections_of(pool)
-        database = int(pool.connection_kwargs.get("db") or 0)
+        database = _database_of(pool)
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return None  # another kind of pool
     sockets = [socket for socket in map(_socket_of, connections) if socket is not None]

@@ -411,17 +411,10 @@ class SortedSet(Face[T]):
             await self._run(algebra.update(self._ctx, other))
 
     async def isdisjoint(self, other: Iterable[Any] | AsyncIterable[Any]) -> bool:
-        operand = self._operand(other)
-        if operand is None:
-            refuse_single("other", other, self._iterables)
-            return await self._run(algebra.is_disjoint_from_items(self._ctx), Source(other, None))
-        return await self._run(algebra.is_disjoint(self._ctx, operand))
+        return await self._run(*self._disjoint(other))
 
     async def move_many(self, items: Iterable[Any], other: SortedSet[Any]) -> int:
-        values, operand = many("items", items), self._operand(other)
-        if operand is None:
-            raise TypeError(f"other must be a set of redset's, not {type(other).__name__}")
-        return await self._run(algebra.move(self._ctx, values, operand))
+        return await self._run(self._moving(items, other))
 
     # In and out.
 

@@ -1360,11 +1360,7 @@ class SortedSet(Face[T]):
         >>> jobs.isdisjoint(["b", "c"]), jobs.isdisjoint(["a"])
         (True, False)
         """
-        operand = self._operand(other)
-        if operand is None:
-            refuse_single("other", other)
-            return self._run(algebra.is_disjoint_from_items(self._ctx), Source(other, None))
-        return self._run(algebra.is_disjoint(self._ctx, operand))
+        return self._run(*self._disjoint(other))
 
     def move_many(self, items: Iterable[Any], other: SortedSet[Any]) -> int:
         """Move queued items to another set of the same server; how many it took.
@@ -1407,10 +1403,7 @@ class SortedSet(Face[T]):
         >>> pages.score("b"), jobs.size()
         (2.0, 1)
         """
-        values, operand = many("items", items), self._operand(other)
-        if operand is None:
-            raise TypeError(f"other must be a set of redset's, not {type(other).__name__}")
-        return self._run(algebra.move(self._ctx, values, operand))
+        return self._run(self._moving(items, other))
 
     def __ior__(self, other: Iterable[Any]) -> Self:
         self.update(other)
@@ -1434,32 +1427,31 @@ class SortedSet(Face[T]):
             self._run(with_set(self._ctx, operand))
         return self
 
-    def _compare(self, other: object, how: algebra.Comparison) -> Any:
-        if isinstance(other, Face) and other._link_class is not self._link_class and how == "==":
-            return NotImplemented
-        operand = self._operand(other)
+    def _compare(self, other: object, how: algebra.Comparison) -> bool:
+        awaited = isinstance(other, Face) and other._link_class is not self._link_class
+        operand = None if awaited and how == "==" else self._operand(other)
         if operand is not None:
             return self._run(algebra.compare(self._ctx, operand, how))
-        if not isinstance(other, Set):
-            return NotImplemented
-        return self._run(algebra.compare_items(self._ctx, other, how))
+        if isinstance(other, Set):
+            return self._run(algebra.compare_items(self._ctx, other, how))
+        return NotImplemented  # type: ignore[no-any-return]  # Python asks the other one
 
     def __eq__(self, other: object) -> bool:
-        return self._compare(other, "==")  # type: ignore[no-any-return]
+        return self._compare(other, "==")
 
     __hash__ = object.__hash__
 
     def __le__(self, other: object) -> bool:
-        return self._compare(other, "<=")  # type: ignore[no-any-return]
+        return self._compare(other, "<=")
 
     def __lt__(self, other: object) -> bool:
-        return self._compare(other, "<")  # type: ignore[no-any-return]
+        return self._compare(other, "<")
 
     def __ge__(self, other: object) -> bool:
-        return self._compare(other, ">=")  # type: ignore[no-any-return]
+        return self._compare(other, ">=")
 
     def __gt__(self, other: object) -> bool:
-        return self._compare(other, ">")  # type: ignore[no-any-return]
+        return self._compare(other, ">")
 
     # In and out.
 
@@ -1470,11 +1462,11 @@ class SortedSet(Face[T]):
         errors; dead letters; what it remembers, where this object was made with ``remember``. The
         first line has the set's options, the last one how many items there were.
 
-        Not one moment: pages of 250 items are read one after the other. What stays queued, or
-        stays leased, is in it exactly once. What changes hands meanwhile may be in it twice, which
-        `restore` notices; one that is leased and comes back meanwhile may be missing, and one that
-        is done may be in it. For an exact copy stop the consumers. O(log N + 250) a page, a round
-        trip each.
+        Not one moment: pages of 250 items are read one after the other. What stays queued is in it
+        exactly once. What is leased, which is read before and after what is queued, is in it twice,
+        and so may be what changes hands meanwhile; `restore` takes each once. One that is leased
+        and comes back meanwhile may be missing, and one that is done may be in it. For an exact
+        copy stop the consumers. O(log N + 250) a page, a round trip each.
 
         Yields
         ------

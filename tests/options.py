@@ -19,3 +19,8 @@ every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 def made(options: dict[str, Any], name: str) -> Any:
     """An item for a set with these options."""
     return {"url": name} if "key" in options else name
+
+
+def once_more(options: dict[str, Any]) -> dict[str, Any]:
+    """The flags that add an item again, also where it is known."""
+    return {"again": True} if "remember" in options else {}

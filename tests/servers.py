@@ -306,6 +306,11 @@ class FakeServer:
 AnyServer = Server | FakeServer
 
 
+def everything(raw: redis.Redis) -> dict[bytes, bytes]:
+    """Every key of a server and what it holds."""
+    return {key: raw.dump(key) for key in raw.scan_iter()}
+
+
 @contextlib.contextmanager
 def start(kind: str, **config: Any) -> Iterator[Server]:
     """A private server, for as long as the context lasts: ``start("redis62", maxmemory="5mb")``."""

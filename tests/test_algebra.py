@@ -19,7 +19,7 @@ import servers
 from held import Held
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from options import every_option, made
+from options import every_option, made, once_more
 
 import redset.asyncio
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _transport
@@ -263,7 +263,7 @@ def test_what_is_leased_waits_with_what_was_added(
 ) -> None:
     jobs: SortedSet[Any] = SortedSet(any_server.raw, "jobs", **options)
     others: SortedSet[Any] = SortedSet(any_server.raw, "others", **options)
-    item, more = made(options, "a"), {"again": True} if "remember" in options else {}
+    item, more = made(options, "a"), once_more(options)
     jobs.add(item, 5)
     batch = jobs.lease()
     others.add_many([item, made(options, "b")], 1)
@@ -378,10 +378,6 @@ def test_no_step_between_two_sets_of_a_million_holds_the_server(
 # --- bad input
 
 
-def everything(raw: redis.Redis) -> dict[bytes, bytes]:
-    return {key: raw.dump(key) for key in raw.scan_iter()}
-
-
 @pytest.mark.parametrize("what", IN_PLACE)
 @pytest.mark.parametrize("options", [{}, {"key": "url"}, {"remember": True}], ids=str)
 def test_a_set_with_itself_and_one_of_other_options_are_refused(
@@ -394,7 +390,7 @@ def test_a_set_with_itself_and_one_of_other_options_are_refused(
     different.add("a" if options else {"url": "a"})
     if "key" not in options and options:
         different = SortedSet(raw, "keyed", key="url")
-    before = everything(raw)
+    before = servers.everything(raw)
     for same in (
         jobs,
         SortedSet(raw, "jobs", **options),
@@ -411,7 +407,7 @@ def test_a_set_with_itself_and_one_of_other_options_are_refused(
     assert jobs != different
     with pytest.raises(TypeError, match="sync and asyncio sets cannot be combined"):
         IN_PLACE[what](jobs, redset.asyncio.SortedSet(redis.asyncio.Redis(), "more"))
-    assert everything(raw) == before
+    assert servers.everything(raw) == before
 
 
 def test_a_full_set_takes_no_more(make_set: Maker, raw: Any) -> None:
@@ -593,11 +589,11 @@ def test_a_key_of_another_type_is_noticed_before_anything_is_written(
         jobs.fail(jobs.lease(1), "no")
         raw.delete(key)
         raw.set(key, "text")
-        before = everything(raw)
+        before = servers.everything(raw)
         for perform in IN_PLACE.values():
             with pytest.raises(redis.ResponseError, match=r"WRONGTYPE|wrong kind"):
                 perform(jobs, others)
-        assert everything(raw) == before
+        assert servers.everything(raw) == before
 
 
 def test_equal_scores_and_long_common_beginnings_are_paged_right(
@@ -710,7 +706,7 @@ def test_leases_stay_and_attempts_start_again(
     assert (moved.item, moved.score, moved.attempts) == (failed, 2.0, 0)
     assert raw.hlen(f"{P}:leases") == 1
     # It waits for the end of the other's lease, there.
-    jobs.add(failed, 5, **({"again": True} if "remember" in options else {}))
+    jobs.add(failed, 5, **(once_more(options)))
     more = 0 if "remember" in options else 1
     assert jobs.move_many([failed], others) == more
     assert others.ack([moved]) == 1 and others.size() == more
@@ -722,7 +718,7 @@ def test_what_cannot_be_moved_is_refused(places: Places, options: dict[str, Any]
     raw = places.here.raw
     jobs: SortedSet[Any] = SortedSet(raw, "jobs", **options)
     jobs.add(made(options, "a"))
-    before = everything(raw)
+    before = servers.everything(raw)
     items = [made(options, "a")]
     for other, error, text in (
         (jobs, ValueError, "other must be another set"),
@@ -745,18 +741,18 @@ def test_what_cannot_be_moved_is_refused(places: Places, options: dict[str, Any]
         with pytest.raises(OptionsDiffer):
             jobs.move_many(items, SortedSet(raw, "others", **options))
         plain.clear()
-    assert everything(raw) == before
+    assert servers.everything(raw) == before
 
 
 def test_a_full_server_moves_nothing_and_loses_nothing(any_server: servers.Server) -> None:
     raw = any_server.raw
     jobs: SortedSet[str] = SortedSet(raw, "jobs")
     jobs.add_many([f"item {number}" for number in range(100)])
-    before = everything(raw)
+    before = servers.everything(raw)
     raw.config_set("maxmemory", 1)
     try:
         with pytest.raises(redis.exceptions.OutOfMemoryError):
             jobs.move_many(["item 1", "item 2"], SortedSet(raw, "others"))
     finally:
         raw.config_set("maxmemory", 0)
-    assert everything(raw) == before
+    assert servers.everything(raw) == before

@@ -27,11 +27,6 @@ def numbered(count: int) -> list[str]:
     return [f"item-{number:06}" for number in range(count)]
 
 
-def everything(raw: redis.Redis) -> dict[bytes, bytes]:
-    """Every key of the server and what it holds."""
-    return {key: raw.dump(key) for key in raw.scan_iter()}
-
-
 def queued(raw: redis.Redis, key: str = "jobs") -> list[tuple[bytes, float]]:
     return raw.zrange(key, 0, -1, withscores=True)
 
@@ -305,7 +300,7 @@ def test_what_is_rarely_meant_as_items_is_refused(
     ):
         with pytest.raises(TypeError, match=match):
             call(what)
-    assert everything(raw) == {}
+    assert servers.everything(raw) == {}
 
 
 def test_a_mappings_keys_and_values_are_items_and_scores(
@@ -350,7 +345,7 @@ def test_a_bad_key_is_refused(make_set: Callable[..., Any], raw: Any, kind: str)
         jobs.add_many([item])
     assert isinstance(caught.value.__cause__, error)
     assert (caught.value.index, caught.value.resume_at) == (0, 0)
-    assert everything(raw) == {}
+    assert servers.everything(raw) == {}
 
 
 @pytest.mark.parametrize("what", [None, 1.5, ["a"], object()], ids=lambda what: type(what).__name__)
@@ -393,7 +388,7 @@ def test_a_serializer_must_give_text_or_bytes(make_set: Callable[..., Any], raw:
         jobs = make_set(serializer=Wrong(), **options)
         with pytest.raises(TypeError, match=r"dumps must return str or bytes, not int"):
             jobs.add("a")
-    assert everything(raw) == {}
+    assert servers.everything(raw) == {}
 
 
 def test_a_bulk_removal_with_a_bad_item_removes_nothing(
@@ -401,11 +396,11 @@ def test_a_bulk_removal_with_a_bad_item_removes_nothing(
 ) -> None:
     jobs = make_set(serializer=JSONSerializer(), remember=True)
     jobs.add_many(range(100))
-    before = everything(raw)
+    before = servers.everything(raw)
     for call in (jobs.discard_many, jobs.forget_many, jobs.scores, jobs.seen_many):
         with pytest.raises(TypeError, match="object"):
             call([1, 2, object()])
-    assert everything(raw) == before
+    assert servers.everything(raw) == before
 
 
 # --- errors=
@@ -464,7 +459,7 @@ def test_what_errors_may_be_is_said(make_set: Callable[..., Any], raw: Any, erro
         make_set().add_many(["a"], errors=errors)
     with pytest.raises(ValueError, match="errors must be"):
         list(make_set().add_new(["a"], errors=errors))
-    assert everything(raw) == {}
+    assert servers.everything(raw) == {}
 
 
 def test_skipping_bad_items_skips_no_other_error(make_set: Callable[..., Any], raw: Any) -> None:
@@ -585,7 +580,7 @@ def test_braces_that_are_no_hash_tag_are_refused_where_a_second_key_is_needed(
     with pytest.raises(ValueError, match="braces"):
         jobs.dead.size()
     assert jobs.clear() == 1
-    assert everything(raw) == {}
+    assert servers.everything(raw) == {}
 
 
 BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -642,7 +637,7 @@ def test_flags_that_contradict_are_refused(
         for call in (jobs.add, jobs.add_many, jobs.add_new):
             with pytest.raises(ValueError, match=text):
                 call(["a"] if call is not jobs.add else "a", **flags)
-    assert everything(raw) == {}
+    assert servers.everything(raw) == {}
 
 
 def test_what_a_memory_is_needed_for_says_so(make_set: Callable[..., Any], raw: Any) -> None:
@@ -759,7 +754,7 @@ def test_a_key_of_another_type_is_an_error_that_writes_nothing(
 ) -> None:
     options, key, spoil = WRONG_KEYS[kind]
     spoil(raw, key)
-    before = everything(raw)
+    before = servers.everything(raw)
     jobs = make_set(**options)
     for flags in ({}, {"nx": True}, {"lt": True}, {"xx": True}):
         with pytest.raises(Exception, match="WRONGTYPE") as single:
@@ -770,7 +765,7 @@ def test_a_key_of_another_type_is_an_error_that_writes_nothing(
         assert type(caught.value.__cause__).__name__ == "ResponseError"
         assert caught.value.resume_at == 0
         assert caught.value.result == (0, 0, 0, 0)
-        assert everything(raw) == before
+        assert servers.everything(raw) == before
 
 
 @pytest.mark.parametrize("kind", [kind for kind in WRONG_KEYS if kind.startswith("items")])
@@ -782,7 +777,7 @@ def test_a_key_of_another_type_loses_nothing_that_is_taken(
     jobs.add_many(numbered(20))
     raw.delete(key)
     spoil(raw, key)
-    before = everything(raw)
+    before = servers.everything(raw)
     for call in (
         jobs.pop,
         lambda: jobs.take(5),
@@ -793,7 +788,7 @@ def test_a_key_of_another_type_loses_nothing_that_is_taken(
     ):
         with pytest.raises(Exception, match="WRONGTYPE"):
             call()
-        assert everything(raw) == before
+        assert servers.everything(raw) == before
 
 
 @pytest.mark.parametrize("kind", ["plain", "scheduled", "keyed"])
@@ -840,7 +835,7 @@ def test_a_queue_of_another_type_is_an_error_of_every_call(
     make_set: Callable[..., Any], raw: Any, cls: Any
 ) -> None:
     raw.set("jobs", "a string")
-    before = everything(raw)
+    before = servers.everything(raw)
     jobs = make_set(cls)
     for call in (
         jobs.pop,
@@ -861,7 +856,7 @@ def test_a_queue_of_another_type_is_an_error_of_every_call(
         with pytest.raises(Exception, match="WRONGTYPE") as caught:
             call()
         assert type(caught.value).__name__ == "ResponseError"
-        assert everything(raw) == before
+        assert servers.everything(raw) == before
 
 
 OTHERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -884,7 +879,7 @@ def test_other_options_than_the_sets_are_refused_before_anything_is_written(
     make_set: Callable[..., Any], raw: Any, theirs: Any, ours: Any
 ) -> None:
     make_set(**theirs).add_many(["a", "b"])
-    before = everything(raw)
+    before = servers.everything(raw)
     jobs = make_set(**ours)
     both = f"made with {named(theirs)}.* this object has {named(ours)}"
     with pytest.raises(OptionsDiffer, match=both):
@@ -896,20 +891,20 @@ def test_other_options_than_the_sets_are_refused_before_anything_is_written(
     assert caught.value.result == (0, 0, 0, 0)
     with pytest.raises(AddError, match=both):
         list(jobs.add_new(["c"]))
-    assert everything(raw) == before
+    assert servers.everything(raw) == before
 
 
 def test_a_set_with_a_key_refuses_to_stand_beside_a_plain_one(
     make_set: Callable[..., Any], raw: Any
 ) -> None:
     make_set().add("a")
-    before = everything(raw)
+    before = servers.everything(raw)
     jobs = make_set(key=str)
     with pytest.raises(OptionsDiffer, match=r"the key 'jobs' exists"):
         jobs.add("b")
     with pytest.raises(AddError, match=r"the key 'jobs' exists"):
         jobs.add_many(["b"])
-    assert everything(raw) == before
+    assert servers.everything(raw) == before
 
 
 def test_a_length_of_memory_is_no_other_option(make_set: Callable[..., Any]) -> None:
@@ -947,11 +942,11 @@ BAD_ARGUMENTS: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
 def test_a_bad_argument_is_named(make_set: Callable[..., Any], raw: Any, call: str) -> None:
     made = make_set()
     made.add_many(["a", "b"])
-    before = everything(raw)
+    before = servers.everything(raw)
     function, error, text = BAD_ARGUMENTS[call]
     with pytest.raises(error, match=text):
         function(made)
-    assert everything(raw) == before
+    assert servers.everything(raw) == before
 
 
 def test_dead_letters_are_purged_up_to_any_time(make_set: Callable[..., Any]) -> None:

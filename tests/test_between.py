@@ -12,7 +12,7 @@ import pytest
 import redis
 import redis.asyncio
 import servers
-from options import every_option, made
+from options import every_option, made, once_more
 
 import redset.asyncio
 from redset import ScheduledSet, SortedSet
@@ -124,7 +124,7 @@ def test_what_is_leased_is_not_in_it_and_stays_leased(
     jobs = make_set(**options)
     items = filled(jobs, options, 4)
     held = jobs.lease(2)
-    more = {"again": True} if "remember" in options else {}
+    more = once_more(options)
     jobs.add(items[0], 1, **more)
     # Of a plain set it is queued again at once.
     again = 0 if options else 1
@@ -147,7 +147,7 @@ def test_attempts_go_with_what_is_discarded(
     assert raw.hlen(f"{P}:leases") == 3
     assert jobs.between(0, 1).discard() == 1
     assert raw.hlen(f"{P}:leases") == 2
-    more = {"again": True} if "remember" in options else {}
+    more = once_more(options)
     jobs.add(items[1], 0, **more)
     [fresh] = jobs.lease()
     assert fresh.attempts == 0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 import servers
-from options import every_option, made
+from options import every_option, made, once_more
 
 from redset import SortedSet
 from redset._operations import leasing
@@ -54,7 +54,7 @@ def test_what_is_there_again_stays_dead(make_set: Maker, options: dict[str, Any]
     jobs = make_set(**options, max_attempts=1)
     items = [made(options, name) for name in ("queued", "leased", "gone")]
     ids = [id for item in items for id in bury(jobs, [item])]
-    more = {"again": True} if "remember" in options else {}
+    more = once_more(options)
     jobs.add(items[1], 1, **more)
     [lease] = jobs.lease()
     jobs.add(items[0], 2, **more)

@@ -104,10 +104,6 @@ def make(client: Any, name: str, kind: str, **more: Any) -> SortedSet[Any]:
     return made
 
 
-def everything(raw: redis.Redis) -> dict[bytes, bytes]:
-    return {key: raw.dump(key) for key in raw.scan_iter()}
-
-
 def loads(count: int) -> list[str]:
     return [f"{number:04}{LOAD}" for number in range(count)]
 
@@ -117,7 +113,7 @@ def test_a_full_server_refuses_an_add_and_a_chunk_whole(full: Full, client: Any,
     jobs = make(client, "jobs", kind)
     jobs.add_many(loads(20), 1)
     full.fill()
-    before = everything(full.raw)
+    before = servers.everything(full.raw)
     with pytest.raises(redis.exceptions.OutOfMemoryError, match=r"^command not allowed"):
         jobs.add("one more", 1)
     with pytest.raises(AddError) as caught:
@@ -130,7 +126,7 @@ def test_a_full_server_refuses_an_add_and_a_chunk_whole(full: Full, client: Any,
     fresh = make(client, "fresh", kind)
     with pytest.raises(redis.exceptions.OutOfMemoryError):
         fresh.add("one more", 1)
-    assert everything(full.raw) == before
+    assert servers.everything(full.raw) == before
     # Going on from there once there is room gives the whole.
     full.raw.config_set("maxmemory", 0)
     assert jobs.add_many([str(number) for number in range(3000)], 1).added == 3000
@@ -326,7 +322,7 @@ def test_a_replica_refuses_writes_with_the_clients_class(
     inner = replica.client()
     client: Any = inner if link == "packed" else Generic(inner)
     jobs = cls(client, name, **options)
-    before = everything(replica.raw)
+    before = servers.everything(replica.raw)
     calls: list[Callable[[], Any]] = [
         lambda: jobs.add("z", 1),
         lambda: jobs.add("z", 1, lt=True),
@@ -348,7 +344,7 @@ def test_a_replica_refuses_writes_with_the_clients_class(
     assert type(caught.value.__cause__) is redis.exceptions.ReadOnlyError
     assert caught.value.resume_at == 0
     assert caught.value.result == (0, 0, 0, 0)
-    assert everything(replica.raw) == before
+    assert servers.everything(replica.raw) == before
     inner.close()
 
 

@@ -15,7 +15,7 @@ import pytest
 import redis
 import redis.asyncio
 import servers
-from options import every_option, made
+from options import every_option, made, once_more
 
 import redset.asyncio
 from redset import Key, ScheduledSet, SortedSet, _lines
@@ -94,7 +94,7 @@ def test_what_is_leased_comes_back_queued(
     jobs.add_many(items, score=[1, 2, 3, math.inf])
     jobs.fail(jobs.lease(1), "no", 3600)
     held = jobs.lease(2)
-    more = {"again": True} if "remember" in options else {}
+    more = once_more(options)
     newer = {**items[1], "newer": 1} if "key" in options else items[1]
     jobs.add(newer, -math.inf, **more)  # while it is leased
     lines = list(jobs.export())

@@ -182,10 +182,16 @@ class Adder:
         else:
             keys = self._keys()
             prefix = [b"EVALSHA", self.script.sha, len(keys), *keys]
-            prefix += [*(self.settling or ()), self.condition]
-            prefix += ["1" if self.again else "", "1" if self.outcomes else "", ctx.max_size or ""]
-            prefix += ["1" if ctx.keyed else "", ctx.remember, ctx.ttl, epoch]
-            prefix += ["1" if self.proposed else "", ctx.options, "1" if self._asks else ""]
+            prefix += self.settling or ()
+            prefix += head_of(
+                ctx,
+                self.condition,
+                again=self.again,
+                outcomes=self.outcomes,
+                epoch=epoch,
+                proposed=self.proposed,
+                asks=self._asks,
+            )
             if ctx.remember == "ever":
                 memory = wire.MEMORY_INTEGER
             elif ctx.remember and not ctx.keyed:
@@ -340,6 +346,22 @@ class Adder:
         else:
             refused += folded
         return added, updated, refused, outcomes, lasting
+
+
+def head_of(
+    ctx: Context,
+    condition: str,
+    *,
+    again: bool = False,
+    outcomes: bool = False,
+    epoch: bytes = b"",
+    proposed: bool = False,
+    asks: bool = False,
+) -> list[Any]:
+    """Give what stands in front of the entries of a step that adds (see ``adding.lua``)."""
+    head: list[Any] = [condition, "1" if again else "", "1" if outcomes else ""]
+    head += [ctx.max_size or "", "1" if ctx.keyed else "", ctx.remember, ctx.ttl, epoch]
+    return [*head, "1" if proposed else "", ctx.options, "1" if asks else ""]
 
 
 class Refusal(NamedTuple):

@@ -6,34 +6,32 @@ Nothing here is atomic but each step; what others do meanwhile may be seen or no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from redset._effects import Ask, Operation, Pull, There
-from redset._operations.adding import AddResult, Flags, Refusal, add_stream, refusal_of
+from redset._operations.adding import (
+    AddResult,
+    Flags,
+    Refusal,
+    add_stream,
+    head_of,
+    refusal_of,
+)
 from redset._operations.context import (
     HEAVY_CHUNK,
     SCRIPT_CHUNK,
     STEP,
     Context,
     Key,
-    error_text,
     new_epoch,
 )
 from redset._operations.memory import discard_members
-from redset._operations.reading import Page, page_behind
+from redset._operations.reading import Page, page_behind, unreadable
 from redset._operations.reading import size as size_of
 from redset._operations.replies import Reader, bytes_of, count, listed, many, number, optional
-from redset.exceptions import AddError, DecodeError, OptionsDiffer
+from redset.exceptions import AddError, OptionsDiffer
 
-LOWER = Flags(lt=True)
-
-
-class Overlap(NamedTuple):
-    """How many items two sets have each, and both."""
-
-    ours: int
-    theirs: int
-    both: int
+T = TypeVar("T")
 
 
 class Other(NamedTuple):
@@ -80,10 +78,7 @@ def update(ctx: Context, other: Other) -> Operation[None]:
         yield from _by_server(ctx, other, "or")
         return
     to = ctx.of_serialised()
-    last: list[bytes] = []
-    while page := (yield from _page(other, last)):
-        last = page.end
-        yield from _add_page(to, other, page)
+    yield from _each_page(other, lambda page: _add_page(to, other, page))
 
 
 def subtract(ctx: Context, other: Other) -> Operation[None]:
@@ -92,10 +87,7 @@ def subtract(ctx: Context, other: Other) -> Operation[None]:
     if other.link is None:
         yield from _by_server(ctx, other, "sub")
         return
-    last: list[bytes] = []
-    while page := (yield from _page(other, last)):
-        last = page.end
-        yield from discard_members(ctx, page.members)
+    yield from _each_page(other, lambda page: discard_members(ctx, page.members))
 
 
 def intersect(ctx: Context, other: Other) -> Operation[None]:
@@ -104,13 +96,12 @@ def intersect(ctx: Context, other: Other) -> Operation[None]:
     if other.link is None:
         yield from _by_server(ctx, other, "and")
         return
-    last: list[bytes] = []
-    while page := (yield from _page(Other(ctx, None), last)):
-        last = page.end
+
+    def keep(page: Page) -> Operation[None]:
         there = yield from _are_in(other, page.members)
-        gone = [member for member, is_in in zip(page.members, there, strict=True) if not is_in]
-        if gone:
-            yield from discard_members(ctx, gone)
+        yield from discard_members(ctx, _picked(page.members, there, False))
+
+    yield from _each_page(Other(ctx, None), keep)
 
 
 def exclude(ctx: Context, other: Other) -> Operation[None]:
@@ -120,14 +111,13 @@ def exclude(ctx: Context, other: Other) -> Operation[None]:
         yield from _by_server(ctx, other, "xor")
         return
     to = ctx.of_serialised()
-    last: list[bytes] = []
-    while page := (yield from _page(other, last)):
-        last = page.end
+
+    def flip(page: Page) -> Operation[None]:
         here = yield from _are_in(Other(ctx, None), page.members)
         yield from _add_page(to, other, page, [not is_in for is_in in here])
-        gone = [member for member, is_in in zip(page.members, here, strict=True) if is_in]
-        if gone:
-            yield from discard_members(ctx, gone)
+        yield from discard_members(ctx, _picked(page.members, here, True))
+
+    yield from _each_page(other, flip)
 
 
 def is_disjoint(ctx: Context, other: Other) -> Operation[bool]:
@@ -135,7 +125,7 @@ def is_disjoint(ctx: Context, other: Other) -> Operation[bool]:
     check_keys(ctx, other)
     if is_same(ctx, other):
         return (yield from size_of(ctx)) == 0
-    return (yield from _each_page(ctx, other, lambda found, both: both == 0))
+    return (yield from _throughout(ctx, other, lambda found, both: both == 0))
 
 
 Comparison = Literal["==", "<=", "<", ">=", ">"]
@@ -153,16 +143,16 @@ def compare(ctx: Context, other: Other, how: Comparison) -> Operation[bool]:
         raise
     ours = yield from size_of(ctx)
     theirs = yield from _at(other, other.ctx.command(b"ZCARD", other.ctx.keys.queue, reads=count))
-    if not _may_be(Overlap(ours, theirs, min(ours, theirs)), how):
+    if not _may_be(ours, theirs, min(ours, theirs), how):
         return False
     if how in (">=", ">"):
         return (yield from _are_all_here(ctx, other))
-    return (yield from _each_page(ctx, other, lambda found, both: both == found))
+    return (yield from _throughout(ctx, other, lambda found, both: both == found))
 
 
-def _may_be(of: Overlap, how: Comparison) -> bool:
+def _may_be(ours: int, theirs: int, both: int, how: Comparison) -> bool:
     """Say whether a comparison holds of sets of these sizes with so many in common."""
-    subset, superset = of.both == of.ours, of.both == of.theirs
+    subset, superset = both == ours, both == theirs
     if how == "==":
         return subset and superset
     if how[0] == "<":
@@ -173,7 +163,7 @@ def _may_be(of: Overlap, how: Comparison) -> bool:
 def _are_all_here(ctx: Context, other: Other) -> Operation[bool]:
     if other.link is None:
         mine = Other(ctx, None)
-        return (yield from _each_page(other.ctx, mine, lambda found, both: both == found))
+        return (yield from _throughout(other.ctx, mine, lambda found, both: both == found))
     last: list[bytes] = []
     while page := (yield from _page(other, last)):
         last = page.end
@@ -182,8 +172,8 @@ def _are_all_here(ctx: Context, other: Other) -> Operation[bool]:
     return True
 
 
-def _each_page(ctx: Context, other: Other, holds: Callable[[int, int], bool]) -> Operation[bool]:
-    """Page through ours: whether it holds of each page and what of it the other has."""
+def _throughout(ctx: Context, other: Other, holds: Callable[[int, int], bool]) -> Operation[bool]:
+    """Say whether it holds of each page of ours, and what of that the other has."""
     last: list[bytes] = []
     while True:
         if other.link is None:
@@ -212,6 +202,19 @@ def _page(other: Other, last: list[bytes]) -> Operation[Page | None]:
     return page if page.members else None
 
 
+def _each_page(other: Other, do: Callable[[Page], Operation[Any]]) -> Operation[None]:
+    """Do something with each page of the other's."""
+    last: list[bytes] = []
+    while page := (yield from _page(other, last)):
+        last = page.end
+        yield from do(page)
+
+
+def _picked(values: list[T], marks: list[bool], mark: bool) -> list[T]:
+    """Give the values that are marked so."""
+    return [value for value, own in zip(values, marks, strict=True) if own == mark]
+
+
 def _are_in(other: Other, names: list[bytes]) -> Operation[list[bool]]:
     ctx = other.ctx
     reads = many(optional(number), len(names))
@@ -231,22 +234,16 @@ def _add_page(
             scores.append(float(score))
     if to.keyed:
         # Of a digest nobody knows the key that it was made of.
-        stored = items
-        items, bad = yield from other.ctx.decode(stored)
-        if not bad:
-            try:
-                keys = [other.ctx.serialise(item)[1] for item in items]
-            except (TypeError, ValueError) as error:
-                raise _unreadable(other, error) from error
-            items = list(zip(stored, keys, strict=True))
-        else:
-            raise _unreadable(other, bad[0].error) from bad[0].error
+        found, bad = yield from other.ctx.decode(items)
+        if bad:
+            raise unreadable(other.ctx, bad[0].error) from bad[0].error
+        try:
+            keys = [other.ctx.serialise(item)[1] for item in found]
+        except (TypeError, ValueError) as error:
+            raise unreadable(other.ctx, error) from error
+        items = list(zip(items, keys, strict=True))
     if items:
-        yield from _add(to, items, scores, LOWER)
-
-
-def _unreadable(other: Other, error: Exception) -> DecodeError:
-    return DecodeError(f"an item of {other.ctx.name!r} cannot be decoded: {error_text(error)}")
+        yield from _add(to, items, scores, Flags(lt=True))
 
 
 def _add(
@@ -288,16 +285,14 @@ def _step(ctx: Context, other: Other, what: str, last: list[bytes]) -> Operation
         keys += [ours.meta, ours.seen, ours.items, ours.name, theirs.items]
     heavy = what in ("or", "xor") and (ctx.keyed or ctx.max_size)
     num = HEAVY_CHUNK if heavy else SCRIPT_CHUNK
-    head: list[Any] = ["lt", "", "", ctx.max_size or "", "1" if ctx.keyed else ""]
-    head += ["", 0, "", "", ctx.options, ""]
-    arguments = [what, num, *(last or (b"", b"")), *head]
+    arguments = [what, num, *(last or (b"", b"")), *head_of(ctx, "lt")]
     # What both have would be added again by a second time.
     again = what != "xor"
     ask = ctx.call("algebra", keys, arguments, _step_of(num, last), again)
-    reply = yield from _same_slot(ctx, other, ask)
-    if type(reply) is Refusal:
+    reply: _Step | Refusal = yield from _same_slot(ctx, other, ask)
+    if isinstance(reply, Refusal):
         raise reply.error(ctx)
-    return reply  # type: ignore[no-any-return]
+    return reply
 
 
 def _step_of(num: int, last: list[bytes]) -> Reader[_Step | Refusal]:
@@ -347,15 +342,14 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[int]:
             epoch = epoch or new_epoch()
             if to.remember == "ever" or not to.keyed:
                 tokens = to.memory_tokens(names, epoch)
-        head: list[Any] = [to.condition, "", "1", to.max_size or "", "1" if to.keyed else ""]
-        head += [to.remember, to.ttl, epoch or "", "1" if proposed else "", to.options, ""]
+        head = head_of(to, to.condition, outcomes=True, epoch=epoch or b"", proposed=proposed)
         arguments = [len(names), *names, *head, *tokens]
         ask = ctx.call("move", keys, arguments, _moved(len(names)))
-        reply = yield from _same_slot(ctx, other, ask)
-        if type(reply) is not Refusal:
+        reply: int | Refusal = yield from _same_slot(ctx, other, ask)
+        if not isinstance(reply, Refusal):
             if to.remember:
                 to.epoch = epoch
-            return reply  # type: ignore[no-any-return]
+            return reply
         if reply.word != b"EPOCH":
             raise reply.error(to)
         to.epoch = epoch = reply.detail or None
@@ -403,12 +397,10 @@ def intersect_items(ctx: Context) -> Operation[None]:
     while chunk := (yield from _pulled()):
         kept.update((yield from ctx.identities(chunk, at)))
         at += len(chunk)
-    last: list[bytes] = []
-    while page := (yield from _page(Other(ctx, None), last)):
-        last = page.end
-        gone = [member for member in page.members if member not in kept]
-        if gone:
-            yield from discard_members(ctx, gone)
+    yield from _each_page(
+        Other(ctx, None),
+        lambda page: discard_members(ctx, [name for name in page.members if name not in kept]),
+    )
 
 
 def exclude_items(ctx: Context) -> Operation[None]:
@@ -426,12 +418,10 @@ def exclude_items(ctx: Context) -> Operation[None]:
     for at in range(0, len(every), STEP):
         part = every[at : at + STEP]
         here = yield from _are_in(Other(ctx, None), part)
-        gone = [name for name, is_in in zip(part, here, strict=True) if is_in]
-        fresh = [given[name] for name, is_in in zip(part, here, strict=True) if not is_in]
+        fresh = [given[name] for name in _picked(part, here, False)]
         if fresh:
             yield from _add(ctx, fresh, None, Flags())
-        if gone:
-            yield from discard_members(ctx, gone)
+        yield from discard_members(ctx, _picked(part, here, True))
 
 
 def is_disjoint_from_items(ctx: Context) -> Operation[bool]:
@@ -446,8 +436,9 @@ def is_disjoint_from_items(ctx: Context) -> Operation[bool]:
 
 
 def _pulled() -> Operation[list[Any]]:
+    items: list[Any]
     items, _ = yield Pull(STEP)
-    return items  # type: ignore[no-any-return]
+    return items
 
 
 def compare_items(ctx: Context, items: Iterable[Any], how: Comparison) -> Operation[bool]:
@@ -461,4 +452,4 @@ def compare_items(ctx: Context, items: Iterable[Any], how: Comparison) -> Operat
     both = 0
     for at in range(0, len(names), STEP):
         both += sum((yield from _are_in(Other(ctx, None), names[at : at + STEP])))
-    return _may_be(Overlap((yield from size_of(ctx)), len(names), both), how)
+    return _may_be((yield from size_of(ctx)), len(names), both, how)

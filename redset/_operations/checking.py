@@ -68,8 +68,8 @@ def warnings(text: str, now: int) -> list[str]:
     if info.get("role") == "slave":
         found.append("it is a replica: what is written to it is refused or lost")
     version = info.get("redis_version", "")
-    major, minor = re.match(r"(\d+)\.(\d+)|", version).groups()  # type: ignore[union-attr]
-    if major and (int(major), int(minor)) < (6, 2):
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < (6, 2):
         found.append(f"it is Redis {version}, and redset needs 6.2 or later")
     return found
 

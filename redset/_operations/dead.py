@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from typing import Any, NamedTuple
 
 from redset._effects import Ask, Emit, Operation
+from redset._lines import ID
 from redset._operations import memory
 from redset._operations.adding import Refusal, refusal_of
 from redset._operations.context import LEASE_STEP, MEMORY_STEP, STEP, Context
 from redset._operations.replies import Reader, bytes_of, count, listed, number, refuse, up_to
 
 log = logging.getLogger("redset")
-
-_ID = re.compile(rb"(\d{1,20})-\d{1,20}")
 
 
 class DeadLetter(NamedTuple):
@@ -94,7 +92,7 @@ def _entries(num: int) -> Reader[list[_Entry]]:
 def _entry(entry: Any) -> _Entry:
     id, values = listed(entry, 2)
     name = bytes_of(id)
-    found = _ID.fullmatch(name)
+    found = ID.fullmatch(name)
     if found is None:
         raise refuse("the id of a dead letter", id)
     if isinstance(values, dict):
@@ -149,7 +147,7 @@ def _checked_id(place: int, id: Any) -> bytes:
     if not isinstance(id, str):
         raise TypeError(f"ids[{place}] must be the id of a dead letter, not {type(id).__name__}")
     name = id.encode("utf-8", "replace")
-    if _ID.fullmatch(name) is None:
+    if ID.fullmatch(name) is None:
         raise ValueError(f"ids[{place}] must be the id of a dead letter, not {id!r}")
     return name
 

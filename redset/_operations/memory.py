@@ -10,8 +10,7 @@ from redset._operations.context import MEMORY_STEP, Context, new_epoch
 from redset._operations.reading import Range
 from redset._operations.replies import Reader, bytes_of, count, listed, many, refuse, up_to
 
-#: Members that one step removes: each is looked for among what is leased, and found slowly there
-#: among a few hundred that the server has packed.
+#: Members that one step removes, each of which is looked for among what is leased.
 DISCARD_STEP = 250
 #: Buckets that one step unlinks.
 SWEEP = 500

@@ -122,8 +122,12 @@ def _decoded(ctx: Context, raw: bytes) -> Any:
     try:
         return ctx.decode_one(raw)
     except Exception as error:
-        said = error_text(error)
-        raise DecodeError(f"an item of {ctx.name!r} cannot be decoded: {said}") from error
+        raise unreadable(ctx, error) from error
+
+
+def unreadable(ctx: Context, error: Exception) -> DecodeError:
+    """Make the error that says that an item cannot be decoded."""
+    return DecodeError(f"an item of {ctx.name!r} cannot be decoded: {error_text(error)}")
 
 
 def peek(ctx: Context, position: int) -> Operation[Any]:

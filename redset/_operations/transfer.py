@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 from redset._effects import Emit, Operation, Pull
@@ -183,7 +184,7 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
     remembered, same = head["remember"], head["key"] == ctx.keyed
     if keys.prefix is None and next(lines.of("dead"), None) is not None:
         _ = keys.dead  # says why there can be none
-    # What no item needs to be decoded for is checked here, all else before anything is written.
+    # The lines are sound; whether each item is one here shows before anything is written, too.
     if not same:
         for value in lines.of("item"):
             _again(ctx, value)
@@ -249,20 +250,13 @@ def _remind(ctx: Context, lines: Lines, epoch: bytes) -> Operation[None]:
         known = known_of(value, remembered)
         if remembered == "limited" and ctx.remember == "ever":
             known = [ctx.wire.memory_integer(name, epoch) for name in known[1::2]]
-        step = SCRIPT_CHUNK
-        for at in range(0, len(known), step):
-            arguments = [epoch, ctx.remember, *known[at : at + step]]
+        for at in range(0, len(known), SCRIPT_CHUNK):
+            arguments = [epoch, ctx.remember, *known[at : at + SCRIPT_CHUNK]]
             keys = [ctx.keys.meta, ctx.keys.seen]
             if not (yield ctx.call("remind", keys, arguments, up_to(1))):
                 raise RuntimeError(f"the set {ctx.name!r} was cleared while it was restored")
 
 
 def _parts(values: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    part = []
-    for value in values:
-        part.append(value)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
+    while part := list(islice(values, size)):
         yield part

@@ -11,14 +11,9 @@ local members = call('ZRANGEBYSCORE', queue, lowest, highest, 'LIMIT', 0, num)
 local n = #members
 if n == 0 then return 0 end
 if keyed then call('HLEN', items) end
-local gone = {}
-if leases and call('HLEN', leases) > 0 then
-  for i, value in ipairs(values_of(members)) do
-    if value and owner_of(value) == QUEUED then gone[#gone + 1] = members[i] end
-  end
-end
+local gone = leases and with_attempts(members, values_of(members)) or {}
 local from = call('ZCOUNT', queue, '-inf', '(' .. lowest)
 call('ZREMRANGEBYRANK', queue, from, from + n - 1)
-if #gone > 0 then call('HDEL', leases, unpack(gone)) end
+bulk('HDEL', leases, gone)
 if keyed then call('HDEL', items, unpack(members)) end
 return n

@@ -42,6 +42,14 @@ local function values_of(members)
   return found
 end
 local function owner_of(value) return string.sub(value, 1, 16) end
+-- Gives those of the members that nothing holds back and that have attempts, by their values.
+local function with_attempts(members, values)
+  local found = {}
+  for i, value in ipairs(values) do
+    if value and owner_of(value) == QUEUED then found[#found + 1] = members[i] end
+  end
+  return found
+end
 local function parse(value)
   return string.match(value, '^(%d+) (%S+) ?(%S*)\n?(.*)$', 18)
 end

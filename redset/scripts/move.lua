@@ -40,10 +40,7 @@ for k = 1, #names do
 end
 if #moved == 0 then return 0 end
 -- Attempts end with the item; a lease of one that was added meanwhile does not.
-local gone = {}
-for k, value in ipairs(lookup('HMGET', our_leases, moved)) do
-  if value and owner_of(value) == QUEUED then gone[#gone + 1] = moved[k] end
-end
+local gone = with_attempts(moved, lookup('HMGET', our_leases, moved))
 call('ZREM', ours, unpack(moved))
 bulk('HDEL', our_leases, gone)
 if keyed then call('HDEL', our_items, unpack(moved)) end
