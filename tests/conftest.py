@@ -1,5 +1,6 @@
 """The fixtures. A test that takes `client` or `make_set` runs once for each row of
-`servers.cases()`; one that takes `any_server` or `server_client` on each real server."""
+`servers.cases()`: each face on every server, each kind of client on one of them; one that
+takes `any_server` or `server_client` runs on each real server."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,12 +63,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
     if "case" not in metafunc.fixturenames:
         return
-    rows = servers.cases()
+    turn = zlib.crc32(metafunc.function.__name__.encode())
+    rows = servers.cases(servers.CLIENTS, turn)
     if (
         "make_set" in metafunc.fixturenames
         and "client" not in metafunc.definition._fixtureinfo.argnames
     ):
-        rows += servers.cases(servers.ASYNCIO_CLIENTS)
+        rows += servers.cases(servers.ASYNCIO_CLIENTS, turn + 1)
     metafunc.parametrize("case", rows, ids=servers.case_id, scope="function")
 
 

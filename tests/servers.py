@@ -11,6 +11,7 @@ process is killed, a shell that waits for its end does.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import re
@@ -345,10 +346,14 @@ class Servers:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is free, as is the one 10,000 above it, which a server of a cluster takes too."""
+    while True:
+        with socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                bus.bind(("127.0.0.1", port + 10_000))
+                return port
 
 
 # --- the clients
@@ -475,22 +480,33 @@ ASYNCIO_CLIENTS: dict[str, Callable[[AnyServer], Any]] = {
 IMPLEMENTATIONS = ("python", "cython")
 
 
-def cases(clients: Iterable[str] = CLIENTS) -> list[tuple[str, str, str]]:
-    """(implementation, server, kind of client), so that each two values meet at least once.
+def cases(clients: Iterable[str] = CLIENTS, turn: int = 0) -> list[tuple[str, str, str]]:
+    """(implementation, server, kind of client), for one test.
 
-    A kind of client has to meet each server, so there are no fewer rows than that;
-    the implementations alternate over them like the colours of a chessboard. fakeredis
-    is its own server.
+    The first kind of client meets each server, with either implementation in turn; each
+    other kind meets one of the servers that are here. `turn`, a number for each test,
+    says which, and with which implementation: over the tests everything meets
+    everything. fakeredis is its own server.
     """
-    clients = list(clients)
-    kinds = [kind for kind in clients if not kind.endswith("fakeredis")]
-    board = [
-        (IMPLEMENTATIONS[(column + row) % 2], server, kind)
-        for row, server in enumerate(REAL)
-        for column, kind in enumerate(kinds)
+    first, *others = clients
+    real = [kind for kind in others if not kind.endswith("fakeredis")]
+    here = [kind for kind in REAL if _is_here(kind)] or REAL
+    rows = [(IMPLEMENTATIONS[(turn + row) % 2], kind, first) for row, kind in enumerate(REAL)]
+    rows += [
+        (IMPLEMENTATIONS[(turn // len(here) + row) % 2], here[(turn + row) % len(here)], kind)
+        for row, kind in enumerate(real)
     ]
-    fakes = [kind for kind in clients if kind not in kinds]
-    return board + [(name, "fakeredis", kind) for kind in fakes for name in IMPLEMENTATIONS]
+    fakes = [kind for kind in others if kind not in real]
+    return rows + [(name, "fakeredis", kind) for kind in fakes for name in IMPLEMENTATIONS]
+
+
+@functools.cache
+def _is_here(kind: str) -> bool:
+    try:
+        binary(kind)
+    except Missing:
+        return False
+    return True
 
 
 def case_id(case: tuple[str, str, str]) -> str:

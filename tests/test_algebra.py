@@ -633,8 +633,8 @@ def test_asyncio_sets_of_two_servers_are_joined(places: Places) -> None:
         assert await jobs.size() == 2502
         with pytest.raises(ValueError, match="the set itself"):
             await jobs.update(jobs)
-        await here.aclose()
-        await there.aclose()
+        await servers.aclose(here)
+        await servers.aclose(there)
 
     blocking.wait(main())
 

@@ -366,6 +366,6 @@ def test_asyncio_takes_lines_from_an_async_iterable(any_server: servers.Server) 
         with pytest.raises(ValueError, match="must be empty"):
             await other.restore(jobs.export())
         assert await other.seen("item 7")
-        await client.aclose()
+        await servers.aclose(client)
 
     blocking.wait(main())
