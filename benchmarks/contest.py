@@ -243,8 +243,9 @@ class _Run:
         """A contender that did not do the work has no time."""
         if self.size.left is None:
             return
-        # With key= redset queues digests elsewhere.
-        left = self.raw.zcard(NAME) + self.raw.zcard(f"{NAME}:{{{NAME}}}:keyed")
+        # With key= and ties= redset queues elsewhere.
+        elsewhere = (f"{NAME}:{{{NAME}}}:{each}" for each in ("keyed", "tied", "keyed-tied"))
+        left = sum(self.raw.zcard(key) for key in (NAME, *elsewhere))
         done = self.found.items - left if self.size.through else abs(left - self.size.stock)
         if done != count or (entry.exact and left != self.size.left):
             raise RuntimeError(

@@ -233,6 +233,60 @@ UNION = Contest(
 )
 
 
+# --- the order of equals
+
+_TIED = "redset, ties"
+
+
+def _queued(times: int) -> Contest:
+    def size(scale: Scale) -> Size:
+        number = scale.pick(200_000, 10_000)
+        each = "once" if times == 1 else f"{times} times"
+        text = f"{number:,} items, all of them added {each}, at 3 scores"
+        return Size({"size": number, "chunk": times}, number * times, text, left=number)
+
+    how = "new" if times == 1 else "mostly queued already"
+    return Contest(
+        "ties",
+        f"ties= against none: items that are {how}",
+        (
+            Entry(REDSET, "queued_again", f"{PLAIN}.add_many(items, score=scores)"),
+            Entry(REDSET, "queued_again", 'the same with ties="fifo"', _TIED, {"variant": "fifo"}),
+        ),
+        (
+            Goal(f"server CPU with ties / without, {how}", "server", _TIED, "redset", most=1.5),
+            Goal(f"wall with ties / without, {how}", "wall", _TIED, "redset"),
+        ),
+        size,
+    )
+
+
+TIED_LINKS = Contest(
+    "ties",
+    "ties= against none: key= and remember= on the links of a real crawl",
+    (
+        Entry(REDSET, "links", f"{MEMORY}.add_many(links), one call"),
+        Entry(REDSET, "links_tied", 'the same with ties="fifo"', _TIED),
+    ),
+    (
+        Goal("server CPU with ties / without, a crawl", "server", _TIED, "redset", most=1.5),
+        Goal("wall with ties / without, a crawl", "wall", _TIED, "redset"),
+    ),
+    lambda scale: _crawl(scale),
+)
+
+
+def ties(bench: Bench) -> Iterator[Result]:
+    """On every server there is."""
+    for kind in servers.REAL:
+        try:
+            with bench.on(kind):
+                for contest in (_queued(1), _queued(20), TIED_LINKS):
+                    yield from contest.run(bench)
+        except servers.Missing as missing:
+            yield Result("ties", "ties=", UNIX, kind, 1, "", missing={kind: str(missing)})
+
+
 # --- leasing
 
 
@@ -878,6 +932,7 @@ MEASURES: dict[str, Measure] = {
     **{contest.name: contest.run for contest in _CONTESTS},
     "known": known,
     "lease": leases,
+    "ties": ties,
     "event_loop": event_loop,
     "import_time": import_time,
     "producer_memory": producer_memory,

@@ -386,7 +386,7 @@ def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Ope
     held = leases_of(owner, leases)
     ctx = owner._ctx
     wait = leasing.milliseconds("delay", delay, False)
-    place = b"" if score is None else ctx.wire.score_text(ctx.wire.to_score(score))
+    place = b"" if score is None else leasing.place_of(ctx, score)
     payload = b""
     if item is not None:
         for lease in held:

@@ -23,7 +23,7 @@ from redset._effects import Operation
 from redset._operations import adding, algebra, reading
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Context, ServerClock
-from redset._operations.reading import Range
+from redset._operations.reading import Range, range_of
 from redset._source import Source
 from redset.locks import seconds
 
@@ -38,6 +38,7 @@ T_co = TypeVar("T_co", covariant=True)
 Scorer = str | Callable[[Any], Any]
 KeyOf = str | Callable[[Any], str | bytes | int]
 Duplicates = Literal["move", "keep", "lowest", "highest"]
+Ties = Literal["fifo", "lifo"]
 
 
 class Loads(Protocol[T_co]):
@@ -51,6 +52,7 @@ class Options(TypedDict, total=False):
 
     remember: float | datetime.timedelta | None
     duplicates: Duplicates
+    ties: Ties | None
     max_attempts: int | None
     max_item_bytes: int | None
     max_size: int | None
@@ -83,6 +85,7 @@ class Face(Generic[T]):
         key: Any = None,
         remember: Any = None,
         duplicates: Duplicates = "move",
+        ties: Ties | None = None,
         max_attempts: int | None = 10,
         max_item_bytes: int | None = None,
         max_size: int | None = None,
@@ -97,12 +100,16 @@ class Face(Generic[T]):
             key=key,
             remember=remember,
             duplicates=duplicates,
+            ties=ties,
             max_attempts=max_attempts,
             max_item_bytes=max_item_bytes,
             max_size=max_size,
             known_max=known_max,
             due=self._only_due,
         )
+        if ties is not None and (self._only_due or self._scores_are_times):
+            kind = type(self).__name__
+            raise ValueError(f"ties must be None for a {kind}, whose scores are times: {ties!r}")
         self._name = name
         self._redis = redis_client
         self._link: Any = self._link_class(redis_client, wire.split)
@@ -268,7 +275,7 @@ class Face(Generic[T]):
                 raise type(error)(said) from None
         if ends[0] > ends[1]:
             raise ValueError(f"min must not be above max, and {lowest!r} is above {highest!r}")
-        return Range(*map(wire.score_text, ends))
+        return range_of(self._ctx, *ends)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self._name!r}>"

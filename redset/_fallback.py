@@ -20,6 +20,9 @@ FOLD_NONE, FOLD_FIRST, FOLD_LAST = 0, 1, 2
 #: What an encoder's ``memory`` adds to each entry: nothing, the bucketed integer, the digest.
 MEMORY_NONE, MEMORY_INTEGER, MEMORY_DIGEST = 0, 1, 2
 
+#: The scores of a set with ``ties=``: what is stored for them, an integer, is exact as a float.
+_LEAST, _MOST = -4096, 4095
+
 _EXACT = float(2**53)
 _INT = frozenset((int,))
 
@@ -107,6 +110,16 @@ def to_score(value: Any) -> float:
         ) from None
     if score != score:
         raise ValueError("score must not be NaN")
+    return score
+
+
+def whole_score(score: float) -> float:
+    """Give a score that a set with ``ties=`` can have; any other is a ValueError that says so."""
+    if not _LEAST <= score <= _MOST or score % 1:
+        raise ValueError(
+            f"score must be a whole number from {_LEAST} to {_MOST} in a set with ties=, "
+            f"not {float(score)!r}"
+        )
     return score
 
 
@@ -386,6 +399,8 @@ class Encoder:
         ``MEMORY_INTEGER`` (with ``epoch``), ``MEMORY_DIGEST`` or ``MEMORY_NONE``.
     positions : bool
         Whether chunks say which item each entry came from.
+    whole : bool
+        Whether items must have the scores of sets with ``ties=``. A constant one is not looked at.
     """
 
     def __init__(
@@ -400,6 +415,7 @@ class Encoder:
         memory: int,
         epoch: bytes,
         positions: bool,
+        whole: bool = False,
     ) -> None:
         # From the end of the array's head to the last argument, without its end.
         self._prefix = (b"\r\n" + bulk(prefix))[:-2]
@@ -413,6 +429,7 @@ class Encoder:
         self._memory = memory
         self._epoch = epoch
         self._positions = positions
+        self._whole = whole
         # Where items are read list by list: what writes them.
         self._write_json = dumps if _is_usual(dumps, key, limit, fold, positions) else None
 
@@ -503,6 +520,8 @@ class Encoder:
                     # An int sorts, and is written, as the float that it stands for would be.
                     if type(score) is not int or not -_EXACT < score < _EXACT:
                         score = to_score(score)
+                if self._whole:
+                    whole_score(score)
             except Exception as error:
                 bad.append(Bad(index, item, error))
                 if skip:
@@ -571,15 +590,15 @@ class Encoder:
         else:
             if not (_INT.issuperset(map(type, scores)) and len(scores) == len(members)):
                 raise TypeError
-            if not -_EXACT < min(scores) <= max(scores) < _EXACT:
+            least, most = (_LEAST, _MOST) if self._whole else (1 - _EXACT, _EXACT - 1)
+            if not least <= min(scores) <= max(scores) <= most:
                 raise ValueError
             last = dict(zip(members, scores, strict=True))
         return [(score, member, 0, member) for member, score in last.items()], len(members)
 
     def _score(self, item: Any, scores: Sequence[Any] | None, index: int) -> float:
-        if scores is not None:
-            return to_score(scores[index])
-        return score_of(item, self._scorer)
+        score = score_of(item, self._scorer) if scores is None else to_score(scores[index])
+        return whole_score(score) if self._whole else score
 
     def _parts(self, entries: list[_Entry]) -> list[bytes]:
         """Write the arguments of entries, in pieces: a join takes half as long as the % of bulk().

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 
 class Keys:
-    """The keys of the set called ``name``; ``prefix`` is None where it can have no second key."""
+    """The keys of the set called ``name``; ``prefix`` is None where it can have no second key.
+
+    ``queue`` is the sorted set of its members: with ``key=`` or ``ties=`` one that no process
+    without the option reads.
+    """
 
     __slots__ = ("name", "prefix", "queue")
 
-    def __init__(self, name: bytes, keyed: bool) -> None:
+    def __init__(self, name: bytes, keyed: bool, tied: bool) -> None:
         self.name = name
         self.prefix = _prefix(name)
-        #: The sorted set of this set's members: a process without ``key=`` must not see digests.
-        self.queue = self._under(b"keyed") if keyed else name
+        own = b"-".join([b"keyed"] * keyed + [b"tied"] * tied)
+        self.queue = self._under(own) if own else name
 
     def _under(self, part: bytes) -> bytes:
         if self.prefix is None:
@@ -22,10 +26,6 @@ class Keys:
                 "braces, or one like {tag}:name"
             )
         return self.prefix + b":" + part
-
-    @property
-    def keyed(self) -> bytes:
-        return self._under(b"keyed")
 
     @property
     def items(self) -> bytes:

@@ -50,7 +50,7 @@ def to_number(score: float) -> Any:
 
 
 class Row(NamedTuple):
-    """An item as it is queued, or will be."""
+    """An item as it is queued, or will be; of a line the score is the one that was given."""
 
     score: bytes
     member: bytes
@@ -66,6 +66,8 @@ class Lines:
         self._file = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115  (closed by close)
         self.number = 0
         self.items = 0
+        #: The number behind the highest that an item has, and how many items have none.
+        self.sequence = self.untied = 0
         self.head: dict[str, Any] = {}
         self.ended = False
 
@@ -120,8 +122,10 @@ class Lines:
             if "item" in value:
                 row_of(value, self.head["key"])
                 self.items += 1
+                self._count_tie(value)
             elif "dead" in value:
                 letter_of(value)
+                self._count_tie(value)
             elif "known" in value:
                 known_of(value, self.head["remember"])
             elif "end" in value:
@@ -132,6 +136,13 @@ class Lines:
                 raise ValueError
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise self.wrong("is none of them") from None
+
+    def _count_tie(self, value: dict[str, Any]) -> None:
+        tie = tie_of(value)
+        if tie is None:
+            self.untied += 1
+        else:
+            self.sequence = max(self.sequence, tie + 1)
 
     def of(self, kind: str) -> Iterator[dict[str, Any]]:
         """Give what was laid aside of a kind."""
@@ -155,6 +166,14 @@ def row_of(value: dict[str, Any], keyed: bool) -> Row:
         raise ValueError
     error = str(value.get("error", "")).encode()
     return Row(_score(value["score"]), member, b"%d" % attempts, error, payload)
+
+
+def tie_of(value: dict[str, Any]) -> int | None:
+    """Give the how-manieth item it was of a set with ``ties=``; None of another set's."""
+    tie = value.get("tie")
+    if tie is not None and (type(tie) is not int or not 0 <= tie < 2**40):
+        raise ValueError
+    return tie
 
 
 def _score(value: Any) -> bytes:

@@ -720,6 +720,11 @@ def to_score(value):
     return to_double(value)
 
 
+def whole_score(score):
+    """Give a score that a set with ties= can have; any other is a ValueError that says so."""
+    return _python.whole_score(score)
+
+
 def score_text(score):
     """Write a score with the fewest digits that give it back."""
     cdef char text[SCORE]
@@ -1825,7 +1830,7 @@ cdef class Encoder:
     cdef object key
     cdef object scorer
     cdef object epoch
-    cdef bint keyed, constant, limited, sort, positions, unfit
+    cdef bint keyed, constant, limited, sort, positions, unfit, whole
     cdef double constant_score
     cdef Py_ssize_t limit
     cdef int fold, memory
@@ -1833,7 +1838,7 @@ cdef class Encoder:
 
     def __cinit__(
         self, prefix, dumps, key, scorer, limit, int fold, bint sort, int memory, epoch,
-        bint positions,
+        bint positions, bint whole=False,
     ):
         self.prefix = bulk(prefix)
         self.prefix_data = PyBytes_AS_STRING(self.prefix)
@@ -1855,6 +1860,7 @@ cdef class Encoder:
         self.memory = memory
         self.epoch = epoch
         self.positions = positions
+        self.whole = whole
         if memory == INTEGER:
             if isinstance(epoch, (bytes, bytearray, memoryview)):
                 self.epoch = memoryview(epoch).tobytes()
@@ -2002,6 +2008,10 @@ cdef class Encoder:
             entry.score = self.constant_score
         else:
             entry.score = scored(item, self.scorer)
+        if self.whole and not (
+            -4096.0 <= entry.score <= 4095.0 and entry.score == <double> <int> entry.score
+        ):
+            _python.whole_score(entry.score)
         return 0
 
     cdef int read_key(self, Entry* entry, object key) except -1:

@@ -84,6 +84,11 @@ class SortedSet(Face[T]):
         handed out: a known item that is no longer queued is refused.
     duplicates : {"move", "keep", "lowest", "highest"}
         What an add does to the score of an item that is queued.
+    ties : {"fifo", "lifo"}, optional
+        The order of items of equal score: that in which they were first added, over all producers,
+        or its reverse. An item keeps its place while it is queued or leased, whatever becomes of
+        its score. Scores are whole numbers from -4096 to 4095 then. Without it the order is that of
+        the stored bytes.
     max_attempts : int or None
         After how many failed leases an item goes to the dead letters; None is never.
     max_item_bytes : int, optional
@@ -1824,7 +1829,7 @@ class Between(Generic[T]):
         return self._owner._run(memory.discard_between(self._owner._ctx, self._within))
 
     def __repr__(self) -> str:
-        lowest, highest = map(float, self._within)
+        lowest, highest = (self._owner._ctx.told(float(end)) for end in self._within)
         return f"{self._owner!r}.between({lowest!r}, {highest!r})"
 
 

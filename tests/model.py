@@ -68,6 +68,7 @@ class Model:
         remember: Any = None,
         duplicates: str = "move",
         max_size: int | None = None,
+        ties: str | None = None,
         due_until: float = math.inf,
     ) -> None:
         self.codec = codec
@@ -76,9 +77,13 @@ class Model:
         self.remember = remember
         self.duplicates = duplicates
         self.max_size = max_size
+        self.ties = ties
         self.due_until = due_until
         #: Member to (score, what is stored of the item).
         self.queued: dict[bytes, tuple[float, bytes]] = {}
+        #: With `ties`: member to its place among equal scores, also where it is queued no more.
+        self.places: dict[bytes, int] = {}
+        self._taken = 0
         self.known: set[bytes] = set()
         self.dead: list[bytes] = []
 
@@ -98,7 +103,13 @@ class Model:
 
     def order(self) -> list[tuple[float, bytes]]:
         """Score and member of all that is queued."""
-        return sorted((score, member) for member, (score, _) in self.queued.items())
+        places = self.places if self.ties else {}
+        rows = [(score, places.get(name, 0), name) for name, (score, _) in self.queued.items()]
+        return [(score, member) for score, _, member in sorted(rows)]
+
+    def _next_place(self) -> int:
+        self._taken += 1
+        return self._taken - 1 if self.ties == "fifo" else 2**40 - self._taken
 
     def _due(self) -> list[bytes]:
         return [member for score, member in self.order() if score <= self.due_until]
@@ -121,6 +132,7 @@ class Model:
     def plant(self, member: bytes, raw: bytes, score: float) -> None:
         """What another program does to the keys of the set."""
         self.queued[member] = (float(score), raw)
+        self.places[member] = 0
 
     # Adding.
 
@@ -160,6 +172,8 @@ class Model:
             self.queued[member] = (score, self.codec.dumps(item))
             if self.remember:
                 self.known.add(member)
+        if outcome == "added":
+            self.places[member] = self._next_place()
         return outcome
 
     def _score_of(self, item: Any, score: Any) -> float:
@@ -168,6 +182,8 @@ class Model:
         score = float(score)
         if math.isnan(score):
             raise ValueError("score must not be NaN")
+        if self.ties and score not in range(-4096, 4096):
+            raise ValueError("score must be whole")
         return score
 
     def add(self, item: Any, score: Any = None, **flags: bool) -> float | None:
@@ -178,7 +194,7 @@ class Model:
 
     def _saved(self) -> Any:
         """What a refused chunk leaves as it was."""
-        return (dict(self.queued), set(self.known)) if self.max_size else None
+        return (dict(self.queued), set(self.known), self._taken) if self.max_size else None
 
     def _limit(self, before: Any) -> None:
         if self.max_size and len(self.queued) > max(self.max_size, len(before[0])):
@@ -186,7 +202,7 @@ class Model:
             raise Full
 
     def _restore(self, before: Any) -> None:
-        self.queued, self.known = before
+        self.queued, self.known, self._taken = before
 
     def add_many(
         self, items: list[Any], score: Any = None, *, errors: str = "raise", **flags: bool
@@ -202,6 +218,8 @@ class Model:
         self, items: list[Any], score: Any, errors: str, flags: dict[str, bool]
     ) -> tuple[tuple[int, int, int, int], list[Any]]:
         assert not self.max_size or len(items) <= CHUNK
+        if score is not None and not isinstance(score, list):
+            self._score_of(None, score)
         before = self._saved()
         outcomes: list[str] = []
         new: list[Any] = []
@@ -327,6 +345,7 @@ class Model:
         self.dead.clear()
         if not keep_memory:
             self.known.clear()
+            self._taken = 0
         return anything
 
     def purge(self) -> int:
@@ -366,6 +385,8 @@ class LeasingModel(Model):
         super().__init__(codec, **options)
         self.max_attempts = max_attempts
         self.held: dict[bytes, Held] = {}
+        #: With `ties`: the place of what was added while it is held, where that ends well.
+        self.again_places: dict[bytes, int] = {}
         self.overdue: set[bytes] = set()
         #: Of what is queued or held: how often it was leased in vain, and the last error.
         self.attempts: dict[bytes, tuple[int, str]] = {}
@@ -397,6 +418,8 @@ class LeasingModel(Model):
             else:
                 better = "xx" not in condition or score != present
             outcome = "updated" if better else "refused"
+        if outcome == "added":
+            self.again_places[member] = self._next_place()
         if outcome != "refused":
             self.held[member] = held._replace(again=(score, self.codec.dumps(item)))
             if self.remember:
@@ -405,7 +428,7 @@ class LeasingModel(Model):
 
     def _looks(self, flags: dict[str, bool]) -> bool:
         """Whether an add is more than a ZADD."""
-        if self._by_script or self.key or self.remember or self.max_size:
+        if self._by_script or self.key or self.remember or self.max_size or self.ties:
             return True
         flagged = [name for name in ("nx", "xx", "gt", "lt") if flags.get(name)]
         return flagged != ["xx"] if flagged else FLAG[self.duplicates] != ""
@@ -421,7 +444,7 @@ class LeasingModel(Model):
         return (*super()._saved(), dict(self.held)) if self.max_size else None
 
     def _restore(self, before: Any) -> None:
-        self.queued, self.known, self.held = before
+        self.queued, self.known, self._taken, self.held = before
 
     # Handing out.
 
@@ -529,6 +552,7 @@ class LeasingModel(Model):
             self.attempts.pop(member, None)
             if held.again:
                 self.queued.setdefault(member, back)
+                self.places[member] = self.again_places.get(member, 0)
             return
         self.attempts[member] = attempts, last
         if delay:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"remember": True},
     {"key": "url", "remember": True},
     {"key": "url", "remember": 3600},
+    {"ties": "fifo"},
+    {"key": "url", "remember": True, "ties": "lifo"},
 ]
 every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
@@ -19,6 +22,11 @@ every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 def made(options: dict[str, Any], name: str) -> Any:
     """An item for a set with these options."""
     return {"url": name} if "key" in options else name
+
+
+def fit(options: dict[str, Any], score: float) -> float:
+    """The score, or what is near it and a set with these options can have."""
+    return math.floor(max(-4096, min(score, 4095))) if "ties" in options else score
 
 
 def once_more(options: dict[str, Any]) -> dict[str, Any]:

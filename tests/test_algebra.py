@@ -19,7 +19,7 @@ import servers
 from held import Held
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from options import every_option, made, once_more
+from options import every_option, fit, made, once_more
 
 import redset.asyncio
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _transport
@@ -103,6 +103,10 @@ SCORES = st.dictionaries(
 )
 
 
+def fitted(options: dict[str, Any], scores: dict[str, float]) -> dict[str, float]:
+    return {name: fit(options, score) for name, score in scores.items()}
+
+
 @every_option
 @pytest.mark.parametrize("how", ["client", "server", "database", "elsewhere"])
 @settings(
@@ -117,6 +121,7 @@ def test_operators_do_with_two_sets_what_a_model_does(
     ours: dict[str, float],
     theirs: dict[str, float],
 ) -> None:
+    ours, theirs = fitted(options, ours), fitted(options, theirs)
     jobs: SortedSet[Any] = SortedSet(places.here.raw, "jobs", **options)
     others = places.other(how, options)
     put(others, options, theirs)
@@ -143,6 +148,7 @@ def test_operators_do_with_iterables_what_a_model_does(
     ours: dict[str, float],
     theirs: dict[str, float],
 ) -> None:
+    ours = fitted(options, ours)
     jobs: SortedSet[Any] = SortedSet(any_server.raw, "jobs", lambda item: 7, **options)
     given_items = [made(options, name) for name in theirs]
     for what, perform in IN_PLACE.items():

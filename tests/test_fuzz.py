@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fuzz import inputs, leaks, replies
+from fuzz import inputs, replies
 
 import redset
 from redset import SortedSet
@@ -53,8 +53,20 @@ def test_whatever_comes_in_the_core_does_what_the_fallback_does() -> None:
 
 @needs_core
 def test_calls_over_and_over_keep_nothing() -> None:
-    report = leaks.run(1000, seed=12)
-    assert not report.failed, report
+    # Python may crash where tracemalloc ends while another thread allocates (gh-128679).
+    done = alone("fuzz", "leaks", "--count", "1000", "--seed", "12")
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+    assert "1000 cases" in done.stdout
+
+
+def alone(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a module in a process of its own, where nothing else allocates and no line is traced."""
+    untraced = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
+    # Under PYTHONSAFEPATH the directory itself is not searched.
+    paths = [str(Path(__file__).parent), *filter(None, [untraced.get("PYTHONPATH")])]
+    untraced["PYTHONPATH"] = os.pathsep.join(paths)
+    command = [sys.executable, "-X", "faulthandler", "-m", *arguments]
+    return subprocess.run(command, env=untraced, capture_output=True, text=True)
 
 
 @needs_core
@@ -62,16 +74,7 @@ def test_where_memory_runs_out_there_is_a_memory_error_and_nothing_else() -> Non
     if importlib.util.find_spec("_testcapi") is None:
         pytest.skip("this Python has no _testcapi, which makes allocations fail")
     # What traces lines would meet the failures too, and raise where nothing else does.
-    untraced = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
-    # Under PYTHONSAFEPATH the directory itself is not searched.
-    paths = [str(Path(__file__).parent), *filter(None, [untraced.get("PYTHONPATH")])]
-    untraced["PYTHONPATH"] = os.pathsep.join(paths)
-    done = subprocess.run(
-        [sys.executable, "-m", "fuzz.allocation"],
-        env=untraced,
-        capture_output=True,
-        text=True,
-    )
+    done = alone("fuzz.allocation")
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
     told = json.loads(done.stdout)
     assert all(wrong == [] for _, wrong in told.values())
@@ -85,7 +88,6 @@ def test_whatever_the_server_replies_a_call_gives_or_raises_what_is_documented()
 
 
 def test_every_operation_gets_its_hostile_replies() -> None:
-    # Those of a whole set have none yet.
-    without = {"close", "from_url", "export", "restore"}
+    without = {"close", "from_url"}
     public = {name for name in vars(SortedSet) if not name.startswith("_")} - without
     assert public - replies.METHODS <= {"lock", "name", "redis", "scorer", "serializer"}

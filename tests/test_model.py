@@ -29,6 +29,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from model import CHUNK, Json, Model, Text
+from options import fit
 
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _known, _source, _wire
 from redset._operations import adding, known, memory
@@ -132,8 +133,16 @@ class Machine(RuleBasedStateMachine):
         remember=st.sampled_from([None, True, 86400.0, datetime.timedelta(days=1)]),
         duplicates=st.sampled_from(["move", "move", "keep", "lowest", "highest"]),
         max_size=st.sampled_from([None, None, 3]),
+        ties=st.sampled_from([None, None, "fifo", "lifo"]),
     )
-    def make(self, universe: str, remember: Any, duplicates: str, max_size: int | None) -> None:
+    def make(
+        self,
+        universe: str,
+        remember: Any,
+        duplicates: str,
+        max_size: int | None,
+        ties: str | None,
+    ) -> None:
         world = UNIVERSES[universe]
         self.items = world.items
         self.undecodable = world.undecodable
@@ -142,6 +151,7 @@ class Machine(RuleBasedStateMachine):
             "remember": remember,
             "duplicates": duplicates,
             "max_size": max_size,
+            "ties": None if self.timed else ties,
         }
         self.model = Model(
             world.codec,
@@ -155,7 +165,12 @@ class Machine(RuleBasedStateMachine):
         for client, wire in zip(self.clients, self.wires, strict=True):
             with mock.patch.object(_wire, "DEFAULT", wire):
                 self.sets.append(self.kind(client, "jobs", **world.options, **own))
-        self.queue = b"jobs:{jobs}:keyed" if world.key else b"jobs"
+        self.queue = {
+            (False, False): b"jobs",
+            (True, False): b"jobs:{jobs}:keyed",
+            (False, True): b"jobs:{jobs}:tied",
+            (True, True): b"jobs:{jobs}:keyed-tied",
+        }[bool(world.key), bool(own["ties"])]
 
     def asked(self, place: int, as_key: bool) -> Any:
         """An item, or the Key that stands for it."""
@@ -256,7 +271,9 @@ class Machine(RuleBasedStateMachine):
     def plant(self, which: int, score: float) -> None:
         identity, raw = self.undecodable[which % len(self.undecodable)]
         member = self.model.member(Key(identity))
-        self.server.raw.zadd(self.queue, {member: score})
+        score = fit({"ties": "fifo"} if self.model.ties else {}, score)
+        stored = score * 2**40 if self.model.ties else score
+        self.server.raw.zadd(self.queue, {member: stored})
         if self.model.key:
             self.server.raw.hset("jobs:{jobs}:items", member, raw)
         self.model.plant(member, raw, score)
@@ -374,6 +391,8 @@ class Machine(RuleBasedStateMachine):
             pipeline.hgetall("jobs:{jobs}:items")
             pipeline.xlen("jobs:{jobs}:dead")
             queue, items, dead = pipeline.execute()
+        if self.model.ties:
+            queue = [(member, score // 2**40) for member, score in queue]
         assert queue == [(member, score) for score, member in self.model.order()]
         assert dead == len(self.model.dead)
         payloads = {member: raw for member, (_, raw) in self.model.queued.items()}
@@ -395,6 +414,8 @@ def outcome(call: Callable[[Any], Any], what: Any) -> Any:
         return tuple(error.result), error.resume_at, error.index, repr(error.item)
     except (DecodeError, KeyError) as error:
         return type(error)
+    except ValueError as error:  # a score
+        return ValueError, "score" in str(error)
 
 
 def cython() -> ModuleType:

@@ -125,6 +125,70 @@ def test_what_8_processes_add_sums_up_to_the_distinct_urls(
     assert urls.stats().remembered == (len(expected) if "remember" in options else 0)
 
 
+def queue_up(number: int, path: str, options: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """Add items of its own and some that all add; when each add began and ended."""
+    client = redis.Redis(unix_socket_path=path)
+    jobs: SortedSet[str] = SortedSet(client, "urls", **options)
+    pick = random.Random(number)
+    times = []
+    for turn in range(120):
+        some = [f"{number} {turn} {at}" for at in range(pick.choice([1, 1, 1, 3, 600]))]
+        if pick.random() < 0.3:
+            some.append(f"shared {pick.randrange(200)}")
+        began = time.monotonic()
+        if len(some) == 1:
+            jobs.add(some[0], pick.choice([0, 0, 1]))
+        elif turn % 2:
+            jobs.add_many(some, pick.choice([0, 1]))
+        else:
+            list(jobs.add_new(some, nx=True))
+        ended = time.monotonic()
+        times += [(item, began, ended) for item in some]
+        if not turn % 10:
+            # Leased and given back, and moved to another score and back, an item keeps its place.
+            jobs.release(jobs.lease(3))
+            jobs.add(some[0], 1 - (jobs.score(some[0]) or 0))
+    client.close()
+    return times
+
+
+@pytest.mark.parametrize("ties", ["fifo", "lifo"])
+@pytest.mark.parametrize("options", [{}, {"max_size": 10**6}], ids=str)
+def test_ties_are_in_the_order_of_the_first_add_of_8_processes(
+    any_server: servers.Server,
+    server_client: redis.Redis,
+    together: Callable[..., list[Any]],
+    ties: str,
+    options: dict[str, Any],
+) -> None:
+    given: dict[str, Any] = {"ties": ties, **options}
+    began: dict[str, float] = {}
+    ended: dict[str, float] = {}
+    for times in together(queue_up, any_server.unix, given):
+        for item, start, end in times:
+            began[item] = min(start, began.get(item, start))
+            ended[item] = min(end, ended.get(item, end))
+    jobs: SortedSet[str] = SortedSet(server_client, "urls", **given)
+    assert jobs.size() == len(began) and jobs.finished() is False
+    jobs.add_many(list(jobs), score=2)  # of whatever score they were
+    order = list(jobs)
+    if ties == "lifo":
+        order.reverse()
+    assert set(order) == set(began)
+    # What was in before another add began comes before what that added.
+    latest, told = 0.0, 0
+    own: dict[tuple[str, str], int] = {}
+    for item in order:
+        assert ended[item] >= latest
+        told += began[item] > latest
+        latest = max(latest, began[item])
+        producer, turn, *at = item.split(" ")
+        if at:  # and within a call its items as they stood in it
+            assert int(at[0]) == own.get((producer, turn), -1) + 1
+            own[producer, turn] = int(at[0])
+    assert told > 500
+
+
 # --- producers and consumers
 
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {

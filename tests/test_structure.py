@@ -454,7 +454,7 @@ def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> Non
     assert {name: bare(getattr(cls, name)) for name in METHODS} == METHODS
     assert bare(cls) == (
         "(redis_client, name, scorer=None, serializer=None, lock_timeout=None, lock_expires=None,"
-        " *, key=None, remember=None, duplicates='move',"
+        " *, key=None, remember=None, duplicates='move', ties=None,"
         " max_attempts=10, max_item_bytes=None, max_size=None, known_max=1000000)"
     )
 

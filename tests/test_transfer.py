@@ -15,7 +15,7 @@ import pytest
 import redis
 import redis.asyncio
 import servers
-from options import every_option, made, once_more
+from options import every_option, fit, made, once_more
 
 import redset.asyncio
 from redset import Key, ScheduledSet, SortedSet, _lines
@@ -53,7 +53,7 @@ def filled(make: Maker, options: dict[str, Any]) -> Any:
     """A set of which everything there is to be said."""
     jobs = make(**options, max_attempts=2)
     items = [made(options, f"item {number:04}") for number in range(900)]
-    jobs.add_many(items, score=[number / 3 for number in range(900)])
+    jobs.add_many(items, score=[fit(options, number / 3) for number in range(900)])
     with jobs.lease(1) as batch:
         for _ in batch:
             pass
@@ -91,21 +91,22 @@ def test_what_is_leased_comes_back_queued(
 ) -> None:
     jobs = make_set(**options)
     items = [made(options, name) for name in "abcd"]
-    jobs.add_many(items, score=[1, 2, 3, math.inf])
+    low, high = fit(options, -math.inf), fit(options, math.inf)
+    jobs.add_many(items, score=[1, 2, 3, high])
     jobs.fail(jobs.lease(1), "no", 3600)
     held = jobs.lease(2)
     more = once_more(options)
     newer = {**items[1], "newer": 1} if "key" in options else items[1]
-    jobs.add(newer, -math.inf, **more)  # while it is leased
+    jobs.add(newer, low, **more)  # while it is leased
     lines = list(jobs.export())
     assert jobs.ack(held) == 2
     jobs.clear()
     assert jobs.restore(iter(lines)) == 4
     assert [(row.item, row.score, row.attempts) for row in jobs.lease(9)] == [
-        (newer, -math.inf, 0),
+        (newer, low, 0),
         (items[0], 1.0, 1),
         (items[2], 3.0, 0),
-        (items[3], math.inf, 0),
+        (items[3], high, 0),
     ]
 
 

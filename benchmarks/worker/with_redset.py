@@ -147,6 +147,21 @@ def links_callable(job: Job) -> Run:
     return _links(job, lambda item: item["url"])
 
 
+def links_tied(job: Job) -> Run:
+    return _links(job, "url", ties="fifo")
+
+
+def queued_again(job: Job) -> Run:
+    """Adds all items so many times, at one of three scores; ``variant`` says what orders equals."""
+    jobs, items = _set(job, ties=job.variant or None), job.items()
+    scores = [at % 3 for at in range(len(items))]
+
+    def run() -> int:
+        return sum(jobs.add_many(items, score=scores).added for _ in range(job.chunk))
+
+    return run
+
+
 def links_unaided(job: Job) -> Run:
     return _links(job, "url", known_max=0)
 

@@ -105,7 +105,7 @@ class Adder:
         self.score = score
         self.outcomes = outcomes
         self.proposed = False
-        plain = not (ctx.keyed or ctx.remember or ctx.max_size or outcomes)
+        light = not (ctx.keyed or ctx.remember or ctx.max_size or outcomes)
         #: What a step of settlements is given that adds as well, and how many it has settled.
         self.settling = settling
         self.settled: list[int] = []
@@ -113,10 +113,10 @@ class Adder:
         self._others = deque(others)
         #: ZADD alone tells these apart; under nx what is leased counts as there.
         alone = ("", "xx") if ctx.keys.prefix is not None else ("", "nx", "xx")
-        self.command = plain and self.condition in alone and settling is None
+        self.command = light and not ctx.ties and self.condition in alone and settling is None
         name = "add" if settling is None else "settle"
         self.script = None if self.command else script(name)
-        self._chunk = CHUNK if plain and self.condition in ("", "nx", "xx") else SCRIPT_CHUNK
+        self._chunk = CHUNK if light and self.condition in ("", "nx", "xx") else SCRIPT_CHUNK
         last_wins = self.condition == "" and (not ctx.remember or self.again)
         foldable = self.condition in ("", "nx")
         #: Items that are encoded together: with max_size one chunk, so that a Full one says exactly
@@ -203,10 +203,11 @@ class Adder:
             scorer,
             ctx.max_item_bytes,
             self.fold,
-            self.fold != wire.FOLD_NONE,
+            self.fold != wire.FOLD_NONE and not ctx.ties,
             memory,
             epoch,
             self.outcomes,
+            bool(ctx.ties),
         )
         if self.settling is not None:
             return
@@ -221,7 +222,7 @@ class Adder:
         if names.prefix is None:
             return [names.queue]
         keys = [names.queue, names.leased, names.leases]
-        if ctx.keyed or ctx.remember:
+        if ctx.marked:
             keys += [names.meta, names.seen, names.items, names.name]
         return keys
 
@@ -361,7 +362,7 @@ def head_of(
     """Give what stands in front of the entries of a step that adds (see ``adding.lua``)."""
     head: list[Any] = [condition, "1" if again else "", "1" if outcomes else ""]
     head += [ctx.max_size or "", "1" if ctx.keyed else "", ctx.remember, ctx.ttl, epoch]
-    return [*head, "1" if proposed else "", ctx.options, "1" if asks else ""]
+    return [*head, "1" if proposed else "", ctx.options, "1" if asks else "", ctx.ties]
 
 
 class Refusal(NamedTuple):
@@ -437,9 +438,11 @@ def score_of(ctx: Context, item: Any, score: Any) -> float | None:
     """Check a score, or ask the scorer for it; None where that is the server's clock."""
     made: float | None = None
     if score is not None:
-        made = ctx.wire.to_score(score)
+        made = ctx.to_score(score)
     elif type(ctx.scorer) is not ServerClock:
         made = ctx.wire.score_of(item, ctx.scorer)
+        if ctx.ties:
+            made = ctx.wire.whole_score(made)
     return made
 
 
@@ -543,7 +546,7 @@ def add_stream(
         kind = type(errors).__name__
         raise ValueError(f"errors must be 'raise', 'skip' or a callable, not {errors!r} ({kind})")
     if score is not None:
-        score = ctx.wire.to_score(score)
+        score = ctx.to_score(score)
     adder = Adder(ctx, flags, score, emit, settling[0] if settling else None, settling[1:])
     skip = errors != "raise"
     counts = [0, 0, 0, 0]

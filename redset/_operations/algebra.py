@@ -42,8 +42,18 @@ class Other(NamedTuple):
 
 
 def check(ctx: Context, other: Other) -> None:
-    """Refuse a set whose items have no identity here, and the set itself."""
+    """Refuse a set whose items have no identity here, or another order, and the set itself."""
     check_keys(ctx, other)
+    if ctx.ties != other.ctx.ties:
+        raise OptionsDiffer(
+            f"the set {ctx.name!r} has {ctx.options}, and {other.ctx.name!r} has "
+            f"{other.ctx.options}: they order equal scores in different ways"
+        )
+    check_not_same(ctx, other)
+
+
+def check_not_same(ctx: Context, other: Other) -> None:
+    """Refuse the set itself."""
     if is_same(ctx, other):
         raise ValueError(f"other must be another set, and {other.ctx.name!r} is the set itself")
 
@@ -231,7 +241,7 @@ def _add_page(
     for at, (raw, score) in enumerate(zip(page.payloads, page.scores, strict=True)):
         if raw is not None and (which is None or which[at]):
             items.append(raw)
-            scores.append(float(score))
+            scores.append(other.ctx.told(float(score)))
     if to.keyed:
         # Of a digest nobody knows the key that it was made of.
         found, bad = yield from other.ctx.decode(items)
@@ -281,9 +291,9 @@ def _step(ctx: Context, other: Other, what: str, last: list[bytes]) -> Operation
     keys = [theirs.queue, ours.queue]
     if ours.prefix is not None:
         keys += [ours.leased, ours.leases]
-    if ctx.keyed:
+    if ctx.keyed or ctx.ties:
         keys += [ours.meta, ours.seen, ours.items, ours.name, theirs.items]
-    heavy = what in ("or", "xor") and (ctx.keyed or ctx.max_size)
+    heavy = what in ("or", "xor") and (ctx.keyed or ctx.ties or ctx.max_size)
     num = HEAVY_CHUNK if heavy else SCRIPT_CHUNK
     arguments = [what, num, *(last or (b"", b"")), *head_of(ctx, "lt")]
     # What both have would be added again by a second time.
@@ -316,7 +326,8 @@ def _step_of(num: int, last: list[bytes]) -> Reader[_Step | Refusal]:
 
 def move(ctx: Context, items: list[Any], other: Other) -> Operation[int]:
     """Move queued items to the other, as an add by its rules; how many it took."""
-    check(ctx, other)
+    check_keys(ctx, other)
+    check_not_same(ctx, other)
     if other.link is not None:
         raise ValueError(
             f"other must be on the server of {ctx.name!r}, for each chunk to be moved in one step"
@@ -343,13 +354,18 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[int]:
             if to.remember == "ever" or not to.keyed:
                 tokens = to.memory_tokens(names, epoch)
         head = head_of(to, to.condition, outcomes=True, epoch=epoch or b"", proposed=proposed)
-        arguments = [len(names), *names, *head, *tokens]
+        arguments = [len(names), *names, "1" if ctx.ties else "", *head, *tokens]
         ask = ctx.call("move", keys, arguments, _moved(len(names)))
         reply: int | Refusal = yield from _same_slot(ctx, other, ask)
         if not isinstance(reply, Refusal):
             if to.remember:
                 to.epoch = epoch
             return reply
+        if reply.word == b"SCORE":
+            raise ValueError(
+                f"items of {ctx.name!r} must have scores that {to.name!r} can have: whole numbers "
+                f"from -4096 to 4095, since it has ties=, not {number(reply.detail)!r}"
+            )
         if reply.word != b"EPOCH":
             raise reply.error(to)
         to.epoch = epoch = reply.detail or None
@@ -358,8 +374,10 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[int]:
 def _moved(num: int) -> Reader[int | Refusal]:
     def read(reply: Any) -> int | Refusal:
         if isinstance(reply, (list, tuple)):
-            refusal = refusal_of(list(reply), (b"EPOCH", b"OPTIONS", b"NAME", b"FULL"))
+            refusal = refusal_of(list(reply), (b"EPOCH", b"OPTIONS", b"NAME", b"FULL", b"SCORE"))
             if refusal is not None:
+                if refusal.word == b"SCORE":
+                    number(refusal.detail)
                 return refusal
         return count(reply, num)
 

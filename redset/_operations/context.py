@@ -46,6 +46,8 @@ MEMORY_STEP = 500
 RUN = 250
 #: Items a step of leases and settlements, and the most expired leases that a step gives back.
 LEASE_STEP = 100
+#: With ``ties=`` a stored score is the user's times this, plus what orders equal ones.
+TIE = 2**40
 #: Characters of an error's text that are kept.
 TEXT = 1000
 
@@ -135,6 +137,7 @@ class Context:
         "serializer",
         "tabled",
         "tables",
+        "ties",
         "trust",
         "ttl",
         "used",
@@ -151,6 +154,7 @@ class Context:
         key: Any,
         remember: Any,
         duplicates: Any,
+        ties: Any,
         max_attempts: Any,
         max_item_bytes: Any,
         max_size: Any,
@@ -160,7 +164,8 @@ class Context:
         self.wire = wire
         self.name = name
         self.key = _checked_key(key)
-        self.keys = Keys(_checked_name(name), key is not None)
+        self.ties = _checked_ties(ties)
+        self.keys = Keys(_checked_name(name), key is not None, bool(self.ties))
         self.remember, self.ttl = _checked_remember(remember)
         self.condition = _checked_duplicates(duplicates)
         self.max_attempts = _checked_limit("max_attempts", max_attempts)
@@ -184,16 +189,41 @@ class Context:
         #: Encoders of bulk adds, by all that they were made with.
         self.encoders: dict[Any, Any] = {}
         self.options = (
-            f"key={'yes' if key is not None else 'no'} remember={self.remember or 'no'} ties=no"
+            f"key={'yes' if key is not None else 'no'} remember={self.remember or 'no'} "
+            f"ties={self.ties or 'no'}"
         )
         self.use_scorer(scorer)
         self.use_serializer(serializer)
-        if key is not None or remember is not None:
+        if key is not None or remember is not None or self.ties:
             _ = self.keys.meta  # a name that cannot have second keys is refused here
 
     @property
     def keyed(self) -> bool:
         return self.key is not None
+
+    @property
+    def marked(self) -> bool:
+        """Whether the set has a meta, which says so."""
+        return bool(self.keyed or self.remember or self.ties)
+
+    def to_score(self, score: Any) -> float:
+        """Check a score that is given; ``ties=`` takes few."""
+        found: float = self.wire.to_score(score)
+        return self.wire.whole_score(found) if self.ties else found
+
+    def told(self, stored: float) -> float:
+        """Give the score that was given, of the one that is stored."""
+        # Infinite ones are none of redset's.
+        return stored // TIE if self.ties and math.isfinite(stored) else stored
+
+    def tie_of(self, stored: float) -> int:
+        """Give the how-manieth item it was that the set took, of its stored score."""
+        tie = int(stored % TIE)
+        return tie if self.ties == "fifo" else TIE - 1 - tie
+
+    def stored(self, score: float, tie: int) -> bytes:
+        """Give what is stored for a score, and the how-manieth item it is."""
+        return b"%d" % (int(score) * TIE + (tie if self.ties == "fifo" else TIE - 1 - tie))
 
     def use_scorer(self, scorer: Any) -> None:
         """Take a scorer: a callable of the item, the name of a field, or None for 0."""
@@ -357,7 +387,8 @@ class Context:
     def tell_plain_items(self) -> OptionsDiffer:
         return OptionsDiffer(
             f"this object has {self.options}, but the key {self.name!r} exists: a process "
-            "without key= writes to it, or items from before are there"
+            f"without {'key=' if self.keyed else 'ties='} writes to it, or items from before are "
+            "there"
         )
 
 
@@ -464,6 +495,13 @@ def _checked_duplicates(duplicates: Any) -> str:
             f"duplicates must be one of {', '.join(DUPLICATES)}, not {duplicates!r} ({kind})"
         )
     return DUPLICATES[duplicates]
+
+
+def _checked_ties(ties: Any) -> str:
+    if ties is not None and (not isinstance(ties, str) or ties not in ("fifo", "lifo")):
+        kind = type(ties).__name__
+        raise ValueError(f"ties must be 'fifo', 'lifo' or None, not {ties!r} ({kind})")
+    return ties or ""
 
 
 def _checked_known_max(value: Any) -> int:

@@ -67,29 +67,31 @@ def iterate(ctx: Context) -> Operation[None]:
 
 
 class _Entry(NamedTuple):
-    """A dead letter, and the member that it was, where that is known and not ``raw``."""
+    """A dead letter, the member that it was, where that is known and not ``raw``, and its score as
+    it is stored."""
 
     letter: DeadLetter
     member: bytes
+    score: float | None
 
 
 def read_range(ctx: Context, first: str, last: str, num: int) -> Ask:
     """Ask for up to so many dead letters, with the members that they were."""
-    reads = _entries(num)
+    reads = _entries(ctx, num)
     return ctx.command(b"XRANGE", ctx.keys.dead, first, last, b"COUNT", num, reads=reads)
 
 
-def _entries(num: int) -> Reader[list[_Entry]]:
+def _entries(ctx: Context, num: int) -> Reader[list[_Entry]]:
     def read(reply: Any) -> list[_Entry]:
         entries = listed(reply)
         if len(entries) > num:
             raise refuse(f"at most {num} dead letters", reply)
-        return [_entry(entry) for entry in entries]
+        return [_entry(ctx, entry) for entry in entries]
 
     return read
 
 
-def _entry(entry: Any) -> _Entry:
+def _entry(ctx: Context, entry: Any) -> _Entry:
     id, values = listed(entry, 2)
     name = bytes_of(id)
     found = ID.fullmatch(name)
@@ -102,16 +104,17 @@ def _entry(entry: Any) -> _Entry:
         if len(parts) % 2:
             raise refuse("the fields of a dead letter", values)
         fields = dict(zip(parts[::2], parts[1::2], strict=True))
-    score = bytes_of(fields.get(b"score", b""))
+    text = bytes_of(fields.get(b"score", b""))
+    stored = number(text) if text else None
     letter = DeadLetter(
         name.decode(),
         bytes_of(fields.get(b"raw", b"")),
-        number(score) if score else None,
+        None if stored is None else ctx.told(stored),
         bytes_of(fields.get(b"reason", b"")).decode("utf-8", "replace"),
         int(found[1]) / 1000,
         count(fields.get(b"attempts", 0)),
     )
-    return _Entry(letter, bytes_of(fields.get(b"member", b"")))
+    return _Entry(letter, bytes_of(fields.get(b"member", b"")), stored)
 
 
 def requeue(ctx: Context, ids: list[Any]) -> Operation[int]:
@@ -125,7 +128,7 @@ def requeue(ctx: Context, ids: list[Any]) -> Operation[int]:
         for _ in range(2):
             if not letters:
                 break
-            arguments: list[Any] = ["1" if ctx.keyed else "", ctx.options]
+            arguments: list[Any] = ["1" if ctx.keyed else "", ctx.options, ctx.ties]
             for letter in letters:
                 arguments += letter
             reply = yield ctx.call("requeue", there, arguments, _outcomes(len(letters)))

@@ -18,6 +18,7 @@ from redset._operations.context import (
     LEASE_STEP,
     SCRIPT_CHUNK,
     STEP,
+    TIE,
     WINDOW,
     Context,
     error_text,
@@ -167,7 +168,7 @@ def _decoded(ctx: Context, given: _Given) -> Operation[tuple[list[Held], int]]:
     values = iter(items)
     for place, (member, score, attempts, _) in enumerate(given.rows):
         item = None if place in worse else next(values)
-        one = Held(member, given.token, item, score, attempts, given.expires)
+        one = Held(member, given.token, item, ctx.told(score), attempts, given.expires)
         if place in worse:
             lost.append(Settlement("bury", [one], error=error_text(worse[place])))
         else:
@@ -588,7 +589,7 @@ def _leased(ctx: Context, keys: list[bytes]) -> Operation[None]:
         values = iter(items)
         yield Emit(
             [
-                (next(values), page.scores[i], page.attempts[i], page.expiries[i])
+                (next(values), ctx.told(page.scores[i]), page.attempts[i], page.expiries[i])
                 for i in range(len(page.payloads))
                 if i not in lost
             ]
@@ -634,6 +635,13 @@ def payload_of(ctx: Context, lease: Any, item: Any) -> bytes:
         raise ValueError("item must have the identity of the leased one: add it, else")
     stored: bytes = ctx.wire.payload(item, ctx.dumps, ctx.max_item_bytes)
     return stored if ctx.keyed else b""
+
+
+def place_of(ctx: Context, score: Any) -> bytes:
+    """Give what a step of settlements is told of a new score."""
+    found = ctx.to_score(score)
+    # Its item's number among equal ones stays (see ``leases.lua``).
+    return b"~%d" % (int(found) * TIE) if ctx.ties else ctx.wire.score_text(found)
 
 
 def one(ctx: Context, settlement: Settlement) -> Operation[int]:

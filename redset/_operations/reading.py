@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, NamedTuple
 
 from redset._effects import Ask, Emit, Operation
-from redset._operations.context import LEASE_STEP, STEP, Context, ServerClock, error_text
+from redset._operations.context import LEASE_STEP, STEP, TIE, Context, ServerClock, error_text
 from redset._operations.replies import (
     bytes_of,
     count,
@@ -69,10 +70,18 @@ def server_time(ctx: Context, clock: ServerClock) -> Operation[float]:
 
 
 class Range(NamedTuple):
-    """A range of scores, both ends in it, as the server reads them."""
+    """A range of stored scores, both ends in it, as the server reads them."""
 
     lowest: bytes
     highest: bytes
+
+
+def range_of(ctx: Context, lowest: float, highest: float) -> Range:
+    """Give a range of the scores that are given."""
+    if ctx.ties:
+        lowest = lowest * TIE if abs(lowest) > 1e4 else math.ceil(lowest) * TIE
+        highest = highest * TIE if abs(highest) > 1e4 else math.floor(highest) * TIE + TIE - 1
+    return Range(*map(ctx.wire.score_text, (float(lowest), float(highest))))
 
 
 def size(ctx: Context, within: Range | None = None) -> Operation[int]:
@@ -95,7 +104,7 @@ def score(ctx: Context, item: Any) -> Operation[float | None]:
     found: float | None = yield ctx.command(
         b"ZSCORE", ctx.keys.queue, member, reads=optional(number)
     )
-    return found
+    return None if found is None else ctx.told(found)
 
 
 def scores(ctx: Context, items: list[Any]) -> Operation[list[float | None]]:
@@ -105,6 +114,8 @@ def scores(ctx: Context, items: list[Any]) -> Operation[list[float | None]]:
         part = identities[at : at + STEP]
         reads = many(optional(number), len(part))
         found += yield ctx.command(b"ZMSCORE", ctx.keys.queue, *part, reads=reads)
+    if ctx.ties:
+        return [None if stored is None else ctx.told(stored) for stored in found]
     return found
 
 
@@ -142,7 +153,7 @@ def peek(ctx: Context, position: int) -> Operation[Any]:
 
 def peek_score(ctx: Context) -> Operation[float | None]:
     _, scores = yield from _look(ctx, 0, 1)
-    return float(scores[0]) if scores else None
+    return ctx.told(float(scores[0])) if scores else None
 
 
 def peek_many(ctx: Context, num: int) -> Operation[list[Any]]:
@@ -236,7 +247,8 @@ def stats(ctx: Context, timed: bool) -> Operation[Stats]:
     counts, oldest, now, used = yield ctx.call("stats", keys, arguments, _stats)
     age = now - oldest if timed and oldest is not None else None
     size, available, leased, letters, known = counts
-    return Stats(size, available, leased, letters, known, oldest, age, used)
+    lowest = None if oldest is None else ctx.told(oldest)
+    return Stats(size, available, leased, letters, known, lowest, age, used)
 
 
 def _stats(reply: Any) -> tuple[list[int], float | None, float, int]:

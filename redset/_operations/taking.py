@@ -78,7 +78,7 @@ def _take_now(
     items: list[Any] = []
     if num < 1 or not (yield from look_first(ctx, within)):
         return items
-    step = KEYED_STEP if ctx.keyed else STEP
+    step = KEYED_STEP if ctx.keyed or ctx.ties else STEP
     undecodable = 0
     while num > 0:
         want = min(num, step)
@@ -259,7 +259,7 @@ def _decoded(
     if with_scores:
         assert scores is not None
         lost = {place for place, _, _ in bad}
-        numbers = [float(score) for place, score in enumerate(scores) if place not in lost]
+        numbers = [ctx.told(float(score)) for at, score in enumerate(scores) if at not in lost]
         items = list(zip(items, numbers, strict=True))
     return items, len(bad), failure
 

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from itertools import islice
+import math
+import re
+from collections.abc import Iterator
+from itertools import chain, islice
+from itertools import count as count_from
 from typing import Any, NamedTuple
 
 from redset._effects import Emit, Operation, Pull
-from redset._lines import VERSION, Lines, Row, data, dumps, known_of, letter_of, row_of, to_number
+from redset._lines import (
+    VERSION,
+    Lines,
+    Row,
+    data,
+    dumps,
+    known_of,
+    letter_of,
+    row_of,
+    tie_of,
+    to_number,
+)
 from redset._operations import dead
 from redset._operations.context import SCRIPT_CHUNK, STEP, Context, new_epoch
 from redset._operations.reading import page_of
@@ -27,6 +41,7 @@ log = logging.getLogger("redset")
 
 #: Buckets of a memory that one step reads, and what one line holds of it.
 BUCKETS, REMEMBERED = 10, 500
+_INTEGER = re.compile(rb"-?\d{1,19}")
 
 
 # --- export
@@ -41,7 +56,8 @@ def export(ctx: Context) -> Operation[None]:
     """
     epoch = (yield from ctx.know_epoch()) if ctx.remember else None
     head = {"redset": VERSION, "name": data(ctx.keys.name), "key": ctx.keyed}
-    yield Emit([dumps({**head, "remember": ctx.remember, "epoch": (epoch or b"").decode()})])
+    told = (epoch or b"").decode("ascii", "replace")
+    yield Emit([dumps({**head, "remember": ctx.remember, "epoch": told})])
     items = 0
     second = ctx.keys.prefix is not None
     for key in [ctx.keys.leased, ctx.keys.queue, ctx.keys.leased] if second else [ctx.keys.queue]:
@@ -49,7 +65,7 @@ def export(ctx: Context) -> Operation[None]:
         while True:
             page = yield _rows(ctx, key, last)
             if page.rows:
-                yield Emit([_item(row, ctx.keyed) for row in page.rows])
+                yield Emit([_item(ctx, row) for row in page.rows])
                 items += len(page.rows)
             if page.found < SCRIPT_CHUNK:
                 break
@@ -93,12 +109,10 @@ def _rows_behind(last: list[bytes]) -> Reader[_Rows]:
     return read
 
 
-def _item(row: Row, keyed: bool) -> str:
-    line = {
-        "item": data(row.payload if keyed else row.member),
-        "score": to_number(float(row.score)),
-    }
-    if keyed:
+def _item(ctx: Context, row: Row) -> str:
+    line = {"item": data(row.payload if ctx.keyed else row.member)}
+    line |= _score(ctx, float(row.score))
+    if ctx.keyed:
         line["digest"] = row.member.hex()
     if row.attempts != b"0":
         line["attempts"] = int(row.attempts)
@@ -106,14 +120,22 @@ def _item(row: Row, keyed: bool) -> str:
     return dumps(line)
 
 
+def _score(ctx: Context, stored: float | None) -> dict[str, Any]:
+    if stored is None:
+        return {"score": None}
+    score = {"score": to_number(ctx.told(stored))}
+    if ctx.ties and math.isfinite(stored):
+        score["tie"] = ctx.tie_of(stored)
+    return score
+
+
 def _export_dead(ctx: Context) -> Operation[None]:
     start = "-"
     while True:
         entries = yield dead.read_range(ctx, start, "+", STEP)
         lines = []
-        for letter, member in entries:
-            score = None if letter.score is None else to_number(letter.score)
-            line = {"dead": data(letter.raw), "id": letter.id, "score": score}
+        for letter, member, stored in entries:
+            line = {"dead": data(letter.raw), "id": letter.id, **_score(ctx, stored)}
             line |= {"reason": letter.reason, "attempts": letter.attempts}
             if member:
                 line["digest"] = member.hex()
@@ -159,7 +181,10 @@ def _recalled(bucket: int) -> Reader[tuple[int, list[str]]]:
         number_behind = count(behind)
         if number_behind and number_behind <= bucket:
             raise refuse("the next bucket", reply)
-        return number_behind, [bytes_of(each).decode() for each in listed(found)]
+        integers = [bytes_of(each) for each in listed(found)]
+        if not all(map(_INTEGER.fullmatch, integers)):
+            raise refuse("integers", reply)
+        return number_behind, [integer.decode() for integer in integers]
 
     return read
 
@@ -188,6 +213,9 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
     if not same:
         for value in lines.of("item"):
             _again(ctx, value)
+    if ctx.ties:
+        for value in chain(lines.of("item"), lines.of("dead")):
+            _placed(ctx, value, count_from(0))
     keeps = bool(remembered and ctx.remember and same)
     keeps = keeps and (remembered == ctx.remember or remembered == "limited")
     if remembered and ctx.remember and not keeps:
@@ -205,8 +233,10 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
     begin = [keys.queue, keys.name]
     if keys.prefix is not None:
         begin += [keys.leased, keys.dead, keys.meta, keys.seen]
-    options = ctx.options if ctx.keyed or ctx.remember else ""
-    if not (yield ctx.call("begin", begin, [options, epoch], up_to(1), resend=False)):
+    options = ctx.options if ctx.marked else ""
+    sequence = lines.sequence + lines.untied if ctx.ties else ""
+    arguments: list[Any] = [options, epoch, sequence]
+    if not (yield ctx.call("begin", begin, arguments, up_to(1), resend=False)):
         raise ValueError(
             f"the set {ctx.name!r} must be empty, and remember nothing, to be restored: clear() it"
         )
@@ -215,14 +245,22 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
     into = [keys.queue]
     if keys.prefix is not None:
         into += [keys.leases, keys.items] if ctx.keyed else [keys.leases]
-    stored: Callable[[dict[str, Any]], Row] = (
-        (lambda value: row_of(value, ctx.keyed)) if same else (lambda value: _again(ctx, value))
-    )
-    for part in _parts((stored(value) for value in lines.of("item")), SCRIPT_CHUNK):
+    ties = count_from(lines.sequence)
+
+    def stored(value: dict[str, Any]) -> Row:
+        row = row_of(value, ctx.keyed) if same else _again(ctx, value)
+        return row._replace(score=_placed(ctx, value, ties)) if ctx.ties else row
+
+    def letter(value: dict[str, Any]) -> list[Any]:
+        made = letter_of(value)
+        if ctx.ties and made[2]:
+            made[2] = _placed(ctx, value, ties)
+        return made
+
+    for part in _parts(map(stored, lines.of("item")), SCRIPT_CHUNK):
         arguments = [field for row in part for field in row]
         queued += yield ctx.call("load", into, arguments, up_to(len(part)))
-    letters = (letter_of(value) for value in lines.of("dead"))
-    for part in _parts(letters, SCRIPT_CHUNK):
+    for part in _parts(map(letter, lines.of("dead")), SCRIPT_CHUNK):
         arguments = [field for row in part for field in row]
         yield ctx.call("letters", [keys.dead], arguments, count, resend=False)
     if keeps:
@@ -242,6 +280,21 @@ def _again(ctx: Context, value: dict[str, Any]) -> Row:
             f"{ctx.options}: {error}"
         ) from error
     return row._replace(member=member)
+
+
+def _placed(ctx: Context, value: dict[str, Any], ties: Iterator[int]) -> bytes:
+    """Give what a set with ``ties=`` stores for the score of a line."""
+    if value["score"] is None:
+        return b""
+    try:
+        score = ctx.to_score(value["score"])
+    except ValueError as error:
+        raise OptionsDiffer(
+            f"an item of what is to be restored cannot be in {ctx.name!r}, which has "
+            f"{ctx.options}: {error}"
+        ) from error
+    tie = tie_of(value)
+    return ctx.stored(score, next(ties) if tie is None else tie)
 
 
 def _remind(ctx: Context, lines: Lines, epoch: bytes) -> Operation[None]:

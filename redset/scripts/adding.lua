@@ -3,9 +3,9 @@
 -- name.
 -- What stands in front of the entries: condition ('', nx, xx, lt, gt, xxlt, xxgt), again, outcomes
 -- wanted, largest size, keyed, remember ('', ever, limited), its length in ms, epoch, whether the
--- epoch is the caller's proposal, options, whether the caller asks what is known now. An entry:
--- score, member, [payload], [what is remembered].
-local ADD_HEAD = 11
+-- epoch is the caller's proposal, options, whether the caller asks what is known now, ties ('', fifo,
+-- lifo). An entry: score, member, [payload], [what is remembered].
+local ADD_HEAD = 12
 -- Adds the entries of argv, whose head is behind `from`, and says what became of each, as if they
 -- had been added one by one: {added, updated, outcomes, [known]}. Known is, of a memory for ever,
 -- how many entries may not be known even now; of a limited one, for each entry, how many ms it stays
@@ -16,6 +16,7 @@ local function add(argv, from)
   local limit, keyed = tonumber(argv[from + 4]), argv[from + 5] == '1'
   local remember, length, epoch = argv[from + 6], argv[from + 7], argv[from + 8]
   local proposed, options, asks = argv[from + 9] == '1', argv[from + 10], argv[from + 11] == '1'
+  local ties = argv[from + 12] ~= '' and argv[from + 12]
   local ever, limited = remember == 'ever', remember == 'limited'
   local head = from + ADD_HEAD
 
@@ -23,12 +24,12 @@ local function add(argv, from)
   -- A count fails where a key has another type, and costs less than to ask for that.
   call('ZCARD', queue)
   local stored, holding = {}, leases and call('HLEN', leases) > 0
-  if keyed or remember ~= '' then
+  if keyed or remember ~= '' or ties then
     if keyed then call('HLEN', items) end
     if limited then call('ZCARD', seen) end
-    stored = call('HMGET', meta, 'options', 'epoch', 'old', 'level', 'split', 'count')
+    stored = call('HMGET', meta, 'options', 'epoch', 'old', 'level', 'split', 'count', 'sequence')
     if stored[1] and stored[1] ~= options then return {'OPTIONS', stored[1]} end
-    if keyed and call('EXISTS', name) == 1 then return {'NAME'} end
+    if (keyed or ties) and call('EXISTS', name) == 1 then return {'NAME'} end
     if remember ~= '' and stored[2] ~= epoch and (stored[2] or not proposed) then
       return {'EPOCH', stored[2] or ''}
     end
@@ -39,6 +40,21 @@ local function add(argv, from)
   if ever or (limited and not keyed) then width = width + 1 memory_at = width end
   local n = (#argv - head) / width
 
+  local sequence = tonumber(stored[7]) or 0
+  local first = sequence
+  if ties and sequence + n > TIE then
+    if holding or call('ZCARD', queue) > 0 then
+      return redis.error_reply('ERR the numbers of ties= are used up: clear() the set once it is done')
+    end
+    sequence = 0
+  end
+  -- What is stored for a score with ties=: beside it the number that an item keeps as long as it is
+  -- there, or the next one.
+  local function place(score, there)
+    if there then return score * TIE + there % TIE end
+    sequence = sequence + 1
+    return score * TIE + (ties == 'fifo' and sequence - 1 or TIE - sequence)
+  end
   local zadd, hset, parked = {}, {}, {}
   local added, updated, outcomes = 0, 0, {}
   local memory, new = nil, 0
@@ -65,23 +81,44 @@ local function add(argv, from)
     end
     return held
   end
-  local function accept(at)
-    zadd[#zadd + 1] = argv[at + 1]
+  local function accept(at, there)
+    local score = argv[at + 1]
+    if ties then score = place(score, there) end
+    zadd[#zadd + 1] = score
     zadd[#zadd + 1] = argv[at + 2]
     if keyed then
       hset[#hset + 1] = argv[at + 2]
       hset[#hset + 1] = argv[at + 3]
     end
+    return score
   end
   -- Keeps what is added while it is held back, for the end of that.
-  local function park(at, value)
+  local function park(at, value, there)
     local attempts, score, _, last = parse(value)
+    local again = argv[at + 1]
+    local text = again
+    if ties then
+      again = place(again, there)
+      text = format('~%.0f', again)
+    end
     parked[#parked + 1] = argv[at + 2]
-    parked[#parked + 1] = lease_value(owner_of(value), attempts, score, argv[at + 1], last)
+    parked[#parked + 1] = lease_value(owner_of(value), attempts, score, text, last)
     if keyed then
       hset[#hset + 1] = argv[at + 2] .. '+'
       hset[#hset + 1] = argv[at + 3]
     end
+    return again
+  end
+
+  -- Whether most of them seem not to be queued.
+  local function mostly_new(members)
+    if n < 16 then return false end
+    local some, found = {}, 0
+    for i = 1, 8 do some[i] = members[math.floor(i * n / 8)] end
+    for _, there in ipairs(call('ZMSCORE', queue, unpack(some))) do
+      if there then found = found + 1 end
+    end
+    return found < 4
   end
 
   if ever then memory = memory_from(stored[4], stored[5], stored[6], seen, epoch) end
@@ -116,15 +153,49 @@ local function add(argv, from)
       if held[k] then
         local _, _, before = parse(held[k])
         is_new = before == ''
-        park(at, held[k])
+        park(at, held[k], tonumber(bare(before)))
       else
-        accept(at)
+        accept(at, scores[k])
       end
       if is_new then added = added + 1 end
       if wanted then outcomes[fresh[k]] = is_new and 'a' or 'u' end
     end
     updated = new - added
-  elseif condition == 'nx' and remember == '' and not (keyed or wanted or limit) then
+  elseif ties and remember == '' and (condition == '' or condition == 'nx')
+    and not (holding or limit) then
+    -- Likewise: what is queued stays where it is, unless its score or payload changes.
+    local members, placed = columns(2), nil
+    if not (keyed or wanted) and (condition == 'nx' or mostly_new(members)) then
+      -- ZADD itself leaves what is queued alone; which those are is to be asked for no other reason.
+      placed = {}
+      for i = 1, n do
+        placed[2 * i - 1] = place(argv[head + 2 * i - 1])
+        placed[2 * i] = members[i]
+      end
+      added = bulk('ZADD', queue, placed, 'NX')
+    end
+    if not placed or (added < n and condition == '') then
+      local scores, at = lookup('ZMSCORE', queue, members), head, 0
+      for i = 1, n do
+        local there, outcome = scores[i], 'a'
+        if not there then
+          added = added + 1
+          accept(at)
+        elseif condition == 'nx' then
+          outcome = 'r'
+        else
+          there = tonumber(there)
+          if not placed or there ~= placed[2 * i - 1] then
+            outcome, updated = 'u', updated + 1
+            local above = there - argv[at + 1] * TIE
+            if keyed or above < 0 or above >= TIE then accept(at, there) end
+          end
+        end
+        if wanted then outcomes[i] = outcome end
+        at = at + width
+      end
+    end
+  elseif condition == 'nx' and remember == '' and not (keyed or wanted or limit or ties) then
     -- Likewise: ZADD itself refuses what is queued.
     local held = holding and held_among(columns(2)) or {}
     for i = 1, n do
@@ -155,14 +226,15 @@ local function add(argv, from)
     for i = 1, n do
       local at = head + (i - 1) * width
       local member, value = members[i], held[i]
-      local current = queued[member]
-      if current == nil then
-        current = scores[i] and tonumber(scores[i]) or false
+      local there = queued[member]
+      if there == nil then
+        there = scores[i] and tonumber(scores[i]) or false
         if value then
           local _, _, before = parse(value)
-          current = tonumber(before) or false
+          there = tonumber(bare(before)) or false
         end
       end
+      local current = there and (ties and math.floor(there / TIE) or there)
       local outcome, is_known = 'r', nil
       if value and known(i) then
         -- Held back and known: refused whatever the condition.
@@ -186,8 +258,7 @@ local function add(argv, from)
         end
       end
       if outcome ~= 'r' then
-        if value then park(at, value) else accept(at) end
-        queued[member] = tonumber(argv[at + 1])
+        queued[member] = tonumber(value and park(at, value, there) or accept(at, there))
         if remember ~= '' and not is_known then
           learn[#learn + 1] = tokens[i]
           fresh[member] = true
@@ -229,7 +300,8 @@ local function add(argv, from)
   bulk('ZADD', queue, zadd)
   bulk('HSET', items, hset)
   bulk('HSET', leases, parked)
-  if added + updated > 0 and meta and not stored[1] and (keyed or remember ~= '') then
+  if sequence ~= first then call('HSET', meta, 'sequence', sequence) end
+  if added + updated > 0 and meta and not stored[1] and (keyed or remember ~= '' or ties) then
     call('HSET', meta, 'layout', 1, 'options', options)
     if remember ~= '' then call('HSET', meta, 'epoch', epoch) end
   end

@@ -10,7 +10,7 @@
 -- include: due
 local other, queue, leased, leases, meta, seen, items, name, payloads = unpack(KEYS)
 local what, num, from = ARGV[1], tonumber(ARGV[2]), 4
-local keyed = ARGV[from + 5] == '1'
+local keyed, ties = ARGV[from + 5] == '1', ARGV[from + 12] ~= ''
 if not keyed then items = nil end
 -- include: leases
 -- include: buckets
@@ -55,7 +55,7 @@ if #added > 0 then
   -- By `adding` what has a payload, may be too much, or is held back; all else by one command, which
   -- comes to the same.
   local slowly = added
-  if not (items or ARGV[from + 4] ~= '') then
+  if not (items or ties or ARGV[from + 4] ~= '') then
     local entries, held = {}, leases and call('HLEN', leases) > 0 and values_of(names)
     slowly = {}
     for k, i in ipairs(added) do
@@ -73,7 +73,7 @@ if #added > 0 then
   for k, i in ipairs(slowly) do
     -- One without a payload is what another consumer has just had.
     if not texts or texts[k] then
-      argv[#argv + 1] = scores[i]
+      argv[#argv + 1] = ties and math.floor(scores[i] / TIE) or scores[i]
       argv[#argv + 1] = members[i]
       if texts then argv[#argv + 1] = texts[k] end
     end

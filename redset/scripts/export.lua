@@ -24,7 +24,7 @@ for i = 1, n do
     if held then score = before end
     -- What was added meanwhile takes its place.
     if held and again ~= '' then
-      score = again
+      score = going_on(again, before)
       payload = items and call('HGET', items, member .. '+') or payload
     end
   end

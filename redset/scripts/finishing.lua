@@ -20,14 +20,14 @@ local function finish(how, members, values, now, settled)
       elseif how == 'bury' then
         last = failure
       elseif how == 'release' and new_score ~= '' then
-        attempts, score, last = 0, new_score, ''
+        attempts, score, last = 0, going_on(new_score, score), ''
       end
       local dies = how == 'bury' or (failed and max > 0 and attempts >= max)
       if how == 'ack' or dies then
         if dies then died[#died + 1] = {member, score, attempts, last} end
         gone[#gone + 1] = member
         if again ~= '' then
-          back[#back + 1] = again
+          back[#back + 1] = bare(again)
           back[#back + 1] = member
         else
           ends[#ends + 1] = member
@@ -44,7 +44,7 @@ local function finish(how, members, values, now, settled)
           kept[#kept + 1] = lease_value(DELAYED, attempts, score, again, last)
           again = ''
         else
-          back[#back + 1] = again ~= '' and again or score
+          back[#back + 1] = again ~= '' and going_on(again, score) or score
           back[#back + 1] = member
           if attempts > 0 then
             kept[#kept + 1] = member

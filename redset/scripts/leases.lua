@@ -3,7 +3,10 @@
 -- owner's token (16 characters), 1 where the item was added meanwhile, else 0, attempts, ' ', score,
 -- then what there is of ' ' and the score added meanwhile, and of a line break and the last error.
 -- With a key= what was added meanwhile is in `items` as member .. '+'.
+-- With ties= a score is the user's times TIE, plus what orders equal ones, and ~ stands in front of
+-- one that takes that of the item where this goes on: where its lease was in vain, not acknowledged.
 local QUEUED, DELAYED = '................', '----------------'
+local TIE = 2 ^ 40
 -- Performs a command on any number of arguments; the sum of its counts.
 local function bulk(command, key, list, option)
   local sum = 0
@@ -52,6 +55,13 @@ local function with_attempts(members, values)
 end
 local function parse(value)
   return string.match(value, '^(%d+) (%S+) ?(%S*)\n?(.*)$', 18)
+end
+local function bare(score) return string.match(score, '^~?(.*)') end
+-- Gives a score as it is for an item that goes on from another one.
+local function going_on(score, from)
+  local own = string.match(score, '^~(.*)')
+  if not own then return score end
+  return string.format('%.0f', own - own % TIE + from % TIE)
 end
 local function lease_value(token, attempts, score, again, failure)
   local value = token .. (again == '' and '0' or '1') .. attempts .. ' ' .. score

@@ -1,16 +1,17 @@
 -- Moves queued items to another set of this server: an add by its rules, at their scores and with their
 -- payloads. What it refuses stays.
 -- KEYS: our queue, leases and items; the other's queue, leased, leases, meta, seen, items, name
--- ARGV: number of members, members, what `adding` says of heads, then what is remembered of each
---   member where that is asked for
--- Returns how many were moved, or what `adding` says where nothing was
+-- ARGV: number of members, members, whether ours has ties=, what `adding` says of heads, then what is
+--   remembered of each member where that is asked for
+-- Returns how many were moved; where nothing was what `adding` says, or {'SCORE', one that the other
+--   cannot have}
 -- include: check
 -- include: due
 local ours, our_leases, our_items = KEYS[1], KEYS[2], KEYS[3]
 local queue, leased, leases, meta, seen, items, name = unpack(KEYS, 4)
 local n = tonumber(ARGV[1])
-local from = 1 + n
-local keyed = ARGV[from + 5] == '1'
+local from = 2 + n
+local tied, keyed, ties = ARGV[from] == '1', ARGV[from + 5] == '1', ARGV[from + 12] ~= ''
 -- include: leases
 -- include: buckets
 -- include: drop
@@ -24,8 +25,13 @@ local argv, names = {unpack(ARGV, from + 1, from + ADD_HEAD)}, {}
 for i = 1, n do
   -- One without a payload is what another consumer has just had.
   if scores[i] and not (texts and not texts[i]) then
+    local score = scores[i]
+    if tied then score = math.floor(score / TIE) end
+    if ties and not (score % 1 == 0 and math.abs(score + 0.5) <= 4095.5) then
+      return {'SCORE', score}
+    end
     names[#names + 1] = members[i]
-    argv[#argv + 1] = scores[i]
+    argv[#argv + 1] = score
     argv[#argv + 1] = members[i]
     if keyed then argv[#argv + 1] = texts[i] end
     argv[#argv + 1] = ARGV[from + ADD_HEAD + i]

@@ -1,21 +1,21 @@
 -- Queues dead letters again, at their scores, where nothing of the same identity is there.
 -- KEYS: dead, queue, leases, meta, items, name
--- ARGV: whether there is a key=, options, then id, member ('' where the letter says it), ...
+-- ARGV: whether there is a key=, options, ties ('', fifo, lifo), then id, member ('' where the letter says it), ...
 -- Returns {for each letter 1 where it was queued, 0 where its item is there, -1 where there is no
 --   such letter, or what is to be decoded for its member}; or {'OPTIONS', the set's}, {'NAME'},
 --   where nothing was written
 -- include: check
 local dead, queue, leases, meta, items, name = unpack(KEYS)
-local keyed, options = ARGV[1] == '1', ARGV[2]
+local keyed, options, ties = ARGV[1] == '1', ARGV[2], ARGV[3]
 if wrong_type(dead, 'stream') or wrong_type(queue, 'zset') or wrong_type(leases, 'hash')
   or wrong_type(meta, 'hash') or (keyed and wrong_type(items, 'hash')) then
   return redis.error_reply(WRONG_TYPE)
 end
 local stored = call('HGET', meta, 'options')
 if stored and stored ~= options then return {'OPTIONS', stored} end
-if keyed and call('EXISTS', name) == 1 then return {'NAME'} end
+if (keyed or ties ~= '') and call('EXISTS', name) == 1 then return {'NAME'} end
 local outcomes = {}
-for i = 3, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
   local id, member, outcome = ARGV[i], ARGV[i + 1], -1
   local entry = call('XRANGE', dead, id, id)[1]
   if entry then
@@ -33,7 +33,14 @@ for i = 3, #ARGV, 2 do
         -- First, so that a full server lets the rest pass.
         call('XDEL', dead, id)
         local score = fields.score
-        call('ZADD', queue, (score and score ~= '') and score or '0', member)
+        if not score or score == '' then
+          score = 0
+          if ties ~= '' then
+            score = call('HINCRBY', meta, 'sequence', 1)
+            score = ties == 'fifo' and score - 1 or 2 ^ 40 - score
+          end
+        end
+        call('ZADD', queue, score, member)
         if keyed then call('HSET', items, member, fields.raw) end
         outcome = 1
       end

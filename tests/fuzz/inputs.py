@@ -140,6 +140,11 @@ def to_score(draw: Values) -> Arguments:
     return lambda: (value,)
 
 
+def whole_score(draw: Values) -> Arguments:
+    value = draw.pick(draw.floating, draw.floating, draw.integer, draw.hostile)()
+    return lambda: (value,)
+
+
 def score_text(draw: Values) -> Arguments:
     value = draw.floating()
     if draw.one_in(10):
@@ -242,6 +247,7 @@ def encoder(draw: Values) -> Arguments:
         draw.rng.randrange(3),
         draw.epoch(),
         draw.one_in(2),
+        draw.one_in(3),
     )
     prefix = draw.pick([b"ZADD", "jobs"], [argument(draw) for _ in range(draw.rng.randrange(4))])
     skip = draw.one_in(2)
@@ -315,6 +321,7 @@ GENERATORS: dict[str, Callable[[Values], Arguments]] = {
     "bulk": bulk,
     "split": split,
     "to_score": to_score,
+    "whole_score": whole_score,
     "score_text": score_text,
     "digest": digest,
     "digests": digests,
@@ -364,7 +371,7 @@ def function(wire: Any, name: str) -> Callable[..., Any]:
         return getattr(wire, name)  # type: ignore[no-any-return]
     if owner == "Known":
         return lambda most, steps, *last: _of_known(wire.Known(most), steps, method, last)
-    return lambda *all: getattr(wire.Encoder(*all[:10]), method)(*all[10:])
+    return lambda *all: getattr(wire.Encoder(*all[:11]), method)(*all[11:])
 
 
 def _of_known(table: Any, steps: Any, method: str, last: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import logging
 import math
 import operator
@@ -232,6 +233,19 @@ def _settle(draw: Answers, command: list[bytes]) -> list[Any]:
     return [[draw.count(1) for _ in range(groups)], draw.rng.choice((b"", _add(draw, command)))]
 
 
+def _export(draw: Answers, command: list[bytes]) -> list[Any]:
+    rows: list[Any] = []
+    num = draw.count(2)
+    for _ in range(num):
+        rows += [draw.score(), draw.member(), b"%d" % draw.count(), b"\xff", draw.member()]
+    return [draw.score(), draw.member(), num, *rows]
+
+
+def _recall(draw: Answers, command: list[bytes]) -> list[Any]:
+    behind = draw.rng.choice((0, int(command[-2]) + 10 if command[-2].isdigit() else 10))
+    return [behind, draw.rng.choice(([], [b"1", b"-9223372036854775808"], [b"\xff"]))]
+
+
 def _leased(draw: Answers, command: list[bytes]) -> list[Any]:
     rows = range(draw.count(2))
     payloads = [draw.member() for _ in rows] if command[2] == b"3" else []
@@ -263,6 +277,12 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "algebra": lambda draw, command: draw.rng.choice(
         ([0, 0, b"", b""], [2, 1, draw.score(), draw.member()], [b"NAME"], [b"FULL", 10])
     ),
+    "begin": lambda draw, command: draw.count(1),
+    "export": _export,
+    "letters": lambda draw, command: draw.count(),
+    "load": lambda draw, command: draw.count(1),
+    "recall": _recall,
+    "remind": lambda draw, command: draw.count(1),
     "available": lambda draw, command: draw.count(),
     "bury": lambda draw, command: 1,
     "cut": lambda draw, command: draw.count(),
@@ -277,7 +297,7 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "look": lambda draw, command: draw.pairs(3),
     "move": _epoch_or(
         lambda draw, command: draw.rng.choice(
-            (0, 1, 3, [b"NAME"], [b"FULL", 10], [b"OPTIONS", b""])
+            (0, 1, 3, [b"NAME"], [b"FULL", 10], [b"OPTIONS", b""], [b"SCORE", b"0.5"])
         )
     ),
     "page": _page,
@@ -418,7 +438,6 @@ def _added(result: Any) -> bool:
     return all(map(_whole, result)) and sum(result) == 3
 
 
-#: Each operation, and whether its result is one.
 def _buffered(jobs: Any) -> None:
     with jobs.buffered(max_items=2) as writer:
         writer.add({"url": "a"}, 5)
@@ -427,9 +446,24 @@ def _buffered(jobs: Any) -> None:
 
 
 def _other(jobs: Any) -> SortedSet[Any]:
-    return SortedSet(jobs.redis, "others", key=jobs._ctx.key)
+    return SortedSet(jobs.redis, "others", key=jobs._ctx.key, ties=jobs._ctx.ties or None)
 
 
+def _lines(jobs: Any) -> list[str]:
+    """What an export of a set of the same options gives."""
+    keyed, remember = jobs._ctx.keyed, jobs._ctx.remember
+    epoch = "0123456789abcdef" if remember else ""
+    head = {"redset": 1, "name": "jobs", "key": keyed, "remember": remember, "epoch": epoch}
+    item: dict[str, Any] = {"item": '{"url":"a"}', "score": 1, "attempts": 1, "error": "no"}
+    if keyed:
+        item["digest"] = "00" * 16
+    dead = {"dead": "x", "id": "1700000000000-0", "score": None, "reason": "no", "attempts": 1}
+    known = {"known": ["1", "-5"] if remember == "ever" else [["00" * 16, 1800000000000]]}
+    rows = [head, item, dead, *([known] if remember else []), {"end": 1}]
+    return [json.dumps(row) for row in rows]
+
+
+#: Each operation, and whether its result is one.
 OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("add", lambda jobs: jobs.add({"url": "a"}, 5), _maybe_number),
     ("add nx", lambda jobs: jobs.add({"url": "a"}, nx=True), _maybe_number),
@@ -487,6 +521,8 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("between take", lambda jobs: jobs.between(0, 5).take(3), _listed(_item)),
     ("between discard", lambda jobs: jobs.between(0, 5).discard(), _whole),
     ("stats", lambda jobs: jobs.stats(), lambda stats: all(map(_whole, stats[:5]))),
+    ("export", lambda jobs: list(jobs.export()), _listed(_is(str))),
+    ("restore", lambda jobs: jobs.restore(_lines(jobs)), _whole),
     ("check", lambda jobs: jobs.check(), _listed(lambda each: type(each) is str)),
     ("clear", lambda jobs: jobs.clear(), _whole),
     (
@@ -513,7 +549,7 @@ METHODS = {
     "pop", "take", "peek", "peek_many", "peek_score", "score",
     "scores", "get", "contains", "discard", "discard_many", "remove", "size", "available",
     "lease", "ack", "fail", "release", "renew", "leased", "finished", "consume",
-    "update", "isdisjoint", "move_many", "stats", "check", "clear", "dead",
+    "update", "isdisjoint", "move_many", "export", "restore", "stats", "check", "clear", "dead",
     "forget", "forget_many", "seen", "seen_many",
 }  # fmt: skip
 SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
@@ -521,9 +557,13 @@ SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
     (SortedSet, {"key": "url"}),
     (SortedSet, {"remember": True, "max_size": 10}),
     (SortedSet, {"key": "url", "remember": 60}),
+    (SortedSet, {"ties": "fifo"}),
+    (SortedSet, {"key": "url", "remember": True, "ties": "lifo"}),
     (ScheduledSet, {}),
     (ScheduledSet, {"key": "url", "remember": True}),
 ]
+#: How other errors begin that a set raises for what it was told.
+SAID = ("the set 'jobs' must be empty", "the set 'jobs' was cleared", "items of 'jobs' must have")
 #: Replies after which pop and the like may say that there is nothing.
 EMPTY = ([], 0, b"0")
 #: What begins like one of those; the last is of a set of which no expired lease came back.
@@ -627,6 +667,8 @@ def misplaced(error: BaseException, last: Any, lenient: bool) -> str:
     elif type(error) is KeyError and _says_empty(last, lenient):
         return ""
     if isinstance(error, (RedsetError, redis.RedisError)):
+        return ""
+    if type(error) in (ValueError, RuntimeError) and str(error).startswith(SAID):
         return ""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if f"{os.sep}redis{os.sep}" in frame.filename:
