@@ -7,6 +7,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import os
 import socket
 import subprocess
 import sys
@@ -193,6 +194,9 @@ def _empty(all_servers: servers.Servers, kind: str) -> servers.AnyServer:
 
 
 def _use(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = os.environ.get("REDSET_TEST_IMPLEMENTATIONS")
+    if chosen and name not in chosen.split():
+        raise servers.Missing(f"{name}: not one of REDSET_TEST_IMPLEMENTATIONS ({chosen})")
     if name == "cython":
         try:
             importlib.import_module("redset._speedups")

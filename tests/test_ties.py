@@ -566,6 +566,11 @@ def test_what_a_set_with_ties_cannot_hold_is_not_restored(make_set: Maker, raw: 
         item = json.dumps({**json.loads(lines[1]), "tie": bad})
         with pytest.raises(ValueError, match="line 2 is none of them"):
             make_set(ties="fifo").restore([lines[0], item, lines[2]])
+    last, untied = json.dumps({**json.loads(lines[1]), "tie": TIE - 1}), json.loads(lines[1])
+    del untied["tie"]
+    two = [lines[0], last, json.dumps({**untied, "item": "b"}), '{"end":2}']
+    with pytest.raises(ValueError, match="lines must number fewer"):
+        make_set(ties="lifo").restore(two)
     assert raw.dbsize() == 0
 
 

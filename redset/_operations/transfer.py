@@ -24,7 +24,7 @@ from redset._lines import (
     to_number,
 )
 from redset._operations import dead
-from redset._operations.context import SCRIPT_CHUNK, STEP, Context, new_epoch
+from redset._operations.context import SCRIPT_CHUNK, STEP, TIE, Context, new_epoch
 from redset._operations.reading import page_of
 from redset._operations.replies import (
     Reader,
@@ -234,8 +234,10 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
     if keys.prefix is not None:
         begin += [keys.leased, keys.dead, keys.meta, keys.seen]
     options = ctx.options if ctx.marked else ""
-    sequence = lines.sequence + lines.untied if ctx.ties else ""
-    arguments: list[Any] = [options, epoch, sequence]
+    sequence = lines.sequence + lines.untied
+    if ctx.ties and sequence > TIE:
+        raise ValueError("lines must number fewer items of equal score")
+    arguments: list[Any] = [options, epoch, sequence if ctx.ties else ""]
     if not (yield ctx.call("begin", begin, arguments, up_to(1), resend=False)):
         raise ValueError(
             f"the set {ctx.name!r} must be empty, and remember nothing, to be restored: clear() it"

@@ -44,7 +44,8 @@ local function add(argv, from)
   local first = sequence
   if ties and sequence + n > TIE then
     if holding or call('ZCARD', queue) > 0 then
-      return redis.error_reply('ERR the numbers of ties= are used up: clear() the set once it is done')
+      return redis.error_reply('ERR the numbers of ties= are used up: they begin again once nothing '
+        .. 'is queued or leased')
     end
     sequence = 0
   end
