@@ -23,7 +23,6 @@ from redset._effects import Operation
 from redset._operations import adding, algebra, reading
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Context, ServerClock
-from redset._operations.reading import Range, range_of
 from redset._source import Source
 from redset.locks import seconds
 
@@ -263,7 +262,7 @@ class Face(Generic[T]):
         __and__ = __or__ = __sub__ = __xor__ = _nameless
         __rand__ = __ror__ = __rsub__ = __rxor__ = _nameless
 
-    def _range(self, lowest: Any, highest: Any) -> Range:
+    def _ends(self, lowest: Any, highest: Any) -> tuple[float, float]:
         """Check the ends of a range of scores."""
         wire = self._ctx.wire
         ends = []
@@ -275,7 +274,7 @@ class Face(Generic[T]):
                 raise type(error)(said) from None
         if ends[0] > ends[1]:
             raise ValueError(f"min must not be above max, and {lowest!r} is above {highest!r}")
-        return range_of(self._ctx, *ends)
+        return ends[0], ends[1]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self._name!r}>"

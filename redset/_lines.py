@@ -141,7 +141,7 @@ class Lines:
         tie = tie_of(value)
         if tie is None:
             self.untied += 1
-        else:
+        elif tie < 2**40 - 1:  # the last one is of what was put back, and got none
             self.sequence = max(self.sequence, tie + 1)
 
     def of(self, kind: str) -> Iterator[dict[str, Any]]:

@@ -377,7 +377,7 @@ class SortedSet(Face[T]):
         return await self._run(reading.stats(self._ctx, self._scores_are_times))
 
     def between(self, min: float, max: float) -> Between[T]:
-        return Between(self, self._range(min, max))
+        return Between(self, min, max)
 
     async def check(self) -> list[str]:
         return await self._run(checking.check(self._ctx))
@@ -527,11 +527,12 @@ class ScheduledSet(TimeSortedSet[T]):
 class Between(Generic[T]):
     """A range of scores of a set: iterate it with ``async for``, count, take, discard."""
 
-    __slots__ = ("_owner", "_within")
+    __slots__ = ("_ends", "_owner", "_within")
 
-    def __init__(self, owner: SortedSet[T], within: reading.Range) -> None:
+    def __init__(self, owner: SortedSet[T], lowest: Any, highest: Any) -> None:
         self._owner = owner
-        self._within = within
+        self._ends = owner._ends(lowest, highest)
+        self._within = reading.range_of(owner._ctx, *self._ends)
 
     def __aiter__(self) -> AsyncIterator[T]:
         owner = self._owner

@@ -473,7 +473,8 @@ class SortedSet(Face[T]):
     def take(self, num: int, wait: float = 0, *, with_scores: bool = False) -> list[Any]:
         """Remove and return up to ``num`` items, lowest first; wait for one where there is none.
 
-        At most once, as `pop`. O(log N + num), a round trip for each 2,000 (1,000 with ``key``).
+        At most once, as `pop`. O(log N + num), a round trip for each 2,000 (1,000
+        with ``key`` or ``ties``).
         Where a later step fails, what was removed before is returned, and the error is logged.
 
         Parameters
@@ -1120,7 +1121,7 @@ class SortedSet(Face[T]):
         >>> list(jobs.between(2, 3))
         ['b', 'c']
         """
-        return Between(self, self._range(min, max))
+        return Between(self, min, max)
 
     def check(self) -> list[str]:
         """Return what is wrong with the server, as far as it tells: nothing is an empty list.
@@ -1743,11 +1744,12 @@ class Between(Generic[T]):
     ['b', 'c']
     """
 
-    __slots__ = ("_owner", "_within")
+    __slots__ = ("_ends", "_owner", "_within")
 
-    def __init__(self, owner: SortedSet[T], within: reading.Range) -> None:
+    def __init__(self, owner: SortedSet[T], lowest: Any, highest: Any) -> None:
         self._owner = owner
-        self._within = within
+        self._ends = owner._ends(lowest, highest)
+        self._within = reading.range_of(owner._ctx, *self._ends)
 
     def __iter__(self) -> Iterator[T]:
         owner = self._owner
@@ -1779,7 +1781,7 @@ class Between(Generic[T]):
         """Remove and return up to ``num`` of them, lowest first.
 
         As `SortedSet.take` but for the range: at most once, O(log N + num), a round trip for each
-        2,000 (1,000 with ``key``). Due or not, and no expired lease is given back.
+        2,000 (1,000 with ``key`` or ``ties``). Due or not, and no expired lease is given back.
 
         Parameters
         ----------
@@ -1829,7 +1831,7 @@ class Between(Generic[T]):
         return self._owner._run(memory.discard_between(self._owner._ctx, self._within))
 
     def __repr__(self) -> str:
-        lowest, highest = (self._owner._ctx.told(float(end)) for end in self._within)
+        lowest, highest = self._ends
         return f"{self._owner!r}.between({lowest!r}, {highest!r})"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -302,7 +303,7 @@ def test_every_call_tells_the_score_that_was_given(make_set: Maker, ties: str) -
     ):
         view = jobs.between(low, high)
         assert list(view) == found and view.size() == len(found)
-    assert repr(_of(jobs).between(1, 2)).endswith(".between(1.0, 2.0)")
+    assert repr(_of(jobs).between(0.5, 1e300)).endswith(".between(0.5, 1e+300)")
     assert jobs.between(0.5, 4.5).take(1) == ["1"]
     assert jobs.between(0.5, 4.5).discard() == 1
     assert jobs.add("0", 1, gt=True) == 1 and jobs.add("0", 1, gt=True) is None
@@ -426,6 +427,21 @@ def test_ties_are_fifo_or_lifo(bad: Any) -> None:
 
 @every_option
 @both_ways
+def test_what_is_refused_takes_no_number(
+    make_set: Maker, raw: Any, ties: str, options: dict[str, Any]
+) -> None:
+    jobs = make_set(ties=ties, **options)
+    items = [made(options, f"{number}") for number in range(600)]
+    jobs.add_many(items)
+    for _ in range(3):
+        assert jobs.add_many(items, nx=True).refused == 600
+        assert jobs.add(items[5], nx=True) is None
+        assert jobs.add_many(items[:7], xx=True).refused == 7
+    assert int(raw.hget(f"{P}:meta", "sequence")) == 600
+
+
+@every_option
+@both_ways
 def test_used_up_numbers_begin_again_in_an_empty_set_and_are_an_error_in_another(
     make_set: Maker, raw: Any, ties: str, options: dict[str, Any]
 ) -> None:
@@ -473,6 +489,19 @@ def test_items_move_between_sets_with_and_without_ties(
     assert plain.size() == 3 and other.size() == 3
     assert plain.move_many(items, _of(other)) == 2
     assert names(other) == ["a", *ordered(ties, "obdc")]
+    with pytest.raises(ValueError, match="is the set itself"):
+        tied.move_many(items, _of(make_set(**options)))
+
+
+@both_ways
+def test_sets_that_can_have_no_second_key_are_compared(make_set: Maker, ties: str) -> None:
+    tied, odd = _of(make_set(ties=ties)), _of(make_set(name="odd{"))
+    if isinstance(tied, redset.asyncio.SortedSet):
+        return
+    assert tied == odd and tied <= odd and odd == tied
+    tied.add("a")
+    odd.add("a")
+    assert tied == odd and not tied.isdisjoint(odd)
 
 
 @both_ways
@@ -566,12 +595,98 @@ def test_what_a_set_with_ties_cannot_hold_is_not_restored(make_set: Maker, raw: 
         item = json.dumps({**json.loads(lines[1]), "tie": bad})
         with pytest.raises(ValueError, match="line 2 is none of them"):
             make_set(ties="fifo").restore([lines[0], item, lines[2]])
-    last, untied = json.dumps({**json.loads(lines[1]), "tie": TIE - 1}), json.loads(lines[1])
-    del untied["tie"]
-    two = [lines[0], last, json.dumps({**untied, "item": "b"}), '{"end":2}']
+    item = json.loads(lines[1])
+    del item["tie"]
+    untied = [json.dumps({**item, "item": name}) for name in "xy"]
+    last = [json.dumps({**item, "tie": TIE - number}) for number in (1, 2)]
     with pytest.raises(ValueError, match="lines must number fewer"):
-        make_set(ties="lifo").restore(two)
+        make_set(ties="lifo").restore([lines[0], last[1], *untied, '{"end":3}'])
     assert raw.dbsize() == 0
+
+
+@both_ways
+def test_what_was_put_back_without_a_number_leaves_room_for_those_of_others(
+    make_set: Maker, raw: Any, ties: str
+) -> None:
+    jobs = make_set(ties=ties)
+    jobs.add("a")
+    raw.zadd(f"{P}:tied", {"stray": 0})
+    lines = list(jobs.export())
+    jobs.clear()
+    assert jobs.restore(lines) == 2
+    jobs.add("b")
+    assert jobs.scores(["a", "b", "stray"]) == [0, 0, 0]
+    assert [item for item in jobs if item != "stray"] == ordered(ties, "ab")
+
+
+def test_with_the_other_ties_nothing_is_exported(make_set: Maker) -> None:
+    make_set(ties="fifo").add("a")
+    with pytest.raises(OptionsDiffer, match=r"ties=fifo, this object has .*ties=lifo"):
+        list(make_set(ties="lifo").export())
+
+
+# --- when something fails
+
+
+def test_a_chunk_that_is_refused_lets_nothing_pass_behind_it(any_server: servers.Server) -> None:
+    """Adding again from `resume_at` on keeps the order."""
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", ties="fifo", max_size=700)
+    items = [f"{number:05}" for number in range(3000)]
+    with pytest.raises(Full) as caught:
+        jobs.add_many(items)
+    assert isinstance(caught.value, AddError)
+    assert list(jobs) == items[: caught.value.resume_at]
+    again: SortedSet[str] = SortedSet(raw, "jobs", ties="fifo")
+    again.add_many(items[caught.value.resume_at :])
+    assert list(again) == items
+
+
+def test_an_order_survives_a_server_that_forgets_its_scripts(any_server: servers.Server) -> None:
+    """Whatever chunk comes first to a server that knows no script, nothing gets in before it."""
+    stop = threading.Event()
+
+    def forget() -> None:
+        other: SortedSet[str] = SortedSet(any_server.client(), "jobs", ties="fifo")
+        while not stop.is_set():
+            any_server.raw.script_flush()
+            other.add("other")
+
+    thread = threading.Thread(target=forget)
+    thread.start()
+    try:
+        jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", ties="fifo")
+        items = [f"{number:06}" for number in range(50_000)]
+        jobs.add_many(items)
+    finally:
+        stop.set()
+        thread.join()
+    jobs.discard("other")
+    assert list(jobs) == items
+
+
+def test_beside_what_a_plain_process_has_leased_nothing_is_added(make_set: Maker) -> None:
+    plain = make_set()
+    plain.add("p", 1700000000.5)
+    batch = plain.lease()
+    for options in ({"ties": "fifo"}, {"key": "url"}, {"key": "url", "ties": "lifo"}):
+        with pytest.raises(OptionsDiffer, match="what it held is leased: a process without"):
+            make_set(**options).add({"url": "x"} if "key" in options else "x")
+    plain.ack(batch)
+    assert make_set(ties="fifo").add("x") == 0
+
+
+def test_a_letter_without_a_score_is_queued_at_0_also_where_numbers_are_used_up(
+    make_set: Maker, raw: Any
+) -> None:
+    for ties in ("fifo", "lifo"):
+        jobs = make_set(ties=ties)
+        jobs.add("a")
+        raw.hset(f"{P}:meta", "sequence", TIE)
+        raw.xadd(f"{P}:dead", {"raw": "x"})
+        assert jobs.dead.requeue([letter.id for letter in jobs.dead]) == 1
+        assert jobs.score("x") == 0
+        jobs.clear()
 
 
 # --- the rest

@@ -144,8 +144,10 @@ class Adder:
     @property
     def window(self) -> int:
         """How many chunks may be in flight."""
-        if self.proposed:
-            return 1  # It decides whose epoch holds.
+        if self.proposed or self.ctx.ties:
+            # It decides whose epoch holds; with ties= what comes behind one that was refused, or is
+            # to be sent again, would be before it.
+            return 1
         return HEAVY_WINDOW if self._heavy else WINDOW
 
     def prepare(self) -> Operation[None]:

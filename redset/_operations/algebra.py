@@ -53,8 +53,8 @@ def check(ctx: Context, other: Other) -> None:
 
 
 def check_not_same(ctx: Context, other: Other) -> None:
-    """Refuse the set itself."""
-    if is_same(ctx, other):
+    """Refuse the set itself, also as it looks without ``ties``."""
+    if other.link is None and other.ctx.keys.name == ctx.keys.name:
         raise ValueError(f"other must be another set, and {other.ctx.name!r} is the set itself")
 
 
@@ -292,7 +292,9 @@ def _step(ctx: Context, other: Other, what: str, last: list[bytes]) -> Operation
     if ours.prefix is not None:
         keys += [ours.leased, ours.leases]
     if ctx.keyed or ctx.ties:
-        keys += [ours.meta, ours.seen, ours.items, ours.name, theirs.items]
+        keys += [ours.meta, ours.seen, ours.items, ours.name]
+    if ctx.keyed:
+        keys.append(theirs.items)
     heavy = what in ("or", "xor") and (ctx.keyed or ctx.ties or ctx.max_size)
     num = HEAVY_CHUNK if heavy else SCRIPT_CHUNK
     arguments = [what, num, *(last or (b"", b"")), *head_of(ctx, "lt")]

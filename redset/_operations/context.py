@@ -386,9 +386,9 @@ class Context:
 
     def tell_plain_items(self) -> OptionsDiffer:
         return OptionsDiffer(
-            f"this object has {self.options}, but the key {self.name!r} exists: a process "
-            f"without {'key=' if self.keyed else 'ties='} writes to it, or items from before are "
-            "there"
+            f"this object has {self.options}, but the key {self.name!r} exists, or what it held "
+            f"is leased: a process without {'key=' if self.keyed else 'ties='} writes to it, or "
+            "items from before are there"
         )
 
 

@@ -32,6 +32,7 @@ from redset._operations.replies import (
     count,
     listed,
     number,
+    optional,
     refuse,
     up_to,
 )
@@ -55,6 +56,11 @@ def export(ctx: Context) -> Operation[None]:
     both may be in neither, and many are in two.
     """
     epoch = (yield from ctx.know_epoch()) if ctx.remember else None
+    if ctx.ties:
+        # What a score and a number are, this object says; of the other ties they would be wrong.
+        stored = yield ctx.command(b"HGET", ctx.keys.meta, b"options", reads=optional(bytes_of))
+        if stored and not stored.endswith(f"ties={ctx.ties}".encode()):
+            raise ctx.tell_other_options(stored)
     head = {"redset": VERSION, "name": data(ctx.keys.name), "key": ctx.keyed}
     told = (epoch or b"").decode("ascii", "replace")
     yield Emit([dumps({**head, "remember": ctx.remember, "epoch": told})])

@@ -29,7 +29,9 @@ local function add(argv, from)
     if limited then call('ZCARD', seen) end
     stored = call('HMGET', meta, 'options', 'epoch', 'old', 'level', 'split', 'count', 'sequence')
     if stored[1] and stored[1] ~= options then return {'OPTIONS', stored[1]} end
-    if (keyed or ties) and call('EXISTS', name) == 1 then return {'NAME'} end
+    if (keyed or ties) and (call('EXISTS', name) == 1 or (holding and not stored[1])) then
+      return {'NAME'}
+    end
     if remember ~= '' and stored[2] ~= epoch and (stored[2] or not proposed) then
       return {'EPOCH', stored[2] or ''}
     end
@@ -166,7 +168,7 @@ local function add(argv, from)
     and not (holding or limit) then
     -- Likewise: what is queued stays where it is, unless its score or payload changes.
     local members, placed = columns(2), nil
-    if not (keyed or wanted) and (condition == 'nx' or mostly_new(members)) then
+    if not (keyed or wanted) and mostly_new(members) then
       -- ZADD itself leaves what is queued alone; which those are is to be asked for no other reason.
       placed = {}
       for i = 1, n do
@@ -174,6 +176,7 @@ local function add(argv, from)
         placed[2 * i] = members[i]
       end
       added = bulk('ZADD', queue, placed, 'NX')
+      if condition == '' then updated = n - added end
     end
     if not placed or (added < n and condition == '') then
       local scores, at = lookup('ZMSCORE', queue, members), head, 0
@@ -187,7 +190,8 @@ local function add(argv, from)
         else
           there = tonumber(there)
           if not placed or there ~= placed[2 * i - 1] then
-            outcome, updated = 'u', updated + 1
+            outcome = 'u'
+            if not placed then updated = updated + 1 end
             local above = there - argv[at + 1] * TIE
             if keyed or above < 0 or above >= TIE then accept(at, there) end
           end

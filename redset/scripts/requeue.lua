@@ -36,8 +36,9 @@ for i = 4, #ARGV, 2 do
         if not score or score == '' then
           score = 0
           if ties ~= '' then
-            score = call('HINCRBY', meta, 'sequence', 1)
-            score = ties == 'fifo' and score - 1 or 2 ^ 40 - score
+            -- Where they are used up it gets the last one.
+            local number = math.min(call('HINCRBY', meta, 'sequence', 1), 2 ^ 40)
+            score = ties == 'fifo' and number - 1 or 2 ^ 40 - number
           end
         end
         call('ZADD', queue, score, member)
