@@ -30,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "keyed": {"key": "url"},
     "remembering": {"remember": True},
     "keyed, remembering": {"key": "url", "remember": True},
+    "tied": {"ties": "fifo"},
 }
 #: What keeps a memory of one size; not for the checker.
 OPTIONS_OF_A_SOAK: dict[str, dict[str, Any]] = {
@@ -81,7 +82,7 @@ def implementation(name: str) -> ModuleType:
 
 
 def score_of(name: str) -> float:
-    return zlib.crc32(name.encode()) % 1000 / 4
+    return zlib.crc32(name.encode()) % 1000
 
 
 def links_of(page: str, pages: int) -> list[str]:
