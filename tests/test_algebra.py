@@ -235,17 +235,18 @@ def _of(jobs: Any) -> Any:
 
 
 @every_option
-@pytest.mark.parametrize("size", [249, 250, 251, 500, 501, 2500])
-def test_updates_of_any_size(make_set: Maker, options: dict[str, Any], size: int) -> None:
+def test_updates_of_any_size(make_set: Maker, options: dict[str, Any]) -> None:
     jobs, others = make_set(**options), make_set(name="others", **options)
-    names = [f"item {number:05}" for number in range(size)]
-    others.add_many([made(options, name) for name in names], score=range(size))
-    jobs.add_many([made(options, name) for name in names[::3]], score=-1)
-    assert not jobs.isdisjoint(_of(others))
-    jobs.update(_of(others))
-    assert got(jobs, options) == {n: -1.0 if at % 3 == 0 else at for at, n in enumerate(names)}
-    others.clear()
-    assert jobs.isdisjoint(_of(others))
+    for size in (249, 250, 251, 500, 501, 2500):
+        names = [f"item {number:05}" for number in range(size)]
+        others.add_many([made(options, name) for name in names], score=range(size))
+        jobs.add_many([made(options, name) for name in names[::3]], score=-1)
+        assert not jobs.isdisjoint(_of(others))
+        jobs.update(_of(others))
+        assert got(jobs, options) == {n: -1.0 if at % 3 == 0 else at for at, n in enumerate(names)}
+        others.clear()
+        assert jobs.isdisjoint(_of(others))
+        jobs.clear()
 
 
 def test_what_is_known_and_gone_stays_out(make_set: Maker) -> None:
@@ -649,27 +650,29 @@ def test_asyncio_sets_of_two_servers_are_joined(places: Places) -> None:
 
 
 @every_option
-@pytest.mark.parametrize("size", [1, 125, 126, 250, 251, 1100])
 def test_items_move_with_score_and_payload(
-    make_set: Maker, raw: Any, options: dict[str, Any], size: int
+    make_set: Maker, raw: Any, options: dict[str, Any]
 ) -> None:
     jobs, others = make_set(**options), make_set(name="others", **options)
-    items = [made(options, f"item {number:05}") for number in range(size + 3)]
-    jobs.add_many(items, score=range(size + 3))
-    gone = jobs.take(1)
-    assert gone == items[:1]
-    # What is named twice moves once; what is not queued is passed over.
-    assert jobs.move_many([*items[: size + 1], *items[:2]], _of(others)) == size
-    assert list(jobs) == items[size + 1 :]
-    assert others.take(5000, with_scores=True) == [
-        (item, float(at + 1)) for at, item in enumerate(items[1 : size + 1])
-    ]
-    assert jobs.move_many([], _of(others)) == jobs.move_many(items[:1], _of(others)) == 0
-    if "remember" in options:
-        assert all(others.seen_many(items[1 : size + 1])) and not others.seen(items[0])
-        assert all(jobs.seen_many(items))
-    if "key" in options:
-        assert raw.hlen(f"{P}:items") == 2 and raw.exists("others:{others}:items") == 0
+    for size in (1, 125, 126, 250, 251, 1100):
+        items = [made(options, f"item {number:05}") for number in range(size + 3)]
+        jobs.add_many(items, score=range(size + 3))
+        gone = jobs.take(1)
+        assert gone == items[:1]
+        # What is named twice moves once; what is not queued is passed over.
+        assert jobs.move_many([*items[: size + 1], *items[:2]], _of(others)) == size
+        assert list(jobs) == items[size + 1 :]
+        assert others.take(5000, with_scores=True) == [
+            (item, float(at + 1)) for at, item in enumerate(items[1 : size + 1])
+        ]
+        assert jobs.move_many([], _of(others)) == jobs.move_many(items[:1], _of(others)) == 0
+        if "remember" in options:
+            assert all(others.seen_many(items[1 : size + 1])) and not others.seen(items[0])
+            assert all(jobs.seen_many(items))
+        if "key" in options:
+            assert raw.hlen(f"{P}:items") == 2 and raw.exists("others:{others}:items") == 0
+        jobs.clear()
+        others.clear()
 
 
 def test_what_the_other_refuses_stays(make_set: Maker, raw: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -82,15 +83,15 @@ def test_equal_scores_come_out_in_the_order_of_their_first_add(
 
 
 @both_ways
-@pytest.mark.parametrize("size", [1, 249, 250, 251, 499, 500, 501, 1001, 2500])
-def test_streams_of_any_size_keep_their_order(make_set: Maker, ties: str, size: int) -> None:
+def test_streams_of_any_size_keep_their_order(make_set: Maker, ties: str) -> None:
     jobs = make_set(ties=ties)
-    items = [f"{number * 7919 % 100_003}" for number in range(size)]
-    assert jobs.add_many(iter(items)).added == size
-    assert jobs.add_many(reversed(items), nx=True).refused == size
-    assert jobs.add_many(items[::-1]).updated == size
-    assert list(jobs) == ordered(ties, items)
-    assert jobs.take(size + 1) == ordered(ties, items)
+    for size in (1, 249, 250, 251, 499, 500, 501, 1001, 2500):
+        items = [f"{number * 7919 % 100_003}" for number in range(size)]
+        assert jobs.add_many(iter(items)).added == size
+        assert jobs.add_many(reversed(items), nx=True).refused == size
+        assert jobs.add_many(items[::-1]).updated == size
+        assert list(jobs) == ordered(ties, items)
+        assert jobs.take(size + 1) == ordered(ties, items)
 
 
 @every_option
@@ -120,32 +121,32 @@ def test_lower_scores_come_first_whatever_their_place(
 
 
 @both_ways
-@pytest.mark.parametrize("queued", [0, 1, 60, 150, 250, 299, 300])
-@pytest.mark.parametrize("duplicates", ["move", "keep", "lowest"])
-def test_chunks_of_new_and_queued_items_are_told_apart(
-    make_set: Maker, ties: str, queued: int, duplicates: str
-) -> None:
-    jobs = make_set(ties=ties, duplicates=duplicates)
-    chance = random.Random(f"{queued}{duplicates}")
-    items = [f"{number:03}" for number in range(300)]
-    scores = {item: chance.choice([0, 1]) for item in items[:queued]}
-    order = list(scores)
-    jobs.add_many(order, score=list(scores.values()))
-    chance.shuffle(items)
-    given = [chance.choice([0, 1]) for _ in items]
-    updated = 0
-    for item, score in zip(items, given, strict=True):
-        if item not in scores:
-            scores[item] = score
-            order.append(item)
-        elif duplicates == "move" or (duplicates == "lowest" and score < scores[item]):
-            scores[item] = score
-            updated += 1
-    refused = queued - updated
-    assert jobs.add_many(items, score=given) == (300 - queued, updated, refused, 0)
-    wanted = ordered(ties, order)
-    assert list(jobs) == sorted(wanted, key=scores.__getitem__)
-    assert jobs.scores(items) == [scores[item] for item in items]
+def test_chunks_of_new_and_queued_items_are_told_apart(make_set: Maker, ties: str) -> None:
+    for queued, duplicates in itertools.product(
+        [0, 1, 60, 150, 250, 299, 300], ["move", "keep", "lowest"]
+    ):
+        jobs = make_set(ties=ties, duplicates=duplicates)
+        chance = random.Random(f"{queued}{duplicates}")
+        items = [f"{number:03}" for number in range(300)]
+        scores = {item: chance.choice([0, 1]) for item in items[:queued]}
+        order = list(scores)
+        jobs.add_many(order, score=list(scores.values()))
+        chance.shuffle(items)
+        given = [chance.choice([0, 1]) for _ in items]
+        updated = 0
+        for item, score in zip(items, given, strict=True):
+            if item not in scores:
+                scores[item] = score
+                order.append(item)
+            elif duplicates == "move" or (duplicates == "lowest" and score < scores[item]):
+                scores[item] = score
+                updated += 1
+        refused = queued - updated
+        assert jobs.add_many(items, score=given) == (300 - queued, updated, refused, 0)
+        wanted = ordered(ties, order)
+        assert list(jobs) == sorted(wanted, key=scores.__getitem__)
+        assert jobs.scores(items) == [scores[item] for item in items]
+        jobs.clear()
 
 
 def test_a_chunk_with_an_item_twice_counts_its_first_place_and_last_score(make_set: Maker) -> None:
@@ -314,35 +315,37 @@ BAD: list[Any] = [0.5, -0.25, 4096, -4097, 1e300, math.inf, -math.inf, "7.5", 2*
 
 
 @every_option
-@pytest.mark.parametrize("bad", BAD, ids=str)
 def test_a_score_that_is_not_whole_or_too_large_is_refused_before_anything_is_sent(
-    make_set: Maker, raw: Any, options: dict[str, Any], bad: Any
+    make_set: Maker, raw: Any, options: dict[str, Any]
 ) -> None:
-    jobs = make_set(scorer=lambda item: bad, ties="fifo", **options)
     a, b = made(options, "a"), made(options, "b")
     said = r"score must be a whole number from -4096 to 4095 in a set with ties=, not "
-    for call in (
-        lambda: jobs.add(a, bad),
-        lambda: jobs.add(a),
-        lambda: jobs.add_many([a], bad),
-        lambda: list(jobs.add_new([a], bad)),
-        lambda: jobs.update([a]),
-    ):
-        with pytest.raises((ValueError, AddError), match=said):
-            call()
-    assert raw.dbsize() == 0
-    for scores in ([1, bad], iter([1, bad]), (1, bad)):
-        with pytest.raises(AddError, match="item 1: " + said) as caught:
-            jobs.add_many([a, b], score=scores)
-        assert caught.value.index == 1 and caught.value.item == b
-        assert caught.value.result.added == 1 and jobs.discard(a)
-        if "remember" in options:
-            jobs.forget(a)
-    assert jobs.add_many([a, b], score=[1, bad], errors="skip") == (1, 0, 0, 1)
-    batch = jobs.lease()
-    with pytest.raises(AddError, match=said):
-        batch.ack(add=[b])
-    assert jobs.ack(batch) == 1 and jobs.finished()
+    calls: list[Callable[[Any, Any], Any]] = [
+        lambda jobs, bad: jobs.add(a, bad),
+        lambda jobs, bad: jobs.add(a),
+        lambda jobs, bad: jobs.add_many([a], bad),
+        lambda jobs, bad: list(jobs.add_new([a], bad)),
+        lambda jobs, bad: jobs.update([a]),
+    ]
+    for bad in BAD:
+        jobs = make_set(scorer=lambda item, bad=bad: bad, ties="fifo", **options)
+        for call in calls:
+            with pytest.raises((ValueError, AddError), match=said):
+                call(jobs, bad)
+        assert raw.dbsize() == 0
+        for scores in ([1, bad], iter([1, bad]), (1, bad)):
+            with pytest.raises(AddError, match="item 1: " + said) as caught:
+                jobs.add_many([a, b], score=scores)
+            assert caught.value.index == 1 and caught.value.item == b
+            assert caught.value.result.added == 1 and jobs.discard(a)
+            if "remember" in options:
+                jobs.forget(a)
+        assert jobs.add_many([a, b], score=[1, bad], errors="skip") == (1, 0, 0, 1)
+        batch = jobs.lease()
+        with pytest.raises(AddError, match=said):
+            batch.ack(add=[b])
+        assert jobs.ack(batch) == 1 and jobs.finished()
+        jobs.clear()
 
 
 @pytest.mark.parametrize("score", [7.0, "7", True, 7, b"7"])
