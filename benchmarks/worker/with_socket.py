@@ -26,13 +26,15 @@ class Link:
 
     def wait(self, lines: int) -> None:
         """Read so many lines: every answer here has a known number, none holds a line's end."""
+        begins = True  # What is read may begin within a line, whose next byte says nothing.
         while lines > 0:
             answer = self.socket.recv(1 << 20)
             if not answer:
                 raise ConnectionError("the server closed the connection")
-            if answer.startswith(b"-") or b"\n-" in answer:
+            if (begins and answer.startswith(b"-")) or b"\n-" in answer:
                 raise RuntimeError(f"the server refused: {answer[:200]!r}")
             lines -= answer.count(b"\n")
+            begins = answer.endswith(b"\n")
 
 
 def encoded(arguments: Iterable[bytes]) -> bytes:
