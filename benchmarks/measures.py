@@ -240,7 +240,7 @@ _TIED = "redset, ties"
 
 def _queued(times: int) -> Contest:
     def size(scale: Scale) -> Size:
-        number = scale.pick(200_000, 10_000)
+        number = scale.pick(200_000 if times == 1 else 40_000, 10_000)
         each = "once" if times == 1 else f"{times} times"
         text = f"{number:,} items, all of them added {each}, at 3 scores"
         return Size({"size": number, "chunk": times}, number * times, text, left=number)
