@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from benchmarks import machine, memory
@@ -261,32 +261,6 @@ def _queued(times: int) -> Contest:
     )
 
 
-TIED_LINKS = Contest(
-    "ties",
-    "ties= against none: key= and remember= on the links of a real crawl",
-    (
-        Entry(REDSET, "links", f"{MEMORY}.add_many(links), one call"),
-        Entry(REDSET, "links_tied", 'the same with ties="fifo"', _TIED),
-    ),
-    (
-        Goal("server CPU with ties / without, a crawl", "server", _TIED, "redset", most=1.5),
-        Goal("wall with ties / without, a crawl", "wall", _TIED, "redset"),
-    ),
-    lambda scale: _crawl(scale),
-)
-
-
-def ties(bench: Bench) -> Iterator[Result]:
-    """On every server there is."""
-    for kind in servers.REAL:
-        try:
-            with bench.on(kind):
-                for contest in (_queued(1), _queued(20), TIED_LINKS):
-                    yield from contest.run(bench)
-        except servers.Missing as missing:
-            yield Result("ties", "ties=", UNIX, kind, 1, "", missing={kind: str(missing)})
-
-
 # --- leasing
 
 
@@ -328,14 +302,31 @@ def _leases(batch: int, most: float) -> Contest:
 
 
 def leases(bench: Bench) -> Iterator[Result]:
+    """Leases cost the server."""
+
+    def contests(kind: str) -> Iterable[Contest]:
+        return (_leases(batch, 6.5 if "valkey" in kind else 5.0) for batch in (1, 10, 100))
+
+    return _on_every_server(bench, "lease", "lease and ack", contests)
+
+
+def ties(bench: Bench) -> Iterator[Result]:
+    """The order of equals costs the server."""
+    contests = (_queued(1), _queued(20), TIED_LINKS)
+    return _on_every_server(bench, "ties", "ties=", lambda kind: contests)
+
+
+def _on_every_server(
+    bench: Bench, name: str, title: str, contests: Callable[[str], Iterable[Contest]]
+) -> Iterator[Result]:
     """On every server there is: what the scripts cost differs most between them."""
     for kind in servers.REAL:
         try:
             with bench.on(kind):
-                for batch in (1, 10, 100):
-                    yield from _leases(batch, 6.5 if "valkey" in kind else 5.0).run(bench)
+                for contest in contests(kind):
+                    yield from contest.run(bench)
         except servers.Missing as missing:
-            yield Result("lease", "lease and ack", UNIX, kind, 1, "", missing={kind: str(missing)})
+            yield Result(name, title, UNIX, kind, 1, "", missing={kind: str(missing)})
 
 
 # --- whole jobs
@@ -426,6 +417,20 @@ def _crawl(scale: Scale) -> Size:
     text = f"{part}: {number:,} links, {1 - distinct / number:.1%} duplicates"
     return Size({"links": str(LINKS), "pages": pages}, number, text, left=distinct)
 
+
+TIED_LINKS = Contest(
+    "ties",
+    "ties= against none: key= and remember= on the links of a real crawl",
+    (
+        Entry(REDSET, "links", f"{MEMORY}.add_many(links), one call"),
+        Entry(REDSET, "links_tied", 'the same with ties="fifo"', _TIED),
+    ),
+    (
+        Goal("server CPU with ties / without, a crawl", "server", _TIED, "redset", most=1.5),
+        Goal("wall with ties / without, a crawl", "wall", _TIED, "redset"),
+    ),
+    _crawl,
+)
 
 _BY_PAGE = {"variant": "pages"}
 _EACH = "SADD of the hex SHA-1, ZADD where it is new: a call each, redis-py, hiredis, orjson"

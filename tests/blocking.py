@@ -67,7 +67,7 @@ class BlockingSet:
             return value
 
         def call(*args: Any, **options: Any) -> Any:
-            args = tuple(_face_of(each) for each in args)
+            args = tuple(face_of(each) for each in args)
             result = value(*args, **options)
             if isinstance(result, AsyncBatch):
                 return BlockingBatch(wait(result))
@@ -105,12 +105,12 @@ class BlockingSet:
         return repr(self.face)
 
 
-def _face_of(value: Any) -> Any:
+def face_of(value: Any) -> Any:
     """What a wrapper stands for, also in a list."""
-    if isinstance(value, (BlockingBatch, BlockingLease)):
+    if isinstance(value, (BlockingBatch, BlockingLease, BlockingSet)):
         return value.face
     if isinstance(value, list):
-        return [_face_of(each) for each in value]
+        return [face_of(each) for each in value]
     return value
 
 
@@ -162,7 +162,7 @@ class BlockingWriter:
         wait(self.face.add(*args, **options))
 
     def ack(self, leases: Any) -> None:
-        wait(self.face.ack(_face_of(leases)))
+        wait(self.face.ack(face_of(leases)))
 
     def __enter__(self) -> BlockingWriter:
         wait(self.face.__aenter__())

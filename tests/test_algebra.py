@@ -16,6 +16,7 @@ import pytest
 import redis
 import redis.asyncio
 import servers
+from blocking import face_of
 from held import Held
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -216,7 +217,7 @@ def test_a_union_takes_the_payload_of_the_lower_score(make_set: Maker, raw: Any)
     jobs, others = make_set(key="url"), make_set(name="others", key="url")
     jobs.add_many([{"url": "a", "of": 1}, {"url": "b", "of": 1}], score=[1, 5])
     others.add_many([{"url": n, "of": 2} for n in "abc"], score=[3, 3, 3])
-    jobs.update(_of(others))
+    jobs.update(face_of(others))
     assert jobs.take(5, with_scores=True) == [
         ({"url": "a", "of": 1}, 1.0),
         *(({"url": n, "of": 2}, 3.0) for n in sorted("bc", key=by_digest())),
@@ -229,11 +230,6 @@ def by_digest() -> Callable[[str], bytes]:
     return lambda name: digest(name.encode())
 
 
-def _of(jobs: Any) -> Any:
-    """What a set of either face takes as another one."""
-    return jobs.face if isinstance(jobs, blocking.BlockingSet) else jobs
-
-
 @every_option
 def test_updates_of_any_size(make_set: Maker, options: dict[str, Any]) -> None:
     jobs, others = make_set(**options), make_set(name="others", **options)
@@ -241,11 +237,11 @@ def test_updates_of_any_size(make_set: Maker, options: dict[str, Any]) -> None:
         names = [f"item {number:05}" for number in range(size)]
         others.add_many([made(options, name) for name in names], score=range(size))
         jobs.add_many([made(options, name) for name in names[::3]], score=-1)
-        assert not jobs.isdisjoint(_of(others))
-        jobs.update(_of(others))
+        assert not jobs.isdisjoint(face_of(others))
+        jobs.update(face_of(others))
         assert got(jobs, options) == {n: -1.0 if at % 3 == 0 else at for at, n in enumerate(names)}
         others.clear()
-        assert jobs.isdisjoint(_of(others))
+        assert jobs.isdisjoint(face_of(others))
         jobs.clear()
 
 
@@ -254,12 +250,12 @@ def test_what_is_known_and_gone_stays_out(make_set: Maker) -> None:
     jobs.add_many(["a", "b"], score=[5, 5])
     assert jobs.pop() == "a"
     others.add_many(["a", "b", "c"], score=[1, 2, 3])
-    jobs.update(_of(others))
+    jobs.update(face_of(others))
     assert jobs.take(5, with_scores=True) == [("b", 2.0), ("c", 3.0)]
     assert jobs.seen_many(["a", "b", "c"]) == [True, True, True]
     # Sets whose memories differ have items in common.
     plain = make_set(name="plain")
-    plain.update(_of(others))
+    plain.update(face_of(others))
     assert plain.size() == 3
 
 
@@ -421,7 +417,7 @@ def test_a_full_set_takes_no_more(make_set: Maker, raw: Any) -> None:
     jobs, others = make_set(max_size=300), make_set(name="others")
     others.add_many([f"{number:04}" for number in range(600)], score=range(600))
     with pytest.raises(Full, match="max_size is 300"):
-        jobs.update(_of(others))
+        jobs.update(face_of(others))
     assert jobs.size() == 250 and others.size() == 600
 
 
@@ -660,12 +656,14 @@ def test_items_move_with_score_and_payload(
         gone = jobs.take(1)
         assert gone == items[:1]
         # What is named twice moves once; what is not queued is passed over.
-        assert jobs.move_many([*items[: size + 1], *items[:2]], _of(others)) == size
+        assert jobs.move_many([*items[: size + 1], *items[:2]], face_of(others)) == size
         assert list(jobs) == items[size + 1 :]
         assert others.take(5000, with_scores=True) == [
             (item, float(at + 1)) for at, item in enumerate(items[1 : size + 1])
         ]
-        assert jobs.move_many([], _of(others)) == jobs.move_many(items[:1], _of(others)) == 0
+        assert (
+            jobs.move_many([], face_of(others)) == jobs.move_many(items[:1], face_of(others)) == 0
+        )
         if "remember" in options:
             assert all(others.seen_many(items[1 : size + 1])) and not others.seen(items[0])
             assert all(jobs.seen_many(items))
@@ -679,23 +677,23 @@ def test_what_the_other_refuses_stays(make_set: Maker, raw: Any) -> None:
     jobs, others = make_set(), make_set(name="others", duplicates="lowest")
     jobs.add_many(["a", "b", "c"], score=[1, 2, 3])
     others.add_many(["a", "b"], score=[0, 9])
-    assert jobs.move_many(["a", "b", "c"], _of(others)) == 2
+    assert jobs.move_many(["a", "b", "c"], face_of(others)) == 2
     assert jobs.take(5) == ["a"]
     assert others.take(5, with_scores=True) == [("a", 0.0), ("b", 2.0), ("c", 3.0)]
     known = make_set(name="known", remember=True)
     known.add_many(["a"])
     known.take(1)
     jobs.add_many(["a", "b"])
-    assert jobs.move_many(["a", "b"], _of(known)) == 1
+    assert jobs.move_many(["a", "b"], face_of(known)) == 1
     assert (jobs.take(5), known.take(5)) == (["a"], ["b"])
     # It was cleared by another process: its memory is another one now.
     make_set(name="known", remember=True).clear()
     jobs.add_many(["a", "b"])
-    assert jobs.move_many(["a", "b"], _of(known)) == 2
+    assert jobs.move_many(["a", "b"], face_of(known)) == 2
     full = make_set(name="full", max_size=1)
     jobs.add_many(["a", "b"])
     with pytest.raises(Full, match="max_size is 1"):
-        jobs.move_many(["a", "b"], _of(full))
+        jobs.move_many(["a", "b"], face_of(full))
     assert jobs.size() == 2 and full.size() == 0
 
 

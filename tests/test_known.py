@@ -16,7 +16,7 @@ import pytest
 import redis
 import redis.asyncio
 import servers
-from blocking import BlockingSet
+from blocking import face_of
 from test_memory import P
 from test_model import recording, recording_asyncio
 
@@ -48,7 +48,7 @@ def sent(requests: list[bytes]) -> list[str]:
 
 def renewed(jobs: Any) -> None:
     """Let what was trusted be too old."""
-    ctx = (jobs.face if isinstance(jobs, BlockingSet) else jobs)._ctx
+    ctx = face_of(jobs)._ctx
     ctx.next_check = 0.0
     if ctx.trust is not None:
         ctx.trust = ctx.trust._replace(since=0.0)
@@ -499,7 +499,7 @@ def test_a_lost_connection_ends_the_trust(
         with contextlib.suppress(redis.ConnectionError):  # without retries
             jobs.size()
         requests.clear()
-        (jobs.face if isinstance(jobs, BlockingSet) else jobs)._ctx.next_check = 0.0
+        face_of(jobs)._ctx.next_check = 0.0
         assert jobs.add_many(URLS[:20]).refused == 20
         assert set(sent(requests)) == {"whose"}
 
@@ -537,7 +537,7 @@ def test_a_connection_of_another_client_ends_the_trust(
         client = any_server.client()
         consuming: SortedSet[str] = SortedSet(client, "jobs", remember=True)
         assert consuming.size() == 20
-        renewable = jobs.face if isinstance(jobs, BlockingSet) else jobs
+        renewable = face_of(jobs)
         renewable._ctx.next_check = 0.0
         requests.clear()
         for _ in range(3):

@@ -10,11 +10,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import blocking
 import pytest
 import redis
 import servers
-from options import made
+from blocking import face_of
+from options import made, once_more
 
 import redset.asyncio
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet
@@ -43,10 +43,6 @@ def ordered(ties: str, wanted: Any) -> list[str]:
     return list(wanted if ties == "fifo" else reversed(wanted))
 
 
-def _of(jobs: Any) -> Any:
-    return jobs.face if isinstance(jobs, blocking.BlockingSet) else jobs
-
-
 # --- the order
 
 
@@ -56,7 +52,7 @@ def test_equal_scores_come_out_in_the_order_of_their_first_add(
     make_set: Maker, ties: str, options: dict[str, Any]
 ) -> None:
     jobs, other = make_set(ties=ties, **options), make_set(ties=ties, **options)
-    again = {"again": True} if "remember" in options else {}
+    again = once_more(options)
 
     def items(text: str) -> list[Any]:
         return [made(options, name) for name in text]
@@ -192,7 +188,7 @@ def test_what_comes_back_comes_back_to_its_place(
         lambda leases: jobs.fail(leases, "no"),
         expire,
     ]
-    again = {"again": True} if "remember" in options else {}
+    again = once_more(options)
     for end in ways:
         for added in (False, True):
             fill()
@@ -213,7 +209,7 @@ def test_what_was_acknowledged_is_new_when_it_was_added_meanwhile(
     make_set: Maker, ties: str, options: dict[str, Any]
 ) -> None:
     jobs = make_set(ties=ties, **options)
-    again = {"again": True} if "remember" in options else {}
+    again = once_more(options)
     jobs.add_many([made(options, name) for name in "ab"], score=[-1, 0])
     [lease] = jobs.lease()
     jobs.add(lease.item, **again)
@@ -304,7 +300,7 @@ def test_every_call_tells_the_score_that_was_given(make_set: Maker, ties: str) -
     ):
         view = jobs.between(low, high)
         assert list(view) == found and view.size() == len(found)
-    assert repr(_of(jobs).between(0.5, 1e300)).endswith(".between(0.5, 1e+300)")
+    assert repr(face_of(jobs).between(0.5, 1e300)).endswith(".between(0.5, 1e+300)")
     assert jobs.between(0.5, 4.5).take(1) == ["1"]
     assert jobs.between(0.5, 4.5).discard() == 1
     assert jobs.add("0", 1, gt=True) == 1 and jobs.add("0", 1, gt=True) is None
@@ -480,25 +476,25 @@ def test_items_move_between_sets_with_and_without_ties(
     items = [made(options, name) for name in "dcba"]
     tied.add_many(items, score=[1, 1, 1, -5])
     other.add(made(options, "o"), 1)
-    assert tied.move_many([items[2], items[0]], _of(other)) == 2
+    assert tied.move_many([items[2], items[0]], face_of(other)) == 2
     # In the order given: an add by the other's rules.
     assert names(other) == ordered(ties, "obd")
-    assert tied.move_many(items, _of(plain)) == 2
+    assert tied.move_many(items, face_of(plain)) == 2
     assert plain.scores(items) == [None, 1, None, -5]
     plain.add(made(options, "half"), 0.5)
     moving = [items[1], made(options, "half")]
     with pytest.raises(ValueError, match=r"scores that .* can have: .* not 0\.5"):
-        plain.move_many(moving, _of(other))
+        plain.move_many(moving, face_of(other))
     assert plain.size() == 3 and other.size() == 3
-    assert plain.move_many(items, _of(other)) == 2
+    assert plain.move_many(items, face_of(other)) == 2
     assert names(other) == ["a", *ordered(ties, "obdc")]
     with pytest.raises(ValueError, match="is the set itself"):
-        tied.move_many(items, _of(make_set(**options)))
+        tied.move_many(items, face_of(make_set(**options)))
 
 
 @both_ways
 def test_sets_that_can_have_no_second_key_are_compared(make_set: Maker, ties: str) -> None:
-    tied, odd = _of(make_set(ties=ties)), _of(make_set(name="odd{"))
+    tied, odd = face_of(make_set(ties=ties)), face_of(make_set(name="odd{"))
     if isinstance(tied, redset.asyncio.SortedSet):
         return
     assert tied == odd and tied <= odd and odd == tied
@@ -512,7 +508,7 @@ def test_a_union_adds_what_the_other_hands_out_in_its_order(make_set: Maker, tie
     jobs, others = make_set(ties=ties), make_set(name="others", ties=ties)
     jobs.add_many(["m", "x"], score=[0, 2])
     others.add_many(["z", "m", "a", "x"], score=[0, 0, 0, 1])
-    jobs.update(_of(others))
+    jobs.update(face_of(others))
     # Of what both have the place stays.
     assert list(jobs) == (["m", "z", "a", "x"] if ties == "fifo" else ["z", "a", "m", "x"])
     assert jobs.scores(["m", "z", "a", "x"]) == [0, 0, 0, 1]
@@ -550,7 +546,7 @@ def test_an_exported_set_keeps_its_order(
     make_set: Maker, ties: str, options: dict[str, Any]
 ) -> None:
     jobs = make_set(ties=ties, max_attempts=1, **options)
-    again = {"again": True} if "remember" in options else {}
+    again = once_more(options)
     jobs.add_many([made(options, name) for name in "zyxwv"])
     jobs.add(made(options, "v"), 3, **again)
     jobs.add(made(options, "v"), 0, **again)

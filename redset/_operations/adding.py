@@ -442,9 +442,7 @@ def score_of(ctx: Context, item: Any, score: Any) -> float | None:
     if score is not None:
         made = ctx.to_score(score)
     elif type(ctx.scorer) is not ServerClock:
-        made = ctx.wire.score_of(item, ctx.scorer)
-        if ctx.ties:
-            made = ctx.wire.whole_score(made)
+        made = ctx.to_score(ctx.wire.score_of(item, ctx.scorer))
     return made
 
 

@@ -261,7 +261,7 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
 
     def letter(value: dict[str, Any]) -> list[Any]:
         made = letter_of(value)
-        if ctx.ties and made[2]:
+        if ctx.ties:
             made[2] = _placed(ctx, value, ties)
         return made
 

@@ -113,17 +113,6 @@ local function add(argv, from)
     return again
   end
 
-  -- Whether most of them seem not to be queued.
-  local function mostly_new(members)
-    if n < 16 then return false end
-    local some, found = {}, 0
-    for i = 1, 8 do some[i] = members[math.floor(i * n / 8)] end
-    for _, there in ipairs(call('ZMSCORE', queue, unpack(some))) do
-      if there then found = found + 1 end
-    end
-    return found < 4
-  end
-
   if ever then memory = memory_from(stored[4], stored[5], stored[6], seen, epoch) end
   if ever and condition == '' and not again and not limit then
     -- The short way: an item that the memory takes is new or updated, any other is refused.
@@ -167,18 +156,26 @@ local function add(argv, from)
   elseif ties and remember == '' and (condition == '' or condition == 'nx')
     and not (holding or limit) then
     -- Likewise: what is queued stays where it is, unless its score or payload changes.
-    local members, placed = columns(2), nil
-    if not (keyed or wanted) and mostly_new(members) then
-      -- ZADD itself leaves what is queued alone; which those are is to be asked for no other reason.
-      placed = {}
+    local members, at_once = columns(2), false
+    if n >= 16 and not (keyed or wanted) then
+      -- Most of them are new where most of these are.
+      local some, found = {}, 0
+      for i = 1, 8 do some[i] = members[math.floor(i * n / 8)] end
+      for _, there in ipairs(call('ZMSCORE', queue, unpack(some))) do
+        if there then found = found + 1 end
+      end
+      at_once = found < 4
+    end
+    if at_once then
+      -- ZADD itself leaves what is queued alone; which those are is asked only for the rest to move.
+      local placed = {}
       for i = 1, n do
         placed[2 * i - 1] = place(argv[head + 2 * i - 1])
         placed[2 * i] = members[i]
       end
       added = bulk('ZADD', queue, placed, 'NX')
-      if condition == '' then updated = n - added end
     end
-    if not placed or (added < n and condition == '') then
+    if not at_once or (added < n and condition == '') then
       local scores, at = lookup('ZMSCORE', queue, members), head, 0
       for i = 1, n do
         local there, outcome = scores[i], 'a'
@@ -188,18 +185,15 @@ local function add(argv, from)
         elseif condition == 'nx' then
           outcome = 'r'
         else
-          there = tonumber(there)
-          if not placed or there ~= placed[2 * i - 1] then
-            outcome = 'u'
-            if not placed then updated = updated + 1 end
-            local above = there - argv[at + 1] * TIE
-            if keyed or above < 0 or above >= TIE then accept(at, there) end
-          end
+          outcome = 'u'
+          local above = there - argv[at + 1] * TIE
+          if keyed or above < 0 or above >= TIE then accept(at, there) end
         end
         if wanted then outcomes[i] = outcome end
         at = at + width
       end
     end
+    if condition == '' then updated = n - added end
   elseif condition == 'nx' and remember == '' and not (keyed or wanted or limit or ties) then
     -- Likewise: ZADD itself refuses what is queued.
     local held = holding and held_among(columns(2)) or {}
