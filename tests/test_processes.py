@@ -125,13 +125,16 @@ def test_what_8_processes_add_sums_up_to_the_distinct_urls(
     assert urls.stats().remembered == (len(expected) if "remember" in options else 0)
 
 
+TURNS = 120
+
+
 def queue_up(number: int, path: str, options: dict[str, Any]) -> list[tuple[str, float, float]]:
     """Add items of its own and some that all add; when each add began and ended."""
     client = redis.Redis(unix_socket_path=path)
     jobs: SortedSet[str] = SortedSet(client, "urls", **options)
     pick = random.Random(number)
     times = []
-    for turn in range(120):
+    for turn in range(TURNS):
         some = [f"{number} {turn} {at}" for at in range(pick.choice([1, 1, 1, 3, 600]))]
         if pick.random() < 0.3:
             some.append(f"shared {pick.randrange(200)}")
@@ -186,7 +189,9 @@ def test_ties_are_in_the_order_of_the_first_add_of_8_processes(
         if at:  # and within a call its items as they stood in it
             assert int(at[0]) == own.get((producer, turn), -1) + 1
             own[producer, turn] = int(at[0])
-    assert told > 500
+    # However they are scheduled: while one add of a process goes on, each other process can begin
+    # before it and come after it once.
+    assert told >= TURNS
 
 
 # --- producers and consumers
