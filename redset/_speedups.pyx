@@ -165,66 +165,76 @@ cdef extern from *:
     }
 
     /* The last block of each of four digests: state, words and bytes done of each lane. Four in
-       the lanes of vector registers take about as long as one, where the processor has them. */
+       the lanes of vector registers take about as long as one, where the processor has them. Of
+       the states that come of it only what a digest of 16 bytes needs is kept: two words. */
     #define REDSET_LANES 4
     typedef struct {
-        uint64_t h[REDSET_LANES][8];
-        uint64_t block[REDSET_LANES][16];
+        uint64_t h[8][REDSET_LANES];
+        uint64_t block[16][REDSET_LANES];
         uint64_t done[REDSET_LANES];
     } redset_lanes;
 
     #if defined(__GNUC__) && defined(__x86_64__)
     #define REDSET_VECTORS 1
+    #include <immintrin.h>
     typedef uint64_t redset_v __attribute__((vector_size(32)));
-    #define REDSET_EACH(array, i) \
-        ((redset_v){(array)[0] i, (array)[1] i, (array)[2] i, (array)[3] i})
+    /* The same in memory, wherever it stands. */
+    typedef uint64_t redset_u __attribute__((vector_size(32), aligned(8), may_alias));
     #define REDSET_ALL(word) ((redset_v){(word), (word), (word), (word)})
 
-    static inline __attribute__((always_inline)) void redset_end_vectors(redset_lanes *lanes)
-    {
-        redset_v w[16], v0, v1, v2, v3, v4, v5, v6, v7;
-        redset_v v8 = REDSET_ALL(redset_iv[0]), v9 = REDSET_ALL(redset_iv[1]);
-        redset_v v10 = REDSET_ALL(redset_iv[2]), v11 = REDSET_ALL(redset_iv[3]);
-        redset_v v12 = REDSET_ALL(redset_iv[4]) ^ REDSET_EACH(lanes->done, );
-        redset_v v13 = REDSET_ALL(redset_iv[5]);
-        redset_v v14 = REDSET_ALL(~redset_iv[6]), v15 = REDSET_ALL(redset_iv[7]);
-        redset_v end[8];
-        int i, j;
-
-        for (i = 0; i < 16; i++)
-            w[i] = REDSET_EACH(lanes->block, [i]);
-        v0 = REDSET_EACH(lanes->h, [0]); v1 = REDSET_EACH(lanes->h, [1]);
-        v2 = REDSET_EACH(lanes->h, [2]); v3 = REDSET_EACH(lanes->h, [3]);
-        v4 = REDSET_EACH(lanes->h, [4]); v5 = REDSET_EACH(lanes->h, [5]);
-        v6 = REDSET_EACH(lanes->h, [6]); v7 = REDSET_EACH(lanes->h, [7]);
-        REDSET_ROUNDS;
-        end[0] = v0 ^ v8; end[1] = v1 ^ v9; end[2] = v2 ^ v10; end[3] = v3 ^ v11;
-        end[4] = v4 ^ v12; end[5] = v5 ^ v13; end[6] = v6 ^ v14; end[7] = v7 ^ v15;
-        for (i = 0; i < REDSET_LANES; i++)
-            for (j = 0; j < 8; j++)
-                lanes->h[i][j] ^= end[j][i];
-    }
-
-    __attribute__((target("avx2"))) static void redset_end_avx2(redset_lanes *lanes)
-    {
-        redset_end_vectors(lanes);
-    }
+    #define REDSET_END_VECTORS(lanes) do { \
+        redset_u *h = (redset_u *)(lanes)->h; \
+        const redset_u *w = (const redset_u *)(lanes)->block; \
+        redset_v v0 = h[0], v1 = h[1], v2 = h[2], v3 = h[3]; \
+        redset_v v4 = h[4], v5 = h[5], v6 = h[6], v7 = h[7]; \
+        redset_v v8 = REDSET_ALL(redset_iv[0]), v9 = REDSET_ALL(redset_iv[1]); \
+        redset_v v10 = REDSET_ALL(redset_iv[2]), v11 = REDSET_ALL(redset_iv[3]); \
+        redset_v v12 = REDSET_ALL(redset_iv[4]) ^ *(const redset_u *)(lanes)->done; \
+        redset_v v13 = REDSET_ALL(redset_iv[5]); \
+        redset_v v14 = REDSET_ALL(~redset_iv[6]), v15 = REDSET_ALL(redset_iv[7]); \
+        REDSET_ROUNDS; \
+        h[0] ^= v0 ^ v8; \
+        h[1] ^= v1 ^ v9; \
+    } while (0)
 
     __attribute__((target("avx512f,avx512vl"))) static void redset_end_avx512(redset_lanes *lanes)
     {
-        redset_end_vectors(lanes);
+        REDSET_END_VECTORS(lanes);
+    }
+
+    /* Without an instruction that rotates, one that moves bytes serves for three of the four. */
+    #undef REDSET_ROTR
+    #define REDSET_ROTR(x, n) REDSET_ROTR_##n(x)
+    #define REDSET_ROTR_32(x) ((redset_v)_mm256_shuffle_epi32((__m256i)(x), 0xb1))
+    #define REDSET_ROTR_24(x) ((redset_v)_mm256_shuffle_epi8((__m256i)(x), by24))
+    #define REDSET_ROTR_16(x) ((redset_v)_mm256_shuffle_epi8((__m256i)(x), by16))
+    #define REDSET_ROTR_63(x) ((x) >> 63 ^ ((x) + (x)))
+
+    __attribute__((target("avx2"))) static void redset_end_avx2(redset_lanes *lanes)
+    {
+        const __m256i by24 = _mm256_setr_epi8(
+            3, 4, 5, 6, 7, 0, 1, 2, 11, 12, 13, 14, 15, 8, 9, 10,
+            3, 4, 5, 6, 7, 0, 1, 2, 11, 12, 13, 14, 15, 8, 9, 10);
+        const __m256i by16 = _mm256_setr_epi8(
+            2, 3, 4, 5, 6, 7, 0, 1, 10, 11, 12, 13, 14, 15, 8, 9,
+            2, 3, 4, 5, 6, 7, 0, 1, 10, 11, 12, 13, 14, 15, 8, 9);
+        REDSET_END_VECTORS(lanes);
     }
     #endif
 
     static void redset_end_lanes(redset_lanes *lanes, Py_ssize_t count)
     {
-        Py_ssize_t i;
+        Py_ssize_t i, j;
+        uint64_t h[8], block[16];
     #ifdef REDSET_VECTORS
         int wide = __builtin_cpu_supports("avx512vl") ? 2 : __builtin_cpu_supports("avx2") ? 1 : 0;
         if (count > 1 && wide) {
+            /* What is in the other lanes does not matter, but that it is something. */
             for (i = count; i < REDSET_LANES; i++) {
-                memset(lanes->h[i], 0, sizeof(lanes->h[i]));
-                memset(lanes->block[i], 0, sizeof(lanes->block[i]));
+                for (j = 0; j < 8; j++)
+                    lanes->h[j][i] = 0;
+                for (j = 0; j < 16; j++)
+                    lanes->block[j][i] = 0;
                 lanes->done[i] = 0;
             }
             if (wide == 2)
@@ -234,8 +244,15 @@ cdef extern from *:
             return;
         }
     #endif
-        for (i = 0; i < count; i++)
-            redset_compress(lanes->h[i], lanes->block[i], lanes->done[i], ~(uint64_t)0);
+        for (i = 0; i < count; i++) {
+            for (j = 0; j < 8; j++)
+                h[j] = lanes->h[j][i];
+            for (j = 0; j < 16; j++)
+                block[j] = lanes->block[j][i];
+            redset_compress(h, block, lanes->done[i], ~(uint64_t)0);
+            lanes->h[0][i] = h[0];
+            lanes->h[1][i] = h[1];
+        }
     }
 
     /* The one workspace that is kept for the next chunk, whichever thread encodes it. */
@@ -325,8 +342,8 @@ cdef extern from *:
     void compress "redset_compress"(
         uint64_t* h, const uint64_t* block, uint64_t t, uint64_t last) noexcept nogil
     ctypedef struct Lanes "redset_lanes":
-        uint64_t h[4][8]
-        uint64_t block[4][16]
+        uint64_t h[8][4]
+        uint64_t block[16][4]
         uint64_t done[4]
     void end_lanes "redset_end_lanes"(Lanes*, Py_ssize_t count) noexcept nogil
     void prefetch "REDSET_PREFETCH"(const void*) noexcept nogil
@@ -370,37 +387,41 @@ cdef inline void begin_digest(uint64_t* h, uint64_t size, uint64_t key_size) noe
     h[0] ^= <uint64_t> 0x01010000 ^ key_size << 8 ^ size
 
 
-cdef inline void fill_block(uint64_t* block, const char* data, Py_ssize_t size) noexcept nogil:
-    """Read up to a block; zeros follow."""
+cdef inline void fill_block(
+    uint64_t* block, Py_ssize_t apart, const char* data, Py_ssize_t size
+) noexcept nogil:
+    """Read up to a block, into words so far apart; zeros follow."""
     # By words: for so few bytes memset and memcpy cost more than the loop.
     cdef Py_ssize_t i
     for i in range(WORDS):
         if size >= 8:
-            block[i] = load(data)
+            block[i * apart] = load(data)
             data += 8
             size -= 8
         elif size:
-            block[i] = load(data - 8 + size) >> 64 - 8 * size if i else load_few(data, size)
+            block[i * apart] = (
+                load(data - 8 + size) >> 64 - 8 * size if i else load_few(data, size)
+            )
             size = 0
         else:
-            block[i] = 0
+            block[i * apart] = 0
 
 
 cdef inline uint64_t reach_end(
-    uint64_t* h, uint64_t* block, uint64_t done, const char* data, Py_ssize_t size
+    uint64_t* h, uint64_t done, const char** data, Py_ssize_t* size
 ) noexcept nogil:
-    """Digest what follows `done` bytes, up to the last block, and give how many there are in all.
+    """Digest what follows `done` bytes, but for the last block, and give how many there are then.
 
     At least one follows, or there are none at all.
     """
-    while size > BLOCK:
+    cdef uint64_t block[WORDS]
+    while size[0] > BLOCK:
         done += BLOCK
-        fill_block(block, data, BLOCK)
+        fill_block(block, 1, data[0], BLOCK)
         compress(h, block, done, 0)
-        data += BLOCK
-        size -= BLOCK
-    fill_block(block, data, size)
-    return done + <uint64_t> size
+        data[0] += BLOCK
+        size[0] -= BLOCK
+    return done
 
 
 cdef void end_digest(
@@ -408,8 +429,9 @@ cdef void end_digest(
 ) noexcept nogil:
     """Digest what follows `done` bytes, as `reach_end` has it."""
     cdef uint64_t block[WORDS]
-    done = reach_end(h, block, done, data, size)
-    compress(h, block, done, ~(<uint64_t> 0))
+    done = reach_end(h, done, &data, &size)
+    fill_block(block, 1, data, size)
+    compress(h, block, done + <uint64_t> size, ~(<uint64_t> 0))
 
 
 cdef inline void store_digest(void* out, const uint64_t* h) noexcept nogil:
@@ -424,18 +446,36 @@ cdef void digest_of(void* out, const char* data, Py_ssize_t size) noexcept nogil
     store_digest(out, h)
 
 
+cdef inline void put_lane(
+    Lanes* lanes, Py_ssize_t lane, uint64_t* h, uint64_t done, const char* data, Py_ssize_t size
+) noexcept nogil:
+    """Let a lane digest what follows `done` bytes, as `reach_end` has it."""
+    cdef Py_ssize_t i
+    done = reach_end(h, done, &data, &size)
+    for i in range(8):
+        lanes.h[i][lane] = h[i]
+    fill_block(&lanes.block[0][lane], LANES, data, size)
+    lanes.done[lane] = done + <uint64_t> size
+
+
 cdef inline void add_lane(
     Lanes* lanes, Py_ssize_t lane, const char* data, Py_ssize_t size
 ) noexcept nogil:
-    """Digest in a lane, to 16 bytes, up to its last block."""
-    begin_digest(lanes.h[lane], 16, 0)
-    lanes.done[lane] = reach_end(lanes.h[lane], lanes.block[lane], 0, data, size)
+    """Digest in a lane, to 16 bytes."""
+    cdef uint64_t h[8]
+    begin_digest(h, 16, 0)
+    put_lane(lanes, lane, h, 0, data, size)
+
+
+cdef inline void store_lane(void* out, const Lanes* lanes, Py_ssize_t lane) noexcept nogil:
+    store(out, lanes.h[0][lane])
+    store(<char*> out + 8, lanes.h[1][lane])
 
 
 cdef void begin_keyed(Keyed* keyed, const char* key, Py_ssize_t size) noexcept nogil:
     begin_digest(keyed.bare, 8, size)
     memcpy(keyed.state, keyed.bare, 64)
-    fill_block(keyed.block, key, size)
+    fill_block(keyed.block, 1, key, size)
     keyed.done = BLOCK if size else 0
     if size:
         compress(keyed.state, keyed.block, BLOCK, 0)
@@ -792,7 +832,7 @@ def digests(values):
                     add_lane(&lanes, j, views[i + j].data, views[i + j].size)
                 end_lanes(&lanes, some)
                 for j in range(some):
-                    store_digest(places[i + j], lanes.h[j])
+                    store_lane(places[i + j], &lanes, j)
                 i += LANES
         return results
     finally:
@@ -1282,7 +1322,7 @@ cdef void digest_kept(Work* work) noexcept nogil:
             add_lane(&lanes, j, identity.data, identity.size)
         end_lanes(&lanes, some)
         for j in range(some):
-            store_digest(work.entries[work.kept[i + j].entry].tag, lanes.h[j])
+            store_lane(work.entries[work.kept[i + j].entry].tag, &lanes, j)
         i += LANES
     work.digested = True
 
@@ -2157,6 +2197,7 @@ cdef class Encoder:
     cdef void remember(self, Work* work) noexcept nogil:
         """Give each line what its entry is remembered by."""
         cdef Lanes lanes
+        cdef uint64_t h[8]
         cdef const Entry* entry
         cdef Line* line
         cdef Py_ssize_t i = 0, j, some
@@ -2168,9 +2209,8 @@ cdef class Encoder:
                 entry = &work.entries[work.kept[i + j].entry]
                 line = &work.lines[i + j]
                 if self.memory == INTEGER:
-                    memcpy(lanes.h[j], self.mac.state, 64)
-                    fill_block(lanes.block[j], <const char*> entry.tag, 16)
-                    lanes.done[j] = self.mac.done + 16
+                    memcpy(h, self.mac.state, 64)
+                    put_lane(&lanes, j, h, self.mac.done, <const char*> entry.tag, 16)
                 else:
                     memcpy(line.known, entry.tag, 16)
                     line.known_size = 16
@@ -2179,7 +2219,7 @@ cdef class Encoder:
                 for j in range(some):
                     line = &work.lines[i + j]
                     line.known_size = <int> (
-                        put_signed(line.known, <int64_t> lanes.h[j][0]) - line.known
+                        put_signed(line.known, <int64_t> lanes.h[0][j]) - line.known
                     )
             i += LANES
 

@@ -437,7 +437,7 @@ def test_an_ack_is_sent_behind_all_adds_that_were_accepted_before_it(
     jobs.add_many(["a", "b"], [1, 2])
     first, second = jobs.lease(2)
     proxy.seen.clear()
-    proxy.rule = slow(b"ZADD", 0.1)
+    proxy.rule = slow(b"ZADD", 0.3)
     with jobs.buffered(max_delay=0) as writer:
         for number in range(1200):
             writer.add(f"found {number}", 5)
@@ -727,7 +727,7 @@ def test_an_interrupt_while_it_is_left_lets_it_go_on(any_server: servers.Server)
     with Proxy(any_server) as proxy:
         client = redis.Redis(port=proxy.port)
         jobs: SortedSet[str] = SortedSet(client, "jobs")
-        proxy.rule = slow(b"ZADD", 0.3)
+        proxy.rule = slow(b"ZADD", 0.5)
         alarm = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt), jobs.buffered(max_delay=LONG) as writer:
             for number in range(1500):
