@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from redset._effects import Operation
 from redset._face import T, index, refuse_single, waiting_time
@@ -163,7 +163,7 @@ class Leases(Generic[T]):
         """
         return self._owner.fail(self, error, delay)
 
-    def release(self, delay: float = 0) -> Any:
+    def release(self, delay: float = 0, score: Any = None, item: Any = None) -> Any:
         """Give back all that is not settled, without an attempt; how many were still ours.
 
         Examples
@@ -171,10 +171,10 @@ class Leases(Generic[T]):
         >>> jobs.add_many(["a", "b"]).added
         2
         >>> batch = jobs.lease(2)
-        >>> batch.release(), jobs.size()
-        (2, 2)
+        >>> batch.release(score=9), jobs.scores(["a", "b"])
+        (2, [9.0, 9.0])
         """
-        return self._owner.release(self, delay)
+        return self._owner.release(self, delay, score, item)
 
     def renew(self, ttl: float) -> Any:
         """Have all that is not settled for so many seconds from now; how many were still ours.
@@ -288,6 +288,10 @@ class Batch(Leases[T]):
         self._owner._run(self._leave(error))
 
 
+#: What a batch waits for that was awaited, as long as it has not come.
+_BEGUN = object()
+
+
 class AsyncBatch(Leases[T]):
     """`Batch` of an asyncio set: awaited or entered with ``async with``; ``async for`` iterates."""
 
@@ -297,17 +301,44 @@ class AsyncBatch(Leases[T]):
         super().__init__(owner, ())
         self._call = call
 
+    def __len__(self) -> int:
+        return len(self._fetched())
+
+    def __bool__(self) -> bool:
+        return bool(self._fetched())
+
+    def __repr__(self) -> str:
+        if self._call is None:
+            return super().__repr__()
+        return f"<{type(self).__name__} of {self._owner!r}, not awaited>"
+
+    def _unsettled(self) -> list[Lease[T]]:
+        self._fetched()
+        return super()._unsettled()
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("a batch of an asyncio set is iterated with: async for lease in batch")
+
+    def _fetched(self) -> list[Lease[T]]:
+        if self._call is not None:
+            raise RuntimeError("a batch is awaited, or entered with async with, before it is used")
+        return self._leases
+
     async def _fetch(self) -> Self:
-        call, self._call = self._call, None
-        if call is not None:
-            self._leases = [Lease(self._owner, each) for each in await self._owner._run(call)]
+        if self._call is None:
+            return self
+        call, self._call = self._call, _BEGUN
+        if call is _BEGUN:
+            raise RuntimeError("a batch is awaited once, and it failed: lease() gives another")
+        self._leases = [Lease(self._owner, each) for each in await self._owner._run(call)]
+        self._call = None
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._fetch().__await__()
 
     async def __aiter__(self) -> AsyncIterator[Lease[T]]:
-        for lease in self._walk():
+        for lease in (await self._fetch())._walk():
             yield lease
 
     async def __aenter__(self) -> Self:
@@ -337,7 +368,8 @@ def leases_of(owner: Any, leases: Any) -> list[Lease[Any]]:
         if theirs is not owner and (
             theirs.redis is not owner.redis or theirs._ctx.keys.queue != owner._ctx.keys.queue
         ):
-            raise ValueError(f"leases[{place}] is a lease of {theirs!r}, not of {owner!r}")
+            way = "" if theirs.redis is owner.redis else ", each with a client of its own"
+            raise ValueError(f"leases[{place}] is a lease of {theirs!r}, not of {owner!r}{way}")
         if lease.settled:
             raise ValueError(f"leases[{place}] was settled before: {lease!r}")
     return list(dict.fromkeys(found))

@@ -137,7 +137,7 @@ class Writing:
         score = adding.score_of(self._ctx, item, score)
         if score is None:
             self._sent.scorer = self._ctx.scorer
-        return flags, self._ctx.serialise(item), score, item
+        return flags, self._ctx.serialise(item, self._ctx.max_item_bytes), score, item
 
     def _put(self, one: _Add | list[Lease[Any]]) -> bool:
         """Accept something; whether the background is to hear of it."""
@@ -447,14 +447,22 @@ class Writer(Writing):
                 self._wake.notify()
 
     def _work(self) -> None:
+        try:
+            self._go_on()
+        except BaseException as error:  # which nobody else would hear of
+            with self._lock:
+                self._fail(error)
+        with self._lock:
+            self._ended()
+            self._room.notify_all()
+
+    def _go_on(self) -> None:
         while True:
             with self._lock:
                 while (left := self._left()) > 0:
                     self._wake.wait(left)
                 part = self._next()
             if part is None:
-                with self._lock:
-                    self._ended()
                 return
             try:
                 self._owner._run(self._write(part), Source((), None))

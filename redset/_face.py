@@ -254,8 +254,8 @@ class Face(Generic[T]):
 
     def _nameless(self, other: object) -> NoReturn:
         raise TypeError(
-            "the result of & | - ^ would be a set without a name: use &= |= -= ^= on a set that "
-            "is to hold it, or set(…) of what is to be combined here"
+            "the result of & | - ^ would be a set without a name: use update, or of the sync "
+            "classes &= |= -= ^=, on a set that is to hold it, or set(…) of what is to be combined"
         )
 
     if not TYPE_CHECKING:  # to a type checker there are none

@@ -21,7 +21,9 @@ VERSION = 1
 SPOOLED = 16 << 20
 _EPOCH = re.compile("[0-9a-f]{0,64}")
 #: The ids of dead letters.
-ID = re.compile(rb"(\d{1,20})-\d{1,20}")
+ID = re.compile(rb"(\d{1,20})-(\d{1,20})")
+#: The largest number that a JSON reader of doubles holds exactly.
+_LARGEST = 2**53
 
 
 def dumps(value: dict[str, Any]) -> str:
@@ -33,7 +35,12 @@ def dumps(value: dict[str, Any]) -> str:
 
 def loads(line: bytes) -> Any:
     """Read a line."""
-    return orjson.loads(line) if orjson else json.loads(line)
+    if orjson:
+        return orjson.loads(line)
+    try:
+        return json.loads(line.decode())
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def data(raw: bytes) -> Any:
@@ -68,6 +75,8 @@ class Lines:
         self.items = 0
         #: The number behind the highest that an item has, and how many items have none.
         self.sequence = self.untied = 0
+        #: The id of the last dead letter: they come in order, as a stream takes them.
+        self._letter = (0, 0)
         self.head: dict[str, Any] = {}
         self.ended = False
 
@@ -78,7 +87,10 @@ class Lines:
         """Check a line, and lay it aside."""
         self.number += 1
         if isinstance(line, str):
-            line = line.encode()
+            try:
+                line = line.encode()
+            except UnicodeEncodeError:
+                raise self.wrong("is no text for UTF-8") from None
         if not isinstance(line, bytes):
             raise TypeError(f"lines must be str or bytes, and one is {type(line).__name__}")
         line = line.strip()
@@ -125,6 +137,7 @@ class Lines:
                 self._count_tie(value)
             elif "dead" in value:
                 letter_of(value)
+                self._follow(value["id"])
                 self._count_tie(value)
             elif "known" in value:
                 known_of(value, self.head["remember"])
@@ -136,6 +149,13 @@ class Lines:
                 raise ValueError
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise self.wrong("is none of them") from None
+
+    def _follow(self, name: str) -> None:
+        first, second = name.split("-")
+        number = int(first), int(second)
+        if not self._letter < number or max(number) >= 2**64:
+            raise ValueError
+        self._letter = number
 
     def _count_tie(self, value: dict[str, Any]) -> None:
         tie = tie_of(value)
@@ -162,10 +182,14 @@ def _bytes(data: Any) -> bytes:
 def row_of(value: dict[str, Any], keyed: bool) -> Row:
     payload, attempts = _bytes(value["item"]), value.get("attempts", 0)
     member = bytes.fromhex(value["digest"]) if keyed else payload
-    if type(attempts) is not int or attempts < 0 or (keyed and len(member) != 16):
+    if not _is_count(attempts) or (keyed and len(member) != 16):
         raise ValueError
     error = str(value.get("error", "")).encode()
     return Row(_score(value["score"]), member, b"%d" % attempts, error, payload)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _LARGEST
 
 
 def tie_of(value: dict[str, Any]) -> int | None:
@@ -185,11 +209,12 @@ def _score(value: Any) -> bytes:
 
 def letter_of(value: dict[str, Any]) -> list[Any]:
     name, score, attempts = value["id"], value["score"], value["attempts"]
-    if not ID.fullmatch(name.encode()) or type(attempts) is not int or attempts < 0:
+    if not ID.fullmatch(name.encode()) or not _is_count(attempts):
         raise ValueError
     member = bytes.fromhex(value.get("digest", ""))
     told = b"" if score is None else _score(score)
-    return [name, _bytes(value["dead"]), told, str(value["reason"]), attempts, member]
+    reason = str(value["reason"]).encode()
+    return [name, _bytes(value["dead"]), told, reason, attempts, member]
 
 
 def known_of(value: dict[str, Any], remember: str) -> list[Any]:
@@ -203,7 +228,7 @@ def known_of(value: dict[str, Any], remember: str) -> list[Any]:
     found: list[Any] = []
     for name, expiry in rows:
         member = bytes.fromhex(name)
-        if len(member) != 16 or type(expiry) is not int or not 0 < expiry < 2**53:
+        if len(member) != 16 or type(expiry) is not int or not 0 < expiry < _LARGEST:
             raise ValueError
         found += [expiry, member]
     return found

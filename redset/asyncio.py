@@ -500,7 +500,7 @@ class SortedSet(Face[T]):
 
 
 def _cannot(what: str, instead: str | None = None) -> TypeError:
-    use = f"use {instead}" if instead else "the sync class is the one to compare sets with"
+    use = f"use {instead}" if instead else "the sync class has it"
     return TypeError(f"an asyncio set has no {what}: {use}")
 
 

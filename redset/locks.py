@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import secrets
+import sys
 import threading
 import time
 from typing import Any
@@ -191,8 +192,9 @@ def _here() -> tuple[int, int, int]:
 
 
 def seconds(name: str, value: float) -> float:
-    if not isinstance(value, (int, float)):
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     if not value >= 0:
         raise ValueError(f"{name} must be a number of seconds, not {value!r}")
-    return value
+    # An int may be more than a float holds.
+    return value if value <= sys.float_info.max else math.inf

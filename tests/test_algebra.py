@@ -566,6 +566,48 @@ def test_equality_never_raises_for_what_is_no_item_here(any_server: servers.Serv
     assert jobs != awaited and awaited != jobs and jobs not in [awaited] and awaited not in [jobs]
 
 
+def test_equality_is_false_whatever_key_and_serializer_say(any_server: servers.Server) -> None:
+    raw = any_server.raw
+
+    class Picky:
+        @staticmethod
+        def dumps(item: Any) -> str:
+            return {"a": "a"}[item]
+
+    jobs: SortedSet[Any] = SortedSet(raw, "jobs", serializer=Picky())
+    keyed: SortedSet[Any] = SortedSet(raw, "keyed", key=lambda item: item.url)
+    for some in (jobs, keyed):
+        assert not (some == {1}) and some != {"b"}
+        with pytest.raises((KeyError, AttributeError)):
+            _ = some <= {1}
+    jobs.add("a")
+    assert jobs == {"a"}
+
+
+def test_what_is_no_text_is_named_by_its_place(make_set: Maker, raw: Any) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b"])
+    for call in (
+        lambda: jobs.scores(["a", "b", "\ud800"]),
+        lambda: jobs.discard_many(["a", "b", "\ud800"]),
+    ):
+        with pytest.raises(ValueError, match="item 2: .*surrogates not allowed"):
+            call()
+    assert jobs.size() == 2
+
+
+@pytest.mark.parametrize("remember", [None, True])
+def test_how_large_an_item_the_other_takes_is_no_matter(places: Places, remember: Any) -> None:
+    """What is stored is a union's, though the other would not take it now."""
+    jobs: SortedSet[Any] = SortedSet(places.here.raw, "jobs", key="url", remember=remember)
+    for how in ("client", "elsewhere"):
+        places.other(how, {"key": "url"}).add({"url": "x" * 50})
+        other = places.other(how, {"key": "url", "max_item_bytes": 20})
+        jobs.update(other)
+        assert jobs == other
+        jobs.clear()
+
+
 def test_places_in_errors_are_those_of_the_iterable(any_server: servers.Server) -> None:
     jobs: SortedSet[Any] = SortedSet(any_server.raw, "jobs", key="url")
     items = [{"url": f"{n}"} for n in range(1500)]

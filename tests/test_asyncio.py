@@ -206,12 +206,46 @@ def test_a_client_that_cannot_but_decode_is_refused(
         (lambda s: s.__ixor__([]), "sync class"),
         (lambda s: len(s.dead), r"await size\(\)"),
         (lambda s: list(s.dead), "async for"),
+        (lambda s: list(s.lease(2)), "async for lease in batch"),
+        (lambda s: s & s, r"use update"),
     ],
 )
 def test_what_cannot_be_awaited_says_what_to_use(use: Callable[..., Any], say: str) -> None:
     jobs: SortedSet[str] = SortedSet(redis.asyncio.Redis(), "jobs")
     with pytest.raises(TypeError, match=say):
         use(jobs)
+
+
+@runs
+async def test_a_batch_is_not_empty_before_it_was_awaited(any_server: servers.Server) -> None:
+    async with connected(any_server) as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        await jobs.add_many(["a", "b", "c"])
+        batch = jobs.lease(2)
+        for use in (len, bool, jobs.ack, lambda batch: batch.renew(5)):
+            with pytest.raises(RuntimeError, match="a batch is awaited, or entered"):
+                await use(batch)
+        assert "not awaited" in repr(batch) and await jobs.size() == 3
+        assert [lease.item async for lease in batch] == ["a", "b"]
+        assert await batch is batch and len(batch) == 2
+        assert await batch.ack() == 2
+
+
+@runs
+async def test_a_batch_that_failed_is_none(any_server: servers.Server) -> None:
+    async with connected(any_server) as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        any_server.raw.set("jobs", "of another type")
+        batch = jobs.lease()
+        with pytest.raises(redis.ResponseError):
+            await batch
+        any_server.raw.delete("jobs")
+        await jobs.add("a")
+        for use in (len, bool):
+            with pytest.raises(RuntimeError, match="a batch is awaited"):
+                use(batch)
+        with pytest.raises(RuntimeError, match="awaited once, and it failed"):
+            await batch
 
 
 def test_asyncio_sets_are_equal_to_themselves_only() -> None:

@@ -577,9 +577,12 @@ def test_braces_that_are_no_hash_tag_are_refused_where_a_second_key_is_needed(
     assert jobs.pop() == "a"
     assert jobs.size() == 2
     assert jobs.discard("b")
-    with pytest.raises(ValueError, match="braces"):
-        jobs.dead.size()
+    assert not jobs.finished() and list(jobs.leased()) == []
+    for call in (jobs.dead.size, jobs.lease, lambda: jobs.consume(print)):
+        with pytest.raises(ValueError, match="braces"):
+            call()
     assert jobs.clear() == 1
+    assert jobs.finished()
     assert servers.everything(raw) == {}
 
 
@@ -593,6 +596,7 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"remember": -5}, ValueError, "remember must be a positive number of seconds, not -5"),
     ({"remember": NAN}, ValueError, "remember must be a positive number of seconds, not nan"),
     ({"remember": math.inf}, ValueError, "remember must be a positive number"),
+    ({"remember": 10**400}, ValueError, "remember must be a positive number"),
     ({"remember": datetime.timedelta(0)}, ValueError, "remember must be a positive number"),
     ({"duplicates": "drop"}, ValueError, "duplicates must be one of .* not 'drop'"),
     ({"duplicates": None}, ValueError, "duplicates must be one of .* not None"),
@@ -638,6 +642,22 @@ def test_flags_that_contradict_are_refused(
             with pytest.raises(ValueError, match=text):
                 call(["a"] if call is not jobs.add else "a", **flags)
     assert servers.everything(raw) == {}
+
+
+def test_more_seconds_than_a_float_holds_are_no_overflow(make_set: Callable[..., Any]) -> None:
+    jobs = make_set()
+    jobs.add("a")
+    jobs.fail(jobs.lease(), "no")
+    assert jobs.dead.purge(before=10**400) == 0
+    for options, text in (
+        ({"lock_timeout": True}, "timeout must be a number of seconds, not bool"),
+        ({"lock_expires": 10**400}, "expires must be finite"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=text):
+            _ = make_set(**options).lock
+    with pytest.raises(TypeError, match="before must be Unix time in seconds, not bool"):
+        jobs.dead.purge(before=True)
+    _ = make_set(lock_timeout=10**400).lock
 
 
 def test_what_a_memory_is_needed_for_says_so(make_set: Callable[..., Any], raw: Any) -> None:

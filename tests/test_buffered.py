@@ -198,6 +198,34 @@ def test_a_set_that_is_cleared_meanwhile_gets_what_comes_then(make_set: Maker) -
     assert sorted(other) == ["b", "c"] and other.seen_many(["a", "b", "c"]) == [False, True, True]
 
 
+def test_it_may_be_long_before_it_writes(make: Maker) -> None:
+    jobs = make()
+    with jobs.buffered(max_delay=10**400) as writer:
+        writer.add("a")
+    assert list(jobs) == ["a"]
+    with pytest.raises(TypeError, match="max_delay must be a number of seconds, not bool"):
+        jobs.buffered(max_delay=True)
+
+
+def test_whatever_ends_the_background_is_an_error_of_the_writers(
+    make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = make()
+
+    def left(self: Any) -> float:
+        if self._queue:
+            raise ZeroDivisionError("of all things")
+        return 1000.0
+
+    monkeypatch.setattr(_buffers.Writing, "_left", left)
+    with (
+        pytest.raises(AddError, match="1 items of 'jobs' were not written") as caught,
+        jobs.buffered() as writer,
+    ):
+        writer.add("a")
+    assert caught.value.unwritten == [("a", 0.0)] and jobs.size() == 0
+
+
 # --- bounds
 
 

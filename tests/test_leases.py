@@ -173,6 +173,28 @@ def test_a_release_counts_no_attempt(make_set: Maker, raw: Any, options: dict[st
     assert (lease.attempts, lease.score) == (0, 7.0)
 
 
+def test_a_batch_is_released_to_a_score(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b", "c"], score=[1, 2, 3])
+    batch = jobs.lease(2)
+    assert batch.release(score=9) == 2
+    assert jobs.scores(["a", "b", "c"]) == [9.0, 9.0, 3.0]
+    batch = jobs.lease()
+    with pytest.raises(ValueError, match="item must have the identity"):
+        batch.release(item="d")
+    assert batch.release(0, 5, "c") == 1 and jobs.score("c") == 5
+
+
+def test_a_lease_of_another_client_is_said_to_be_one(any_server: servers.Server) -> None:
+    with any_server.client() as one, any_server.client() as other:
+        jobs: SortedSet[str] = SortedSet(one, "jobs")
+        jobs.add("a")
+        batch = jobs.lease()
+        with pytest.raises(ValueError, match="each with a client of its own"):
+            SortedSet(other, "jobs").ack(batch)
+        assert batch.ack() == 1
+
+
 def test_a_release_with_a_score_starts_again(make_set: Maker, raw: Any) -> None:
     jobs = make_set(key="url")
     jobs.add({"url": "/", "visits": 0}, 7)
@@ -324,6 +346,7 @@ def test_a_bad_item_among_the_found_ones_changes_nothing(make_set: Maker) -> Non
     with pytest.raises(AddError) as caught:
         lease.ack(add=["a", "much too long an item", "b"])
     assert (caught.value.index, caught.value.item) == (1, "much too long an item")
+    assert (caught.value.resume_at, caught.value.result.added) == (0, 0)  # nothing was sent
     assert jobs.size() == 0 and not lease.settled and rows(jobs) == [("page", 0.0, 0)]
     assert lease.ack(add=["a"]) == 1
 
@@ -457,9 +480,9 @@ def test_bad_arguments_are_refused_and_named(make_set: Maker) -> None:
 def test_a_name_without_second_keys_can_lease_nothing(make_set: Maker) -> None:
     jobs = make_set(name="a}b")
     jobs.add("x")
-    for call in (jobs.lease, jobs.finished, jobs.leased):
-        with pytest.raises(ValueError, match="name"):
-            call()
+    with pytest.raises(ValueError, match="name"):
+        jobs.lease()
+    assert not jobs.finished() and list(jobs.leased()) == []
     assert jobs.add("x", nx=True) is None and jobs.pop() == "x"
     with pytest.raises(TypeError, match="max_attempts"):
         make_set(max_attempts="3")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from options import every_option, fit, made, once_more
 
 import redset.asyncio
 from redset import Key, ScheduledSet, SortedSet, _lines
+from redset._scripts import script
 from redset.exceptions import OptionsDiffer
 from redset.serializers import JSONSerializer
 
@@ -27,7 +31,7 @@ P = "jobs:{jobs}"
 
 
 def everything(raw: redis.Redis) -> dict[bytes, Any]:
-    """What is on the server, but for the calls of leases."""
+    """What is on the server, but for the calls of leases, and from where forgetting is counted."""
     found: dict[bytes, Any] = {}
     for key in raw.scan_iter():
         kind = raw.type(key)
@@ -36,6 +40,7 @@ def everything(raw: redis.Redis) -> dict[bytes, Any]:
         elif kind == b"hash":
             # Servers write more digits than a number needs.
             values = raw.hgetall(key)
+            values.pop(b"forgets", None)
             found[key] = {field: shortened(value) for field, value in values.items()}
         elif kind == b"set":
             found[key] = raw.smembers(key)
@@ -179,7 +184,7 @@ def test_a_set_with_other_options_takes_the_items(
     again: SortedSet[Any] = SortedSet(raw, "jobs", **{"serializer": serializer, **now})
     assert again.restore(lines) == 3
     assert again.take(5, with_scores=True) == [(items[n], float(n + 1)) for n in (1, 2, 3)]
-    left_out = "remember" in was and "remember" in now
+    left_out = "remember" in was
     assert ("what 'jobs' remembered is left out" in caplog.text) == left_out
 
 
@@ -295,19 +300,37 @@ GOOD = [
         (1, '{"known":["1"]}', "line 2 is none of them"),
         (1, '{"something":1}', "line 2 is none of them"),
         (1, None, "line 3 is none of them"),  # too many are said to be there
+        (1, "\ud800", "line 2 is no text for UTF-8"),
+        (1, b"\xff\xfe", "line 2 is no JSON"),
+        (1, "[" * 100_000, "line 2 is no JSON"),
+        (1, '{"item":"a","score":1,"attempts":%d}' % 10**25, "line 2 is none of them"),
+        (1, '{"item":"a","score":1,"attempts":1,"error":"\\ud800"}', "line 2 is no"),
         (2, '{"dead":"b","id":"x","score":null,"reason":"","attempts":0}', "line 3 is none"),
+        (2, '{"dead":"b","id":"5-1","score":null,"reason":"\\ud800","attempts":0}', "line 3 is no"),
+        (2, '{"dead":"b","id":"0-0","score":null,"reason":"","attempts":0}', "line 3 is none"),
+        (2, '{"dead":"b","id":"1-%d","score":1,"reason":"","attempts":0}' % 2**64, "line 3 is none"),
+        (2, '{"dead":"b","id":"5-1","score":null,"reason":"","attempts":-1}', "line 3 is none"),
+        (3, GOOD[2], "line 4 is none of them"),  # twice, or in another order: no stream takes them
         (3, None, "line 4 is missing"),
         (3, '{"end":2}', "line 4 is none of them"),
         (3, '{"end":1}\n{"end":1}', "line 5 comes behind the end"),
     ],
 )
 def test_foreign_and_truncated_lines_are_refused_before_anything_is_written(
-    make_set: Maker, raw: Any, place: int, line: str | None, text: str
+    make_set: Maker,
+    raw: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    place: int,
+    line: Any,
+    text: str,
 ) -> None:
-    lines = [*GOOD[:place], *(line.split("\n") if line else []), *GOOD[place + 1 :]]
-    with pytest.raises(ValueError, match=f"lines must be those of export.*{text}"):
-        make_set().restore(lines)
-    assert raw.dbsize() == 0
+    some = [line] if isinstance(line, bytes) else line.split("\n") if line else []
+    lines = [*GOOD[:place], *some, *GOOD[place + 1 :]]
+    for reader in (_lines.orjson, None):
+        monkeypatch.setattr(_lines, "orjson", reader)
+        with pytest.raises(ValueError, match=f"lines must be those of export.*{text}"):
+            make_set().restore(lines)
+        assert raw.dbsize() == 0
     assert make_set().restore(GOOD) == 1
 
 
@@ -339,6 +362,92 @@ def test_a_set_that_is_not_empty_is_left_alone(
         assert everything(raw) == before
     jobs.clear()
     assert jobs.restore(lines) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"key": "url"}, {"ties": "fifo"}, {"key": "url", "ties": "lifo"}], ids=str
+)
+def test_one_that_was_drained_is_empty(make_set: Maker, options: dict[str, Any]) -> None:
+    jobs = make_set(**options)
+    jobs.add_many([made(options, name) for name in "abc"])
+    lines = list(jobs.export())
+    before = jobs.take(5)
+    assert jobs.restore(lines) == 3
+    assert jobs.take(5) == before
+
+
+@pytest.mark.parametrize("remember", [True, 3600])
+@pytest.mark.parametrize("how", ["clear", "elsewhere", "flush"])
+def test_tables_of_known_duplicates_do_not_outlive_a_restore(
+    any_server: servers.Server, remember: Any, how: str
+) -> None:
+    """The epoch is the one that was exported; what was learned since then is forgotten."""
+    raw = any_server.raw
+    items = [f"item {number}" for number in range(50)]
+    with any_server.client() as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs", remember=remember)
+        jobs.add("seed")
+        jobs.pop()
+        lines = list(jobs.export())
+        for _ in range(3):  # that it is known is learned from the server's answers
+            jobs.add_many(items)
+            jobs.take(99)
+        if how == "clear":
+            jobs.clear()
+            jobs.restore(lines)
+        elif how == "flush":
+            raw.flushdb()
+            jobs.restore(lines)
+        else:
+            arguments = [sys.executable, "-c", ELSEWHERE, any_server.unix, str(remember)]
+            subprocess.run(arguments, input="\n".join(lines), text=True, check=True, timeout=60)
+        assert jobs.seen_many([*items, "seed"]) == [False] * 50 + [True]
+        if how == "elsewhere":
+            # As after `forget`: by the next check, a second later at most.
+            end = time.monotonic() + 10
+            while jobs.add_many(items).added == 0:
+                assert time.monotonic() < end
+        else:
+            assert jobs.add_many(items) == (50, 0, 0, 0)
+        assert jobs.size() == 50
+
+
+ELSEWHERE = """
+import sys
+import redis
+from redset import SortedSet
+with redis.Redis(unix_socket_path=sys.argv[1]) as client:
+    jobs = SortedSet(client, "jobs", remember=eval(sys.argv[2]))
+    jobs.clear()
+    jobs.restore(sys.stdin)
+"""
+
+
+def test_what_a_cleared_memory_left_is_gone_before_it_comes_back(any_server: servers.Server) -> None:
+    """A memory comes back under its epoch, and so do the names of its buckets."""
+    raw = any_server.raw
+    items = [f"item {number}" for number in range(3000)]
+    jobs: SortedSet[str] = SortedSet(raw, "jobs", remember=True)
+    jobs.add_many(items)
+    jobs.take(5000)
+    lines = list(jobs.export())
+    jobs.add_many(["later"] + [f"later {number}" for number in range(999)])
+
+    class Dies(servers.GenericDecoded):
+        """It is killed behind the step that clears."""
+
+        def execute_command(self, *arguments: Any, **options: Any) -> Any:
+            if script("sweep").sha in arguments:
+                raise redis.ConnectionError("killed")
+            return super().execute_command(*arguments, **options)
+
+    with pytest.raises(redis.ConnectionError):
+        SortedSet(Dies(raw), "jobs", remember=True).clear()
+    assert jobs.restore(lines) == 0
+    assert jobs.stats().remembered == 3000
+    # An add would drop what is left of cleared memories.
+    assert [jobs.add_many(["later", *items]).added for _ in range(3)] == [1, 0, 0]
+    assert all(jobs.seen_many(items)) and jobs.stats().remembered == 3001
 
 
 def test_items_without_an_identity_are_refused_before_anything_is_written(

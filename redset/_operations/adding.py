@@ -749,8 +749,8 @@ def _tell_if_finished(ctx: Context, result: AddResult) -> Operation[None]:
 
 
 def bad_item(bad: Any) -> AddError:
-    """Make the error of a bulk add's item that cannot be encoded, nothing of it sent."""
-    return _Failure(bad.place, bad.error, bad.place, bad.item).error(AddResult())
+    """Make the error of a bulk add's item that cannot be encoded, nothing at all sent."""
+    return _Failure(0, bad.error, bad.place, bad.item).error(AddResult())
 
 
 class _Failure(NamedTuple):

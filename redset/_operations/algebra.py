@@ -248,7 +248,7 @@ def _add_page(
         if bad:
             raise unreadable(other.ctx, bad[0].error) from bad[0].error
         try:
-            keys = [other.ctx.serialise(item)[1] for item in found]
+            keys = [other.ctx.serialise(item, 0)[1] for item in found]
         except (TypeError, ValueError) as error:
             raise unreadable(other.ctx, error) from error
         items = list(zip(items, keys, strict=True))
@@ -465,8 +465,8 @@ def compare_items(ctx: Context, items: Iterable[Any], how: Comparison) -> Operat
     """Compare with items, each identity counted once."""
     try:
         names = list(set((yield from ctx.identities(list(items)))))
-    except (TypeError, ValueError):
-        if how == "==":  # of something that is none of ours
+    except Exception:
+        if how == "==":  # of something that is none of ours, whatever key and serializer say
             return False
         raise
     both = 0

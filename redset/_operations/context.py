@@ -257,9 +257,12 @@ class Context:
             return self.wire.digest(data) if self.keyed else data
         return self.wire.identity(item, self.dumps, self.key)  # type: ignore[no-any-return]
 
-    def serialise(self, item: Any) -> Any:
-        """Give what stands for an item in a context `of_serialised`: its bytes, and its key's."""
-        data = self.wire.payload(item, self.dumps, self.max_item_bytes)
+    def serialise(self, item: Any, most: int) -> Any:
+        """Give what stands for an item in a context `of_serialised`: its bytes, and its key's.
+
+        ``most``: how many bytes it may have, 0 for any number.
+        """
+        data = self.wire.payload(item, self.dumps, most)
         key = self.key
         if key is None:
             return data
@@ -294,9 +297,10 @@ class Context:
             try:
                 members.append(self.identity(item))
             except (TypeError, ValueError) as error:
-                if type(error) not in (TypeError, ValueError):
+                kind = ValueError if isinstance(error, UnicodeError) else type(error)
+                if kind not in (TypeError, ValueError):
                     raise
-                raise type(error)(f"item {first + at}: {error}") from error
+                raise kind(f"item {first + at}: {error}") from error
         return members
 
     def memory_tokens(self, members: list[bytes], epoch: bytes) -> list[bytes]:
@@ -475,11 +479,10 @@ def _checked_remember(remember: Any) -> tuple[str, int]:
         return "", 0
     if remember is True:
         return "ever", 0
+    seconds = remember
     if isinstance(remember, datetime.timedelta):
         seconds = remember.total_seconds()
-    elif isinstance(remember, (int, float)):
-        seconds = float(remember)
-    else:
+    elif not isinstance(remember, (int, float)):
         raise TypeError(
             f"remember must be True, seconds or a timedelta, not {type(remember).__name__}"
         )

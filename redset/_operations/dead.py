@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any, NamedTuple
 
 from redset._effects import Ask, Emit, Operation
@@ -188,9 +187,9 @@ def purge(ctx: Context, before: float | None, forget: bool) -> Operation[int]:
         ctx.need_memory("forget")
     last = "+"
     if before is not None:
-        if not isinstance(before, (int, float)):
+        if not isinstance(before, (int, float)) or isinstance(before, bool):
             raise TypeError(f"before must be Unix time in seconds, not {type(before).__name__}")
-        if math.isnan(before):
+        if before != before:
             raise ValueError("before must be Unix time in seconds, not NaN")
         if before * 1000 < 1:
             return 0  # no id is below 0-0

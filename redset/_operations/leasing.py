@@ -24,6 +24,7 @@ from redset._operations.context import (
     error_text,
 )
 from redset._operations.reading import page_of
+from redset._operations.reading import size as size_of
 from redset._operations.replies import (
     Reader,
     count,
@@ -561,17 +562,12 @@ def _owner_at(leases: list[Any], place: int) -> int:
 
 
 def leased(ctx: Context) -> Operation[None]:
-    """Emit (item, score, attempts, expires) of all that is held back, in order of expiry.
-
-    A name that can have no second keys is refused at once.
-    """
+    """Emit (item, score, attempts, expires) of all that is held back, in order of expiry."""
+    if ctx.keys.prefix is None:  # where nothing can be leased
+        return
     keys = [ctx.keys.leased, ctx.keys.leases]
     if ctx.keyed:
         keys.append(ctx.keys.items)
-    return _leased(ctx, keys)
-
-
-def _leased(ctx: Context, keys: list[bytes]) -> Operation[None]:
     last: list[bytes] = []
     while True:
         page = yield ctx.call("leased", keys, [STEP, *last], _page_behind(last, ctx.keyed))
@@ -625,6 +621,8 @@ def _page_behind(last: list[bytes], keyed: bool) -> Reader[_Page]:
 
 def finished(ctx: Context) -> Operation[bool]:
     """Whether nothing is queued, scheduled or leased."""
+    if ctx.keys.prefix is None:  # where nothing can be leased
+        return (yield from size_of(ctx)) == 0
     done, _ = yield end_of(ctx)
     return bool(done)
 

@@ -175,6 +175,12 @@ def _clear(ctx: Context, keep_memory: bool) -> Operation[int]:
     queued, left = yield ctx.call("clear", keys, arguments, many(count, 2))
     if not keep_memory:
         ctx.epoch = None
-    while left:
-        left = yield ctx.call("sweep", [ctx.keys.meta, ctx.keys.seen], [SWEEP], count)
+    if left:
+        yield from sweep(ctx)
     return queued
+
+
+def sweep(ctx: Context) -> Operation[None]:
+    """Unlink what is left of memories that were cleared."""
+    while (yield ctx.call("sweep", [ctx.keys.meta, ctx.keys.seen], [SWEEP], count)):
+        pass

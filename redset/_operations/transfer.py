@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 from collections.abc import Iterator
 from itertools import chain, islice
 from itertools import count as count_from
 from typing import Any, NamedTuple
 
+from redset import _known
 from redset._effects import Emit, Operation, Pull
 from redset._lines import (
     VERSION,
@@ -25,6 +27,7 @@ from redset._lines import (
 )
 from redset._operations import dead
 from redset._operations.context import SCRIPT_CHUNK, STEP, TIE, Context, new_epoch
+from redset._operations.memory import sweep
 from redset._operations.reading import page_of
 from redset._operations.replies import (
     Reader,
@@ -224,7 +227,7 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
             _placed(ctx, value, count_from(0))
     keeps = bool(remembered and ctx.remember and same)
     keeps = keeps and (remembered == ctx.remember or remembered == "limited")
-    if remembered and ctx.remember and not keeps:
+    if remembered and not keeps:
         log.warning(
             "what %r remembered is left out: this set has %s, and it had %s",
             head["name"],
@@ -243,12 +246,19 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
     sequence = lines.sequence + lines.untied
     if ctx.ties and sequence > TIE:
         raise ValueError("lines must number fewer items of equal score")
-    arguments: list[Any] = [options, epoch, sequence if ctx.ties else ""]
-    if not (yield ctx.call("begin", begin, arguments, up_to(1), resend=False)):
+    # What is forgotten since then is counted from another number, since the epoch may be the same
+    # as that of a memory of which processes have tables.
+    forgets = int.from_bytes(os.urandom(6), "big")
+    arguments: list[Any] = [options, epoch, sequence if ctx.ties else "", forgets]
+    while (begun := (yield ctx.call("begin", begin, arguments, up_to(2), resend=False))) == 2:
+        # The buckets of a memory that was cleared may be those of the one that is to be put back.
+        yield from sweep(ctx)
+    if not begun:
         raise ValueError(
             f"the set {ctx.name!r} must be empty, and remember nothing, to be restored: clear() it"
         )
     ctx.epoch = epoch or None
+    _known.empty(keys.name)
     queued = 0
     into = [keys.queue]
     if keys.prefix is not None:
