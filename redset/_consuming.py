@@ -131,7 +131,7 @@ class Tasks(Threads):
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._tasks.append(asyncio.ensure_future(work()))
+        self._tasks.append(asyncio.create_task(work(), name="redset-handler"))
 
     async def sleep(self, seconds: float) -> None:
         # Not wait_for: before Python 3.12 it may keep a cancellation to itself.

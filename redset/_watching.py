@@ -28,8 +28,11 @@ log = logging.getLogger("redset")
 
 #: Seconds between two looks of one who polls; a waiter has a command in each such time.
 PERIOD = 0.05
-#: What may be spent in advance: commands that come one after another at a change.
+#: What may be spent in advance: commands that come one after another at a change. Where somebody
+#: watches, more, and paid back: where a few items come at once, who misses the first may have the
+#: next. Over five seconds that is a command in each PERIOD, too.
 BURST = 2 * PERIOD
+WATCHING, CHANGES = 1.1 * PERIOD, 10 * PERIOD
 #: How often a watcher looks at a set without being told, and how long what it saw holds.
 REFRESH = 1.0
 FRESH = REFRESH + PATIENCE / 2
@@ -45,19 +48,20 @@ REFUSAL = 60.0
 
 
 class Pace:
-    """A budget of one command in each PERIOD."""
+    """A budget of one command in each period, of which some may be spent in advance."""
 
-    __slots__ = ("_spent",)
+    __slots__ = ("_burst", "_period", "_spent")
 
-    def __init__(self) -> None:
+    def __init__(self, period: float, burst: float) -> None:
+        self._period, self._burst = period, burst
         self._spent = 0.0
 
     def charge(self, commands: int, shares: int = 1) -> None:
-        self._spent = max(self._spent, monotonic()) + commands * PERIOD / shares
+        self._spent = max(self._spent, monotonic()) + commands * self._period / shares
 
     def ready(self) -> float:
         """When the next command is in the budget."""
-        return self._spent - BURST
+        return self._spent - self._burst
 
     def refill(self) -> None:
         self._spent = 0.0
@@ -127,7 +131,7 @@ class Watch:
         self.keys = frozenset(keys)
         #: In order: the next to be woken comes first.
         self.waiters: dict[Waiter, None] = {}
-        self.pace = Pace()
+        self.pace = Pace(WATCHING, CHANGES)
         self.spread = 0.0
         self.forget()
 
@@ -472,7 +476,7 @@ class Waiting:
         self._session = session
         self._pool = pool
         self._awaits = awaits
-        self._pace = Pace()
+        self._pace = Pace(PERIOD, BURST)
         self._hinted = False
         #: What a watcher wakes, where one watches.
         self.waiter: Waiter | None = None
