@@ -4,9 +4,9 @@
 
 So many processes wait, each with a client and a connection that watches of its own; items come one
 by one, 40 to 80 ms apart. Then they come five at a time (or as many as there are waiters), 10 ms
-apart, and who has got one works on it meanwhile. Then how many commands a second each waiter sends while nothing comes,
-and while something comes and is gone at once, again and again. The same where the server may not
-tell of changes (``-client``), so that they poll.
+apart, and who has got one works on it meanwhile. Then how many commands a second each waiter sends
+while nothing comes, and while something comes and is gone at once, again and again. The same where
+the server may not tell of changes (``-client``), so that they poll.
 """
 
 from __future__ import annotations
