@@ -87,7 +87,7 @@ class Full(RedsetError):
     >>> small.add("b")
     Traceback (most recent call last):
         ...
-    redset.exceptions.Full: the set holds 1 items, and max_size is 1
+    redset.exceptions.Full: the set holds 1 items, and max_size is 1; chunks are refused whole
     """
 
 

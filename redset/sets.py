@@ -75,7 +75,7 @@ class SortedSet(Face[T]):
         such as ``json`` will do. Without one bytes and text are stored as they are, anything else
         as ``str(item)``, and all come out as text.
     lock_timeout, lock_expires : float, optional
-        Seconds, for `lock`: how long to wait for it, and how long it may be held.
+        Seconds, for `lock`: how long to wait for it (10), and how long it may be held (20).
     key : callable or str, optional
         Gives an item's identity (str, bytes or int), likewise. Items with equal keys are one item,
         whatever else they hold. The default serializer is then `redset.serializers.JSONSerializer`.
@@ -83,19 +83,22 @@ class SortedSet(Face[T]):
         How long an accepted item stays known, for ever or for so many seconds, also after it was
         handed out: a known item that is no longer queued is refused.
     duplicates : {"move", "keep", "lowest", "highest"}
-        What an add does to the score of an item that is queued.
+        What an add does to the score of an item that is queued. With ``remember`` one that is known
+        as well is refused by "move" and "keep" alike. "keep" also refuses one that is leased.
     ties : {"fifo", "lifo"}, optional
         The order of items of equal score: that in which they were first added, over all producers,
         or its reverse. An item keeps its place while it is queued or leased, whatever becomes of
         its score. Scores are whole numbers from -4096 to 4095 then. Without it the order is that of
-        the stored bytes.
+        the stored bytes (with ``key`` of their digests: none to speak of).
     max_attempts : int or None
-        After how many failed leases an item goes to the dead letters; None is never.
+        After how many failed leases an item goes to the dead letters; None is never. The option is
+        the process's own: all consumers should have the same.
     max_item_bytes : int, optional
-        The most bytes of a serialised item.
+        The most bytes of an item that this object serialises. What is stored already is not asked:
+        by `update` from another set, `move_many` and `restore`.
     max_size : int, optional
         The most items: a chunk that would add more is refused whole, with
-        `redset.exceptions.Full`.
+        `redset.exceptions.Full`. `restore` does not ask it.
     known_max : int
         With ``remember``: the most entries of a table of items that the server said it knows, so
         that adding them again asks it nothing. The process has one table for each set. It starts
@@ -198,7 +201,8 @@ class SortedSet(Face[T]):
         name : str or bytes
             The set's name.
         *args, **options
-            The constructor's other arguments.
+            The constructor's other arguments. The client's own go in the URL:
+            ``redis://localhost?socket_timeout=3``.
 
         Returns
         -------
@@ -266,7 +270,8 @@ class SortedSet(Face[T]):
             Its place in the order, lowest first; the scorer's where none is given. 0 is a score.
             Anything that ``float()`` takes but NaN.
         nx : bool
-            Only where it is not queued.
+            Only where it is neither queued nor leased: what is named again while it is being worked
+            on is dropped. A plain add, and ``lt``, keep it for afterwards.
         xx : bool
             Only where it is queued.
         gt, lt : bool
@@ -313,7 +318,8 @@ class SortedSet(Face[T]):
 
         Costs O(log N) an item. Chunks of 500, four of them in flight; of 250 with ``key``,
         ``remember``, ``max_size``, ``gt``, ``lt``, or another ``duplicates`` than ``"move"`` and
-        ``"keep"``. Each chunk is one step on the server.
+        ``"keep"``; of 125, two in flight, while a memory fills; with ``ties`` one in flight. Each
+        chunk is one step on the server.
 
         Parameters
         ----------
@@ -495,7 +501,8 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError, OverflowError
-            Where ``num`` is no whole number, or ``wait`` no number of seconds; nothing was sent.
+            Where ``int()`` does not take ``num``, or ``wait`` is no number of seconds; nothing was
+            sent.
         redset.exceptions.DecodeError
             Where 10 or more were to be had, and none could be decoded.
 
@@ -608,7 +615,8 @@ class SortedSet(Face[T]):
     ) -> int:
         """Give leases back as failed: an attempt is counted, and the error's text kept.
 
-        After ``max_attempts`` of them an item goes to the dead letters. One round trip.
+        After ``max_attempts`` of them an item goes to the dead letters. One round trip (for each
+        400 leases).
 
         Parameters
         ----------
@@ -650,7 +658,7 @@ class SortedSet(Face[T]):
     ) -> int:
         """Give leases back without an attempt, as they were or with a new score and payload.
 
-        One round trip.
+        One round trip (for each 400 leases).
 
         Parameters
         ----------
@@ -659,7 +667,8 @@ class SortedSet(Face[T]):
         delay : float
             After how many seconds they are to be handed out again.
         score : float, optional
-            Their new score; attempts then start again. What was added meanwhile goes by its own.
+            Their new score; attempts then start again. An item that was added again meanwhile has
+            the score of that add.
         item : object, optional
             What takes the place of the item; it must have the same identity.
 
@@ -685,7 +694,7 @@ class SortedSet(Face[T]):
         return self._run(_batches.releasing(self, leases, delay, score, item))
 
     def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: float) -> int:
-        """Have leases for so many seconds from now. One round trip.
+        """Extend leases to ``ttl`` seconds from now. One round trip (for each 400 leases).
 
         Parameters
         ----------
@@ -781,7 +790,9 @@ class SortedSet(Face[T]):
         Parameters
         ----------
         handler : callable
-            Takes an item; returns None, or an iterable of items to be added.
+            Takes an item; returns None, or an iterable of new items, never a result: text, a
+            mapping or a number fails the item, though its work was done, and it is tried again.
+            It has no time limit: its item is renewed for as long as it runs.
         batch : int
             How many items are leased at a time.
         concurrency : int
@@ -1208,7 +1219,7 @@ class SortedSet(Face[T]):
         Returns
         -------
         int
-            How many were queued.
+            How many were queued or leased.
 
         Raises
         ------
@@ -1226,7 +1237,7 @@ class SortedSet(Face[T]):
         return self._run(memory.discard(self._ctx, many("items", items), forget))
 
     def remove(self, item: Any) -> None:
-        """Remove an item; KeyError where it is not queued.
+        """Remove an item; KeyError where it is neither queued nor leased.
 
         One round trip, O(log N).
 
@@ -1238,7 +1249,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         KeyError
-            Where it is not queued.
+            Where it is neither queued nor leased.
         TypeError, ValueError
             Where it cannot be encoded.
 
@@ -1258,9 +1269,10 @@ class SortedSet(Face[T]):
     def clear(self, *, keep_memory: bool = False) -> int:
         """Remove everything, in one step; true where anything was queued.
 
-        The dead letters go, too. The server unlinks each key in O(1), and frees it in the
-        background. What a memory for ever leaves is then unlinked in bounded steps, a round trip
-        for each 500 buckets (about 90,000 items).
+        The dead letters go, too, and whatever else is kept under the set's keys, of any type. The
+        server unlinks each key in O(1), and frees it in the background. What a memory for ever
+        leaves is then unlinked in bounded steps, a round trip for each 500 buckets (about 90,000
+        items).
 
         Parameters
         ----------
@@ -1796,7 +1808,7 @@ class Between(Generic[T]):
         Raises
         ------
         TypeError, ValueError, OverflowError
-            Where ``num`` is no whole number; nothing was sent.
+            Where ``int()`` does not take ``num``; nothing was sent.
         redset.exceptions.DecodeError
             Where 10 or more were to be had, and none could be decoded.
 

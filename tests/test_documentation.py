@@ -391,9 +391,11 @@ def test_the_monitoring_page_tells_each_figure_of_stats() -> None:
 def test_the_numbers_that_the_pages_give_are_those_of_the_code() -> None:
     reference = page("reference/index")
     for number, sentence in (
-        (adding.CHUNK, "1 for each {} (250 by script), 4 in flight"),
-        (adding.SCRIPT_CHUNK, "1 for each 500 ({} by script), 4 in flight"),
-        (adding.WINDOW, "1 for each 500 (250 by script), {} in flight"),
+        (adding.CHUNK, "1 for each {} (250 with ``key``, ``remember``"),
+        (adding.SCRIPT_CHUNK, "1 for each 500 ({} with ``key``, ``remember``"),
+        (adding.WINDOW, "memory fills), {} in flight (2 while it fills, 1 with ``ties``)"),
+        (context.HEAVY_CHUNK, "and of ``add_new``; {} while a\n       memory fills)"),
+        (context.HEAVY_WINDOW, "memory fills), 4 in flight ({} while it fills, 1 with ``ties``)"),
         (taking.STEP, "1 for each {} (1,000 with ``key`` or ``ties``)"),
         (taking.KEYED_STEP, "1 for each 2,000 ({} with ``key`` or ``ties``)"),
         (memory.DISCARD_STEP, "O(log N) an item\n     - 1 for each {}\n"),

@@ -380,7 +380,10 @@ class Refusal(NamedTuple):
             return ctx.tell_other_options(self.detail)
         if self.word == b"NAME":
             return ctx.tell_plain_items()
-        return Full(f"the set holds {self.detail} items, and max_size is {ctx.max_size}")
+        return Full(
+            f"the set holds {self.detail} items, and max_size is {ctx.max_size}; "
+            "chunks are refused whole"
+        )
 
 
 def refusal_of(parts: list[Any], words: Collection[bytes]) -> Refusal | None:
