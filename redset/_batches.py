@@ -250,8 +250,8 @@ class Batch(Leases[T]):
     Entered with ``with``, it settles by iteration: asking for the next lease marks the one before
     as done. On leaving, those done are acknowledged; on an exception the current one is failed,
     after a ``break`` it is released, as are those not reached, without an attempt: all in one
-    round trip (for each 400 leases). Iterating outside of ``with`` marks nothing. A second loop goes
-    on behind the first; what that was left at is not marked done by it.
+    round trip (for each 400 leases). Iterating outside of ``with`` marks nothing. A second loop
+    goes on behind the first; what that was left at is not marked done by it.
 
     Attributes
     ----------

@@ -245,8 +245,7 @@ def test_interrupted_it_cleans_up(number: int, client: redis.Redis, url: str) ->
             out, err = process.communicate(timeout=30)
         finally:
             process.kill()
-    assert process.returncode == 130
-    assert err == "Interrupted.\n"
+    assert (process.returncode, err) == (130, "Interrupted.\n")
     assert PASSED not in out
     assert keys(client) == [b"theirs"]
 

@@ -99,7 +99,7 @@ def crawl(
             with crew.working():
                 queue.add({"url": site.start, "depth": 0})
                 began = time.perf_counter()
-                crew.shared.begin.set()
+                crew.shared.begin()
                 while crew.wait():
                     tally = crew.shared.total()
                     if faults.kill and killed is None and 3 * tally.pages > len(site.links):
@@ -158,8 +158,7 @@ class _Crew:
             yield
         finally:
             # They must be gone before the set is cleared: one that goes on would fill it again.
-            self.shared.stop.set()
-            self.shared.begin.set()
+            self.shared.end()
             until = time.monotonic() + _GRACE
             for process in self._processes:
                 process.join(max(0.0, until - time.monotonic()))

@@ -54,10 +54,30 @@ class Shared:
 
     def __init__(self, context: SpawnContext, workers: int) -> None:
         self.ready = context.Semaphore(0)
-        self.begin = context.Event()
-        self.stop = context.Event()
+        # No events: an interrupt in the middle of setting one, or a worker that is killed while it
+        # asks, would leave its lock held.
+        self._gate = context.Semaphore(0)
+        self._over = context.RawValue("b", 0)
         # Each row has one writer, so that none needs a lock.
         self._rows = [context.RawArray("q", len(Tally._fields)) for _ in range(workers)]
+
+    def begin(self) -> None:
+        """Let the workers begin, and who takes the place of one."""
+        for _ in self._rows:
+            self._gate.release()
+
+    def end(self) -> None:
+        """Let the workers come to an end, also those that have not begun."""
+        self._over.value = 1
+        self.begin()
+
+    def may_begin(self, seconds: float) -> bool:
+        """Wait for the beginning, for so long at most; whether it has come."""
+        return self._gate.acquire(timeout=seconds)
+
+    def is_over(self) -> bool:
+        """Whether the workers are to come to an end."""
+        return bool(self._over.value)
 
     def count(self, worker: int, **more: int) -> None:
         """Add to what a worker has done."""
@@ -88,12 +108,15 @@ def work(worker: int, job: Job, shared: Shared) -> None:
         queue = open_set(client, job.name)
         queue.size()
         shared.ready.release()
-        shared.begin.wait()
+        stop = _Stop(shared)
+        while not shared.may_begin(1.0):
+            if stop.is_set():
+                return
 
         def visit(item: Any) -> list[Any]:
             return _visit(worker, job, shared, site, item)
 
-        queue.consume(visit, batch=BATCH, ttl=TTL, until_finished=True, stop=_Stop(shared))
+        queue.consume(visit, batch=BATCH, ttl=TTL, until_finished=True, stop=stop)
     site.close()
 
 
@@ -101,11 +124,12 @@ class _Stop:
     """An event: the crawl is to stop, or there is no parent any more that could say so."""
 
     def __init__(self, shared: Shared) -> None:
-        self._stop = shared.stop
+        self._shared = shared
         self._parent = multiprocessing.parent_process()
 
     def is_set(self) -> bool:
-        return self._stop.is_set() or (self._parent is not None and not self._parent.is_alive())
+        gone = self._parent is not None and not self._parent.is_alive()
+        return gone or self._shared.is_over()
 
 
 def _visit(
