@@ -128,14 +128,18 @@ class Leases(Generic[T]):
         self.lost = 0
 
     def __len__(self) -> int:
-        return len(self._leases)
+        return len(self._there())
 
     def __bool__(self) -> bool:
-        return bool(self._leases)
+        return bool(self._there())
+
+    def _there(self) -> list[Lease[T]]:
+        """All of them, where they have come."""
+        return self._leases
 
     def _unsettled(self) -> list[Lease[T]]:
         """Those that are not settled."""
-        return [lease for lease in self._leases if not lease.settled]
+        return [lease for lease in self._there() if not lease.settled]
 
     def ack(self, add: Iterable[Any] = ()) -> Any:
         """Say that all of it that is not settled is done; how many were still ours.
@@ -302,28 +306,18 @@ class AsyncBatch(Leases[T]):
         super().__init__(owner, ())
         self._call = call
 
-    def __len__(self) -> int:
-        return len(self._fetched())
-
-    def __bool__(self) -> bool:
-        return bool(self._fetched())
-
     def __repr__(self) -> str:
         if self._call is None:
             return super().__repr__()
         return f"<{type(self).__name__} of {self._owner!r}, not awaited>"
 
-    def _unsettled(self) -> list[Lease[T]]:
-        self._fetched()
-        return super()._unsettled()
-
     def __iter__(self) -> NoReturn:
         raise TypeError("a batch of an asyncio set is iterated with: async for lease in batch")
 
-    def _fetched(self) -> list[Lease[T]]:
+    def _there(self) -> list[Lease[T]]:
         if self._call is not None:
             raise RuntimeError("a batch is awaited, or entered with async with, before it is used")
-        return self._leases
+        return super()._there()
 
     async def _fetch(self) -> Self:
         if self._call is None:

@@ -137,7 +137,7 @@ class Writing:
         score = adding.score_of(self._ctx, item, score)
         if score is None:
             self._sent.scorer = self._ctx.scorer
-        return flags, self._ctx.serialise(item, self._ctx.max_item_bytes), score, item
+        return flags, self._ctx.serialise(item), score, item
 
     def _put(self, one: _Add | list[Lease[Any]]) -> bool:
         """Accept something; whether the background is to hear of it."""

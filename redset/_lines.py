@@ -21,9 +21,9 @@ VERSION = 1
 SPOOLED = 16 << 20
 _EPOCH = re.compile("[0-9a-f]{0,64}")
 #: The ids of dead letters.
-ID = re.compile(rb"(\d{1,20})-(\d{1,20})")
-#: The largest number that a JSON reader of doubles holds exactly.
-_LARGEST = 2**53
+ID = re.compile(rb"(\d{1,20})-\d{1,20}")
+#: Below it doubles, which many readers of JSON make of numbers, are exact.
+_EXACT = 2**53
 
 
 def dumps(value: dict[str, Any]) -> str:
@@ -151,11 +151,11 @@ class Lines:
             raise self.wrong("is none of them") from None
 
     def _follow(self, name: str) -> None:
-        first, second = name.split("-")
-        number = int(first), int(second)
-        if not self._letter < number or max(number) >= 2**64:
+        """Refuse an id that a stream would not take behind the last one."""
+        first, second = map(int, name.split("-"))
+        if not self._letter < (first, second) or max(first, second) >= 2**64:
             raise ValueError
-        self._letter = number
+        self._letter = first, second
 
     def _count_tie(self, value: dict[str, Any]) -> None:
         tie = tie_of(value)
@@ -188,14 +188,14 @@ def row_of(value: dict[str, Any], keyed: bool) -> Row:
     return Row(_score(value["score"]), member, b"%d" % attempts, error, payload)
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < _LARGEST
+def _is_count(value: Any, limit: int = _EXACT) -> bool:
+    return type(value) is int and 0 <= value < limit
 
 
 def tie_of(value: dict[str, Any]) -> int | None:
     """Give the how-manieth item it was of a set with ``ties=``; None of another set's."""
     tie = value.get("tie")
-    if tie is not None and (type(tie) is not int or not 0 <= tie < 2**40):
+    if tie is not None and not _is_count(tie, 2**40):
         raise ValueError
     return tie
 
@@ -228,7 +228,7 @@ def known_of(value: dict[str, Any], remember: str) -> list[Any]:
     found: list[Any] = []
     for name, expiry in rows:
         member = bytes.fromhex(name)
-        if len(member) != 16 or type(expiry) is not int or not 0 < expiry < _LARGEST:
+        if len(member) != 16 or not _is_count(expiry) or expiry == 0:
             raise ValueError
         found += [expiry, member]
     return found

@@ -434,16 +434,16 @@ cdef void end_digest(
     compress(h, block, done + <uint64_t> size, ~(<uint64_t> 0))
 
 
-cdef inline void store_digest(void* out, const uint64_t* h) noexcept nogil:
-    store(out, h[0])
-    store(<char*> out + 8, h[1])
+cdef inline void store_digest(void* out, uint64_t first, uint64_t second) noexcept nogil:
+    store(out, first)
+    store(<char*> out + 8, second)
 
 
 cdef void digest_of(void* out, const char* data, Py_ssize_t size) noexcept nogil:
     cdef uint64_t h[8]
     begin_digest(h, 16, 0)
     end_digest(h, 0, data, size)
-    store_digest(out, h)
+    store_digest(out, h[0], h[1])
 
 
 cdef inline void put_lane(
@@ -465,11 +465,6 @@ cdef inline void add_lane(
     cdef uint64_t h[8]
     begin_digest(h, 16, 0)
     put_lane(lanes, lane, h, 0, data, size)
-
-
-cdef inline void store_lane(void* out, const Lanes* lanes, Py_ssize_t lane) noexcept nogil:
-    store(out, lanes.h[0][lane])
-    store(<char*> out + 8, lanes.h[1][lane])
 
 
 cdef void begin_keyed(Keyed* keyed, const char* key, Py_ssize_t size) noexcept nogil:
@@ -832,7 +827,7 @@ def digests(values):
                     add_lane(&lanes, j, views[i + j].data, views[i + j].size)
                 end_lanes(&lanes, some)
                 for j in range(some):
-                    store_lane(places[i + j], &lanes, j)
+                    store_digest(places[i + j], lanes.h[0][j], lanes.h[1][j])
                 i += LANES
         return results
     finally:
@@ -1313,6 +1308,7 @@ cdef inline const View* identity_of(const Work* work, const Entry* entry) noexce
 cdef void digest_kept(Work* work) noexcept nogil:
     """Put the digest of each kept entry's identity in its tag, which folding needs no more."""
     cdef Lanes lanes
+    cdef Entry* entry
     cdef const View* identity
     cdef Py_ssize_t i = 0, j, some
     while i < work.kept_count:
@@ -1322,7 +1318,8 @@ cdef void digest_kept(Work* work) noexcept nogil:
             add_lane(&lanes, j, identity.data, identity.size)
         end_lanes(&lanes, some)
         for j in range(some):
-            store_lane(work.entries[work.kept[i + j].entry].tag, &lanes, j)
+            entry = &work.entries[work.kept[i + j].entry]
+            store_digest(entry.tag, lanes.h[0][j], lanes.h[1][j])
         i += LANES
     work.digested = True
 

@@ -19,6 +19,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -357,6 +358,20 @@ def _free_port() -> int:
 
 
 # --- the clients
+
+
+_ELSEWHERE = """
+import redis, sys, redset
+client, remember = redis.Redis(unix_socket_path=sys.argv[1]), eval(sys.argv[2])
+jobs = redset.SortedSet(client, "jobs", remember=remember)
+assert eval(sys.argv[3])
+"""
+
+
+def elsewhere(server: Server, code: str, remember: Any = True) -> None:
+    """Do something to the set ``jobs`` in another process; ``code`` gives what is true then."""
+    arguments = [sys.executable, "-c", _ELSEWHERE, server.unix, repr(remember), code]
+    subprocess.run(arguments, check=True, timeout=60)
 
 
 class Generic:

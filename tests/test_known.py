@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -372,18 +370,6 @@ def test_what_is_forgotten_with_its_dead_letter_is_new_at_once(
     client.close()
 
 
-ELSEWHERE = """
-import redis, sys, redset
-jobs = redset.SortedSet(redis.Redis(unix_socket_path=sys.argv[1]), "jobs", remember=True)
-assert eval(sys.argv[2])
-"""
-
-
-def elsewhere(server: servers.Server, code: str) -> None:
-    """Do something to the set in another process."""
-    subprocess.run([sys.executable, "-c", ELSEWHERE, server.unix, code], check=True, timeout=60)
-
-
 @pytest.mark.parametrize(
     "code", ["jobs.forget('a')", "jobs.discard('a', forget=True)", "jobs.clear()"]
 )
@@ -395,7 +381,7 @@ def test_what_is_forgotten_in_another_process_is_new_within_about_a_second(
     jobs.add_many(["a", "b"])
     for _ in range(10):
         assert jobs.add("a") is None
-    elsewhere(any_server, code)
+    servers.elsewhere(any_server, code)
     start = time.monotonic()
     while jobs.add("a") is None:
         assert time.monotonic() < start + 1.5

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -396,15 +394,12 @@ def test_tables_of_known_duplicates_do_not_outlive_a_restore(
         for _ in range(3):  # that it is known is learned from the server's answers
             jobs.add_many(items)
             jobs.take(99)
-        if how == "clear":
-            jobs.clear()
-            jobs.restore(lines)
-        elif how == "flush":
-            raw.flushdb()
-            jobs.restore(lines)
+        if how == "elsewhere":
+            code = f"(jobs.clear(), jobs.restore({lines!r}))"
+            servers.elsewhere(any_server, code, remember)
         else:
-            arguments = [sys.executable, "-c", ELSEWHERE, any_server.unix, str(remember)]
-            subprocess.run(arguments, input="\n".join(lines), text=True, check=True, timeout=60)
+            {"clear": jobs.clear, "flush": raw.flushdb}[how]()
+            jobs.restore(lines)
         assert jobs.seen_many([*items, "seed"]) == [False] * 50 + [True]
         if how == "elsewhere":
             # As after `forget`: by the next check, a second later at most.
@@ -414,17 +409,6 @@ def test_tables_of_known_duplicates_do_not_outlive_a_restore(
         else:
             assert jobs.add_many(items) == (50, 0, 0, 0)
         assert jobs.size() == 50
-
-
-ELSEWHERE = """
-import sys
-import redis
-from redset import SortedSet
-with redis.Redis(unix_socket_path=sys.argv[1]) as client:
-    jobs = SortedSet(client, "jobs", remember=eval(sys.argv[2]))
-    jobs.clear()
-    jobs.restore(sys.stdin)
-"""
 
 
 def test_what_a_cleared_memory_left_is_gone_before_it_comes_back(

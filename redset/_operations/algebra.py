@@ -248,7 +248,7 @@ def _add_page(
         if bad:
             raise unreadable(other.ctx, bad[0].error) from bad[0].error
         try:
-            keys = [other.ctx.serialise(item, 0)[1] for item in found]
+            keys = [other.ctx.key_bytes(item) for item in found]
         except (TypeError, ValueError) as error:
             raise unreadable(other.ctx, error) from error
         items = list(zip(items, keys, strict=True))

@@ -257,19 +257,18 @@ class Context:
             return self.wire.digest(data) if self.keyed else data
         return self.wire.identity(item, self.dumps, self.key)  # type: ignore[no-any-return]
 
-    def serialise(self, item: Any, most: int) -> Any:
-        """Give what stands for an item in a context `of_serialised`: its bytes, and its key's.
+    def serialise(self, item: Any) -> Any:
+        """Give what stands for an item in a context `of_serialised`: its bytes, and its key's."""
+        data = self.wire.payload(item, self.dumps, self.max_item_bytes)
+        return (data, self.key_bytes(item)) if self.keyed else data
 
-        ``most``: how many bytes it may have, 0 for any number.
-        """
-        data = self.wire.payload(item, self.dumps, most)
+    def key_bytes(self, item: Any) -> Any:
+        """Give the bytes of an item's key."""
         key = self.key
-        if key is None:
-            return data
         if not isinstance(key, str):
-            return data, self.wire.key_bytes(key(item))
+            return self.wire.key_bytes(key(item))
         try:
-            return data, self.wire.key_bytes(self.wire.field_of(item, key))
+            return self.wire.key_bytes(self.wire.field_of(item, key))
         except (KeyError, AttributeError):
             self.identity(item)  # says what is wrong
             raise

@@ -189,7 +189,7 @@ def purge(ctx: Context, before: float | None, forget: bool) -> Operation[int]:
     if before is not None:
         if not isinstance(before, (int, float)) or isinstance(before, bool):
             raise TypeError(f"before must be Unix time in seconds, not {type(before).__name__}")
-        if before != before:
+        if before != before:  # not isnan(): an int may be more than a float holds
             raise ValueError("before must be Unix time in seconds, not NaN")
         if before * 1000 < 1:
             return 0  # no id is below 0-0

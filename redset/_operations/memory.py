@@ -22,11 +22,11 @@ def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
         ctx.need_memory("forget")
     members = yield from ctx.identities(items)
     if forget:
-        return (yield from _forgetting(ctx, discard_members(ctx, members, True)))
+        return (yield from forgetting(ctx, discard_members(ctx, members, True)))
     return (yield from discard_members(ctx, members))
 
 
-def _forgetting(ctx: Context, operation: Operation[int]) -> Operation[int]:
+def forgetting(ctx: Context, operation: Operation[int]) -> Operation[int]:
     """Do what forgets, with the process's tables of known duplicates emptied before and after.
 
     Before, since an add that begins meanwhile goes by the server; after, since one that was
@@ -89,7 +89,7 @@ def forget(ctx: Context, items: list[Any]) -> Operation[int]:
 
 def forget_members(ctx: Context, members: list[bytes]) -> Operation[int]:
     """Forget items by their members; how many were known."""
-    return (yield from _forgetting(ctx, _forget(ctx, members)))
+    return (yield from forgetting(ctx, _forget(ctx, members)))
 
 
 def _forget(ctx: Context, members: list[bytes]) -> Operation[int]:
@@ -162,7 +162,7 @@ def clear(ctx: Context, keep_memory: bool) -> Operation[int]:
     """Empty the set in one step, then unlink what its memory leaves; how many were queued."""
     if keep_memory:
         ctx.need_memory("keep_memory")
-    return (yield from _forgetting(ctx, _clear(ctx, keep_memory)))
+    return (yield from forgetting(ctx, _clear(ctx, keep_memory)))
 
 
 def _clear(ctx: Context, keep_memory: bool) -> Operation[int]:

@@ -11,7 +11,6 @@ from itertools import chain, islice
 from itertools import count as count_from
 from typing import Any, NamedTuple
 
-from redset import _known
 from redset._effects import Emit, Operation, Pull
 from redset._lines import (
     VERSION,
@@ -27,7 +26,7 @@ from redset._lines import (
 )
 from redset._operations import dead
 from redset._operations.context import SCRIPT_CHUNK, STEP, TIE, Context, new_epoch
-from redset._operations.memory import sweep
+from redset._operations.memory import forgetting, sweep
 from redset._operations.reading import page_of
 from redset._operations.replies import (
     Reader,
@@ -250,15 +249,11 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
     # as that of a memory of which processes have tables.
     forgets = int.from_bytes(os.urandom(6), "big")
     arguments: list[Any] = [options, epoch, sequence if ctx.ties else "", forgets]
-    while (begun := (yield ctx.call("begin", begin, arguments, up_to(2), resend=False))) == 2:
-        # The buckets of a memory that was cleared may be those of the one that is to be put back.
-        yield from sweep(ctx)
-    if not begun:
+    if not (yield from forgetting(ctx, _begin(ctx, begin, arguments))):
         raise ValueError(
             f"the set {ctx.name!r} must be empty, and remember nothing, to be restored: clear() it"
         )
     ctx.epoch = epoch or None
-    _known.empty(keys.name)
     queued = 0
     into = [keys.queue]
     if keys.prefix is not None:
@@ -284,6 +279,14 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
     if keeps:
         yield from _remind(ctx, lines, epoch)
     return queued
+
+
+def _begin(ctx: Context, keys: list[bytes], arguments: list[Any]) -> Operation[int]:
+    """Mark the set as one that is restored; 0 where it is not empty."""
+    while (begun := (yield ctx.call("begin", keys, arguments, up_to(2), resend=False))) == 2:
+        # The buckets of a memory that was cleared may be those of the one that is to be put back.
+        yield from sweep(ctx)
+    return int(begun)
 
 
 def _again(ctx: Context, value: dict[str, Any]) -> Row:
