@@ -1,6 +1,7 @@
 """The fixtures. A test that takes `client` or `make_set` runs once for each row of
 `servers.cases()`: each face on every server, each kind of client on one of them; one that
-takes `any_server` or `server_client` runs on each real server."""
+takes `any_server` or `server_client` runs on each real server. `selection.py` chooses which of
+these a plain run has."""
 
 from __future__ import annotations
 
@@ -26,6 +27,10 @@ from redset._operations import checking
 
 # For the benchmarks; last, so that a redset that is installed comes before the tree's.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.import_plugin("selection")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -18,9 +18,10 @@ import redis.asyncio
 import servers
 from blocking import face_of
 from held import Held
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from options import every_option, fit, made, once_more
+from selection import drawn
 
 import redset.asyncio
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _transport
@@ -110,9 +111,7 @@ def fitted(options: dict[str, Any], scores: dict[str, float]) -> dict[str, float
 
 @every_option
 @pytest.mark.parametrize("how", ["client", "server", "database", "elsewhere"])
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@drawn(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ours=SCORES, theirs=SCORES)
 def test_operators_do_with_two_sets_what_a_model_does(
     places: Places,
@@ -138,9 +137,7 @@ def test_operators_do_with_two_sets_what_a_model_does(
 
 
 @every_option
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@drawn(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ours=SCORES, theirs=SCORES)
 def test_operators_do_with_iterables_what_a_model_does(
     any_server: servers.Server,
@@ -343,13 +340,20 @@ def test_between_sets_of_one_server_no_member_crosses_the_wire(
     assert transferred(raw) - before < 1000 * size / 125 + 5000  # of 2,000,000
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", servers.REAL)
-@pytest.mark.parametrize("options", [{}, {"key": "url"}], ids=str)
-def test_no_step_between_two_sets_of_a_million_holds_the_server(
-    kind: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({}, 20_000),
+        ({"key": "url"}, 10_000),
+        pytest.param({}, 1_000_000, marks=pytest.mark.slow(60)),
+        pytest.param({"key": "url"}, 100_000, marks=pytest.mark.slow(7)),
+    ],
+    ids=str,
+)
+def test_no_step_between_two_large_sets_holds_the_server(
+    kind: str, options: dict[str, Any], size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = 1_000_000 if not options else 100_000
     with servers.start(kind) as server:
         jobs: SortedSet[Any] = SortedSet(server.raw, "jobs", **options)
         others: SortedSet[Any] = SortedSet(server.raw, "others", **options)

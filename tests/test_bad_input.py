@@ -189,7 +189,13 @@ def test_an_error_of_the_items_iterable_is_told_where_it_happened(
 
 
 @pytest.mark.parametrize(
-    ("last", "options"), [(999_999, {}), (99_999, {"remember": True})], ids=["plain", "remember"]
+    ("last", "options"),
+    [
+        (19_999, {}),
+        (9_999, {"remember": True}),
+        pytest.param(999_999, {}, marks=pytest.mark.slow(4)),
+    ],
+    ids=["plain", "remember", "million"],
 )
 def test_an_item_that_cannot_be_serialised_far_into_a_generator(
     any_server: servers.Server,

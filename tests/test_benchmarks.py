@@ -235,7 +235,7 @@ def test_a_contender_that_does_less_than_it_says_is_an_error(bench: Bench) -> No
 
 
 @needs_core
-@pytest.mark.slow
+@pytest.mark.slow(5)
 @pytest.mark.parametrize(
     "measure",
     [
@@ -319,7 +319,7 @@ def test_a_goal_that_was_missed_is_profiled(bench: Bench) -> None:
     assert [part.what for part in profile.parts][1:] == ["encoding alone"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(5)
 def test_a_memory_is_measured_from_its_first_url_to_its_last(bench: Bench) -> None:
     found = memory.life(bench.server, 2000, 1000)
     assert list(found.phases) == ["idle", "bulk load", "growing", "forgetting", "clearing"]
@@ -338,7 +338,7 @@ def test_memory_is_measured_of_entries_that_are_queued_leased_and_done(bench: Be
     assert abs(plain.left) < 30 and 10 < known.left < known.queued < known.leased
 
 
-@pytest.mark.slow
+@pytest.mark.slow(5)
 def test_what_an_entry_takes_is_measured_for_each_option(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -258,6 +258,7 @@ def test_fewer_pending_than_max_items_are_written_when_there_is_no_room(make_set
     assert jobs.finished()
 
 
+@pytest.mark.slow(3)
 def test_memory_does_not_grow_with_what_is_written(any_server: servers.Server) -> None:
     client = any_server.client()
     jobs: SortedSet[str] = SortedSet(client, "jobs")

@@ -27,10 +27,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 #: Each scenario on one kind of server; each kind has some of all.
-CASES = list(zip(scenarios.SCENARIOS, itertools.cycle(servers.REAL), strict=False))
+CASES = [
+    pytest.param(name, kind, marks=[] if name in ("kills", "cuts") else pytest.mark.slow(3))
+    for name, kind in zip(scenarios.SCENARIOS, itertools.cycle(servers.REAL), strict=False)
+]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_nothing_is_lost_or_doubled(name: str, kind: str) -> None:
     place = list(scenarios.SCENARIOS).index(name)
@@ -230,7 +232,7 @@ def test_pages_that_a_crawl_missed_are_lost(any_server: servers.Server, tmp_path
     assert scenarios.unreached(operations, 100, [])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_a_soak_reads_the_memory_of_all() -> None:
     found = soak.soak("valkey9", 4)
     assert found.commands > 1000

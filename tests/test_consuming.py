@@ -615,6 +615,7 @@ def test_an_idle_worker_hears_of_items_and_of_the_end(
     assert worker.handled == ["0", "1", "2"]
 
 
+@pytest.mark.slow(4)
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
 def test_an_idle_worker_asks_little_and_stops_soon(any_server: servers.Server, face: str) -> None:
     raw = any_server.raw

@@ -137,6 +137,7 @@ def test_calm_it_crawls_the_site_and_fetches_each_page_once(needs: None) -> None
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.slow(6)
 def test_on_a_server_of_ones_own_it_leaves_nothing(client: redis.Redis, url: str) -> None:
     status, out, err = run("--url", url, "--workers", "1")
     assert (status, err) == (0, "")
@@ -144,6 +145,7 @@ def test_on_a_server_of_ones_own_it_leaves_nothing(client: redis.Redis, url: str
     assert keys(client) == [b"theirs"]
 
 
+@pytest.mark.slow(8)
 def test_two_demos_on_one_server_do_not_meet(client: redis.Redis, url: str) -> None:
     with demo("--url", f"{url}?decode_responses=True&protocol=3") as other:
         status, out, _ = run("--url", url)
@@ -153,6 +155,7 @@ def test_two_demos_on_one_server_do_not_meet(client: redis.Redis, url: str) -> N
     assert keys(client) == [b"theirs"]
 
 
+@pytest.mark.slow(7)
 def test_with_fewer_rights_on_the_server_it_works_with_fewer_figures(
     client: redis.Redis, url: str
 ) -> None:
@@ -166,6 +169,7 @@ def test_with_fewer_rights_on_the_server_it_works_with_fewer_figures(
     assert keys(client) == [b"theirs"]
 
 
+@pytest.mark.slow(5)
 def test_a_page_that_was_fetched_twice_fails_the_check(client: redis.Redis, url: str) -> None:
     change = f"""
 def twice(site, url, worker=""):
@@ -182,6 +186,7 @@ Site.get = twice
     assert keys(client) == [b"theirs"]
 
 
+@pytest.mark.slow(8)
 def test_a_page_that_was_not_fetched_fails_the_check(needs: None) -> None:
     change = """
 of = Site.of_python_docs.__func__
@@ -262,6 +267,7 @@ def test_workers_whose_parent_was_killed_end_as_well(needs: None) -> None:
         assert time.monotonic() - began < 20
 
 
+@pytest.mark.slow(9)
 def test_on_a_terminal_it_shows_a_bar(needs: None) -> None:
     pty = importlib.import_module("pty")
     ours, theirs = pty.openpty()

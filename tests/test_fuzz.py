@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from fuzz import inputs, replies
+from selection import share
 
 import redset
 from redset import SortedSet
@@ -46,11 +47,13 @@ def test_there_is_a_generator_for_every_function_of_the_core() -> None:
 
 
 @needs_core
+@pytest.mark.drawn
 def test_whatever_comes_in_the_core_does_what_the_fallback_does() -> None:
-    report = inputs.run(20_000, seed=11)
+    report = inputs.run(share(20_000), seed=11)
     assert not report.failed, report
 
 
+@pytest.mark.slow(6)
 @needs_core
 def test_calls_over_and_over_keep_nothing() -> None:
     # Python may crash where tracemalloc ends while another thread allocates (gh-128679).
@@ -69,6 +72,7 @@ def alone(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=untraced, capture_output=True, text=True)
 
 
+@pytest.mark.slow(13)
 @needs_core
 def test_where_memory_runs_out_there_is_a_memory_error_and_nothing_else() -> None:
     if importlib.util.find_spec("_testcapi") is None:
@@ -82,8 +86,9 @@ def test_where_memory_runs_out_there_is_a_memory_error_and_nothing_else() -> Non
 
 
 @needs_unix
+@pytest.mark.drawn
 def test_whatever_the_server_replies_a_call_gives_or_raises_what_is_documented() -> None:
-    report = replies.run(3000, seed=13)
+    report = replies.run(share(3000), seed=13)
     assert not report.failed, report
 
 

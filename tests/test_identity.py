@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 import servers
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
+from selection import drawn
 
 from redset import AddResult, Key, ScheduledSet, SortedSet, TimeSortedSet
 from redset._operations import adding
@@ -688,9 +689,8 @@ ROWS = ["queued", "queued, known", "gone, known"]
 SCORES = st.sampled_from([-math.inf, -1.5, 0, 1, 2, 2**60, math.inf, math.nan])
 
 
-@settings(
-    max_examples=250,
-    deadline=None,
+@drawn(
+    250,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from agreement import outcome
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from selection import drawn
 from test_wire import each, encoder, entries_of, needs_core
 
 from redset import _fallback
@@ -147,7 +148,7 @@ def test_what_is_not_valid_any_more_makes_room_before_a_table_grows(wire: Module
 
 
 @needs_core
-@settings(deadline=None)
+@drawn(100)
 @given(
     st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 400), st.integers(0, 5)), max_size=20)
 )
@@ -178,7 +179,7 @@ def test_wrong_arguments_are_refused(wire: ModuleType) -> None:
 
 
 @needs_core
-@settings(deadline=None)
+@drawn(100)
 @given(
     most=st.integers(0, 40),
     steps=st.lists(
@@ -313,7 +314,7 @@ def test_chunks_carry_the_digests_of_their_entries(wire: ModuleType) -> None:
 
 
 @needs_core
-@settings(deadline=None, max_examples=200)
+@drawn(200)
 @given(
     runs=st.lists(st.lists(st.integers(0, 120), max_size=90), max_size=6),
     most=st.sampled_from([0, 5, 60, 1000]),

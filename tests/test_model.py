@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 )
 from model import CHUNK, Json, Model, Text
 from options import fit
+from selection import share
 
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _known, _source, _wire
 from redset._operations import adding, known, memory
@@ -434,6 +435,7 @@ def wires() -> list[ModuleType]:
 
 
 # A failing run prints the calls that led to it, and the blob and the seed that repeat it.
+@pytest.mark.drawn
 @pytest.mark.parametrize("kind", [SortedSet, TimeSortedSet, ScheduledSet])
 def test_every_operation_does_what_the_model_does(
     any_server: servers.Server, kind: Any, wires: list[ModuleType]
@@ -450,7 +452,7 @@ def test_every_operation_does_what_the_model_does(
     run_state_machine_as_test(
         Here,
         settings=settings(
-            max_examples=30,
+            max_examples=share(30),
             stateful_step_count=40,
             deadline=None,
             phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],

@@ -55,7 +55,6 @@ def _lacking() -> str | None:
 
 LACKING = _lacking()
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(LACKING is not None, reason=str(LACKING)),
     pytest.mark.skipif(sys.platform == "win32", reason="packaging: compilers hide elsewhere there"),
 ]
@@ -159,6 +158,7 @@ def test_the_version_stands_in_one_place(tree: Path) -> None:
     assert importlib.metadata.version("redset") == VERSION
 
 
+@pytest.mark.slow(8)
 def test_without_a_compiler_the_wheel_is_pure_and_says_so(
     build: Build, tree: Path, tmp_path: Path
 ) -> None:
@@ -170,12 +170,14 @@ def test_without_a_compiler_the_wheel_is_pure_and_says_so(
     assert run_away_from_the_tree(wheel, tmp_path) == "python"
 
 
+@pytest.mark.slow(8)
 def test_without_a_compiler_an_editable_install_falls_back(build: Build, tree: Path) -> None:
     built(build("editable"), tree)
     assert not list((tree / "redset").glob("*.so"))
     assert not list((tree / "redset").glob("*.c"))
 
 
+@pytest.mark.slow(6)
 @needs_core
 @pytest.mark.parametrize("what", ["wheel", "editable"])
 def test_a_required_core_that_does_not_compile_fails_the_build(
@@ -226,6 +228,7 @@ def test_requiring_and_refusing_extensions_is_an_error(build: Build) -> None:
     assert "contradicts" in done.stderr
 
 
+@pytest.mark.slow(9)
 @needs_compiler
 def test_with_a_compiler_the_wheel_holds_the_core_and_not_its_source(
     build: Build, tree: Path, tmp_path: Path
@@ -238,6 +241,7 @@ def test_with_a_compiler_the_wheel_holds_the_core_and_not_its_source(
     assert run_away_from_the_tree(wheel, tmp_path) == "cython"
 
 
+@pytest.mark.slow(9)
 def test_the_sdist_holds_all_sources_and_nothing_built(
     build: Build, tree: Path, tmp_path: Path
 ) -> None:

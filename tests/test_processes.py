@@ -155,6 +155,7 @@ def queue_up(number: int, path: str, options: dict[str, Any]) -> list[tuple[str,
     return times
 
 
+@pytest.mark.slow(3)
 @pytest.mark.parametrize("ties", ["fifo", "lifo"])
 @pytest.mark.parametrize("options", [{}, {"max_size": 10**6}], ids=str)
 def test_ties_are_in_the_order_of_the_first_add_of_8_processes(

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import servers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from selection import drawn
 
 from redset import serializers
 from redset.exceptions import (
@@ -147,14 +148,14 @@ def nested(inner: Any, leaf: Any = leaves) -> Any:
 
 
 @needs_orjson
-@settings(max_examples=2000, deadline=None)
+@drawn(2000)
 @given(nested(texts) | nested(texts | st.integers() | texts.map(Loud)) | nested(texts, floats))
 def test_with_and_without_orjson_the_stored_bytes_are_the_same(item: Any) -> None:
     assert outcome(JSON.dumps, item) == outcome(STANDARD.dumps, item)
 
 
 @needs_orjson
-@settings(max_examples=2000, deadline=None)
+@drawn(2000)
 @given(nested(st.text(), plain_leaves))
 def test_with_and_without_orjson_the_same_items_come_out(item: Any) -> None:
     # What any JSON library may have stored: spaces, escapes, integers of any size.
@@ -165,14 +166,14 @@ def test_with_and_without_orjson_the_same_items_come_out(item: Any) -> None:
 
 
 @needs_orjson
-@settings(max_examples=2000, deadline=None)
+@drawn(2000)
 @given(st.text('[]{}",:\\u0d8e1-+.EtruefalsnNI \t\n\ufeffé\ud800', max_size=12) | st.binary())
 def test_with_and_without_orjson_the_same_texts_are_refused(text: Any) -> None:
     assert repr(outcome(JSON.loads, text)) == repr(outcome(STANDARD.loads, text))
 
 
 @needs_orjson
-@settings(max_examples=3000, deadline=None)
+@drawn(3000)
 @given(st.binary(min_size=8, max_size=8).map(lambda bits: struct.unpack("d", bits)[0]) | floats)
 def test_a_float_has_one_text(number: float) -> None:
     data = outcome(JSON.dumps, number)

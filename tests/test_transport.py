@@ -1025,6 +1025,7 @@ def test_a_bulk_add_uses_one_connection(any_server: servers.Server) -> None:
     client.close()
 
 
+@pytest.mark.slow(4)
 def test_memory_does_not_grow_with_the_input(all_servers: servers.Servers) -> None:
     server = all_servers.get("valkey9")
     server.flush()

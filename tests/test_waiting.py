@@ -452,6 +452,7 @@ def test_more_seconds_than_a_float_holds_are_for_ever(make_set: Any, raw: Any) -
         assert jobs.pop(wait=10**400) == "a"
 
 
+@pytest.mark.slow(8)
 def test_an_idle_waiter_sends_about_one_command_a_second(any_server: servers.Server) -> None:
     raw = any_server.raw
     with any_server.client() as client:
@@ -464,6 +465,7 @@ def test_an_idle_waiter_sends_about_one_command_a_second(any_server: servers.Ser
             assert sent(raw) <= 9
 
 
+@pytest.mark.slow(4)
 def test_20_waiters_of_a_process_send_as_much_as_one(any_server: servers.Server) -> None:
     raw = any_server.raw
 
@@ -480,6 +482,7 @@ def test_20_waiters_of_a_process_send_as_much_as_one(any_server: servers.Server)
     asyncio.run(program())
 
 
+@pytest.mark.slow(2)
 def test_a_waiter_whose_client_is_another_sends_20_commands_a_second(
     any_server: servers.Server,
 ) -> None:
@@ -490,6 +493,7 @@ def test_a_waiter_whose_client_is_another_sends_20_commands_a_second(
     assert 30 <= sent(raw) <= 44
 
 
+@pytest.mark.slow(4)
 def test_a_waiter_keeps_its_budget_while_others_get_the_items(
     any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -519,6 +523,7 @@ def test_a_waiter_keeps_its_budget_while_others_get_the_items(
             rival.join()
 
 
+@pytest.mark.slow(3)
 def test_who_comes_too_late_lets_others_go_first_until_it_gets_something(
     any_server: servers.Server,
 ) -> None:
@@ -565,6 +570,7 @@ def test_a_sleeping_call_holds_no_connection_of_the_pool(any_server: servers.Ser
     pool.disconnect()
 
 
+@pytest.mark.slow(3)
 def test_a_wait_may_be_longer_than_the_clients_timeout(any_server: servers.Server) -> None:
     with any_server.client(socket_timeout=0.2, retry=retries(0)) as client:
         jobs: SortedSet[str] = SortedSet(client, "jobs")
@@ -573,6 +579,7 @@ def test_a_wait_may_be_longer_than_the_clients_timeout(any_server: servers.Serve
             assert jobs.pop(wait=30) == "a"
 
 
+@pytest.mark.slow(3)
 def test_the_watcher_leaves_when_nobody_has_waited_for_some_time(
     any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -700,6 +707,7 @@ def test_a_cancelled_wait_leaves_nothing_behind(any_server: servers.Server) -> N
     asyncio.run(program())
 
 
+@pytest.mark.slow(3)
 def test_a_cancelled_wait_for_a_lease_loses_nothing(any_server: servers.Server) -> None:
     """Cancelled around the moment that an item comes: it is queued, or leased and comes back."""
     asyncio.run(_cancel_leases(any_server))
@@ -724,6 +732,7 @@ async def _cancel_leases(any_server: servers.Server) -> None:
     await servers.aclose(client)
 
 
+@pytest.mark.slow(3)
 def test_an_interrupted_wait_for_a_lease_loses_nothing(any_server: servers.Server) -> None:
     """Interrupted anywhere: what it leased comes back, and nobody is left who would be woken.
 
@@ -828,6 +837,7 @@ def test_each_event_loop_has_a_watcher_of_its_own(any_server: servers.Server) ->
         asyncio.run(program(item))
 
 
+@pytest.mark.slow(2)
 def test_a_watcher_whose_task_a_program_cancelled_begins_anew(any_server: servers.Server) -> None:
     """Cancelled with a question unanswered, while somebody waits."""
 
@@ -932,6 +942,7 @@ def test_a_watching_connection_that_is_lost_is_made_again(
     assert 1 <= len(lost) <= 2 and "the connection that watches was lost" in lost[0].message
 
 
+@pytest.mark.slow(5)
 def test_a_server_that_closes_idle_connections_is_waited_on(any_server: servers.Server) -> None:
     any_server.raw.config_set("timeout", 1)
     try:

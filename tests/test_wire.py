@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 from agreement import outcome, seen, told
 from hostile import HOSTILE, Bytes, HostileBytes, Mask, Text
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from selection import drawn
 
 from redset import _fallback
 from redset.serializers import JSONSerializer, NamedtupleSerializer
@@ -194,7 +195,7 @@ def test_the_core_has_the_names_of_the_fallback() -> None:
 
 
 @needs_core
-@settings(deadline=None, max_examples=400)
+@drawn(400)
 @given(
     items=st.lists(members, max_size=70),
     options=st.fixed_dictionaries(
@@ -223,7 +224,7 @@ def test_requests_of_members_agree(items: list[Any], options: Any, data: Any) ->
 
 
 @needs_core
-@settings(deadline=None, max_examples=400)
+@drawn(400)
 @given(
     items=st.lists(records, max_size=30),
     options=st.fixed_dictionaries(
@@ -252,7 +253,7 @@ def test_requests_of_items_with_keys_agree(items: list[Any], options: Any, skip:
 
 
 @needs_core
-@settings(deadline=None, max_examples=300)
+@drawn(300)
 @given(
     items=st.lists(
         st.one_of(
@@ -330,14 +331,14 @@ def test_digests_are_those_of_hashlib_whatever_their_number_and_sizes(wire: Modu
 
 
 @needs_core
-@settings(max_examples=1000)
+@drawn(1000)
 @given(score=st.one_of(st.floats(), st.floats(-1e5, 1e5), numbers))
 def test_the_text_of_scores_agrees(score: Any) -> None:
     same("score_text", score)
 
 
 @needs_core
-@settings(deadline=None)
+@drawn(100)
 @given(
     raws=st.lists(
         st.one_of(

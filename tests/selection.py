@@ -1,0 +1,272 @@
+"""Chooses the cases of a run, and reports what a run will take and took.
+
+Theory of operation. A test function is parametrized over up to 19 rows (implementation,
+server, kind of client) and over its own parameters. The product of both takes an hour of CPU.
+A plain run keeps, of each function, cases in which
+
+- each value of each parameter occurs,
+- each implementation, each server, each face and fakeredis occur,
+- at least five rows occur.
+
+A checksum of the function's name decides which of the many such choices is taken. So the choice
+is the same in every process and every run, and over all functions every row meets every value.
+A plain run leaves out the tests marked ``slow``, and property tests draw a fifth of their
+examples, the same ones in each run.
+
+``--all`` runs the whole product with all examples. ``--rest`` runs what a plain run leaves out.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hypothesis
+import pytest
+
+Test = TypeVar("Test")
+
+#: Rows that each function meets at least.
+ROWS = 5
+
+#: Seconds that the tests of an area may take in a plain run, added up over all workers. An area
+#: is a test module without its ``test_``. Two workers have 600 seconds in five minutes; a tenth
+#: of that is kept free. The areas of the second group do not exist yet.
+BUDGET: dict[str, float] = {
+    "scrapy": 30,
+    "cluster": 30,
+    "cli": 20,
+    "groups": 20,
+    "browser": 0,
+}
+
+#: Seconds that a case of an area takes, for the estimate at the start.
+SECONDS: dict[str, float] = {}
+
+_thorough = False
+
+#: Seconds that collecting the tests and starting the servers takes.
+START = 15.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("redset")
+    group.addoption("--all", action="store_true", help="run every case, and the tests marked slow")
+    group.addoption("--rest", action="store_true", help="run the cases that a plain run leaves out")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--all") and config.getoption("--rest"):
+        raise pytest.UsageError("--all and --rest exclude each other")
+    global _thorough
+    _thorough = config.getoption("--all") or config.getoption("--rest")
+    config.pluginmanager.register(Selection(config), "redset-selection")
+
+
+def share(examples: int) -> int:
+    """Return how many of these examples the current run draws. Mark the test ``drawn``."""
+    return examples if _thorough else max(examples // 5, min(examples, 10))
+
+
+def drawn(examples: int, **options: Any) -> Callable[[Test], Test]:
+    """Decorate a property test: so many examples in a thorough run, a fifth in a plain one.
+
+    Args:
+        examples: Number of examples, hypothesis' ``max_examples``.
+        options: More settings of hypothesis.
+    """
+    options = {"deadline": None, "derandomize": not _thorough, **options}
+
+    def decorate(test: Test) -> Test:
+        return pytest.mark.drawn(hypothesis.settings(max_examples=share(examples), **options)(test))
+
+    return decorate
+
+
+def choose(name: str, cases: Sequence[dict[str, Any]]) -> list[int]:
+    """Return the positions of the cases of one function that a plain run keeps, in order.
+
+    Args:
+        name: The function's node id, without its parameters.
+        cases: The parameters of each case.
+    """
+    if len(cases) < 2:
+        return list(range(len(cases)))
+    turn = zlib.crc32(name.encode())
+    order = sorted(range(len(cases)), key=lambda place: zlib.crc32(b"%d %d" % (place, turn)))
+    values = [_values(parameters) for parameters in cases]
+    rows = [parameters.get("case") for parameters in cases]
+    missing = set().union(*values)
+    least = min(ROWS, len(set(rows) - {None}))
+    met: set[Any] = set()
+    chosen = []
+    while missing or len(met) < least:
+        best = max(order, key=lambda place: (len(values[place] & missing), rows[place] not in met))
+        order.remove(best)
+        chosen.append(best)
+        missing -= values[best]
+        met |= {rows[best]} - {None}
+    return sorted(chosen)
+
+
+def _values(parameters: dict[str, Any]) -> set[Hashable]:
+    """Return what a case meets: each of its parameters, and of its row each part."""
+    met: set[Hashable] = set()
+    for name, value in parameters.items():
+        if name == "case":
+            implementation, server, client = value
+            met |= {
+                ("implementation", implementation),
+                ("server", server),
+                ("face", client.startswith("asyncio")),
+            }
+        else:
+            # The cases of one product share their values; some have no useful equality.
+            met.add((name, id(value)))
+    return met
+
+
+class Selection:
+    """The choice of one run: deselects the other cases, and reports at the start and the end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._counts: dict[str, Any] | None = None
+        self._spent: dict[str, float] = collections.defaultdict(float)
+        self._cases: dict[str, set[str]] = collections.defaultdict(set)
+        # Workers of xdist collect; their controller prints. One of them leaves the counts here.
+        self._file: Path | None = None
+
+    # After -k and -m, so that the choice is made of what these leave.
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        everything = list(items)
+        kept = self._kept(everything)
+        if len(kept) < len(everything):
+            marked = set(map(id, kept))
+            dropped = [item for item in everything if id(item) not in marked]
+            self._config.hook.pytest_deselected(items=dropped)
+            items[:] = kept
+        self._counts = {
+            "chosen": len(kept),
+            "all": len(everything),
+            "seconds": expected_seconds(kept),
+        }
+        path = getattr(self._config, "workerinput", {}).get("selection")
+        if path:
+            part = Path(f"{path}.{os.getpid()}")
+            part.write_text(json.dumps(self._counts))
+            part.replace(path)
+
+    def _kept(self, items: list[pytest.Item]) -> list[pytest.Item]:
+        if self._config.getoption("--all"):
+            return items
+        functions: dict[str, list[pytest.Item]] = {}
+        for item in items:
+            functions.setdefault(item.nodeid.split("[")[0], []).append(item)
+        # A test that the command line names is run, whatever it takes.
+        named = {arg.split("/")[-1] for arg in self._config.args if "::" in arg}
+        plain: set[int] = set()
+        for name, cases in functions.items():
+            if any(arg.startswith(name.split("/")[-1] + "[") for arg in named):
+                plain |= set(map(id, cases))
+                continue
+            if name.split("/")[-1] not in named:
+                cases = [item for item in cases if not is_slow(item)]
+            places = choose(name, [_parameters(item) for item in cases])
+            plain |= {id(cases[place]) for place in places}
+        if not plain:  # only slow tests fit: -k names them
+            plain = set(map(id, items))
+        if self._config.getoption("--rest"):
+            return [item for item in items if id(item) not in plain or is_drawn(item)]
+        return [item for item in items if id(item) in plain]
+
+    # --- what is printed
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        if self._file is None:
+            handle, path = tempfile.mkstemp(prefix="redset-selection-")
+            os.close(handle)
+            self._file = Path(path)
+        node.workerinput["selection"] = str(self._file)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        if self._file is not None and self._counts is None:
+            self._counts = json.loads(self._file.read_text())
+            self._announce()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if not hasattr(self._config, "workerinput") and not self._config.option.collectonly:
+            self._announce()
+
+    def _announce(self) -> None:
+        counts, reporter = self._counts, self._reporter()
+        if reporter is None or not counts:
+            return
+        workers = getattr(self._config.option, "numprocesses", None) or 1
+        seconds = counts["seconds"] / workers + START
+        text = f"{counts['chosen']:,} of {counts['all']:,} cases"
+        if not self._config.getoption("--all"):
+            text += "; `make test-all` runs every one"
+        took = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
+        reporter.ensure_newline()
+        reporter.write_line(f"{text}. About {took} on two idle cores.")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        area = _area(report.nodeid)
+        self._spent[area] += report.duration
+        self._cases[area].add(report.nodeid)
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if len(self._cases) < 2:
+            return
+        whole = not self._config.getoption("--all") and not self._config.getoption("--rest")
+        terminalreporter.section("seconds of each area", sep="-")
+        for area, spent in sorted(self._spent.items(), key=lambda pair: -pair[1]):
+            line = f"{spent:8.1f}  {area} ({len(self._cases[area]):,} cases)"
+            if whole and spent > BUDGET.get(area, spent):
+                line += f": more than its budget of {BUDGET[area]:.0f}"
+            terminalreporter.write_line(line)
+        terminalreporter.write_line(f"{sum(self._spent.values()):8.1f}  in all")
+
+    def pytest_unconfigure(self) -> None:
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+
+    def _reporter(self) -> Any:
+        return self._config.pluginmanager.get_plugin("terminalreporter")
+
+
+def is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
+def is_drawn(item: pytest.Item) -> bool:
+    """Tell whether a thorough run draws more examples than a plain one."""
+    return item.get_closest_marker("drawn") is not None
+
+
+def expected_seconds(items: Iterable[pytest.Item]) -> float:
+    """Return about how many seconds these cases take, one after another."""
+    total = 0.0
+    for item in items:
+        mark = item.get_closest_marker("slow")
+        total += mark.args[0] if mark is not None else SECONDS.get(_area(item.nodeid), 0.1)
+    return total
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    callspec = getattr(item, "callspec", None)
+    return dict(callspec.params) if callspec is not None else {}
+
+
+def _area(nodeid: str) -> str:
+    return Path(nodeid.split("::")[0]).stem.removeprefix("test_")
