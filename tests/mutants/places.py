@@ -40,7 +40,7 @@ class Mutant(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a mutant applies: the file, relative to the tree, and the offset in its text."""
+    """The place of a mutant: the file, relative to the tree, and the offset in its text."""
 
     file: str
     at: int
@@ -52,7 +52,7 @@ class Inapplicable(Exception):
 
 
 def find(mutant: Mutant, tree: Path = TREE) -> Place:
-    """Return where a mutant applies.
+    """Return the place where a mutant applies.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def find(mutant: Mutant, tree: Path = TREE) -> Place:
 
 
 def mutated(mutant: Mutant, tree: Path = TREE) -> tuple[Place, str]:
-    """Return where a mutant applies, and the whole text of that file with the fault in it."""
+    """Return the place of a mutant, and the whole text of that file with the fault in it."""
     place = find(mutant, tree)
     text = (tree / place.file).read_text("utf-8")
     end = place.at + len(mutant.old)
@@ -104,7 +104,7 @@ def _places(mutant: Mutant, path: Path) -> list[int]:
 
 
 def _spans(text: str, function: str, suffix: str) -> Iterator[tuple[int, int]]:
-    """Yield where each function of a name begins and ends; for "" the whole text."""
+    """Yield the begin and the end of each function of a name; for "" the whole text."""
     if not function:
         yield 0, len(text)
         return

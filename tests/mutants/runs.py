@@ -27,15 +27,15 @@ _FAILED = re.compile(r"^(?:FAILED|ERROR) (?:tests/)?(\S+?\.py::.+?)(?: - .*)?$",
 
 
 class Outcome(NamedTuple):
-    """What the tests made of a mutant.
+    """The result of trying a mutant.
 
     Attributes
     ----------
     mutant : Mutant
     file : str
-        Where it was applied.
+        The file it was applied to.
     verdict : str
-        "killed", "survived", "hung", "skipped" or "broken".
+        "killed", "survived", "hung", "skipped" or "broken"; of a control "failed" or "passed".
     detail : str
         The test that killed it, or why there is no verdict.
     seconds : float
@@ -52,9 +52,9 @@ class Options(NamedTuple):
     """How the tests are run."""
 
     workers: int = 2
-    #: Whether the whole product of each test's parameters is run.
+    #: Run the whole product of each test's parameters.
     all: bool = False
-    #: Whether only the tests that a mutant names are run.
+    #: Run only the tests that a mutant names.
     quick: bool = False
 
 
@@ -95,19 +95,19 @@ def run(mutant: Mutant, options: Options, control: bool = False) -> Outcome:
             for tests in stages:
                 killer = _run_tests(tree, tests, options)
                 if killer:
-                    return outcome("killed", killer)
+                    return outcome("failed" if control else "killed", killer)
         except subprocess.TimeoutExpired:
             return outcome("hung", f"no end after {RUN_TIMEOUT} s, and no test named it")
         except _Skipped as reason:
             return outcome("skipped", str(reason))
         except _Broken as reason:
             return outcome("broken", str(reason))
-    return outcome("survived")
+    return outcome("passed" if control else "survived")
 
 
 @contextlib.contextmanager
 def _copy_of_tree() -> Iterator[Path]:
-    """Copy what the tests need, with the built core."""
+    """Copy the tree, with the built core."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         # The real path, since redset.__file__ is compared with it.
         tree = Path(directory).resolve() / "redset"
@@ -116,7 +116,7 @@ def _copy_of_tree() -> Iterator[Path]:
 
 
 def _left_out(directory: str, names: list[str]) -> set[str]:
-    """Return what is not copied: environments, caches, results of builds."""
+    """Return the names not to copy: environments, caches, results of builds."""
     return {
         name
         for name in names
@@ -189,7 +189,7 @@ def _run_tests(tree: Path, tests: Sequence[str], options: Options) -> str:
     try:
         said, _ = process.communicate(timeout=RUN_TIMEOUT)
     finally:
-        # The workers, and what their tests have started, if it did not end by itself.
+        # Ends the workers and the processes that their tests started.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
