@@ -418,7 +418,9 @@ class Dying(Recording):
         if args[:2] == ("EVALSHA", script("sweep").sha):
             if self.sweeps == 0:
                 raise Died
-            self.sweeps -= 1
+            reply = super().execute_command(*args)
+            self.sweeps -= 1  # Not if the server did not know the script.
+            return reply
         return super().execute_command(*args)
 
 
