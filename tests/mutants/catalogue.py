@@ -629,7 +629,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "save(meta, memory)\n    redis.call('HINCRBY', meta, 'forgets', 1)",
         "save(meta, memory)",
         "Other processes' known tables refuse what was forgotten, until they end.",
-        ("test_known.py::test_what_is_forgotten_in_another_process_is_new_within_about_a_second",),
+        ("test_known.py::test_what_is_forgotten_in_another_process_is_new_to_the_next_check",),
     ),
     Mutant(
         "first-bucket-is-never-unlinked",
