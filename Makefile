@@ -8,7 +8,7 @@ COVERAGE ?= 97
 # Some tests only wait, so three workers keep two cores busy.
 WORKERS ?= 3
 
-.PHONY: help demo test test-all test-rest sanitize fuzz chaos soak bench bench-quick docs lint wheel clean FORCE
+.PHONY: help demo test test-all test-rest sanitize fuzz chaos soak mutants bench bench-quick docs lint wheel clean FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -19,10 +19,11 @@ help:
 	@echo 'make fuzz         generated attacks, in full (ARGS="inputs --count 1000 --seed 7")'
 	@echo 'make chaos        kills, restarts, cuts and other faults, in full (ARGS="cuts --seed 7")'
 	@echo 'make soak         ten minutes of work, with the memory that it takes'
+	@echo 'make mutants      planted faults, each of which a test must notice (ARGS=name for one)'
 	@echo 'make bench        run the benchmarks, for the plots of the documentation, too (an hour)'
 	@echo 'make bench-quick  run them at reduced sizes (3 minutes)'
 	@echo 'make docs         build the documentation, and run its examples (docs/_build/html)'
-	@echo 'make lint         ruff, mypy, cython-lint'
+	@echo 'make lint         ruff, mypy, cython-lint, and whether the planted faults apply'
 	@echo 'make wheel        build sdist and wheel    (dist/)'
 	@echo 'make clean        remove what the others made'
 	@echo
@@ -103,6 +104,9 @@ chaos: $(VENV)/.installed-test-$(flags)
 soak: $(VENV)/.installed-test-$(flags)
 	cd tests && $(abspath $(python)) -m chaos soak $(ARGS)
 
+mutants: $(VENV)/.installed-test-$(flags)
+	cd tests && $(abspath $(python)) -m mutants $(ARGS)
+
 bench: $(VENV)/.installed-bench-$(flags)
 	$(python) -m benchmarks $(ARGS)
 
@@ -121,6 +125,7 @@ lint: $(VENV)/.installed-lint-$(flags)
 	$(python) -m mypy --strict redset
 	@if ls redset/*.pyx >/dev/null 2>&1; then \
 	  echo 'cython-lint redset' && PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint redset; fi
+	cd tests && $(abspath $(python)) -m mutants --check
 
 wheel: $(VENV)/.installed-test-$(flags)
 	@rm -rf dist

@@ -119,12 +119,12 @@ def test_what_float_takes_is_a_score(make_set: Callable[..., Any], raw: Any) -> 
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["list", "generator"])
-@pytest.mark.parametrize("given", [0, 3, 499, 500, 1200, 2000])
+@pytest.mark.parametrize("given", [0, 3, 499, 500, 1200, 2000, 2005])
 def test_scores_that_end_too_soon_pair_what_they_can(
     make_set: Callable[..., Any], raw: Any, given: int, lazy: bool
 ) -> None:
     jobs = make_set()
-    items: Any = numbered(2001)
+    items: Any = numbered(2010)
     scores: Any = range(given)
     with pytest.raises(AddError, match="score ended before items") as caught:
         jobs.add_many(iter(items) if lazy else items, iter(scores) if lazy else scores)
@@ -132,7 +132,7 @@ def test_scores_that_end_too_soon_pair_what_they_can(
     assert caught.value.resume_at == given
     assert caught.value.result == (given, 0, 0, 0)
     assert queued(raw) == [(item.encode(), float(n)) for n, item in enumerate(items[:given])]
-    assert jobs.add_many(items[caught.value.resume_at :], range(given, 2001)).added == 2001 - given
+    assert jobs.add_many(items[caught.value.resume_at :], range(given, 2010)).added == 2010 - given
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["list", "generator"])

@@ -389,6 +389,19 @@ def test_what_is_forgotten_in_another_process_is_new_within_about_a_second(
     client.close()
 
 
+def test_what_is_forgotten_in_another_process_is_new_to_the_next_check(
+    any_server: servers.Server, any_implementation: str
+) -> None:
+    """The check finds another count of forgettings, so the old table answers no more."""
+    with any_server.client() as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+        for _ in range(3):
+            jobs.add_many(URLS[:20])
+        servers.elsewhere(any_server, f"jobs.forget({URLS[0]!r})")
+        renewed(jobs)
+        assert jobs.add_many(URLS[:20]) == AddResult(0, 1, 19, 0)
+
+
 def test_an_add_that_was_sent_before_a_forget_teaches_nothing(
     any_server: servers.Server, any_implementation: str
 ) -> None:

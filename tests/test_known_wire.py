@@ -71,6 +71,16 @@ def test_it_holds_so_many_and_of_more_the_last(wire: ModuleType, most: int) -> N
 
 
 @each
+def test_a_full_table_forgets_nothing_that_it_holds(wire: ModuleType) -> None:
+    """However many digests share a slot, those that go take no others with them."""
+    known = wire.Known(250)
+    digests = [name(number) for number in range(10_000)]
+    for last in range(50, len(digests) + 1, 50):
+        known.learn(b"".join(digests[last - 50 : last]), EVER, 0)
+        assert known.unknown(digests[max(0, last - 250) : last], 0.0) == []
+
+
+@each
 def test_what_is_learned_again_keeps_its_turn(wire: ModuleType) -> None:
     known = wire.Known(3)
     known.learn(names(1, 2, 3), EVER, 0)

@@ -425,6 +425,18 @@ def test_explicit_settlements_stand_and_lost_leases_are_told(
     assert [(each.item, each.attempts) for each in jobs.lease(5)] == [("1", 1)]
 
 
+def test_a_lease_released_by_hand_is_not_settled_again(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b"], [1, 2])
+    with jobs.lease(2) as batch:
+        for lease in batch:
+            assert lease.release() == 1 and lease.settled
+            with pytest.raises(ValueError, match="settled before"):
+                lease.ack()
+    assert batch.lost == 0
+    assert [(each.item, each.attempts) for each in jobs.lease(5)] == [("a", 0), ("b", 0)]
+
+
 def test_outside_of_with_nothing_is_marked_and_a_batch_ends(make_set: Maker) -> None:
     jobs = make_set()
     jobs.add_many(range(3))
@@ -438,6 +450,16 @@ def test_outside_of_with_nothing_is_marked_and_a_batch_ends(make_set: Maker) -> 
         list(batch)
     with pytest.raises(RuntimeError, match="batch"):
         batch.__enter__()
+
+
+def test_items_after_many_members_without_payload_are_leased(make_set: Maker, raw: Any) -> None:
+    """A step drops a bounded number of members; the call goes on until it finds items."""
+    jobs = make_set(key=str)
+    members = [number.to_bytes(16, "big") for number in range(1000)]
+    raw.zadd(f"{P}:keyed", dict.fromkeys(members, -1))
+    jobs.add_many(["a", "b", "c"], [1, 2, 3])
+    assert [lease.item for lease in jobs.lease(2)] == ["a", "b"]
+    assert jobs.size() == 1
 
 
 # --- bad input

@@ -16,6 +16,7 @@ import servers
 from held import Held
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
+from proxy import Proxy
 from selection import drawn
 
 from redset import AddResult, Key, SortedSet
@@ -422,7 +423,9 @@ class Dying(Recording):
         if args[:2] == ("EVALSHA", script("sweep").sha):
             if self.sweeps == 0:
                 raise Died
-            self.sweeps -= 1
+            reply = super().execute_command(*args)
+            self.sweeps -= 1  # Not if the server did not know the script.
+            return reply
         return super().execute_command(*args)
 
 
@@ -681,6 +684,51 @@ def test_a_clear_in_mid_stream_divides_it_between_two_chunks(server_client: redi
         # What was behind the clear is in; what was before it, and not offered again, is not.
         assert mine.seen_many([*urls(0, 2000), "known already"]) == [True] * 2000 + [False]
         assert mine.size() == mine.stats().remembered == 2000
+
+
+def test_what_was_in_flight_at_a_clear_is_sent_again(any_server: servers.Server) -> None:
+    """Each chunk that the clear made the server refuse, not only the first of them."""
+    with any_server.client() as other, Proxy(any_server) as proxy:
+        for options in (*EVER, *LIMITED):
+            theirs: SortedSet[str] = SortedSet(other, f"jobs-{options}", **options)
+            client = redis.Redis(port=proxy.port)
+            mine: SortedSet[str] = SortedSet(client, f"jobs-{options}", **options)
+            # Known items are refused, and of those a whole window is in flight.
+            items = list(urls(0, 3000))
+            theirs.add_many(items)
+            mine.add(items[0])
+            chunks = 0
+
+            def clear_first(command: list[bytes], theirs: Any = theirs) -> None:
+                nonlocal chunks
+                if command[0] == b"EVALSHA" and len(command) > 100:
+                    chunks += 1
+                    if chunks == 2:
+                        theirs.clear()
+
+            proxy.rule = clear_first  # type: ignore[assignment]
+            assert mine.add_many(items) == AddResult(3000, 0, 0, 0)
+            proxy.rule = None
+            assert mine.size() == theirs.stats().remembered == 3000
+            client.close()
+
+
+def test_of_two_first_adds_one_makes_the_memory(
+    any_server: servers.Server, any_implementation: str
+) -> None:
+    """Both propose an epoch; the later one goes by the earlier one's."""
+    mine: SortedSet[str] = SortedSet(any_server.client(), "jobs", remember=True)
+    with Proxy(any_server) as proxy, redis.Redis(port=proxy.port) as client:
+        theirs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+
+        def add_first(command: list[bytes]) -> None:
+            if command[0] == b"EVALSHA" and not mine.size():
+                assert mine.add_many(urls(0, 10)).added == 10
+
+        proxy.rule = add_first  # type: ignore[assignment]
+        assert theirs.add_many(urls(0, 20)) == AddResult(10, 0, 10, 0)
+    assert mine.seen_many(urls(0, 20)) == [True] * 20
+    assert mine.stats().remembered == 20
 
 
 # --- for a time

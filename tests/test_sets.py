@@ -1381,9 +1381,9 @@ def test_a_wrong_serializer_empties_no_set_also_after_polls_that_found_nothing(
 def test_members_without_payload_are_passed_over(make_set: Callable[..., Any], raw: Any) -> None:
     jobs = make_set(key=str)
     for number in range(12):
-        raw.zadd("jobs:{jobs}:keyed", {bytes([number]) * 16: -1})
+        raw.zadd("jobs:{jobs}:keyed", {bytes([number]) * 16: -1, bytes([100 + number]) * 16: 9})
     jobs.add_many(["a", "b", "c"], [1, 2, 3])
-    assert jobs.peek() == "a"
+    assert jobs.peek() == "a" and jobs.peek(-1) == "c"
     assert jobs.pop() == "a"
     assert jobs.take(50) == ["b", "c"]
     assert jobs.dead.size() == 0

@@ -320,6 +320,33 @@ def test_a_pop_is_sent_once_under_the_clients_default_retries(
     client.close()
 
 
+@pytest.mark.parametrize("options", [{}, {"key": str}])
+def test_a_settlement_that_is_sent_again_loses_no_lease(
+    any_server: servers.Server,
+    proxy: Proxy,
+    through: Callable[..., redis.Redis],
+    options: dict[str, Any],
+) -> None:
+    """The second time it finds none of its leases, since the first time ended them."""
+    jobs: SortedSet[str] = SortedSet(through(retry=times(1)), "jobs", **options)
+    jobs.add_many(["a", "b", "c"])
+    sha, settlements = script("settle").sha, 0
+
+    def lose_the_first(command: list[bytes]) -> str | None:
+        nonlocal settlements
+        if sha not in command[:2]:
+            return None
+        settlements += 1
+        return Proxy.LOSE if settlements == 1 else None
+
+    proxy.rule = lose_the_first
+    with jobs.lease(3) as batch:
+        for _ in batch:
+            pass
+    assert settlements == 2 and batch.lost == 0
+    assert jobs.finished() and jobs.dead.size() == 0
+
+
 def test_random_cuts_of_takes_give_no_item_twice(
     any_server: servers.Server, proxy: Proxy, through: Callable[..., redis.Redis]
 ) -> None:

@@ -25,6 +25,7 @@ import redis.sentinel
 import servers
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
+from test_transport import watched
 
 import redset.asyncio
 from redset import ScheduledSet, SortedSet, _tracking, _watching
@@ -303,6 +304,25 @@ def test_all_of_what_is_added_goes_to_the_tasks_that_wait(any_server: servers.Se
         await servers.aclose(client)
 
     asyncio.run(program())
+
+
+def test_who_finds_nothing_after_it_was_woken_waits_on(any_server: servers.Server) -> None:
+    """Another consumer may have taken what the waiting one was woken for."""
+    raw = any_server.raw
+    client, watch = watched(any_server)
+    watch.name, taken = b"ZPOPMIN", []
+
+    def take_it(number: int, _: Any) -> None:
+        if not taken:
+            taken.extend(raw.zpopmin("jobs"))
+
+    watch.before = take_it
+    jobs: SortedSet[str] = SortedSet(client, "jobs")
+    adds = [lambda: raw.zadd("jobs", {"a": 1}), lambda: raw.zadd("jobs", {"b": 1})]
+    with later(0.3, *adds):
+        assert jobs.pop(wait=30) == "b"
+    assert taken == [(b"a", 1.0)]
+    client.close()
 
 
 def test_several_sets_are_watched_by_one_connection(any_server: servers.Server) -> None:
@@ -797,7 +817,9 @@ def test_what_a_cancelled_waiter_was_woken_for_is_anothers(any_server: servers.S
     async def program() -> None:
         client = any_server.asyncio_client()
         jobs: Any = redset.asyncio.SortedSet(client, "jobs")
-        tasks = [asyncio.create_task(jobs.pop(wait=30)) for _ in range(5)]
+        tasks = [asyncio.create_task(jobs.pop(wait=30))]
+        await asyncio.sleep(0.3)  # It is the first to be woken.
+        tasks += [asyncio.create_task(jobs.pop(wait=30)) for _ in range(4)]
         await asyncio.sleep(0.3)
         first = asyncio.Event()
         hint = _watching.Watch.hint
@@ -810,6 +832,9 @@ def test_what_a_cancelled_waiter_was_woken_for_is_anothers(any_server: servers.S
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_watching.Watch, "hint", cancelling)
+            # Nobody looks by itself in time.
+            patch.setattr(_watching, "REFRESH", 60.0)
+            patch.setattr(_watching, "FRESH", 60.0)
             any_server.raw.zadd("jobs", {"a": 1})
             done, _ = await asyncio.wait(tasks, timeout=SOON, return_when="ALL_COMPLETED")
         assert tasks[0].cancelled() and len(done) == 2
