@@ -56,6 +56,15 @@ class Keys:
         return self._under(b"dead")
 
     @property
+    def none(self) -> bytes:
+        """The key that never exists, which steps of several keys name.
+
+        In a slot that moves key by key, such a step is then refused whole. Removals of nothing are
+        performed on it, to learn whether the user may remove.
+        """
+        return self._under(b"none")
+
+    @property
     def lock(self) -> bytes:
         return self.name + b"__lock"
 

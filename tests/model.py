@@ -372,6 +372,8 @@ class Held(NamedTuple):
     stored: bytes
     #: Score and what is stored of the item, where it was added meanwhile.
     again: tuple[float, bytes] | None = None
+    #: How many its call handed out.
+    cohort: int = 1
 
 
 class LeasingModel(Model):
@@ -388,8 +390,9 @@ class LeasingModel(Model):
         #: With `ties`: the place of what was added while it is held, where that ends well.
         self.again_places: dict[bytes, int] = {}
         self.overdue: set[bytes] = set()
-        #: Of what is queued or held: how often it was leased in vain, and the last error.
-        self.attempts: dict[bytes, tuple[int, str]] = {}
+        #: Of queued and held items: attempts, the last error, and of a suspect the cohort it may be
+        #: in (queued) or is in (held); 0 for others.
+        self.attempts: dict[bytes, tuple[int, str, int]] = {}
         #: What is stored, score, reason, attempts.
         self.letters: list[tuple[bytes, float, str, int]] = []
         self._calls = 0
@@ -448,10 +451,17 @@ class LeasingModel(Model):
 
     # Handing out.
 
-    def expire(self) -> None:
-        """Give back what is over its time."""
-        for member in sorted(self.overdue):
-            self._end("fail" if self.held[member].holder else "release", member)
+    def expire(self) -> int:
+        """Give back what is over its time; how many."""
+        over = sorted(self.overdue)
+        for member in over:
+            self._end("expire" if self.held[member].holder else "release", member)
+        return len(over)
+
+    def heal(self) -> None:
+        """Drop records of items that are gone, once nothing is queued or held."""
+        if not self.queued and not self.held:
+            self.attempts.clear()
 
     def pop(self) -> Any:
         items = self.take(1)
@@ -464,30 +474,50 @@ class LeasingModel(Model):
             return []
         # A script takes anew from all there is; the others add to what they have.
         script = self.key is not None or self.due_until < math.inf
-        if script and len(self._due()) < num:
-            self.expire()
+        if script:
+            return self._take_by_script(num, with_scores)
         found = super().take(num, with_scores=with_scores)
         if len(found) < num:
-            self.expire()
-            found += super().take(num - len(found), with_scores=with_scores)
+            found += self._take_by_script(num - len(found), with_scores)
         return found
 
+    def _take_by_script(self, num: int, with_scores: bool) -> list[Any]:
+        if len(self._due()) < num:
+            self.expire()
+            self.heal()
+        for member in self._due()[:num]:
+            # The record of one that is held as well is its lease's.
+            if member not in self.held:
+                self.attempts.pop(member, None)
+        return super().take(num, with_scores=with_scores)
+
     def lease(self, num: int) -> list[ModelLease]:
-        self.expire()
+        if not self.expire() and not self._due():
+            self.heal()
         self._calls += 1
         leases: list[ModelLease] = []
+        most: float = math.inf
         for member in self._due():
+            held = self.held.get(member)
+            attempts, last, bound = self.attempts.get(member, (0, "", 0))
             if len(leases) == num:
                 break
+            if held is None:
+                if len(leases) + 1 > min(most, bound or math.inf):
+                    break
+                most = min(most, bound or math.inf)
             score, stored = self.queued.pop(member)
-            held = self.held.get(member)
             if held is not None:
                 self.held[member] = held._replace(again=(score, stored))
                 continue
             self.held[member] = Held(self._calls, score, stored)
             item = self.codec.loads(stored)
-            attempts = self.attempts.get(member, (0, ""))[0]
             leases.append(ModelLease(member, self._calls, item, score, attempts))
+        for lease in leases:
+            self.held[lease.member] = self.held[lease.member]._replace(cohort=len(leases))
+            attempts, last, bound = self.attempts.get(lease.member, (0, "", 0))
+            if bound:
+                self.attempts[lease.member] = attempts, last, len(leases)
         return leases
 
     def ours(self, leases: list[ModelLease]) -> list[bytes]:
@@ -536,15 +566,20 @@ class LeasingModel(Model):
     ) -> None:
         held = self.held.pop(member)
         self.overdue.discard(member)
-        attempts, last = self.attempts.get(member, (0, ""))
+        attempts, last, bound = self.attempts.get(member, (0, "", 0))
         if how == "fail":
-            attempts, last = attempts + 1, error or last or "the lease expired"
+            attempts, last, bound = attempts + 1, error, 0
+        elif how == "expire":
+            if held.cohort == 1 or self.max_attempts == 1:
+                attempts += 1
+            last, bound = last or "the lease expired", max(1, held.cohort // 2)
         elif score is not None:
-            attempts, last = 0, ""
+            attempts, last, bound = 0, "", 0
             held = held._replace(score=float(score))
         if item is not None and self.key:
             held = held._replace(stored=self.codec.dumps(item))
-        dies = how == "fail" and self.max_attempts is not None and attempts >= self.max_attempts
+        failed = how in ("fail", "expire")
+        dies = failed and self.max_attempts is not None and attempts >= self.max_attempts
         if dies:
             self.letters.append((held.stored, held.score, last, attempts))
         back = held.again or (held.score, held.stored)
@@ -554,7 +589,7 @@ class LeasingModel(Model):
                 self.queued.setdefault(member, back)
                 self.places[member] = self.again_places.get(member, 0)
             return
-        self.attempts[member] = attempts, last
+        self.attempts[member] = attempts, last, bound
         if delay:
             self.held[member] = held._replace(holder=0)
         else:
@@ -562,12 +597,13 @@ class LeasingModel(Model):
 
     def leased(self) -> list[tuple[Any, float, int]]:
         return [
-            (self.codec.loads(held.stored), held.score, self.attempts.get(member, (0, ""))[0])
+            (self.codec.loads(held.stored), held.score, self.attempts.get(member, (0, "", 0))[0])
             for member, held in self.held.items()
         ]
 
     def finished(self) -> bool:
-        self.expire()
+        if not self.expire():
+            self.heal()
         return not self.queued and not self.held
 
     # Looking, removing.

@@ -182,7 +182,7 @@ class Adder:
             prefix = [b"ZADD", ctx.keys.queue]
             prefix += {"": (), "nx": (b"NX",), "xx": (b"XX", b"CH")}[self.condition]
         else:
-            keys = self._keys()
+            keys = ctx.step_keys(self._keys())
             prefix = [b"EVALSHA", self.script.sha, len(keys), *keys]
             prefix += self.settling or ()
             prefix += head_of(

@@ -140,6 +140,7 @@ class Context:
         "ties",
         "trust",
         "ttl",
+        "unanswered",
         "used",
         "wire",
     )
@@ -186,6 +187,8 @@ class Context:
         self.fresh = True
         #: What single adds use again: how to encode for these flags.
         self.adders: dict[Any, Any] = {}
+        #: Processes and tokens of lease calls that failed: the server may have performed them.
+        self.unanswered: list[tuple[int, bytes]] = []
         #: Encoders of bulk adds, by all that they were made with.
         self.encoders: dict[Any, Any] = {}
         self.options = (
@@ -338,6 +341,7 @@ class Context:
     ) -> Ask:
         """Make the effect that runs a script; ``reads`` takes its reply."""
         step = script(name)
+        keys = self.step_keys(keys)
         request = [b"EVALSHA", step.sha, len(keys), *keys, *arguments]
         return Ask(self.wire.encode(request), 1, step, resend, reads)
 
@@ -346,6 +350,15 @@ class Context:
     ) -> Ask:
         """Make the effect that performs a command; ``reads`` takes its reply."""
         return Ask(self.wire.encode(arguments), 1, None, resend, reads)
+
+    def step_keys(self, keys: list[bytes]) -> list[bytes]:
+        """Return the keys of a step: with more than one, `Keys.none` stands in the second place.
+
+        A name that can have no second key has none of that, either.
+        """
+        if len(keys) == 1 or self.keys.prefix is None:
+            return keys
+        return [keys[0], self.keys.none, *keys[1:]]
 
     @property
     def queue_keys(self) -> list[bytes]:

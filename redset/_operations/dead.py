@@ -120,7 +120,7 @@ def requeue(ctx: Context, ids: list[Any]) -> Operation[int]:
     """Queue dead letters again; how many."""
     names = [_checked_id(place, id) for place, id in enumerate(ids)]
     keys = ctx.keys
-    there = [keys.dead, keys.queue, keys.leases, keys.meta, keys.items, keys.name]
+    there = [keys.dead, keys.queue, keys.leased, keys.leases, keys.meta, keys.items, keys.name]
     queued = 0
     for at in range(0, len(names), LEASE_STEP):
         letters = [(name, b"") for name in names[at : at + LEASE_STEP]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import math
 import os
@@ -63,6 +64,8 @@ class Held(NamedTuple):
     score: float
     attempts: int
     expires: float
+    #: The largest cohort that it may be in, and all that its worker has with it; 0 if any.
+    bound: int = 0
 
 
 class Settlement(NamedTuple):
@@ -90,6 +93,20 @@ def new_token() -> bytes:
     return base64.b64encode(os.urandom(12))
 
 
+def _token(ctx: Context) -> bytes:
+    """Return the token of a lease call that failed, else a new one.
+
+    The server may have performed the call that failed. Under the same token it gives the same
+    leases or, if their time is over, returns them without an attempt: nobody has received them.
+    """
+    with contextlib.suppress(IndexError):
+        process, token = ctx.unanswered.pop()
+        # A forked child leaves its parent's to the parent.
+        if process == os.getpid():
+            return token
+    return new_token()
+
+
 def lease(ctx: Context, num: int, ttl: int, wait: float) -> Operation[list[Held]]:
     """Lease up to ``num`` items for ``ttl`` ms, lowest first, as soon as there are any."""
     return (yield from until(ctx, lambda: _lease(ctx, num, ttl), wait))
@@ -103,9 +120,13 @@ def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
     undecodable = 0
     while num > 0:
         want = min(num, LEASE_STEP)
-        token = new_token()
+        token = _token(ctx)
         try:
-            given = yield _call(ctx, token, want, ttl)
+            try:
+                given = yield _call(ctx, token, want, ttl, len(found))
+            except BaseException:
+                ctx.unanswered.append((os.getpid(), token))
+                raise
             held, bad = yield from _decoded(ctx, given)
             found += held
             undecodable += bad
@@ -124,8 +145,17 @@ def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
     return found
 
 
-def _call(ctx: Context, token: bytes, num: int, ttl: int) -> Ask:
+def _call(
+    ctx: Context, token: bytes, num: int, ttl: int, hand: int = 0, passes: bool = False
+) -> Ask:
+    """Make the step that leases.
+
+    Args:
+        hand: Number of leases that the worker has already.
+        passes: Whether suspects that may not be in so large a cohort are passed over.
+    """
     arguments = [token, num, ttl, ctx.max_attempts, "1" if ctx.due else "", LEASE_STEP]
+    arguments += [hand, "1" if passes else ""]
     return ctx.call("lease", ctx.lease_keys, arguments, _leases(token, num, ctx.keyed))
 
 
@@ -135,7 +165,11 @@ class _Given(NamedTuple):
     token: bytes
     expires: float
     more: bool
+    #: Whether it ended at a suspect, which may only be handed out in a smaller cohort.
+    stopped: bool
     dropped: int
+    #: The largest cohort that all of these may be in; 0 if any.
+    bound: int
     rows: list[tuple[bytes, float, int, bytes]]
 
 
@@ -144,8 +178,8 @@ def _leases(token: bytes, want: int, keyed: bool) -> Reader[_Given]:
 
     def read(reply: Any) -> _Given:
         parts = listed(reply)
-        rest = parts[3:]
-        if len(parts) < 3 or len(rest) % width or len(rest) > want * width:
+        rest = parts[4:]
+        if len(parts) < 4 or len(rest) % width or len(rest) > want * width:
             raise refuse(f"at most {want} leases", reply)
         names = members(rest[::width], want)
         payloads = members(rest[3::width], want) if keyed else names
@@ -154,7 +188,9 @@ def _leases(token: bytes, want: int, keyed: bool) -> Reader[_Given]:
         scores = [number(score) for score in rest[1::width]]
         attempts = [count(each) for each in rest[2::width]]
         rows = list(zip(names, scores, attempts, payloads, strict=True))
-        return _Given(token, count(parts[0]) / 1000, bool(count(parts[1])), count(parts[2]), rows)
+        more = count(parts[1], 2)
+        expires, dropped, bound = count(parts[0]) / 1000, count(parts[2]), count(parts[3])
+        return _Given(token, expires, more == 1, more == 2, dropped, bound, rows)
 
     return read
 
@@ -169,7 +205,9 @@ def _decoded(ctx: Context, given: _Given) -> Operation[tuple[list[Held], int]]:
     values = iter(items)
     for place, (member, score, attempts, _) in enumerate(given.rows):
         item = None if place in worse else next(values)
-        one = Held(member, given.token, item, ctx.told(score), attempts, given.expires)
+        one = Held(
+            member, given.token, item, ctx.told(score), attempts, given.expires, given.bound
+        )
         if place in worse:
             lost.append(Settlement("bury", [one], error=error_text(worse[place])))
         else:
@@ -371,7 +409,14 @@ class Exchange:
     """
 
     def __init__(
-        self, done: Sequence[Any], settlements: Sequence[Settlement], num: int, ttl: int, ends: bool
+        self,
+        done: Sequence[Any],
+        settlements: Sequence[Settlement],
+        num: int,
+        ttl: int,
+        ends: bool,
+        hand: int = 0,
+        passes: bool = False,
     ) -> None:
         #: Leases with the ``items`` that were found.
         self.done = done
@@ -381,13 +426,16 @@ class Exchange:
         self.ttl = ttl
         #: Whether to ask for the set's end.
         self.ends = ends
+        #: How many leases the worker keeps, and whether suspects are passed over that may not be
+        #: in so large a cohort.
+        self.hand, self.passes = hand, passes
         self.renew()
 
     def renew(self) -> None:
         """Let what is leased be other leases than before."""
         steps = range(0, self.num, LEASE_STEP)
-        #: What is leased: tokens, and how many.
-        self.calls = [(new_token(), min(LEASE_STEP, self.num - at)) for at in steps]
+        #: How many each step leases.
+        self.calls = [min(LEASE_STEP, self.num - at) for at in steps]
         #: From when on they count.
         self.at = monotonic()
         self.begin()
@@ -398,6 +446,8 @@ class Exchange:
         self.counts = [0] * len(self.settlements)
         self.lost = 0
         self.held: list[Held] = []
+        #: Whether a suspect ended it that may only be handed out in a smaller cohort.
+        self.stopped = False
         self.finished = False
         #: Those whose items cannot be added, and why; those whose items a full set refused.
         self.unfit: list[tuple[Any, Exception]] = []
@@ -441,10 +491,18 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     steps = _steps([done, *what.settlements])
     sends = [part.adder.send(part.chunk) for part in parts]
     sends += [_send_step(ctx, step) for step in steps]
-    sends += [_to_send(_call(ctx, token, num, what.ttl)) for token, num in calls]
+    tokens, hand = [_token(ctx) for _ in calls], what.hand
+    for token, num in zip(tokens, calls, strict=True):
+        sends.append(_to_send(_call(ctx, token, num, what.ttl, hand, what.passes)))
+        hand += num
     if what.ends:
         sends.append(_to_send(end_of(ctx)))
-    answered = zip(sends, (yield from _in_flight(sends)), strict=True)
+    try:
+        answers = yield from _in_flight(sends)
+    except BaseException:
+        ctx.unanswered += [(os.getpid(), token) for token in tokens]
+        raise
+    answered = zip(sends, answers, strict=True)
     for part in parts:
         send, answer = next(answered)
         try:
@@ -467,8 +525,12 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     kinds = ["ack", *(each.how for each in what.settlements)]
     what.lost += sum(num for num, how in zip(lost, kinds, strict=True) if how != "renew")
     undecodable = 0
-    for _ in calls:
+    for token in tokens:
         _, answer = next(answered)
+        if isinstance(answer, Exception):
+            ctx.unanswered.append((os.getpid(), token))
+        else:
+            what.stopped = what.stopped or answer.stopped
         try:
             held, bad = yield from _decoded(ctx, _got(answer))
         except Exception as error:

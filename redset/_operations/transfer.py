@@ -238,9 +238,9 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
         # The integers of a memory for ever are those of its epoch.
         epoch = head["epoch"].encode() if keeps and remembered == ctx.remember else b""
         epoch = epoch or new_epoch()
-    begin = [keys.queue, keys.name]
+    begin = [keys.queue]
     if keys.prefix is not None:
-        begin += [keys.leased, keys.dead, keys.meta, keys.seen]
+        begin += [keys.name, keys.leased, keys.dead, keys.meta, keys.seen]
     options = ctx.options if ctx.marked else ""
     sequence = lines.sequence + lines.untied
     if ctx.ties and sequence > TIE:

@@ -1,10 +1,10 @@
 -- Adds a chunk of items and says what became of each.
--- KEYS: queue, then with second keys: leased, leases, meta, seen, items, name
+-- KEYS: queue, then with second keys: none, leased, leases, meta, seen, items, name
 -- ARGV: what `adding` says of heads and entries
 -- Returns {added, updated, outcomes}, or why nothing was written
 -- include: check
 -- include: due
-local queue, leased, leases, meta, seen, items, name = unpack(KEYS)
+local queue, none, leased, leases, meta, seen, items, name = unpack(KEYS)
 -- include: leases
 -- include: buckets
 -- include: drop

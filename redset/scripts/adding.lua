@@ -11,7 +11,9 @@ local ADD_HEAD = 12
 -- how many entries may not be known even now; of a limited one, for each entry, how many ms it stays
 -- known, 0 where it is not. Or where nothing was written {'EPOCH', the set's}, {'OPTIONS', the
 -- set's}, {'NAME'}, {'FULL', size}, or an error.
-local function add(argv, from)
+-- `try_removals`, where given, is called behind the first write that may grow memory and before any
+-- that changes something.
+local function add(argv, from, try_removals)
   local condition, again, wanted = argv[from + 1], argv[from + 2] == '1', argv[from + 3] == '1'
   local limit, keyed = tonumber(argv[from + 4]), argv[from + 5] == '1'
   local remember, length, epoch = argv[from + 6], argv[from + 7], argv[from + 8]
@@ -71,6 +73,7 @@ local function add(argv, from)
     return found
   end
   -- What holds back those of the members that are not queued: leases, and delays.
+  local stray = {}
   local function held_among(members, scores)
     local held, asked, places = {}, {}, {}
     for i = 1, #members do
@@ -80,7 +83,13 @@ local function add(argv, from)
       end
     end
     for k, value in ipairs(values_of(asked)) do
-      if value and owner_of(value) ~= QUEUED then held[places[k]] = value end
+      if value and owner_of(value) ~= QUEUED then
+        if call('ZSCORE', leased, asked[k]) then
+          held[places[k]] = value
+        else
+          stray[#stray + 1] = asked[k]
+        end
+      end
     end
     return held
   end
@@ -113,11 +122,30 @@ local function add(argv, from)
     return again
   end
 
+  -- Writes of nothing, where nothing is there: a server that is full, or a user who may not perform
+  -- one of the step's writes, refuses the step here, before an item is known and not queued.
+  local function try_writes()
+    if not none then return end
+    call('ZADD', none, 'XX', 0, '')
+    if keyed or remember ~= '' or ties then
+      -- A hash has no write of nothing: the meta says again what it says.
+      if stored[1] then
+        call('HSET', meta, 'layout', 1)
+      elseif remember ~= '' then
+        call('HSET', meta, 'layout', 1, 'options', options, 'epoch', epoch)
+      else
+        call('HSET', meta, 'layout', 1, 'options', options)
+      end
+    end
+    if try_removals then try_removals() end
+  end
+
   if ever then memory = memory_from(stored[4], stored[5], stored[6], seen, epoch) end
   if ever and condition == '' and not again and not limit then
     -- The short way: an item that the memory takes is new or updated, any other is refused.
     local fresh, names = {}, {}
     local size, split, prefix = memory.size, memory.split, memory.prefix
+    try_writes()
     for i = 1, n do
       -- As bucket_of, written out, and each name made once: it saves a fifth.
       local integer = argv[head + (i - 1) * width + memory_at]
@@ -157,6 +185,7 @@ local function add(argv, from)
     and not (holding or limit) then
     -- Likewise: what is queued stays where it is, unless its score or payload changes.
     local members, at_once = columns(2), false
+    try_writes()
     if n >= 16 and not (keyed or wanted) then
       -- Most of them are new where most of these are.
       local some, found = {}, 0
@@ -200,7 +229,10 @@ local function add(argv, from)
     for i = 1, n do
       if not held[i] then accept(head + (i - 1) * width) end
     end
-    return {bulk('ZADD', queue, zadd, 'NX'), 0, ''}
+    try_writes()
+    local num = bulk('ZADD', queue, zadd, 'NX')
+    bulk('HDEL', leases, stray)
+    return {num, 0, ''}
   else
     local members = columns(2)
     local scores = lookup('ZMSCORE', queue, members)
@@ -278,6 +310,7 @@ local function add(argv, from)
       local size = call('ZCARD', queue)
       if size + grown > limit then return {'FULL', size} end
     end
+    if added + updated > 0 then try_writes() end
     if ever then
       for i = 1, #learn do
         new = new + call('SADD', bucket_of(memory, learn[i]), learn[i])
@@ -296,14 +329,18 @@ local function add(argv, from)
     end
   end
 
-  bulk('ZADD', queue, zadd)
+  -- The payload before its place.
   bulk('HSET', items, hset)
+  bulk('ZADD', queue, zadd)
   bulk('HSET', leases, parked)
-  if sequence ~= first then call('HSET', meta, 'sequence', sequence) end
-  if added + updated > 0 and meta and not stored[1] and (keyed or remember ~= '' or ties) then
-    call('HSET', meta, 'layout', 1, 'options', options)
-    if remember ~= '' then call('HSET', meta, 'epoch', epoch) end
+  if #stray > 0 then
+    bulk('HDEL', leases, stray)
+    if keyed then
+      for i = 1, #stray do stray[i] = stray[i] .. '+' end
+      bulk('HDEL', items, stray)
+    end
   end
+  if sequence ~= first then call('HSET', meta, 'sequence', sequence) end
   if new > 0 then
     memory.count = memory.count + new
     grow(memory)

@@ -1,5 +1,5 @@
 -- One page of set algebra between two sets of this server.
--- KEYS: the other's queue, ours, then with second keys: leased, leases, meta, seen, items, name; with
+-- KEYS: the other's queue, none (where ours has second keys), ours, then with second keys: leased, leases, meta, seen, items, name; with
 --   a key= the other's items
 -- ARGV: what (or, xor: the other's members are added; sub: they are removed; and: ours that the other
 --   has not are removed; in: nothing), how many, last score and member seen ('' and '' at first),
@@ -8,7 +8,8 @@
 --   was written what `adding` says of that
 -- include: check
 -- include: due
-local other, queue, leased, leases, meta, seen, items, name, payloads = unpack(KEYS)
+local other, none, queue, leased, leases, meta, seen, items, name, payloads = unpack(KEYS)
+if #KEYS == 2 then none, queue = nil, none end
 local what, num, from = ARGV[1], tonumber(ARGV[2]), 4
 local keyed, ties = ARGV[from + 5] == '1', ARGV[from + 12] ~= ''
 if not keyed then items = nil end
@@ -49,6 +50,10 @@ else
     end
   end
 end
+local function try_removals()
+  call('ZREM', none, '')
+  call('HDEL', none, '')
+end
 if #added > 0 then
   local names = {}
   for k, i in ipairs(added) do names[k] = members[i] end
@@ -66,7 +71,13 @@ if #added > 0 then
         entries[#entries + 1] = members[i]
       end
     end
-    if #entries > 0 then call('ZADD', queue, 'LT', unpack(entries)) end
+    if #entries > 0 then
+      if none then
+        call('ZADD', none, 'XX', 0, '')
+        try_removals()
+      end
+      call('ZADD', queue, 'LT', unpack(entries))
+    end
   end
   local texts = items and call('HMGET', payloads, unpack(names))
   local argv = {unpack(ARGV, from + 1, from + ADD_HEAD)}
@@ -79,9 +90,12 @@ if #added > 0 then
     end
   end
   if #argv > ADD_HEAD then
-    local outcome = add(argv, 0)
+    local outcome = add(argv, 0, try_removals)
     if outcome.err or type(outcome[1]) ~= 'number' then return outcome end
   end
 end
-if #removed > 0 then discard(removed) end
+if #removed > 0 then
+  if none then try_removals() end
+  discard(removed)
+end
 return {n, both, scores[n], members[n]}

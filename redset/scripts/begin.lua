@@ -1,12 +1,15 @@
 -- Begins to restore a set: it must be empty.
--- KEYS: queue, name, then with second keys: leased, dead, meta, seen
+-- KEYS: queue, then with second keys: none, name, leased, dead, meta, seen
 -- ARGV: options ('' where there is no meta), epoch ('' where nothing is remembered), with ties= what
 --   number its next item gets, else '', from what number forgetting is counted
 -- Returns 1 where it was empty, 2 where buckets of a cleared memory are left, else 0
 -- include: check
-local queue, name, leased, dead, meta, seen = unpack(KEYS)
-for _, key in ipairs({queue, name, leased, dead, seen}) do
-  if call('EXISTS', key) == 1 then return 0 end
+local queue, none, name, leased, dead, meta, seen = unpack(KEYS)
+if call('EXISTS', queue) == 1 then return 0 end
+if name then
+  for _, key in ipairs({name, leased, dead, seen}) do
+    if call('EXISTS', key) == 1 then return 0 end
+  end
 end
 if meta then
   if wrong_type(meta, 'hash') then return redis.error_reply(WRONG_TYPE) end

@@ -33,9 +33,12 @@ local function grow(memory)
       if low < 0 then low = -low end
       if low % (memory.size * 2) ~= memory.split then moved[#moved + 1] = integer end
     end
-    if #moved > 0 then
-      redis.call('SREM', from, unpack(moved))
-      redis.call('SADD', to, unpack(moved))
+    -- Added before they are removed: a step that is refused in between has forgotten nothing.
+    for _, command in ipairs({'SADD', 'SREM'}) do
+      for i = 1, #moved, 4000 do
+        local last = math.min(i + 3999, #moved)
+        redis.call(command, command == 'SADD' and to or from, unpack(moved, i, last))
+      end
     end
     memory.split = memory.split + 1
     splits = splits + 1

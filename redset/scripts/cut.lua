@@ -1,16 +1,17 @@
 -- Removes the lowest queued items of a range of scores. What is leased of them stays leased.
--- KEYS: queue, then with second keys: leases, items
+-- KEYS: queue, then with second keys: none, leases, items
 -- ARGV: how many, lowest and highest score, whether there is a key=
 -- Returns how many
 -- include: check
 -- include: due
-local queue, leases, items = unpack(KEYS)
+local queue, none, leases, items = unpack(KEYS)
 local num, lowest, highest, keyed = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4] == '1'
 -- include: leases
 local members = call('ZRANGEBYSCORE', queue, lowest, highest, 'LIMIT', 0, num)
 local n = #members
 if n == 0 then return 0 end
 if keyed then call('HLEN', items) end
+if none then call('HDEL', none, '') end
 local gone = leases and with_attempts(members, values_of(members)) or {}
 local from = call('ZCOUNT', queue, '-inf', '(' .. lowest)
 call('ZREMRANGEBYRANK', queue, from, from + n - 1)

@@ -4,6 +4,9 @@
 local function expire(now, limit)
   local members = call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', '0', limit)
   if #members == 0 then return 0 end
+  -- First, since they free memory: the removals of finishing, of nothing.
+  call('ZREM', none, '')
+  call('HDEL', none, '')
 -- include: finishing
   call('ZCARD', queue)
   local values = values_of(members)
@@ -13,4 +16,23 @@ local function expire(now, limit)
   end
   finish('expire', members, values, now, {0, '', '', ''})
   return #members
+end
+-- Gives back what only records tell of, since `leased` was deleted or evicted, once all else is gone;
+-- how many.
+local function heal(now, limit)
+  if call('ZCARD', queue) > 0 or call('EXISTS', leased) == 1 then return 0 end
+  local rows, stray, found = {}, {}, call('HSCAN', leases, 0, 'COUNT', limit)[2]
+  for i = 1, math.min(#found, 2 * limit), 2 do
+    if owner_of(found[i + 1]) == QUEUED then
+      stray[#stray + 1] = found[i]
+    else
+      rows[#rows + 1] = now
+      rows[#rows + 1] = found[i]
+    end
+  end
+  if #found == 0 then return 0 end
+  call('HDEL', none, '')
+  bulk('ZADD', leased, rows)
+  bulk('HDEL', leases, stray)
+  return expire(now, limit)
 end

@@ -1,10 +1,10 @@
 -- Returns a page of a set as it would stand in it if nothing were leased, behind the last one seen.
--- KEYS: queue, or what is held back; then with second keys: the queue, leases, items (with a key=)
+-- KEYS: queue, or what is held back; then with second keys: none, the queue, leases, items (with a key=)
 -- ARGV: how many, and behind a first page: the last score or expiry and member seen
 -- Returns {where the page ends: score or expiry, member; how many there were; then score, member,
 --   attempts, last error, payload ('' without a key=), ...}
 -- include: paging
-local key, queue, leases, items = unpack(KEYS)
+local key, none, queue, leases, items = unpack(KEYS)
 local call = redis.call
 -- include: leases
 local members, scores = page(key, tonumber(ARGV[1]), ARGV[2], ARGV[3])
@@ -21,6 +21,7 @@ for i = 1, n do
   if value then
     local before, again
     attempts, before, again, last = parse(value)
+    attempts = string.match(attempts, '^%d+')
     if held then score = before end
     -- What was added meanwhile takes its place.
     if held and again ~= '' then

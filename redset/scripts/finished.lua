@@ -1,13 +1,15 @@
 -- Says whether nothing is queued, scheduled or held back.
--- KEYS: queue, leased, leases, calls, dead, items (with a key=)
+-- KEYS: queue, none, leased, leases, calls, dead, items (with a key=)
 -- ARGV: most attempts, how many expired leases to give back
 -- Returns {whether it is finished, how many were given back}
 -- include: check
 -- include: due
-local queue, leased, leases, calls, dead, items = unpack(KEYS)
+local queue, none, leased, leases, calls, dead, items = unpack(KEYS)
 local max = tonumber(ARGV[1])
 -- include: leases
 -- include: expiring
 if items then call('HLEN', items) end
-local back = expire(milliseconds(call('TIME')), tonumber(ARGV[2]))
+local now, limit = milliseconds(call('TIME')), tonumber(ARGV[2])
+local back = expire(now, limit)
+if back == 0 then back = heal(now, limit) end
 return {call('ZCARD', queue) == 0 and call('ZCARD', leased) == 0 and 1 or 0, back}

@@ -12,17 +12,23 @@ local function finish(how, members, values, now, settled)
       ends[#ends + 1] = member
     else
       local attempts, score, again, last = parse(value)
-      attempts = tonumber(attempts)
+      local cohort, suspect
+      attempts, cohort, suspect = tried(attempts)
       local failed = how == 'fail' or (how == 'expire' and owner_of(value) ~= DELAYED)
-      if failed then
-        attempts = attempts + 1
-        last = how == 'fail' and failure or (last ~= '' and last or 'the lease expired')
+      if how == 'fail' then
+        attempts, suspect, last = attempts + 1, false, failure
+      elseif failed then
+        -- With max_attempts=1 an item is handed out once, whatever came of its neighbours.
+        if cohort == 1 or max == 1 then attempts = attempts + 1 end
+        cohort, suspect = math.max(1, math.floor(cohort / 2)), true
+        last = last ~= '' and last or 'the lease expired'
       elseif how == 'bury' then
         last = failure
       elseif how == 'release' and new_score ~= '' then
-        attempts, score, last = 0, going_on(new_score, score), ''
+        attempts, score, last, suspect = 0, going_on(new_score, score), '', false
       end
       local dies = how == 'bury' or (failed and max > 0 and attempts >= max)
+      local stored = suspect and string.format('%d/%d!', attempts, cohort) or attempts
       if how == 'ack' or dies then
         if dies then died[#died + 1] = {member, score, attempts, last} end
         gone[#gone + 1] = member
@@ -41,14 +47,14 @@ local function finish(how, members, values, now, settled)
           waiting[#waiting + 1] = string.format('%d', now + delay)
           waiting[#waiting + 1] = member
           kept[#kept + 1] = member
-          kept[#kept + 1] = lease_value(DELAYED, attempts, score, again, last)
+          kept[#kept + 1] = lease_value(DELAYED, stored, score, again, last)
           again = ''
         else
           back[#back + 1] = again ~= '' and going_on(again, score) or score
           back[#back + 1] = member
-          if attempts > 0 then
+          if attempts > 0 or suspect then
             kept[#kept + 1] = member
-            kept[#kept + 1] = lease_value(QUEUED, attempts, score, '', last)
+            kept[#kept + 1] = lease_value(QUEUED, stored, score, '', last)
           else
             gone[#gone + 1] = member
           end
@@ -67,15 +73,21 @@ local function finish(how, members, values, now, settled)
     end
   end
   if #died > 0 then call('XLEN', dead) end
-  bulk('ZREM', leased, members)
-  bulk('HDEL', leases, gone)
-  if items then
-    bulk('HDEL', items, ends)
-    bulk('HSET', items, payloads)
+  local over = members
+  if #waiting > 0 then
+    local waits = {}
+    over = {}
+    for i = 2, #waiting, 2 do waits[waiting[i]] = true end
+    for i = 1, #members do
+      if not waits[members[i]] then over[#over + 1] = members[i] end
+    end
   end
-  bulk('HSET', leases, kept)
-  bulk('ZADD', leased, waiting)
+  -- In this order a step that is refused in its middle, for want of a right, loses nothing: what grows
+  -- and may be repeated, then letters, then removals, which the callers have tried on `none`.
   bulk('ZADD', queue, back, 'NX')
+  bulk('ZADD', leased, waiting)
+  if items then bulk('HSET', items, payloads) end
+  bulk('HSET', leases, kept)
   for _, letter in ipairs(died) do
     local member, score, attempts, reason, stored = unpack(letter)
     if items then
@@ -86,4 +98,7 @@ local function finish(how, members, values, now, settled)
         'attempts', attempts)
     end
   end
+  bulk('ZREM', leased, over)
+  bulk('HDEL', leases, gone)
+  if items then bulk('HDEL', items, ends) end
 end

@@ -1,4 +1,4 @@
--- Included by steps that forget, behind due and buckets: takes what is remembered out of the memory;
+-- Included by steps that forget, behind due and buckets, which have the set's key `none`: takes what is remembered out of the memory;
 -- how many it held.
 -- The count of such steps tells processes whose tables of known duplicates hold the past.
 local function forget(remember, meta, seen, epoch, tokens)
@@ -27,6 +27,12 @@ local function forget(remember, meta, seen, epoch, tokens)
     redis.call('HINCRBY', meta, 'forgets', 1)
   end
   return gone
+end
+-- Writes of nothing: who may not forget, or write the meta, is refused before anything is forgotten.
+-- The removal is first, so that a full server takes the rest.
+local function try_to_forget(remember, meta, none)
+  redis.call(remember == 'limited' and 'ZREM' or 'SREM', none, '')
+  redis.call('HINCRBY', meta, 'forgets', 0)
 end
 -- Nil where the step may go on, else what to tell the caller.
 local function other_epoch(meta, epoch)

@@ -1,5 +1,5 @@
 -- Returns the payload of a queued item.
--- KEYS: queue, items
+-- KEYS: queue, none, items
 -- ARGV: member
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return false end
-return redis.call('HGET', KEYS[2], ARGV[1])
+return redis.call('HGET', KEYS[3], ARGV[1])

@@ -1,102 +1,165 @@
 -- Hands out the lowest items for a time. Sent again with the same token within that time and
--- before the first of them is settled, it gives the same ones.
--- KEYS: queue, leased, leases, calls, dead, items (with a key=)
+-- before the first of them is settled, it gives the same ones; later, what is left of them is given
+-- back before others are handed out.
+-- KEYS: queue, none, leased, leases, calls, dead, items (with a key=)
 -- ARGV: token, how many, for how long in ms, most attempts, whether only what is due, how many
---   expired ones to give back
--- Returns {expiry in ms, whether more may be there, members without payload, member, score,
---   attempts, ...}; with a key= member, score, attempts, payload, ...
+--   expired ones to give back, how many leases the worker has in hand, whether suspects that may not
+--   be in such a cohort are passed over
+-- Returns {expiry in ms, whether more may be there (2: a suspect stopped it), members without payload,
+--   the smallest cohort that a suspect among them may be in (0: none is), member, score, attempts,
+--   ...}; with a key= member, score, attempts, payload, ...
 -- include: check
 -- include: due
-local queue, leased, leases, calls, dead, items = unpack(KEYS)
+local queue, none, leased, leases, calls, dead, items = unpack(KEYS)
 local token, num, ttl, max = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local due, limit = ARGV[5] == '1', tonumber(ARGV[6])
+local hand, passes = tonumber(ARGV[7]), ARGV[8] == '1'
+-- How long a token is known past its time, in ms: a client's retries may take as long.
+local KEPT = 600000
 -- include: leases
 -- include: expiring
+-- First, since they free memory: the removals of this step, of nothing.
+call('ZREM', none, '')
+call('ZREMRANGEBYRANK', none, 1, 0)
+call('HDEL', none, '')
 local clock = call('TIME')
 local now = milliseconds(clock)
 local held = call('ZSCORE', calls, token)
 if items then call('HLEN', items) end
-expire(now, limit)
-local old = call('ZRANGEBYSCORE', calls, '-inf', now, 'LIMIT', '0', limit)
-if #old > 0 then call('ZREM', calls, unpack(old)) end
 
--- A call that is over its time begins anew: what is left of it is about to be given back.
-if held and tonumber(held) > now then
+if held then
   local mine, members = {}, call('ZRANGEBYSCORE', leased, held, held)
   local values = values_of(members)
   for i = 1, #members do
     if values[i] and owner_of(values[i]) == token then
       local attempts, score = parse(values[i])
-      mine[#mine + 1] = {tonumber(score), i, members[i], score, attempts}
+      mine[#mine + 1] = {tonumber(score), i, members[i], score, attempts, values[i]}
     end
   end
   table.sort(mine, function(a, b)
     if a[1] ~= b[1] then return a[1] < b[1] end
     return a[2] < b[2]
   end)
-  local reply = {held, 0, 0}
-  for _, lease in ipairs(mine) do
-    reply[#reply + 1] = lease[3]
-    reply[#reply + 1] = lease[4]
-    reply[#reply + 1] = lease[5]
-    if items then reply[#reply + 1] = call('HGET', items, lease[3]) or '' end
+  local reply, most = {held, 0, 0, 0}, tonumber(held) > now and num or 0
+  local rest, theirs = {}, {}
+  for place, lease in ipairs(mine) do
+    if place <= most then
+      local attempts, cohort, suspect = tried(lease[5])
+      if suspect then reply[4] = reply[4] > 0 and math.min(reply[4], cohort) or cohort end
+      reply[#reply + 1] = lease[3]
+      reply[#reply + 1] = lease[4]
+      reply[#reply + 1] = string.format('%d', attempts)
+      if items then reply[#reply + 1] = call('HGET', items, lease[3]) or '' end
+    else
+      rest[#rest + 1], theirs[#theirs + 1] = lease[3], lease[6]
+    end
   end
-  if #mine > 0 then return reply end
+  if #rest > 0 then
+    -- Nobody has received these: they are given back, and count no attempt.
+-- include: finishing
+    finish('release', rest, theirs, now, {0, '', '', ''})
+  end
+  if #reply > 4 then return reply end
 end
+local back = expire(now, limit)
+local old = call('ZRANGEBYSCORE', calls, '-inf', now - KEPT, 'LIMIT', '0', limit)
+if #old > 0 then call('ZREM', calls, unpack(old)) end
 
 local expiry = string.format('%d', now + ttl)
-local reply, got, dropped, budget = {expiry, 0, 0}, 0, 0, num + limit
-local expiries, values, gone = {}, {}, {}
-local fresh = token .. '00 '
-local function keep(member, value)
-  values[#values + 1] = member
-  values[#values + 1] = value
-end
+local reply, got, dropped, budget = {expiry, 0, 0, 0}, 0, 0, num + limit
+local expiries, values, gone, plain, before = {}, {}, {}, {}, {}
+-- Places behind which it goes on; what it removes: all of these, or where some are passed over those.
+local at, removed, passed, stopped, bound = 0, {}, 0, false, math.huge
 local width = items and 4 or 3
-while got < num and budget > 0 do
-  local want = math.min(num - got, budget, 1000)
-  local found
+local function fetch(want)
   if due then
-    found = call('ZRANGEBYSCORE', queue, '-inf', due_until(clock), 'WITHSCORES', 'LIMIT', '0', want)
-  else
-    found = call('ZRANGE', queue, '0', want - 1, 'WITHSCORES')
+    return call('ZRANGEBYSCORE', queue, '-inf', due_until(clock), 'WITHSCORES', 'LIMIT', at, want)
   end
+  return call('ZRANGE', queue, at, at + want - 1, 'WITHSCORES')
+end
+while got < num and budget > 0 and not stopped do
+  local want = math.min(num - got, budget, 1000)
+  local found = fetch(want)
+  if #found == 0 and at == 0 and back == 0 and heal(now, limit) > 0 then found = fetch(want) end
   local n, members = #found / 2, {}
   if n == 0 then break end
   for i = 1, n do members[i] = found[2 * i - 1] end
   local known = values_of(members)
   local payloads = items and call('HMGET', items, unpack(members))
-  call('ZREMRANGEBYRANK', queue, '0', n - 1)
   for i = 1, n do
     local member, score, value = members[i], found[2 * i], known[i]
-    if value and owner_of(value) ~= QUEUED then
-      -- It was added while it is held back: it waits for the end of that.
-      local attempts, before, _, last = parse(value)
-      keep(member, lease_value(owner_of(value), attempts, before, score, last))
-    elseif payloads and not payloads[i] then
-      dropped = dropped + 1
-      if value then gone[#gone + 1] = member end
+    local held_back = value and owner_of(value) ~= QUEUED and call('ZSCORE', leased, member)
+    local attempts, last, suspect, most, _ = 0, '', false, math.huge, nil
+    if value and not held_back then
+      attempts, _, _, last = parse(value)
+      attempts, most, suspect = tried(attempts)
+      if suspect then most = math.min(bound, most) else most = bound end
     else
-      local attempts, last, _ = '0', '', nil
-      if value then
-        attempts, _, _, last = parse(value)
-        value = lease_value(token, attempts, score, '', last)
-      end
-      keep(member, value or fresh .. score)
-      -- Places that are counted are found sooner than by #.
-      local at = 3 + got * width
-      reply[at + 1], reply[at + 2], reply[at + 3] = member, score, attempts
-      if payloads then reply[at + 4] = payloads[i] end
-      got = got + 1
-      expiries[2 * got - 1], expiries[2 * got] = expiry, member
+      most = bound
     end
+    if not held_back and hand + got + 1 > most then
+      if not (passes and suspect and passed < 100) then
+        stopped = true
+        break
+      end
+      passed = passed + 1
+    else
+      removed[#removed + 1] = member
+      if held_back then
+        -- It was added while it is held back: it waits for the end of that.
+        local tries, old_score, _, failure = parse(value)
+        values[#values + 1] = member
+        values[#values + 1] = lease_value(owner_of(value), tries, old_score, score, failure)
+      elseif payloads and not payloads[i] then
+        dropped = dropped + 1
+        if value then gone[#gone + 1] = member end
+      else
+        bound = most
+        if value then before[got + 1] = {attempts, suspect, last} end
+        plain[2 * got + 1], plain[2 * got + 2] = member, score
+        -- Places that are counted are found sooner than by #.
+        local place = 4 + got * width
+        reply[place + 1], reply[place + 2] = member, score
+        reply[place + 3] = value and string.format('%d', attempts) or '0'
+        if payloads then reply[place + 4] = payloads[i] end
+        got = got + 1
+        expiries[2 * got - 1], expiries[2 * got] = expiry, member
+      end
+    end
+    at = at + 1
   end
   budget = budget - n
 end
-bulk('HDEL', leases, gone)
+local cohort = hand + got > 1 and '/' .. hand + got or ''
+local fresh = token .. '00' .. cohort .. ' '
+local place = #values
+for i = 1, got do
+  local member, score, was = plain[2 * i - 1], plain[2 * i], before[i]
+  values[place + 1] = member
+  if was then
+    local attempts = string.format('%d', was[1]) .. (was[2] and (cohort == '' and '/1' or cohort) .. '!' or cohort)
+    values[place + 2] = lease_value(token, attempts, score, '', was[3])
+  else
+    values[place + 2] = fresh .. score
+  end
+  place = place + 2
+end
+-- In this order a step that is refused in its middle loses nothing: a record without its row in
+-- `leased` would swallow the item, an item that is queued and leased is handed out once more.
 bulk('ZADD', leased, expiries)
 bulk('HSET', leases, values)
 if got > 0 then call('ZADD', calls, expiry, token) end
-if got < num and budget <= 0 then reply[2] = 1 end
+if passed > 0 then
+  bulk('ZREM', queue, removed)
+elseif at > 0 then
+  call('ZREMRANGEBYRANK', queue, 0, at - 1)
+end
+bulk('HDEL', leases, gone)
+if stopped then
+  reply[2] = 2
+elseif got < num and budget <= 0 then
+  reply[2] = 1
+end
 reply[3] = dropped
+if bound < math.huge then reply[4] = bound end
 return reply

@@ -2,6 +2,16 @@
 -- leases. Its values, of what is leased, waits out a delay, or is queued and was leased in vain: the
 -- owner's token (16 characters), 1 where the item was added meanwhile, else 0, attempts, ' ', score,
 -- then what there is of ' ' and the score added meanwhile, and of a line break and the last error.
+--
+-- Theory of suspects. An item that kills its worker must not take its neighbours to the dead letters.
+-- Attempts are a number, then '/' and the cohort unless that is 1: how many leases the worker had in
+-- hand, this call's included. A lease that expires alone counts an attempt. Leases that expire
+-- together count none: their items become suspects ('!' behind the cohort), and a suspect is handed
+-- out next only in a cohort of half the size. So cohorts shrink, 10, 5, 2, 1, until the item that
+-- kills is alone. Of a queued suspect the cohort is the largest that it may be in.
+--
+-- Held back is only what stands in `leased`: a record without a row there (the key was evicted or
+-- deleted) holds nothing back.
 -- With a key= what was added meanwhile is in `items` as member .. '+'.
 -- With ties= a score is the user's times TIE, plus what orders equal ones, and ~ stands in front of
 -- one that takes that of the item where this goes on: where its lease was in vain, not acknowledged.
@@ -54,7 +64,12 @@ local function with_attempts(members, values)
   return found
 end
 local function parse(value)
-  return string.match(value, '^(%d+) (%S+) ?(%S*)\n?(.*)$', 18)
+  return string.match(value, '^(%S+) (%S+) ?(%S*)\n?(.*)$', 18)
+end
+-- Gives attempts as a number, the cohort, and whether the item is a suspect.
+local function tried(attempts)
+  local number, cohort, mark = string.match(attempts, '^(%d+)/?(%d*)(!?)')
+  return tonumber(number), tonumber(cohort) or 1, mark == '!'
 end
 local function bare(score) return string.match(score, '^~?(.*)') end
 -- Gives a score as it is for an item that goes on from another one.

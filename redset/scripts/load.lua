@@ -1,9 +1,9 @@
 -- Puts items of an exported set back, where they are not there.
--- KEYS: queue, then with second keys: leases, items (with a key=)
+-- KEYS: queue, then with second keys: none, leases, items (with a key=)
 -- ARGV: score, member, attempts, last error, payload, ...
 -- Returns how many were queued
 local call = redis.call
-local queue, leases, items = unpack(KEYS)
+local queue, none, leases, items = unpack(KEYS)
 -- include: leases
 local queued = 0
 for i = 1, #ARGV, 5 do

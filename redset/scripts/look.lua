@@ -1,9 +1,9 @@
 -- Returns items by position without removing them.
--- KEYS: queue, items (with a key=)
+-- KEYS: queue, none, items (with a key=)
 -- ARGV: first position, how many, whether only what is due
 -- Returns member, score, ...; with a key= payload, score, ...
 -- include: due
-local queue, items, first, num = KEYS[1], KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2])
+local queue, items, first, num = KEYS[1], KEYS[3], tonumber(ARGV[1]), tonumber(ARGV[2])
 local size
 local stop = '+inf'
 if ARGV[3] == '1' then

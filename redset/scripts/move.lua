@@ -1,14 +1,14 @@
 -- Moves queued items to another set of this server: an add by its rules, at their scores and with their
 -- payloads. What it refuses stays.
--- KEYS: our queue, leases and items; the other's queue, leased, leases, meta, seen, items, name
+-- KEYS: our queue, none, our leases and items; the other's queue, leased, leases, meta, seen, items, name
 -- ARGV: number of members, members, whether ours has ties=, what `adding` says of heads, then what is
 --   remembered of each member where that is asked for
 -- Returns how many were moved; where nothing was what `adding` says, or {'SCORE', one that the other
 --   cannot have}
 -- include: check
 -- include: due
-local ours, our_leases, our_items = KEYS[1], KEYS[2], KEYS[3]
-local queue, leased, leases, meta, seen, items, name = unpack(KEYS, 4)
+local ours, none, our_leases, our_items = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local queue, leased, leases, meta, seen, items, name = unpack(KEYS, 5)
 local n = tonumber(ARGV[1])
 local from = 2 + n
 local tied, keyed, ties = ARGV[from] == '1', ARGV[from + 5] == '1', ARGV[from + 12] ~= ''
@@ -38,7 +38,10 @@ for i = 1, n do
   end
 end
 if #names == 0 then return 0 end
-local outcome = add(argv, 0)
+local outcome = add(argv, 0, function()
+  call('ZREM', none, '')
+  call('HDEL', none, '')
+end)
 if outcome.err or type(outcome[1]) ~= 'number' then return outcome end
 local moved = {}
 for k = 1, #names do

@@ -1,8 +1,8 @@
 -- Returns what some buckets of a memory for ever hold.
--- KEYS: meta, seen
+-- KEYS: meta, none, seen
 -- ARGV: epoch, first bucket, how many
 -- Returns {the next bucket, or 0 behind the last one; the integers}
-local meta, seen = KEYS[1], KEYS[2]
+local meta, seen = KEYS[1], KEYS[3]
 local m = redis.call('HMGET', meta, 'epoch', 'level', 'split')
 local first = tonumber(ARGV[2])
 if m[1] ~= ARGV[1] then return {0, {}} end

@@ -1,10 +1,10 @@
 -- Puts back what an exported set remembered.
--- KEYS: meta, seen
+-- KEYS: meta, none, seen
 -- ARGV: epoch, remember, then integers, or of a limited memory: expiry in ms, digest, ...
 -- Returns 1, or 0 where the set has another epoch
 -- include: check
 -- include: buckets
-local meta, seen, epoch = KEYS[1], KEYS[2], ARGV[1]
+local meta, seen, epoch = KEYS[1], KEYS[3], ARGV[1]
 if call('HGET', meta, 'epoch') ~= epoch then return 0 end
 if ARGV[2] == 'limited' then
   call('ZADD', seen, unpack(ARGV, 3))

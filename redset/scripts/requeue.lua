@@ -1,19 +1,22 @@
 -- Queues dead letters again, at their scores, where nothing of the same identity is there.
--- KEYS: dead, queue, leases, meta, items, name
+-- KEYS: dead, none, queue, leased, leases, meta, items, name
 -- ARGV: whether there is a key=, options, ties ('', fifo, lifo), then id, member ('' where the letter says it), ...
 -- Returns {for each letter 1 where it was queued, 0 where its item is there, -1 where there is no
 --   such letter, or what is to be decoded for its member}; or {'OPTIONS', the set's}, {'NAME'},
 --   where nothing was written
 -- include: check
-local dead, queue, leases, meta, items, name = unpack(KEYS)
+local dead, none, queue, leased, leases, meta, items, name = unpack(KEYS)
 local keyed, options, ties = ARGV[1] == '1', ARGV[2], ARGV[3]
-if wrong_type(dead, 'stream') or wrong_type(queue, 'zset') or wrong_type(leases, 'hash')
+if wrong_type(dead, 'stream') or wrong_type(queue, 'zset') or wrong_type(leased, 'zset')
+  or wrong_type(leases, 'hash')
   or wrong_type(meta, 'hash') or (keyed and wrong_type(items, 'hash')) then
   return redis.error_reply(WRONG_TYPE)
 end
 local stored = call('HGET', meta, 'options')
 if stored and stored ~= options then return {'OPTIONS', stored} end
 if (keyed or ties ~= '') and call('EXISTS', name) == 1 then return {'NAME'} end
+-- The removal of nothing shows that the user may remove, and lets a full server take the rest.
+call('XDEL', none, '0-1')
 local outcomes = {}
 for i = 4, #ARGV, 2 do
   local id, member, outcome = ARGV[i], ARGV[i + 1], -1
@@ -27,11 +30,10 @@ for i = 4, #ARGV, 2 do
     else
       local value = call('HGET', leases, member)
       -- What is held back is there; what is queued ZSCORE tells.
-      if call('ZSCORE', queue, member) or (value and string.sub(value, 1, 1) ~= '.') then
+      if call('ZSCORE', queue, member)
+        or (value and string.sub(value, 1, 1) ~= '.' and call('ZSCORE', leased, member)) then
         outcome = 0
       else
-        -- First, so that a full server lets the rest pass.
-        call('XDEL', dead, id)
         local score = fields.score
         if not score or score == '' then
           score = 0
@@ -41,8 +43,9 @@ for i = 4, #ARGV, 2 do
             score = ties == 'fifo' and number - 1 or 2 ^ 40 - number
           end
         end
-        call('ZADD', queue, score, member)
         if keyed then call('HSET', items, member, fields.raw) end
+        call('ZADD', queue, score, member)
+        call('XDEL', dead, id)
         outcome = 1
       end
     end

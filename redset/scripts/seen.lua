@@ -1,10 +1,10 @@
 -- Says which items are remembered: a string of 0 and 1.
--- KEYS: meta, seen
+-- KEYS: meta, none, seen
 -- ARGV: remember, epoch, then what is remembered of each
 -- Returns the string, or {'EPOCH', the set's}
 -- include: due
 -- include: buckets
-local meta, seen, remember, epoch = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local meta, seen, remember, epoch = KEYS[1], KEYS[3], ARGV[1], ARGV[2]
 local stored = redis.call('HGET', meta, 'epoch') or ''
 if stored ~= epoch then return {'EPOCH', stored} end
 local known = {}

@@ -1,5 +1,5 @@
 -- Ends, or prolongs, leases that are still their holders', and adds items in the same step.
--- KEYS: queue, leased, leases, calls, dead, meta, seen, items (with a key=), name
+-- KEYS: queue, none, leased, leases, calls, dead, meta, seen, items (with a key=), name
 -- ARGV: most attempts, whether there is a key=, number of groups; for each group: what (ack, fail,
 --   bury, release, renew; check does nothing), token, delay or time in ms, new score or '', the
 --   error, new payload or '', number of members, members; then, where items are to be added if any
@@ -8,7 +8,7 @@
 --   written because of that, only what it says
 -- include: check
 -- include: due
-local queue, leased, leases, calls, dead, meta, seen, items, name = unpack(KEYS)
+local queue, none, leased, leases, calls, dead, meta, seen, items, name = unpack(KEYS)
 local max, keyed = tonumber(ARGV[1]), ARGV[2] == '1'
 if not keyed then items = nil end
 -- include: leases
@@ -60,15 +60,22 @@ call('ZCARD', calls)
 if buries then call('XLEN', dead) end
 if keyed then call('HLEN', items) end
 local outcome = ''
+-- Removals are tried where nothing is there: a user who may not perform one is refused before the
+-- first write. What adds comes before that, so that a full server refuses all of it.
+local function try_removals()
+  call('ZREM', none, '')
+  call('HDEL', none, '')
+end
 if any and at <= #ARGV then
   -- Here, since to make so many functions takes time.
 -- include: buckets
 -- include: drop
 -- include: adding
-  -- First, so that a full server refuses all of it.
-  outcome = add(ARGV, at - 1)
+  outcome = add(ARGV, at - 1, try_removals)
   if outcome.err or type(outcome[1]) ~= 'number' then return outcome end
   look()
+else
+  try_removals()
 end
 local counts, now = {}, nil
 local function time()
@@ -77,7 +84,6 @@ local function time()
 end
 for i, group in ipairs(groups) do
   local how, members = group.how, group.members
-  if how ~= 'check' then call('ZREM', calls, group.token) end
   if how == 'renew' then
     local expiry, list = string.format('%d', time() + group.settled[1]), {}
     for k = 1, #members do
@@ -95,5 +101,6 @@ for i, group in ipairs(groups) do
     finish(how, members, group.values, time(), group.settled)
   end
   counts[i] = #members
+  if how ~= 'check' then call('ZREM', calls, group.token) end
 end
 return {counts, outcome}

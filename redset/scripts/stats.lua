@@ -1,11 +1,11 @@
 -- Counts everything in one step.
--- KEYS: queue, then with second keys: leased, leases, calls, dead, meta, seen, items
+-- KEYS: queue, then with second keys: none, leased, leases, calls, dead, meta, seen, items
 -- ARGV: whether only what is due is available, remember, whether there is a key=, most attempts,
 --   how many expired leases to give back
 -- Returns {size, available, leased, dead, remembered, lowest score or '', time in seconds, bytes}
 -- include: check
 -- include: due
-local queue, leased, leases, calls, dead, meta, seen, items = unpack(KEYS)
+local queue, none, leased, leases, calls, dead, meta, seen, items = unpack(KEYS)
 local max, all_items = tonumber(ARGV[4]), items
 if ARGV[3] ~= '1' then items = nil end
 -- include: leases

@@ -1,6 +1,6 @@
 -- Unlinks a bounded number of a cleared memory's buckets.
--- KEYS: meta, seen
+-- KEYS: meta, none, seen
 -- ARGV: how many
 -- Returns how many are left
 -- include: drop
-return drop(KEYS[1], KEYS[2], tonumber(ARGV[1]))
+return drop(KEYS[1], KEYS[3], tonumber(ARGV[1]))

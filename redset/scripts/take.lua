@@ -1,12 +1,12 @@
 -- Removes and returns the lowest items, with those whose lease is over where there are too few.
 -- Its first write frees memory: it works on a full server.
--- KEYS: queue, then with second keys: leased, leases, calls, dead, items (with a key=)
+-- KEYS: queue, then with second keys: none, leased, leases, calls, dead, items (with a key=)
 -- ARGV: how many, whether only what is due, most attempts, how many expired leases to give back;
 --   then, of a range of scores, which ends what is due and gives back nothing: lowest, highest
 -- Returns member, score, ...; with a key= payload, score, ...
 -- include: check
 -- include: due
-local queue, leased, leases, calls, dead, items = unpack(KEYS)
+local queue, none, leased, leases, calls, dead, items = unpack(KEYS)
 local num, due, max = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
 -- include: leases
 -- include: expiring
@@ -25,8 +25,9 @@ local function lowest()
   return call('ZRANGE', queue, 0, num - 1, 'WITHSCORES')
 end
 local found = lowest()
-if #found < 2 * num and leased and not low and expire(milliseconds(clock), tonumber(ARGV[4])) > 0 then
-  found = lowest()
+if #found < 2 * num and leased and not low then
+  local now, limit = milliseconds(clock), tonumber(ARGV[4])
+  if expire(now, limit) + heal(now, limit) > 0 then found = lowest() end
 end
 local n = #found / 2
 if n == 0 then return found end
@@ -37,7 +38,11 @@ if items then
     found[2 * i - 1] = payload
   end
 end
+-- Attempts end with the item; the record of one that is held back as well does not.
+local gone = leases and call('HLEN', leases) > 0 and with_attempts(members, values_of(members)) or {}
+if items or #gone > 0 then call('HDEL', none, '') end
 local from = low and call('ZCOUNT', queue, '-inf', '(' .. low) or 0
 call('ZREMRANGEBYRANK', queue, from, from + n - 1)
+bulk('HDEL', leases, gone)
 if items then call('HDEL', items, unpack(members)) end
 return found

@@ -421,7 +421,7 @@ class Episode:
         held = {
             member: (
                 each.score,
-                model.attempts.get(member, (0, ""))[0],
+                model.attempts.get(member, (0, "", 0))[0],
                 each.again and each.again[0],
             )
             for member, each in model.held.items()
@@ -431,7 +431,9 @@ class Episode:
             stored, attempts, again = value_of(leases[member])
             values[member] = score(stored), attempts, None if again is None else score(again)
         agree(values, held, "the leases")
-        tried = {member for member, (attempts, _) in model.attempts.items() if attempts}
+        tried = {
+            member for member, (attempts, _, bound) in model.attempts.items() if attempts or bound
+        }
         agree(set(leases), {*held, *tried}, "what has attempts")
         payloads = {}
         if self.world.keyed:
@@ -465,7 +467,7 @@ def value_of(value: bytes) -> tuple[float, int, float | None]:
     """Score, attempts and the score added meanwhile, of what is stored of a lease."""
     parts = value.split(b"\n", 1)[0][17:].split(b" ")
     again = float(parts[2].lstrip(b"~")) if len(parts) > 2 else None
-    return float(parts[1]), int(parts[0]), again
+    return float(parts[1]), int(parts[0].split(b"/")[0]), again
 
 
 def outcome(call: Callable[[Any], Any], what: Any) -> Any:
