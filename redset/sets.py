@@ -523,6 +523,8 @@ class SortedSet(Face[T]):
         """Hand out up to ``num`` items for a time, lowest first, to be settled within it.
 
         At least once: an item whose holder dies comes back at its old score when its lease is over.
+        Items whose leases expired together are handed out in smaller groups, so that one that kills
+        its worker dies alone: a batch shorter than ``num`` does not mean that the set is empty.
         Each call gives back some whose leases are over, no more than 100 a step. O(log N) an item,
         a round trip and a step for each 100; sending one again after a lost connection gives the
         same leases. An object's first takes one more, as with `pop`. Waiting costs what it costs

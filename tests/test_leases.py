@@ -641,9 +641,7 @@ def _finish(jobs: Any, path: str) -> None:
 class Leasing:
     """The set with leases in the plainest Python; one set without options."""
 
-    def __init__(
-        self, max_attempts: int, known: bool, identity: Callable[[str], bytes]
-    ) -> None:
+    def __init__(self, max_attempts: int, known: bool, identity: Callable[[str], bytes]) -> None:
         self.max = max_attempts
         self.identity = identity
         self.remember = known

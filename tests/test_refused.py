@@ -149,7 +149,9 @@ class Place:
 
 
 CALLS = [
-    name for name in vars(Place) if not name.startswith("_") and name not in ("made", "name", "found")
+    name
+    for name in vars(Place)
+    if not name.startswith("_") and name not in ("made", "name", "found")
 ]
 
 

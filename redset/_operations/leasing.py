@@ -205,9 +205,7 @@ def _decoded(ctx: Context, given: _Given) -> Operation[tuple[list[Held], int]]:
     values = iter(items)
     for place, (member, score, attempts, _) in enumerate(given.rows):
         item = None if place in worse else next(values)
-        one = Held(
-            member, given.token, item, ctx.told(score), attempts, given.expires, given.bound
-        )
+        one = Held(member, given.token, item, ctx.told(score), attempts, given.expires, given.bound)
         if place in worse:
             lost.append(Settlement("bury", [one], error=error_text(worse[place])))
         else:

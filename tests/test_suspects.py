@@ -1,0 +1,249 @@
+"""An item that kills its worker dies alone, and what nobody received counts no attempt."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import redis
+import servers
+from options import made
+from selection import share
+
+from redset import SortedSet
+from redset._consuming import _Job
+from redset._operations import leasing
+from redset._operations.leasing import Exchange, Settlement
+
+P = "jobs:{jobs}"
+OPTIONS: list[dict[str, Any]] = [{}, {"key": "url"}, {"remember": True, "ties": "fifo"}]
+
+
+def expire(raw: redis.Redis) -> None:
+    """End the time of all leases."""
+    for member in raw.zrange(f"{P}:leased", 0, -1):
+        raw.zadd(f"{P}:leased", {member: 1})
+
+
+def names(leases: Any) -> list[str]:
+    return [lease.item["url"] if isinstance(lease.item, dict) else lease.item for lease in leases]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("size", [2, 3, 10, 64])
+def test_an_item_that_kills_its_worker_dies_alone(
+    any_server: servers.Server, options: dict[str, Any], size: int
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[Any] = SortedSet(raw, "jobs", max_attempts=2, **options)
+    jobs.add_many([made(options, f"item {number:02}") for number in range(50)], range(50))
+    killer, kills, done = "item 07", 0, []
+    while not jobs.finished():
+        batch = jobs.lease(size)
+        if killer in names(batch):
+            kills += 1
+            expire(raw)
+        else:
+            done += names(batch)
+            batch.ack()
+    assert sorted(done) == sorted(f"item {number:02}" for number in range(50) if number != 7)
+    (letter,) = jobs.dead
+    assert killer in letter.raw.decode() and letter.attempts == 2
+    assert letter.reason == "the lease expired"
+    # As often as a cohort can be halved, and twice alone.
+    assert kills <= size.bit_length() + 2
+
+
+@pytest.mark.drawn
+def test_workers_that_die_at_once_leave_no_innocent_dead(any_server: servers.Server) -> None:
+    """Eight workers with items in hand, of which some kill."""
+    raw = any_server.raw
+    for seed in range(share(25)):
+        pick = random.Random(seed)
+        any_server.flush()
+        jobs: SortedSet[str] = SortedSet(raw, "jobs", max_attempts=3)
+        every = [f"item {number:03}" for number in range(120)]
+        jobs.add_many(every, [pick.randrange(5) for _ in every])
+        killers = set(pick.sample(every, pick.randrange(1, 11)))
+        hands: list[list[Any]] = [[] for _ in range(8)]
+        bounds: list[list[int]] = [[] for _ in range(8)]
+        done: set[str] = set()
+        for _ in range(5000):
+            worker = pick.randrange(8)
+            hand, bound = hands[worker], bounds[worker]
+            if not hand:
+                bound.clear()
+            room = min([16, *bound]) - len(hand)
+            if room > 0 and pick.random() < 0.6:
+                what = Exchange([], [], pick.randrange(1, room + 1), 60_000, False, len(hand))
+                jobs._run(leasing.exchange(jobs._ctx, what))
+                hand += what.held
+                bound += [each.bound for each in what.held if each.bound]
+            elif hand:
+                job = hand.pop(pick.randrange(len(hand)))
+                if job.item in killers:
+                    for each in [job, *hand]:
+                        raw.zadd(f"{P}:leased", {each.member: 1})
+                    hand.clear()
+                else:
+                    jobs._run(leasing.one(jobs._ctx, Settlement("ack", [_Job(job, 0.0)])))
+                    done.add(job.item)
+            elif jobs.finished():
+                break
+        assert jobs.finished()
+        assert {letter.raw.decode() for letter in jobs.dead} == killers
+        assert done == set(every) - killers
+
+
+def test_a_suspect_waits_until_its_worker_has_less_in_hand(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs")
+    jobs.add_many(list("abcdef"), range(6))
+
+    def lease(num: int, hand: int, passes: bool = False) -> Exchange:
+        what = Exchange([], [], num, 60_000, False, hand, passes)
+        jobs._run(leasing.exchange(jobs._ctx, what))
+        return what
+
+    assert names(lease(4, 0).held) == list("abcd")
+    expire(raw)
+    jobs.finished()
+    found = lease(2, 2)  # a, b, c and d may be in a cohort of 2
+    assert found.held == [] and found.stopped
+    found = lease(2, 2, passes=True)
+    assert names(found.held) == ["e", "f"] and not found.stopped
+    found = lease(2, 1)
+    assert names(found.held) == ["a"] and found.stopped and found.held[0].bound == 2
+    assert names(lease(5, 0).held) == ["b", "c"]
+
+
+def test_an_outage_is_over_after_a_few_cohorts(any_server: servers.Server) -> None:
+    """Nobody was at fault: 100 items that expired together are done in two calls of 50."""
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs", max_attempts=2)
+    jobs.add_many([f"item {number:03}" for number in range(100)])
+    jobs.lease(100)
+    expire(raw)
+    for _ in range(2):
+        jobs.lease(100).ack()
+    assert jobs.finished() and jobs.dead.size() == 0
+
+
+def test_a_failure_ends_the_suspicion_and_a_release_does_not(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    for how, together in (("fail", 3), ("release", 2), ("delayed", 2), ("moved", 3)):
+        any_server.flush()
+        jobs: SortedSet[str] = SortedSet(raw, "jobs")
+        jobs.add_many(list("abcd"), 1)
+        jobs.lease(4)
+        expire(raw)
+        jobs.finished()
+        for lease in [*jobs.lease(2), *jobs.lease(2)]:
+            if how == "fail":
+                lease.fail("no")
+            elif how == "moved":
+                lease.release(score=1)
+            else:
+                lease.release(delay=100 if how == "delayed" else 0)
+        expire(raw)
+        jobs.finished()
+        assert len(jobs.lease(3)) == together, how
+
+
+def test_max_attempts_of_1_hands_an_item_out_once(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs", max_attempts=1)
+    jobs.add_many(list("abc"))
+    jobs.lease(3)
+    expire(any_server.raw)
+    assert jobs.finished() and jobs.dead.size() == 3
+
+
+def test_items_whose_lease_call_got_no_answer_count_no_attempt(
+    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long its answers are lost for."""
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs", max_attempts=1)
+    jobs.add_many(list("abc"), range(3))
+    call = leasing._call
+
+    def unanswered(*args: Any) -> Any:
+        ask = call(*args)
+
+        def lost(reply: Any) -> Any:
+            raise redis.ConnectionError("the answer is lost")
+
+        ask.reads = lost
+        return ask
+
+    for ended in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(leasing, "_call", unanswered)
+            with pytest.raises(redis.ConnectionError):
+                jobs.lease(3)
+        assert jobs.stats().leased == 3
+        if ended:
+            expire(raw)
+            raw.zadd(f"{P}:calls", {raw.zrange(f"{P}:calls", 0, -1)[0]: 1})
+        batch = jobs.lease(3)
+        assert [(lease.item, lease.attempts) for lease in batch] == [("a", 0), ("b", 0), ("c", 0)]
+        batch.release()
+    assert jobs.dead.size() == 0
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_what_an_evicted_key_held_back_is_handed_out(
+    any_server: servers.Server, options: dict[str, Any]
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[Any] = SortedSet(raw, "jobs", **options)
+    jobs.add_many([made(options, name) for name in "abc"], range(3))
+    jobs.lease(3)
+    raw.delete(f"{P}:leased")
+    # What is added again is there at once; the rest comes back when nothing else is left.
+    again = {"again": True} if "remember" in options else {}
+    assert jobs.add(made(options, "b"), 1, **again) == 1
+    assert not jobs.finished()
+    assert names(jobs.lease(3)) == ["b"]
+    raw.zrem(f"{P}:leased", *raw.zrange(f"{P}:leased", 0, -1))
+    assert not jobs.finished()
+    found: list[str] = []
+    while not jobs.finished():
+        batch = jobs.lease(3)
+        found += names(batch)
+        batch.ack()
+    assert sorted(found) == ["a", "b", "c"]
+    assert raw.hlen(f"{P}:leases") == 0
+
+
+def test_a_plain_add_of_what_an_evicted_key_held_back_is_handed_out(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs")
+    for add in (
+        jobs.add,
+        lambda item: jobs.add(item, nx=True),
+        lambda item: list(jobs.add_new([item])),
+    ):
+        jobs.clear()
+        jobs.add("a")
+        jobs.lease()
+        raw.delete(f"{P}:leased")
+        add("a")
+        assert names(jobs.lease()) == ["a"]
+
+
+def test_a_requeue_of_what_an_evicted_key_held_back_is_queued(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs", max_attempts=1)
+    jobs.add("a")
+    (lease,) = jobs.lease()
+    lease.fail("no")
+    jobs.add("a")
+    jobs.lease()
+    letters = [letter.id for letter in jobs.dead]
+    assert jobs.dead.requeue(letters) == 0
+    raw.delete(f"{P}:leased")
+    assert jobs.dead.requeue(letters) == 1
