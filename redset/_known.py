@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import weakref
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+#: Digests of a table that a check asks about: those learned last, and of a pool some at random.
+LAST, RANDOM, POOL = 32, 8, 256
 
 
 class Memory(NamedTuple):
@@ -22,6 +27,55 @@ class Memory(NamedTuple):
     forgets: bytes
 
 
+class Sample:
+    """Some of a table's digests, by which a check sees whether the server still has the memory.
+
+    A dump that was put back lacks the newest entries, a bucket that was deleted some of any age:
+    the last `LAST` are kept, and `POOL` others. Threads share it; what they overwrite of each other
+    is only a digest that is not asked about.
+
+    Attributes
+    ----------
+    count : int
+        The most items that the memory was seen to hold.
+    evicted : bytes
+        How many keys the server had evicted.
+    """
+
+    __slots__ = ("_last", "_pool", "count", "evicted", "generation")
+
+    def __init__(self) -> None:
+        self._last: deque[tuple[bytes, float]] = deque(maxlen=LAST)
+        self._pool: list[tuple[bytes, float]] = []
+        self.count = 0
+        self.evicted: bytes | None = None
+        #: That of the table's when it began.
+        self.generation = 0
+
+    def add(self, digests: bytes, until: Sequence[float] | float) -> None:
+        """Take some of the digests that the table learned, 16 bytes each."""
+        num = len(digests) // 16
+
+        def entry(at: int) -> tuple[bytes, float]:
+            time = until if isinstance(until, float) else until[at]
+            return digests[16 * at : 16 * at + 16], time
+
+        for at in range(max(0, num - LAST), num):
+            self._last.append(entry(at))
+        if num:
+            chosen = entry(random.randrange(num))
+            if len(self._pool) < POOL:
+                self._pool.append(chosen)
+            else:
+                self._pool[random.randrange(POOL)] = chosen
+
+    def draw(self, least: float) -> list[bytes]:
+        """Return the digests to ask about: those valid until later than ``least``."""
+        pool = list(self._pool)
+        some = [*self._last, *random.sample(pool, min(RANDOM, len(pool)))]
+        return [digest for digest, until in some if until > least]
+
+
 class _Tables:
     """Those that somebody uses; a table goes with the last of its sets."""
 
@@ -31,6 +85,7 @@ class _Tables:
         self.by_memory: weakref.WeakValueDictionary[tuple[Memory, Any], Any] = (
             weakref.WeakValueDictionary()
         )
+        self.samples: weakref.WeakKeyDictionary[Any, Sample] = weakref.WeakKeyDictionary()
 
 
 _tables = _Tables()
@@ -59,6 +114,28 @@ def table_of(memory: Memory, kind: Callable[[int], Any], most: int) -> Any:
         if table is None:
             table = tables.by_memory[memory, kind] = kind(most)
         return table
+
+
+def sample_of(table: Any) -> Sample:
+    """Return the sample of a table, a new one if the table was emptied since."""
+    tables = _tables
+    with tables.lock:
+        sample = tables.samples.get(table)
+        if sample is None or sample.generation != table.generation:
+            sample = tables.samples[table] = Sample()
+            sample.generation = table.generation
+        return sample
+
+
+def tables_of(name: bytes, epoch: bytes) -> list[Any]:
+    """Return the tables of a set's memory, as of any number of times that it forgot something."""
+    tables = _tables
+    with tables.lock:
+        return [
+            table
+            for (memory, _), table in tables.by_memory.items()
+            if memory.name == name and memory.epoch == epoch
+        ]
 
 
 def empty(name: bytes) -> None:

@@ -592,6 +592,83 @@ def test_a_generic_client_has_no_table(any_server: servers.Server) -> None:
     assert all(script("whose").sha not in args for args in client.sent)
 
 
+def put_back(raw: redis.Redis, dump: dict[bytes, bytes]) -> None:
+    for key in raw.scan_iter():
+        if key not in dump:
+            raw.delete(key)
+    for key, value in dump.items():
+        raw.restore(key, 0, value, replace=True)
+
+
+def flush_and_put_back(raw: redis.Redis, dump: dict[bytes, bytes]) -> None:
+    raw.flushall()
+    put_back(raw, dump)
+
+
+def swap(raw: redis.Redis, dump: dict[bytes, bytes]) -> None:
+    raw.execute_command("SELECT", 1)
+    put_back(raw, dump)
+    raw.execute_command("SELECT", 0)
+    raw.execute_command("SWAPDB", 0, 1)
+
+
+def delete_the_memory(raw: redis.Redis, dump: dict[bytes, bytes]) -> None:
+    raw.delete(*raw.keys("*:seen*"))
+
+
+def delete_half_of_the_buckets(raw: redis.Redis, dump: dict[bytes, bytes]) -> None:
+    buckets = sorted(raw.keys("*:seen*"))
+    raw.delete(*buckets[::2])
+
+
+@pytest.mark.parametrize(
+    "how", [put_back, flush_and_put_back, swap, delete_the_memory, delete_half_of_the_buckets]
+)
+@each
+def test_what_an_operator_does_to_the_memory_is_seen_at_the_next_check(
+    any_server: servers.Server, any_implementation: str, options: dict[str, Any], how: Any
+) -> None:
+    raw = any_server.client(single_connection_client=True)
+    producer = any_server.client()
+    jobs: SortedSet[str] = SortedSet(producer, "jobs", **options)
+    jobs.add_many(URLS[:600])
+    dump = servers.everything(raw)
+    jobs.add_many(URLS[600:])
+    for _ in range(2):
+        assert jobs.add_many(URLS).refused == len(URLS)
+    assert len(jobs._ctx.trust.table) == len(URLS)
+    raw.delete(jobs._ctx.keys.queue, jobs._ctx.keys.items)
+    how(raw, dump)
+    renewed(jobs)
+    lost = 600 if how in (put_back, flush_and_put_back, swap) else 1
+    assert jobs.add_many(URLS).added >= lost
+    asking: SortedSet[str] = SortedSet(raw, "jobs", known_max=0, **options)
+    assert asking.add_many(URLS).added == 0
+    # And a table that another object of this process had is not trusted either.
+    assert jobs.add_many(URLS).refused == len(URLS)
+    raw.close()
+    producer.close()
+
+
+def test_growth_forgetting_and_expiry_raise_no_false_alarm(any_server: servers.Server) -> None:
+    client = any_server.client()
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+    brief: SortedSet[str] = SortedSet(client, "brief", remember=2.5)
+    for each_set in (jobs, brief):
+        each_set.add_many(URLS[:100])
+    tables = []
+    for number in range(1, 12):
+        jobs.add_many(f"{number} {each}" for each in range(500))
+        renewed(jobs)
+        assert jobs.add_many(URLS[:100]).refused == 100
+        tables.append((jobs._ctx.trust.table, jobs._ctx.trust.table.generation))
+        renewed(brief)
+        brief.add_many(URLS[:100])
+    assert len(set(tables)) == 1
+    assert brief._ctx.trust.table.generation == 0
+    client.close()
+
+
 def test_a_replica_is_not_trusted(any_server: servers.Server) -> None:
     with servers.start(any_server.kind) as replica:
         client = any_server.client()

@@ -21,6 +21,8 @@ from redset._operations.replies import bytes_of, many
 TRUST, RENEW = 1.0, 0.8
 #: Seconds between two checks at least, and after one that saw no run of the server.
 PAUSE, BLIND = 0.25, 60.0
+#: Seconds that an entry must be valid for to be asked about.
+SOON = 2.0
 #: By how much this process's clock may run faster than the server's.
 DRIFT = 0.0005
 #: A call with so many items is worth a check also where it is the first for a while.
@@ -63,13 +65,16 @@ def check(ctx: Context) -> Operation[Trust | None]:
     for _ in range(3):
         before = yield SIGHT
         since = monotonic()
-        epoch, forgets, run = yield ctx.call("whose", [ctx.keys.meta], [], many(bytes_of, 3))
+        asked, arguments = _questions(ctx, since)
+        keys = [ctx.keys.meta, ctx.keys.seen]
+        found = yield ctx.call("whose", keys, arguments, many(bytes_of, 6))
         sight = yield SIGHT
         # A connection that was opened meanwhile, perhaps by this very request, is not covered.
         if before is None or sight == before:
             break
     else:
         return None
+    epoch, forgets, run, count, evicted, missing = found
     if not run:
         ctx.next_check = since + BLIND
     if before is None or not (run and epoch):
@@ -77,8 +82,31 @@ def check(ctx: Context) -> Operation[Trust | None]:
         return None
     memory = Memory(ctx.keys.name, sight[0], run, epoch, forgets)
     table = _known.table_of(memory, ctx.wire.Known, ctx.known_max)
+    sample = _known.sample_of(table)
+    if (
+        missing != b"0"
+        or (len(table) and table not in asked)
+        or int(count or 0) < sample.count
+        or sample.evicted not in (None, evicted)
+    ):
+        # Keys were put back, swapped, deleted or evicted: what was known may be so no more.
+        table.clear()
+        sample = _known.sample_of(table)
+    sample.count, sample.evicted = max(sample.count, int(count or 0)), evicted
     ctx.trust = trust = Trust(sight, since, epoch, table, _known.era())
     return trust
+
+
+def _questions(ctx: Context, now: float) -> tuple[list[Any], list[Any]]:
+    """Return the tables that a check may find, and what it asks about their entries."""
+    if ctx.epoch is None:
+        return [], [ctx.remember, b""]
+    tables = _known.tables_of(ctx.keys.name, ctx.epoch)
+    digests = [digest for table in tables for digest in _known.sample_of(table).draw(now + SOON)]
+    tokens = digests
+    if ctx.remember == "ever":
+        tokens = [ctx.wire.memory_integer(digest, ctx.epoch) for digest in digests]
+    return tables, [ctx.remember, ctx.epoch, *tokens]
 
 
 def still_known(ctx: Context) -> Operation[bool]:
@@ -110,3 +138,5 @@ def learn(
         # The server's clock was read in whole milliseconds.
         until = [sent + (left - 1) * rate if left > 1 else 0.0 for left in lasting]
     trust.table.learn(digests, until, generation, sent)
+    if trust.table.generation == generation:
+        _known.sample_of(trust.table).add(digests, until)

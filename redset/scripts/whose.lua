@@ -1,15 +1,39 @@
--- Says whose memory this is: while that stays the same, what is known stays known.
--- KEYS: meta
--- Returns {epoch, how often something was forgotten, run of the server}, each '' where there is
---   none; a run cannot be seen where INFO is refused, and a replica has none
+-- Says whose memory this is, and whether it still knows what it is asked about: while that stays the
+-- same, what is known stays known. All is read in one step: growth, forgetting and expiry in between
+-- cannot be taken for a loss.
+-- KEYS: meta, none, seen
+-- ARGV: remember, epoch ('' where nothing is asked about), then what is remembered of some items
+-- Returns {epoch, how often something was forgotten, run of the server, how many items are
+--   remembered for ever, keys that the server has evicted, how many of those asked about are not
+--   known}, each '' where there is none; a run cannot be seen where INFO is refused, and a replica has
+--   none
 -- include: check
-local meta = KEYS[1]
-if wrong_type(meta, 'hash') then return {'', '', ''} end
+-- include: due
+-- include: buckets
+local meta, none, seen, remember, epoch = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
+if wrong_type(meta, 'hash') then return {'', '', '', '', '', '0'} end
 local function info(section, pattern)
   local text = redis.pcall('INFO', section)
   return type(text) == 'string' and string.match(text, pattern) or ''
 end
-local found = redis.call('HMGET', meta, 'epoch', 'forgets')
+local found = call('HMGET', meta, 'epoch', 'forgets', 'count')
 local run, history = info('server', 'run_id:(%w+)'), info('replication', 'master_replid:(%w+)')
-if run == '' or info('replication', 'role:(%w+)') ~= 'master' then return {found[1] or '', '', ''} end
-return {found[1] or '', found[2] or '', run .. history}
+if run == '' or info('replication', 'role:(%w+)') ~= 'master' then
+  return {found[1] or '', '', '', '', '', '0'}
+end
+local missing = 0
+if epoch ~= '' and found[1] == epoch and #ARGV > 2 then
+  if remember == 'limited' then
+    local now = milliseconds(call('TIME'))
+    for _, expiry in ipairs(call('ZMSCORE', seen, unpack(ARGV, 3))) do
+      if not expiry or tonumber(expiry) <= now then missing = missing + 1 end
+    end
+  else
+    local memory = memory_of(meta, seen, epoch)
+    for i = 3, #ARGV do
+      missing = missing + 1 - call('SISMEMBER', bucket_of(memory, ARGV[i]), ARGV[i])
+    end
+  end
+end
+return {found[1] or '', found[2] or '', run .. history, found[3] or '',
+  info('stats', 'evicted_keys:(%d+)'), tostring(missing)}
