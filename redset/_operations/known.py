@@ -15,7 +15,7 @@ from redset import _known
 from redset._effects import SIGHT, Operation
 from redset._known import Memory
 from redset._operations.context import Context
-from redset._operations.replies import bytes_of, many
+from redset._operations.replies import bytes_of, is_answer, many
 
 #: Seconds for which a check is trusted, and after which the next is due.
 TRUST, RENEW = 1.0, 0.8
@@ -63,7 +63,13 @@ def check(ctx: Context) -> Operation[Trust | None]:
     for _ in range(3):
         before = yield SIGHT
         since = monotonic()
-        epoch, forgets, run = yield ctx.call("whose", [ctx.keys.meta], [], many(bytes_of, 3))
+        try:
+            epoch, forgets, run = yield ctx.call("whose", [ctx.keys.meta], [], many(bytes_of, 3))
+        except Exception as error:
+            if not is_answer(error):
+                raise
+            # The user lacks TYPE, say: as good as a server whose run cannot be seen.
+            epoch = forgets = run = b""
         sight = yield SIGHT
         # A connection that was opened meanwhile, perhaps by this very request, is not covered.
         if before is None or sight == before:
