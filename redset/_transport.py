@@ -9,17 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import inspect
 import os
+import re
 import select
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from types import ModuleType
 from typing import Any, Generic, NoReturn, TypeVar
 
+from redset._clients import (
+    caches,
+    check_client,
+    decoding_options,
+    full_name,
+    is_asyncio,
+    lender_of,
+    library_of,
+)
 from redset._effects import (
     Ask,
     Emit,
@@ -35,6 +43,7 @@ from redset._effects import (
     Wait,
     only,
 )
+from redset._scripts import Script
 from redset._source import Source
 from redset._watching import Waiting
 
@@ -108,24 +117,25 @@ class _Link:
         Where the client is of the wrong kind, or none at all.
     """
 
-    __slots__ = ("_client", "_options", "_split", "multi")
+    __slots__ = ("_client", "_lender", "_options", "_split")
     _awaits: bool
 
     def __init__(self, client: Any, split: Callable[[bytes], list[list[bytes]]]) -> None:
-        execute = getattr(client, "execute_command", None)
-        if not callable(execute):
-            raise TypeError(
-                f"redis_client must be a client with execute_command, not {type(client).__name__}"
-            )
-        if inspect.iscoroutinefunction(execute) != self._awaits:
+        execute = check_client(client)
+        if is_asyncio(client, execute) != self._awaits:
             raise self._wrong_kind(client)
         self._client = client
-        #: Whether several commands can be sent as one MULTI.
-        self.multi = _lends_connections(client)
+        self._split = split
+        self._lender = lender_of(client)
+        #: The generic link's, made on its first use.
+        self._options: dict[str, Any] | None = None
         if self.multi:
             _loaded.setdefault(client.connection_pool, set())
-        self._split = split
-        self._options = {} if self.multi else _decoding_options(execute)
+
+    @property
+    def multi(self) -> bool:
+        """Whether several commands can be sent as one MULTI, on a connection of the client's."""
+        return self._lender.lends(self._client)
 
     def _wrong_kind(self, client: Any) -> TypeError:
         raise NotImplementedError
@@ -148,6 +158,8 @@ class _Link:
         if self.multi:
             session = _PackedSession(self._client.connection_pool, self._awaits)
         else:
+            if self._options is None:
+                self._options = decoding_options(self._client.execute_command)
             session = _GenericSession(self._client, self._split, self._options, self._awaits)
         return _Performance(operation, source, session, self._awaits, effect)
 
@@ -173,8 +185,8 @@ class Link(_Link):
 
     def _wrong_kind(self, client: Any) -> TypeError:
         return TypeError(
-            f"redis_client is an asyncio client ({_full_name(client)}): this set takes a sync one, "
-            "such as redis.Redis; the sets of redset.asyncio take it"
+            f"redis_client is an asyncio client ({full_name(type(client))}): this set takes a "
+            "sync one, such as redis.Redis; the sets of redset.asyncio take it"
         )
 
     def run(self, operation: Operation[R], source: Source | None = None) -> R:
@@ -245,8 +257,8 @@ class AsyncLink(_Link):
 
     def _wrong_kind(self, client: Any) -> TypeError:
         return TypeError(
-            f"redis_client is a sync client ({_full_name(client)}), or its execute_command is no "
-            "coroutine function: this set takes an asyncio one, such as redis.asyncio.Redis; "
+            f"redis_client is a sync client ({full_name(type(client))}), or its execute_command "
+            "is no coroutine function: this set takes an asyncio one, such as redis.asyncio.Redis; "
             "the sets of redset take a sync one"
         )
 
@@ -369,7 +381,9 @@ class _Performance(Generic[R]):
                             await asyncio.sleep(0)
                             self._turn = time.monotonic()
                 except Exception as error:
-                    effect = operation.throw(error)
+                    # What the caller's iterable raises is the caller's.
+                    own = error if kind is Pull else _in_its_loop(error)
+                    effect = operation.throw(own)
                 else:
                     effect = operation.send(result)
         except StopIteration as stop:
@@ -398,6 +412,20 @@ class _Performance(Generic[R]):
             raise
 
 
+def _in_its_loop(error: Exception) -> Exception:
+    """Return an error that says so if a client's connections belong to another event loop."""
+    if type(error) is not RuntimeError or not re.search(
+        "event loop|different loop", str(error), re.I
+    ):
+        return error
+    made = RuntimeError(
+        f"redis_client was used in another event loop, which owns its connections ({error}): make "
+        "a client and its sets in each loop, or await client.aclose() before the first loop ends"
+    )
+    made.__cause__ = error
+    return made
+
+
 def _cancellations() -> int:
     """How often the running task was asked to end; Python 3.10 does not tell."""
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
@@ -406,7 +434,7 @@ def _cancellations() -> int:
 
 def _decodes_all(client: Any) -> bool:
     # Up to redis-py 5.0.3 asyncio connections decode with hiredis also where they are told not to.
-    library = _library_of(type(client))
+    library = library_of(type(client))
     decodes = client.connection_pool.connection_kwargs.get("decode_responses")
     return bool(decodes) and getattr(library, "__version__", "") in (
         "5.0.0",
@@ -414,42 +442,6 @@ def _decodes_all(client: Any) -> bool:
         "5.0.2",
         "5.0.3",
     )
-
-
-def _full_name(client: Any) -> str:
-    return f"{type(client).__module__}.{type(client).__name__}"
-
-
-def _lends_connections(client: Any) -> bool:
-    # Client-side caching and single_connection_client make their own use of a connection.
-    pool = getattr(client, "connection_pool", None)
-    return (
-        _library_of(type(client)) is not None
-        and callable(getattr(pool, "get_connection", None))
-        and getattr(client, "connection", None) is None
-        and not getattr(client, "single_connection_client", False)
-        and getattr(pool, "cache", None) is None
-    )
-
-
-def _decoding_options(execute: Callable[..., Any]) -> dict[str, Any]:
-    # Clients of redis-py's kind, and what hands on to them, decode replies on request; members
-    # need not be text.
-    try:
-        parameters = inspect.signature(execute).parameters.values()
-    except (TypeError, ValueError):
-        return {}
-    takes_options = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
-    return {"NEVER_DECODE": True} if takes_options else {}
-
-
-def _library_of(kind: type) -> ModuleType | None:
-    """Give the module of the client library that a class comes from: redis or valkey."""
-    for base in kind.__mro__:
-        library = base.__module__.partition(".")[0]
-        if library in ("redis", "valkey"):
-            return importlib.import_module(library)
-    return None
 
 
 class _Session:
@@ -484,11 +476,13 @@ class _Session:
 class _Flight:
     """A sent request: how many answers are still to be read, and what is known already."""
 
-    __slots__ = ("answer", "effect", "kept", "loading", "reloads")
+    __slots__ = ("answer", "effect", "kept", "loading", "reloads", "whole")
 
     def __init__(self, effect: Send) -> None:
         self.effect = effect
         self.loading = False
+        #: Whether the script's text went out with it, since the server refused to load it.
+        self.whole = False
         self.reloads = 0
         self.answer: Any = _UNREAD
         self.kept: Any = _UNREAD
@@ -516,6 +510,8 @@ class _PackedSession(_Session):
         self._flying: deque[_Flight] = deque()
         #: Scripts whose loading went out on this socket.
         self._sent: set[bytes] = set()
+        #: Scripts whose loading the server refused, and how.
+        self._refused: dict[bytes, Exception] = {}
         self._broken = False
 
     async def send(self, effect: Send) -> None:
@@ -573,7 +569,7 @@ class _PackedSession(_Session):
             self._flying.append(flight)
             if _is_reply(error):
                 self._broken = False
-                flight.answer = self._failed(error)
+                flight.answer = self._failed(error, script)
             else:
                 complete(self._lost(error))
             return complete(self.read())
@@ -606,6 +602,7 @@ class _PackedSession(_Session):
             self._broken = False
         self._socket = None
         self._sent.clear()
+        self._refused.clear()
         self._connection = None
         if self._awaits:
             await _release(self._pool, connection)
@@ -631,8 +628,11 @@ class _PackedSession(_Session):
         effect = flight.effect
         data = effect.data
         script = effect.script
-        flight.loading = False
-        if (
+        flight.loading = flight.whole = False
+        if script is not None and script.sha in self._refused:
+            flight.whole = True
+            data = script.whole(data)
+        elif (
             script is not None
             and script.sha not in _loaded.setdefault(self._pool, set())
             and script.sha not in self._sent
@@ -658,13 +658,22 @@ class _PackedSession(_Session):
         if _socket_of(connection) is not self._socket:
             raise _connection_error(connection)("the connection was lost with answers unread")
         effect = flight.effect
-        if flight.loading:
-            loaded = await self._one()
-            if type(loaded) is not _Failed and effect.script is not None:
-                _loaded.setdefault(self._pool, set()).add(effect.script.sha)
+        script = effect.script
+        if flight.loading and script is not None:
+            loaded = await self._one(None)
+            if type(loaded) is _Failed:
+                self._refused[script.sha] = loaded.error
+            else:
+                _loaded.setdefault(self._pool, set()).add(script.sha)
         if effect.replies == 1:
-            return await self._one()
-        answers = [await self._one() for _ in range(effect.replies)]
+            answer = await self._one(script)
+            if flight.whole and script is not None:
+                if type(answer) is not _Failed:
+                    _loaded.setdefault(self._pool, set()).add(script.sha)  # EVAL loads it, too
+                elif _is_no_eval(answer.error):
+                    return _Failed(self._refused[script.sha])
+            return answer
+        answers = [await self._one(script) for _ in range(effect.replies)]
         if type(answers[-1]) is _Failed and not _is_abort(answers[-1].error):
             # EXEC was refused: the connection may still be in the MULTI, in which its next user's
             # commands would be queued and never performed.
@@ -675,7 +684,7 @@ class _PackedSession(_Session):
             return answers[0]
         return [_bare(answer) for answer in answers]
 
-    async def _one(self) -> Any:
+    async def _one(self, script: Script | None) -> Any:
         connection = self._connection
         self._broken = True
         try:
@@ -683,12 +692,12 @@ class _PackedSession(_Session):
         except Exception as error:
             if not _is_reply(error):
                 raise
-            answer = self._failed(error)
+            answer = self._failed(error, script)
         self._broken = False
         return answer
 
-    def _failed(self, error: Exception) -> _Failed:
-        failed = _Failed(_translated(error))
+    def _failed(self, error: Exception, script: Script | None) -> _Failed:
+        failed = _Failed(_translated(error, script))
         if type(failed.error).__name__ == "ReadOnlyError" and _follows_primary(self._pool):
             connection = self._connection
             raise _connection_error(connection)("the primary is a replica now") from error
@@ -787,6 +796,8 @@ class _GenericSession(_Session):
         self._execute = client.execute_command
         self._split = split
         self._options = options
+        self._caches = caches(client)
+        self._counts = library_of(type(client)) is not None
         self._awaits = awaits
         self._answers: deque[tuple[Send, Any]] = deque()
 
@@ -798,10 +809,9 @@ class _GenericSession(_Session):
             except Exception as error:
                 if effect.script is None or not _is_no_script(_Failed(error)):
                     raise
-                await self._command([b"SCRIPT", b"LOAD", effect.script.text])
-                answer = await self._command(arguments)
+                answer = await self._told(effect.script, arguments)
         except Exception as error:
-            answer = _Failed(_translated(error))
+            answer = _Failed(_translated(error, effect.script))
         self._answers.append((effect, answer))
 
     async def read(self) -> Any:
@@ -817,13 +827,34 @@ class _GenericSession(_Session):
         self._answers.clear()
 
     async def _command(self, arguments: list[bytes]) -> Any:
-        name, *rest = arguments
-        if name == b"SCRIPT":
-            name, rest = b"SCRIPT LOAD", rest[1:]
-        text = name.decode()
-        if self._options:
-            text = text.lower()  # their caches know commands in upper case only
-        answer = await self._settled(self._execute(text, *rest, **self._options))
+        text = arguments[0].decode()
+        rest: list[bytes | int] = [*arguments[1:]]
+        if self._counts and text in ("EVAL", "EVALSHA"):
+            # Cluster clients find the keys by their number, redis-py 5.0.0's only if it is an int.
+            rest[1] = int(rest[1])
+        if self._caches:
+            text = text.lower()  # its caches know commands in upper case only
+        return await self._executed(text, *rest, **self._options)
+
+    async def _told(self, script: Script, arguments: list[bytes]) -> Any:
+        """Load a script, then call it; send it whole if the server refuses to load it."""
+        try:
+            # Without options: a cluster client hands them to its callback, which takes none. It
+            # sends this to all primaries, by this name only.
+            await self._executed("SCRIPT LOAD", script.text)
+        except Exception as refusal:
+            if not _is_reply(refusal):
+                raise
+            try:
+                return await self._command([b"EVAL", script.text, *arguments[2:]])
+            except Exception as error:
+                if _is_no_eval(error):
+                    raise refusal from None
+                raise
+        return await self._command(arguments)
+
+    async def _executed(self, *arguments: Any, **options: Any) -> Any:
+        answer = await self._settled(self._execute(*arguments, **options))
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -937,7 +968,7 @@ def _connections_of(pool: Any) -> list[Any]:
 
 
 def _exceptions_of(value: Any) -> Any:
-    library = _library_of(type(value))
+    library = library_of(type(value))
     if library is None:
         return None
     return importlib.import_module(f"{library.__name__}.exceptions")
@@ -990,11 +1021,55 @@ _CLASSES = {
 }
 
 
-def _translated(error: Exception) -> Exception:
+def _is_no_eval(error: Exception) -> bool:
+    """Whether an error says that the user, or the server, has no EVAL."""
+    text = str(error).lower()
+    return "eval" in text and ("permission" in text or "unknown command" in text)
+
+
+#: How servers say that a script's user lacks a right: Redis 6.2 and 7.0, then 7.2 and Valkey.
+_NO_RIGHT = re.compile(
+    r"(The user executing the script can't [^@]*?|ACL failure in script: .*?)"
+    r"(?: script: .*)?$",
+    re.DOTALL,
+)
+_LINE = re.compile(r"@user_script: ?(\d+)")
+
+
+def _no_right(text: str, script: Script | None) -> str | None:
+    """Return what an error of a script says of a missing right, and of which command."""
+    found = _NO_RIGHT.search(text)
+    if found is None:
+        return None
+    said = found[1].removeprefix("ACL failure in script: ").removesuffix(".")
+    if script is None:
+        return said
+    line = _LINE.search(text)
+    names = script.commands_at(int(line[1])) if line else []
+    where = f"in the step {script.name!r}"
+    if not names or any(f"'{name.lower()}'" in said for name in names):
+        return f"{said}, {where}"
+    return f"{said}: {' or '.join(repr(name.lower()) for name in names)}, {where}"
+
+
+def _translated(error: Exception, script: Script | None = None) -> Exception:
     """Give an error the class and text that it has outside of scripts (Redis 6.2 wraps both)."""
     text = str(error)
     if type(error).__name__ != "ResponseError":
         return error
+    if script is not None and re.search("unknown command.*evalsha", text, re.I | re.S):
+        made = type(error)(
+            f"{text.rstrip()} (redset needs a server with Lua scripts; for tests, "
+            "fakeredis runs them if it is installed as fakeredis[lua])"
+        )
+        made.__cause__ = error
+        return made
+    refused = _no_right(text, script)
+    if refused is not None:
+        kind = getattr(_exceptions_of(error), "NoPermissionError", None)
+        made = type(error)(f"NOPERM {refused}") if kind is None else kind(refused)
+        made.__cause__ = error
+        return made
     for code in ("OOM", "READONLY", "WRONGTYPE", "NOPERM", "MISCONF"):
         at = text.find(code + " ")
         if at < 0 or (

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,18 @@ def start(kind: str, **config: Any) -> Iterator[Server]:
         server.stop()
 
 
+@contextlib.contextmanager
+def user(server: Server, *rules: str) -> Iterator[dict[str, str]]:
+    """A user with some rights less; what a client's options say of it."""
+    raw = server.raw
+    raw.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">secret", "~*", "&*", "+@all")
+    raw.execute_command("ACL", "SETUSER", "bob", *rules)
+    try:
+        yield {"username": "bob", "password": "secret"}
+    finally:
+        raw.execute_command("ACL", "DELUSER", "bob")
+
+
 class Servers:
     """One server of each kind, each started on its first use."""
 
@@ -383,6 +396,22 @@ class Generic:
 
     def execute_command(self, *args: Any) -> Any:
         return self._execute(*args)
+
+
+def as_the_librarys(kind: Any) -> Any:
+    """Make a class with methods of its own look as if redis-py had it.
+
+    A client whose connections or pool have methods of somebody else's gets the generic link.
+    """
+    for name, method in list(vars(kind).items()):
+        if isinstance(method, types.FunctionType):
+            names = {**method.__globals__, "__name__": "redis.connection"}
+            parts = method.__code__, names, name, method.__defaults__, method.__closure__
+            copied = types.FunctionType(*parts)
+            copied.__kwdefaults__ = method.__kwdefaults__
+            setattr(kind, name, copied)
+    kind.__module__ = "redis.connection"
+    return kind
 
 
 class Recording:
