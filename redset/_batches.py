@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from redset._effects import Operation
 from redset._face import T, index, refuse_single, waiting_time
+from redset._failures import settlement_of
 from redset._operations import leasing
 from redset._operations.context import error_text
 from redset._operations.leasing import Held, Settlement
 from redset._source import Source
+from redset._times import Time, milliseconds
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -69,7 +71,7 @@ class Lease(Generic[T]):
         """
         return self._owner.ack(self, add)
 
-    def fail(self, error: BaseException | str, delay: float = 0) -> Any:
+    def fail(self, error: BaseException | str, delay: Time = 0) -> Any:
         """Count an attempt, and hand it out again after so many seconds; 1 where it was ours.
 
         Examples
@@ -82,7 +84,7 @@ class Lease(Generic[T]):
         """
         return self._owner.fail(self, error, delay)
 
-    def release(self, delay: float = 0, score: Any = None, item: Any = None) -> Any:
+    def release(self, delay: Time = 0, score: Any = None, item: Any = None) -> Any:
         """Give it back untouched, or with a new score and payload; 1 where it was ours.
 
         Examples
@@ -95,7 +97,7 @@ class Lease(Generic[T]):
         """
         return self._owner.release(self, delay, score, item)
 
-    def renew(self, ttl: float) -> Any:
+    def renew(self, ttl: Time) -> Any:
         """Have it for so many seconds from now; 1 where it was still ours.
 
         Examples
@@ -154,7 +156,7 @@ class Leases(Generic[T]):
         """
         return self._owner.ack(self, add)
 
-    def fail(self, error: BaseException | str, delay: float = 0) -> Any:
+    def fail(self, error: BaseException | str, delay: Time = 0) -> Any:
         """Count an attempt of all that is not settled; how many were still ours.
 
         Examples
@@ -167,7 +169,7 @@ class Leases(Generic[T]):
         """
         return self._owner.fail(self, error, delay)
 
-    def release(self, delay: float = 0, score: Any = None, item: Any = None) -> Any:
+    def release(self, delay: Time = 0, score: Any = None, item: Any = None) -> Any:
         """Give back all that is not settled, without an attempt; how many were still ours.
 
         Examples
@@ -180,7 +182,7 @@ class Leases(Generic[T]):
         """
         return self._owner.release(self, delay, score, item)
 
-    def renew(self, ttl: float) -> Any:
+    def renew(self, ttl: Time) -> Any:
         """Have all that is not settled for so many seconds from now; how many were still ours.
 
         Examples
@@ -225,16 +227,13 @@ class Leases(Generic[T]):
         """Settle all of it; an error of the caller's goes before one of this."""
         self._state = "left"
         done = [lease for lease in self._done if not lease.settled]
-        failed = []
+        what = [Settlement("ack", done)]
+        kept = set(done)
         if isinstance(error, Exception) and self._current and not self._current.settled:
-            failed = [self._current]
-        kept = {*done, *failed}
+            what.append(settlement_of(self._current, error))
+            kept.add(self._current)
         rest = [lease for lease in self._unsettled() if lease not in kept]
-        what = [
-            Settlement("ack", done),
-            Settlement("fail", failed, error=error_text(error) if failed else ""),
-            Settlement("release", rest),
-        ]
+        what.append(Settlement("release", rest))
         try:
             settled = yield from leasing.settle(self._owner._ctx, what)
         except Exception as problem:
@@ -242,6 +241,10 @@ class Leases(Generic[T]):
                 raise
             log.error("leases of %r could not be settled: %s", self._owner._ctx.name, problem)
             return
+        for settlement, ours in zip(what, settled.counts, strict=True):
+            leasing.log_deaths(self._owner._ctx, settlement, ours)
+            for lease in settlement.leases:
+                lease.settled = True
         self.lost = settled.lost
         if self.lost:
             name = self._owner._ctx.name
@@ -252,10 +255,11 @@ class Batch(Leases[T]):
     """Leases, lowest score first; false where there are none.
 
     Entered with ``with``, it settles by iteration: asking for the next lease marks the one before
-    as done. On leaving, those done are acknowledged; on an exception the current one is failed,
-    after a ``break`` it is released, as are those not reached, without an attempt: all in one
-    round trip (for each 400 leases). Iterating outside of ``with`` marks nothing. A second loop
-    goes on behind the first; what that was left at is not marked done by it.
+    as done. On leaving, those done are acknowledged. On an exception the current one is failed,
+    with the growing delays of `redset.SortedSet.consume`; `redset.Retry` and `redset.Reject` say
+    otherwise. After a ``break`` it is released, as are those not reached, without an attempt. All
+    of that is one round trip (for each 400 leases). Iterating outside of ``with`` marks nothing. A
+    second loop goes on behind the first; what that was left at is not marked done by it.
 
     Attributes
     ----------
@@ -383,7 +387,7 @@ def leasing_out(owner: Any, num: Any, ttl: Any, wait: Any) -> Operation[list[Hel
     num = how_many("num", num)
     ctx = owner._ctx
     _ = ctx.keys.leased  # a name that cannot have second keys is refused here
-    return leasing.lease(ctx, num, leasing.milliseconds("ttl", ttl, True), waiting_time(wait))
+    return leasing.lease(ctx, num, milliseconds("ttl", ttl, True), waiting_time(wait))
 
 
 def acknowledging(owner: Any, leases: Any, add: Any) -> tuple[Operation[int], Source | None]:
@@ -402,7 +406,7 @@ def acknowledging(owner: Any, leases: Any, add: Any) -> tuple[Operation[int], So
 def failing(owner: Any, leases: Any, error: Any, delay: Any) -> Operation[int]:
     """Perform ``fail``."""
     held = leases_of(owner, leases)
-    wait = leasing.milliseconds("delay", delay, False)
+    wait = milliseconds("delay", delay, False)
     text = error_text(error)
     what = Settlement("fail", held, wait, error=text)
     return leasing.one(owner._ctx, what)
@@ -412,7 +416,7 @@ def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Ope
     """Perform ``release``."""
     held = leases_of(owner, leases)
     ctx = owner._ctx
-    wait = leasing.milliseconds("delay", delay, False)
+    wait = milliseconds("delay", delay, False)
     place = b"" if score is None else leasing.place_of(ctx, score)
     payload = b""
     if item is not None:
@@ -425,7 +429,7 @@ def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Ope
 def renewing(owner: Any, leases: Any, ttl: Any) -> Operation[int]:
     """Perform ``renew``."""
     held = leases_of(owner, leases)
-    what = Settlement("renew", held, leasing.milliseconds("ttl", ttl, True))
+    what = Settlement("renew", held, milliseconds("ttl", ttl, True))
     return leasing.one(owner._ctx, what)
 
 

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import inspect
 import logging
 import math
 import random
+import reprlib
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 from redset._batches import how_many
-from redset._face import refuse_single
+from redset._failures import is_transient, others_delay, settlement_of
 from redset._operations import leasing
 from redset._operations.context import error_text
 from redset._operations.leasing import Exchange, Held, Settlement
+from redset._times import milliseconds
 from redset._transport import complete
+from redset.exceptions import Reject, Retry
 
 log = logging.getLogger("redset")
 
@@ -31,10 +35,12 @@ log = logging.getLogger("redset")
 LINGER = 0.05
 #: How often an idle worker asks, and how often it looks whether it is to stop.
 PERIOD = 0.05
-#: Seconds before a failed item is tried again: at first, and at most.
-FIRST, LONGEST = 1.0, 3600.0
-#: The same where a full set or server refused what was found.
-FULL = 5.0
+#: Seconds after which what waits unbegun is released, if no handler is free.
+UNBEGUN = 1.0
+#: Seconds between requests while the server refuses them: at first, and at most.
+PAUSE, LONGEST_PAUSE = 0.1, 5.0
+#: For how many seconds a worker waits for a server that refuses, if its client waits for less.
+PATIENCE = 60.0
 
 
 class Event(Protocol):
@@ -69,16 +75,21 @@ class Consumed(NamedTuple):
 class _Job:
     """A lease that this worker has, and what came of it."""
 
-    __slots__ = ("attempts", "deadline", "error", "item", "items", "member", "settled", "token")
+    __slots__ = (
+        "attempts", "began", "came", "cancelled", "deadline", "item", "items", "member", "settled",
+        "settlement", "token",
+    )  # fmt: skip
 
     def __init__(self, held: Held, deadline: float) -> None:
         self.member, self.token = held.member, held.token
         self.item, self.attempts = held.item, held.attempts
-        #: Until when it is surely ours, by this process's clock.
+        #: Until when it is surely ours, and since when it is here, by this process's clock.
         self.deadline = deadline
+        self.came = self.began = monotonic()
         self.items: list[Any] = []
-        self.error: BaseException | None = None
-        self.settled = False
+        #: How to settle it, if it is not to be acknowledged.
+        self.settlement: Settlement | None = None
+        self.cancelled = self.settled = False
 
 
 class Threads:
@@ -163,16 +174,59 @@ class Tasks(Threads):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+class _Pace:
+    """How many items to lease ahead: as many as handlers do in 100 ms, from 0 to 100.
+
+    Handlers that are fast need items at hand while the next request is under way. Items behind
+    slow ones would wait, though another worker may be idle. The time of an item is the mean of the
+    last 16 and of the ages of those that run. One of 10 minutes counts as a second in the former,
+    or the next 15 would be taken one by one; in the latter it counts as it is, and nothing more is
+    leased behind it.
+    """
+
+    WORK, MOST, LAST, CUT = 0.1, 100, 16, 1.0
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._last: deque[float] = deque(maxlen=self.LAST)
+        self._running = 0
+        self._starts = 0.0
+        #: How many the last fetch asked for beyond what free handlers could begin.
+        self.ahead = 0
+
+    def begin(self, now: float) -> None:
+        self._running += 1
+        self._starts += now
+
+    def end(self, began: float, now: float) -> None:
+        self._running -= 1
+        self._starts = self._starts - began if self._running else 0.0
+        self._last.append(min(now - began, self.CUT))
+
+    def next(self, now: float) -> int:
+        """Return how many the next fetch may ask for ahead: at most twice as many as the last."""
+        if not self._last:  # unknown
+            return 0
+        ages = self._running * now - self._starts
+        mean = (sum(self._last) + ages) / (len(self._last) + self._running)
+        fit = int(min(self.MOST, self.WORK * self._concurrency / max(mean, 1e-6)))
+        return min(fit, max(1, 2 * self.ahead))
+
+
 class _Turn:
     """An exchange with the server, and how often it began."""
 
-    __slots__ = ("exchange", "tries", "waits")
+    __slots__ = ("back", "exchange", "handled", "refused", "renewed", "tries", "waits")
 
-    def __init__(self, exchange: Exchange, waits: bool) -> None:
+    def __init__(self, exchange: Exchange, waits: bool, **jobs: list[_Job]) -> None:
         self.exchange = exchange
         #: Whether it is all that there is to do, until it leases something.
         self.waits = waits
         self.tries = 0
+        #: What it is about: jobs that are through, whose new items were refused, that are given
+        #: back unbegun, that are renewed.
+        self.handled, self.refused = jobs["handled"], jobs["refused"]
+        self.back, self.renewed = jobs["back"], jobs["renewed"]
 
 
 class Worker:
@@ -193,9 +247,12 @@ class Worker:
             raise TypeError(f"handler must be callable, not {type(handler).__name__}")
         if inspect.iscoroutinefunction(handler) and type(runner) is Threads:
             raise TypeError("handler is a coroutine function: the sets of redset.asyncio take it")
-        self._batch = how_many("batch", batch)
         self._concurrency = how_many("concurrency", concurrency)
-        self._ttl = leasing.milliseconds("ttl", ttl, True)
+        #: How many to lease at a time: a number, or as many as the pace allows. With 1 only what a
+        #: free handler begins.
+        self._batch = None if batch is None else how_many("batch", batch)
+        self._pace = _Pace(self._concurrency)
+        self._ttl = milliseconds("ttl", ttl, True)
         if stop is not None and not callable(getattr(stop, "is_set", None)):
             raise TypeError(f"stop must be an event, with is_set(), not {type(stop).__name__}")
         self._ctx = owner._ctx
@@ -219,6 +276,12 @@ class Worker:
         self._turn: _Turn | None = None
         self._next_fetch = 0.0
         self._renew_at = math.inf
+        #: Whether unbegun items were released: more are leased only for a free handler.
+        self._crowded = False
+        #: Since when the server refuses, when to ask it again, how long to wait after that.
+        self._refusing: float | None = None
+        self._resume_at = -math.inf
+        self._pause = PAUSE
 
     async def run(self) -> Consumed:
         """Work until there is an end to it."""
@@ -234,6 +297,7 @@ class Worker:
                     if self._reason is not None:
                         raise
                     self._reason, self._stopping = error, True
+                    self._tell_interrupt(error)
         finally:
             self._closed = True
             self._runner.offer(self._started)
@@ -241,6 +305,18 @@ class Worker:
         if self._reason is not None:
             raise self._reason
         return Consumed(self._done, self._failed, self._lost)
+
+    def _tell_interrupt(self, error: BaseException) -> None:
+        running, kind = len(self._running), type(error).__name__
+        if running:
+            log.warning(
+                "%s: consume of %r waits for %d items that are being handled; a second %s ends it "
+                "at once",
+                kind,
+                self._ctx.name,
+                running,
+                kind,
+            )
 
     def _give_up(self, error: Exception) -> None:
         """Stop for an error: what runs is waited for, and settled where that can be done."""
@@ -263,12 +339,14 @@ class Worker:
             now = monotonic()
             with self._runner.lock:
                 self._staff()
-                self._plan(now)
+                pause = self._resume_at - now
+                if pause <= 0:
+                    self._plan(now)
                 if self._turn is None:
-                    busy = bool(self._ready or self._running or self._handled)
+                    busy = bool(self._ready or self._running or self._handled or self._refused)
                     if not busy and (self._stopping or self._finished):
                         return True
-                    rest = self._rest(now, busy)
+                    rest = min(pause, LINGER) if pause > 0 else self._rest(now, busy)
         if self._turn is None:
             await self._runner.sleep(rest)
         else:
@@ -280,15 +358,17 @@ class Worker:
 
     def _plan(self, now: float) -> None:
         """Say what to settle and to lease now, if anything."""
-        room = self._concurrency - len(self._running)
-        starving = room > 0 and not self._ready
+        starving = self._free() > 0
         handled = self._handled
         settles = bool(handled) and (
-            starving or self._stopping or len(handled) >= self._batch or now >= self._since + LINGER
+            starving or self._stopping or self._fills() or now >= self._since + LINGER
         )
-        fetches = self._may_fetch() and (now >= self._next_fetch or settles)
+        back = list(self._ready) if self._stopping or self._is_crowded(now) else []
+        if back and not self._stopping:
+            self._crowded = True
+        num = 0 if back else self._wanted(now)
+        fetches = num > 0 and (now >= self._next_fetch or settles)
         settles = settles or (fetches and bool(handled))
-        back = list(self._ready) if self._stopping else []
         renewed: list[_Job] = []
         if now >= self._renew_at:
             renewed = [*self._running, *(() if back else self._ready)]
@@ -297,32 +377,62 @@ class Worker:
             return
         done, settlements = [], []
         for job in handled:
-            if job.error is None:
-                done.append(job)
-            elif self._stopping and isinstance(job.error, asyncio.CancelledError):
+            if job.cancelled and self._stopping:
                 # All tasks were cancelled, as at the loop's end: the item is not at fault.
-                settlements.append(Settlement("release", [job]))
+                job.settlement = Settlement("release", [job])
+            if job.settlement is None:
+                done.append(job)
             else:
-                text, delay = error_text(job.error), _delay(job.attempts)
-                settlements.append(Settlement("fail", [job], delay, error=text))
+                settlements.append(job.settlement)
         if self._refused:
-            delay = int(1000 * FULL * random.uniform(0.5, 1.0))
-            settlements.append(Settlement("release", self._refused, delay))
+            settlements.append(Settlement("release", self._refused, others_delay()))
         if back:
             settlements.append(Settlement("release", back))
         # One by one, to know which are ours.
         settlements += [Settlement("renew", [job], self._ttl) for job in renewed]
-        num = max(self._batch, room) if fetches else 0
+        if fetches:
+            self._crowded = False
+            self._pace.ahead = self._pace.next(now)
+        else:
+            num = 0
         idle = fetches and not (self._ready or self._running)
         exchange = Exchange(done, settlements, num, self._ttl, self._until_finished and idle)
         waits = idle and not (done or settlements)
-        self._turn, self._handled, self._refused = _Turn(exchange, waits), [], []
+        self._turn = _Turn(
+            exchange, waits, handled=handled, refused=self._refused, back=back, renewed=renewed
+        )
+        self._handled, self._refused = [], []
         if back:
             self._ready.clear()
 
-    def _may_fetch(self) -> bool:
-        over = self._stopping or self._finished
-        return not over and len(self._ready) < self._concurrency
+    def _free(self) -> int:
+        """Return how many handlers have nothing to do, and nothing to begin."""
+        return self._concurrency - len(self._running) - len(self._ready)
+
+    def _fills(self) -> bool:
+        """Whether as much is handled as is leased at a time."""
+        return len(self._handled) >= (self._batch or max(1, self._pace.ahead))
+
+    def _is_crowded(self, now: float) -> bool:
+        """Whether an item has waited for a second, and no handler is free to begin it."""
+        ready = self._ready
+        return (
+            bool(ready)
+            and now - ready[0].came >= UNBEGUN
+            and len(self._running) >= self._concurrency
+        )
+
+    def _wanted(self, now: float) -> int:
+        """Return how many items to lease now; 0 if there are enough."""
+        free = self._free()
+        if self._stopping or self._finished or (self._crowded and free <= 0):
+            return 0
+        if self._batch is not None and self._batch > 1:
+            room = self._concurrency - len(self._running)
+            return max(self._batch, room) if len(self._ready) < self._concurrency else 0
+        ahead = 0 if self._batch else self._pace.next(now)
+        # More ahead are asked for when half of them are begun.
+        return free + ahead if free > 0 or -free <= ahead // 2 else 0
 
     def _rest(self, now: float, busy: bool) -> float:
         """Give the seconds until there may be something to do of which nobody tells."""
@@ -331,7 +441,7 @@ class Worker:
             rest = min(rest, LINGER)
         if self._stop is not None:
             rest = min(rest, PERIOD)
-        if self._may_fetch():
+        if self._wanted(now):
             rest = min(rest, self._next_fetch - now)
         return max(rest, 0.0)
 
@@ -341,11 +451,56 @@ class Worker:
         operation = leasing.exchange(self._ctx, exchange)
         if turn.waits:
             operation = leasing.await_exchange(self._ctx, exchange, self._is_stopped)
-        await self._runner.settled(self._owner._run(operation))
+        try:
+            await self._runner.settled(self._owner._run(operation))
+        except Exception as error:
+            # It was refused before it changed anything.
+            self._turn = None
+            self._wait_out(error)
+            self._plan_again(turn, None)
+            return
         self._turn = None
         self._apply(turn)
         if exchange.error is not None:
-            raise exchange.error
+            self._wait_out(exchange.error)
+            self._plan_again(turn, exchange.unsettled)
+        elif self._refusing is not None:
+            self._refusing, self._pause = None, PAUSE
+            log.info("the server takes requests of %r again", self._ctx.name)
+
+    def _wait_out(self, error: Exception) -> None:
+        """Wait before the next request, if the server refuses for a while; else raise the error."""
+        now = monotonic()
+        if not is_transient(error):
+            raise error
+        if self._refusing is None:
+            self._refusing = now
+            log.warning(
+                "the server refuses requests of %r for now, and consume waits: %s",
+                self._ctx.name,
+                error_text(error),
+            )
+        elif now - self._refusing >= max(PATIENCE, _retry_time(self._owner.redis)):
+            raise error
+        self._resume_at = now + self._pause * random.uniform(0.5, 1.0)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _plan_again(self, turn: _Turn, unsettled: set[tuple[bytes, bytes]] | None) -> None:
+        """Take back what a turn did not do: all of it, or these leases."""
+
+        def left(jobs: list[_Job]) -> list[_Job]:
+            if unsettled is None:
+                return jobs
+            return [job for job in jobs if (job.member, job.token) in unsettled]
+
+        back = left(turn.back)
+        with self._runner.lock:
+            self._handled[:0] = left(turn.handled)
+            self._refused += left(turn.refused)
+            self._ready.extendleft(reversed(back))
+            if left(turn.renewed):
+                self._renew_at = -math.inf
+        self._runner.offer(len(back))
 
     def _apply(self, turn: _Turn) -> None:
         exchange = turn.exchange
@@ -355,7 +510,8 @@ class Worker:
         with self._runner.lock:
             self._done += exchange.acknowledged
             for settlement, num in zip(exchange.settlements, exchange.counts, strict=True):
-                if settlement.how == "fail":
+                leasing.log_deaths(self._ctx, settlement, num)
+                if settlement.how in ("fail", "bury"):
                     self._failed += num
                 elif settlement.how == "renew" and num:
                     settlement.leases[0].deadline = deadline
@@ -363,7 +519,8 @@ class Worker:
                 self._lost += exchange.lost
             for job, error in exchange.unfit:
                 self._tell(job, error, "what the handler found cannot be added")
-                self._through(job, error)
+                job.settlement = settlement_of(job, error)
+                self._through(job)
             self._ready.extend(jobs)
             busy = len(self._ready) + len(self._running)
         if exchange.refused:
@@ -403,47 +560,98 @@ class Worker:
                 if self._closed:
                     return
                 job = self._next_job()
-                if len(self._ready) < self._concurrency:
+                if self._wanted(monotonic()):
                     runner.wake()
             if job is None:
                 continue
-            error: BaseException | None = None
+            end: BaseException | None = None
             try:
                 found = await runner.call(self._handler, job.item)
-                if found is not None:
-                    refuse_single("what the handler returned", found, self._owner._iterables)
+                end = self._refuse(job, found)
+                if found is not None and end is None:
                     job.items = await runner.listed(found)
-            except Exception as failure:
-                error = failure
+            except Exception as error:
                 self._tell(job, error, "the handler failed")
-            except BaseException as failure:
-                error = failure
-                if not isinstance(failure, asyncio.CancelledError):
-                    self._reason, self._stopping = self._reason or failure, True
+                job.settlement = settlement_of(job, error)
+            except BaseException as error:
+                job.settlement = settlement_of(job, error)
+                if isinstance(error, asyncio.CancelledError):
+                    job.cancelled = True
+                else:
+                    end = error
             with runner.lock:
+                if end is not None:
+                    self._reason, self._stopping = self._reason or end, True
                 self._running.discard(job)
-                self._through(job, error)
-                if not self._ready or self._stopping or len(self._handled) >= self._batch:
+                self._pace.end(job.began, monotonic())
+                self._through(job)
+                if not self._ready or self._stopping or self._fills():
                     runner.wake()
+
+    def _refuse(self, job: _Job, found: Any) -> TypeError | None:
+        """Refuse a result that is not new items: a programming error, which ends the worker.
+
+        Settles the item by whether its work was done. It must not be repeated for such a result.
+        """
+        if found is None:
+            return None
+        iterables = self._owner._iterables
+        if (
+            # First: a Future can be iterated.
+            inspect.isawaitable(found)
+            or hasattr(found, "add_done_callback")
+            or hasattr(found, "addCallback")
+            or ("__aiter__" not in iterables and hasattr(found, "__aiter__"))
+        ):
+            if inspect.iscoroutine(found):
+                found.close()  # or Python warns that nobody awaited it
+            how = "release"
+            hint = "its work is not done, and the item was released; "
+            if type(self._runner) is Threads:
+                hint += "use the sets of redset.asyncio for coroutines"
+            else:
+                hint += "await it in the handler"
+        elif isinstance(found, (str, bytes, bytearray, memoryview, Mapping)):
+            how = "bury"
+            hint = "the item was moved to dead letters; put one new item in a list"
+        elif not any(hasattr(found, method) for method in iterables):
+            how, hint = "ack", "the item was acknowledged; results are not stored"
+        else:
+            return None
+        error = TypeError(
+            "handler must return None or an iterable of new items, got "
+            f"{reprlib.repr(found)} ({type(found).__name__}): {hint}"
+        )
+        if how != "ack":
+            job.settlement = Settlement(how, [job], error=error_text(error))
+        return error
 
     def _next_job(self) -> _Job | None:
         """Begin with one that is surely ours, if there is one."""
         if self._stopping or not self._ready:  # it is given back
             return None
         job = self._ready.popleft()
-        if monotonic() >= job.deadline:
+        now = monotonic()
+        if now >= job.deadline:
             self._lost += 1
             return None
+        job.began = now
+        self._pace.begin(now)
         self._running.add(job)
         return job
 
-    def _through(self, job: _Job, error: BaseException | None) -> None:
-        job.error = error
+    def _through(self, job: _Job) -> None:
         if not self._handled:
             self._since = monotonic()
         self._handled.append(job)
 
     def _tell(self, job: _Job, error: Exception, what: str) -> None:
+        if isinstance(error, (Reject, Retry)):
+            # It was meant: no warning, and no traceback.
+            text = "the handler raised %s for an item of %r, attempt %d: %s"
+            kind = type(error).__name__
+            log.info(text, kind, self._ctx.name, job.attempts + 1, error)
+            return
         log.warning(
             "%s for an item of %r, attempt %d: %s",
             what,
@@ -454,10 +662,17 @@ class Worker:
         )
 
 
-def _delay(attempts: int) -> int:
-    """Give the milliseconds before the next attempt, which double, with jitter.
-
-    Between the half and the whole of it, so that what failed together does not come back together
-    ("equal jitter": M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015).
-    """
-    return int(1000 * min(LONGEST, FIRST * 2.0 ** min(attempts, 30)) * random.uniform(0.5, 1.0))
+def _retry_time(client: Any) -> float:
+    """Return for how many seconds a client repeats a request by itself, or 0 if unknown."""
+    pool = getattr(client, "connection_pool", None)
+    retry: Any = getattr(pool, "connection_kwargs", {}).get("retry")
+    try:
+        num, backoff = int(retry._retries), copy.deepcopy(retry._backoff)
+        if num < 0:
+            return math.inf
+        backoff.reset()
+        # More than so many have reached the longest pause.
+        some = [float(backoff.compute(failures)) for failures in range(1, min(num, 100) + 1)]
+        return sum(some) + max(0, num - 100) * some[-1] if some else 0.0
+    except Exception:  # private parts of a client, or none
+        return 0.0

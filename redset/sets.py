@@ -44,6 +44,7 @@ from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
 from redset._source import Source
+from redset._times import Time
 from redset._transport import Link, complete
 from redset.locks import Lock
 
@@ -74,8 +75,8 @@ class SortedSet(Face[T]):
         Has ``dumps(obj) -> str | bytes``, ``loads(bytes | str) -> obj``, or one of them; a module
         such as ``json`` will do. Without one bytes and text are stored as they are, anything else
         as ``str(item)``, and all come out as text.
-    lock_timeout, lock_expires : float, optional
-        Seconds, for `lock`: how long to wait for it (10), and how long it may be held (20).
+    lock_timeout, lock_expires : float or timedelta, optional
+        For `lock`, in seconds: how long to wait for it (10), and how long it may be held (20).
     key : callable or str, optional
         Gives an item's identity (str, bytes or int), likewise. Items with equal keys are one item,
         whatever else they hold. The default serializer is then `redset.serializers.JSONSerializer`.
@@ -136,8 +137,8 @@ class SortedSet(Face[T]):
             name: str | bytes,
             scorer: Scorer | None = None,
             serializer: None = None,
-            lock_timeout: float | None = None,
-            lock_expires: float | None = None,
+            lock_timeout: Time | None = None,
+            lock_expires: Time | None = None,
             *,
             key: None = None,
             **options: Unpack[Options],
@@ -150,8 +151,8 @@ class SortedSet(Face[T]):
             name: str | bytes,
             scorer: Scorer | None = None,
             serializer: None = None,
-            lock_timeout: float | None = None,
-            lock_expires: float | None = None,
+            lock_timeout: Time | None = None,
+            lock_expires: Time | None = None,
             *,
             key: KeyOf,
             **options: Unpack[Options],
@@ -164,8 +165,8 @@ class SortedSet(Face[T]):
             name: str | bytes,
             scorer: Scorer | None = None,
             serializer: Loads[T] | None = None,
-            lock_timeout: float | None = None,
-            lock_expires: float | None = None,
+            lock_timeout: Time | None = None,
+            lock_expires: Time | None = None,
             *,
             key: KeyOf | None = None,
             **options: Unpack[Options],
@@ -178,8 +179,8 @@ class SortedSet(Face[T]):
             name: str | bytes,
             scorer: Scorer | None = None,
             serializer: object = None,
-            lock_timeout: float | None = None,
-            lock_expires: float | None = None,
+            lock_timeout: Time | None = None,
+            lock_expires: Time | None = None,
             *,
             key: KeyOf | None = None,
             **options: Unpack[Options],
@@ -396,7 +397,7 @@ class SortedSet(Face[T]):
         return self._open().iterate(operation, source)  # type: ignore[no-any-return]
 
     def buffered(
-        self, max_items: int = 1000, max_delay: float = 0.1, max_pending: int = 10_000
+        self, max_items: int = 1000, max_delay: Time = 0.1, max_pending: int = 10_000
     ) -> Writer:
         """Make a writer that adds in the background, for what comes one by one.
 
@@ -408,7 +409,7 @@ class SortedSet(Face[T]):
         ----------
         max_items : int
             How many are written together at the latest.
-        max_delay : float
+        max_delay : float or timedelta
             How many seconds one may wait for others.
         max_pending : int
             How many may be accepted and not yet written: beyond that ``add`` waits, so that memory
@@ -436,7 +437,7 @@ class SortedSet(Face[T]):
 
     # Handing out.
 
-    def pop(self, wait: float = 0) -> T:
+    def pop(self, *, wait: Time = 0) -> T:
         """Remove and return the item with the lowest score; wait for one where there is none.
 
         At most once: what was removed when the caller dies is gone. One round trip, O(log N). An
@@ -448,7 +449,7 @@ class SortedSet(Face[T]):
 
         Parameters
         ----------
-        wait : float
+        wait : float or timedelta
             Seconds to wait for an item, whoever adds it, for one to fall due or for a lease to end:
             0 for not at all, ``math.inf`` for ever.
 
@@ -477,7 +478,7 @@ class SortedSet(Face[T]):
         """
         return self._run(taking.pop(self._ctx, waiting_time(wait)))  # type: ignore[no-any-return]
 
-    def take(self, num: int, wait: float = 0, *, with_scores: bool = False) -> list[Any]:
+    def take(self, num: int, *, wait: Time = 0, with_scores: bool = False) -> list[Any]:
         """Remove and return up to ``num`` items, lowest first; wait for one where there is none.
 
         At most once, as `pop`. O(log N + num), a round trip for each 2,000 (1,000
@@ -488,7 +489,7 @@ class SortedSet(Face[T]):
         ----------
         num : int
             How many at most; below 1 none.
-        wait : float
+        wait : float or timedelta
             Seconds to wait until there is at least one, at the cost that `pop` has: 0 for not at
             all, ``math.inf`` for ever.
         with_scores : bool
@@ -521,7 +522,7 @@ class SortedSet(Face[T]):
 
     # Leasing.
 
-    def lease(self, num: int = 1, ttl: float = 60.0, wait: float = 0) -> Batch[T]:
+    def lease(self, num: int = 1, ttl: Time = 60.0, *, wait: Time = 0) -> Batch[T]:
         """Hand out up to ``num`` items for a time, lowest first, to be settled within it.
 
         At least once: an item whose holder dies comes back at its old score when its lease is over.
@@ -536,9 +537,9 @@ class SortedSet(Face[T]):
         ----------
         num : int
             How many at most, from 1 to 100,000.
-        ttl : float
+        ttl : float or timedelta
             For how many seconds, from when they are handed out.
-        wait : float
+        wait : float or timedelta
             Seconds to wait until there is at least one, also by the end of another's lease: 0 for
             not at all, ``math.inf`` for ever.
 
@@ -615,7 +616,7 @@ class SortedSet(Face[T]):
         self,
         leases: Lease[T] | Iterable[Lease[T]],
         error: BaseException | str,
-        delay: float = 0,
+        delay: Time = 0,
     ) -> int:
         """Give leases back as failed: an attempt is counted, and the error's text kept.
 
@@ -628,7 +629,7 @@ class SortedSet(Face[T]):
             What failed.
         error : exception or str
             Why: its first 1,000 characters are kept.
-        delay : float
+        delay : float or timedelta
             After how many seconds they are to be handed out again, at their old scores.
 
         Returns
@@ -656,7 +657,7 @@ class SortedSet(Face[T]):
     def release(
         self,
         leases: Lease[T] | Iterable[Lease[T]],
-        delay: float = 0,
+        delay: Time = 0,
         score: Any = None,
         item: Any = None,
     ) -> int:
@@ -668,7 +669,7 @@ class SortedSet(Face[T]):
         ----------
         leases : Lease, Batch or iterable of Lease
             What is given back.
-        delay : float
+        delay : float or timedelta
             After how many seconds they are to be handed out again.
         score : float, optional
             Their new score; attempts then start again. An item that was added again meanwhile has
@@ -697,14 +698,14 @@ class SortedSet(Face[T]):
         """
         return self._run(_batches.releasing(self, leases, delay, score, item))
 
-    def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: float) -> int:
+    def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: Time) -> int:
         """Extend leases to ``ttl`` seconds from now. One round trip (for each 400 leases).
 
         Parameters
         ----------
         leases : Lease, Batch or iterable of Lease
             What takes longer.
-        ttl : float
+        ttl : float or timedelta
             For how many seconds from now.
 
         Returns
@@ -770,22 +771,27 @@ class SortedSet(Face[T]):
         self,
         handler: Callable[[T], Iterable[Any] | None],
         *,
-        batch: int = 10,
+        batch: int | None = None,
         concurrency: int = 1,
-        ttl: float = 60.0,
+        ttl: Time = 60.0,
         until_finished: bool = False,
         stop: Event | None = None,
     ) -> Consumed:
         """Work: call ``handler(item)`` for item after item, until there is a reason to stop.
 
-        Items are leased ahead, ``batch`` at a time, and renewed at half of their time. Where the
-        handler returns, its item is acknowledged, and what it returned is added in the same step:
-        a worker that is killed loses nothing, and its items come back when their leases end. Where
-        it raises, the error is logged, and the item is tried again after 1 s, 2 s, 4 s and so on up
-        to an hour, each less up to half of it by chance; it goes to the dead letters after
-        ``max_attempts``. What a full set or server refuses to take from a handler lets its item
-        wait for some seconds, without an attempt. Settling goes with the next lease call in one
-        round trip; a handler that is done waits for at most 50 ms to be settled.
+        Items are leased, by default as many ahead as handlers do in 100 ms, and renewed at half of
+        their time. What waits unbegun for a second, with no free handler, is released for others.
+        When the handler returns, its item is acknowledged, and what it returned is added in the
+        same step: a worker that is killed loses nothing, and its items come back when their leases
+        end. If it raises, the error is logged, and the item is tried again after 1 s, 2 s, 4 s and
+        so on up to an hour, each less up to half of it by chance; it goes to the dead letters after
+        ``max_attempts``. `redset.Retry` and `redset.Reject` say otherwise. What a full set or
+        server refuses to take from a handler lets its item wait for some seconds, without an
+        attempt, as does an error that is not the item's own (no memory, files or threads left). If
+        the server refuses requests for a while (``OOM``, ``NOREPLICAS``, ``BUSY``, ``MISCONF``,
+        ``LOADING``, ``TRYAGAIN``, ``CLUSTERDOWN``), the call waits with growing pauses, up to 60 s
+        or the client's own retry time, whichever is longer. Settling goes with the next lease call
+        in one round trip; a handler that is done waits for at most 50 ms to be settled.
 
         Handlers run in ``concurrency`` threads of their own, the caller's speaks to the server. An
         item whose handler takes longer than it can be renewed (a stopped process) may be handed out
@@ -794,14 +800,18 @@ class SortedSet(Face[T]):
         Parameters
         ----------
         handler : callable
-            Takes an item; returns None, or an iterable of new items, never a result: text, a
-            mapping or a number fails the item, though its work was done, and it is tried again.
-            It has no time limit: its item is renewed for as long as it runs.
-        batch : int
-            How many items are leased at a time.
+            Takes an item; returns None, or an iterable of new items. Any other result ends the
+            call with a TypeError, and the work is not repeated: an awaitable or a future releases
+            the item, text or a mapping (probably a new item without its list) makes it a dead
+            letter, anything else acknowledges it. The handler has no time limit: its item is
+            renewed for as long as it runs.
+        batch : int, optional
+            How many items are leased at a time. Default: from 0 to 100 more than free handlers can
+            begin, by how long the last 16 items took. 1 leases only if a handler is free: nothing
+            is reserved that an idle worker could do.
         concurrency : int
             How many handlers run at a time.
-        ttl : float
+        ttl : float or timedelta
             For how many seconds items are leased: how long those of a killed worker are missing.
         until_finished : bool
             Whether to return when nothing is queued, scheduled or leased any more, by anybody.
@@ -818,10 +828,12 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where an argument cannot be used, or the set's name can have no second key.
+            If an argument cannot be used, or the set's name can have no second key. A TypeError
+            also if the handler returned neither None nor an iterable of new items.
         KeyboardInterrupt
-            And any error of the client that its retry policy did not mend: what runs is finished
-            and settled if it can be, the rest given back before. A second interrupt does not wait.
+            And any error of the client that its retry policy did not mend. Before, what runs is
+            finished and settled if it can be, and the rest given back; the first interrupt logs
+            that. A second interrupt does not wait.
 
         Examples
         --------
@@ -1728,6 +1740,8 @@ class ScheduledSet(TimeSortedSet[T]):
     `peek_many` and `peek_score` see what is due, `size`, iteration and the others all that is
     queued.
 
+    A score may be a datetime that knows its time zone; a naive one is a ValueError.
+
     Examples
     --------
     >>> import time
@@ -1743,6 +1757,94 @@ class ScheduledSet(TimeSortedSet[T]):
 
     def _default_scorer(self) -> Any:
         return ServerTime(self)
+
+    def add(
+        self,
+        item: Any,
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+        delay: Time | None = None,
+    ) -> float | None:
+        """Add an item, as `SortedSet.add`; with ``delay`` it is due so long from now.
+
+        Parameters
+        ----------
+        item, score, nx, xx, gt, lt, again
+            As for `SortedSet.add`.
+        delay : float or timedelta, optional
+            Time from now until it is due, in seconds on the server's clock; instead of ``score``.
+
+        Returns
+        -------
+        float or None
+            When it is due, as Unix time; None if it was refused.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``delay`` is not a time, or ``score`` is given as well; else as `SortedSet.add`.
+
+        Examples
+        --------
+        >>> s = ScheduledSet(r, "later")
+        >>> due = s.add("mail", delay=60)
+        >>> s.size(), s.available()
+        (1, 0)
+        """
+        flags = Flags(nx, xx, gt, lt, again)
+        return self._run(adding.add(self._ctx, item, score, flags, self._later(score, delay)))
+
+    def add_many(
+        self,
+        items: Iterable[Any],
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+        errors: str | OnError = "raise",
+        delay: Time | None = None,
+    ) -> AddResult:
+        """Add any number of items, as `SortedSet.add_many`; with ``delay`` due so long from now.
+
+        Each item's time is counted from when its chunk is made, so that their order is kept.
+
+        Parameters
+        ----------
+        items, score, nx, xx, gt, lt, again, errors
+            As for `SortedSet.add_many`.
+        delay : float or timedelta, optional
+            As for `add`.
+
+        Returns
+        -------
+        AddResult
+            As for `SortedSet.add_many`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``delay`` is not a time, or ``score`` is given as well; else as `SortedSet.add_many`.
+        redset.exceptions.AddError
+            As for `SortedSet.add_many`.
+
+        Examples
+        --------
+        >>> s = ScheduledSet(r, "later")
+        >>> s.add_many(["mail", "backup"], delay=60).added
+        2
+        >>> s.available()
+        0
+        """
+        flags, later = Flags(nx, xx, gt, lt, again), self._later(score, delay)
+        return self._run(*self._adding(items, score, flags, errors, False, later))
 
 
 class Between(Generic[T]):

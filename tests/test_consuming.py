@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import concurrent.futures
+import contextlib
+import datetime
+import errno
 import logging
+import math
+import re
 import threading
 import time
 from collections import Counter
@@ -13,12 +19,16 @@ from typing import Any
 
 import pytest
 import redis
+import redis.retry as redis_retry
 import servers
 from fuzz.replies import Stop
 from options import every_option, made
+from redis.backoff import ConstantBackoff, NoBackoff
 
 import redset.asyncio
-from redset import Consumed, SortedSet
+from redset import Consumed, Reject, Retry, SortedSet, _consuming
+from redset._consuming import _Pace
+from redset._failures import is_transient
 
 Maker = Callable[..., Any]
 P = "jobs:{jobs}"
@@ -112,6 +122,55 @@ def test_what_raises_is_tried_again_later_and_dies_at_last(
     assert Counter(tried) == {"good": 1, "bad": 2}
     [letter] = jobs.dead
     assert letter.reason == "RuntimeError: no such page" and letter.attempts == 2
+    assert "1 items of 'jobs' moved to dead letters: RuntimeError" in caplog.text
+
+
+def test_a_handler_says_when_to_try_again_and_when_not_to(make_set: Maker, caplog: Any) -> None:
+    jobs = make_set(max_attempts=5)
+    jobs.add_many(["busy", "later", "soon", "wrong", "worse"])
+
+    def handler(item: str) -> None:
+        if item == "later":
+            raise Retry(datetime.timedelta(minutes=10))
+        if item == "soon":
+            raise Retry
+        if item == "wrong":
+            raise Reject("no such page")
+        try:
+            raise ZeroDivisionError("by 0")
+        except ZeroDivisionError as error:
+            if item == "busy":
+                raise Retry(600) from error
+            raise Reject from error
+
+    before = time.time()
+    assert jobs.consume(handler, stop=Stop(7)) == (0, 5, 0)
+    waiting = {item: expires - before for item, _, _, expires in jobs.leased()}
+    assert waiting.keys() == {"busy", "later", "soon"}
+    assert 599 < waiting["busy"] < 620 and 599 < waiting["later"] < 620 and waiting["soon"] < 20
+    assert {(letter.raw, letter.reason) for letter in jobs.dead} == {
+        (b"wrong", "no such page"),
+        (b"worse", "ZeroDivisionError: by 0"),
+    }
+    # The death is an error in the log; what the handler asked for is no failure.
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+        ("ERROR", "1 items of 'jobs' moved to dead letters: ZeroDivisionError: by 0"),
+        ("ERROR", "1 items of 'jobs' moved to dead letters: no such page"),
+    ]
+
+
+def test_a_retry_keeps_the_error_that_it_was_raised_for(make_set: Maker) -> None:
+    jobs = make_set(max_attempts=1)
+    jobs.add("a")
+
+    def handler(item: str) -> None:
+        try:
+            raise ZeroDivisionError("by 0")
+        except ZeroDivisionError:
+            raise Retry(600)  # noqa: B904
+
+    assert jobs.consume(handler, until_finished=True) == (0, 1, 0)
+    assert [letter.reason for letter in jobs.dead] == ["ZeroDivisionError: by 0"]
 
 
 class Speechless(Exception):
@@ -130,13 +189,83 @@ def test_an_exception_that_has_no_text_is_one_as_well(make_set: Maker) -> None:
     assert [letter.reason for letter in jobs.dead] == ["Speechless"]
 
 
-@pytest.mark.parametrize("found", ["text", 7, {"a": 1}, b"bytes"])
-def test_what_is_no_iterable_of_items_fails_the_item(make_set: Maker, found: Any) -> None:
-    jobs = make_set(max_attempts=1)
-    jobs.add("a")
-    assert jobs.consume(lambda item: found, until_finished=True) == (0, 1, 0)
+class Deferred:
+    """As Twisted's, which is not awaited by a plain handler."""
+
+    def addCallback(self, callback: Any) -> None: ...
+
+
+async def coroutine(item: str) -> None: ...
+
+
+async def pages(item: str) -> Any:
+    yield item
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        lambda item: coroutine(item),
+        lambda item: concurrent.futures.Future(),
+        lambda item: asyncio.Future(loop=asyncio.new_event_loop()),
+        lambda item: Deferred(),
+        pages,
+    ],
+    ids=["coroutine", "future", "asyncio future", "deferred", "async generator"],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_plain_handler_that_returned_work_to_come_ends_it_and_its_item_is_released(
+    any_server: servers.Server, handler: Any
+) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", max_attempts=1)
+    jobs.add_many(["a", "b"])
+    with pytest.raises(TypeError, match="handler must return None or an iterable of new items"):
+        jobs.consume(handler, until_finished=True)
+    assert jobs.stats()[:4] == (2, 2, 0, 0)
+    assert [lease.attempts for lease in jobs.lease(2)] == [0, 0]
+
+
+def test_a_handler_of_asyncio_that_returned_a_thread_s_future_ends_it(
+    any_server: servers.Server,
+) -> None:
+    async def main() -> None:
+        client = redis.asyncio.Redis(unix_socket_path=any_server.unix)
+        jobs = redset.asyncio.SortedSet(client, "jobs")
+        await jobs.add("a")
+        with pytest.raises(
+            TypeError, match=r"got <Future .*\(Future\): .* await it in the handler"
+        ):
+            await jobs.consume(lambda item: concurrent.futures.Future())
+        assert (await jobs.stats())[:4] == (1, 1, 0, 0)
+        await servers.aclose(client)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("found", ["text", b"bytes", {"a": 1}])
+def test_one_bare_item_that_was_returned_makes_a_dead_letter_and_ends_it(
+    make_set: Maker, found: Any
+) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b"], [1, 2])
+    with pytest.raises(TypeError, match="put one new item in a list"):
+        jobs.consume(lambda item: found, until_finished=True)
     [letter] = jobs.dead
-    assert letter.reason.startswith("TypeError: what the handler returned must be an iterable")
+    assert letter.raw == b"a"
+    assert letter.reason.startswith("TypeError: handler must return None or an iterable")
+    assert (jobs.size(), jobs.stats().leased) == (1, 0)
+
+
+@pytest.mark.parametrize("found", [True, 7, object()])
+def test_a_result_that_was_returned_ends_it_and_its_item_is_done(
+    make_set: Maker, found: Any
+) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b"], [1, 2])
+    with pytest.raises(TypeError, match="results are not stored"):
+        jobs.consume(lambda item: found, until_finished=True)
+    assert jobs.take(2) == ["b"]
+    assert jobs.dead.size() == jobs.stats().leased == 0
 
 
 def test_what_cannot_be_added_fails_its_item_alone(make_set: Maker) -> None:
@@ -218,6 +347,150 @@ def test_an_error_of_the_server_ends_it(make_set: Maker, raw: Any) -> None:
         jobs.consume(handler, batch=3, until_finished=True)
     raw.delete(f"{P}:calls")
     assert jobs.size() + jobs.stats().leased == 3
+
+
+@contextlib.contextmanager
+def refusing(server: servers.Server, how: str) -> Iterator[None]:
+    """A server that refuses scripts."""
+    raw = server.raw
+    if how == "NOREPLICAS":
+        raw.config_set("min-replicas-to-write", 1)
+        try:
+            yield
+        finally:
+            raw.config_set("min-replicas-to-write", 0)
+        return
+    raw.config_set("lua-time-limit", 1)
+
+    def run() -> None:
+        with contextlib.suppress(redis.ResponseError), server.client() as busy:
+            busy.eval("while true do end", 0)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.1)
+    try:
+        yield
+    finally:
+        raw.script_kill()
+        thread.join(10)
+        raw.config_set("lua-time-limit", 5000)
+
+
+@pytest.mark.parametrize("how", ["NOREPLICAS", "BUSY"])
+def test_a_server_that_refuses_for_a_while_is_waited_for(
+    any_server: servers.Server, how: str, caplog: Any
+) -> None:
+    if (how, any_server.kind) == ("NOREPLICAS", "redis62"):
+        pytest.skip("Redis 6.2 lets scripts write without replicas")
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add_many(f"{number:02}" for number in range(30))
+    handled: list[str] = []
+    with contextlib.ExitStack() as stack:
+
+        def handler(item: str) -> Any:
+            handled.append(item)
+            if len(handled) == 10:
+                stack.enter_context(refusing(any_server, how))
+                threading.Timer(0.5, stack.close).start()
+            return [f"of {item}"] if len(item) == 2 else None
+
+        assert jobs.consume(handler, until_finished=True) == (60, 0, 0)
+    assert len(set(handled)) == len(handled) == 60
+    assert "the server refuses requests of 'jobs' for now, and consume waits: " in caplog.text
+
+
+def test_asyncio_waits_for_a_server_that_refuses_for_a_while(any_server: servers.Server) -> None:
+    async def main() -> None:
+        client = redis.asyncio.Redis(unix_socket_path=any_server.unix)
+        jobs = redset.asyncio.SortedSet(client, "jobs")
+        await jobs.add_many(["a", "b", "c"])
+        with contextlib.ExitStack() as stack:
+
+            async def handler(item: str) -> None:
+                if item == "b":
+                    stack.enter_context(refusing(any_server, "BUSY"))
+                    threading.Timer(0.4, stack.close).start()
+
+            assert await jobs.consume(handler, until_finished=True) == (3, 0, 0)
+        await servers.aclose(client)
+
+    asyncio.run(main())
+
+
+def test_a_server_that_refuses_for_too_long_ends_it(
+    any_server: servers.Server, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(_consuming, "PATIENCE", 0.4)
+    client = redis.Redis(unix_socket_path=any_server.unix, retry=redis_retry.Retry(NoBackoff(), 0))
+    jobs: SortedSet[str] = SortedSet(client, "jobs")
+    jobs.add_many(["a", "b"])
+    began = time.monotonic()
+    with refusing(any_server, "BUSY"), pytest.raises(redis.ResponseError, match="BUSY"):
+        jobs.consume(nothing)
+    assert 0.4 < time.monotonic() - began < 5
+    assert jobs.size() == 2
+
+
+def test_the_client_s_own_retries_are_waited_for_as_well() -> None:
+    def client(retries: int) -> redis.Redis:
+        return redis.Redis(retry=redis_retry.Retry(ConstantBackoff(30), retries))
+
+    assert _consuming._retry_time(client(3)) == 90
+    assert _consuming._retry_time(client(1000)) == 30_000
+    assert _consuming._retry_time(client(0)) == 0
+    assert _consuming._retry_time(client(-1)) == math.inf
+    assert _consuming._retry_time(object()) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (redis.ResponseError("MISCONF Redis is configured to save RDB snapshots"), True),
+        (redis.ResponseError("TRYAGAIN Multiple keys request during rehashing of slot"), True),
+        (redis.ResponseError("CLUSTERDOWN The cluster is down"), True),
+        (redis.exceptions.OutOfMemoryError("command not allowed when used memory"), True),
+        (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), True),
+        (redis.ResponseError("Error running script (call to f_1): @user_script:3: "
+                             "@user_script: 3: -NOREPLICAS Not enough good replicas"), True),
+        (redis.ResponseError("WRONGTYPE Operation against a key holding OOM BUSY "), False),
+        (redis.ResponseError("BUSYKEY Target key name already exists."), False),
+        (redis.ConnectionError("Connection refused"), False),
+        (ValueError("BUSY is no number"), False),
+    ],
+)  # fmt: skip
+def test_these_refusals_pass(error: Exception, transient: bool) -> None:
+    assert is_transient(error) == transient
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.EMFILE, "Too many open files"),
+        RuntimeError("can't start new thread"),
+        redis.exceptions.OutOfMemoryError("command not allowed when used memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_that_is_not_the_item_s_own_makes_no_dead_letter(
+    make_set: Maker, error: Exception
+) -> None:
+    jobs = make_set(max_attempts=1)
+    jobs.add_many(["a", "b"], [1, 2])
+
+    def handler(item: str) -> None:
+        raise error
+
+    before = time.time()
+    assert jobs.consume(handler, batch=1, stop=Stop(3)) == (0, 0, 0)
+    with contextlib.suppress(type(error)), jobs.lease() as batch:
+        for _ in batch:
+            raise error
+    # Released, and not at once, or it would be tried all the time.
+    rows = list(jobs.leased())
+    assert sorted(row[0] for row in rows) == ["a", "b"] and jobs.dead.size() == 0
+    assert all(row[2] == 0 and row[3] > before + 2 for row in rows)
 
 
 # --- time
@@ -323,7 +596,7 @@ def test_what_is_over_before_it_is_begun_is_left_to_others(make_set: Maker) -> N
     # The coordinator, too, sleeps for longer than the lease lasts, as in a stopped process.
     stopped = threading.Event()
     lost = Late(stopped)
-    assert jobs.consume(handler, ttl=0.4, stop=lost, until_finished=True).lost >= 1
+    assert jobs.consume(handler, batch=2, ttl=0.4, stop=lost, until_finished=True).lost >= 1
     assert set(handled) == {"a", "b"} and handled.count("b") == 1
 
 
@@ -339,6 +612,103 @@ class Late:
             self._slept = True
             time.sleep(1)
         return False
+
+
+# --- how much is leased ahead
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+def test_an_idle_worker_gets_what_a_busy_one_cannot_begin(
+    any_server: servers.Server, batch: int | None
+) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add_many(["long", "short"], [1, 2])
+    short = threading.Event()
+    in_time = []
+
+    def handler(item: str) -> None:
+        if item == "short":
+            short.set()
+            return
+        other = threading.Thread(target=lambda: jobs.consume(handler, until_finished=True))
+        other.start()
+        in_time.append(short.wait(5))
+        others.append(other)
+
+    others: list[threading.Thread] = []
+    jobs.consume(handler, batch=batch, until_finished=True)
+    others[0].join(10)
+    assert in_time == [True]
+
+
+@pytest.mark.parametrize("face", ["sync", "asyncio"])
+@pytest.mark.slow(2)
+def test_what_waits_unbegun_for_a_second_is_released(any_server: servers.Server, face: str) -> None:
+    other: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    other.add_many(["long", "b", "c", "d"], [1, 2, 3, 4])
+    stop = threading.Event()
+    taken: list[Any] = []
+    began = time.monotonic()
+
+    def handler(item: str) -> None:
+        assert item == "long"
+        taken.append([(lease.item, lease.attempts) for lease in other.lease(9, wait=5)])
+        taken.append(time.monotonic() - began)
+        stop.set()
+
+    if face == "sync":
+        jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+        assert jobs.consume(handler, batch=10, stop=stop) == (1, 0, 0)
+    else:
+
+        async def main() -> None:
+            client = redis.asyncio.Redis(unix_socket_path=any_server.unix)
+            jobs = redset.asyncio.SortedSet(client, "jobs")
+            work = jobs.consume(lambda item: asyncio.to_thread(handler, item), batch=10, stop=stop)
+            assert await work == (1, 0, 0)
+            await servers.aclose(client)
+
+        asyncio.run(main())
+    assert taken[0] == [("b", 0), ("c", 0), ("d", 0)] and 1 <= taken[1] < 3
+
+
+def test_fast_handlers_have_items_at_hand(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add_many(f"{number:04}" for number in range(2000))
+    any_server.raw.config_resetstat()
+    assert jobs.consume(nothing, until_finished=True) == (2000, 0, 0)
+    # A request settles some and leases some: two scripts. One by one it would be 4,000.
+    assert commands(any_server.raw) < 400
+
+
+def test_about_100_ms_of_work_is_leased_ahead() -> None:
+    def ahead(concurrency: int, *durations: float, running: float | None = None) -> list[int]:
+        pace = _Pace(concurrency)
+        for duration in durations:
+            pace.begin(0.0)
+            pace.end(0.0, duration)
+        if running is not None:
+            pace.begin(100.0 - running)
+        found = []
+        for _ in range(9):
+            pace.ahead = pace.next(100.0)
+            found.append(pace.ahead)
+        return found
+
+    assert ahead(1) == [0] * 9  # nothing is known yet
+    assert ahead(1, 0.001) == [1, 2, 4, 8, 16, 32, 64, 100, 100]  # doubles at most a fetch
+    assert ahead(1, 0.01)[-1] == 10 and ahead(4, 0.01)[-1] == 40
+    assert ahead(1, 0.2) == [0] * 9 and ahead(4, 0.2)[-1] == 2
+    # An old long one counts as a second, and only as long as it is among the last 16.
+    assert ahead(1, 600.0, *[0.0005] * 15)[-1] == 1
+    assert ahead(1, 600.0, *[0.0005] * 16)[-1] == 100
+    # Behind one that runs for long nothing is reserved.
+    assert ahead(1, *[0.001] * 16, running=600.0) == [0] * 9
+    pace = _Pace(1)
+    pace.ahead = 100
+    pace.begin(0.0)
+    pace.end(0.0, 1.0)
+    assert pace.next(1.0) == 0  # falls at once
 
 
 # --- the end
@@ -372,7 +742,7 @@ def test_a_set_stop_ends_it_at_once_and_sends_nothing(make_set: Maker) -> None:
     assert jobs.size() == 1
 
 
-def test_an_interrupt_ends_it_as_stop_does(any_server: servers.Server) -> None:
+def test_an_interrupt_ends_it_as_stop_does(any_server: servers.Server, caplog: Any) -> None:
     jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
     jobs.add_many((f"{number:03}" for number in range(50)), range(50))
     handled = []
@@ -386,6 +756,10 @@ def test_an_interrupt_ends_it_as_stop_does(any_server: servers.Server) -> None:
     with pytest.raises(KeyboardInterrupt):
         jobs.consume(handler, batch=20, concurrency=2)
         time.sleep(1)
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    said = "KeyboardInterrupt: consume of 'jobs' waits for . items that are being handled; a second"
+    assert re.match(said, record.getMessage())
     assert jobs.stats()[:3] == (50 - len(handled), 50 - len(handled), 0)
     assert [lease.attempts for lease in jobs.lease(50)] == [0] * (50 - len(handled))
 
@@ -673,8 +1047,16 @@ def test_bad_arguments_are_refused_and_named(make_set: Maker) -> None:
         ((nothing, {"batch": 0}), ValueError, "batch must be from 1 to 100,000, not 0"),
         ((nothing, {"batch": 1.5}), TypeError, "batch must be an int, not float"),
         ((nothing, {"concurrency": 10**9}), ValueError, "concurrency must be from 1"),
-        ((nothing, {"ttl": -1}), ValueError, "ttl must be positive"),
-        ((nothing, {"ttl": "1"}), TypeError, "ttl must be seconds, not str"),
+        (
+            (nothing, {"ttl": -1}),
+            ValueError,
+            "ttl must be seconds, above 0, .* got -1 .int.",
+        ),
+        (
+            (nothing, {"ttl": "1"}),
+            TypeError,
+            "ttl must be a number of .*, got .1. .str.",
+        ),
         ((nothing, {"stop": True}), TypeError, "stop must be an event, with is_set.*not bool"),
     ):
         handler, options = arguments if len(arguments) == 2 else (arguments[0], {})

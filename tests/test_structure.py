@@ -81,6 +81,7 @@ def layer(module: str) -> str:
         "redset._speedups": "wire",
         "redset._effects": "words",
         "redset._scripts": "words",
+        "redset._times": "words",
         "redset.exceptions": "words",
         "redset._keys": "parts",
         "redset._known": "parts",
@@ -359,9 +360,9 @@ METHODS = {
     "ack": "(leases, add=())",
     "buffered": "(max_items=1000, max_delay=0.1, max_pending=10000)",
     "fail": "(leases, error, delay=0)",
-    "consume": "(handler, *, batch=10, concurrency=1, ttl=60.0, until_finished=False, stop=None)",
+    "consume": "(handler, *, batch=None, concurrency=1, ttl=60.0, until_finished=False, stop=None)",
     "finished": "()",
-    "lease": "(num=1, ttl=60.0, wait=0)",
+    "lease": "(num=1, ttl=60.0, *, wait=0)",
     "leased": "()",
     "release": "(leases, delay=0, score=None, item=None)",
     "renew": "(leases, ttl)",
@@ -388,7 +389,7 @@ METHODS = {
     "peek": "(position=0)",
     "peek_many": "(num)",
     "peek_score": "()",
-    "pop": "(wait=0)",
+    "pop": "(*, wait=0)",
     "remove": "(item)",
     "score": "(item)",
     "scores": "(items)",
@@ -396,8 +397,10 @@ METHODS = {
     "seen_many": "(items)",
     "size": "()",
     "stats": "()",
-    "take": "(num, wait=0, *, with_scores=False)",
+    "take": "(num, *, wait=0, with_scores=False)",
 }
+#: What a ScheduledSet takes besides.
+DELAYED = {name: METHODS[name].replace(")", ", delay=None)") for name in ("add", "add_many")}
 SPECIAL = {
     "__bool__", "__contains__", "__enter__", "__exit__", "__iter__", "__len__", "__repr__",
     "__eq__", "__hash__", "__le__", "__lt__", "__ge__", "__gt__",
@@ -413,6 +416,8 @@ def test_the_package_has_these_names_and_no_others() -> None:
         "DeadLetter",
         "Key",
         "Lease",
+        "Reject",
+        "Retry",
         "ScheduledSet",
         "SortedSet",
         "Stats",
@@ -437,7 +442,16 @@ def test_the_package_has_these_names_and_no_others() -> None:
         ("serializers", {"JSONSerializer", "NamedtupleSerializer", "StructSerializer"}),
         (
             "exceptions",
-            {"AddError", "DecodeError", "Full", "LockTimeout", "OptionsDiffer", "RedsetError"},
+            {
+                "AddError",
+                "DecodeError",
+                "Full",
+                "LockTimeout",
+                "OptionsDiffer",
+                "RedsetError",
+                "Reject",
+                "Retry",
+            },
         ),
         ("embedded", {"server"}),
     ],
@@ -449,10 +463,11 @@ def test_the_public_modules_have_these_names(module: str, names: set[str]) -> No
 @pytest.mark.parametrize("cls", [SortedSet, TimeSortedSet, ScheduledSet])
 def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> None:
     assert public(cls) == PROPERTIES | set(METHODS)
+    methods = METHODS | (DELAYED if cls is ScheduledSet else {})
     assert all(any(name in vars(base) for base in SortedSet.__mro__[:-1]) for name in SPECIAL)
     for name in PROPERTIES:
         assert isinstance(inspect.getattr_static(cls, name), property)
-    assert {name: bare(getattr(cls, name)) for name in METHODS} == METHODS
+    assert {name: bare(getattr(cls, name)) for name in methods} == methods
     assert bare(cls) == (
         "(redis_client, name, scorer=None, serializer=None, lock_timeout=None, lock_expires=None,"
         " *, key=None, remember=None, duplicates='move', ties=None,"

@@ -48,9 +48,8 @@ from redset.exceptions import AddError, Full
 
 log = logging.getLogger("redset")
 
-#: The most items of one call, and the longest time in seconds.
+#: The most items of one call.
 MOST = 100_000
-LONGEST = 10_000_000_000
 #: What a group of leases of a step costs beside them, in leases.
 GROUP = 2
 
@@ -77,16 +76,6 @@ class Settlement(NamedTuple):
     score: bytes = b""
     error: str = ""
     payload: bytes = b""
-
-
-def milliseconds(argument: str, seconds: Any, positive: bool) -> int:
-    """Check a time in seconds, and give it in milliseconds."""
-    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
-        raise TypeError(f"{argument} must be seconds, not {type(seconds).__name__}")
-    if not 0 <= seconds <= LONGEST or (positive and seconds == 0):
-        wanted = "positive" if positive else "not negative"
-        raise ValueError(f"{argument} must be {wanted} and at most 1e10 seconds, not {seconds!r}")
-    return math.ceil(seconds * 1000)
 
 
 def new_token() -> bytes:
@@ -254,6 +243,15 @@ def _steps(settlements: Sequence[Settlement]) -> list[_Step]:
                 room = max(room - len(part) - GROUP, 0)
                 at += len(part)
     return steps
+
+
+def _leases_of(step: _Step) -> list[tuple[bytes, bytes]]:
+    """Return the member and token of each lease of a step."""
+    return [
+        (member, group[1])
+        for group, (_, num) in zip(step.groups, step.owners, strict=True)
+        for member in group[-num:]
+    ]
 
 
 def _arguments(ctx: Context, step: _Step) -> list[Any]:
@@ -450,6 +448,8 @@ class Exchange:
         #: Those whose items cannot be added, and why; those whose items a full set refused.
         self.unfit: list[tuple[Any, Exception]] = []
         self.refused: list[Any] = []
+        #: Members and tokens of leases that an error left unsettled.
+        self.unsettled: set[tuple[bytes, bytes]] = set()
         #: What else went wrong; the rest was performed.
         self.error: Exception | None = None
 
@@ -463,6 +463,7 @@ class Exchange:
             self.refused += leases
         else:
             self.note(error)
+            self.unsettled.update((lease.member, lease.token) for lease in leases)
 
 
 def await_exchange(ctx: Context, what: Exchange, ended: Callable[[], bool]) -> Operation[None]:
@@ -515,6 +516,7 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
         send, answer = next(answered)
         if isinstance(answer, Exception):
             what.note(answer)
+            what.unsettled.update(_leases_of(step))
         else:
             _tally(step, send, answer, counts, lost)
     what.acknowledged += counts[0]
@@ -704,4 +706,17 @@ def place_of(ctx: Context, score: Any) -> bytes:
 
 def one(ctx: Context, settlement: Settlement) -> Operation[int]:
     """Do one thing with leases; how many were still ours."""
-    return (yield from settle(ctx, [settlement])).counts[0]
+    (ours,) = (yield from settle(ctx, [settlement])).counts
+    log_deaths(ctx, settlement, ours)
+    return ours
+
+
+def log_deaths(ctx: Context, settlement: Settlement, ours: int) -> None:
+    """Log how many items a settlement, of which so many leases were ours, made dead letters."""
+    leases = settlement.leases
+    died = ours if settlement.how == "bury" else 0
+    if settlement.how == "fail" and ctx.max_attempts:
+        live = sum(lease.attempts + 1 < ctx.max_attempts for lease in leases)
+        died = max(0, ours - live)  # exact if all were ours, else not fewer
+    if died:
+        log.error("%d items of %r moved to dead letters: %s", died, ctx.name, settlement.error)
