@@ -76,13 +76,13 @@ class _Job:
     """A lease that this worker has, and what came of it."""
 
     __slots__ = (
-        "attempts", "began", "came", "cancelled", "deadline", "item", "items", "member", "settled",
-        "settlement", "token",
+        "attempts", "began", "bound", "came", "cancelled", "deadline", "item", "items", "member",
+        "settled", "settlement", "token",
     )  # fmt: skip
 
     def __init__(self, held: Held, deadline: float) -> None:
         self.member, self.token = held.member, held.token
-        self.item, self.attempts = held.item, held.attempts
+        self.item, self.attempts, self.bound = held.item, held.attempts, held.bound
         #: Until when it is surely ours, and since when it is here, by this process's clock.
         self.deadline = deadline
         self.came = self.began = monotonic()
@@ -213,6 +213,13 @@ class _Pace:
         return min(fit, max(1, 2 * self.ahead))
 
 
+class _Halt(NamedTuple):
+    """A request for leases that ended at a suspect: the hand it left, and when."""
+
+    hand: int
+    since: float
+
+
 class _Turn:
     """An exchange with the server, and how often it began."""
 
@@ -276,6 +283,9 @@ class Worker:
         self._turn: _Turn | None = None
         self._next_fetch = 0.0
         self._renew_at = math.inf
+        self._halted: _Halt | None = None
+        #: Whether there may be suspects in its hand.
+        self._suspects = False
         #: Whether unbegun items were released: more are leased only for a free handler.
         self._crowded = False
         #: Since when the server refuses, when to ask it again, how long to wait after that.
@@ -396,7 +406,13 @@ class Worker:
         else:
             num = 0
         idle = fetches and not (self._ready or self._running)
-        exchange = Exchange(done, settlements, num, self._ttl, self._until_finished and idle)
+        hand, passes = self._hand() - len(back), False
+        if fetches and self._halted is not None:
+            passes = now - self._halted.since >= self._ttl / 1000
+            self._halted = None
+        exchange = Exchange(
+            done, settlements, num, self._ttl, self._until_finished and idle, hand, passes
+        )
         waits = idle and not (done or settlements)
         self._turn = _Turn(
             exchange, waits, handled=handled, refused=self._refused, back=back, renewed=renewed
@@ -404,6 +420,29 @@ class Worker:
         self._handled, self._refused = [], []
         if back:
             self._ready.clear()
+
+    def _hand(self) -> int:
+        """Return how many leases the next request leaves in this worker's hand."""
+        return len(self._ready) + len(self._running)
+
+    def _room(self, now: float) -> float:
+        """Return how many leases this worker may take into its hand beside those it has.
+
+        A suspect may be in a small cohort only, and all that the worker has counts. A request that
+        ended at a suspect is repeated once the hand is smaller or, past all suspects, after a ttl.
+        """
+        halted = self._halted
+        if (
+            halted is not None
+            and self._hand() >= halted.hand > 0
+            and now - halted.since < self._ttl / 1000
+        ):
+            return 0
+        if not self._suspects:
+            return math.inf
+        bounds = [job.bound for job in (*self._ready, *self._running) if job.bound]
+        self._suspects = bool(bounds)
+        return min(bounds) - self._hand() if bounds else math.inf
 
     def _free(self) -> int:
         """Return how many handlers have nothing to do, and nothing to begin."""
@@ -424,6 +463,11 @@ class Worker:
 
     def _wanted(self, now: float) -> int:
         """Return how many items to lease now; 0 if there are enough."""
+        num = self._lacking(now)
+        return int(max(0, min(num, self._room(now)))) if num > 0 else 0
+
+    def _lacking(self, now: float) -> int:
+        """Return how many items there is work for; 0 if there are enough."""
         free = self._free()
         if self._stopping or self._finished or (self._crowded and free <= 0):
             return 0
@@ -522,6 +566,7 @@ class Worker:
                 job.settlement = settlement_of(job, error)
                 self._through(job)
             self._ready.extend(jobs)
+            self._suspects = self._suspects or any(job.bound for job in jobs)
             busy = len(self._ready) + len(self._running)
         if exchange.refused:
             self._refused = exchange.refused
@@ -533,6 +578,8 @@ class Worker:
         if busy:
             self._renew_at = min(self._renew_at, exchange.at + self._ttl / 2000)
         self._runner.offer(len(jobs))
+        if exchange.stopped:
+            self._halted = _Halt(self._hand(), monotonic())
         if exchange.calls:
             self._next_fetch = 0.0 if jobs else monotonic() + PERIOD
 

@@ -45,7 +45,7 @@ from redset._effects import (
 )
 from redset._scripts import Script
 from redset._source import Source
-from redset._watching import Waiting
+from redset._watching import Waiting, cancellations
 
 T = TypeVar("T")
 
@@ -329,7 +329,7 @@ class _Performance(Generic[R]):
     async def advance(self) -> list[Any] | None:
         """Perform it up to what it emits next; None at its end, when it has its result."""
         operation, session = self._operation, self._session
-        asked = _cancellations() if self._awaits else 0
+        asked = cancellations() if self._awaits else 0
         effect, self._effect = self._effect, None
         try:
             if effect is None:
@@ -374,7 +374,7 @@ class _Performance(Generic[R]):
                     elif kind is not Pause:
                         raise AssertionError(f"no such effect: {effect!r}")
                     if self._awaits:
-                        if _cancellations() > asked:
+                        if cancellations() > asked:
                             # Before Python 3.12 a wait_for of the client's may keep it to itself.
                             raise asyncio.CancelledError
                         if time.monotonic() - self._turn > _TURN:
@@ -424,12 +424,6 @@ def _in_its_loop(error: Exception) -> Exception:
     )
     made.__cause__ = error
     return made
-
-
-def _cancellations() -> int:
-    """How often the running task was asked to end; Python 3.10 does not tell."""
-    cancelling = getattr(asyncio.current_task(), "cancelling", None)
-    return cancelling() if cancelling is not None else 0
 
 
 def _decodes_all(client: Any) -> bool:

@@ -476,7 +476,7 @@ class LeasingModel(Model):
         script = self.key is not None or self.due_until < math.inf
         if script:
             return self._take_by_script(num, with_scores)
-        found = super().take(num, with_scores=with_scores)
+        found = self._take_all(num, with_scores)
         if len(found) < num:
             found += self._take_by_script(num - len(found), with_scores)
         return found
@@ -485,6 +485,9 @@ class LeasingModel(Model):
         if len(self._due()) < num:
             self.expire()
             self.heal()
+        return self._take_all(num, with_scores)
+
+    def _take_all(self, num: int, with_scores: bool) -> list[Any]:
         for member in self._due()[:num]:
             # The record of one that is held as well is its lease's.
             if member not in self.held:

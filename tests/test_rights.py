@@ -114,7 +114,7 @@ def test_a_take_whose_commands_are_refused_raises_and_leaves_the_items(
         jobs = make(client, face)
         jobs.add_many(items, range(10))
         assert jobs.take(2) == items[:2]
-        change(any_server, *rules, "-zremrangebyrank")
+        change(any_server, *rules, "-zremrangebyrank", "-zpopmin")
         with pytest.raises(redis.ResponseError):
             jobs.take(5)
         change(any_server, "+@all")

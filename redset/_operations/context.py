@@ -134,7 +134,9 @@ class Context:
         "multi",
         "name",
         "next_check",
+        "next_look",
         "options",
+        "recorded",
         "remember",
         "scorer",
         "serializer",
@@ -190,6 +192,10 @@ class Context:
         self.multi: bool | None = None
         #: Whether the user was last refused the keys beside the queue.
         self.alone = False
+        #: Whether the set had records of leases when a `pop` or `take` last asked, and when the
+        #: next may ask again.
+        self.recorded = False
+        self.next_look = -math.inf
         #: Whether no bulk add has ended yet.
         self.fresh = True
         #: What single adds use again: how to encode for these flags.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from time import monotonic
 from typing import Any, NamedTuple
 
-from redset._effects import Ask, Operation
+from redset._effects import READ, Ask, Operation, Send
 from redset._operations.context import LEASE_STEP, Context, error_text
 from redset._operations.reading import Range, page_behind
 from redset._operations.replies import (
     Reader,
     bytes_of,
     count,
+    is_answer,
     listed,
     many,
     members,
@@ -27,6 +30,8 @@ log = logging.getLogger("redset")
 STEP, KEYED_STEP = 2000, 1000
 #: Members that one step keeps as dead letters.
 PART = 500
+#: Seconds between two questions for records of leases, by `pop` and `take`.
+LOOK = 1.0
 #: A consumer that can decode none of so many has the wrong serializer.
 ENOUGH = 10
 
@@ -129,8 +134,12 @@ def _remove(
     if within is not None or ctx.due or ctx.keyed or (num > 1 and not multi):
         taken = yield from _take(ctx, num, within)
         return taken
+    if ctx.recorded and monotonic() < ctx.next_look:
+        taken = yield from _take(ctx, num)
+        return taken
     if num == 1:
-        taken = yield ctx.command(b"ZPOPMIN", queue, reads=_taken(1), resend=False)
+        pop = ctx.command(b"ZPOPMIN", queue, reads=_taken(1), resend=False)
+        taken = yield from _and_look(ctx, pop)
         if not taken.members and ctx.keys.prefix is not None:
             taken = yield from _take(ctx, 1)  # what of the leased is there again
         return taken
@@ -139,9 +148,9 @@ def _remove(
         return taken
     try:
         if ctx.multi is None:
-            taken = yield _take_and_ask(ctx, num)
+            taken = yield from _and_look(ctx, _take_and_ask(ctx, num))
         else:
-            taken, ctx.multi = yield from _take_by_rank(ctx, num, with_scores)
+            taken = yield from _and_look(ctx, _take_by_rank(ctx, num, with_scores))
     except Exception as error:
         # A full server refuses what is queued in a MULTI, and lets a script pass that frees first.
         if not (out_of_memory(error) or refused(error)):
@@ -162,8 +171,41 @@ def _remove(
     return taken
 
 
-def _take_by_rank(ctx: Context, num: int, with_scores: bool) -> Operation[tuple[_Taken, bool]]:
-    """Remove up to ``num`` members in a MULTI; also return whether the server took it as one.
+def _and_look(ctx: Context, ask: Ask) -> Operation[_Taken]:
+    """Remove by commands and, once a second, ask in the same request for records of leases.
+
+    Commands leave the attempts of the items that they remove, which must not outlive them. As long
+    as a set has such records, `pop` and `take` go by the script, which deletes them.
+    """
+    taken: _Taken
+    now = monotonic()
+    if ctx.keys.prefix is None or ctx.alone or now < ctx.next_look:
+        taken = yield ask
+        return taken
+    ctx.next_look = now + LOOK
+    exists = ctx.command(b"EXISTS", ctx.keys.leases, reads=up_to(1))
+    for each in (ask, exists):
+        yield Send(each.data, each.replies, each.script, each.resend, each.reads)
+    try:
+        taken = yield READ
+    except Exception as error:
+        if is_answer(error):
+            with contextlib.suppress(Exception):
+                yield READ
+        raise
+    try:
+        ctx.recorded = bool((yield READ))
+        if ctx.recorded and taken.members:
+            gone = [bytes_of(member) for member in taken.members]
+            yield ctx.call("prune", [ctx.keys.queue, ctx.keys.leases], gone, up_to(len(gone)))
+    except Exception:
+        # What was removed is the caller's. A user of 0.5.1's rights may not ask.
+        ctx.recorded = False
+    return taken
+
+
+def _take_by_rank(ctx: Context, num: int, with_scores: bool) -> Ask:
+    """Remove up to ``num`` members in a MULTI, and note whether the server took it as one.
 
     Taking by range and removing by rank costs the server two thirds of ZPOPMIN with a count.
     """
@@ -178,14 +220,13 @@ def _take_by_rank(ctx: Context, num: int, with_scores: bool) -> Operation[tuple[
         encode([b"EXEC"]),
     ]
     reads = _by_rank(ctx, _taken(num) if with_scores else _unscored(num))
-    answer: tuple[_Taken, bool] = yield Ask(b"".join(request), 4, reads=reads)
-    return answer
+    return Ask(b"".join(request), 4, reads=reads)
 
 
-def _by_rank(ctx: Context, read: Reader[_Taken]) -> Reader[tuple[_Taken, bool]]:
+def _by_rank(ctx: Context, read: Reader[_Taken]) -> Reader[_Taken]:
     """Read the answers to MULTI, the range, its removal and EXEC."""
 
-    def reader(reply: Any) -> tuple[_Taken, bool]:
+    def reader(reply: Any) -> _Taken:
         began, found, removed, performed = listed(reply, 4)
         together = not isinstance(began, Exception)
         if not together:
@@ -202,7 +243,8 @@ def _by_rank(ctx: Context, read: Reader[_Taken]) -> Reader[tuple[_Taken, bool]]:
         for part in (found, removed):
             if isinstance(part, Exception):
                 raise part
-        return read(found), together
+        ctx.multi = together
+        return read(found)
 
     return reader
 

@@ -89,6 +89,9 @@ local function add(argv, from, try_removals)
         else
           stray[#stray + 1] = asked[k]
         end
+      elseif value and scores then
+        -- It was removed by a command, which leaves the record.
+        stray[#stray + 1] = asked[k]
       end
     end
     return held

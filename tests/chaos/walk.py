@@ -23,6 +23,7 @@ from model import Json, LeasingModel, ModelLease, Text
 
 from chaos.worker import implementation
 from redset import Key, Retry, ScheduledSet, SortedSet, TimeSortedSet, _wire
+from redset._operations import taking
 from redset.exceptions import Full
 
 P = "jobs:{jobs}"
@@ -537,6 +538,8 @@ def run(
         server.asyncio_client(protocol=3),
     ]
     done, tally = 0, Counter[str]()
+    # Each pop asks for records, so that none is left for a second.
+    pause, taking.LOOK = taking.LOOK, 0.0
     try:
         while done < count:
             pick = random.Random(seed)
@@ -550,6 +553,7 @@ def run(
             done += length
             seed += 1
     finally:
+        taking.LOOK = pause
         for client in clients[:2]:
             client.close()
         blocking.wait(servers.aclose(clients[2]))
