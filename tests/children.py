@@ -261,7 +261,7 @@ class _Task:
         self.child, self._pipe = child, pipe
 
     def result(self, limit: float = LIMIT) -> Any:
-        """Wait for the result. An exception in the child is an AssertionError with its traceback."""
+        """Wait for the result. What the child raised is an AssertionError with its traceback."""
         try:
             came = self._pipe.poll(limit)
             assert came, f"no result in {limit:g} s: {named(self.child)}"
@@ -288,7 +288,7 @@ def _answer(pipe: Any, work: Callable[..., Any], *args: Any) -> None:
 
 @contextlib.contextmanager
 def forked(work: Callable[..., Any], *args: Any) -> Iterator[_Task]:
-    """Perform `work` in a fork of this process, and kill that at the end of the block."""
+    """Perform `work` in a fork of this process, which must have ended at the end of the block."""
     ours, theirs = multiprocessing.get_context("fork").Pipe(False)
 
     def perform() -> None:
@@ -298,6 +298,7 @@ def forked(work: Callable[..., Any], *args: Any) -> Iterator[_Task]:
     with ours, process(perform, method="fork") as child:
         theirs.close()
         yield _Task(child, ours)
+        join(child)
 
 
 class Team:
@@ -310,13 +311,15 @@ class Team:
         self.size = size
         self._context = multiprocessing.get_context("spawn")
         self._members: list[_Task] = []
+        self._barrier: Any = None
 
     def _start(self) -> None:
-        barrier = self._context.Barrier(self.size)
+        # Kept: its semaphores go with it.
+        self._barrier = self._context.Barrier(self.size)
         for number in range(self.size):
             ours, theirs = self._context.Pipe()
             child = self._context.Process(
-                target=_serve, args=(theirs, barrier), name=f"member {number}", daemon=True
+                target=_serve, args=(theirs, self._barrier), name=f"member {number}", daemon=True
             )
             child.start()
             theirs.close()

@@ -117,6 +117,8 @@ def _found(search: Callable[[], str]) -> bool:
 
 BINARIES |= {kind: search for kind, search in OPTIONAL.items() if _found(search)}
 REAL = tuple(BINARIES)
+#: Those of a distribution, which are built with TLS.
+DISTRIBUTED = tuple(kind for kind in REAL if kind == "redis7" or kind in OPTIONAL)
 
 
 def is_here(kind: str) -> bool:

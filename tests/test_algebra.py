@@ -516,7 +516,7 @@ def test_two_sets_elsewhere_for_each_other_do_not_wait_for_each_other(
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=join, args=pair) for pair in (sets, sets[::-1])]
+    threads = [threading.Thread(target=join, args=pair, daemon=True) for pair in (sets, sets[::-1])]
     for thread in threads:
         thread.start()
     for thread in threads:

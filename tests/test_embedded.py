@@ -357,7 +357,7 @@ def start():
 keep = []
 how = sys.argv[1]
 if how == "thread ended":
-    thread = threading.Thread(target=start)
+    thread = threading.Thread(target=start, daemon=True)
     thread.start()
     thread.join()
 else:
@@ -431,12 +431,12 @@ def test_it_is_gone_within_2_seconds_of_its_owner(how: str) -> None:
 def test_it_may_be_started_and_ended_in_different_threads(own_tmp: Path) -> None:
     started = server()
     clients = []
-    thread = threading.Thread(target=lambda: clients.append(started.__enter__()))
+    thread = threading.Thread(target=lambda: clients.append(started.__enter__()), daemon=True)
     thread.start()
     thread.join()
     time.sleep(0.2)
     assert clients[0].ping()
-    ender = threading.Thread(target=lambda: started.__exit__(None, None, None))
+    ender = threading.Thread(target=lambda: started.__exit__(None, None, None), daemon=True)
     ender.start()
     ender.join()
     assert not list(own_tmp.iterdir())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import children
 import pytest
 import redis
 import redis.asyncio
@@ -435,7 +436,7 @@ def test_threads_that_add_and_forget_are_told_the_truth(
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(own,)) for own in range(4)]
+    threads = [threading.Thread(target=work, args=(own,), daemon=True) for own in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -601,25 +602,17 @@ def test_a_forked_child_starts_empty(any_server: servers.Server, any_implementat
     for _ in range(2):
         jobs.add_many(URLS[:20])
     table = jobs._ctx.trust.table
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        said = b"failed"
-        try:
-            assert jobs.add_many(URLS[:20]).refused == 20
-            jobs._ctx.next_check = 0.0
-            assert jobs.add_many(URLS[:20]).refused == 20
-            assert jobs._ctx.trust.table is not table
-            jobs.forget(URLS[0])
-            assert len(table) == 20
-            said = b"done"
-        finally:
-            os.write(write, said)
-            os._exit(0)
-    os.close(write)
-    assert os.read(read, 10) == b"done"
-    os.close(read)
-    os.waitpid(child, 0)
+
+    def work() -> None:
+        assert jobs.add_many(URLS[:20]).refused == 20
+        jobs._ctx.next_check = 0.0
+        assert jobs.add_many(URLS[:20]).refused == 20
+        assert jobs._ctx.trust.table is not table
+        jobs.forget(URLS[0])
+        assert len(table) == 20
+
+    with children.forked(work) as child:
+        child.result()
     # The child forgot it: seen here with the next check.
     renewed(jobs)
     assert jobs.add_many(URLS[:20]) == (0, 1, 19, 0)

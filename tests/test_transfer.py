@@ -244,7 +244,7 @@ def test_what_stays_is_exported_once_while_others_come_and_go(any_server: server
                         break
             mine.between(0, 900).take(40)
 
-    thread = threading.Thread(target=churn)
+    thread = threading.Thread(target=churn, daemon=True)
     thread.start()
     try:
         for _ in range(3):

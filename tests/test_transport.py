@@ -830,8 +830,10 @@ def test_threads_may_share_a_set(any_server: servers.Server) -> None:
         while not done.is_set() or jobs.size():
             taken.extend(jobs.take(50))
 
-    producers = [threading.Thread(target=produce, args=(number,)) for number in range(4)]
-    consumers = [threading.Thread(target=consume) for _ in range(3)]
+    producers = [
+        threading.Thread(target=produce, args=(number,), daemon=True) for number in range(4)
+    ]
+    consumers = [threading.Thread(target=consume, daemon=True) for _ in range(3)]
     for thread in producers + consumers:
         thread.start()
     for thread in producers:
