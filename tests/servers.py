@@ -68,7 +68,10 @@ def _redis62() -> str:
 @functools.cache
 def version_of(path: str) -> tuple[str, tuple[int, ...]]:
     """Return what a server's program is, "redis" or "valkey", and its version."""
-    printed = children.run(command=[path, "--version"], status=None).out
+    try:
+        printed = children.run(command=[path, "--version"], status=None).out
+    except OSError:  # of another machine
+        return "", ()
     found = re.search(r"v=([\d.]+)", printed)
     # Debian's valkey-compat-redis has a redis-server that is a Valkey.
     name = "valkey" if "valkey" in printed.lower() else "redis"

@@ -108,7 +108,9 @@ def fitted(options: dict[str, Any], scores: dict[str, float]) -> dict[str, float
 @every_option
 @pytest.mark.parametrize("how", ["client", "server", "database", "elsewhere"])
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(ours=SCORES, theirs=SCORES)
 def test_operators_do_with_two_sets_what_a_model_does(
@@ -136,7 +138,9 @@ def test_operators_do_with_two_sets_what_a_model_does(
 
 @every_option
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(ours=SCORES, theirs=SCORES)
 def test_operators_do_with_iterables_what_a_model_does(
