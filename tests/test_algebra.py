@@ -345,6 +345,7 @@ def test_between_sets_of_one_server_no_member_crosses_the_wire(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", servers.REAL)
 @pytest.mark.parametrize("options", [{}, {"key": "url"}], ids=str)
 def test_no_step_between_two_sets_of_a_million_holds_the_server(

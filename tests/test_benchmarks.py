@@ -25,6 +25,8 @@ from benchmarks.worker import data
 from redset.serializers import JSONSerializer
 from tests import servers
 
+pytestmark = pytest.mark.timeout(300)
+
 RUN: dict[str, Any] = {
     "quick": True,
     "rounds": 3,

@@ -44,6 +44,8 @@ except ImportError:
 STANDARD = serializers._StandardJSON()
 JSON = JSONSerializer()
 
+#: Thousands of examples take 10 s on an idle machine.
+pytestmark = pytest.mark.timeout(240)
 needs_orjson = pytest.mark.skipif(
     not serializers._USE_ORJSON, reason="orjson: none here that writes numbers as 3.11.7 does"
 )
