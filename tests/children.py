@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -229,7 +230,10 @@ def process(
     context: Any = multiprocessing.get_context(method)
     # A child that is no daemon is waited for at the interpreter's exit, without a limit.
     made = context.Process(target=target, args=args, daemon=True)
-    made.start()
+    with warnings.catch_warnings():
+        # From Python 3.12 on, since the process has threads. What they do to a fork is tested.
+        warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
+        made.start()
     try:
         yield made
     except BaseException:

@@ -84,9 +84,9 @@ def demo(*arguments: str, change: str | None = None) -> children.Child:
     return children.Child(*how, *arguments, env=ENVIRONMENT)
 
 
-def run(*arguments: str, change: str | None = None) -> children.Ended:
+def run(*arguments: str, change: str | None = None, status: int = 0) -> children.Ended:
     with demo(*arguments, change=change) as child:
-        return child.wait(LIMIT)
+        return child.check(status, LIMIT)
 
 
 def keys(client: redis.Redis) -> list[bytes]:
@@ -103,8 +103,8 @@ def row(out: str, label: str) -> str:
 
 
 def test_with_a_worker_killed_and_the_server_restarted_no_page_is_lost(needs: None) -> None:
-    status, out, err = run("--workers", "3")
-    assert (status, err) == (0, "")
+    _, out, err = run("--workers", "3")
+    assert err == ""
     assert PASSED in out
     assert row(out, "faults") == "worker 1 killed, server restarted"
     twice = int(row(out, "fetched twice"))
@@ -116,8 +116,8 @@ def test_with_a_worker_killed_and_the_server_restarted_no_page_is_lost(needs: No
 
 def test_calm_it_crawls_the_site_and_fetches_each_page_once(needs: None, load: Load) -> None:
     began = time.monotonic()
-    status, out, err = run("--workers", "3", "--calm")
-    assert (status, err) == (0, "")
+    _, out, err = run("--workers", "3", "--calm")
+    assert err == ""
     assert ONCE in out
     assert row(out, "faults") == "none"
     assert "Valkey 9." in out
@@ -132,17 +132,17 @@ def test_calm_it_crawls_the_site_and_fetches_each_page_once(needs: None, load: L
 
 
 def test_on_a_server_of_ones_own_it_leaves_nothing(client: redis.Redis, url: str) -> None:
-    status, out, err = run("--url", url, "--workers", "1")
-    assert (status, err) == (0, "")
+    _, out, err = run("--url", url, "--workers", "1")
+    assert err == ""
     assert PASSED in out
     assert keys(client) == [b"theirs"]
 
 
 def test_two_demos_on_one_server_do_not_meet(client: redis.Redis, url: str) -> None:
     with demo("--url", f"{url}?decode_responses=True&protocol=3") as other:
-        status, out, err = run("--url", url)
+        _, out, err = run("--url", url)
         ended = other.check(limit=LIMIT)
-    assert (status, err, ended.err) == (0, "", "")
+    assert (err, ended.err) == ("", "")
     assert PASSED in out and PASSED in ended.out
     assert keys(client) == [b"theirs"]
 
@@ -152,8 +152,8 @@ def test_with_fewer_rights_on_the_server_it_works_with_fewer_figures(
 ) -> None:
     rights = ["~redset-demo:*", "+@all", "-info", "-memory", "-config"]
     client.execute_command("ACL", "SETUSER", "guest", "on", ">secret", *rights)
-    status, out, err = run("--url", url.replace("unix://", "unix://guest:secret@"))
-    assert (status, err) == (0, "")
+    _, out, err = run("--url", url.replace("unix://", "unix://guest:secret@"))
+    assert err == ""
     assert " on a server, " in out
     assert row(out, "memory") == "the server does not say"
     assert PASSED in out
@@ -168,8 +168,8 @@ def twice(site, url, worker=""):
     return get(site, url, worker)
 Site.get = twice
 """
-    status, out, err = run("--url", url, "--calm", change=change)
-    assert (status, err) == (1, "")
+    _, out, err = run("--url", url, "--calm", change=change, status=1)
+    assert err == ""
     assert "NOT every page was fetched as it should be (1 problems)" in out
     assert f"{START} was fetched 2 times" in out
     assert PASSED not in out
@@ -185,8 +185,7 @@ def with_island(cls):
     return site
 Site.of_python_docs = classmethod(with_island)
 """
-    status, out, _ = run(change=change)
-    assert status == 1
+    _, out, _ = run(change=change, status=1)
     assert "island.html was fetched 0 times" in out
 
 
@@ -199,8 +198,7 @@ def deadly(site, url, worker=""):
     return page
 Site.get = deadly
 """
-    status, out, err = run("--url", url, change=change)
-    assert status == 1
+    _, out, err = run("--url", url, change=change, status=1)
     assert re.search(r"The crawl failed: worker \d ended with status -9", err)
     assert PASSED not in out
     assert keys(client) == [b"theirs"]
@@ -217,8 +215,7 @@ Site.get = deadly
     with embedded.server() as client:
         url = f"unix://{client.get_connection_kwargs()['path']}"
         pid = client.info("server")["process_id"]
-        status, out, err = run("--url", url, change=change.format(pid=pid))
-    assert status == 1
+        _, out, err = run("--url", url, change=change.format(pid=pid), status=1)
     assert "The crawl failed: " in err
     assert "may be left" in err
     assert PASSED not in out
@@ -235,8 +232,8 @@ def test_interrupted_it_cleans_up(number: int, client: redis.Redis, url: str) ->
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        status, out, err = process.wait(60)
-    assert (status, err) == (130, "Interrupted.\n")
+        _, out, err = process.check(130, 60)
+    assert err == "Interrupted.\n"
     assert PASSED not in out
     assert keys(client) == [b"theirs"]
 
@@ -275,8 +272,7 @@ def test_on_a_terminal_it_shows_a_bar(needs: None) -> None:
 def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     pytest.importorskip("rich")
     pytest.importorskip("selectolax")
-    status, out, err = run("--url", f"unix://{tmp_path}/nothing")
-    assert status == 2
+    _, out, err = run("--url", f"unix://{tmp_path}/nothing", status=2)
     assert err.startswith("The demo cannot run: ")
     assert "nothing" in err
     assert out == ""
