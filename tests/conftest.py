@@ -9,9 +9,9 @@ import atexit
 import contextlib
 import importlib
 import os
-import socket
-import subprocess
+import signal
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,14 +19,39 @@ from pathlib import Path
 from typing import Any
 
 import blocking
+import children
+import hypothesis
 import pytest
 import redis
 import servers
+from hypothesis.database import InMemoryExampleDatabase
+from load import Load
 
 from redset._operations import checking
 
 # For the benchmarks; last, so that a redset that is installed comes before the tree's.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+# A shell without job control starts a background job with SIGINT ignored, and so may cron and CI.
+# Children inherit what is ignored, but not a handler: they begin with the default. SIGHUP stays as
+# it is, since nohup ignores it on purpose.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for _name in ("SIGTERM", "SIGALRM", "SIGCHLD"):
+        _number = getattr(signal, _name, None)
+        if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
+            signal.signal(_number, signal.SIG_DFL)
+
+# Two runs in one tree have no database in common, and no example fails for its time alone.
+# A failure prints what repeats it.
+hypothesis.settings.register_profile(
+    "redset",
+    database=InMemoryExampleDatabase(),
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("redset")
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -77,6 +102,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     ):
         rows += servers.cases(servers.ASYNCIO_CLIENTS, turn + 1)
     metafunc.parametrize("case", rows, ids=servers.case_id, scope="function")
+
+
+@pytest.fixture
+def load() -> Iterator[Load]:
+    """How slow the machine is, for tests that measure time."""
+    with Load() as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -166,30 +198,26 @@ def server_client(any_server: servers.Server) -> Iterator[Any]:
 @pytest.fixture
 def sentinel(any_server: servers.Server, tmp_path: Path) -> Iterator[int]:
     """The port of a Sentinel that watches the server as "main"."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = tmp_path / "sentinel.conf"
-    config.write_text(
-        f"bind 127.0.0.1\nport {port}\ndir {tmp_path}\n"
-        f"sentinel monitor main 127.0.0.1 {any_server.port} 1\n"
-    )
-    process = subprocess.Popen(
-        [any_server.binary, str(config), "--sentinel"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
-            with contextlib.suppress(redis.RedisError), redis.Redis(port=port) as asked:
-                asked.ping()
-                break
-            time.sleep(0.02)
-        yield port
-    finally:
-        process.kill()
-        process.wait()
+    for number in range(5):
+        directory = tmp_path / f"sentinel{number}"
+        directory.mkdir()
+        config, port = directory / "conf", servers.free_port()
+        config.write_text(
+            f"bind 127.0.0.1\nport {port}\ndir {directory}\n"
+            f"sentinel monitor main 127.0.0.1 {any_server.port} 1\n"
+        )
+        command = [any_server.binary, str(config), "--sentinel"]
+        with children.Child(command=command) as child:
+            until = time.monotonic() + 30
+            while child.status is None and time.monotonic() < until:
+                with contextlib.suppress(redis.RedisError), redis.Redis(port=port) as asked:
+                    asked.ping()
+                    yield port
+                    return
+                time.sleep(0.02)
+            # Another program may have taken the port.
+            assert "in use" in child.out, str(child)
+    raise AssertionError("no port for a Sentinel in 5 attempts")
 
 
 def _empty(all_servers: servers.Servers, kind: str) -> servers.AnyServer:

@@ -121,11 +121,17 @@ class Proxy:
             near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._pairs.append((near, far))
-            lost = threading.Event()
-            self._spawn(self._up, near, far, lost)
-            self._spawn(self._down, near, far, lost)
+            lost, performed = threading.Event(), threading.Event()
+            self._spawn(self._up, near, far, lost, performed)
+            self._spawn(self._down, near, far, lost, performed)
 
-    def _up(self, near: socket.socket, far: socket.socket, lost: threading.Event) -> None:
+    def _up(
+        self,
+        near: socket.socket,
+        far: socket.socket,
+        lost: threading.Event,
+        performed: threading.Event,
+    ) -> None:
         waiting = b""
         with contextlib.suppress(OSError):
             while data := near.recv(1 << 16):
@@ -148,15 +154,23 @@ class Proxy:
                     far.sendall(waiting)
                     break
                 if lost.is_set():
-                    # What came with it has gone on as well; the server has time to perform it.
+                    # What came with it has gone on as well; the server performs that, too.
+                    performed.wait(5)
                     time.sleep(0.05)
                     break
         _end(near, far)
 
-    def _down(self, near: socket.socket, far: socket.socket, lost: threading.Event) -> None:
+    def _down(
+        self,
+        near: socket.socket,
+        far: socket.socket,
+        lost: threading.Event,
+        performed: threading.Event,
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := far.recv(1 << 16):
                 if lost.is_set():
+                    performed.set()
                     continue
                 ends = self._spend("down", data)
                 near.sendall(data[:ends])

@@ -2,9 +2,9 @@
 
     python tests/sanitize.py
 
-The build is kept apart in build/sanitize. Before anything else a function that reads what was
-freed and one that shifts too far must be reported, or the silence of the core would prove nothing.
-It ends with 0 where nothing was reported, 77 where there is no compiler that has the sanitizers.
+The build is made of a copy, in a directory of its own. Before anything else a function that reads
+what was freed and one that shifts too far must be reported, or the silence of the core would prove
+nothing. It ends with 0 if nothing was reported, 77 if there is no compiler with the sanitizers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import time
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent
-BUILD = TREE / "build" / "sanitize"
+#: Has the build, and the copy that it is made of: other runs and builds do not meet it.
+APART = tempfile.TemporaryDirectory(prefix="redset-sanitize-", ignore_cleanup_errors=True)
+BUILD = Path(APART.name, "build")
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g"
 #: What a report of either begins with.
 MARKS = ("ERROR: AddressSanitizer", "runtime error:")
@@ -89,16 +91,20 @@ def environment() -> dict[str, str]:
 
 def build() -> None:
     """Build the whole of redset, its core instrumented."""
-    shutil.rmtree(BUILD, ignore_errors=True)
+    copy = Path(APART.name, "tree")
+    built = shutil.ignore_patterns("*.so", "*.c", "__pycache__")
+    shutil.copytree(TREE / "redset", copy / "redset", ignore=built)
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(TREE / name, copy)
     setup = [sys.executable, "setup.py", "-q"]
     where = ["--build-lib", str(BUILD)]
     steps = [
         [*setup, "build_py", *where],
-        [*setup, "build_ext", *where, "--build-temp", str(BUILD.with_name("sanitize-temp"))],
+        [*setup, "build_ext", *where, "--build-temp", str(Path(APART.name, "temp"))],
     ]
     flags = {"CFLAGS": FLAGS, "LDFLAGS": FLAGS, "REDSET_REQUIRE_EXTENSIONS": "1"}
     for step in steps:
-        subprocess.run(step, cwd=TREE, env={**os.environ, **flags}, check=True)
+        subprocess.run(step, cwd=copy, env={**os.environ, **flags}, check=True)
 
 
 def check_that_it_reports() -> None:

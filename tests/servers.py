@@ -14,12 +14,12 @@ import contextlib
 import functools
 import importlib
 import os
+import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import types
@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import children
 import redis
 import redis.asyncio
 import redis.asyncio.retry
@@ -65,23 +66,80 @@ def _redis62() -> str:
     return str(path)
 
 
-def _redis7() -> str:
-    path = shutil.which("redis-server") or shutil.which("redis-server", path="/usr/bin")
-    if path is None:
-        raise Missing("redis7: no redis-server on the PATH")
-    said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
-    found = re.search(r"v=([\d.]+)", said)
-    if found is None or not found[1].startswith("7."):
-        raise Missing(f"redis7: redis-server on the PATH is {found[1] if found else 'unknown'}")
-    return path
+@functools.cache
+def version_of(path: str) -> tuple[str, tuple[int, ...]]:
+    """Return what a server's program is, "redis" or "valkey", and its version."""
+    try:
+        printed = children.run(command=[path, "--version"], status=None).out
+    except OSError:  # of another machine
+        return "", ()
+    found = re.search(r"v=([\d.]+)", printed)
+    # Debian's valkey-compat-redis has a redis-server that is a Valkey.
+    name = "valkey" if "valkey" in printed.lower() else "redis"
+    return name, tuple(map(int, found[1].strip(".").split("."))) if found else ()
+
+
+def _on_the_path(name: str, major: int) -> Callable[[], str]:
+    """Return a search for the ``<name>-server`` of a major version on the PATH and in /usr/bin."""
+
+    def search() -> str:
+        program, others = f"{name}-server", []
+        for directory in [*os.environ.get("PATH", "").split(os.pathsep), "/usr/bin"]:
+            path = shutil.which(program, path=directory or os.curdir)
+            if path is None:
+                continue
+            kind, version = version_of(path)
+            if (kind, version[:1]) == (name, (major,)):
+                return path
+            others.append(f"{kind} {'.'.join(map(str, version))}")
+        if others:
+            raise Missing(f"{name}{major}: {program} on the PATH is {others[0]}")
+        raise Missing(f"{name}{major}: no {program} on the PATH")
+
+    return search
 
 
 BINARIES: dict[str, Callable[[], str]] = {
     "valkey9": _valkey9,
     "redis62": _redis62,
-    "redis7": _redis7,
+    "redis7": _on_the_path("redis", 7),
 }
+#: Servers of a newer distribution. There are no rows for one that is missing, hence no skips.
+OPTIONAL: dict[str, Callable[[], str]] = {
+    "redis8": _on_the_path("redis", 8),
+    "valkey8": _on_the_path("valkey", 8),
+}
+
+
+def _found(search: Callable[[], str]) -> bool:
+    try:
+        search()
+    except Missing:
+        return False
+    return True
+
+
+BINARIES |= {kind: search for kind, search in OPTIONAL.items() if _found(search)}
 REAL = tuple(BINARIES)
+#: Those of a distribution, which are built with TLS.
+DISTRIBUTED = tuple(kind for kind in REAL if kind == "redis7" or kind in OPTIONAL)
+
+
+def is_here(kind: str) -> bool:
+    """Whether a kind of server is installed, and one of ``REDSET_TEST_SERVERS``."""
+    return _found(lambda: binary(kind))
+
+
+def some(least: tuple[int, ...] = ()) -> str:
+    """Return a kind of server that is here, of this version at least; for tests of any server."""
+    reasons = []
+    for kind in REAL:
+        try:
+            if version_of(binary(kind))[1] >= least:
+                return kind
+        except Missing as missing:
+            reasons.append(str(missing))
+    raise Missing("; ".join(reasons) or f"no server of version {'.'.join(map(str, least))}")
 
 
 def binary(kind: str) -> str:
@@ -103,13 +161,13 @@ class Server:
         self.binary = binary(kind)
         self.owner = os.getpid()
         self.port = 0
-        self.version: tuple[int, ...] = ()
+        self.version = version_of(self.binary)[1]
         base = tempfile.gettempdir()
         # The path of a socket must stay below 108 bytes (104 on macOS).
         self.directory = tempfile.mkdtemp(prefix="redset-", dir=base if len(base) < 60 else "/tmp")
         self.unix = os.path.join(self.directory, "s")
         self._config = {"save": '""', "appendonly": "no", **config}
-        if kind != "redis62":
+        if self.version >= (7,):
             self._config.setdefault("enable-debug-command", "yes")
         self._process: subprocess.Popen[bytes] | None = None
         self._raw: redis.Redis | None = None
@@ -125,6 +183,14 @@ class Server:
     @property
     def url(self) -> str:
         return f"unix://{self.unix}"
+
+    @property
+    def tracks(self) -> bool:
+        """Whether clients can rely on its invalidations.
+
+        Redis 6.2 sends one in the middle of the reply to the write that causes it.
+        """
+        return self.version >= (7,)
 
     @property
     def raw(self) -> redis.Redis:
@@ -179,7 +245,15 @@ class Server:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(b"\n")
                 process.stdin.close()
-            process.wait()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                log = Path(self._log).read_text(errors="replace")
+                raise AssertionError(
+                    f"the keeper of {self!r} (pid {process.pid}) did not end in 20 s; "
+                    f"the server's log:\n{log[-2000:]}"
+                ) from None
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -200,7 +274,7 @@ class Server:
 
     def _start(self) -> None:
         for _ in range(5):
-            self.port = self.port or _free_port()
+            self.port = self.port or free_port()
             self._write_config()
             with open(self._log, "wb") as log:
                 self._process = subprocess.Popen(
@@ -239,11 +313,6 @@ class Server:
             time.sleep(0.005)
         else:
             return False
-        if not self.version:
-            with contextlib.suppress(redis.RedisError):
-                info = self.raw.info("server")
-                text = str(info.get("valkey_version") or info["redis_version"])
-                self.version = tuple(map(int, text.split(".")))
         return True
 
     def _write_config(self) -> None:
@@ -359,15 +428,19 @@ class Servers:
             self._running.popitem()[1].stop()
 
 
-def _free_port() -> int:
-    """A port that is free, as is the one 10,000 above it, which a server of a cluster takes too."""
+def free_port() -> int:
+    """Return a port that is free, as is the one 10,000 above, which a cluster's server takes too.
+
+    Not one of those that the system gives to clients (Linux: from 32768 on): such a port could be
+    another's while its server is started again.
+    """
+    pick = random.SystemRandom()
     while True:
-        with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                bus.bind(("127.0.0.1", port + 10_000))
-                return port
+        port = pick.randrange(10_000, 22_000)
+        with socket.socket() as probe, socket.socket() as bus, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + 10_000))
+            return port
 
 
 # --- the clients
@@ -383,8 +456,7 @@ assert eval(sys.argv[3])
 
 def elsewhere(server: Server, code: str, remember: Any = True) -> None:
     """Do something to the set ``jobs`` in another process; ``code`` gives what is true then."""
-    arguments = [sys.executable, "-c", _ELSEWHERE, server.unix, repr(remember), code]
-    subprocess.run(arguments, check=True, timeout=60)
+    children.run("-c", _ELSEWHERE, server.unix, repr(remember), code)
 
 
 class Generic:
@@ -534,7 +606,7 @@ def cases(clients: Iterable[str] = CLIENTS, turn: int = 0) -> list[tuple[str, st
     """
     first, *others = clients
     real = [kind for kind in others if not kind.endswith("fakeredis")]
-    here = [kind for kind in REAL if _is_here(kind)] or REAL
+    here = [kind for kind in REAL if is_here(kind)] or REAL
     rows = [(IMPLEMENTATIONS[(turn + row) % 2], kind, first) for row, kind in enumerate(REAL)]
     rows += [
         (IMPLEMENTATIONS[(turn // len(here) + row) % 2], here[(turn + row) % len(here)], kind)
@@ -542,15 +614,6 @@ def cases(clients: Iterable[str] = CLIENTS, turn: int = 0) -> list[tuple[str, st
     ]
     fakes = [kind for kind in others if kind not in real]
     return rows + [(name, "fakeredis", kind) for kind in fakes for name in IMPLEMENTATIONS]
-
-
-@functools.cache
-def _is_here(kind: str) -> bool:
-    try:
-        binary(kind)
-    except Missing:
-        return False
-    return True
 
 
 def case_id(case: tuple[str, str, str]) -> str:

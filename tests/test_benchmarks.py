@@ -25,6 +25,8 @@ from benchmarks.worker import data
 from redset.serializers import JSONSerializer
 from tests import servers
 
+pytestmark = pytest.mark.timeout(300)
+
 RUN: dict[str, Any] = {
     "quick": True,
     "rounds": 3,
@@ -355,12 +357,12 @@ def test_what_an_entry_takes_is_measured_for_each_option(
 def test_the_proxy_keeps_bytes_in_order_and_delays_them() -> None:
     sent = bytes(range(256)) * 8192
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=_echo, args=(listener, len(sent)))
+        thread = threading.Thread(target=_echo, args=(listener, len(sent)), daemon=True)
         thread.start()
         with Proxy(listener.getsockname()[1], 0.05) as proxy:
             link = socket.create_connection(("127.0.0.1", proxy.port), 30)
             began = time.monotonic()
-            sender = threading.Thread(target=link.sendall, args=(sent,))
+            sender = threading.Thread(target=link.sendall, args=(sent,), daemon=True)
             sender.start()
             first = link.recv(1 << 16)
             # Both ways; how much longer it takes is the machine's affair.

@@ -19,6 +19,7 @@ from chaos import checker, history, scenarios, soak, walk
 from chaos.checker import Final, Findings
 from chaos.history import Undone
 from chaos.worker import Work, Worker
+from load import Load
 
 from redset import _batches
 
@@ -26,13 +27,15 @@ pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="signals, and clocks that processes share"
 )
 
-#: Each scenario on one kind of server; each kind has some of all.
+#: Each scenario on one kind of server that is here; each kind has some of all.
+HERE = [kind for kind in servers.REAL if servers.is_here(kind)] or servers.REAL
 CASES = [
     pytest.param(name, kind, marks=[] if name in ("kills", "cuts") else pytest.mark.slow(3))
-    for name, kind in zip(scenarios.SCENARIOS, itertools.cycle(servers.REAL), strict=False)
+    for name, kind in zip(scenarios.SCENARIOS, itertools.cycle(HERE), strict=False)
 ]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_nothing_is_lost_or_doubled(name: str, kind: str) -> None:
     place = list(scenarios.SCENARIOS).index(name)
@@ -91,7 +94,7 @@ class Story:
     def __init__(self, server: servers.Server, directory: Path) -> None:
         self.raw = server.raw
         self.directory = directory
-        own = {"exact": True, "awaited": False, "ttl": 60.0, "pause": 0.0}
+        own = {"exact": True, "awaited": False, "ttl": 60.0, "pause": 0.0, "timeout": 20.0}
         self.producer, self.consumer = (
             Worker(Work(role, role, str(directory), seed, str(server.unix), **own, draining=True))
             for seed, role in enumerate(("producer", "consumer"), 3)
@@ -219,6 +222,7 @@ def test_an_item_that_a_producer_hides_from_a_server_that_forgot_it_is_lost(
 
 def test_pages_that_a_crawl_missed_are_lost(any_server: servers.Server, tmp_path: Path) -> None:
     what = {"exact": True, "awaited": False, "pages": 100, "options": "remembering"}
+    what |= {"ttl": 60.0, "timeout": 20.0}
     work = Work("crawler", "crawler", str(tmp_path), 1, str(any_server.unix), **what)
     crawler = Worker(work._replace(draining=True))
     crawler.offer([["1", 0.0]])
@@ -233,8 +237,9 @@ def test_pages_that_a_crawl_missed_are_lost(any_server: servers.Server, tmp_path
 
 
 @pytest.mark.slow(20)
-def test_a_soak_reads_the_memory_of_all() -> None:
-    found = soak.soak("valkey9", 4)
+@pytest.mark.timeout(240)
+def test_a_soak_reads_the_memory_of_all(load: Load) -> None:
+    found = soak.soak(servers.some(), load.seconds(4))
     assert found.commands > 1000
     assert set(found.readings) > {"server", "used_memory"} and len(found.readings) == 6
     assert all(len(values) > 10 and min(values) > 1 << 19 for values in found.readings.values())

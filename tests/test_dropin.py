@@ -474,7 +474,7 @@ def test_consumers_of_a_scheduled_set_get_no_item_twice(
                 with contextlib.suppress(KeyError):
                     mine.append(later.pop())
 
-    threads = [threading.Thread(target=consume, args=(mine,)) for mine in taken]
+    threads = [threading.Thread(target=consume, args=(mine,), daemon=True) for mine in taken]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -8,8 +8,8 @@ import shutil
 import signal
 import socket
 import stat
-import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import children
 import pytest
 import redis
 import servers
+from load import Load
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -69,14 +71,17 @@ def test_it_is_a_valkey_9_that_a_set_can_use() -> None:
         assert jobs.take(2) == ["a", "b"]
 
 
-def test_it_is_ready_within_a_second() -> None:
+def test_it_is_ready_within_a_second(load: Load) -> None:
     took = []
     for _ in range(3):
         began = time.monotonic()
         with server() as client:
             client.ping()
             took.append(time.monotonic() - began)
-    assert min(took) < 1
+    # It is started by a Python, as long as that takes.
+    began = time.monotonic()
+    children.run("-ISc", "import contextlib, select, shutil, subprocess")
+    assert min(took) < load.seconds(1) + time.monotonic() - began
 
 
 def test_nobody_else_may_enter_its_directory() -> None:
@@ -135,8 +140,7 @@ def test_it_works_where_temporary_directories_have_long_names(
 def test_it_works_where_temporary_directories_have_odd_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    odd = Path("/tmp", f"redset test '\"é\\{os.getpid()}")
-    odd.mkdir()
+    odd = Path(tempfile.mkdtemp(prefix="redset test '\"é\\", dir="/tmp"))
     try:
         monkeypatch.setattr("tempfile.tempdir", str(odd))
         with server() as client:
@@ -219,8 +223,7 @@ def test_a_name_that_is_no_directive_is_refused(name: str) -> None:
 @pytest.fixture
 def own_tmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A short temporary directory in which only this test makes any."""
-    made = Path("/tmp", f"redset-t{os.getpid()}")
-    made.mkdir()
+    made = Path(tempfile.mkdtemp(prefix="redset-t", dir="/tmp"))
     monkeypatch.setattr("tempfile.tempdir", str(made))
     yield made
     shutil.rmtree(made)
@@ -242,14 +245,17 @@ def test_a_server_that_cannot_be_run_is_an_error(
 
 
 def test_a_server_that_is_not_ready_in_time_is_an_error_and_is_ended(
-    own_tmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_tmp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Load
 ) -> None:
     slow = tmp_path / "slow"
-    slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\necho about to sleep\nexec sleep 60\n")
+    sleep = f'exec "{sys.executable}" -c "import time; time.sleep(90)"'
+    slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\necho about to sleep\n{sleep}\n")
     slow.chmod(0o700)
     monkeypatch.setattr(embedded, "_binary", lambda: str(slow))
-    monkeypatch.setattr(embedded, "_START_TIMEOUT", 0.5)
-    with pytest.raises(RuntimeError, match=r"(?s)not ready in 0.5 seconds.*about to sleep"):
+    # Enough for two programs to begin.
+    limit = round(load.seconds(1), 1)
+    monkeypatch.setattr(embedded, "_START_TIMEOUT", limit)
+    with pytest.raises(RuntimeError, match=rf"(?s)not ready in {limit} seconds.*about to sleep"):
         server().__enter__()
     assert not lives(int((tmp_path / "pid").read_text()))
     assert not list(own_tmp.iterdir())
@@ -296,14 +302,14 @@ def test_it_ends_with_the_context_that_raised(own_tmp: Path) -> None:
     assert not list(own_tmp.iterdir())
 
 
-def test_it_ends_at_once_also_while_it_is_stopped_and_saving(own_tmp: Path) -> None:
+def test_it_ends_at_once_also_while_it_is_stopped_and_saving(own_tmp: Path, load: Load) -> None:
     with server(rdb_key_save_delay=1_000_000) as client:
         client.set("key", "value")
         client.bgsave()
         pid = pid_of(client)
         os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < load.seconds(2)
     assert not lives(pid)
     assert not list(own_tmp.iterdir())
 
@@ -314,30 +320,30 @@ def test_a_server_that_died_is_no_error_at_the_end(own_tmp: Path) -> None:
     assert not list(own_tmp.iterdir())
 
 
-def test_it_ends_with_the_context_where_its_keeper_was_killed(own_tmp: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc: not on this platform")
+def test_it_ends_with_the_context_where_its_keeper_was_killed(own_tmp: Path, load: Load) -> None:
     with server() as client:
         pid = pid_of(client)
-        keeper = int(subprocess.check_output(["ps", "-o", "ppid=", "-p", str(pid)]))
+        keeper = children.parent_of(pid)
         assert keeper != os.getpid()
         os.kill(keeper, signal.SIGTERM)  # which it ignores
         time.sleep(0.05)
         assert client.ping()
         os.kill(keeper, signal.SIGKILL)
-    assert within(2, lambda: not lives(pid))
+    assert within(load.seconds(2), lambda: not lives(pid))
     assert not list(own_tmp.iterdir())
 
 
 def test_a_forked_child_that_leaves_the_context_leaves_the_server(own_tmp: Path) -> None:
     started = server()
     client = started.__enter__()
-    child = os.fork()
-    if not child:
-        with contextlib.suppress(BaseException):
-            assert not embedded._pipes
-            started.__exit__(None, None, None)
-            os._exit(0)
-        os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+
+    def work() -> None:
+        assert not embedded._pipes
+        started.__exit__(None, None, None)
+
+    with children.forked(work) as child:
+        child.result()
     assert client.ping()
     started.__exit__(None, None, None)
     assert not list(own_tmp.iterdir())
@@ -357,7 +363,7 @@ def start():
 keep = []
 how = sys.argv[1]
 if how == "thread ended":
-    thread = threading.Thread(target=start)
+    thread = threading.Thread(target=start, daemon=True)
     thread.start()
     thread.join()
 else:
@@ -373,7 +379,9 @@ if how in ("forked", "forked by a library"):
             time.sleep(60)
     others.append(child)
 if how == "spawned":
-    child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False
+    )
     others.append(child.pid)
 info = client.info("server")
 print(info["process_id"], *others, client.get_connection_kwargs()["path"], flush=True)
@@ -401,15 +409,13 @@ time.sleep(60)
         "hangs up",
     ],
 )
-def test_it_is_gone_within_2_seconds_of_its_owner(how: str) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", _OWNER, how], stdout=subprocess.PIPE, start_new_session=True
-    ) as owner:
-        assert owner.stdout is not None
-        said = owner.stdout.readline().decode().split()
-        pid, *others = (int(word) for word in said[:-1])
-        path = Path(said[-1])
+def test_it_is_gone_within_2_seconds_of_its_owner(how: str, load: Load) -> None:
+    others: list[int] = []
+    with children.Child("-c", _OWNER, how) as owner:
         try:
+            told = owner.line().split()
+            pid, *others = (int(word) for word in told[:-1])
+            path = Path(told[-1])
             if how in ("killed", "thread ended", "forked", "forked by a library", "spawned"):
                 # Long enough for a death signal of a thread to come.
                 time.sleep(0.3)
@@ -417,26 +423,26 @@ def test_it_is_gone_within_2_seconds_of_its_owner(how: str) -> None:
                 with socket.socket(socket.AF_UNIX) as link:
                     link.connect(str(path))
                 owner.kill()
-            owner.wait(5)
+            assert within(20, lambda: owner.status is not None), str(owner)
             began = time.monotonic()
-            assert within(2, lambda: not lives(pid))
-            assert within(2 - (time.monotonic() - began), lambda: not path.parent.exists())
+            assert within(load.seconds(2), lambda: not lives(pid))
+            assert within(load.seconds(2), lambda: not path.parent.exists())
+            assert time.monotonic() - began < load.seconds(2)
             assert all(map(lives, others))
         finally:
             for other in others:
                 os.kill(other, signal.SIGKILL)
-            owner.kill()
 
 
 def test_it_may_be_started_and_ended_in_different_threads(own_tmp: Path) -> None:
     started = server()
     clients = []
-    thread = threading.Thread(target=lambda: clients.append(started.__enter__()))
+    thread = threading.Thread(target=lambda: clients.append(started.__enter__()), daemon=True)
     thread.start()
     thread.join()
     time.sleep(0.2)
     assert clients[0].ping()
-    ender = threading.Thread(target=lambda: started.__exit__(None, None, None))
+    ender = threading.Thread(target=lambda: started.__exit__(None, None, None), daemon=True)
     ender.start()
     ender.join()
     assert not list(own_tmp.iterdir())

@@ -283,7 +283,7 @@ def replicas() -> Iterator[Callable[[str], servers.Server]]:
                 SortedSet(client, "urls", remember=True).add_many(list("abc"), range(3))
                 SortedSet(client, "time", remember=600).add_many(list("abc"), range(3))
                 ScheduledSet(client, "later").add_many(list("abc"), range(3))
-            until = time.monotonic() + 20
+            until = time.monotonic() + 40
             while second.raw.info("replication")["master_link_status"] != "up" or not (
                 second.raw.exists("later")
             ):

@@ -7,11 +7,10 @@ import importlib.util
 import json
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import children
 import pytest
 from fuzz import inputs, replies
 from selection import share
@@ -24,6 +23,9 @@ try:
 except ImportError:
     _speedups = None  # type: ignore[assignment]
 
+#: A fuzzer takes 10 s on an idle machine.
+pytestmark = pytest.mark.timeout(240)
+LIMIT = 200.0
 needs_core = pytest.mark.skipif(_speedups is None, reason="redset._speedups is not built")
 needs_unix = pytest.mark.skipif(
     not hasattr(socket, "AF_UNIX"), reason="no unix sockets, on which the fake server listens"
@@ -58,18 +60,16 @@ def test_whatever_comes_in_the_core_does_what_the_fallback_does() -> None:
 def test_calls_over_and_over_keep_nothing() -> None:
     # Python may crash where tracemalloc ends while another thread allocates (gh-128679).
     done = alone("fuzz", "leaks", "--count", "1000", "--seed", "12")
-    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
-    assert "1000 cases" in done.stdout
+    assert "1000 cases" in done.out
 
 
-def alone(*arguments: str) -> subprocess.CompletedProcess[str]:
+def alone(*arguments: str) -> children.Ended:
     """Run a module in a process of its own, where nothing else allocates and no line is traced."""
     untraced = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
     # Under PYTHONSAFEPATH the directory itself is not searched.
     paths = [str(Path(__file__).parent), *filter(None, [untraced.get("PYTHONPATH")])]
     untraced["PYTHONPATH"] = os.pathsep.join(paths)
-    command = [sys.executable, "-X", "faulthandler", "-m", *arguments]
-    return subprocess.run(command, env=untraced, capture_output=True, text=True)
+    return children.run("-X", "faulthandler", "-m", *arguments, env=untraced, limit=LIMIT)
 
 
 @pytest.mark.slow(13)
@@ -79,8 +79,7 @@ def test_where_memory_runs_out_there_is_a_memory_error_and_nothing_else() -> Non
         pytest.skip("this Python has no _testcapi, which makes allocations fail")
     # What traces lines would meet the failures too, and raise where nothing else does.
     done = alone("fuzz.allocation")
-    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
-    told = json.loads(done.stdout)
+    told = json.loads(done.out)
     assert all(wrong == [] for _, wrong in told.values())
     assert sum(failed for failed, _ in told.values()) > 10_000
 

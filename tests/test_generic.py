@@ -40,9 +40,8 @@ def single(server: servers.Server) -> Any:
 
 
 def tracking(server: servers.Server) -> None:
-    # Redis 6.2 sends an invalidation in the middle of the answer to the write that causes it.
-    if server.kind == "redis62":
-        raise servers.Missing("redis62: no client-side caching that can be relied on")
+    if not server.tracks:
+        raise servers.Missing(f"{server.kind}: no client-side caching that can be relied on")
 
 
 def caching(server: servers.Server) -> Any:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
-import multiprocessing
 import pickle
 import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import children
 import pytest
 import redis
 import servers
@@ -214,7 +215,7 @@ def test_a_release_with_a_score_starts_again(make_set: Maker, raw: Any) -> None:
 def test_a_renewed_lease_lasts_from_now(make_set: Maker, raw: Any) -> None:
     jobs = make_set()
     jobs.add("a")
-    batch = jobs.lease(ttl=1)
+    batch = jobs.lease(ttl=100)
     assert jobs.renew(batch, 1000) == 1
     [(_, _, _, expires)] = jobs.leased()
     assert 990 < expires - time.time() < 1010
@@ -636,6 +637,7 @@ def test_the_same_request_gives_the_same_leases(any_server: servers.Server) -> N
     assert raw.zcard("jobs") + raw.zcard(f"{P}:leased") == 500
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", servers.REAL)
 @pytest.mark.parametrize("num", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow(8))])
 def test_expired_leases_come_back_a_bounded_number_a_call(kind: str, num: int) -> None:
@@ -661,13 +663,13 @@ def test_expired_leases_come_back_a_bounded_number_a_call(kind: str, num: int) -
         held.check(62, most=12)
 
 
-def _work(path: str, seconds: float, seed: int) -> None:
+def _work(path: str, seconds: float, seed: int, ttl: float = 0.3) -> None:
     pick = random.Random(seed)
     jobs = SortedSet(redis.Redis(unix_socket_path=path), "jobs", remember=True)
     done = SortedSet(redis.Redis(unix_socket_path=path), "done")
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        with jobs.lease(pick.randrange(1, 8), ttl=0.3) as batch:
+        with jobs.lease(pick.randrange(1, 8), ttl) as batch:
             for lease in batch:
                 if pick.random() < 0.1:
                     break
@@ -677,32 +679,33 @@ def _work(path: str, seconds: float, seed: int) -> None:
 
 
 @pytest.mark.slow(9)
+@pytest.mark.timeout(180)
 def test_killed_consumers_lose_nothing(any_server: servers.Server) -> None:
     """A tree of items, each found by its parent: all of them are reached."""
     jobs = SortedSet(any_server.raw, "jobs", remember=True, max_attempts=None)
     jobs.add("1")
-    context = multiprocessing.get_context("spawn")
     assert any_server.unix is not None
     pick = random.Random(5)
+    done: SortedSet[str] = SortedSet(any_server.raw, "done")
     for _ in range(4):
-        workers = [
-            context.Process(target=_work, args=(any_server.unix, 60, pick.randrange(999)))
-            for _ in range(2)
-        ]
-        for worker in workers:
-            worker.start()
-        time.sleep(1.0 + pick.random())
-        for worker in workers:
-            worker.kill()
-            worker.join()
+        before = done.size()
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                args = (any_server.unix, 60, pick.randrange(999))
+                stack.enter_context(children.process(_work, *args))
+            # The end of the block kills them.
+            time.sleep(1.0 + pick.random())
+            until = time.monotonic() + 20
+            while done.size() == before and not jobs.finished() and time.monotonic() < until:
+                time.sleep(0.01)
     _finish(jobs, any_server.unix)
-    assert set(SortedSet(any_server.raw, "done")) == {str(number) for number in range(1, 3000)}
+    assert set(done) == {str(number) for number in range(1, 3000)}
 
 
 def _finish(jobs: Any, path: str) -> None:
     end = time.monotonic() + 60
     while not jobs.finished() and time.monotonic() < end:
-        _work(path, 0.5, 1)
+        _work(path, 0.5, 1, ttl=10)
     assert jobs.finished()
 
 

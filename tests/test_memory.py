@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import Any
 
+import children
 import pytest
 import redis
 import servers
@@ -273,19 +275,13 @@ def write(path: str, writer: int, rounds: int, results: Any) -> None:
 def test_processes_that_write_at_once_make_one_memory(any_server: servers.Server) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
-    processes = [
-        context.Process(target=write, args=(any_server.unix, writer, 12, results))
-        for writer in range(3)
-    ]
-    for process in processes:
-        process.start()
-    try:
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(children.process(write, any_server.unix, writer, 12, results))
+            for writer in range(3)
+        ]
         for process in processes:
-            process.join(60)
-            assert process.exitcode == 0
-    finally:
-        for process in processes:
-            process.kill()
+            children.join(process)
     counts = [results.get() for _ in processes]
     shared = set(urls(0, 11 * 500 + 1500))
     own = {
@@ -320,7 +316,7 @@ def test_a_chunk_is_wholly_before_a_clear_or_wholly_behind_it(any_server: server
 
     client = any_server.client()
     jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
-    threads = [threading.Thread(target=produce, args=(writer,)) for writer in range(2)]
+    threads = [threading.Thread(target=produce, args=(writer,), daemon=True) for writer in range(2)]
     for thread in threads:
         thread.start()
     for _ in range(15):
@@ -362,6 +358,7 @@ def used_memory(server: servers.Server) -> int:
     return int(server.raw.info("memory")["used_memory"])
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", servers.REAL)
 @pytest.mark.parametrize("number", [50_000, pytest.param(1_000_000, marks=pytest.mark.slow(30))])
 def test_urls_are_remembered_in_12_bytes_each_and_nobody_waits_for_it(
@@ -927,7 +924,7 @@ def test_threads_may_forget_while_others_clear(server_client: redis.Redis) -> No
                 failed.append(error)
             done.set()
 
-        thread = threading.Thread(target=forget)
+        thread = threading.Thread(target=forget, daemon=True)
         thread.start()
         while not done.is_set():
             jobs.add_many(items[:5])

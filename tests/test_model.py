@@ -39,6 +39,8 @@ from redset.serializers import JSONSerializer
 
 INF = float("inf")
 NAN = float("nan")
+#: A walk takes 10 s on an idle machine.
+pytestmark = pytest.mark.timeout(300)
 #: Scores on both sides of the server's clock, for years to come; all of them too far for tests.
 PAST, FUTURE = 1.5e9, 1e11
 

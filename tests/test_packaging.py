@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import children
 import pytest
 import servers
 
@@ -58,6 +59,7 @@ def _lacking() -> str | None:
 
 LACKING = _lacking()
 pytestmark = [
+    pytest.mark.timeout(300),
     pytest.mark.skipif(LACKING is not None, reason=str(LACKING)),
     pytest.mark.skipif(sys.platform == "win32", reason="packaging: compilers hide elsewhere there"),
 ]
@@ -67,7 +69,7 @@ needs_compiler = pytest.mark.skipif(
     reason="packaging: no compiler, no Python.h or no compiled core here",
 )
 
-Build = Callable[..., "subprocess.CompletedProcess[str]"]
+Build = Callable[..., children.Child]
 
 
 @pytest.fixture
@@ -82,30 +84,31 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def build(tree: Path) -> Build:
+def build(tree: Path) -> Iterator[Build]:
     """Run ``build_wheel``, ``build_editable`` or ``build_sdist`` in the copy, into ``dist``."""
 
     def run(
         what: str, compiler: bool = False, cwd: Path = tree, **variables: str
-    ) -> subprocess.CompletedProcess[str]:
+    ) -> children.Child:
         kept = {name: value for name, value in os.environ.items() if "REDSET_" not in name}
         kept |= {"CFLAGS": "-O0"} if compiler else {"CC": str(tree / "no-compiler")}
         (tree / "dist").mkdir(exist_ok=True)
-        return subprocess.run(
-            [sys.executable, "-c", BUILD, what, str(tree / "dist")],
-            cwd=cwd,
-            env=kept | variables,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        arguments = ["-c", BUILD, what, str(tree / "dist")]
+        child = children.Child(*arguments, cwd=cwd, env=kept | variables)
+        stack.enter_context(child).wait(250)
+        return child
 
-    return run
+    with contextlib.ExitStack() as stack:
+        yield run
 
 
-def built(done: subprocess.CompletedProcess[str], tree: Path) -> Path:
-    assert done.returncode == 0, done.stdout + done.stderr
-    return tree / "dist" / done.stdout.split()[-1]
+def built(child: children.Child, tree: Path) -> Path:
+    return tree / "dist" / child.check().out.split()[-1]
+
+
+def refused(child: children.Child, why: str) -> None:
+    """The build failed, for this reason."""
+    assert child.status != 0 and why in child.err, str(child)
 
 
 def names(wheel: Path) -> set[str]:
@@ -134,19 +137,16 @@ def run_away_from_the_tree(wheel: Path, tmp_path: Path) -> str:
         archive.extractall(tmp_path / "unpacked")
     away = tmp_path / "away"
     away.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", AWAY],
+    done = children.run(
+        "-c",
+        AWAY,
         cwd=away,
         env={
             **{name: value for name, value in os.environ.items() if "REDSET_" not in name},
             "PYTHONPATH": str(tmp_path / "unpacked"),
         },
-        capture_output=True,
-        text=True,
-        timeout=60,
     )
-    assert done.returncode == 0, done.stderr
-    file, implementation = done.stdout.split()
+    file, implementation = done.out.split()
     assert Path(file).is_relative_to(tmp_path)
     return implementation
 
@@ -186,17 +186,14 @@ def test_without_a_compiler_an_editable_install_falls_back(build: Build, tree: P
 def test_a_required_core_that_does_not_compile_fails_the_build(
     what: str, build: Build, tree: Path
 ) -> None:
-    done = build(what, REDSET_REQUIRE_EXTENSIONS="1")
-    assert done.returncode != 0
-    assert "no-compiler" in done.stderr
+    refused(build(what, REDSET_REQUIRE_EXTENSIONS="1"), "no-compiler")
     assert not list((tree / "dist").glob("*.whl"))
 
 
 def test_a_required_core_without_its_source_fails_the_build(build: Build, tree: Path) -> None:
     (tree / "redset" / "_speedups.pyx").unlink(missing_ok=True)
     done = build("wheel", compiler=True, REDSET_REQUIRE_EXTENSIONS="1")
-    assert done.returncode != 0
-    assert "redset/_speedups.pyx is missing" in done.stderr
+    refused(done, "redset/_speedups.pyx is missing")
 
 
 @needs_core
@@ -213,8 +210,7 @@ def test_without_cython_only_a_required_core_fails_the_build(
         assert wheel.name.endswith("-py3-none-any.whl")
         return
     done = build("wheel", compiler=True, REDSET_REQUIRE_EXTENSIONS="1", **variables)
-    assert done.returncode != 0
-    assert "Cython is missing" in done.stderr
+    refused(done, "Cython is missing")
 
 
 def test_no_extensions_gives_a_pure_wheel_where_there_is_a_compiler(
@@ -227,8 +223,7 @@ def test_no_extensions_gives_a_pure_wheel_where_there_is_a_compiler(
 
 def test_requiring_and_refusing_extensions_is_an_error(build: Build) -> None:
     done = build("wheel", REDSET_NO_EXTENSIONS="1", REDSET_REQUIRE_EXTENSIONS="1")
-    assert done.returncode != 0
-    assert "contradicts" in done.stderr
+    refused(done, "contradicts")
 
 
 @pytest.mark.slow(9)
@@ -297,4 +292,4 @@ def test_the_package_works_from_a_zip_file(any_server: servers.Server, tmp_path:
         archive.writestr("__main__.py", FROM_ZIP)
     steps = [path.stem for path in files if path.suffix == ".lua"]
     command = [sys.executable, str(app), any_server.unix, *steps]
-    subprocess.run(command, check=True, timeout=60, cwd=tmp_path)
+    children.run(command, cwd=tmp_path)

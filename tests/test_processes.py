@@ -6,17 +6,19 @@ import contextlib
 import functools
 import gzip
 import json
-import multiprocessing
 import os
 import random
+import select
+import signal
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, wait
 from importlib import resources
 from typing import Any
 
+import children
 import pytest
 import redis
 import servers
@@ -32,32 +34,19 @@ FUTURE = 1e11
 # --- eight processes at once
 
 
-def _enter(barrier: Any) -> None:
-    global _barrier
-    _barrier = barrier
-
-
-def _at_once(work: Callable[..., Any], number: int, *args: Any) -> Any:
+def _chosen(number: int, work: Callable[..., Any], *args: Any) -> Any:
     # Both implementations are at it together, where the core is built.
     with contextlib.suppress(ImportError):
         _wire.DEFAULT = _wire.load("cython" if number // 2 % 2 else "python")
-    _barrier.wait(60)
     return work(number, *args)
 
 
 @pytest.fixture(scope="module")
 def together() -> Iterator[Callable[..., list[Any]]]:
-    """Performs ``work(number, ...)`` in 8 processes at once; gives what they return."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(PROCESSES)
-    with ProcessPoolExecutor(PROCESSES, context, _enter, (barrier,)) as pool:
-
-        def perform(work: Callable[..., Any], *args: Any) -> list[Any]:
-            tasks = [pool.submit(_at_once, work, number, *args) for number in range(PROCESSES)]
-            wait(tasks, 120)
-            return [task.result(0) for task in tasks]
-
-        yield perform
+    """Performs ``work(number, ...)`` in 8 processes at once; returns what they return."""
+    team = children.Team(PROCESSES)
+    yield lambda work, *args: team.perform(_chosen, work, *args, limit=150)
+    team.stop()
 
 
 @functools.cache
@@ -96,6 +85,7 @@ def offer(number: int, path: str, options: dict[str, Any]) -> tuple[int, list[st
     return added, new
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     "options",
     [
@@ -156,6 +146,7 @@ def queue_up(number: int, path: str, options: dict[str, Any]) -> list[tuple[str,
 
 
 @pytest.mark.slow(3)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("ties", ["fifo", "lifo"])
 @pytest.mark.parametrize("options", [{}, {"max_size": 10**6}], ids=str)
 def test_ties_are_in_the_order_of_the_first_add_of_8_processes(
@@ -257,7 +248,7 @@ def produce(jobs: SortedSet[Any], pick: random.Random, number: int, kind: str) -
 def consume(jobs: SortedSet[Any], pick: random.Random) -> list[str]:
     """Hand out items until there are none and will be none; what was handed out."""
     taken: list[Any] = []
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while time.monotonic() < until:
         ended = int(jobs.redis.get("ended") or 0) == PROCESSES / 2
         found: list[Any] = []
@@ -275,6 +266,7 @@ def consume(jobs: SortedSet[Any], pick: random.Random) -> list[str]:
     return [url_of(item) for item in taken]
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_item_is_lost_and_none_is_handed_out_twice(
     any_server: servers.Server,
@@ -315,15 +307,13 @@ def test_a_killed_consumer_loses_at_most_what_its_last_call_took(
     jobs = make(kind, server_client)
     urls = [f"/{at:06}" for at in range(5000 if num == 1 else 30_000)]
     jobs.add_many([item_of(kind, url) for url in urls], range(len(urls)))
-    consumer = multiprocessing.get_context("spawn").Process(
-        target=take_on, args=(any_server.unix, kind, num)
-    )
-    consumer.start()
-    until = time.monotonic() + 60
-    while server_client.llen("taken") < 20 * num and time.monotonic() < until:
-        time.sleep(0.001)
-    consumer.kill()
-    consumer.join(60)
+    with children.process(take_on, any_server.unix, kind, num) as consumer:
+        until = time.monotonic() + 40
+        while server_client.llen("taken") < 20 * num and time.monotonic() < until:
+            assert consumer.is_alive(), children.named(consumer)
+            time.sleep(0.001)
+    # The end of the block killed it.
+    assert consumer.exitcode == -signal.SIGKILL, children.named(consumer)
     taken = [url.decode() for url in server_client.lrange("taken", 0, -1)]
     queued = [url_of(item) for item in jobs]
     assert len(taken) >= 20 * num
@@ -342,41 +332,14 @@ def test_a_killed_consumer_loses_at_most_what_its_last_call_took(
 # --- forks
 
 
-class Children:
-    """Forks children of this process, and hears from them."""
-
-    def __init__(self) -> None:
-        self._context = multiprocessing.get_context("fork")
-
-    def start(self, work: Callable[[], Any]) -> Callable[[], Any]:
-        """Have a child work; what is returned waits for it and gives its result."""
-        ours, theirs = self._context.Pipe(False)
-
-        def perform() -> None:
-            try:
-                theirs.send((work(), None))
-            except BaseException:
-                theirs.send((None, traceback.format_exc()))
-
-        child = self._context.Process(target=perform)
-        child.start()
-
-        def result() -> Any:
-            try:
-                assert ours.poll(60), "the child says nothing"
-                value, error = ours.recv()
-                assert error is None, error
-                return value
-            finally:
-                child.join(60)
-                child.kill()
-
-        return result
+Forks = Callable[[Callable[[], Any]], Callable[[], Any]]
 
 
 @pytest.fixture
-def children() -> Children:
-    return Children()
+def fork() -> Iterator[Forks]:
+    """Has a fork of this process work; what it returns waits for the result."""
+    with contextlib.ExitStack() as stack:
+        yield lambda work: stack.enter_context(children.forked(work)).result
 
 
 def marked(
@@ -401,7 +364,7 @@ def marked(
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_has_no_connection_of_its_parent(
-    any_server: servers.Server, children: Children
+    any_server: servers.Server, fork: Forks
 ) -> None:
     client, used = marked(any_server)
     jobs: SortedSet[Any] = SortedSet(client, "jobs", key="url", remember=True)
@@ -415,10 +378,10 @@ def test_a_forked_child_has_no_connection_of_its_parent(
 
     mine = work(0)[0]
     assert mine == (600, 0, True, True, 5)
-    first = children.start(lambda: work(1))
-    second = children.start(lambda: work(2))
+    first = fork(lambda: work(1))
+    second = fork(lambda: work(2))
     assert work(3)[0] == (0, 0, True, True, 5)
-    third = children.start(lambda: work(4))
+    third = fork(lambda: work(4))
     results = [first(), second(), third()]
     assert [result for result, _ in results] == [(0, 0, True, True, 5)] * 3
     assert work(5)[0] == (0, 0, True, True, 5)
@@ -431,7 +394,7 @@ def test_a_forked_child_has_no_connection_of_its_parent(
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("options", [{}, {"key": str, "remember": True}], ids=["plain", "keyed"])
 def test_both_sides_of_a_fork_in_the_middle_of_a_bulk_add_go_on(
-    any_server: servers.Server, children: Children, options: dict[str, Any]
+    any_server: servers.Server, options: dict[str, Any]
 ) -> None:
     client, used = marked(any_server)
     jobs: SortedSet[Any] = SortedSet(client, "jobs", **options)
@@ -454,15 +417,22 @@ def test_both_sides_of_a_fork_in_the_middle_of_a_bulk_add_go_on(
         result = jobs.add_many(items())
     finally:
         if os.getpid() != parent:
+            status = 1
             try:
                 with os.fdopen(theirs, "w") as pipe:
                     json.dump([list(result), jobs.size(), list(used)], pipe)
+                status = 0
+            except BaseException:
+                traceback.print_exc(file=sys.__stderr__)
             finally:
-                os._exit(0)
+                os._exit(status)
     os.close(theirs)
     with os.fdopen(ours) as pipe:
-        other, size, sockets = json.load(pipe)
-    os.waitpid(child, 0)
+        came = select.select([pipe], [], [], 40)[0]
+        told = pipe.read() if came else ""
+    # It says the rest itself, on its stderr.
+    assert children.reap(child, 5) == 0
+    other, size, sockets = json.loads(told)
     assert 0 < before < 5000
     assert result.added + other[0] == 5000 + before
     assert sum(result) == sum(other) == 5000
@@ -474,7 +444,7 @@ def test_both_sides_of_a_fork_in_the_middle_of_a_bulk_add_go_on(
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_bulk_add_may_fork_children_that_use_the_set(
-    any_server: servers.Server, children: Children
+    any_server: servers.Server, fork: Forks
 ) -> None:
     client, used = marked(any_server)
     jobs: SortedSet[Any] = SortedSet(client, "jobs", key=str, remember=True)
@@ -487,7 +457,7 @@ def test_a_bulk_add_may_fork_children_that_use_the_set(
     def items() -> Iterator[str]:
         for number in range(3000):
             if number in (0, 1200, 2999):
-                results.append(children.start(functools.partial(work, number)))
+                results.append(fork(functools.partial(work, number)))
             yield f"/{number}"
 
     assert jobs.add_many(items()).added == 3000
@@ -502,7 +472,7 @@ def test_a_bulk_add_may_fork_children_that_use_the_set(
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_fork_while_another_thread_has_chunks_in_flight_harms_neither(
-    any_server: servers.Server, children: Children
+    any_server: servers.Server, fork: Forks
 ) -> None:
     in_flight, forked = threading.Event(), threading.Event()
 
@@ -523,11 +493,11 @@ def test_a_fork_while_another_thread_has_chunks_in_flight_harms_neither(
         return add(number), f"/{number}/5" in jobs, used
 
     assert add(0) == 3000
-    thread = threading.Thread(target=lambda: results.append(add(1)), name="adding")
+    thread = threading.Thread(target=lambda: results.append(add(1)), name="adding", daemon=True)
     thread.start()
     try:
         assert in_flight.wait(60)
-        waiting = [children.start(functools.partial(work, number)) for number in (2, 3)]
+        waiting = [fork(functools.partial(work, number)) for number in (2, 3)]
         assert add(4) == 3000
         theirs = [waiting[0]()]
     finally:
@@ -545,7 +515,7 @@ def test_a_fork_while_another_thread_has_chunks_in_flight_harms_neither(
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_fork_while_another_thread_has_the_pool_s_lock_harms_neither(
-    any_server: servers.Server, children: Children
+    any_server: servers.Server, fork: Forks
 ) -> None:
     connecting, forked = threading.Event(), threading.Event()
 
@@ -561,11 +531,13 @@ def test_a_fork_while_another_thread_has_the_pool_s_lock_harms_neither(
     client = redis.Redis(connection_pool=pool)
     jobs: SortedSet[Any] = SortedSet(client, "jobs")
     sizes: list[int] = []
-    thread = threading.Thread(target=lambda: sizes.append(jobs.size()), name="connecting")
+    thread = threading.Thread(
+        target=lambda: sizes.append(jobs.size()), name="connecting", daemon=True
+    )
     thread.start()
     try:
         assert connecting.wait(60)
-        result = children.start(lambda: (jobs.add("/child"), jobs.size()))
+        result = fork(lambda: (jobs.add("/child"), jobs.size()))
         assert result() == (0, 1)
     finally:
         forked.set()
@@ -623,7 +595,7 @@ def test_16_threads_share_a_set_and_fewer_connections(
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(16)]
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:

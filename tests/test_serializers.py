@@ -12,11 +12,11 @@ import json
 import math
 import pickle
 import struct
-import subprocess
 import sys
 import uuid
 from typing import Any, NamedTuple
 
+import children
 import pytest
 import servers
 from hypothesis import given
@@ -45,6 +45,8 @@ except ImportError:
 STANDARD = serializers._StandardJSON()
 JSON = JSONSerializer()
 
+#: Thousands of examples take 10 s on an idle machine.
+pytestmark = pytest.mark.timeout(240)
 needs_orjson = pytest.mark.skipif(
     not serializers._USE_ORJSON, reason="orjson: none here that writes numbers as 3.11.7 does"
 )
@@ -380,7 +382,7 @@ def test_without_orjson_the_standard_library_takes_its_place() -> None:
         "assert j.dumps({'b': 1e16, 'a': None}) == b'{\"a\":null,\"b\":1e+16}'\n"
         "assert j.loads(b'[1]') == [1]\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    children.run("-c", code)
 
 
 def test_an_orjson_that_writes_numbers_otherwise_is_not_used(
@@ -573,10 +575,10 @@ chunk = encoder.encode([x, 1], None, True)
 assert chunk.good == 1 and refused(lambda: (_ for _ in ()).throw(chunk.bad[0].error))
 os._exit(0)  # some of these cannot be freed without an overflow
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    if done.returncode == 77:
-        raise servers.Missing("cython: no compiled core")
-    assert done.returncode == 0, done.stderr
+    with children.Child("-c", program) as child:
+        if child.wait().status == 77:
+            raise servers.Missing("cython: no compiled core")
+        child.check()
 
 
 def test_254_tuples_are_not_too_deep() -> None:

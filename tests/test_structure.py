@@ -9,13 +9,13 @@ import importlib.util
 import inspect
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import children
 import pytest
 import servers
 
@@ -192,16 +192,7 @@ def test_only_the_keys_module_makes_key_names() -> None:
 def python(code: str, cwd: Path, **variables: str) -> str:
     """What a program prints that has only the installed redset."""
     kept = {name: value for name, value in os.environ.items() if "REDSET_" not in name}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=cwd,
-        env={**kept, **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return children.run("-c", code, cwd=cwd, env={**kept, **variables}).out.strip()
 
 
 CORE = importlib.util.find_spec("redset._speedups") is not None
@@ -246,16 +237,8 @@ redset.SortedSet(redis.Redis(), "jobs", key="url")
 print(JSONSerializer().dumps(eval(sys.stdin.readline())).hex())
 """
     item = {"url": "/ä\u2028\U0001f600", "b": [1.0, -0.0, 1e16, 1e-7, None, True], "a": {"": 2**63}}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        input=ascii(item) + "\n",
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert bytes.fromhex(done.stdout) == JSONSerializer().dumps(item)
+    done = children.run("-c", code, cwd=tmp_path, input=ascii(item) + "\n")
+    assert bytes.fromhex(done.out) == JSONSerializer().dumps(item)
 
 
 # --- the scripts

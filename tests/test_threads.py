@@ -12,13 +12,16 @@ import faulthandler
 import json
 import os
 import random
+import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import children
 import pytest
 import servers
 
@@ -42,16 +45,18 @@ def in_threads(work: Any) -> None:
 
     def run(number: int) -> None:
         try:
-            start.wait(60)
+            start.wait(40)
             work(number)
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(THREADS)]
+    threads = [
+        threading.Thread(target=run, args=(number,), daemon=True) for number in range(THREADS)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(100)
         assert not thread.is_alive()
     if errors:
         raise errors[0]
@@ -84,6 +89,7 @@ def share(jobs: SortedSet[str], name: str, rounds: int, took: list[str], added: 
 
 
 @needs_fork
+@pytest.mark.timeout(240)
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_what_16_threads_and_forked_children_share_is_handed_out_once(
     any_server: servers.Server, tmp_path: Path
@@ -92,7 +98,7 @@ def test_what_16_threads_and_forked_children_share_is_handed_out_once(
     jobs: SortedSet[str] = SortedSet(client, "jobs")
     took: list[list[str]] = [[] for _ in range(THREADS)]
     added: list[list[str]] = [[] for _ in range(THREADS)]
-    children: list[tuple[int, Path]] = []
+    forks: list[tuple[int, Path]] = []
 
     def fork(number: int) -> None:
         told = tmp_path / str(number)
@@ -103,7 +109,7 @@ def test_what_16_threads_and_forked_children_share_is_handed_out_once(
         child = os.fork()
         if child:
             sys.settrace(tracer)
-            children.append((child, told))
+            forks.append((child, told))
             return
         faulthandler.dump_traceback_later(120, exit=True)
         status = 1
@@ -112,6 +118,8 @@ def test_what_16_threads_and_forked_children_share_is_handed_out_once(
             share(jobs, f"child {number}", 6, *mine)
             told.write_text(json.dumps(mine))
             status = 0
+        except BaseException:
+            traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(status)
 
@@ -121,13 +129,20 @@ def test_what_16_threads_and_forked_children_share_is_handed_out_once(
             fork(number)
         share(jobs, f"{number} again", 4, took[number], added[number])
 
-    in_threads(work)
-    for child, told in children:
-        assert os.waitpid(child, 0)[1] == 0
-        theirs = json.loads(told.read_text())
-        took.append(theirs[0])
-        added.append(theirs[1])
-    assert len(children) == 4
+    try:
+        in_threads(work)
+        count = len(forks)
+        while forks:
+            child, told = forks.pop()
+            assert children.reap(child, 100, told.name) == 0
+            theirs = json.loads(told.read_text())
+            took.append(theirs[0])
+            added.append(theirs[1])
+    finally:
+        for child, _ in forks:
+            os.kill(child, signal.SIGKILL)
+            children.reap(child)
+    assert count == 4
     handed_out = [item for each in took for item in each] + jobs.take(1 << 20)
     assert [item for item, n in collections.Counter(handed_out).items() if n > 1] == []
     assert sorted(handed_out) == sorted(item for each in added for item in each)

@@ -652,7 +652,7 @@ def test_an_order_survives_a_server_that_forgets_its_scripts(any_server: servers
             any_server.raw.script_flush()
             other.add("other")
 
-    thread = threading.Thread(target=forget)
+    thread = threading.Thread(target=forget, daemon=True)
     thread.start()
     try:
         jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", ties="fifo")

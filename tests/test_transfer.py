@@ -244,7 +244,7 @@ def test_what_stays_is_exported_once_while_others_come_and_go(any_server: server
                         break
             mine.between(0, 900).take(40)
 
-    thread = threading.Thread(target=churn)
+    thread = threading.Thread(target=churn, daemon=True)
     thread.start()
     try:
         for _ in range(3):
@@ -403,7 +403,7 @@ def test_tables_of_known_duplicates_do_not_outlive_a_restore(
         assert jobs.seen_many([*items, "seed"]) == [False] * 50 + [True]
         if how == "elsewhere":
             # As after `forget`: by the next check, a second later at most.
-            end = time.monotonic() + 10
+            end = time.monotonic() + 40
             while jobs.add_many(items).added == 0:
                 assert time.monotonic() < end
         else:

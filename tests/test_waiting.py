@@ -10,20 +10,19 @@ import logging
 import math
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import children
 import pytest
 import redis
 import redis.asyncio.sentinel
 import redis.sentinel
 import servers
+from load import Load
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 from test_transport import watched
@@ -33,7 +32,7 @@ from redset import ScheduledSet, SortedSet, _tracking, _watching
 from redset._scripts import script
 from redset._tracking import Failure, Lost, Push, _parsed
 
-#: Far more than a wake takes, and less than would pass unnoticed.
+#: Far more than a wake takes on an idle machine, and less than would pass unnoticed.
 SOON = 2.0
 
 
@@ -46,12 +45,13 @@ def later(seconds: float, *actions: Callable[[], Any]) -> Iterator[None]:
             time.sleep(seconds)
             action()
 
-    thread = threading.Thread(target=act)
+    thread = threading.Thread(target=act, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        thread.join()
+        thread.join(children.LIMIT)
+        assert not thread.is_alive()
 
 
 def sent(raw: redis.Redis) -> int:
@@ -71,10 +71,18 @@ def watching() -> int:
     return sum(thread.name == "redset-watcher" for thread in threading.enumerate())
 
 
-def eventually(check: Callable[[], Any], seconds: float = 10) -> Any:
+def eventually(check: Callable[[], Any], seconds: float = 30) -> Any:
     end = time.monotonic() + seconds
     while not (found := check()) and time.monotonic() < end:
         time.sleep(0.01)
+    return found
+
+
+async def soon(check: Callable[[], Any], seconds: float = 30) -> Any:
+    """As `eventually`, while other tasks go on."""
+    end = time.monotonic() + seconds
+    while not (found := check()) and time.monotonic() < end:
+        await asyncio.sleep(0.01)
     return found
 
 
@@ -103,11 +111,20 @@ def waiting_now(client: Any) -> int:
     return sum(len(watch.waiters) for watch in watcher._watches.values()) if watcher else 0
 
 
+def watched_now(client: Any) -> bool:
+    """Whether what is waited for was seen on the connection that watches, and will be told."""
+    watcher = _watching._watchers.get(client.connection_pool)
+    watches = list(watcher._watches.values()) if watcher else []
+    return bool(watches) and all(watch.seen > 0 and not watch.changed for watch in watches)
+
+
 # --- what wakes
 
 
 @pytest.mark.parametrize("wait", [30, math.inf])
-def test_a_waiting_call_gets_what_another_program_adds(make_set: Any, raw: Any, wait: Any) -> None:
+def test_a_waiting_call_gets_what_another_program_adds(
+    make_set: Any, raw: Any, wait: Any, load: Load
+) -> None:
     jobs = make_set()
     for get in (
         lambda wait: jobs.pop(wait=wait),
@@ -119,10 +136,10 @@ def test_a_waiting_call_gets_what_another_program_adds(make_set: Any, raw: Any, 
             with later(delay, lambda: raw.zadd("jobs", {"an item": 1})):
                 start = time.monotonic()
                 assert get(wait=wait) in ("an item", ["an item"])
-                assert time.monotonic() - start < delay + SOON
+                assert time.monotonic() - start < load.seconds(delay + SOON)
 
 
-def test_a_call_gives_up_when_the_time_is_over(make_set: Any) -> None:
+def test_a_call_gives_up_when_the_time_is_over(make_set: Any, load: Load) -> None:
     jobs = make_set()
     for wait in (0.01, 0.3):
         start = time.monotonic()
@@ -130,9 +147,10 @@ def test_a_call_gives_up_when_the_time_is_over(make_set: Any) -> None:
             jobs.pop(wait=wait)
         assert jobs.take(3, wait=wait) == []
         assert not jobs.lease(3, wait=wait)
-        assert 3 * wait <= time.monotonic() - start < 3 * wait + SOON
+        assert 3 * wait <= time.monotonic() - start < load.seconds(3 * wait + SOON)
     start = time.monotonic()
-    assert jobs.take(0, wait=math.inf) == [] and time.monotonic() - start < SOON
+    assert jobs.take(0, wait=math.inf) == []
+    assert time.monotonic() - start < load.seconds(SOON)
 
 
 def test_what_is_there_is_given_at_once(make_set: Any) -> None:
@@ -150,13 +168,15 @@ def test_a_waiting_call_gets_what_another_process_adds(any_server: servers.Serve
     )
     with (
         SortedSet.from_url(any_server.url, "jobs", key=str) as jobs,
-        subprocess.Popen([sys.executable, "-c", program]) as process,
+        children.Child("-c", program) as child,
     ):
-        assert jobs.pop(wait=30) == ["an item"]
-    assert process.returncode == 0
+        assert jobs.pop(wait=30) == ["an item"], str(child)
+        child.check()
 
 
-def test_a_waiting_call_gets_a_scheduled_item_when_it_falls_due(make_set: Any, raw: Any) -> None:
+def test_a_waiting_call_gets_a_scheduled_item_when_it_falls_due(
+    make_set: Any, raw: Any, load: Load
+) -> None:
     jobs = make_set(ScheduledSet)
 
     def clock() -> float:
@@ -167,13 +187,13 @@ def test_a_waiting_call_gets_a_scheduled_item_when_it_falls_due(make_set: Any, r
     jobs.add("later", due + 60)
     jobs.add("soon", due)
     assert jobs.pop(wait=30) == "soon"
-    assert due <= clock() < due + SOON
+    assert due <= clock() < due + load.seconds(SOON)
 
 
 @pytest.mark.parametrize("cls", [SortedSet, ScheduledSet])
 @pytest.mark.parametrize("options", [{}, {"key": str}])
 def test_a_waiting_call_gets_an_item_whose_lease_ends(
-    make_set: Any, cls: Any, options: dict[str, Any]
+    make_set: Any, cls: Any, options: dict[str, Any], load: Load
 ) -> None:
     jobs = make_set(cls, **options)
     for get in (
@@ -182,21 +202,21 @@ def test_a_waiting_call_gets_an_item_whose_lease_ends(
         lambda: [lease.item for lease in jobs.lease(5, wait=30)],
     ):
         jobs.add("an item", 1)
-        (lease,) = jobs.lease(ttl=0.5)
         start = time.monotonic()
+        (lease,) = jobs.lease(ttl=0.5)
         assert get() == ["an item"]
-        assert 0.3 < time.monotonic() - start < 0.5 + SOON
+        assert 0.49 < time.monotonic() - start < load.seconds(0.5 + SOON)
         assert lease.ack() == 0
 
 
-def test_a_waiting_call_gets_what_is_given_back(make_set: Any) -> None:
+def test_a_waiting_call_gets_what_is_given_back(make_set: Any, load: Load) -> None:
     jobs = make_set()
     jobs.add("an item", 1)
     (lease,) = jobs.lease()
-    assert lease.release(delay=0.5) == 1
     start = time.monotonic()
+    assert lease.release(delay=0.5) == 1
     (lease,) = jobs.lease(wait=30)
-    assert 0.3 < time.monotonic() - start < 0.5 + SOON
+    assert 0.49 < time.monotonic() - start < load.seconds(0.5 + SOON)
     assert (lease.item, lease.attempts) == ("an item", 0)
     assert lease.fail("no", delay=0.5) == 1
     (lease,) = jobs.lease(wait=30)
@@ -205,9 +225,17 @@ def test_a_waiting_call_gets_what_is_given_back(make_set: Any) -> None:
 
 def test_a_lease_begins_when_the_item_comes(make_set: Any, raw: Any) -> None:
     jobs = make_set()
-    with later(1.0, lambda: raw.zadd("jobs", {"an item": 1})):
-        (lease,) = jobs.lease(ttl=0.9, wait=30)
-    assert lease.expires - raw.time()[0] > -0.5
+    came = []
+
+    def add() -> None:
+        seconds, micros = raw.time()
+        came.append(seconds + micros / 1e6)
+        raw.zadd("jobs", {"an item": 1})
+
+    with later(1.0, add):
+        (lease,) = jobs.lease(ttl=20, wait=30)
+    # From the call on it would be a second less.
+    assert lease.expires >= came[0] + 20 - 0.01
     assert lease.ack() == 1
 
 
@@ -267,7 +295,9 @@ def test_a_set_whose_name_can_have_no_second_key_is_waited_for_as_well(
         assert jobs.pop(wait=30) == "a"
 
 
-def test_all_of_what_is_added_goes_to_those_who_wait(any_server: servers.Server) -> None:
+def test_all_of_what_is_added_goes_to_those_who_wait(
+    any_server: servers.Server, load: Load
+) -> None:
     """20 threads on one client; each item to one of them."""
     client = any_server.client()
     jobs: SortedSet[str] = SortedSet(client, "jobs")
@@ -276,10 +306,10 @@ def test_all_of_what_is_added_goes_to_those_who_wait(any_server: servers.Server)
     def work() -> None:
         got.append(jobs.pop(wait=30))
 
-    threads = [threading.Thread(target=work) for _ in range(20)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(20)]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)
+    assert eventually(lambda: waiting_now(client) == 20 and watched_now(client))
     start = time.monotonic()
     for number in range(10):
         any_server.raw.zadd("jobs", {f"item-{number}": number})
@@ -287,18 +317,20 @@ def test_all_of_what_is_added_goes_to_those_who_wait(any_server: servers.Server)
     any_server.raw.zadd("jobs", {f"item-{number}": number for number in range(10, 20)})
     for thread in threads:
         thread.join(30)
-    assert time.monotonic() - start < SOON
+    assert time.monotonic() - start < load.seconds(SOON)
     assert sorted(got) == sorted(f"item-{number}" for number in range(20))
     assert watching() >= 1
     client.close()
 
 
-def test_all_of_what_is_added_goes_to_the_tasks_that_wait(any_server: servers.Server) -> None:
+def test_all_of_what_is_added_goes_to_the_tasks_that_wait(
+    any_server: servers.Server, load: Load
+) -> None:
     async def program() -> None:
         client = any_server.asyncio_client()
         jobs: Any = redset.asyncio.SortedSet(client, "jobs")
         tasks = [asyncio.create_task(jobs.take(1, wait=30)) for _ in range(20)]
-        await asyncio.sleep(0.3)
+        assert await soon(lambda: waiting_now(client) == 20 and watched_now(client))
         start = time.monotonic()
         names = [f"item-{number}" for number in range(20)]
         for name in names[:10]:
@@ -306,7 +338,8 @@ def test_all_of_what_is_added_goes_to_the_tasks_that_wait(any_server: servers.Se
             await asyncio.sleep(0.01)
         any_server.raw.zadd("jobs", dict.fromkeys(names[10:], 2))
         found = [item for items in await asyncio.gather(*tasks) for item in items]
-        assert sorted(found) == sorted(names) and time.monotonic() - start < SOON
+        assert sorted(found) == sorted(names)
+        assert time.monotonic() - start < load.seconds(SOON)
         await servers.aclose(client)
 
     asyncio.run(program())
@@ -339,10 +372,10 @@ def test_several_sets_are_watched_by_one_connection(any_server: servers.Server) 
         def work(jobs: SortedSet[str]) -> None:
             found[str(jobs.name)] = jobs.pop(wait=30)
 
-        threads = [threading.Thread(target=work, args=(jobs,)) for jobs in sets]
+        threads = [threading.Thread(target=work, args=(jobs,), daemon=True) for jobs in sets]
         for thread in threads:
             thread.start()
-        time.sleep(0.3)
+        assert eventually(lambda: waiting_now(client) == 5 and watched_now(client))
         assert len(watchers(any_server.raw, "several")) == 1
         for jobs in sets:
             any_server.raw.zadd(str(jobs.name), {f"of {jobs.name}": 1})
@@ -351,46 +384,40 @@ def test_several_sets_are_watched_by_one_connection(any_server: servers.Server) 
         assert found == {str(jobs.name): f"of {jobs.name}" for jobs in sets}
 
 
-async def watched_pop(client: Any, raw: Any) -> None:
+async def watched_pop(client: Any, raw: Any, load: Load) -> None:
     """Wait by a client of either face until it is watched, and get what comes then."""
     face: Any = redset.asyncio if "asyncio" in type(client).__module__ else redset
     jobs = face.SortedSet(client, "jobs")
     pop = jobs.pop if face is redset.asyncio else functools.partial(asyncio.to_thread, jobs.pop)
     waits = asyncio.ensure_future(pop(wait=30))
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while not (names := [each for each in raw.client_list() if "t" in each["flags"]]):
         assert time.monotonic() < end
         await asyncio.sleep(0.01)
     assert len(names) == 1
     raw.zadd("jobs", {"a": 1})
     start = time.monotonic()
-    assert await waits == "a" and time.monotonic() - start < SOON
+    assert await waits == "a" and time.monotonic() - start < load.seconds(SOON)
     await servers.aclose(client) if face is redset.asyncio else client.close()
     for each in names:
         raw.client_kill_filter(_id=each["id"])
 
 
-def test_it_is_watched_over_tls(tmp_path: Path) -> None:
+def test_it_is_watched_over_tls(tmp_path: Path, load: Load) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
-        raise servers.Missing("openssl")
+        raise servers.Missing("TLS: no openssl, which makes the certificate")
     names = {"tls-key-file": str(tmp_path / "key"), "tls-cert-file": str(tmp_path / "cert")}
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
-         "-keyout", names["tls-key-file"], "-out", names["tls-cert-file"]],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with servers.start("redis7") as server:
+    children.run(command=[
+        openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
+        "-keyout", names["tls-key-file"], "-out", names["tls-cert-file"],
+    ])  # fmt: skip
+    here = [kind for kind in servers.DISTRIBUTED if servers.is_here(kind)]
+    if not here:
+        raise servers.Missing(f"TLS: none of {', '.join(servers.DISTRIBUTED)}")
+    with servers.start(here[0]) as server:
         try:
-            server.raw.execute_command(
-                "CONFIG", "SET", *(part for pair in names.items() for part in pair),
-                "tls-ca-cert-file", names["tls-cert-file"], "tls-auth-clients", "no",
-                "tls-port", port,
-            )  # fmt: skip
+            port = listen_with_tls(server, names)
         except redis.ResponseError as error:
             raise servers.Missing(f"TLS: {error}") from None
         options: dict[str, Any] = {
@@ -398,16 +425,26 @@ def test_it_is_watched_over_tls(tmp_path: Path) -> None:
             "ssl_check_hostname": False,
         }  # fmt: skip
         for make in (redis.Redis, redis.asyncio.Redis):
-            asyncio.run(watched_pop(make(**options), server.raw))
+            asyncio.run(watched_pop(make(**options), server.raw, load))
+
+
+def listen_with_tls(server: servers.Server, names: dict[str, str]) -> int:
+    """Have a server listen with TLS, too; return the port."""
+    port = servers.free_port()
+    server.raw.execute_command(
+        "CONFIG", "SET", *(part for pair in names.items() for part in pair),
+        "tls-ca-cert-file", names["tls-cert-file"], "tls-auth-clients", "no", "tls-port", port,
+    )  # fmt: skip
+    return port
 
 
 @pytest.mark.parametrize("made", [redis.sentinel, redis.asyncio.sentinel])
 def test_it_is_watched_where_sentinel_says(
-    any_server: servers.Server, sentinel: int, made: Any
+    any_server: servers.Server, sentinel: int, made: Any, load: Load
 ) -> None:
     any_server.raw.client_kill_filter(_type="normal", skipme=True)
     client = made.Sentinel([("127.0.0.1", sentinel)]).master_for("main")
-    asyncio.run(watched_pop(client, any_server.raw))
+    asyncio.run(watched_pop(client, any_server.raw, load))
 
 
 # --- what it costs
@@ -490,10 +527,25 @@ def test_an_idle_waiter_sends_about_one_command_a_second(any_server: servers.Ser
         jobs: SortedSet[str] = SortedSet(client, "jobs")
         due: ScheduledSet[str] = ScheduledSet(client, "due")
         due.add("tomorrow", time.time() + 86_400)
-        for waits in (lambda: jobs.take(9, wait=4), lambda: due.take(9, wait=4)):
+        for waiting in (jobs, due):
+            found: list[list[str]] = []
+            thread = threading.Thread(
+                target=lambda waits, found: found.append(waits.take(9, wait=50)),
+                args=(waiting, found),
+                daemon=True,
+            )
             raw.config_resetstat()
-            assert waits() == []
-            assert sent(raw) <= 9
+            start = time.monotonic()
+            thread.start()
+            # It polls until it is watched, which takes long on a busy machine.
+            assert eventually(lambda: waiting_now(client) == 1 and watched_now(client))
+            assert sent(raw) <= 5 + (time.monotonic() - start) / _watching.PERIOD
+            raw.config_resetstat()
+            time.sleep(4)
+            assert sent(raw) <= 6
+            raw.zadd(str(waiting.name), {"now": 1})
+            thread.join(children.LIMIT)
+            assert found == [["now"]]
 
 
 @pytest.mark.slow(4)
@@ -504,7 +556,8 @@ def test_20_waiters_of_a_process_send_as_much_as_one(any_server: servers.Server)
         client = any_server.asyncio_client()
         jobs: Any = redset.asyncio.SortedSet(client, "jobs")
         tasks = [asyncio.create_task(jobs.take(9, wait=4)) for _ in range(20)]
-        await asyncio.sleep(0.5)
+        assert await soon(lambda: waiting_now(client) == 20 and watched_now(client))
+        await asyncio.sleep(0.3)
         raw.config_resetstat()
         assert await asyncio.gather(*tasks) == [[]] * 20
         assert sent(raw) <= 6
@@ -515,18 +568,19 @@ def test_20_waiters_of_a_process_send_as_much_as_one(any_server: servers.Server)
 
 @pytest.mark.slow(2)
 def test_a_waiter_whose_client_is_another_sends_20_commands_a_second(
-    any_server: servers.Server,
+    any_server: servers.Server, load: Load
 ) -> None:
     raw = any_server.raw
     jobs: SortedSet[str] = SortedSet(servers.Generic(any_server.client(protocol=2)), "jobs")
     raw.config_resetstat()
     assert jobs.take(9, wait=2) == []
-    assert 30 <= sent(raw) <= 44
+    # Late is fewer, and never more.
+    assert 30 * 2 / load.seconds(2) <= sent(raw) <= 44
 
 
 @pytest.mark.slow(4)
 def test_a_waiter_keeps_its_budget_while_others_get_the_items(
-    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+    any_server: servers.Server, load: Load
 ) -> None:
     """Items come and go at once: it is told each time, and mostly too late."""
     raw = any_server.raw
@@ -541,17 +595,17 @@ def test_a_waiter_keeps_its_budget_while_others_get_the_items(
 
     with any_server.client() as client:
         jobs: SortedSet[str] = SortedSet(client, "jobs")
-        rival = threading.Thread(target=others)
+        rival = threading.Thread(target=others, daemon=True)
         rival.start()
         try:
             assert jobs.take(9, wait=0.5) == []
             raw.config_resetstat()
             assert jobs.take(9, wait=3) == []
             stats = raw.info("commandstats")
-            assert 20 <= stats["cmdstat_evalsha"]["calls"] <= 70
+            assert 20 * 3 / load.seconds(3) <= stats["cmdstat_evalsha"]["calls"] <= 70
         finally:
             stop.set()
-            rival.join()
+            rival.join(children.LIMIT)
 
 
 @pytest.mark.slow(3)
@@ -566,17 +620,21 @@ def test_who_comes_too_late_lets_others_go_first_until_it_gets_something(
         rounds: list[float] = []
 
         def others() -> None:
-            (watch,) = _watching._watchers[client.connection_pool]._watches.values()
-            for _ in range(20):
-                raw.eval(
-                    "redis.call('ZADD', KEYS[1], 1, 'a'); redis.call('DEL', KEYS[1])", 1, "jobs"
-                )
-                time.sleep(0.1)
-                rounds.append(watch.spread)
-            raw.zadd("jobs", {"a": 1})
+            try:
+                assert eventually(lambda: waiting_now(client) == 1 and watched_now(client))
+                (watch,) = _watching._watchers[client.connection_pool]._watches.values()
+                end = time.monotonic() + 20
+                while (not rounds or rounds[-1] < _watching.SPREAD) and time.monotonic() < end:
+                    raw.eval(
+                        "redis.call('ZADD', KEYS[1], 1, 'a'); redis.call('DEL', KEYS[1])", 1, "jobs"
+                    )
+                    time.sleep(0.1)
+                    rounds.append(watch.spread)
+            finally:
+                raw.zadd("jobs", {"a": 1})
 
-        with later(0.3, others):
-            assert jobs.pop(wait=30) == "a"
+        with later(0, others):
+            assert jobs.pop(wait=40) == "a"
         assert rounds == sorted(rounds) and rounds[0] < rounds[-1] == _watching.SPREAD
 
 
@@ -585,7 +643,7 @@ def test_a_sleeping_call_holds_no_connection_of_the_pool(any_server: servers.Ser
         connection_class=redis.UnixDomainSocketConnection,
         path=any_server.unix,
         max_connections=1,
-        timeout=1,
+        timeout=15,
     )
     jobs: SortedSet[str] = SortedSet(redis.Redis(connection_pool=pool), "jobs")
 
@@ -603,10 +661,11 @@ def test_a_sleeping_call_holds_no_connection_of_the_pool(any_server: servers.Ser
 
 @pytest.mark.slow(3)
 def test_a_wait_may_be_longer_than_the_clients_timeout(any_server: servers.Server) -> None:
-    with any_server.client(socket_timeout=0.2, retry=retries(0)) as client:
+    # A busy server may take half a second for a reply.
+    with any_server.client(socket_timeout=1, retry=retries(0)) as client:
         jobs: SortedSet[str] = SortedSet(client, "jobs")
-        assert jobs.take(1, wait=1.5) == []
-        with later(1.0, lambda: any_server.raw.zadd("jobs", {"a": 1})):
+        assert jobs.take(1, wait=2.5) == []
+        with later(2.0, lambda: any_server.raw.zadd("jobs", {"a": 1})):
             assert jobs.pop(wait=30) == "a"
 
 
@@ -614,7 +673,10 @@ def test_a_wait_may_be_longer_than_the_clients_timeout(any_server: servers.Serve
 def test_the_watcher_leaves_when_nobody_has_waited_for_some_time(
     any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_watching, "LINGER", 0.3)
+    monkeypatch.setattr(_watching, "LINGER", 1.0)
+
+    def here() -> bool:
+        return len(watchers(any_server.raw, "leaves")) == 1
 
     def gone() -> bool:
         return watchers(any_server.raw, "leaves") == []
@@ -622,19 +684,20 @@ def test_the_watcher_leaves_when_nobody_has_waited_for_some_time(
     with any_server.client(client_name="leaves") as client:
         jobs: SortedSet[str] = SortedSet(client, "jobs")
         for _ in range(2):
-            assert jobs.take(1, wait=0.2) == []
-            assert len(watchers(any_server.raw, "leaves")) == 1
+            with later(0, lambda: eventually(here), lambda: any_server.raw.zadd("jobs", {"a": 1})):
+                assert jobs.take(1, wait=40) == ["a"]
             assert eventually(gone)
 
     async def program() -> None:
         client = any_server.asyncio_client(client_name="leaves")
         jobs: Any = redset.asyncio.SortedSet(client, "jobs")
         for _ in range(2):
-            assert await jobs.take(1, wait=0.2) == []
-            assert len(watchers(any_server.raw, "leaves")) == 1
-            await asyncio.sleep(0.6)
-            assert gone()
-            assert asyncio.all_tasks() == {asyncio.current_task()}
+            waits = asyncio.create_task(jobs.take(1, wait=40))
+            assert await soon(here)
+            any_server.raw.zadd("jobs", {"a": 1})
+            assert await waits == ["a"]
+            assert await soon(gone)
+            assert await soon(lambda: asyncio.all_tasks() == {asyncio.current_task()})
         assert await jobs.take(1, wait=0.2) == []
         await servers.aclose(client)
 
@@ -646,7 +709,7 @@ def test_the_watcher_leaves_when_nobody_has_waited_for_some_time(
 
 
 def test_an_interrupt_ends_a_wait_at_once_and_loses_nothing(
-    any_server: servers.Server,
+    any_server: servers.Server, load: Load
 ) -> None:
     program = f"""
 import redset, sys
@@ -659,29 +722,25 @@ except KeyboardInterrupt:
     print(jobs.pop(wait=10), flush=True)
 """
     for after in (0.01, 0.5):
-        with subprocess.Popen(
-            [sys.executable, "-X", "dev", "-c", program],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "waiting\n"
+        with children.Child("-X", "dev", "-c", program) as child:
+            assert child.line() == "waiting"
             time.sleep(after)
             start = time.monotonic()
-            process.send_signal(signal.SIGINT)
-            assert process.stdout.readline() == "interrupted 0\n"
-            assert time.monotonic() - start < SOON
+            child.send_signal(signal.SIGINT)
+            assert child.line() == "interrupted 0"
+            assert time.monotonic() - start < load.seconds(SOON)
             any_server.raw.zadd("jobs", {"a": 1})
-            said, errors = process.communicate(timeout=30)
-            assert (said, process.returncode) == ("a\n", 0)
-            # The client of a set that was never closed says so under -X dev.
-            assert "Traceback" not in errors and "redset" not in errors
+            ended = child.check()
+            assert ended.out.splitlines()[2:] == ["a"]
+            # Under -X dev the client of a set that was never closed warns, as does a socket that
+            # was interrupted while redis-py connected it. Neither is a line of redset.
+            assert "Traceback (most recent call last)" not in ended.err
+            assert str(Path(redset.__file__).parent) not in ended.err
 
 
 @pytest.mark.parametrize("where", ["sync", "asyncio", "thread"])
 def test_a_program_that_has_waited_ends_quickly_and_silently(
-    any_server: servers.Server, where: str
+    any_server: servers.Server, where: str, load: Load
 ) -> None:
     programs = {
         "sync": """
@@ -707,14 +766,9 @@ asyncio.run(main())
 """,
     }
     start = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", programs[where].replace("URL", repr(any_server.url))],
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert time.monotonic() - start < 10
-    assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "", 0)
+    done = children.run("-c", programs[where].replace("URL", repr(any_server.url)))
+    assert time.monotonic() - start < load.seconds(10)
+    assert (done.out, done.err) == ("[]\n", "")
 
 
 def test_a_cancelled_wait_leaves_nothing_behind(any_server: servers.Server) -> None:
@@ -764,6 +818,7 @@ async def _cancel_leases(any_server: servers.Server) -> None:
 
 
 @pytest.mark.slow(3)
+@pytest.mark.timeout(200)
 def test_an_interrupted_wait_for_a_lease_loses_nothing(any_server: servers.Server) -> None:
     """Interrupted anywhere: what it leased comes back, and nobody is left who would be woken.
 
@@ -817,21 +872,19 @@ while len(seen) < 200:
     batch.ack()
 print("all there")
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, (done.returncode, done.stderr)
-    assert (done.stdout, done.stderr) == ("all there\n", "")
+    done = children.run("-W", "ignore", "-c", program, limit=180)
+    assert (done.out, done.err) == ("all there\n", "")
 
 
 def test_what_a_cancelled_waiter_was_woken_for_is_anothers(any_server: servers.Server) -> None:
     async def program() -> None:
         client = any_server.asyncio_client()
         jobs: Any = redset.asyncio.SortedSet(client, "jobs")
-        tasks = [asyncio.create_task(jobs.pop(wait=30))]
-        await asyncio.sleep(0.3)  # It is the first to be woken.
-        tasks += [asyncio.create_task(jobs.pop(wait=30)) for _ in range(4)]
-        await asyncio.sleep(0.3)
+        tasks = [asyncio.create_task(jobs.pop(wait=40))]
+        assert await soon(lambda: waiting_now(client) == 1 and watched_now(client))
+        # That one is the first to be woken.
+        tasks += [asyncio.create_task(jobs.pop(wait=40)) for _ in range(4)]
+        assert await soon(lambda: waiting_now(client) == 5)
         first = asyncio.Event()
         hint = _watching.Watch.hint
 
@@ -847,7 +900,8 @@ def test_what_a_cancelled_waiter_was_woken_for_is_anothers(any_server: servers.S
             patch.setattr(_watching, "REFRESH", 60.0)
             patch.setattr(_watching, "FRESH", 60.0)
             any_server.raw.zadd("jobs", {"a": 1})
-            done, _ = await asyncio.wait(tasks, timeout=SOON, return_when="ALL_COMPLETED")
+            await soon(lambda: sum(task.done() for task in tasks) >= 2)
+            done, _ = await asyncio.wait(tasks, timeout=0.3)
         assert tasks[0].cancelled() and len(done) == 2
         assert [task.result() for task in done if not task.cancelled()] == ["a"]
         for task in tasks:
@@ -864,7 +918,7 @@ def test_each_event_loop_has_a_watcher_of_its_own(any_server: servers.Server) ->
 
     async def program(item: str) -> None:
         task = asyncio.create_task(jobs.pop(wait=30))
-        await asyncio.sleep(0.3)
+        assert await soon(lambda: waiting_now(client) == 1 and watched_now(client))
         any_server.raw.zadd("jobs", {item: 1})
         assert await task == item
         await client.connection_pool.disconnect()
@@ -880,18 +934,17 @@ def test_a_watcher_whose_task_a_program_cancelled_begins_anew(any_server: server
     async def program() -> None:
         client = any_server.asyncio_client()
         jobs: Any = redset.asyncio.SortedSet(client, "jobs")
-        first = asyncio.create_task(jobs.pop(wait=30))
-        await asyncio.sleep(0.3)
+        first = asyncio.create_task(jobs.pop(wait=50))
+        assert await soon(lambda: waiting_now(client) == 1 and watched_now(client))
         watcher: Any = _watching._watchers[client.connection_pool]
         (watch,) = watcher._watches.values()
         with any_server.frozen():
-            while watch.asked is None:
-                await asyncio.sleep(0.01)
+            assert await soon(lambda: watch.asked is not None)
             watcher._task.cancel()
-            await asyncio.sleep(0.1)
-        second = asyncio.create_task(jobs.pop(wait=30))
-        await asyncio.sleep(0.5)
-        assert watch.seen > time.monotonic() - 0.6 and waiting_now(client) == 2
+            assert await soon(watcher._task.done)
+        anew = time.monotonic()
+        second = asyncio.create_task(jobs.pop(wait=50))
+        assert await soon(lambda: watch.seen > anew and waiting_now(client) == 2)
         any_server.raw.zadd("jobs", {"a": 1, "b": 2})
         assert sorted(await asyncio.gather(first, second)) == ["a", "b"]
         await servers.aclose(client)
@@ -907,31 +960,30 @@ assert jobs.take(1, wait=0.3) == []   # there is a watcher now
 child = os.fork()
 if child == 0:
     jobs.redis.connection_pool.reset()
-    print(jobs.pop(wait=30), flush=True)
+    print(jobs.pop(wait=40), flush=True)
     os._exit(0)
-assert jobs.take(1, wait=0.5) == []
-tracking = [e for e in jobs.redis.client_list() if "t" in e["flags"] and e["name"] == "forks"]
+until = time.monotonic() + 30
+while True:
+    assert jobs.take(1, wait=0.5) == []
+    tracking = [e for e in jobs.redis.client_list() if "t" in e["flags"] and e["name"] == "forks"]
+    if len(tracking) >= 2 or time.monotonic() > until:
+        break
 assert len(tracking) == 2, tracking
 jobs.redis.zadd("jobs", {"a": 1})
 assert os.waitpid(child, 0)[1] == 0
 jobs.redis.zadd("other", {"b": 1})
 print(redset.SortedSet(jobs.redis, "other").pop(wait=30), jobs.take(1, wait=0.3))
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program.replace("URL", repr(any_server.url))],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.stdout, done.stderr) == ("a\nb []\n", "")
+    done = children.run("-W", "ignore", "-c", program.replace("URL", repr(any_server.url)))
+    assert (done.out, done.err) == ("a\nb []\n", "")
 
 
 # --- what fails meanwhile
 
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
-def test_a_server_that_is_gone_is_an_error_of_the_clients(face: str) -> None:
-    with servers.start("redis7") as server:
+def test_a_server_that_is_gone_is_an_error_of_the_clients(face: str, load: Load) -> None:
+    with servers.start(servers.some()) as server:
         with later(0.5, server.kill), pytest.raises((redis.ConnectionError, redis.TimeoutError)):
             start = time.monotonic()
             if face == "sync":
@@ -940,22 +992,26 @@ def test_a_server_that_is_gone_is_an_error_of_the_clients(face: str) -> None:
                 no = servers.redis.asyncio.retry.Retry(NoBackoff(), 0)
                 client = server.asyncio_client(retry=no)
                 asyncio.run(redset.asyncio.SortedSet(client, "jobs").pop(wait=30))
-        assert time.monotonic() - start < 0.5 + SOON
+        assert time.monotonic() - start < load.seconds(0.5 + SOON)
 
 
 def test_a_server_that_restarts_is_waited_for_as_the_client_retries(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with servers.start("redis7") as server:
+    with servers.start(servers.some()) as server:
         jobs: SortedSet[str] = SortedSet(
-            server.client(retry=retries(100), client_name="restarts"), "jobs"
+            server.client(retry=retries(300), client_name="restarts"), "jobs"
         )
+
+        def watched() -> bool:
+            return len(watchers(server.raw, "restarts")) == 1
+
         with later(0.5, server.restart, lambda: server.raw.zadd("jobs", {"a": 1})):
-            assert jobs.pop(wait=30) == "a"
+            assert jobs.pop(wait=40) == "a"
         # It is watched again.
-        with later(1.5, lambda: server.raw.zadd("jobs", {"b": 1})):
-            assert jobs.pop(wait=30) == "b"
-        assert len(watchers(server.raw, "restarts")) == 1
+        with later(0, lambda: eventually(watched), lambda: server.raw.zadd("jobs", {"b": 1})):
+            assert jobs.pop(wait=40) == "b"
+        assert watched()
     assert len([each for each in caplog.records if "watches was lost" in each.message]) <= 1
 
 
@@ -965,15 +1021,20 @@ def test_a_watching_connection_that_is_lost_is_made_again(
     raw = any_server.raw
 
     def kill() -> None:
+        assert eventually(lambda: watchers(raw, "lost") and watched_now(client))
         for each in watchers(raw, "lost"):
             raw.client_kill_filter(_id=each["id"])
 
     with any_server.client(retry=retries(0), client_name="lost") as client:
         jobs: SortedSet[str] = SortedSet(client, "jobs")
         with later(0.3, kill, lambda: None, kill, lambda: raw.zadd("jobs", {"a": 1})):
-            assert jobs.pop(wait=30) == "a"
+            assert jobs.pop(wait=50) == "a"
         # It was not refused, but is there again.
-        assert jobs.take(1, wait=1) == [] and len(watchers(raw, "lost")) == 1
+        with later(
+            0, lambda: eventually(lambda: watchers(raw, "lost")), lambda: raw.zadd("jobs", {"b": 1})
+        ):
+            assert jobs.take(1, wait=50) == ["b"]
+        assert len(watchers(raw, "lost")) == 1
     lost = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert 1 <= len(lost) <= 2 and "the connection that watches was lost" in lost[0].message
 
@@ -992,7 +1053,7 @@ def test_a_server_that_closes_idle_connections_is_waited_on(any_server: servers.
 
 
 def test_who_may_not_track_polls(
-    any_server: servers.Server, caplog: pytest.LogCaptureFixture
+    any_server: servers.Server, caplog: pytest.LogCaptureFixture, load: Load
 ) -> None:
     caplog.set_level(logging.INFO, "redset")
     raw = any_server.raw
@@ -1006,7 +1067,7 @@ def test_who_may_not_track_polls(
             jobs: SortedSet[str] = SortedSet(client, "jobs")
             raw.config_resetstat()
             assert jobs.take(1, wait=2) == []
-            assert 30 <= sent(raw) <= 44
+            assert 30 * 2 / load.seconds(2) <= sent(raw) <= 44
             with later(0.3, lambda: raw.zadd("jobs", {"a": 1})):
                 assert jobs.pop(wait=30) == "a"
         said = [each.message for each in caplog.records]
@@ -1040,14 +1101,12 @@ def test_a_server_that_says_nothing_ends_a_wait_by_the_clients_timeout(
     monkeypatch.setattr(_watching, "PATIENCE", 0.3)
     monkeypatch.setattr(_watching, "FRESH", 1.2)
     # redis-py 5.0.0 has no timeouts on unix sockets.
-    with any_server.tcp_client(socket_timeout=0.3, retry=retries(0)) as client:
+    with any_server.tcp_client(socket_timeout=1.5, retry=retries(0)) as client:
         jobs: SortedSet[str] = SortedSet(client, "jobs")
         assert jobs.take(1, wait=0.2) == []
-        with any_server.frozen():
-            threading.Timer(0.3, lambda: None).start()
-            # The attempt itself would fail: it is frozen while it waits.
-            with pytest.raises(redis.TimeoutError):
-                jobs.pop(wait=30)
+        # The attempt itself would fail: it is frozen while it waits.
+        with any_server.frozen(), pytest.raises(redis.TimeoutError):
+            jobs.pop(wait=30)
         assert jobs.take(1, wait=0.2) == []
 
 

@@ -812,8 +812,8 @@ def test_threads_may_share_an_encoder_and_its_items(wire: ModuleType) -> None:
             moving.extend(fixed)
             time.sleep(0)
 
-    changer = threading.Thread(target=change)
-    threads = [threading.Thread(target=work) for _ in range(16)]
+    changer = threading.Thread(target=change, daemon=True)
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(16)]
     for thread in (changer, *threads):
         thread.start()
     for thread in threads:

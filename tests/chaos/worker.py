@@ -53,6 +53,8 @@ class Work(NamedTuple):
     options: str = "plain"
     scheduled: bool = False
     ttl: float = 0.5
+    #: The client's limit for a reply, in seconds.
+    timeout: float = 0.5
     max_attempts: int = 4
     #: How many pages a crawl has.
     pages: int = 0
@@ -123,7 +125,7 @@ class Worker:
             if isinstance(work.address, str)
             else {"host": "127.0.0.1", "port": work.address}
         )
-        where |= {"socket_timeout": 0.5, "protocol": self.pick.choice([2, 3])}
+        where |= {"socket_timeout": work.timeout, "protocol": self.pick.choice([2, 3])}
         before, _wire.DEFAULT = _wire.DEFAULT, wire
         try:
             cls = ScheduledSet if work.scheduled else SortedSet
