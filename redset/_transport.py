@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import inspect
 import os
 import select
 import threading
@@ -17,9 +16,17 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from types import ModuleType
 from typing import Any, Generic, NoReturn, TypeVar
 
+from redset._clients import (
+    caches,
+    check_client,
+    decoding_options,
+    full_name,
+    is_asyncio,
+    lender_of,
+    library_of,
+)
 from redset._effects import (
     Ask,
     Emit,
@@ -108,24 +115,25 @@ class _Link:
         Where the client is of the wrong kind, or none at all.
     """
 
-    __slots__ = ("_client", "_options", "_split", "multi")
+    __slots__ = ("_client", "_lender", "_options", "_split")
     _awaits: bool
 
     def __init__(self, client: Any, split: Callable[[bytes], list[list[bytes]]]) -> None:
-        execute = getattr(client, "execute_command", None)
-        if not callable(execute):
-            raise TypeError(
-                f"redis_client must be a client with execute_command, not {type(client).__name__}"
-            )
-        if inspect.iscoroutinefunction(execute) != self._awaits:
+        execute = check_client(client)
+        if is_asyncio(client, execute) != self._awaits:
             raise self._wrong_kind(client)
         self._client = client
-        #: Whether several commands can be sent as one MULTI.
-        self.multi = _lends_connections(client)
+        self._split = split
+        self._lender = lender_of(client)
+        #: The generic link's, made on its first use.
+        self._options: dict[str, Any] | None = None
         if self.multi:
             _loaded.setdefault(client.connection_pool, set())
-        self._split = split
-        self._options = {} if self.multi else _decoding_options(execute)
+
+    @property
+    def multi(self) -> bool:
+        """Whether several commands can be sent as one MULTI, on a connection of the client's."""
+        return self._lender.lends(self._client)
 
     def _wrong_kind(self, client: Any) -> TypeError:
         raise NotImplementedError
@@ -148,6 +156,8 @@ class _Link:
         if self.multi:
             session = _PackedSession(self._client.connection_pool, self._awaits)
         else:
+            if self._options is None:
+                self._options = decoding_options(self._client.execute_command)
             session = _GenericSession(self._client, self._split, self._options, self._awaits)
         return _Performance(operation, source, session, self._awaits, effect)
 
@@ -173,8 +183,8 @@ class Link(_Link):
 
     def _wrong_kind(self, client: Any) -> TypeError:
         return TypeError(
-            f"redis_client is an asyncio client ({_full_name(client)}): this set takes a sync one, "
-            "such as redis.Redis; the sets of redset.asyncio take it"
+            f"redis_client is an asyncio client ({full_name(type(client))}): this set takes a "
+            "sync one, such as redis.Redis; the sets of redset.asyncio take it"
         )
 
     def run(self, operation: Operation[R], source: Source | None = None) -> R:
@@ -245,8 +255,8 @@ class AsyncLink(_Link):
 
     def _wrong_kind(self, client: Any) -> TypeError:
         return TypeError(
-            f"redis_client is a sync client ({_full_name(client)}), or its execute_command is no "
-            "coroutine function: this set takes an asyncio one, such as redis.asyncio.Redis; "
+            f"redis_client is a sync client ({full_name(type(client))}), or its execute_command "
+            "is no coroutine function: this set takes an asyncio one, such as redis.asyncio.Redis; "
             "the sets of redset take a sync one"
         )
 
@@ -406,7 +416,7 @@ def _cancellations() -> int:
 
 def _decodes_all(client: Any) -> bool:
     # Up to redis-py 5.0.3 asyncio connections decode with hiredis also where they are told not to.
-    library = _library_of(type(client))
+    library = library_of(type(client))
     decodes = client.connection_pool.connection_kwargs.get("decode_responses")
     return bool(decodes) and getattr(library, "__version__", "") in (
         "5.0.0",
@@ -414,42 +424,6 @@ def _decodes_all(client: Any) -> bool:
         "5.0.2",
         "5.0.3",
     )
-
-
-def _full_name(client: Any) -> str:
-    return f"{type(client).__module__}.{type(client).__name__}"
-
-
-def _lends_connections(client: Any) -> bool:
-    # Client-side caching and single_connection_client make their own use of a connection.
-    pool = getattr(client, "connection_pool", None)
-    return (
-        _library_of(type(client)) is not None
-        and callable(getattr(pool, "get_connection", None))
-        and getattr(client, "connection", None) is None
-        and not getattr(client, "single_connection_client", False)
-        and getattr(pool, "cache", None) is None
-    )
-
-
-def _decoding_options(execute: Callable[..., Any]) -> dict[str, Any]:
-    # Clients of redis-py's kind, and what hands on to them, decode replies on request; members
-    # need not be text.
-    try:
-        parameters = inspect.signature(execute).parameters.values()
-    except (TypeError, ValueError):
-        return {}
-    takes_options = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
-    return {"NEVER_DECODE": True} if takes_options else {}
-
-
-def _library_of(kind: type) -> ModuleType | None:
-    """Give the module of the client library that a class comes from: redis or valkey."""
-    for base in kind.__mro__:
-        library = base.__module__.partition(".")[0]
-        if library in ("redis", "valkey"):
-            return importlib.import_module(library)
-    return None
 
 
 class _Session:
@@ -788,6 +762,7 @@ class _GenericSession(_Session):
         self._execute = client.execute_command
         self._split = split
         self._options = options
+        self._caches = caches(client)
         self._awaits = awaits
         self._answers: deque[tuple[Send, Any]] = deque()
 
@@ -822,8 +797,8 @@ class _GenericSession(_Session):
         if name == b"SCRIPT":
             name, rest = b"SCRIPT LOAD", rest[1:]
         text = name.decode()
-        if self._options:
-            text = text.lower()  # their caches know commands in upper case only
+        if self._caches:
+            text = text.lower()  # its caches know commands in upper case only
         answer = await self._settled(self._execute(text, *rest, **self._options))
         if isinstance(answer, Exception):
             raise answer
@@ -938,7 +913,7 @@ def _connections_of(pool: Any) -> list[Any]:
 
 
 def _exceptions_of(value: Any) -> Any:
-    library = _library_of(type(value))
+    library = library_of(type(value))
     if library is None:
         return None
     return importlib.import_module(f"{library.__name__}.exceptions")

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -383,6 +384,22 @@ class Generic:
 
     def execute_command(self, *args: Any) -> Any:
         return self._execute(*args)
+
+
+def as_the_librarys(kind: Any) -> Any:
+    """Make a class with methods of its own look as if redis-py had it.
+
+    A client whose connections or pool have methods of somebody else's gets the generic link.
+    """
+    for name, method in list(vars(kind).items()):
+        if isinstance(method, types.FunctionType):
+            names = {**method.__globals__, "__name__": "redis.connection"}
+            parts = method.__code__, names, name, method.__defaults__, method.__closure__
+            copied = types.FunctionType(*parts)
+            copied.__kwdefaults__ = method.__kwdefaults__
+            setattr(kind, name, copied)
+    kind.__module__ = "redis.connection"
+    return kind
 
 
 class Recording:

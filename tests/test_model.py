@@ -475,6 +475,7 @@ def recording(server: servers.Server) -> Iterator[tuple[Maker, list[bytes]]]:
     """What makes sync sets, and the requests that their connections send."""
     requests: list[bytes] = []
 
+    @servers.as_the_librarys
     class Recording(redis.UnixDomainSocketConnection):
         def send_packed_command(self, command: Any, check_health: bool = True) -> None:
             requests.append(command if isinstance(command, bytes) else b"".join(command))
@@ -491,6 +492,7 @@ def recording_asyncio(server: servers.Server) -> Iterator[tuple[Maker, list[byte
     """The same for asyncio sets."""
     requests: list[bytes] = []
 
+    @servers.as_the_librarys
     class Recording(redis.asyncio.UnixDomainSocketConnection):
         async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
             requests.append(command if isinstance(command, bytes) else b"".join(command))

@@ -385,6 +385,7 @@ def marked(
     """A client, and the sockets on which it has sent something; `reading` comes before answers."""
     used: set[int] = set()
 
+    @servers.as_the_librarys
     class Marked(redis.UnixDomainSocketConnection):
         def send_packed_command(self, command: Any, check_health: bool = True) -> None:
             super().send_packed_command(command, check_health)
@@ -548,6 +549,7 @@ def test_a_fork_while_another_thread_has_the_pool_s_lock_harms_neither(
 ) -> None:
     connecting, forked = threading.Event(), threading.Event()
 
+    @servers.as_the_librarys
     class Slow(redis.ConnectionPool):
         def make_connection(self) -> Any:
             if threading.current_thread().name == "connecting":

@@ -72,6 +72,7 @@ def layer(module: str) -> str:
         return "operations"
     return {
         "redset._transport": "transport",
+        "redset._clients": "transport",
         "redset._source": "transport",
         "redset._tracking": "transport",
         "redset._watching": "transport",

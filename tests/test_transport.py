@@ -64,6 +64,7 @@ def watched(server: servers.Server, pool: Any = redis.ConnectionPool, **options:
     """A client of a server's unix socket, and the watch over its connections."""
     watch = Watch()
 
+    @servers.as_the_librarys
     class Watched(redis.UnixDomainSocketConnection):
         def send_packed_command(self, command: Any, check_health: bool = True) -> None:
             data = command if isinstance(command, bytes) else b"".join(command)
