@@ -763,6 +763,7 @@ class _GenericSession(_Session):
         self._split = split
         self._options = options
         self._caches = caches(client)
+        self._counts = library_of(type(client)) is not None
         self._awaits = awaits
         self._answers: deque[tuple[Send, Any]] = deque()
 
@@ -774,7 +775,7 @@ class _GenericSession(_Session):
             except Exception as error:
                 if effect.script is None or not _is_no_script(_Failed(error)):
                     raise
-                await self._command([b"SCRIPT", b"LOAD", effect.script.text])
+                await self._load(effect.script.text)
                 answer = await self._command(arguments)
         except Exception as error:
             answer = _Failed(_translated(error))
@@ -793,13 +794,22 @@ class _GenericSession(_Session):
         self._answers.clear()
 
     async def _command(self, arguments: list[bytes]) -> Any:
-        name, *rest = arguments
-        if name == b"SCRIPT":
-            name, rest = b"SCRIPT LOAD", rest[1:]
-        text = name.decode()
+        text = arguments[0].decode()
+        rest: list[bytes | int] = [*arguments[1:]]
+        if self._counts and text == "EVALSHA":
+            # Cluster clients find the keys by their number, redis-py 5.0.0's only if it is an int.
+            rest[1] = int(rest[1])
         if self._caches:
             text = text.lower()  # its caches know commands in upper case only
-        answer = await self._settled(self._execute(text, *rest, **self._options))
+        return await self._executed(text, *rest, **self._options)
+
+    async def _load(self, text: bytes) -> None:
+        # Without options: a cluster client hands them to its callback, which takes none. It sends
+        # this to all primaries, by this name only.
+        await self._executed("SCRIPT LOAD", text)
+
+    async def _executed(self, *arguments: Any, **options: Any) -> Any:
+        answer = await self._settled(self._execute(*arguments, **options))
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -1,0 +1,122 @@
+"""Sets through the cluster clients of redis-py and valkey-py, on a cluster of one node."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio.cluster
+import redis.cluster
+import servers
+
+import redset.asyncio
+from redset import ScheduledSet, SortedSet
+
+SLOTS = 16384
+
+
+@pytest.fixture(scope="module", params=servers.REAL)
+def node(request: pytest.FixtureRequest) -> Iterator[servers.Server]:
+    """A server that is a cluster of its own."""
+    try:
+        started = servers.start(request.param, **{"cluster-enabled": "yes"})
+        with started as server:
+            raw = server.raw
+            try:
+                if server.version < (7,):
+                    raw.execute_command("CLUSTER", "ADDSLOTS", *range(SLOTS))
+                else:
+                    raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+            except redis.ResponseError as error:
+                pytest.skip(f"{server.kind}: no cluster ({error})")
+            until = time.monotonic() + 10
+            while not re.search(r"cluster_state\W+ok", str(raw.execute_command("CLUSTER", "INFO"))):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            yield server
+    except servers.Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(autouse=True)
+def empty(node: servers.Server) -> None:
+    node.raw.flushall()
+    node.raw.script_flush()
+
+
+def cluster_class(library: str, awaits: bool) -> Any:
+    module = f"{library}.asyncio.cluster" if awaits else f"{library}.cluster"
+    try:
+        found = importlib.import_module(module)
+    except ImportError:
+        raise servers.Missing(f"{module}: not installed") from None
+    return found.RedisCluster if library == "redis" else found.ValkeyCluster
+
+
+KINDS = pytest.mark.parametrize(
+    ("library", "options"),
+    [
+        ("redis", {}),
+        ("redis", {"decode_responses": True}),
+        ("valkey", {}),
+        ("valkey", {"decode_responses": True}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else value,
+)
+
+
+@KINDS
+def test_a_cluster_client_takes_every_step(
+    node: servers.Server, library: str, options: dict[str, Any]
+) -> None:
+    client = cluster_class(library, False)(host="127.0.0.1", port=node.port, **options)
+    pages: SortedSet[Any] = SortedSet(client, "pages", key="url", remember=True)
+    assert pages.add({"url": "/a"}, 1) == 1
+    assert pages.add({"url": "/a"}, 2) is None
+    found = pages.add_many([{"url": f"/{number}"} for number in range(600)], range(2, 602))
+    assert found.added == 600
+    assert pages.lease(2).ack() == 2
+    assert pages.pop() == {"url": "/1"}
+    assert pages.take(2) == [{"url": "/2"}, {"url": "/3"}]
+    jobs: SortedSet[str] = SortedSet(client, "jobs")
+    jobs.add_many(["ü", "a"], [2, 1])
+    node.raw.script_flush()  # as after a failover
+    assert jobs.add("a", nx=True) is None
+    assert jobs.take(5) == ["a", "ü"]
+    later: ScheduledSet[str] = ScheduledSet(client, "later")
+    later.add("now")
+    assert later.pop() == "now"
+    assert pages.clear()
+    client.close()
+
+
+@KINDS
+def test_an_asyncio_cluster_client_takes_every_step(
+    node: servers.Server, library: str, options: dict[str, Any]
+) -> None:
+    if options and redis.__version__ in ("5.0.0", "5.0.1", "5.0.2", "5.0.3"):
+        raise servers.Missing(f"asyncio decoding: redis-py {redis.__version__} cannot do it")
+
+    async def use() -> None:
+        client = cluster_class(library, True)(host="127.0.0.1", port=node.port, **options)
+        pages: Any = redset.asyncio.SortedSet(client, "pages", key="url", remember=True)
+        assert await pages.add({"url": "/a"}, 1) == 1
+        found = await pages.add_many([{"url": f"/{number}"} for number in range(600)])
+        assert found.added == 600
+        assert await (await pages.lease(2)).ack() == 2
+        assert len(await pages.take(3)) == 3
+        jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+        await jobs.add_many(["ü", "a"], [2, 1])
+        node.raw.script_flush()
+        assert await jobs.add("a", nx=True) is None
+        assert await jobs.take(5) == ["a", "ü"]
+        assert await pages.clear()
+        await servers.aclose(client)
+
+    asyncio.run(use())
