@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,23 @@ class Script:
         #: The request that loads it.
         self.load = b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$%d\r\n%b\r\n" % (len(text), text)
         self.sha = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
+
+    def whole(self, request: bytes) -> bytes:
+        """Return an EVALSHA of this script as the EVAL that needs no loading."""
+        length, rest = request.split(b"\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % self.sha, 1)
+        return b"%b\r\n$4\r\nEVAL\r\n$%d\r\n%b\r\n%b" % (length, len(self.text), self.text, rest)
+
+    def commands_at(self, number: int) -> list[str]:
+        """Return the names of the commands that a line of the script may call."""
+        text = self.text.decode()
+        lines = text.splitlines()
+        line = lines[number - 1] if 0 < number <= len(lines) else ""
+        found = re.findall(r"\bcall\(\s*'(\w+)'", line)
+        if not found and "call(" in line:
+            # A helper that is given the command: any that it is given.
+            helpers = re.findall(r"\bfunction (\w+)\(", "\n".join(lines[:number]))
+            found = re.findall(rf"\b{helpers[-1]}\(\s*'(\w+)'", text) if helpers else []
+        return sorted(set(found))
 
 
 @cache

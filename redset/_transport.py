@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib
 import os
+import re
 import select
 import threading
 import time
@@ -42,6 +43,7 @@ from redset._effects import (
     Wait,
     only,
 )
+from redset._scripts import Script
 from redset._source import Source
 from redset._watching import Waiting
 
@@ -458,11 +460,13 @@ class _Session:
 class _Flight:
     """A sent request: how many answers are still to be read, and what is known already."""
 
-    __slots__ = ("answer", "effect", "kept", "loading", "reloads")
+    __slots__ = ("answer", "effect", "kept", "loading", "reloads", "whole")
 
     def __init__(self, effect: Send) -> None:
         self.effect = effect
         self.loading = False
+        #: Whether the script's text went out with it, since the server refused to load it.
+        self.whole = False
         self.reloads = 0
         self.answer: Any = _UNREAD
         self.kept: Any = _UNREAD
@@ -490,6 +494,8 @@ class _PackedSession(_Session):
         self._flying: deque[_Flight] = deque()
         #: Scripts whose loading went out on this socket.
         self._sent: set[bytes] = set()
+        #: Scripts whose loading the server refused, and how.
+        self._refused: dict[bytes, Exception] = {}
         self._broken = False
 
     async def send(self, effect: Send) -> None:
@@ -547,7 +553,7 @@ class _PackedSession(_Session):
             self._flying.append(flight)
             if _is_reply(error):
                 self._broken = False
-                flight.answer = self._failed(error)
+                flight.answer = self._failed(error, script)
             else:
                 complete(self._lost(error))
             return complete(self.read())
@@ -580,6 +586,7 @@ class _PackedSession(_Session):
             self._broken = False
         self._socket = None
         self._sent.clear()
+        self._refused.clear()
         self._connection = None
         if self._awaits:
             await _release(self._pool, connection)
@@ -605,8 +612,11 @@ class _PackedSession(_Session):
         effect = flight.effect
         data = effect.data
         script = effect.script
-        flight.loading = False
-        if (
+        flight.loading = flight.whole = False
+        if script is not None and script.sha in self._refused:
+            flight.whole = True
+            data = script.whole(data)
+        elif (
             script is not None
             and script.sha not in _loaded.setdefault(self._pool, set())
             and script.sha not in self._sent
@@ -632,25 +642,33 @@ class _PackedSession(_Session):
         if _socket_of(connection) is not self._socket:
             raise _connection_error(connection)("the connection was lost with answers unread")
         effect = flight.effect
-        if flight.loading:
-            loaded = await self._one()
-            if type(loaded) is not _Failed and effect.script is not None:
-                _loaded.setdefault(self._pool, set()).add(effect.script.sha)
+        script = effect.script
+        if flight.loading and script is not None:
+            loaded = await self._one(None)
+            if type(loaded) is _Failed:
+                self._refused[script.sha] = loaded.error
+            else:
+                _loaded.setdefault(self._pool, set()).add(script.sha)
         first: _Failed | None = None
         answer: Any = None
         for _ in range(effect.replies):
-            answer = await self._one()
+            answer = await self._one(script)
             if type(answer) is _Failed and first is None:
                 first = answer
+        if flight.whole and script is not None:
+            if first is None:
+                _loaded.setdefault(self._pool, set()).add(script.sha)  # EVAL loads it, too
+            elif _is_no_eval(first.error):
+                return _Failed(self._refused[script.sha])
         if first is not None:
             return first
         if effect.replies > 1 and isinstance(answer, list):
             for part in answer:
                 if isinstance(part, Exception):
-                    return _Failed(_translated(part))
+                    return _Failed(_translated(part, script))
         return answer
 
-    async def _one(self) -> Any:
+    async def _one(self, script: Script | None) -> Any:
         connection = self._connection
         self._broken = True
         try:
@@ -658,12 +676,12 @@ class _PackedSession(_Session):
         except Exception as error:
             if not _is_reply(error):
                 raise
-            answer = self._failed(error)
+            answer = self._failed(error, script)
         self._broken = False
         return answer
 
-    def _failed(self, error: Exception) -> _Failed:
-        failed = _Failed(_translated(error))
+    def _failed(self, error: Exception, script: Script | None) -> _Failed:
+        failed = _Failed(_translated(error, script))
         if type(failed.error).__name__ == "ReadOnlyError" and _follows_primary(self._pool):
             connection = self._connection
             raise _connection_error(connection)("the primary is a replica now") from error
@@ -775,10 +793,9 @@ class _GenericSession(_Session):
             except Exception as error:
                 if effect.script is None or not _is_no_script(_Failed(error)):
                     raise
-                await self._load(effect.script.text)
-                answer = await self._command(arguments)
+                answer = await self._told(effect.script, arguments)
         except Exception as error:
-            answer = _Failed(_translated(error))
+            answer = _Failed(_translated(error, effect.script))
         self._answers.append((effect, answer))
 
     async def read(self) -> Any:
@@ -796,17 +813,29 @@ class _GenericSession(_Session):
     async def _command(self, arguments: list[bytes]) -> Any:
         text = arguments[0].decode()
         rest: list[bytes | int] = [*arguments[1:]]
-        if self._counts and text == "EVALSHA":
+        if self._counts and text in ("EVAL", "EVALSHA"):
             # Cluster clients find the keys by their number, redis-py 5.0.0's only if it is an int.
             rest[1] = int(rest[1])
         if self._caches:
             text = text.lower()  # its caches know commands in upper case only
         return await self._executed(text, *rest, **self._options)
 
-    async def _load(self, text: bytes) -> None:
-        # Without options: a cluster client hands them to its callback, which takes none. It sends
-        # this to all primaries, by this name only.
-        await self._executed("SCRIPT LOAD", text)
+    async def _told(self, script: Script, arguments: list[bytes]) -> Any:
+        """Load a script, then call it; send it whole if the server refuses to load it."""
+        try:
+            # Without options: a cluster client hands them to its callback, which takes none. It
+            # sends this to all primaries, by this name only.
+            await self._executed("SCRIPT LOAD", script.text)
+        except Exception as refusal:
+            if not _is_reply(refusal):
+                raise
+            try:
+                return await self._command([b"EVAL", script.text, *arguments[2:]])
+            except Exception as error:
+                if _is_no_eval(error):
+                    raise refusal from None
+                raise
+        return await self._command(arguments)
 
     async def _executed(self, *arguments: Any, **options: Any) -> Any:
         answer = await self._settled(self._execute(*arguments, **options))
@@ -962,11 +991,48 @@ _CLASSES = {
 }
 
 
-def _translated(error: Exception) -> Exception:
+def _is_no_eval(error: Exception) -> bool:
+    """Whether an error says that the user, or the server, has no EVAL."""
+    text = str(error).lower()
+    return "eval" in text and ("permission" in text or "unknown command" in text)
+
+
+#: How servers say that a script's user lacks a right: Redis 6.2 and 7.0, then 7.2 and Valkey.
+_NO_RIGHT = re.compile(
+    r"(The user executing the script can't [^@]*?|ACL failure in script: .*?)"
+    r"(?: script: .*)?$",
+    re.DOTALL,
+)
+_LINE = re.compile(r"@user_script: ?(\d+)")
+
+
+def _no_right(text: str, script: Script | None) -> str | None:
+    """Return what an error of a script says of a missing right, and of which command."""
+    found = _NO_RIGHT.search(text)
+    if found is None:
+        return None
+    said = found[1].removeprefix("ACL failure in script: ").removesuffix(".")
+    if script is None:
+        return said
+    line = _LINE.search(text)
+    names = script.commands_at(int(line[1])) if line else []
+    where = f"in the step {script.name!r}"
+    if not names or any(f"'{name.lower()}'" in said for name in names):
+        return f"{said}, {where}"
+    return f"{said}: {' or '.join(repr(name.lower()) for name in names)}, {where}"
+
+
+def _translated(error: Exception, script: Script | None = None) -> Exception:
     """Give an error the class and text that it has outside of scripts (Redis 6.2 wraps both)."""
     text = str(error)
     if type(error).__name__ != "ResponseError":
         return error
+    refused = _no_right(text, script)
+    if refused is not None:
+        kind = getattr(_exceptions_of(error), "NoPermissionError", None)
+        made = type(error)(f"NOPERM {refused}") if kind is None else kind(refused)
+        made.__cause__ = error
+        return made
     for code in ("OOM", "READONLY", "WRONGTYPE", "NOPERM", "MISCONF"):
         at = text.find(code + " ")
         if at < 0 or (

@@ -22,6 +22,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from redset._effects import Send, Unexpected, Wait
+from redset._scripts import Script
 from redset._tracking import PATIENCE, AsyncTracking, Failure, Lost, Push, Refused, Tracking
 
 log = logging.getLogger("redset")
@@ -202,9 +203,11 @@ class Watcher:
         self._running = False
         self._idle_since = 0.0
         self._refused_until = 0.0
-        #: Questions that were not answered yet: a set, or None for the loading of its script.
-        self._flying: deque[Watch | None] = deque()
+        #: Questions that were not answered yet: a set, or a script that was to be loaded.
+        self._flying: deque[Watch | Script] = deque()
         self._loaded: set[bytes] = set()
+        #: Scripts that the server refused to load.
+        self._refused: set[bytes] = set()
 
     # What waiters call.
 
@@ -304,6 +307,7 @@ class Watcher:
                     pool = None
                     self._forget()
                     self._loaded.clear()
+                    self._refused.clear()
                 self._ask(tracking)
                 self._hear(await tracking.receive(min(rest, self._timeout())))
                 if self._flying:
@@ -379,12 +383,15 @@ class Watcher:
                     continue
                 watch.asked, watch.changed = now, False
                 watch.pace.charge(1, len(watch.waiters))
+                data = watch.look.data
                 script = watch.look.script
-                if script is not None and script.sha not in self._loaded:
+                if script is not None and script.sha in self._refused:
+                    data = script.whole(data)
+                elif script is not None and script.sha not in self._loaded:
                     self._loaded.add(script.sha)
                     requests.append(script.load)
-                    self._flying.append(None)
-                requests.append(watch.look.data)
+                    self._flying.append(script)
+                requests.append(data)
                 self._flying.append(watch)
         if requests:
             tracking.send(b"".join(requests))
@@ -396,8 +403,10 @@ class Watcher:
                     self._told(message[1])
             elif not self._flying:
                 raise Lost("an answer to nothing")
-            elif (watch := self._flying.popleft()) is not None:
-                self._answered(watch, message)
+            elif isinstance(asked := self._flying.popleft(), Watch):
+                self._answered(asked, message)
+            elif type(message) is Failure:
+                self._refused.add(asked.sha)
 
     def _told(self, keys: list[bytes] | None) -> None:
         """The server says that keys changed; all of them where it was flushed."""
@@ -424,7 +433,7 @@ class Watcher:
             watch.answered(available, rest)
 
     def _check_patience(self) -> None:
-        watch = next((watch for watch in self._flying if watch is not None), None)
+        watch = next((watch for watch in self._flying if isinstance(watch, Watch)), None)
         asked = None if watch is None else watch.asked
         if asked is not None and monotonic() - asked > PATIENCE:
             raise Lost("the server did not answer in time")

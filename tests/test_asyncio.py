@@ -824,6 +824,25 @@ async def test_a_restart_between_calls_is_no_matter(any_server: servers.Server) 
 
 
 @runs
+async def test_who_may_not_load_scripts_sends_them_whole(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    raw.execute_command("ACL", "SETUSER", "eve", "on", ">secret", "~*", "&*", "+@all", "-script")
+    try:
+        raw.script_flush()
+        client = any_server.asyncio_client(username="eve", password="secret")
+        jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+        assert (await jobs.add_many(numbered(3000))).added == 3000
+        assert await jobs.add("item-000001") is None
+        raw.execute_command("ACL", "SETUSER", "eve", "-eval")
+        raw.script_flush()
+        with pytest.raises(redis.exceptions.NoPermissionError, match="script"):
+            await jobs.add("another")
+        await servers.aclose(client)
+    finally:
+        raw.execute_command("ACL", "DELUSER", "eve")
+
+
+@runs
 async def test_a_single_connection_client_is_used_by_its_commands(
     any_server: servers.Server,
 ) -> None:

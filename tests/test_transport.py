@@ -3,6 +3,7 @@ becomes of them when the connection, the server or the caller's code fails in th
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import threading
@@ -1012,21 +1013,100 @@ def test_answers_lost_while_the_window_is_read_to_its_end_change_nothing(
         assert held(client) == 0
 
 
-def test_a_server_that_may_not_load_scripts_says_so(any_server: servers.Server) -> None:
-    raw = any_server.raw
-    raw.execute_command("ACL", "SETUSER", "bob", "on", ">secret", "~*", "&*", "+@all", "-script")
+@contextlib.contextmanager
+def user(server: servers.Server, *rules: str) -> Iterator[dict[str, str]]:
+    """A user with some rights less; what a client's options say of it."""
+    raw = server.raw
+    raw.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">secret", "~*", "&*", "+@all")
+    raw.execute_command("ACL", "SETUSER", "bob", *rules)
     try:
-        raw.script_flush()
-        client = any_server.client(username="bob", password="secret", retry=never())
-        jobs: SortedSet[str] = SortedSet(client, "jobs", key=str)
-        with pytest.raises(redis.ResponseError):
-            jobs.add("a")
-        with pytest.raises(AddError):
-            jobs.add_many(numbered(2000))
-        after_an_interrupt(client)
-        client.close()
+        yield {"username": "bob", "password": "secret"}
     finally:
         raw.execute_command("ACL", "DELUSER", "bob")
+
+
+@pytest.mark.parametrize("kind", ["packed", "generic"])
+def test_who_may_not_load_scripts_sends_them_whole(any_server: servers.Server, kind: str) -> None:
+    with user(any_server, "-script") as options:
+        any_server.raw.script_flush()
+        client = any_server.client(**options, retry=never())
+        given = client if kind == "packed" else servers.GenericDecoded(client)
+        jobs: SortedSet[str] = SortedSet(given, "jobs", key=str, remember=True)
+        assert jobs.add("a", -1) == -1
+        assert jobs.add("a") is None
+        any_server.raw.script_flush()
+        # Several in flight, none of them known; they stay in order.
+        assert jobs.add_many(numbered(4000), range(4000)).added == 4000
+        any_server.raw.script_flush()
+        assert jobs.take(3) == ["a", *numbered(2)]
+        assert jobs.lease(2).ack() == 2
+        after_an_interrupt(client)
+        client.close()
+
+
+@pytest.mark.parametrize("kind", ["packed", "generic"])
+@pytest.mark.parametrize("rules", [["-script", "-eval"], ["-@scripting"]])
+def test_a_refused_load_is_the_error_that_is_raised(
+    any_server: servers.Server, kind: str, rules: list[str]
+) -> None:
+    with user(any_server, *rules) as options:
+        any_server.raw.script_flush()
+        client = any_server.client(**options, retry=never())
+        given = client if kind == "packed" else servers.GenericDecoded(client)
+        jobs: SortedSet[str] = SortedSet(given, "jobs", key=str)
+        said = "evalsha" if "-@scripting" in rules else "script"
+        with pytest.raises(redis.exceptions.NoPermissionError, match=said):
+            jobs.add("a")
+        with pytest.raises(AddError, match=said) as caught:
+            jobs.add_many(numbered(2000))
+        assert isinstance(caught.value.__cause__, redis.exceptions.NoPermissionError)
+        after_an_interrupt(client)
+        client.close()
+
+
+@pytest.mark.parametrize("kind", ["packed", "generic"])
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [("zadd", {"remember": True}), ("hset", {"key": str}), ("sadd", {"remember": True})],
+)
+def test_a_right_that_a_script_lacks_is_the_same_error_on_every_server(
+    any_server: servers.Server, kind: str, command: str, options: dict[str, Any]
+) -> None:
+    with user(any_server, f"-{command}") as login:
+        client = any_server.client(**login, retry=never())
+        given = client if kind == "packed" else servers.GenericDecoded(client)
+        jobs: SortedSet[str] = SortedSet(given, "jobs", **options)
+        for item in "ab":
+            with pytest.raises(redis.exceptions.NoPermissionError, match=f"'{command}'"):
+                jobs.add(item)
+        with pytest.raises(AddError, match=f"'{command}'") as caught:
+            jobs.add_many(["c"])
+        assert isinstance(caught.value.__cause__, redis.exceptions.NoPermissionError)
+        client.close()
+
+
+def test_keys_that_a_script_may_not_use_are_the_same_error_on_every_server(
+    any_server: servers.Server,
+) -> None:
+    with user(any_server, "resetkeys", "~other*") as login:
+        client = any_server.client(**login, retry=never())
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        for call in (lambda: jobs.add("a"), lambda: jobs.add("a", nx=True), lambda: jobs.lease(1)):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                call()
+        client.close()
+
+
+def test_a_wait_works_for_who_may_not_load_scripts(any_server: servers.Server) -> None:
+    with user(any_server, "-script") as options:
+        any_server.raw.script_flush()
+        client = any_server.client(**options)
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        timer = threading.Timer(0.3, any_server.raw.zadd, ("jobs", {"a": 1}))
+        timer.start()
+        assert jobs.pop(wait=10) == "a"
+        timer.join()
+        client.close()
 
 
 # --- the window
