@@ -324,6 +324,18 @@ def start(kind: str, **config: Any) -> Iterator[Server]:
         server.stop()
 
 
+@contextlib.contextmanager
+def user(server: Server, *rules: str) -> Iterator[dict[str, str]]:
+    """A user with some rights less; what a client's options say of it."""
+    raw = server.raw
+    raw.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">secret", "~*", "&*", "+@all")
+    raw.execute_command("ACL", "SETUSER", "bob", *rules)
+    try:
+        yield {"username": "bob", "password": "secret"}
+    finally:
+        raw.execute_command("ACL", "DELUSER", "bob")
+
+
 class Servers:
     """One server of each kind, each started on its first use."""
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import redis
 import servers
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from redset import SortedSet, TimeSortedSet
 from redset._operations import checking
@@ -215,3 +217,47 @@ def test_what_is_refused_for_another_reason_says_nothing(
     last: SortedSet[str] = SortedSet(raw, "known", remember=True)
     assert last.add_many([]).added == 0 and last.add_many(names[:10]).refused == 10
     assert names_clear(caplog) == 1
+
+
+@pytest.mark.parametrize("command", ["time", "type", "info", "client"])
+@pytest.mark.parametrize("options", [{}, {"remember": True}, {"duplicates": "keep"}])
+def test_an_add_needs_no_right_that_only_a_check_needs(
+    any_server: servers.Server,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    options: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(checking, "_checked", False)
+    with servers.user(any_server, f"-{command}") as login:
+        client = any_server.client(**login)
+        jobs: SortedSet[str] = SortedSet(client, "jobs", **options)
+        assert jobs.add("a") == 0
+        numbers = [str(number) for number in range(600)]
+        assert jobs.add_many(numbers).added == 600
+        again = jobs.add_many(numbers)
+        assert again.added == 0
+        assert again.refused == (600 if options else 0)
+        assert jobs.take(1000) == sorted(["a", *numbers])
+        client.close()
+
+
+def test_a_check_that_is_refused_is_not_made_again(
+    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "_checked", False)
+    with servers.user(any_server, "-time") as login:
+        client = any_server.client(**login)
+        jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            jobs.check()  # who asks is told
+        jobs.add("a")
+        assert checking._checked
+        client.close()
+
+
+def test_a_check_that_found_no_server_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "_checked", False)
+    client = redis.Redis(unix_socket_path="/nowhere", retry=Retry(NoBackoff(), 0))
+    with pytest.raises(redis.ConnectionError):
+        SortedSet(client, "jobs", remember=True).add("a")
+    assert not checking._checked

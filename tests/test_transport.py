@@ -3,7 +3,6 @@ becomes of them when the connection, the server or the caller's code fails in th
 
 from __future__ import annotations
 
-import contextlib
 import random
 import signal
 import threading
@@ -1013,21 +1012,9 @@ def test_answers_lost_while_the_window_is_read_to_its_end_change_nothing(
         assert held(client) == 0
 
 
-@contextlib.contextmanager
-def user(server: servers.Server, *rules: str) -> Iterator[dict[str, str]]:
-    """A user with some rights less; what a client's options say of it."""
-    raw = server.raw
-    raw.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">secret", "~*", "&*", "+@all")
-    raw.execute_command("ACL", "SETUSER", "bob", *rules)
-    try:
-        yield {"username": "bob", "password": "secret"}
-    finally:
-        raw.execute_command("ACL", "DELUSER", "bob")
-
-
 @pytest.mark.parametrize("kind", ["packed", "generic"])
 def test_who_may_not_load_scripts_sends_them_whole(any_server: servers.Server, kind: str) -> None:
-    with user(any_server, "-script") as options:
+    with servers.user(any_server, "-script") as options:
         any_server.raw.script_flush()
         client = any_server.client(**options, retry=never())
         given = client if kind == "packed" else servers.GenericDecoded(client)
@@ -1049,7 +1036,7 @@ def test_who_may_not_load_scripts_sends_them_whole(any_server: servers.Server, k
 def test_a_refused_load_is_the_error_that_is_raised(
     any_server: servers.Server, kind: str, rules: list[str]
 ) -> None:
-    with user(any_server, *rules) as options:
+    with servers.user(any_server, *rules) as options:
         any_server.raw.script_flush()
         client = any_server.client(**options, retry=never())
         given = client if kind == "packed" else servers.GenericDecoded(client)
@@ -1072,7 +1059,7 @@ def test_a_refused_load_is_the_error_that_is_raised(
 def test_a_right_that_a_script_lacks_is_the_same_error_on_every_server(
     any_server: servers.Server, kind: str, command: str, options: dict[str, Any]
 ) -> None:
-    with user(any_server, f"-{command}") as login:
+    with servers.user(any_server, f"-{command}") as login:
         client = any_server.client(**login, retry=never())
         given = client if kind == "packed" else servers.GenericDecoded(client)
         jobs: SortedSet[str] = SortedSet(given, "jobs", **options)
@@ -1088,7 +1075,7 @@ def test_a_right_that_a_script_lacks_is_the_same_error_on_every_server(
 def test_keys_that_a_script_may_not_use_are_the_same_error_on_every_server(
     any_server: servers.Server,
 ) -> None:
-    with user(any_server, "resetkeys", "~other*") as login:
+    with servers.user(any_server, "resetkeys", "~other*") as login:
         client = any_server.client(**login, retry=never())
         jobs: SortedSet[str] = SortedSet(client, "jobs")
         for call in (lambda: jobs.add("a"), lambda: jobs.add("a", nx=True), lambda: jobs.lease(1)):
@@ -1098,7 +1085,7 @@ def test_keys_that_a_script_may_not_use_are_the_same_error_on_every_server(
 
 
 def test_a_wait_works_for_who_may_not_load_scripts(any_server: servers.Server) -> None:
-    with user(any_server, "-script") as options:
+    with servers.user(any_server, "-script") as options:
         any_server.raw.script_flush()
         client = any_server.client(**options)
         jobs: SortedSet[str] = SortedSet(client, "jobs")

@@ -8,7 +8,7 @@ from typing import Any
 
 from redset._effects import Operation
 from redset._operations.context import Context
-from redset._operations.replies import bytes_of, count, listed
+from redset._operations.replies import bytes_of, count, is_answer, listed
 
 log = logging.getLogger("redset")
 
@@ -27,14 +27,20 @@ def check(ctx: Context) -> Operation[list[str]]:
 
 
 def check_once(ctx: Context) -> Operation[None]:
-    """Log what is wrong with the first server that this process writes to."""
+    """Log what is wrong with the first server that this process writes to.
+
+    A server that refuses to tell is not asked again: the user may lack TIME, or scripts.
+    """
     global _checked
     if _checked:
         return
     _checked = True
     try:
         found = yield from check(ctx)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, Exception) and is_answer(error):
+            log.debug("the server of %r does not tell about itself: %s", ctx.name, error)
+            return
         _checked = False
         raise
     for each in found:

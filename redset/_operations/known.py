@@ -15,7 +15,7 @@ from redset import _known
 from redset._effects import SIGHT, Operation
 from redset._known import Memory
 from redset._operations.context import Context
-from redset._operations.replies import bytes_of, many
+from redset._operations.replies import bytes_of, is_answer, many
 
 #: Seconds for which a check is trusted, and after which the next is due.
 TRUST, RENEW = 1.0, 0.8
@@ -67,7 +67,13 @@ def check(ctx: Context) -> Operation[Trust | None]:
         since = monotonic()
         asked, arguments = _questions(ctx, since)
         keys = [ctx.keys.meta, ctx.keys.seen]
-        found = yield ctx.call("whose", keys, arguments, many(bytes_of, 6))
+        try:
+            found = yield ctx.call("whose", keys, arguments, many(bytes_of, 6))
+        except Exception as error:
+            if not is_answer(error):
+                raise
+            # The user lacks TYPE, say: as good as a server whose run cannot be seen.
+            found = [b""] * 6
         sight = yield SIGHT
         # A connection that was opened meanwhile, perhaps by this very request, is not covered.
         if before is None or sight == before:

@@ -27,6 +27,11 @@ def refuse(wanted: str, reply: Any) -> Unexpected:
     return Unexpected(f"expected {wanted}, got {reprlib.repr(reply)}")
 
 
+def is_answer(error: Exception) -> bool:
+    """Whether an exception is a server's answer, of whatever client: its connection is in order."""
+    return any(base.__name__ == "ResponseError" for base in type(error).__mro__)
+
+
 def bytes_of(reply: Any) -> bytes:
     """Give a bulk reply as bytes, also where a client decoded it."""
     if isinstance(reply, bytes):
