@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import cache
-from pathlib import Path
 
-_FOLDER = Path(__file__).with_name("scripts")
 _INCLUDE = "-- include: "
 
 
@@ -48,8 +46,13 @@ def script(name: str) -> Script:
 
 
 def _read(name: str) -> str:
+    # Not by path: the package may be in a zip file, as with zipapp or Spark's --py-files. Imported
+    # late, since it takes longer than the rest of redset.
+    from importlib import resources
+
+    file = resources.files("redset") / "scripts" / f"{name}.lua"
     lines = []
-    for line in (_FOLDER / f"{name}.lua").read_text("utf-8").splitlines():
+    for line in file.read_text("utf-8").splitlines():
         if line.startswith(_INCLUDE):
             lines.append(_read(line[len(_INCLUDE) :].strip()))
         else:

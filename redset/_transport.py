@@ -381,7 +381,9 @@ class _Performance(Generic[R]):
                             await asyncio.sleep(0)
                             self._turn = time.monotonic()
                 except Exception as error:
-                    effect = operation.throw(error)
+                    # What the caller's iterable raises is the caller's.
+                    own = error if kind is Pull else _in_its_loop(error)
+                    effect = operation.throw(own)
                 else:
                     effect = operation.send(result)
         except StopIteration as stop:
@@ -408,6 +410,20 @@ class _Performance(Generic[R]):
         except BaseException:
             waiting.end(failed)
             raise
+
+
+def _in_its_loop(error: Exception) -> Exception:
+    """Return an error that says so if a client's connections belong to another event loop."""
+    if type(error) is not RuntimeError or not re.search(
+        "event loop|different loop", str(error), re.I
+    ):
+        return error
+    made = RuntimeError(
+        f"redis_client was used in another event loop, which owns its connections ({error}): make "
+        "a client and its sets in each loop, or await client.aclose() before the first loop ends"
+    )
+    made.__cause__ = error
+    return made
 
 
 def _cancellations() -> int:
@@ -1027,6 +1043,13 @@ def _translated(error: Exception, script: Script | None = None) -> Exception:
     text = str(error)
     if type(error).__name__ != "ResponseError":
         return error
+    if script is not None and re.search("unknown command.*evalsha", text, re.I | re.S):
+        made = type(error)(
+            f"{text.rstrip()} (redset needs a server with Lua scripts; for tests, "
+            "fakeredis runs them if it is installed as fakeredis[lua])"
+        )
+        made.__cause__ = error
+        return made
     refused = _no_right(text, script)
     if refused is not None:
         kind = getattr(_exceptions_of(error), "NoPermissionError", None)

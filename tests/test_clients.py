@@ -655,3 +655,90 @@ def test_a_url_goes_to_from_url_and_is_not_repeated() -> None:
         with pytest.raises(TypeError, match=r"execute_command, got str: .*from_url") as caught:
             cls("redis://:secret@localhost", "jobs")
         assert "secret" not in str(caught.value)
+
+
+# --- servers without scripts, and clients of another event loop
+
+
+WITHOUT_LUA = """
+import sys
+sys.modules["lupa"] = None
+import fakeredis, redis, redset
+class Other:
+    def __init__(self, client):
+        self.execute_command = client.execute_command
+for client in fakeredis.FakeRedis(), Other(fakeredis.FakeRedis()):
+    jobs = redset.SortedSet(client, "jobs")
+    assert jobs.add("a") == 0 and jobs.pop() == "a"
+    for call in (lambda: jobs.add("a", nx=True), lambda: jobs.lease(1),
+                 lambda: jobs.add_many(["a"], nx=True)):
+        try:
+            call()
+        except (redis.ResponseError, redset.exceptions.AddError) as error:
+            assert "fakeredis[lua]" in str(error), error
+"""
+
+
+def test_fakeredis_without_lua_says_what_to_install() -> None:
+    pytest.importorskip("fakeredis")
+    env = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(redset.__file__))}
+    subprocess.run([sys.executable, "-c", WITHOUT_LUA], check=True, timeout=60, env=env)
+
+
+LOOPS: list[Callable[[Any], Any]] = [
+    lambda jobs: jobs.add("a"),
+    lambda jobs: jobs.add("a", nx=True),
+    lambda jobs: jobs.take(3),
+    lambda jobs: jobs.pop(wait=1),
+    lambda jobs: jobs.add_many(["a", "b"]),
+]
+
+
+@pytest.mark.parametrize("call", LOOPS)
+@pytest.mark.parametrize("options", [{}, {"single_connection_client": True}])
+def test_a_set_in_a_second_event_loop_says_so(
+    server: servers.Server, options: dict[str, Any], call: Callable[[Any], Any]
+) -> None:
+    client = server.asyncio_client(**options)
+    jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+
+    async def use() -> Any:
+        return await call(jobs)
+
+    async def first() -> None:
+        assert await jobs.add("x") == 0
+
+    asyncio.run(first())
+    with pytest.raises((RuntimeError, redset.exceptions.AddError), match="another event loop"):
+        asyncio.run(use())
+
+
+def test_a_client_that_was_closed_may_be_used_in_a_second_event_loop(
+    server: servers.Server,
+) -> None:
+    client = server.asyncio_client()
+    jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+
+    async def use() -> None:
+        assert await jobs.add("x", nx=True) in (0, None)
+        await jobs.size()
+        await servers.aclose(client)
+
+    asyncio.run(use())
+    asyncio.run(use())
+
+
+def test_an_error_of_the_callers_own_loop_is_left_as_it_is(server: servers.Server) -> None:
+    async def items() -> Any:
+        yield "a"
+        raise RuntimeError("the event loop of somebody else")
+
+    async def use() -> None:
+        client = server.asyncio_client()
+        jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+        with pytest.raises(redset.exceptions.AddError) as caught:
+            await jobs.add_many(items())
+        assert str(caught.value.__cause__) == "the event loop of somebody else"
+        await servers.aclose(client)
+
+    asyncio.run(use())

@@ -15,6 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import servers
+
+import redset
 
 TREE = Path(__file__).resolve().parent.parent
 COMMAND = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
@@ -267,3 +270,31 @@ def test_the_sdist_holds_all_sources_and_nothing_built(
 
     wheel = built(build("wheel", cwd=tmp_path / "unpacked" / f"redset-{VERSION}"), tree)
     assert_holds_the_package(names(wheel), tree)
+
+
+FROM_ZIP = """
+import sys, redis, redset, zipfile
+assert ".pyz" in redset.__file__, redset.__file__
+from redset import _scripts
+for name in sys.argv[2:]:
+    assert _scripts.script(name).text
+client = redis.Redis(unix_socket_path=sys.argv[1])
+jobs = redset.SortedSet(client, "jobs", key=str, remember=True)
+assert jobs.add("a", nx=True) == 0
+assert jobs.lease().ack() == 1
+import redset.asyncio, redset.embedded, redset.demo.site
+assert redset.demo.site
+"""
+
+
+def test_the_package_works_from_a_zip_file(any_server: servers.Server, tmp_path: Path) -> None:
+    package = Path(redset.__file__).parent
+    app = tmp_path / "app.pyz"
+    files = [path for path in package.rglob("*") if path.suffix in (".py", ".lua", ".gz")]
+    with zipfile.ZipFile(app, "w") as archive:
+        for path in files:
+            archive.write(path, path.relative_to(package.parent))
+        archive.writestr("__main__.py", FROM_ZIP)
+    steps = [path.stem for path in files if path.suffix == ".lua"]
+    command = [sys.executable, str(app), any_server.unix, *steps]
+    subprocess.run(command, check=True, timeout=60, cwd=tmp_path)
