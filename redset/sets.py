@@ -192,7 +192,9 @@ class SortedSet(Face[T]):
     def from_url(cls, url: str, name: str | bytes, *args: Any, **options: Any) -> Self:
         """Make a set on a client of its own, which `close` closes.
 
-        Sends nothing.
+        Sends nothing. Such a set can be pickled, by its URL (with the password, if it has one), its
+        name and its options, and so be given to a process that ``multiprocessing`` spawns. A set on
+        a client of yours cannot: make it in the child process.
 
         Parameters
         ----------
@@ -222,7 +224,7 @@ class SortedSet(Face[T]):
         import redis
 
         made = cls(redis.Redis.from_url(check_url(url)), name, *args, **options)
-        made._owned = True
+        made._own(url, args, options)
         return made
 
     @property
