@@ -445,7 +445,7 @@ class SortedSet(Face[T]):
         object's first removal takes one more, to look whether it can decode what is there.
 
         Waiting costs about one command a second, at most 20 while items come and others get them,
-        or where the server cannot tell of changes. It holds no connection of the pool, and a
+        or at first if the server cannot tell of changes. It holds no connection of the pool, and a
         `KeyboardInterrupt` ends it.
 
         Parameters
