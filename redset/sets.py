@@ -193,7 +193,9 @@ class SortedSet(Face[T]):
     def from_url(cls, url: str, name: str | bytes, *args: Any, **options: Any) -> Self:
         """Make a set on a client of its own, which `close` closes.
 
-        Sends nothing.
+        Sends nothing. Such a set can be pickled, by its URL (with the password, if it has one), its
+        name and its options, and so be given to a process that ``multiprocessing`` spawns. A set on
+        a client of yours cannot: make it in the child process.
 
         Parameters
         ----------
@@ -223,7 +225,7 @@ class SortedSet(Face[T]):
         import redis
 
         made = cls(redis.Redis.from_url(check_url(url)), name, *args, **options)
-        made._owned = True
+        made._own(url, args, options)
         return made
 
     @property
@@ -444,7 +446,7 @@ class SortedSet(Face[T]):
         object's first removal takes one more, to look whether it can decode what is there.
 
         Waiting costs about one command a second, at most 20 while items come and others get them,
-        or where the server cannot tell of changes. It holds no connection of the pool, and a
+        or at first if the server cannot tell of changes. It holds no connection of the pool, and a
         `KeyboardInterrupt` ends it.
 
         Parameters

@@ -27,7 +27,7 @@ from options import every_option, made
 from redis.backoff import ConstantBackoff, NoBackoff
 
 import redset.asyncio
-from redset import Consumed, Reject, Retry, SortedSet, _consuming
+from redset import Consumed, Reject, Retry, SortedSet, _consuming, _failures
 from redset._consuming import _Pace
 from redset._failures import is_transient
 
@@ -106,9 +106,9 @@ def test_what_raises_is_tried_again_later_and_dies_at_last(
     caplog: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert _consuming.FIRST == 1
+    assert _failures.FIRST == 1
     # So long that the item does not come back while this runs.
-    monkeypatch.setattr(_consuming, "FIRST", 20)
+    monkeypatch.setattr(_failures, "FIRST", 20)
     jobs = make_set(**options, max_attempts=2)
     jobs.add_many([made(options, "good"), made(options, "bad")], 7)
     tried: list[str] = []

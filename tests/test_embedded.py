@@ -44,11 +44,9 @@ def pid_of(client: redis.Redis) -> int:
 
 
 def lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    # Not os.kill: a container's first process may leave those that ended unburied.
+    stat = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return stat.stdout.strip()[:1] not in ("", "Z")
 
 
 def within(seconds: float, happened: Callable[[], bool]) -> bool:
@@ -332,6 +330,51 @@ def test_it_ends_with_the_context_where_its_keeper_was_killed(own_tmp: Path, loa
         os.kill(keeper, signal.SIGKILL)
     assert within(load.seconds(2), lambda: not lives(pid))
     assert not list(own_tmp.iterdir())
+
+
+@pytest.mark.parametrize("how", ["killed", "forked by a library"])
+@pytest.mark.parametrize("first", ["keeper", "owner"])
+def test_it_is_gone_when_its_owner_and_its_keeper_were_killed(how: str, first: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _OWNER, how], stdout=subprocess.PIPE, start_new_session=True
+    ) as owner:
+        assert owner.stdout is not None
+        said = owner.stdout.readline().decode().split()
+        pid, *others = (int(word) for word in said[:-1])
+        path = Path(said[-1])
+        try:
+            keeper = int(subprocess.check_output(["ps", "-o", "ppid=", "-p", str(pid)]))
+            ends = [keeper, owner.pid] if first == "keeper" else [owner.pid, keeper]
+            for each in ends:
+                os.kill(each, signal.SIGKILL)
+                if first == "keeper" and each == keeper:
+                    time.sleep(0.2)
+                    assert lives(pid)  # the owner may still use it
+            owner.wait(5)
+            assert within(4, lambda: not lives(pid))
+            assert within(1, lambda: not path.parent.exists())
+            # Nobody is left who watches.
+            assert within(1, lambda: not members_of(pid))
+            assert all(map(lives, others))
+        finally:
+            for other in others:
+                os.kill(other, signal.SIGKILL)
+            owner.kill()
+
+
+def members_of(group: int) -> list[str]:
+    """The processes of a group that live."""
+    command = ["ps", "-e", "-o", "pgid=,stat=,args="]
+    said = subprocess.run(command, capture_output=True, text=True).stdout
+    rows = [line.split(None, 2) for line in said.splitlines()]
+    return [row[2] for row in rows if row[0] == str(group) and row[1][:1] != "Z"]
+
+
+def test_nobody_is_left_who_watches(own_tmp: Path) -> None:
+    with server() as client:
+        pid = pid_of(client)
+        assert len(members_of(pid)) == 2
+    assert within(1, lambda: not members_of(pid))
 
 
 def test_a_forked_child_that_leaves_the_context_leaves_the_server(own_tmp: Path) -> None:

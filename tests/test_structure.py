@@ -73,6 +73,7 @@ def layer(module: str) -> str:
     return {
         "redset._transport": "transport",
         "redset._clients": "transport",
+        "redset._polling": "transport",
         "redset._source": "transport",
         "redset._tracking": "transport",
         "redset._watching": "transport",
