@@ -18,7 +18,8 @@ class Send:
 
     ``replies`` is how many answers the bytes bring (MULTI to EXEC: one for each command);
     ``resend`` says that the step may be performed again after its connection was lost; ``reads``
-    makes of the last answer what the operation is given, or raises `Unexpected`. ``resent`` is set
+    makes of the answer what the operation is given, or raises `Unexpected`. If there are several
+    answers, it takes a list of all, errors as exceptions; the last one is EXEC's. ``resent`` is set
     where it was sent again, so that it may have been performed twice.
     """
 

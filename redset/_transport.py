@@ -662,19 +662,18 @@ class _PackedSession(_Session):
             loaded = await self._one()
             if type(loaded) is not _Failed and effect.script is not None:
                 _loaded.setdefault(self._pool, set()).add(effect.script.sha)
-        first: _Failed | None = None
-        answer: Any = None
-        for _ in range(effect.replies):
-            answer = await self._one()
-            if type(answer) is _Failed and first is None:
-                first = answer
-        if first is not None:
-            return first
-        if effect.replies > 1 and isinstance(answer, list):
-            for part in answer:
-                if isinstance(part, Exception):
-                    return _Failed(_translated(part))
-        return answer
+        if effect.replies == 1:
+            return await self._one()
+        answers = [await self._one() for _ in range(effect.replies)]
+        if type(answers[-1]) is _Failed and not _is_abort(answers[-1].error):
+            # EXEC was refused: the connection may still be in the MULTI, in which its next user's
+            # commands would be queued and never performed.
+            await self._settled(connection.disconnect())
+            self._socket = None
+            self._sent.clear()
+        if _is_no_script(answers[0]):
+            return answers[0]
+        return [_bare(answer) for answer in answers]
 
     async def _one(self) -> Any:
         connection = self._connection
@@ -967,6 +966,20 @@ def _is_no_script(answer: Any) -> bool:
     return type(answer) is _Failed and (
         type(answer.error).__name__ == "NoScriptError" or str(answer.error).startswith("NOSCRIPT")
     )
+
+
+def _is_abort(error: Exception) -> bool:
+    """Return whether EXEC ended a MULTI without performing it."""
+    return type(error).__name__ == "ExecAbortError" or str(error).startswith("EXECABORT")
+
+
+def _bare(answer: Any) -> Any:
+    """Return one of several answers; errors, and those inside of EXEC's list, as exceptions."""
+    if type(answer) is _Failed:
+        return answer.error
+    if isinstance(answer, list):
+        return [_translated(part) if isinstance(part, Exception) else part for part in answer]
+    return answer
 
 
 _CLASSES = {

@@ -268,7 +268,8 @@ def test_a_single_add_is_sent_again(proxy: Proxy, through: Callable[..., redis.R
 
 REMOVALS: dict[str, tuple[Any, bytes, Callable[[Any], Any]]] = {
     "pop": (dict, b"ZPOPMIN", lambda jobs: jobs.pop()),
-    "take": (dict, b"EXEC", lambda jobs: jobs.take(5)),
+    "first take": (dict, b"ZPOPMIN", lambda jobs: jobs.take(5)),
+    "take": (dict, b"EXEC", lambda jobs: (setattr(jobs._ctx, "multi", True), jobs.take(5))),
     "keyed pop": (lambda: {"key": str}, script("take").sha, lambda jobs: jobs.pop()),
     "keyed take": (lambda: {"key": str}, script("take").sha, lambda jobs: jobs.take(5)),
     "scheduled": (lambda: {"cls": ScheduledSet}, script("take").sha, lambda jobs: jobs.take(5)),

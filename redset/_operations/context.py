@@ -114,6 +114,7 @@ class Context:
 
     __slots__ = (
         "adders",
+        "alone",
         "binary",
         "condition",
         "due",
@@ -129,6 +130,7 @@ class Context:
         "max_attempts",
         "max_item_bytes",
         "max_size",
+        "multi",
         "name",
         "next_check",
         "options",
@@ -183,6 +185,10 @@ class Context:
         self.tables: set[Any] | None = None
         self.next_check = self.used = -math.inf
         self.epoch: bytes | None = None
+        #: Whether the server takes a MULTI from this user; None until the first answer.
+        self.multi: bool | None = None
+        #: Whether the user was last refused the keys beside the queue.
+        self.alone = False
         #: Whether no bulk add has ended yet.
         self.fresh = True
         #: What single adds use again: how to encode for these flags.

@@ -127,17 +127,49 @@ def _remove(
     taken: _Taken
     queue = ctx.keys.queue
     if within is not None or ctx.due or ctx.keyed or (num > 1 and not multi):
-        taken = yield _take(ctx, num, within)
+        taken = yield from _take(ctx, num, within)
         return taken
     if num == 1:
         taken = yield ctx.command(b"ZPOPMIN", queue, reads=_taken(1), resend=False)
         if not taken.members and ctx.keys.prefix is not None:
-            taken = yield _take(ctx, 1)  # what of the leased is there again
+            taken = yield from _take(ctx, 1)  # what of the leased is there again
         return taken
-    # Where there can be no dead letters what cannot be decoded goes back, at its score.
-    with_scores = with_scores or ctx.keys.prefix is None
-    # Taking by range and removing by rank costs the server two thirds of ZPOPMIN with a count.
-    encode = ctx.wire.encode
+    if ctx.multi is False:
+        taken = yield from _take(ctx, num)
+        return taken
+    try:
+        if ctx.multi is None:
+            taken = yield _take_and_ask(ctx, num)
+        else:
+            taken, ctx.multi = yield from _take_by_rank(ctx, num, with_scores)
+    except Exception as error:
+        # A full server refuses what is queued in a MULTI, and lets a script pass that frees first.
+        if not (out_of_memory(error) or refused(error)):
+            raise
+        ctx.multi = not refused(error)
+        taken = yield from _take(ctx, num)
+        return taken
+    if len(taken.members) < num and ctx.keys.prefix is not None:
+        try:
+            more = yield from _take(ctx, num - len(taken.members))
+        except Exception as error:
+            if not taken.members:
+                raise
+            log.error("the expired leases of %r could not be given back: %s", ctx.name, error)
+        else:
+            scores = None if taken.scores is None else [*taken.scores, *(more.scores or ())]
+            taken = _Taken(taken.members + more.members, scores)
+    return taken
+
+
+def _take_by_rank(ctx: Context, num: int, with_scores: bool) -> Operation[tuple[_Taken, bool]]:
+    """Remove up to ``num`` members in a MULTI; also return whether the server took it as one.
+
+    Taking by range and removing by rank costs the server two thirds of ZPOPMIN with a count.
+    """
+    queue, encode = ctx.keys.queue, ctx.wire.encode
+    # If there can be no dead letters, what cannot be decoded goes back, at its score.
+    with_scores = with_scores or ctx.keys.prefix is None or ctx.alone
     fetch = [b"ZRANGE", queue, 0, num - 1] + ([b"WITHSCORES"] if with_scores else [])
     request = [
         encode([b"MULTI"]),
@@ -145,30 +177,89 @@ def _remove(
         encode([b"ZREMRANGEBYRANK", queue, 0, num - 1]),
         encode([b"EXEC"]),
     ]
-    reads = _removed(_taken(num) if with_scores else _unscored(num))
-    try:
-        taken = yield Ask(b"".join(request), 4, reads=reads)
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        # A full server refuses what is queued in a MULTI, and lets a script pass that frees first.
-        taken = yield _take(ctx, num)
-        return taken
-    if len(taken.members) < num and ctx.keys.prefix is not None:
-        try:
-            more = yield _take(ctx, num - len(taken.members))
-        except Exception as error:
-            if not taken.members:
-                raise
-            log.error("the expired leases of %r could not be given back: %s", ctx.name, error)
+    reads = _by_rank(ctx, _taken(num) if with_scores else _unscored(num))
+    answer: tuple[_Taken, bool] = yield Ask(b"".join(request), 4, reads=reads)
+    return answer
+
+
+def _by_rank(ctx: Context, read: Reader[_Taken]) -> Reader[tuple[_Taken, bool]]:
+    """Read the answers to MULTI, the range, its removal and EXEC."""
+
+    def reader(reply: Any) -> tuple[_Taken, bool]:
+        began, found, removed, performed = listed(reply, 4)
+        together = not isinstance(began, Exception)
+        if not together:
+            # The user lost the right to MULTI since the last take, and the two were performed,
+            # one right after the other.
+            if isinstance(removed, Exception):
+                raise began
+            if isinstance(found, Exception) and count(removed):
+                log.error("%d items of %r were removed and are lost", removed, ctx.name)
+        elif isinstance(performed, Exception):
+            raise next(part for part in (found, removed, performed) if isinstance(part, Exception))
         else:
-            scores = None if taken.scores is None else taken.scores + more.scores
-            taken = _Taken(taken.members + more.members, scores)
+            found, removed = listed(performed, 2)
+        for part in (found, removed):
+            if isinstance(part, Exception):
+                raise part
+        return read(found), together
+
+    return reader
+
+
+def _take_and_ask(ctx: Context, num: int) -> Ask:
+    """Remove up to ``num`` members, and ask what the user may do.
+
+    An object's first take asks whether the server takes a MULTI. Sent unasked, what is in it would
+    be performed piece by piece after a refusal.
+    """
+    encode, queue = ctx.wire.encode, ctx.keys.queue
+    dead = queue if ctx.keys.prefix is None else ctx.keys.dead
+    request = [
+        encode([b"ZPOPMIN", queue, num]),
+        encode([b"EXISTS", dead]),
+        encode([b"MULTI"]),
+        encode([b"EXEC"]),
+    ]
+    read = _taken(num)
+
+    def reader(reply: Any) -> _Taken:
+        found, *asked = listed(reply, 4)
+        there, began, performed = (not isinstance(part, Exception) for part in asked)
+        ctx.alone, ctx.multi = not there, began and performed
+        if isinstance(found, Exception):
+            raise found
+        return read(found)
+
+    return Ask(b"".join(request), 4, reads=reader)
+
+
+def _take(ctx: Context, num: int, within: Range | None = None) -> Operation[_Taken]:
+    """Remove up to ``num`` items in a script, and with them the expired leases.
+
+    A user of 0.5.1's rights may use no key but the queue's: then the step goes without the leases,
+    and if the user may run no script either, it is a command.
+    """
+    taken: _Taken
+    keys = [ctx.keys.queue] if ctx.keys.prefix is None else ctx.lease_keys
+    try:
+        taken = yield _take_step(ctx, keys, num, within)
+        ctx.alone = False
+        return taken
+    except Exception as error:
+        if ctx.keys.queue != ctx.keys.name or not refused(error):
+            raise
+        ctx.alone = True
+    try:
+        taken = yield _take_step(ctx, [ctx.keys.queue], num, within)
+    except Exception as error:
+        if within is not None or ctx.due or not refused(error):
+            raise
+        taken = yield ctx.command(b"ZPOPMIN", ctx.keys.queue, num, reads=_taken(num), resend=False)
     return taken
 
 
-def _take(ctx: Context, num: int, within: Range | None = None) -> Ask:
-    keys = [ctx.keys.queue] if ctx.keys.prefix is None else ctx.lease_keys
+def _take_step(ctx: Context, keys: list[bytes], num: int, within: Range | None) -> Ask:
     arguments = [num, "1" if ctx.due else "", ctx.max_attempts, LEASE_STEP, *(within or ())]
     return ctx.call("take", keys, arguments, _taken(num), resend=False)
 
@@ -187,13 +278,21 @@ def _unscored(num: int) -> Reader[_Taken]:
     return lambda reply: _Taken(members(reply, num), None)
 
 
-def _removed(read: Reader[_Taken]) -> Reader[_Taken]:
-    """Read what EXEC says of a range and its removal."""
-    return lambda reply: read(listed(reply, 2)[0])
-
-
 def out_of_memory(error: Exception) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or str(error).startswith("OOM ")
+
+
+def refused(error: Exception) -> bool:
+    """Return whether the server refused a request whole: its user may not, or it has no such.
+
+    An error from inside a script is of another class: its step may be half performed.
+    """
+    text = str(error)
+    return (
+        type(error).__name__ in ("NoPermissionError", "NoScriptError")
+        or text.startswith(("NOPERM ", "unknown command", "ERR unknown command"))
+        or (type(error).__name__ == "ExecAbortError" and "NOPERM" in text)
+    )
 
 
 def look_first(ctx: Context, within: Range | None = None) -> Operation[bool]:
