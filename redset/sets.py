@@ -466,6 +466,7 @@ class SortedSet(Face[T]):
         redset.exceptions.DecodeError
             Where none of the first 10 items can be decoded, at a first removal: nothing was
             removed. Where 10 items one after another could not be decoded: they are in `dead`.
+            If the user may write no dead letters, the item that cannot be decoded was put back.
 
         Examples
         --------
@@ -504,7 +505,8 @@ class SortedSet(Face[T]):
             Where ``int()`` does not take ``num``, or ``wait`` is no number of seconds; nothing was
             sent.
         redset.exceptions.DecodeError
-            Where 10 or more were to be had, and none could be decoded.
+            Where 10 or more were to be had, and none could be decoded. If the user may write no
+            dead letters and no item was decoded, those that cannot be were put back.
 
         Examples
         --------

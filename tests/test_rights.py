@@ -12,7 +12,9 @@ import pytest
 import redis
 import servers
 
-from redset import SortedSet
+from redset import ScheduledSet, SortedSet, TimeSortedSet
+from redset.exceptions import DecodeError
+from redset.serializers import JSONSerializer
 
 FACES = ("sync", "asyncio")
 #: A user's set of `face`: ``open(*rules, cls=SortedSet, name="jobs", **options)``.
@@ -131,3 +133,130 @@ def test_a_server_that_calls_multi_another_name_hands_out_everything(
         jobs.add_many(items, range(300))
         assert jobs.take(100) + jobs.take(100) + jobs.take(500) == items
         assert performs(client, face)
+
+
+# --- what was enough for redset 0.5.1
+
+#: The keys that 0.5.1 used; and the same without scripts, which it did not use.
+OLD = {
+    "keys": ("~jobs", "~jobs__lock", "+@all"),
+    "no scripts": ("~jobs", "~jobs__lock", "+@all", "-@scripting"),
+}
+
+
+@pytest.mark.parametrize("cls", [SortedSet, TimeSortedSet, ScheduledSet])
+def test_the_keys_that_0_5_1_used_are_enough_for_what_it_could_do(
+    any_server: servers.Server, face: str, cls: Any
+) -> None:
+    with user(any_server, face, *OLD["keys"]) as client:
+        jobs = make(client, face, cls)
+        with pytest.raises(KeyError):
+            jobs.pop()
+        with pytest.raises(KeyError):
+            jobs.peek()
+        assert jobs.take(5) == []
+        for place, item in enumerate("abcdefgh"):
+            jobs.add(item, place)
+        assert jobs.size() == 8
+        assert jobs.contains("a") and jobs.score("b") == 1
+        assert jobs.peek() == "a"
+        assert list(jobs) == list("abcdefgh")
+        assert jobs.pop() == "a"
+        assert jobs.take(2) == ["b", "c"]
+        assert jobs.take(2) == ["d", "e"]
+        assert jobs.discard("f") is True and jobs.discard("f") is False
+        jobs.remove("g")
+        with jobs.lock:
+            assert any_server.raw.exists("jobs__lock")
+        assert not any_server.raw.exists("jobs__lock")
+        assert jobs.clear()
+        assert not jobs.clear()
+        with pytest.raises(KeyError):
+            jobs.pop()
+        assert any_server.raw.keys() == []
+
+
+@pytest.mark.parametrize("rules", OLD.values(), ids=OLD)
+def test_pop_and_take_need_the_queue_alone(
+    any_server: servers.Server, face: str, rules: tuple[str, ...]
+) -> None:
+    items = numbered(2500)
+    with user(any_server, face, *rules, max_connections=1) as client:
+        jobs = make(client, face)
+        for _ in range(2):
+            jobs.add_many(items, range(2500))
+            taken = [jobs.pop(), *jobs.take(2), *jobs.take(2), *jobs.take(2100), *jobs.take(2100)]
+            assert taken == items
+            assert jobs.take(3) == []
+            with pytest.raises(KeyError):
+                jobs.pop()
+
+
+@pytest.mark.parametrize("moment", ["first", "later"])
+@pytest.mark.parametrize("call", ["pop", "take"])
+@pytest.mark.parametrize("rules", OLD.values(), ids=OLD)
+def test_what_cannot_be_decoded_stays_at_its_score_if_dead_letters_are_refused(
+    any_server: servers.Server, face: str, rules: tuple[str, ...], call: str, moment: str
+) -> None:
+    raw = any_server.raw
+    with user(any_server, face, *rules) as client:
+        jobs = make(client, face, serializer=JSONSerializer())
+        raw.zadd("jobs", {"no JSON": 1.5, "9": 7})
+        if moment == "later":
+            jobs.add_many([1, 2], [0, 0.5])
+            assert jobs.take(2) == [1, 2]
+        for _ in range(3):
+            if call == "pop":
+                with pytest.raises(DecodeError, match="put back: this user may write no dead"):
+                    jobs.pop()
+            else:
+                raw.zadd("jobs", {"9": 7})
+                assert jobs.take(3) == [9]
+                with pytest.raises(DecodeError, match="put back: this user may write no dead"):
+                    jobs.take(3)
+            assert raw.zscore("jobs", "no JSON") == 1.5
+    assert raw.keys() == [b"jobs"]
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_rights_withdrawn_before_a_burial_lose_nothing(
+    any_server: servers.Server, face: str, scored: bool
+) -> None:
+    raw = any_server.raw
+    with user(any_server, face, "~*", "+@all") as client:
+        jobs = make(client, face, serializer=JSONSerializer())
+        jobs.add_many([1, 2], [0, 0.5])
+        assert jobs.take(2) == [1, 2]
+        raw.zadd("jobs", {"no JSON": 1.5, "3": 2, "4": 3})
+        change(any_server, "resetkeys", "~jobs", "-@scripting")
+        assert jobs.take(2, with_scores=scored) == ([(3, 2.0)] if scored else [3])
+        # Without scores it is queued at the lowest one there is.
+        assert raw.zscore("jobs", "no JSON") == (1.5 if scored else 3)
+        assert raw.zscore("jobs", "4") == 3
+
+
+def test_a_scheduled_set_leaves_what_cannot_be_decoded_at_its_score(
+    any_server: servers.Server, face: str
+) -> None:
+    any_server.raw.zadd("jobs", {"no JSON": 1.5, "9": 7})
+    with user(any_server, face, *OLD["keys"]) as client:
+        jobs = make(client, face, ScheduledSet, serializer=JSONSerializer())
+        assert jobs.take(2) == [9]
+        with pytest.raises(DecodeError, match="put back"):
+            jobs.pop()
+    assert any_server.raw.zrange("jobs", 0, -1, withscores=True) == [(b"no JSON", 1.5)]
+
+
+def test_what_needs_other_keys_says_that_they_are_refused(
+    any_server: servers.Server, face: str
+) -> None:
+    with user(any_server, face, *OLD["keys"]) as client:
+        jobs = make(client, face)
+        jobs.add("a")
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            jobs.lease()
+        keyed = make(client, face, key=str)
+        for call in (keyed.pop, lambda: keyed.take(3), keyed.clear, lambda: keyed.discard("a")):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                call()
+        assert jobs.take(3) == ["a"]

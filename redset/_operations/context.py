@@ -211,6 +211,11 @@ class Context:
         return self.key is not None
 
     @property
+    def plain(self) -> bool:
+        """Whether redset 0.5.1 can read the queue: a user of its rights may use that key alone."""
+        return self.keys.queue == self.keys.name
+
+    @property
     def marked(self) -> bool:
         """Whether the set has a meta, which says so."""
         return bool(self.keyed or self.remember or self.ties)

@@ -9,6 +9,7 @@ from redset._effects import Operation
 from redset._operations.context import MEMORY_STEP, Context, new_epoch
 from redset._operations.reading import Range
 from redset._operations.replies import Reader, bytes_of, count, listed, many, refuse, up_to
+from redset._operations.taking import refused
 
 #: Members that one step removes, each of which is looked for among what is leased.
 DISCARD_STEP = 250
@@ -60,7 +61,12 @@ def discard_members(ctx: Context, members: list[bytes], forget: bool = False) ->
                 reads = _or_other_epoch(reads, epoch)
             else:
                 tokens, head = [], [keyed, "", "", len(part)]
-            reply = yield ctx.call("discard", keys, [*head, *part, *tokens], reads)
+            try:
+                reply = yield ctx.call("discard", keys, [*head, *part, *tokens], reads)
+            except Exception as error:
+                if forget or not (ctx.plain and refused(error)):
+                    raise
+                reply = yield ctx.command(b"ZREM", ctx.keys.queue, *part, reads=reads)
             if type(reply) is not _Epoch:
                 gone += reply
                 break
@@ -166,13 +172,20 @@ def clear(ctx: Context, keep_memory: bool) -> Operation[int]:
 
 
 def _clear(ctx: Context, keep_memory: bool) -> Operation[int]:
+    unlink = ctx.command(b"UNLINK", ctx.keys.queue, reads=up_to(1))
+    queued: int
     if ctx.keys.prefix is None:
-        existed: int = yield ctx.command(b"UNLINK", ctx.keys.queue, reads=up_to(1))
-        return existed
+        queued = yield unlink
+        return queued
     keys = [ctx.keys.meta, ctx.keys.seen, *ctx.keys.fixed]
     arguments = [new_epoch(), "1" if keep_memory else ""]
-    queued: int
-    queued, left = yield ctx.call("clear", keys, arguments, many(count, 2))
+    try:
+        queued, left = yield ctx.call("clear", keys, arguments, many(count, 2))
+    except Exception as error:
+        if ctx.marked or not refused(error):
+            raise
+        queued = yield unlink
+        return queued
     if not keep_memory:
         ctx.epoch = None
     if left:

@@ -247,7 +247,7 @@ def _take(ctx: Context, num: int, within: Range | None = None) -> Operation[_Tak
         ctx.alone = False
         return taken
     except Exception as error:
-        if ctx.keys.queue != ctx.keys.name or not refused(error):
+        if not (ctx.plain and refused(error)):
             raise
         ctx.alone = True
     try:
@@ -304,7 +304,12 @@ def look_first(ctx: Context, within: Range | None = None) -> Operation[bool]:
         return True
     raws = yield from _first(ctx, within)
     if not raws and within is None and ctx.keys.prefix is not None:
-        _, back = yield end_of(ctx)
+        try:
+            _, back = yield end_of(ctx)
+        except Exception as error:
+            if not (ctx.plain and refused(error)):
+                raise
+            back = 0  # a user who may use the queue alone: nothing of his was leased
         if back:
             raws = yield from _first(ctx)
     present = [raw for raw in raws if raw is not None]
@@ -367,12 +372,9 @@ def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[E
     """Keep what could not be decoded as dead letters; why not, where they cannot be written."""
     if ctx.keys.prefix is None:
         yield from _put_back(ctx, bad, scores)
-        failure = DecodeError(
-            f"{len(bad)} items of {ctx.name!r} cannot be decoded and were put back: a name "
-            "with braces but no valid hash tag can have no dead letters"
+        return _without_dead(
+            ctx, bad, "a name with braces but no valid hash tag can have no dead letters"
         )
-        failure.__cause__ = bad[0].error
-        return failure
     for at in range(0, len(bad), PART):
         arguments: list[Any] = []
         for _, raw, error in bad[at : at + PART]:
@@ -382,9 +384,21 @@ def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[E
             yield ctx.call("bury", keys, arguments, count, resend=False)
         except Exception as error:
             yield from _put_back(ctx, bad[at:], scores)
+            if ctx.plain and refused(error):
+                ctx.alone = True
+                why = f"this user may write no dead letters ({error})"
+                return _without_dead(ctx, bad[at:], why)
             return error
     warn_of_dead(ctx, bad)
     return None
+
+
+def _without_dead(ctx: Context, bad: list[Any], why: str) -> DecodeError:
+    failure = DecodeError(
+        f"{len(bad)} items of {ctx.name!r} cannot be decoded and were put back: {why}"
+    )
+    failure.__cause__ = bad[0].error
+    return failure
 
 
 def warn_of_dead(ctx: Context, bad: list[Any]) -> None:
@@ -406,7 +420,28 @@ def _put_back(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operati
         try:
             if ctx.keyed:
                 raise RuntimeError("their keys are not known")
-            yield ctx.call("restore", _queue_and_dead(ctx), arguments, up_to(len(part)))
+            yield from _restore(ctx, arguments)
         except Exception as error:
             raws = [raw for _, raw, _ in part]
             log.error("could not put back to %r (%s): %r", ctx.name, error, raws)
+
+
+def _restore(ctx: Context, arguments: list[Any]) -> Operation[None]:
+    """Queue score, member, ...; if the user may use the queue alone, without the other keys."""
+    reads = up_to(len(arguments) // 2)
+    queue = ctx.keys.queue
+    ways = [_queue_and_dead(ctx)]
+    if ctx.plain:
+        ways.append([queue])
+    for keys in ways:
+        try:
+            yield ctx.call("restore", keys, arguments, reads)
+            return
+        except Exception as error:
+            if not (ctx.plain and refused(error)):
+                raise
+    if b"" in arguments[::2]:
+        _, lowest = yield ctx.command(b"ZRANGE", queue, 0, 0, b"WITHSCORES", reads=scored(1))
+        lowest = bytes_of(lowest[0]) if lowest else b"0"
+        arguments = [lowest if not (at % 2 or part) else part for at, part in enumerate(arguments)]
+    yield ctx.command(b"ZADD", queue, b"NX", *arguments, reads=reads)
