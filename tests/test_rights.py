@@ -4,13 +4,16 @@ redset 0.5.1 is enough for what 0.5.1 could do."""
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import blocking
 import pytest
 import redis
 import servers
+from fuzz import replies
 
 from redset import ScheduledSet, SortedSet, TimeSortedSet
 from redset.exceptions import DecodeError
@@ -260,3 +263,76 @@ def test_what_needs_other_keys_says_that_they_are_refused(
             with pytest.raises(redis.exceptions.NoPermissionError):
                 call()
         assert jobs.take(3) == ["a"]
+
+
+# --- the rules that the documentation names
+
+TUNING = Path(__file__).resolve().parent.parent / "docs" / "tuning.rst"
+
+
+def documented() -> list[tuple[str, ...]]:
+    """The rules of a user of the set ``jobs``, as the page on tuning has them."""
+    text = " ".join(TUNING.read_text("utf-8").split())
+    return [tuple(found.split()) for found in re.findall(r"``(~jobs\* [^`]*@[^`]*)``", text)]
+
+
+#: What a call needs is made by a user who may do everything.
+OPTIONS: dict[str, Any] = {
+    "plain": {"serializer": JSONSerializer()},
+    "keyed": {"key": "url", "remember": True, "ties": "fifo"},
+    "limited": {"key": "url", "remember": 60.0, "max_size": 10_000},
+}
+#: What says that a call met nothing, or what it cannot read, which is not what is asked here.
+OTHERWISE = (KeyError, ValueError, DecodeError)
+
+
+def test_the_documentation_names_rules() -> None:
+    assert len(documented()) == 2
+    assert "+unlink" in documented()[1]
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("rules", documented(), ids=["short", "letter"])
+def test_the_documented_rules_are_enough_for_every_call(
+    any_server: servers.Server,
+    face: str,
+    rules: tuple[str, ...],
+    options: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = replies.OPERATIONS + (replies.REMEMBERING if "remember" in options else [])
+    admin = any_server.client()
+    with user(any_server, face, *rules) as client:
+        any_server.raw.execute_command("ACL", "LOG", "RESET")
+        other = make(client, face, name="jobs:other", **options)
+        monkeypatch.setattr(replies, "_other", lambda jobs: other)
+        for name, call, _ in calls:
+            if face == "asyncio" and name in ("-= items", "&= items", "^=", "<=", "in"):
+                continue  # these it has not
+            any_server.flush()
+            jobs = make(client, face, **options)
+            if name != "restore":
+                full = SortedSet(admin, "jobs", **options)
+                full.add_many([{"url": letter} for letter in "abcdef"])
+                full.add_many([{"url": "of another set"}])
+                SortedSet(admin, "jobs:other", **options).add({"url": "b"})
+                any_server.raw.zadd(full._ctx.keys.queue, {b"undecodable".ljust(16): -5})
+                if "key" in options:
+                    any_server.raw.hset(full._ctx.keys.items, b"undecodable".ljust(16), "no JSON")
+            with contextlib.suppress(*OTHERWISE):
+                call(jobs)
+    admin.close()
+    log = any_server.raw.execute_command("ACL", "LOG")
+    assert log == []
+
+
+@pytest.mark.parametrize("rules", documented(), ids=["short", "letter"])
+def test_the_documented_rules_release_a_lock(
+    any_server: servers.Server, face: str, rules: tuple[str, ...]
+) -> None:
+    with user(any_server, face, *rules) as client:
+        jobs = make(client, face, lock_timeout=0)
+        for _ in range(2):
+            with jobs.lock:
+                assert any_server.raw.exists("jobs__lock")
+            assert not any_server.raw.exists("jobs__lock")

@@ -2,5 +2,5 @@
 -- KEYS: the lock
 -- ARGV: the holder's digits
 local held = redis.call('GET', KEYS[1])
-if held and held:sub(-#ARGV[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+if held and held:sub(-#ARGV[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end
 return 0
