@@ -6,6 +6,7 @@ import datetime
 import math
 import operator
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import (
     TYPE_CHECKING,
@@ -20,6 +21,7 @@ from typing import (
 
 from redset import _wire
 from redset._effects import Operation
+from redset._keys import LOCK
 from redset._operations import adding, algebra, reading
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Context, ServerClock
@@ -109,6 +111,13 @@ class Face(Generic[T]):
         if ties is not None and (self._only_due or self._scores_are_times):
             kind = type(self).__name__
             raise ValueError(f"ties must be None for a {kind}, whose scores are times: {ties!r}")
+        if self._ctx.keys.name.endswith(LOCK):
+            warnings.warn(
+                f"name should not end in {LOCK.decode()}, got {name!r} ({type(name).__name__}): a "
+                "set of the name without it keeps its lock there",
+                UserWarning,
+                stacklevel=2,
+            )
         self._name = name
         self._redis = redis_client
         self._link: Any = self._link_class(redis_client, wire.split)

@@ -1,6 +1,29 @@
-"""Every key name of a set."""
+"""Every key name of a set, and which names no set may have."""
 
 from __future__ import annotations
+
+import re
+
+#: What stands after the prefix in a set's second keys.
+PARTS = frozenset(
+    (
+        b"keyed", b"tied", b"keyed-tied", b"items", b"meta", b"seen", b"leased", b"leases",
+        b"calls", b"dead",
+        # Never exists: what steps name that may remove.
+        b"none",
+        # Operators' keys.
+        b"counts", b"workers", b"paused",
+        # Of sets in shards, and of sets with groups.
+        b"shards", b"grouped", b"grouped-tied", b"ready", b"resting", b"waiting", b"working",
+        b"limits",
+    )
+)  # fmt: skip
+#: Parts that have others behind them: buckets of a memory, and groups.
+_FAMILIES = re.compile(rb"seen:[0-9a-f]*:[0-9]+|g:.*", re.DOTALL)
+#: What stands after the name in the key of a set's lock, as in 0.5.1.
+LOCK = b"__lock"
+#: A key of no set.
+_REGISTRY = b"redset:sets"
 
 
 class Keys:
@@ -25,6 +48,7 @@ class Keys:
                 "set's keys, so that no second key can be kept beside it: use a name without "
                 "braces, or one like {tag}:name"
             )
+        assert part in PARTS, part
         return self.prefix + b":" + part
 
     @property
@@ -66,7 +90,7 @@ class Keys:
 
     @property
     def lock(self) -> bytes:
-        return self.name + b"__lock"
+        return self.name + LOCK
 
     @property
     def fixed(self) -> list[bytes]:
@@ -93,3 +117,19 @@ def _prefix(name: bytes) -> bytes | None:
 
 def _prefix_of(name: bytes) -> bytes:
     return name + b":{" + name + b"}"
+
+
+def owner_of(name: bytes) -> bytes | None:
+    """Return the set that uses ``name`` as one of its keys beside the queue; None for no set."""
+    if name == _REGISTRY:
+        return b"redset"
+    at = name.find(b":")
+    while at >= 0:
+        prefix, part = name[:at], name[at + 1 :]
+        if part in PARTS or _FAMILIES.fullmatch(part):
+            start = prefix.find(b"{")
+            tag = prefix[start + 1 : max(prefix.find(b"}", start), 0)] if start >= 0 else b""
+            if tag:
+                return tag if prefix == _prefix_of(tag) else prefix
+        at = name.find(b":", at + 1)
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import logging
@@ -17,6 +18,7 @@ import redis
 import servers
 
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet
+from redset._keys import PARTS
 from redset.exceptions import AddError, Full, OptionsDiffer, RedsetError
 from redset.serializers import JSONSerializer
 
@@ -569,6 +571,71 @@ def test_a_bad_name_is_refused(client: Any, name: Any, error: type[Exception], t
     for cls in (SortedSet, TimeSortedSet, ScheduledSet):
         with pytest.raises(error, match=text):
             cls(client, name)
+
+
+#: Each part, behind prefixes of both kinds; and what has parts of its own.
+TAKEN = [
+    *(f"{prefix}:{part.decode()}" for prefix in ("jobs:{jobs}", "{a}:jobs") for part in PARTS),
+    "{a}:leased",
+    "a{b}c:d:leased",
+    b"jobs:{jobs}:seen:0123456789abcdef:0",
+    "{a}:jobs:seen:00:17",
+    "jobs:{jobs}:seen::3",
+    "jobs:{jobs}:g:0123456789abcdef:a.example\n",
+    b"\xff:{\xff}:calls",
+    "redset:sets",
+]
+
+
+@pytest.mark.parametrize("cls", [SortedSet, TimeSortedSet, ScheduledSet])
+def test_a_name_that_is_a_key_of_another_set_is_refused(client: Any, cls: Any) -> None:
+    for name in TAKEN:
+        with pytest.raises(ValueError, match="name must not be a key of another set, got "):
+            cls(client, name)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"key": str}, {"ties": "fifo"}, {"key": str, "ties": "lifo", "remember": True}]
+)
+def test_every_key_that_a_set_writes_is_a_name_that_no_set_can_have(
+    make_set: Callable[..., Any], raw: Any, options: dict[str, Any]
+) -> None:
+    jobs = make_set(**options)
+    jobs.add_many(map(str, range(600)))
+    jobs.fail(jobs.lease(3), "no")
+    first = list(jobs.lease())
+    jobs.add(first[0].item, again=bool(jobs._ctx.remember))
+    raw.zadd(jobs._ctx.keys.queue, {b"\xff" * 16: -1})
+    with contextlib.suppress(Exception):
+        jobs.take(1)
+    make_set(name="{a}:limited", remember=60).add("a")
+    written = set(raw.keys()) - {b"jobs", b"{a}:limited"}
+    assert len(written) >= 5
+    for key in written:
+        with pytest.raises(ValueError, match="another set"):
+            make_set(name=key)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "jobs:leased", "leased", "jobs:seen:00:1", "jobs:{jobs}:leased:", "jobs:{jobs}:mine",
+        "jobs:{jobs}:seen:xyz:1", "{a}:jobs", "{a}leased", "g:0:a", "{}:items",
+    ],
+)  # fmt: skip
+def test_a_name_that_only_looks_like_one_is_a_name(
+    make_set: Callable[..., Any], raw: Any, name: str
+) -> None:
+    jobs = make_set(name=name)
+    jobs.add("a")
+    assert jobs.pop() == "a"
+
+
+def test_a_name_that_ends_as_a_lock_does_is_warned_of(make_set: Callable[..., Any]) -> None:
+    with pytest.warns(UserWarning, match="name should not end in __lock, got 'jobs__lock'"):
+        jobs = make_set(name="jobs__lock")
+    jobs.add("a")
+    assert jobs.pop() == "a"
 
 
 @pytest.mark.parametrize("name", ["a}b", "{}x", "a{}{b}", "a{b", b"}\xff"])

@@ -14,7 +14,7 @@ from typing import Any
 
 from redset import _wire
 from redset._effects import PAUSE, Ask, Operation
-from redset._keys import Keys
+from redset._keys import Keys, owner_of
 from redset._operations.replies import Reader, bytes_of, listed, number, optional
 from redset._scripts import script
 from redset.exceptions import OptionsDiffer
@@ -488,7 +488,20 @@ def _checked_name(name: Any) -> bytes:
         raise TypeError(f"name must be str or bytes, not {type(name).__name__}")
     if not data:
         raise ValueError("name must not be empty")
+    owner = owner_of(data)
+    if owner is not None:
+        raise ValueError(
+            f"name must not be a key of another set, got {name!r} ({type(name).__name__}): "
+            f"{_text(owner)!r} uses it"
+        )
     return data
+
+
+def _text(name: bytes) -> str | bytes:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name
 
 
 def _checked_key(key: Any) -> Any:
