@@ -23,6 +23,7 @@ import pytest
 import redis
 import servers
 
+from redset import _logs
 from redset._operations import checking
 
 # For the benchmarks; last, so that a redset that is installed comes before the tree's.
@@ -83,6 +84,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def server_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check that a process makes once would be a request more of whichever test comes first."""
     monkeypatch.setattr(checking, "_checked", True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_logged() -> None:
+    """What is logged once a process and set is logged once a test."""
+    _logs._told.clear()
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from redset._lines import (
 from redset._operations import dead
 from redset._operations.context import (
     CHUNK_BYTES,
+    NOT_OF_ITEM,
     SCRIPT_CHUNK,
     STEP,
     Context,
@@ -367,6 +368,8 @@ def _check_digest(ctx: Context, payload: bytes, digest: bytes) -> None:
         return
     try:
         own = ctx.identity(ctx.decode_one(payload))
+    except NOT_OF_ITEM:
+        raise
     except Exception:
         return
     if own != digest:
@@ -402,6 +405,8 @@ def _again(ctx: Context, value: dict[str, Any]) -> Row:
     try:
         item = ctx.decode_one(row.payload)
         member = ctx.identity(item)
+    except NOT_OF_ITEM:
+        raise
     except Exception as error:
         raise OptionsDiffer(
             f"an item of what is to be restored has no identity in {ctx.name!r}, which has "
