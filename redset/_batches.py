@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 from redset._effects import Operation
 from redset._face import T, index, refuse_single, waiting_time
 from redset._failures import settlement_of
+from redset._logs import warn_once
 from redset._operations import leasing
 from redset._operations.context import error_text
 from redset._operations.leasing import Held, Settlement
@@ -248,7 +249,8 @@ class Leases(Generic[T]):
         self.lost = settled.lost
         if self.lost:
             name = self._owner._ctx.name
-            log.warning("%d leases of %r were over before they were settled", self.lost, name)
+            told = "%d leases of %r were over before they were settled"
+            warn_once(name, told, self.lost, name)
 
 
 class Batch(Leases[T]):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from redset._batches import Lease, leases_of
 from redset._effects import Operation
 from redset._face import index
+from redset._logs import one_line, warn_once
 from redset._operations import adding, leasing
 from redset._operations.adding import AddResult, Flags
 from redset._operations.known import still_known
@@ -219,7 +220,8 @@ class Writing:
             done = [Settlement(how, part.leases)]
             lost = (yield from leasing.settle(self._ctx, done)).lost
             if lost:
-                log.warning("%d leases of %r were over before they were settled", lost, name)
+                told = "%d leases of %r were over before they were settled"
+                warn_once(name, told, lost, name)
             self._limit += len(part.leases)
             part.leases = []
 
@@ -276,7 +278,7 @@ class Writing:
         self._told = True
         if error is None:
             raise failure.with_traceback(None)
-        log.error("%s", failure)
+        log.error("%s", one_line(str(failure)))
 
     def _ended(self) -> None:
         """Note that the background is at its end: nobody writes what is left now."""
@@ -304,7 +306,7 @@ class Writing:
     def _tell(self) -> None:
         if self._failure is not None and not self._told:
             self._told = True
-            log.error("%s", self._failure)
+            log.error("%s", one_line(str(self._failure)))
 
     def _fork(self) -> None:
         """Be in a child: what was accepted is the parent's to write."""

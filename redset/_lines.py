@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
 import re
@@ -19,11 +20,22 @@ except ImportError:  # without it the same lines, slower
 VERSION = 1
 #: Bytes of lines that are held in memory before they are laid aside in a file.
 SPOOLED = 16 << 20
-_EPOCH = re.compile("[0-9a-f]{0,64}")
+_EPOCH = re.compile("([0-9a-f]{16})?")
 #: The ids of dead letters.
 ID = re.compile(rb"(\d{1,20})-\d{1,20}")
 #: Below it doubles, which many readers of JSON make of numbers, are exact.
 _EXACT = 2**53
+#: Attempts are fewer: Lua writes them with 14 digits.
+_ATTEMPTS = 2**31
+#: Characters of an error that an export has, and bytes of an item that a server takes.
+_TEXT, _BYTES = 1000, 2**29
+#: The number of an item of a set with ``ties=`` is below half of what there is, so that as many
+#: numbers are left; the last one is of what was put back, and got none.
+_TIES, _UNTIED = 2**39, 2**40 - 1
+#: A time in ms: 1e11 s, the longest that a set remembers, after the present.
+_EXPIRY = 2**47
+#: The kinds of lines after the first, of which each is one.
+_KINDS = ("item", "dead", "known", "end")
 
 
 def dumps(value: dict[str, Any]) -> str:
@@ -73,6 +85,9 @@ class Lines:
         self._file = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115  (closed by close)
         self.number = 0
         self.items = 0
+        #: What is remembered.
+        self.known = 0
+        self._digest = hashlib.blake2b(digest_size=16)
         #: The number behind the highest that an item has, and how many items have none.
         self.sequence = self.untied = 0
         #: The id of the last dead letter: they come in order, as a stream takes them.
@@ -96,6 +111,7 @@ class Lines:
         line = line.strip()
         if not line:
             return
+        self._digest.update(line + b"\n")
         try:
             value = loads(line)
         except ValueError:
@@ -109,6 +125,12 @@ class Lines:
             return
         self._check(value)
         self._file.write(line + b"\n")
+
+    def name(self, options: str) -> str:
+        """Return what names these lines, restored to a set of these options."""
+        digest = self._digest.copy()
+        digest.update(options.encode())
+        return digest.hexdigest()
 
     def check_end(self) -> None:
         """Refuse lines that end too soon."""
@@ -131,16 +153,19 @@ class Lines:
 
     def _check(self, value: dict[str, Any]) -> None:
         try:
+            if sum(kind in value for kind in _KINDS) != 1:
+                raise ValueError
             if "item" in value:
                 row_of(value, self.head["key"])
                 self.items += 1
                 self._count_tie(value)
             elif "dead" in value:
-                letter_of(value)
+                letter_of(value, self.head["key"])
                 self._follow(value["id"])
                 self._count_tie(value)
             elif "known" in value:
                 known_of(value, self.head["remember"])
+                self._count_known(value["known"])
             elif "end" in value:
                 if value["end"] != self.items:
                     raise ValueError
@@ -153,15 +178,20 @@ class Lines:
     def _follow(self, name: str) -> None:
         """Refuse an id that a stream would not take behind the last one."""
         first, second = map(int, name.split("-"))
-        if not self._letter < (first, second) or max(first, second) >= 2**64:
+        if not self._letter < (first, second) or max(first, second) >= _EXACT:
             raise ValueError
         self._letter = first, second
+
+    def _count_known(self, rows: list[Any]) -> None:
+        if not self.head["epoch"]:
+            raise ValueError  # nobody knows what the integers stand for
+        self.known += len(rows)
 
     def _count_tie(self, value: dict[str, Any]) -> None:
         tie = tie_of(value)
         if tie is None:
             self.untied += 1
-        elif tie < 2**40 - 1:  # the last one is of what was put back, and got none
+        elif tie != _UNTIED:
             self.sequence = max(self.sequence, tie + 1)
 
     def of(self, kind: str) -> Iterator[dict[str, Any]]:
@@ -174,17 +204,30 @@ class Lines:
 
 
 def _bytes(data: Any) -> bytes:
-    if isinstance(data, str):
-        return data.encode()
-    return base64.b64decode(data["base64"], validate=True)
+    raw = data.encode() if isinstance(data, str) else _of_base64(data["base64"])
+    if len(raw) >= _BYTES:
+        raise ValueError
+    return raw
+
+
+def _of_base64(text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError
+    return base64.b64decode(text, validate=True)
+
+
+def _text(value: Any) -> bytes:
+    if not isinstance(value, str) or len(value) > _TEXT:
+        raise ValueError
+    return value.encode()
 
 
 def row_of(value: dict[str, Any], keyed: bool) -> Row:
     payload, attempts = _bytes(value["item"]), value.get("attempts", 0)
     member = bytes.fromhex(value["digest"]) if keyed else payload
-    if not _is_count(attempts) or (keyed and len(member) != 16):
+    if not _is_count(attempts, _ATTEMPTS) or (keyed and len(member) != 16):
         raise ValueError
-    error = str(value.get("error", "")).encode()
+    error = _text(value.get("error", ""))
     return Row(_score(value["score"]), member, b"%d" % attempts, error, payload)
 
 
@@ -195,7 +238,7 @@ def _is_count(value: Any, limit: int = _EXACT) -> bool:
 def tie_of(value: dict[str, Any]) -> int | None:
     """Give the how-manieth item it was of a set with ``ties=``; None of another set's."""
     tie = value.get("tie")
-    if tie is not None and not _is_count(tie, 2**40):
+    if tie is not None and tie != _UNTIED and not _is_count(tie, _TIES):
         raise ValueError
     return tie
 
@@ -207,13 +250,15 @@ def _score(value: Any) -> bytes:
     return repr(score).removesuffix(".0").encode()
 
 
-def letter_of(value: dict[str, Any]) -> list[Any]:
+def letter_of(value: dict[str, Any], keyed: bool) -> list[Any]:
     name, score, attempts = value["id"], value["score"], value["attempts"]
-    if not ID.fullmatch(name.encode()) or not _is_count(attempts):
+    if not ID.fullmatch(name.encode()) or not _is_count(attempts, _ATTEMPTS):
         raise ValueError
     member = bytes.fromhex(value.get("digest", ""))
+    if len(member) not in ((0, 16) if keyed else (0,)):
+        raise ValueError
     told = b"" if score is None else _score(score)
-    reason = str(value["reason"]).encode()
+    reason = _text(value["reason"])
     return [name, _bytes(value["dead"]), told, reason, attempts, member]
 
 
@@ -222,13 +267,17 @@ def known_of(value: dict[str, Any], remember: str) -> list[Any]:
     if not isinstance(rows, list) or not rows or not remember:
         raise ValueError
     if remember == "ever":
-        if not all(-(2**63) <= int(row) < 2**63 and str(int(row)) == row for row in rows):
+        if not all(type(row) is str and _is_integer(row) for row in rows):
             raise ValueError
         return [row.encode() for row in rows]
     found: list[Any] = []
     for name, expiry in rows:
         member = bytes.fromhex(name)
-        if len(member) != 16 or not _is_count(expiry) or expiry == 0:
+        if len(member) != 16 or not _is_count(expiry, _EXPIRY) or expiry == 0:
             raise ValueError
         found += [expiry, member]
     return found
+
+
+def _is_integer(text: str) -> bool:
+    return len(text) <= 20 and -(2**63) <= int(text) < 2**63 and str(int(text)) == text

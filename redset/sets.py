@@ -1525,9 +1525,11 @@ class SortedSet(Face[T]):
         """Fill the set, which must be empty, from the lines of `export`; how many items it has.
 
         All lines are read and checked first (what does not fit in memory waits in a temporary
-        file). A set with other options takes the items as its own: with ``key`` they are decoded
-        for it. What was remembered for ever can only go on being that, with the same ``key``; else
-        it is left out, and the log says so. O(log N) an item, a step and a round trip for each 250.
+        file). If a call is cut off, the same call with the same lines goes on where it stopped; no
+        other lines can be restored before a `clear`. A set with other options takes the items as
+        its own: with ``key`` they are decoded for it. What was remembered for ever can only go on
+        being that, with the same ``key``; else it is left out, and the log says so. O(log N) an
+        item, a step and a round trip for each 250.
 
         Parameters
         ----------
@@ -1537,13 +1539,13 @@ class SortedSet(Face[T]):
         Returns
         -------
         int
-            How many items were queued.
+            How many items were queued, by all calls with these lines.
 
         Raises
         ------
         TypeError, ValueError
             Where they are not those of an exported set, or end too soon, or the set is not empty;
-            nothing was written.
+            nothing was written. With ``key``, also where an item's digest is not that of its key.
         redset.exceptions.OptionsDiffer
             Where an item has no identity in this set; nothing was written.
 

@@ -373,3 +373,27 @@ def parent_of(pid: int) -> int:
     """Return the pid of a process's parent. Reads /proc, since `ps` is not everywhere."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("\nPPid:")[1].split()[0])
+
+
+def state_of(pid: int) -> str | None:
+    """Return a process's state, such as "S", or "Z" if it ended unburied; None if there is none."""
+    with contextlib.suppress(OSError):
+        # Behind the name of the program, which may hold anything.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    if Path("/proc/self").exists():
+        return None
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return "S"
+    return None
+
+
+def group_of(group: int) -> list[int]:
+    """Return the processes of a group that live. Reads /proc."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group, *_ = path.read_text().rpartition(")")[2].split()
+            if int(its_group) == group and state != "Z":
+                found.append(int(path.parent.name))
+    return found

@@ -27,6 +27,7 @@ import servers
 from hypothesis.database import InMemoryExampleDatabase
 from load import Load
 
+from redset import _logs
 from redset._operations import checking
 
 # For the benchmarks; last, so that a redset that is installed comes before the tree's.
@@ -115,6 +116,12 @@ def load() -> Iterator[Load]:
 def server_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check that a process makes once would be a request more of whichever test comes first."""
     monkeypatch.setattr(checking, "_checked", True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_logged() -> None:
+    """What is logged once a process and set is logged once a test."""
+    _logs._told.clear()
 
 
 @pytest.fixture

@@ -35,7 +35,11 @@ NOW = 1_000_900
     ("was", "now", "said"),
     [
         ("", "", None),
-        ("noeviction", "allkeys-lru", "maxmemory-policy allkeys-lru it drops whole sets"),
+        (
+            "noeviction",
+            "allkeys-lru",
+            "maxmemory-policy allkeys-lru it drops single keys of sets, so what",
+        ),
         ("noeviction", "volatile-ttl", "maxmemory-policy volatile-ttl it drops keys that expire"),
         ("time:1000000", "time:985000", "nothing was saved for 4 hours"),
         ("time:1000000", "time:", None),
@@ -261,3 +265,42 @@ def test_a_check_that_found_no_server_is_made_again(monkeypatch: pytest.MonkeyPa
     with pytest.raises(redis.ConnectionError):
         SortedSet(client, "jobs", remember=True).add("a")
     assert not checking._checked
+
+
+# --- what an eviction takes
+
+P = "jobs:{jobs}"
+#: Of three items of scores 5, 6 and 7, two of which are leased and one acknowledged: what is handed
+#: out after a key is gone, and whether they are remembered.
+EVICTED: dict[str, tuple[list[tuple[str, float]], bool]] = {
+    f"{P}:keyed": ([("b", 6.0)], True),
+    f"{P}:items": ([], True),
+    f"{P}:leased": ([("c", 7.0), ("b", 6.0)], True),
+    f"{P}:leases": ([("a", 0.0), ("b", 0.0), ("c", 7.0)], True),
+    f"{P}:calls": ([("b", 6.0), ("c", 7.0)], True),
+    f"{P}:meta": ([("b", 6.0), ("c", 7.0)], False),
+    f"{P}:seen:*": ([("b", 6.0), ("c", 7.0)], False),
+}
+
+
+@pytest.mark.parametrize("key", EVICTED)
+def test_an_evicted_key_loses_what_the_documentation_says(
+    any_server: servers.Server, key: str
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs", key=str, remember=True)
+    jobs.add_many(["a", "b", "c"], [5, 6, 7])
+    first, _ = jobs.lease(2)
+    assert raw.delete(*raw.keys(key.replace("{", "[{]"))) == 1
+    assert jobs.ack(first) == (key != f"{P}:leases")
+    if raw.exists(f"{P}:leased"):
+        raw.zadd(f"{P}:leased", dict.fromkeys(raw.zrange(f"{P}:leased", 0, -1), 1))
+    found = []
+    while batch := jobs.lease(5):
+        found += [(lease.item, lease.score) for lease in batch]
+        jobs.ack(batch)
+    handed_out, known = EVICTED[key]
+    assert found == handed_out
+    assert jobs.finished()
+    fresh: SortedSet[str] = SortedSet(raw, "jobs", key=str, remember=True)
+    assert fresh.seen_many(["a", "b", "c"]) == [known] * 3

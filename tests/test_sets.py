@@ -957,7 +957,7 @@ def test_undecodable_members_are_kept_as_dead_letters_and_the_others_returned(
     assert jobs.take(5) == [1, 3, 5]
     assert "2 items" in warnings(caplog)[0]
     assert jobs.pop() == 7
-    assert len(warnings(caplog)) == 2
+    assert len(warnings(caplog)) == 1  # once a process and set
     letters = list(jobs.dead)
     assert all(type(letter) is DeadLetter for letter in letters)
     assert [letter.raw for letter in letters] == [b"x", "yé".encode(), b"z"]
@@ -1123,7 +1123,7 @@ def test_looking_never_moves_what_cannot_be_decoded(
     assert jobs.peek_many(4) == [2, 4]
     assert len(warnings(caplog)) == 1
     assert list(jobs) == [2, 4]
-    assert len(warnings(caplog)) == 2
+    assert len(warnings(caplog)) == 1  # once a process and set
     assert jobs.score(Key("x")) == jobs.peek_score() == 0
     assert Key("x") in jobs
     assert jobs.size() == 24

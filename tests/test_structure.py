@@ -87,6 +87,7 @@ def layer(module: str) -> str:
         "redset._keys": "parts",
         "redset._known": "parts",
         "redset._lines": "parts",
+        "redset._logs": "parts",
         "redset.interfaces": "parts",
         "redset.serializers": "parts",
     }.get(module, "faces")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import redis
 import redis.asyncio
 import servers
 from options import every_option, fit, made, once_more
+from proxy import Proxy
+from selection import share
 
 import redset.asyncio
 from redset import Key, ScheduledSet, SortedSet, _lines
@@ -151,6 +154,19 @@ def test_a_limited_memory_may_become_one_for_ever(any_server: servers.Server) ->
     other: SortedSet[str] = SortedSet(raw, "other", remember=True)
     assert other.restore(lines) == 1
     assert other.seen_many(["a", "b", "c"]) == [True, True, False]
+
+
+def test_a_large_limited_memory_may_become_one_for_ever(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    head = {"redset": 1, "name": "jobs", "key": False, "remember": "limited", "epoch": "ab" * 8}
+    rows = [[f"{number:032x}", 10**13] for number in range(20_000)]
+    parts = [{"known": rows[at : at + 1000]} for at in range(0, len(rows), 1000)]
+    jobs: SortedSet[str] = SortedSet(raw, "jobs", remember=True)
+    assert jobs.restore(map(json.dumps, [head, *parts, {"end": 0}])) == 0
+    assert jobs.stats().remembered == 20_000
+    sizes = [raw.scard(key) for key in raw.scan_iter(f"{P}:seen:*")]
+    assert sum(sizes) == 20_000 and max(sizes) < 512
+    assert jobs.add_many(f"item {number}" for number in range(2000)) == (2000, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -312,6 +328,19 @@ GOOD = [
             "line 3 is none",
         ),
         (2, '{"dead":"b","id":"5-1","score":null,"reason":"","attempts":-1}', "line 3 is none"),
+        # A letter's id beyond those that a clock gives, an error's text that no export has.
+        (
+            2,
+            '{"dead":"b","id":"18446744073709551615-18446744073709551615","score":null,'
+            '"reason":"","attempts":0}',
+            "line 3 is none",
+        ),
+        (1, '{"item":"a","score":1,"attempts":2147483648}', "line 2 is none of them"),
+        (1, '{"item":"a","score":1,"tie":1099511627774}', "line 2 is none of them"),
+        (1, '{"item":"a","score":1,"attempts":1,"error":5}', "line 2 is none of them"),
+        (1, f'{{"item":"a","score":1,"attempts":1,"error":"{"x" * 1001}"}}', "line 2 is none"),
+        (1, '{"item":"a","score":1,"dead":"a"}', "line 2 is none of them"),
+        (2, '{"dead":"b","id":"5-1","score":1,"reason":"","attempts":0,"digest":"00"}', "line 3"),
         (3, GOOD[2], "line 4 is none of them"),  # twice, or in another order: no stream takes them
         (3, None, "line 4 is missing"),
         (3, '{"end":2}', "line 4 is none of them"),
@@ -469,3 +498,335 @@ def test_asyncio_takes_lines_from_an_async_iterable(any_server: servers.Server) 
         await servers.aclose(client)
 
     blocking.wait(main())
+
+
+# --- files that were crafted
+
+
+@pytest.mark.parametrize("remember", [None, True])
+def test_a_digest_that_is_another_items_is_refused(
+    make_set: Maker, raw: Any, remember: Any
+) -> None:
+    jobs = make_set(key="url", remember=remember, max_attempts=1)
+    jobs.add_many([{"url": "a"}, {"url": "b"}, {"url": "dead"}], score=[2, 3, 1])
+    jobs.fail(jobs.lease(1), "no")
+    lines = list(jobs.export())
+    jobs.clear()
+    before = raw.dbsize()
+    for place, line in enumerate(lines):
+        value = json.loads(line)
+        if "digest" in value:
+            value["digest"] = "00" * 16
+            with pytest.raises(ValueError, match=r"digest of .* is not that of its key in 'jobs'"):
+                jobs.restore([*lines[:place], json.dumps(value), *lines[place + 1 :]])
+            assert raw.dbsize() == before
+    assert jobs.restore(lines) == 2
+
+
+def test_an_item_that_cannot_be_read_comes_back_under_its_digest(make_set: Maker, raw: Any) -> None:
+    jobs = make_set(key="url")
+    jobs.add_many([{"url": "a"}, {"url": "b"}], score=[1, 2])
+    raw.hset(f"{P}:items", raw.zrange(f"{P}:keyed", 0, 0)[0], "no JSON")
+    before, lines = everything(raw), list(jobs.export())
+    jobs.clear()
+    assert jobs.restore(lines) == 2
+    assert everything(raw) == before
+
+
+def test_letters_with_ids_of_the_future_are_not_before_those_to_come(
+    make_set: Maker, raw: Any
+) -> None:
+    last = f"{2**53 - 1}-0"
+    letters = [
+        {"dead": f"{place}", "id": id, "score": 1, "reason": "", "attempts": 1}
+        for place, id in enumerate(["5-1", f"{2**52}-7", last])
+    ]
+    head = {"redset": 1, "name": "jobs", "key": False, "remember": "", "epoch": ""}
+    jobs = make_set(max_attempts=1)
+    jobs.restore(map(json.dumps, [head, *letters, {"end": 0}]))
+    jobs.add("later")
+    jobs.fail(jobs.lease(), "no")
+    found = list(jobs.dead)
+    assert [letter.raw for letter in found] == [b"0", b"1", b"2", b"later"]
+    assert found[0].id == "5-1"
+    assert all(abs(letter.time - time.time()) < 60 for letter in found[1:])
+
+
+def remembering(integers: list[str]) -> Iterator[str]:
+    yield json.dumps(
+        {"redset": 1, "name": "jobs", "key": False, "remember": "ever", "epoch": "ab" * 8}
+    )
+    for at in range(0, len(integers), 500):
+        yield json.dumps({"known": integers[at : at + 500]})
+    yield json.dumps({"end": 0})
+
+
+@pytest.mark.parametrize("stride", [10**9, 128 * 10**3, 1024])
+def test_a_memory_whose_integers_share_buckets_is_refused(
+    make_set: Maker, raw: Any, stride: int
+) -> None:
+    integers = [str(number * stride) for number in range(1, 9001)]
+    with pytest.raises(ValueError, match="not spread as a memory's integers are"):
+        make_set(remember=True).restore(remembering(integers))
+    assert raw.dbsize() == 0
+
+
+def test_a_memory_in_any_order_takes_adds_afterwards(any_server: servers.Server) -> None:
+    """Those first that would share a bucket as long as there are few buckets."""
+    draw = random.Random(7)
+    integers = sorted(
+        {str(draw.randrange(-(2**63), 2**63)) for _ in range(20_000)},
+        key=lambda integer: int(f"{abs(int(integer)) % 10**9:09b}"[::-1]),
+    )
+    jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs", remember=True)
+    assert jobs.restore(remembering(integers)) == 0
+    assert jobs.stats().remembered == len(integers)
+    assert set(known_to(list(jobs.export()))) == set(integers)
+    for start in range(0, 6000, 500):
+        items = [f"item {number}" for number in range(start, start + 500)]
+        assert jobs.add_many(items) == (500, 0, 0, 0)
+        assert jobs.add_many(items) == (0, 0, 500, 0)
+    assert jobs.stats().remembered == len(integers) + 6000
+
+
+def known_to(lines: list[str]) -> list[str]:
+    return [integer for line in lines for integer in json.loads(line).get("known", ())]
+
+
+# --- a restore that is cut off
+
+
+def dies_at(number: int, raw: redis.Redis) -> Any:
+    """A client that reaches the server so many times, and is then killed."""
+
+    class Dies(servers.GenericDecoded):
+        left = number
+
+        def execute_command(self, *arguments: Any, **options: Any) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                raise redis.ConnectionError("killed")
+            return super().execute_command(*arguments, **options)
+
+    return Dies(raw)
+
+
+@every_option
+def test_a_restore_that_was_cut_off_is_repeated(
+    any_server: servers.Server, options: dict[str, Any]
+) -> None:
+    raw = any_server.raw
+    jobs = filled(lambda **options: SortedSet(raw, "jobs", **options), options)
+    before, lines = everything(raw), list(jobs.export())
+    number = 0
+    while True:
+        any_server.flush()
+        try:
+            SortedSet(dies_at(number, raw), "jobs", **options).restore(lines)
+        except redis.ConnectionError:
+            pass
+        else:
+            break
+        number += 2
+        assert SortedSet(raw, "jobs", **options).restore(lines) == 798
+        assert everything(raw) == before
+    assert number >= 6
+
+
+def test_what_was_handed_out_in_between_is_not_queued_again(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs")
+    jobs.add_many([f"{number:03}" for number in range(600)], score=range(600))
+    lines = list(jobs.export())
+    jobs.clear()
+    with pytest.raises(redis.ConnectionError):
+        SortedSet(dies_at(2, raw), "jobs").restore(lines)  # begun, and one step done
+    assert jobs.take(10) == [f"{number:03}" for number in range(10)]
+    jobs.add("of another")
+    assert jobs.restore(lines) == 600
+    assert jobs.size() == 591 and "000" not in jobs
+
+
+def test_other_lines_do_not_go_on_where_a_restore_was_cut_off(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs")
+    jobs.add_many(["a", "b"])
+    lines = list(jobs.export())
+    jobs.clear()
+    with pytest.raises(redis.ConnectionError):
+        SortedSet(dies_at(2, raw), "jobs").restore(lines)
+    jobs.add("c")
+    before = everything(raw)
+    with pytest.raises(ValueError, match=r"'jobs' has part of other lines.*clear\(\)"):
+        jobs.restore(list(jobs.export()))
+    assert everything(raw) == before
+    jobs.clear()
+    assert jobs.restore(lines) == 2
+
+
+def test_a_full_server_lets_a_restore_be_repeated() -> None:
+    with servers.start("redis7", maxmemory="4mb", maxmemory_policy="noeviction") as server:
+        with servers.start("redis7") as other:
+            source: SortedSet[str] = SortedSet(other.raw, "jobs", key=str, remember=True)
+            source.add_many(f"{number:04}{'x' * 1000}" for number in range(4000))
+            lines = list(source.export())
+        jobs: SortedSet[str] = SortedSet(server.raw, "jobs", key=str, remember=True)
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            jobs.restore(lines)
+        assert 0 < jobs.size() < 4000
+        server.raw.config_set("maxmemory", "100mb")
+        assert jobs.restore(lines) == 4000 == jobs.size()
+        assert jobs.add_many(f"{number:04}{'x' * 1000}" for number in range(4000)).refused == 4000
+
+
+def test_a_restore_whose_answers_are_lost_is_as_if_they_were_not(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    options = {"key": "url", "remember": True, "ties": "fifo"}
+    jobs = filled(lambda **options: SortedSet(raw, "jobs", **options), options)
+    before, lines = everything(raw), list(jobs.export())
+    with Proxy(any_server) as proxy:
+        retry = redis.retry.Retry(redis.backoff.NoBackoff(), 3)
+        for sign in ("begin", "load", "letters", "remind"):
+            any_server.flush()
+            lost = 0
+
+            def rule(command: list[bytes], sign: str = sign) -> str | None:
+                nonlocal lost
+                lost += script(sign).sha in command[:2]
+                return Proxy.LOSE if script(sign).sha in command[:2] and lost == 1 else None
+
+            proxy.rule = rule
+            client = redis.Redis(host="127.0.0.1", port=proxy.port, retry=retry)
+            assert SortedSet(client, "jobs", **options).restore(lines) == 798
+            assert lost > 1
+            assert everything(raw) == before
+            client.close()
+
+
+# --- whatever a file holds
+
+HOSTILE: list[Any] = [
+    None, True, -1, 0, 1, 1.5, -0.0, 2**31, 2**40 - 1, 2**53, 2**63, 2**64 - 1, -(2**63), 10**400,
+    1e308, "inf", "-inf", "nan", "", "a", "x" * 2000, "\x00\n ", [], ["1"], [["00" * 16, 5]], {},
+    "0-1", "5-1", f"{2**53 - 1}-{2**53 - 1}", f"{2**64 - 1}-{2**64 - 1}", "00" * 16, "ff" * 16,
+    "zz",
+    {"base64": "/w=="}, {"base64": "*"}, {"base64": 5}, ["5", "-5"], "ever", "limited", "ab" * 8,
+    ["9" * 30], [str(number * 10**9) for number in range(1, 700)],
+]  # fmt: skip
+FIELDS = (
+    "item", "score", "attempts", "error", "digest", "tie", "dead", "id", "reason", "known", "end",
+    "redset", "name", "key", "remember", "epoch",
+)  # fmt: skip
+FUZZED: list[dict[str, Any]] = [
+    {},
+    {"key": "url"},
+    {"remember": True},
+    {"key": "url", "remember": True, "ties": "fifo"},
+    {"remember": 3600, "ties": "lifo"},
+]
+
+
+def mutated(draw: random.Random, exports: list[list[str]]) -> list[Any]:
+    """Return the lines of an export with some of what a hostile hand may do to them."""
+    lines: list[Any] = list(draw.choice(exports))
+    for _ in range(draw.choice([1, 1, 1, 2, 3, 6])):
+        place = draw.randrange(len(lines))
+        how = draw.randrange(10)
+        if how < 6:
+            try:
+                value = json.loads(lines[place])
+            except ValueError:
+                continue
+            field = draw.choice([*value, draw.choice(FIELDS)] if value else FIELDS)
+            if how == 5:
+                value.pop(field, None)
+            elif how == 4:
+                theirs = json.loads(draw.choice(draw.choice(exports)))
+                value[field] = theirs.get(field, draw.choice(list(theirs.values())))
+            else:
+                value[field] = draw.choice(HOSTILE)
+            lines[place] = json.dumps(value, ensure_ascii=draw.random() < 0.5)
+        elif how == 6:
+            lines.insert(draw.randrange(len(lines)), draw.choice(draw.choice(exports)))
+        elif how == 7:
+            del lines[place]
+            if not lines:
+                return lines
+        elif how == 8:
+            other = draw.randrange(len(lines))
+            lines[place], lines[other] = lines[other], lines[place]
+        else:
+            data = bytearray(str(lines[place]).encode())
+            data[draw.randrange(len(data))] = draw.randrange(256)
+            lines[place] = bytes(data)
+    if draw.random() < 0.8:
+        # Most files would be refused for their end alone.
+        items = sum(b'"item":' in line.encode() for line in lines if isinstance(line, str))
+        lines = [line for line in lines if '"end":' not in str(line)] + [json.dumps({"end": items})]
+    return lines
+
+
+def check_works(jobs: SortedSet[Any], options: dict[str, Any], queued: int) -> None:
+    """A set does what sets do: all that is there comes out, and what is added later."""
+    dead = len(list(jobs.dead))
+    assert jobs.size() == queued and jobs.dead.size() == jobs.stats().dead == dead
+    assert (
+        jobs.add_many([made(options, f"fresh {number}") for number in range(400)], 4095)[0] == 400
+    )
+    list(jobs.export())
+    jobs.fail(jobs.lease(30), "no")
+    done = 0
+    while batch := jobs.lease(100):
+        done += jobs.ack(batch)
+    # What cannot be decoded is dead now, or failed once too often.
+    assert done + jobs.dead.size() - dead == queued + 400
+    assert jobs.finished()
+    # Dead letters to come are behind all that are there.
+    last = SortedSet(jobs.redis, "jobs", **options, max_attempts=1)
+    last.add(made(options, "last"), 0)
+    last.fail(last.lease(), "the last")
+    assert list(jobs.dead)[-1].reason == "the last"
+
+
+@pytest.mark.drawn
+def test_no_file_breaks_a_set_or_loses_what_was_there(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    exports = []
+    for options in FUZZED:
+        any_server.flush()
+        jobs = SortedSet(raw, "jobs", **options, max_attempts=2)
+        items = [made(options, f"item {number}") for number in range(8)]
+        jobs.add_many(items, score=[number // 2 for number in range(8)])
+        for _ in range(2):
+            jobs.fail(jobs.lease(2), "no")
+        exports.append(list(jobs.export()))
+    any_server.flush()
+    full = SortedSet(raw, "full")
+    full.add_many(["a", "b"], score=[1, 2])
+    there = {**everything(raw)}
+    cases = 33_000 if share(1000) == 1000 else 130
+    taken = 0
+    for number in range(cases):
+        draw = random.Random(f"{any_server.kind} {number}")
+        options, lines = draw.choice(FUZZED), mutated(draw, exports)
+        where = f"case {number}: {options} {lines}"
+        jobs = SortedSet(raw, "jobs", **options)
+        try:
+            queued = jobs.restore(lines)
+        except (ValueError, OptionsDiffer):
+            assert everything(raw) == there, where
+        else:
+            taken += 1
+            try:
+                check_works(jobs, options, queued)
+            except Exception as error:
+                raise AssertionError(where) from error
+            raw.unlink(*(key for key in raw.scan_iter() if not key.startswith(b"full")))
+        with pytest.raises((ValueError, OptionsDiffer)):
+            full.restore(lines)
+        assert everything(raw) == there, where
+    assert taken > cases / 20

@@ -58,7 +58,11 @@ def warnings(text: str, now: int) -> list[str]:
     found = []
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        what = "keys that expire, as locks do" if "volatile" in policy else "whole sets"
+        what = (
+            "keys that expire, as locks do,"
+            if "volatile" in policy
+            else "single keys of sets, so what is queued, leased or remembered,"
+        )
         found.append(f"with maxmemory-policy {policy} it drops {what} when it is full: noeviction")
     if info.get("aof_enabled") == "0":
         since = now - _number(info, "rdb_last_save_time", now)

@@ -48,6 +48,9 @@ RUN = 250
 LEASE_STEP = 100
 #: With ``ties=`` a stored score is the user's times this, plus what orders equal ones.
 TIE = 2**40
+#: Errors of the process and what is around it, not of an item that is decoded: a memory that is
+#: full, a schema's server that is gone, a module that is missing.
+NOT_OF_ITEM = (MemoryError, OSError, ImportError)
 #: Characters of an error's text that are kept.
 TEXT = 1000
 
@@ -497,6 +500,13 @@ def error_text(error: Any) -> str:
         raise TypeError(f"error must be an exception or str, not {type(error).__name__}")
     # Also what is no text for UTF-8.
     return error[:TEXT].encode("utf-8", "replace").decode()
+
+
+def raise_unable(bad: list[Any]) -> None:
+    """Raise an error that says nothing of the item which could not be decoded."""
+    for each in bad:
+        if isinstance(each.error, NOT_OF_ITEM):
+            raise each.error
 
 
 def new_epoch() -> bytes:

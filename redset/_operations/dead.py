@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, NamedTuple
 
 from redset._effects import Ask, Emit, Operation
 from redset._lines import ID
+from redset._logs import warn_once
 from redset._operations import memory
 from redset._operations.adding import Refusal, refusal_of
-from redset._operations.context import LEASE_STEP, MEMORY_STEP, STEP, Context
+from redset._operations.context import (
+    LEASE_STEP,
+    MEMORY_STEP,
+    NOT_OF_ITEM,
+    STEP,
+    Context,
+    error_text,
+)
 from redset._operations.replies import Reader, bytes_of, count, listed, number, refuse, up_to
-
-log = logging.getLogger("redset")
 
 
 class DeadLetter(NamedTuple):
@@ -176,8 +181,11 @@ def _member(ctx: Context, raw: bytes) -> bytes:
     """Give the member of what was kept with ``key=``; empty where it cannot be decoded."""
     try:
         return ctx.identity(ctx.decode_one(raw))
+    except NOT_OF_ITEM:
+        raise
     except Exception as error:
-        log.warning("a dead letter of %r still cannot be decoded: %s", ctx.name, error)
+        told = "a dead letter of %r still cannot be decoded: %r"
+        warn_once(ctx.name, told, ctx.name, error_text(error))
         return b""
 
 

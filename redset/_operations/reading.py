@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Any, NamedTuple
 
 from redset._effects import Ask, Emit, Operation
-from redset._operations.context import LEASE_STEP, STEP, TIE, Context, ServerClock, error_text
+from redset._logs import warn_once
+from redset._operations.context import (
+    LEASE_STEP,
+    NOT_OF_ITEM,
+    STEP,
+    TIE,
+    Context,
+    ServerClock,
+    error_text,
+    raise_unable,
+)
 from redset._operations.replies import (
     bytes_of,
     count,
@@ -20,8 +29,6 @@ from redset._operations.replies import (
     scored,
 )
 from redset.exceptions import DecodeError
-
-log = logging.getLogger("redset")
 
 
 class Stats(NamedTuple):
@@ -132,6 +139,8 @@ def get(ctx: Context, item: Any) -> Operation[Any]:
 def _decoded(ctx: Context, raw: bytes) -> Any:
     try:
         return ctx.decode_one(raw)
+    except NOT_OF_ITEM:
+        raise
     except Exception as error:
         raise unreadable(ctx, error) from error
 
@@ -181,9 +190,11 @@ def _look(ctx: Context, position: int, num: int) -> Operation[tuple[list[Any], l
 def _decodable(ctx: Context, raws: list[Any]) -> Operation[list[Any]]:
     present = [raw for raw in raws if raw is not None]
     items, bad = yield from ctx.decode(present)
+    raise_unable(bad)
     if bad:
-        log.warning(
-            "skipped %d items of %r that cannot be decoded: %s",
+        warn_once(
+            ctx.name,
+            "skipped %d items of %r that cannot be decoded: %r",
             len(bad),
             ctx.name,
             error_text(bad[0].error),

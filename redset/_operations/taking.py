@@ -8,7 +8,14 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from redset._effects import READ, Ask, Operation, Send
-from redset._operations.context import LEASE_STEP, Context, error_text
+from redset._logs import log_once, one_line, warn_once
+from redset._operations.context import (
+    LEASE_STEP,
+    NOT_OF_ITEM,
+    Context,
+    error_text,
+    raise_unable,
+)
 from redset._operations.reading import Range, page_behind
 from redset._operations.replies import (
     Reader,
@@ -100,7 +107,12 @@ def _take_now(
             if not items:
                 raise failure
             # What was removed before is the caller's; the next call meets the error itself.
-            log.error("some items of %r could not be handed out: %s", ctx.name, failure)
+            told = "some items of %r could not be handed out: %s", ctx.name, one_line(str(failure))
+            if isinstance(failure, DecodeError):
+                # What stays queued, for want of dead letters, is met by every call.
+                log_once(logging.ERROR, ctx.name, *told)
+            else:
+                log.error(*told)
             return items
         found = len(taken.members)
         if found < want:
@@ -356,6 +368,7 @@ def look_first(ctx: Context, within: Range | None = None) -> Operation[bool]:
             raws = yield from _first(ctx)
     present = [raw for raw in raws if raw is not None]
     items, bad = yield from ctx.decode(present)
+    raise_unable(bad)
     if len(present) >= ENOUGH and not items:
         raise DecodeError(
             f"none of the first {len(present)} items of {ctx.name!r} can be decoded; "
@@ -394,14 +407,21 @@ def _decoded(
     """
     raws, scores = taken
     if None in raws:
-        log.warning("dropped %d members of %r without payload", raws.count(None), ctx.name)
+        number = raws.count(None)
+        warn_once(ctx.name, "dropped %d members of %r without payload", number, ctx.name)
         kept = [i for i, raw in enumerate(raws) if raw is not None]
         raws = [raws[i] for i in kept]
         scores = [scores[i] for i in kept] if scores is not None else None
     items, bad = yield from ctx.decode(raws)
-    failure = None
-    if bad:
-        failure = yield from _bury(ctx, bad, scores)
+    failure: Exception | None = None
+    # With key= all are dead letters: which place an item had is not known here.
+    own = [each for each in bad if ctx.keyed or not isinstance(each.error, NOT_OF_ITEM)]
+    if own:
+        failure = yield from _bury(ctx, own, scores)
+    if len(own) < len(bad):
+        unable = [each for each in bad if isinstance(each.error, NOT_OF_ITEM)]
+        yield from _put_back(ctx, unable, scores)
+        failure = failure or unable[0].error
     if with_scores:
         assert scores is not None
         lost = {place for place, _, _ in bad}
@@ -444,8 +464,9 @@ def _without_dead(ctx: Context, bad: list[Any], why: str) -> DecodeError:
 
 
 def warn_of_dead(ctx: Context, bad: list[Any]) -> None:
-    log.warning(
-        "%d items of %r could not be decoded and are in dead: %s",
+    warn_once(
+        ctx.name,
+        "%d items of %r could not be decoded and are in dead: %r",
         len(bad),
         ctx.name,
         error_text(bad[0].error),

@@ -6,8 +6,9 @@ import logging
 import math
 import os
 import re
+from array import array
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain
 from itertools import count as count_from
 from typing import Any, NamedTuple
 
@@ -25,7 +26,14 @@ from redset._lines import (
     to_number,
 )
 from redset._operations import dead
-from redset._operations.context import SCRIPT_CHUNK, STEP, TIE, Context, new_epoch
+from redset._operations.context import (
+    CHUNK_BYTES,
+    NOT_OF_ITEM,
+    SCRIPT_CHUNK,
+    STEP,
+    Context,
+    new_epoch,
+)
 from redset._operations.memory import forgetting, sweep
 from redset._operations.reading import page_of
 from redset._operations.replies import (
@@ -44,6 +52,11 @@ log = logging.getLogger("redset")
 
 #: Buckets of a memory that one step reads, and what one line holds of it.
 BUCKETS, REMEMBERED = 10, 500
+#: Integers of a memory for each of its buckets, as in buckets.lua.
+FILL = 180
+#: More of them a bucket never has: it has 360 at most, on average, and twice those if an export
+#: met it while it was split. What a step moves stays below what Lua unpacks (7,999).
+CROWDED = 2000
 _INTEGER = re.compile(rb"-?\d{1,19}")
 
 
@@ -218,9 +231,13 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
     if keys.prefix is None and next(lines.of("dead"), None) is not None:
         _ = keys.dead  # says why there can be none
     # The lines are sound; whether each item is one here shows before anything is written, too.
-    if not same:
-        for value in lines.of("item"):
+    for value in lines.of("item"):
+        if not same:
             _again(ctx, value)
+        elif ctx.keyed:
+            _check_digest(ctx, row_of(value, True).payload, bytes.fromhex(value["digest"]))
+    for value in lines.of("dead") if same and ctx.keyed else ():
+        _check_digest(ctx, letter_of(value, True)[1], bytes.fromhex(value.get("digest", "")))
     if ctx.ties:
         for value in chain(lines.of("item"), lines.of("dead")):
             _placed(ctx, value, count_from(0))
@@ -229,7 +246,7 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
     if remembered and not keeps:
         log.warning(
             "what %r remembered is left out: this set has %s, and it had %s",
-            head["name"],
+            head.get("name"),
             ctx.options,
             f"key={'yes' if head['key'] else 'no'} remember={remembered}",
         )
@@ -243,21 +260,32 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
         begin += [keys.name, keys.leased, keys.dead, keys.meta, keys.seen]
     options = ctx.options if ctx.marked else ""
     sequence = lines.sequence + lines.untied
-    if ctx.ties and sequence > TIE:
-        raise ValueError("lines must number fewer items of equal score")
+    integers = lines.known if keeps and ctx.remember == "ever" else 0
+    if integers and remembered == "ever":
+        _check_buckets(lines)
     # What is forgotten since then is counted from another number, since the epoch may be the same
     # as that of a memory of which processes have tables.
     forgets = int.from_bytes(os.urandom(6), "big")
-    arguments: list[Any] = [options, epoch, sequence if ctx.ties else "", forgets]
-    if not (yield from forgetting(ctx, _begin(ctx, begin, arguments))):
-        raise ValueError(
-            f"the set {ctx.name!r} must be empty, and remember nothing, to be restored: clear() it"
-        )
-    ctx.epoch = epoch or None
-    queued = 0
-    into = [keys.queue]
-    if keys.prefix is not None:
-        into += [keys.leases, keys.items] if ctx.keyed else [keys.leases]
+    name = lines.name(ctx.options)
+    tie = sequence if ctx.ties else ""
+    arguments: list[Any] = [options, epoch, tie, forgets, name, integers]
+    # Other processes' tables are emptied by the new count; this one's before and after.
+    return (yield from forgetting(ctx, _fill(ctx, lines, begin, arguments, same, keeps)))
+
+
+def _fill(
+    ctx: Context,
+    lines: Lines,
+    begin: list[bytes],
+    arguments: list[Any],
+    same: bool,
+    keeps: bool,
+) -> Operation[int]:
+    keys = ctx.keys
+    begun = yield from _begin(ctx, begin, arguments)
+    ctx.epoch = begun.epoch or None
+    name, number, queued = arguments[4], 0, begun.queued
+    second = keys.prefix is not None
     ties = count_from(lines.sequence)
 
     def stored(value: dict[str, Any]) -> Row:
@@ -265,28 +293,110 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
         return row._replace(score=_placed(ctx, value, ties)) if ctx.ties else row
 
     def letter(value: dict[str, Any]) -> list[Any]:
-        made = letter_of(value)
+        made = letter_of(value, lines.head["key"])
         if ctx.ties:
             made[2] = _placed(ctx, value, ties)
+        if not same:
+            made[5] = b""  # the identity that it had in another set
         return made
 
-    for part in _parts(map(stored, lines.of("item")), SCRIPT_CHUNK):
-        arguments = [field for row in part for field in row]
-        queued += yield ctx.call("load", into, arguments, up_to(len(part)))
-    for part in _parts(map(letter, lines.of("dead")), SCRIPT_CHUNK):
-        arguments = [field for row in part for field in row]
-        yield ctx.call("letters", [keys.dead], arguments, count, resend=False)
+    into = [keys.queue]
+    if second:
+        into += [keys.meta, keys.leases, keys.items] if ctx.keyed else [keys.meta, keys.leases]
+    steps: list[tuple[str, list[bytes], Iterator[list[Any]]]] = []
+    steps.append(("load", into, _parts(map(stored, lines.of("item")))))
+    if second:
+        steps.append(("letters", [keys.dead, keys.meta], _parts(map(letter, lines.of("dead")))))
     if keeps:
-        yield from _remind(ctx, lines, epoch)
+        epoch = begun.epoch
+        steps.append(("remind", [keys.meta, keys.seen], _reminders(ctx, lines, epoch)))
+    for step, where, parts in steps:
+        for part in parts:
+            number += 1
+            if number <= begun.done:
+                continue
+            reply = yield ctx.call(step, where, [name, number, *part], _total)
+            if reply < 0:
+                raise RuntimeError(f"the set {ctx.name!r} was cleared while it was restored")
+            queued = reply if second else queued + reply
+    if second:
+        yield ctx.command(b"HDEL", keys.meta, b"restoring", reads=up_to(1))
     return queued
 
 
-def _begin(ctx: Context, keys: list[bytes], arguments: list[Any]) -> Operation[int]:
-    """Mark the set as one that is restored; 0 where it is not empty."""
-    while (begun := (yield ctx.call("begin", keys, arguments, up_to(2), resend=False))) == 2:
+def _total(reply: Any) -> int:
+    return -1 if reply == -1 else count(reply)
+
+
+class _Begun(NamedTuple):
+    """Where a restore stands: its epoch, the steps that are done, the items they queued."""
+
+    status: int
+    epoch: bytes
+    done: int
+    queued: int
+
+
+def _begun(reply: Any) -> _Begun:
+    status, epoch, done, queued = listed(reply, 4)
+    return _Begun(count(status, 3), bytes_of(epoch), count(done), count(queued))
+
+
+def _begin(ctx: Context, keys: list[bytes], arguments: list[Any]) -> Operation[_Begun]:
+    """Mark the set as one that is restored."""
+    while True:
+        begun: _Begun = yield ctx.call("begin", keys, arguments, _begun)
+        if begun.status == 1:
+            return begun
+        if begun.status != 2:
+            break
         # The buckets of a memory that was cleared may be those of the one that is to be put back.
         yield from sweep(ctx)
-    return int(begun)
+    if begun.status == 3:
+        raise ValueError(
+            f"the set {ctx.name!r} has part of other lines, whose restore was cut off: restore "
+            "those again, to the end, or clear() it"
+        )
+    raise ValueError(
+        f"the set {ctx.name!r} must be empty, and remember nothing, to be restored: clear() it"
+    )
+
+
+def _check_digest(ctx: Context, payload: bytes, digest: bytes) -> None:
+    """Refuse an item under another identity than its own; what cannot be read here keeps it."""
+    if not digest:
+        return
+    try:
+        own = ctx.identity(ctx.decode_one(payload))
+    except NOT_OF_ITEM:
+        raise
+    except Exception:
+        return
+    if own != digest:
+        raise ValueError(
+            f"lines must be those of export(), and the digest of {payload[:100]!r} is not that of "
+            f"its key in {ctx.name!r}: another key=, or a file that was changed"
+        )
+
+
+def _check_buckets(lines: Lines) -> None:
+    """Refuse a memory whose integers would not be spread over its buckets: no epoch makes these."""
+    buckets = -(-lines.known // FILL)
+    size = 1 << (buckets.bit_length() - 1)
+    split = buckets - size
+    filled = array("L", bytes(array("L").itemsize * buckets))
+    for value in lines.of("known"):
+        for integer in value["known"]:
+            low = int(integer[-9:].lstrip("-"))
+            bucket = low % size
+            if bucket < split:
+                bucket = low % (size * 2)
+            filled[bucket] += 1
+            if filled[bucket] > CROWDED:
+                raise ValueError(
+                    "lines must be those of export(), and what these remember is not spread as a "
+                    f"memory's integers are: more than {CROWDED} of {lines.known} in one bucket"
+                )
 
 
 def _again(ctx: Context, value: dict[str, Any]) -> Row:
@@ -295,6 +405,8 @@ def _again(ctx: Context, value: dict[str, Any]) -> Row:
     try:
         item = ctx.decode_one(row.payload)
         member = ctx.identity(item)
+    except NOT_OF_ITEM:
+        raise
     except Exception as error:
         raise OptionsDiffer(
             f"an item of what is to be restored has no identity in {ctx.name!r}, which has "
@@ -318,19 +430,26 @@ def _placed(ctx: Context, value: dict[str, Any], ties: Iterator[int]) -> bytes:
     return ctx.stored(score, next(ties) if tie is None else tie)
 
 
-def _remind(ctx: Context, lines: Lines, epoch: bytes) -> Operation[None]:
+def _reminders(ctx: Context, lines: Lines, epoch: bytes) -> Iterator[list[Any]]:
     remembered = lines.head["remember"]
     for value in lines.of("known"):
         known = known_of(value, remembered)
         if remembered == "limited" and ctx.remember == "ever":
             known = [ctx.wire.memory_integer(name, epoch) for name in known[1::2]]
         for at in range(0, len(known), SCRIPT_CHUNK):
-            arguments = [epoch, ctx.remember, *known[at : at + SCRIPT_CHUNK]]
-            keys = [ctx.keys.meta, ctx.keys.seen]
-            if not (yield ctx.call("remind", keys, arguments, up_to(1))):
-                raise RuntimeError(f"the set {ctx.name!r} was cleared while it was restored")
+            yield [epoch, ctx.remember, *known[at : at + SCRIPT_CHUNK]]
 
 
-def _parts(values: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while part := list(islice(values, size)):
-        yield part
+def _parts(rows: Iterator[Any]) -> Iterator[list[Any]]:
+    """Yield the fields of so many rows as a step takes, by their number and bytes."""
+    fields: list[Any] = []
+    num = size = 0
+    for row in rows:
+        fields += row
+        num += 1
+        size += sum(len(field) for field in row if type(field) is bytes)
+        if num == SCRIPT_CHUNK or size >= CHUNK_BYTES:
+            yield fields
+            fields, num, size = [], 0, 0
+    if fields:
+        yield fields

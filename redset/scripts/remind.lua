@@ -1,19 +1,26 @@
 -- Puts back what an exported set remembered.
 -- KEYS: meta, none, seen
--- ARGV: epoch, remember, then integers, or of a limited memory: expiry in ms, digest, ...
--- Returns 1, or 0 where the set has another epoch
+-- ARGV: what is restored, the number of this step, epoch, remember, then integers, or of a limited
+--   memory: expiry in ms, digest, ...
+-- Returns how many items this restore queued; -1 where the set was cleared meanwhile
 -- include: check
 -- include: buckets
-local meta, seen, epoch = KEYS[1], KEYS[3], ARGV[1]
-if call('HGET', meta, 'epoch') ~= epoch then return 0 end
-if ARGV[2] == 'limited' then
-  call('ZADD', seen, unpack(ARGV, 3))
-  return 1
+-- include: restoring
+local meta, seen, epoch = KEYS[1], KEYS[3], ARGV[3]
+local id, done, queued = progress(meta)
+if id ~= ARGV[1] or call('HGET', meta, 'epoch') ~= epoch then return -1 end
+if done >= tonumber(ARGV[2]) then return queued end
+if ARGV[4] == 'limited' then
+  for from = 5, #ARGV, 4000 do
+    call('ZADD', seen, unpack(ARGV, from, math.min(from + 3999, #ARGV)))
+  end
+else
+  -- There are buckets enough, made when this began: nothing is split.
+  local memory = memory_of(meta, seen, epoch)
+  for i = 5, #ARGV do
+    memory.count = memory.count + call('SADD', bucket_of(memory, ARGV[i]), ARGV[i])
+  end
+  save(meta, memory)
 end
-local memory = memory_of(meta, seen, epoch)
-for i = 3, #ARGV do
-  memory.count = memory.count + call('SADD', bucket_of(memory, ARGV[i]), ARGV[i])
-end
-grow(memory)
-save(meta, memory)
-return 1
+note(meta, ARGV[1], ARGV[2], queued)
+return queued

@@ -277,12 +277,12 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "algebra": lambda draw, command: draw.rng.choice(
         ([0, 0, b"", b""], [2, 1, draw.score(), draw.member()], [b"NAME"], [b"FULL", 10])
     ),
-    "begin": lambda draw, command: draw.count(1),
+    "begin": lambda draw, command: [draw.count(3), b"0123456789abcdef", draw.count(), 0],
     "export": _export,
     "letters": lambda draw, command: draw.count(),
-    "load": lambda draw, command: draw.count(1),
+    "load": lambda draw, command: draw.count(),
     "recall": _recall,
-    "remind": lambda draw, command: draw.count(1),
+    "remind": lambda draw, command: draw.count(),
     "available": lambda draw, command: draw.count(),
     "bury": lambda draw, command: 1,
     "cut": lambda draw, command: draw.count(),
@@ -456,7 +456,7 @@ def _lines(jobs: Any) -> list[str]:
     head = {"redset": 1, "name": "jobs", "key": keyed, "remember": remember, "epoch": epoch}
     item: dict[str, Any] = {"item": '{"url":"a"}', "score": 1, "attempts": 1, "error": "no"}
     if keyed:
-        item["digest"] = "00" * 16
+        item["digest"] = jobs._ctx.identity({"url": "a"}).hex()
     dead = {"dead": "x", "id": "1700000000000-0", "score": None, "reason": "no", "attempts": 1}
     known = {"known": ["1", "-5"] if remember == "ever" else [["00" * 16, 1800000000000]]}
     rows = [head, item, dead, *([known] if remember else []), {"end": 1}]
@@ -563,7 +563,12 @@ SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
     (ScheduledSet, {"key": "url", "remember": True}),
 ]
 #: How other errors begin that a set raises for what it was told.
-SAID = ("the set 'jobs' must be empty", "the set 'jobs' was cleared", "items of 'jobs' must have")
+SAID = (
+    "the set 'jobs' must be empty",
+    "the set 'jobs' was cleared",
+    "the set 'jobs' has part of other lines",
+    "items of 'jobs' must have",
+)
 #: Replies after which pop and the like may say that there is nothing.
 EMPTY = ([], 0, b"0")
 #: What begins like one of those; the last is of a set of which no expired lease came back.

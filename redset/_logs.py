@@ -1,0 +1,42 @@
+"""What redset logs: once per process and set, and never more lines than it says itself."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+log = logging.getLogger("redset")
+
+#: Pairs of a message and a set that are kept at most. A crawl has a set per host.
+_MOST = 10_000
+#: The messages that were logged, each with its set.
+_told: set[tuple[str, Any]] = set()
+
+
+def log_once(level: int, name: Any, message: str, *arguments: Any) -> None:
+    """Log a message about a set at a level, and later ones like it at DEBUG.
+
+    Args:
+        level: The level of the first.
+        name: The set's name.
+        message: The text with places for the arguments; it tells messages apart.
+        arguments: What is put there.
+    """
+    key = message, name
+    if key in _told:
+        level = logging.DEBUG
+    else:
+        if len(_told) >= _MOST:
+            _told.clear()
+        _told.add(key)
+    log.log(level, message, *arguments)
+
+
+def warn_once(name: Any, message: str, *arguments: Any) -> None:
+    """Log a warning about a set, and later ones like it at DEBUG."""
+    log_once(logging.WARNING, name, message, *arguments)
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks and control characters: an item's text forges no lines."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -1,0 +1,190 @@
+"""What is logged: once a process and set, no lines but redset's own; and errors that are not an
+item's own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import servers
+
+from redset import ScheduledSet, SortedSet, _logs
+from redset.exceptions import DecodeError
+
+Maker = Callable[..., Any]
+#: What an item's text may want the log to say.
+FORGED = "x\n2026-01-01 ERROR root: all is lost\r\x1b[2K\u2028"
+
+
+class Moody:
+    """A serializer that some items are beyond, for several reasons."""
+
+    binary = False
+
+    def __init__(self) -> None:
+        #: What it raises for any item.
+        self.error: Exception | None = None
+        self.left = 0
+
+    def dumps(self, item: str) -> str:
+        return item
+
+    def loads(self, text: str) -> str:
+        if text.startswith("bad"):
+            raise ValueError(f"cannot read {text}: {FORGED}")
+        if self.error is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise self.error
+        return text
+
+
+def lines(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= level]
+
+
+def test_many_calls_that_meet_what_cannot_be_decoded_log_once(
+    make_set: Maker, raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "redset")
+    for name in ("jobs", "others"):
+        for _ in range(2):  # objects
+            jobs = make_set(name=name, serializer=Moody())
+            for number in range(5):
+                raw.zadd(name, {f"bad {number}": 1, f"good {number}": 2, f"last {number}": 3})
+                assert jobs.peek_many(3) == [f"good {number}", f"last {number}"]
+                assert list(jobs) == [f"good {number}", f"last {number}"]
+                assert jobs.pop() == f"good {number}"
+                assert jobs.take(3) == [f"last {number}"]
+    assert len(lines(caplog)) == 4  # of each set: skipped, and dead
+    assert len(lines(caplog, logging.DEBUG)) > 40
+
+
+def test_what_was_logged_is_kept_in_bounded_memory(caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(_logs._MOST + 10):
+        _logs.warn_once(f"pages of {number}", "one of %r", number)
+    assert len(_logs._told) <= _logs._MOST
+    assert len(lines(caplog)) == _logs._MOST + 10
+
+
+def test_an_items_text_forges_no_line(
+    make_set: Maker, raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = make_set(serializer=Moody())
+    raw.zadd("jobs", {"bad\none": 1, "good": 2})
+    assert list(jobs) == ["good"]
+    assert jobs.take(2) == ["good"]
+    keyed = make_set(name="keyed", key=str, serializer=Moody())
+    keyed.add("a")
+    raw.hset("keyed:{keyed}:items", raw.zrange("keyed:{keyed}:keyed", 0, 0)[0], "bad\nother")
+    with pytest.raises(KeyError):
+        keyed.pop()
+    assert keyed.dead.requeue([letter.id for letter in keyed.dead]) == 0
+    told = lines(caplog)
+    assert len(told) == 4
+    assert all(line.isprintable() for line in told)
+    assert all("ERROR root" in line for line in told)
+
+
+def test_a_text_on_one_line_is_the_same_but_for_what_breaks_lines() -> None:
+    assert _logs.one_line("näher 'so'") == "näher 'so'"
+    assert _logs.one_line(FORGED) == "x\\n2026-01-01 ERROR root: all is lost\\r\\x1b[2K\\u2028"
+
+
+#: Errors that say nothing of the item.
+ERRORS = [MemoryError(), ConnectionError("no schema today"), ModuleNotFoundError("msgspec")]
+
+
+@pytest.mark.parametrize("cls", [SortedSet, ScheduledSet])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_that_is_not_the_items_own_makes_no_dead_letters(
+    make_set: Maker, raw: Any, cls: Any, error: Exception
+) -> None:
+    serializer = Moody()
+    jobs = make_set(cls, serializer=serializer)
+    items = {name: float(place) for place, name in enumerate("abcdef", 1)}
+    raw.zadd("jobs", items)
+    serializer.error = error
+    # A first removal looks, and removes nothing; a later one puts back.
+    for looked in (False, True):
+        jobs._ctx.looked = looked
+        for call in (jobs.pop, lambda: jobs.take(1), lambda: jobs.take(3, with_scores=True)):
+            with pytest.raises(type(error)):
+                call()
+            assert dict(raw.zrange("jobs", 0, -1, withscores=True)) == {
+                name.encode(): score for name, score in items.items()
+            }
+    for call in (jobs.peek, lambda: jobs.peek_many(3), lambda: list(jobs), lambda: jobs.get("a")):
+        with pytest.raises(type(error)):
+            call()
+    serializer.left = 2
+    assert jobs.take(6) == ["a", "b"]
+    assert raw.zcard("jobs") == 4 and not raw.exists("jobs:{jobs}:dead")
+    serializer.error = None
+    assert jobs.take(6) == ["c", "d", "e", "f"]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_with_a_key_an_item_that_was_removed_is_kept_whatever_the_error(
+    make_set: Maker, raw: Any, error: Exception
+) -> None:
+    serializer = Moody()
+    jobs = make_set(key=str, serializer=serializer)
+    jobs.add_many(["a", "b", "c"], [1, 2, 3])
+    serializer.error = error
+    with pytest.raises(type(error)):
+        jobs.take(3)  # it looks
+    assert jobs.size() == 3
+    jobs._ctx.looked = True
+    jobs.take(3)
+    serializer.error = None
+    assert jobs.dead.requeue([letter.id for letter in jobs.dead]) == 3
+    assert sorted(jobs.take(3)) == ["a", "b", "c"]
+
+
+def test_own_errors_and_others_of_one_call_go_their_ways(make_set: Maker, raw: Any) -> None:
+    serializer = Moody()
+    jobs = make_set(serializer=serializer)
+    raw.zadd("jobs", {"a": 1, "bad": 2, "b": 3, "c": 4})
+    assert jobs.peek() == "a"
+    serializer.error, serializer.left = MemoryError(), 5
+    assert jobs.take(1) == ["a"]
+    jobs._ctx.looked = True
+    serializer.left = 1
+    assert jobs.take(3) == ["b"]
+    assert [letter.raw for letter in jobs.dead] == [b"bad"]
+    assert raw.zrange("jobs", 0, -1) == [b"c"]
+
+
+def test_a_requeue_and_a_restore_do_not_conclude_from_such_an_error(
+    any_server: servers.Server,
+) -> None:
+    serializer = Moody()
+    jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs", key=str, serializer=serializer)
+    jobs.add("a")
+    lines = list(jobs.export())
+    any_server.flush()
+    serializer.error = MemoryError()
+    with pytest.raises(MemoryError):
+        jobs.restore(lines)
+    assert any_server.raw.dbsize() == 0
+    serializer.error = None
+    jobs.add("b")
+    jobs._ctx.looked = True
+    any_server.raw.hset(
+        "jobs:{jobs}:items", any_server.raw.zrange("jobs:{jobs}:keyed", 0, 0)[0], "bad"
+    )
+    with pytest.raises((KeyError, DecodeError)):
+        jobs.pop()
+    [letter] = jobs.dead
+    serializer.error = MemoryError()
+    with pytest.raises(MemoryError):
+        SortedSet(any_server.raw, "jobs", key=str, serializer=Raising()).dead.requeue([letter.id])
+    assert jobs.dead.size() == 1
+
+
+class Raising(Moody):
+    def loads(self, text: str) -> str:
+        raise MemoryError
