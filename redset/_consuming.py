@@ -12,14 +12,14 @@ import inspect
 import logging
 import math
 import random
+import reprlib
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 from redset._batches import how_many
-from redset._face import refuse_single
 from redset._operations import leasing
 from redset._operations.context import error_text
 from redset._operations.leasing import Exchange, Held, Settlement
@@ -69,7 +69,10 @@ class Consumed(NamedTuple):
 class _Job:
     """A lease that this worker has, and what came of it."""
 
-    __slots__ = ("attempts", "deadline", "error", "item", "items", "member", "settled", "token")
+    __slots__ = (
+        "attempts", "cancelled", "deadline", "delay", "how", "item", "items", "member", "reason",
+        "settled", "token",
+    )  # fmt: skip
 
     def __init__(self, held: Held, deadline: float) -> None:
         self.member, self.token = held.member, held.token
@@ -77,8 +80,13 @@ class _Job:
         #: Until when it is surely ours, by this process's clock.
         self.deadline = deadline
         self.items: list[Any] = []
-        self.error: BaseException | None = None
-        self.settled = False
+        #: How to settle it, after how many milliseconds it may be handed out again, and why.
+        self.how, self.delay, self.reason = "ack", 0, ""
+        self.cancelled = self.settled = False
+
+    def settle(self, how: str, reason: str = "", delay: int = 0) -> None:
+        """Set how to settle it, if it is not to be acknowledged."""
+        self.how, self.delay, self.reason = how, delay, reason
 
 
 class Threads:
@@ -297,14 +305,13 @@ class Worker:
             return
         done, settlements = [], []
         for job in handled:
-            if job.error is None:
-                done.append(job)
-            elif self._stopping and isinstance(job.error, asyncio.CancelledError):
+            if job.cancelled and self._stopping:
                 # All tasks were cancelled, as at the loop's end: the item is not at fault.
-                settlements.append(Settlement("release", [job]))
+                job.settle("release")
+            if job.how == "ack":
+                done.append(job)
             else:
-                text, delay = error_text(job.error), _delay(job.attempts)
-                settlements.append(Settlement("fail", [job], delay, error=text))
+                settlements.append(Settlement(job.how, [job], job.delay, error=job.reason))
         if self._refused:
             delay = int(1000 * FULL * random.uniform(0.5, 1.0))
             settlements.append(Settlement("release", self._refused, delay))
@@ -355,7 +362,7 @@ class Worker:
         with self._runner.lock:
             self._done += exchange.acknowledged
             for settlement, num in zip(exchange.settlements, exchange.counts, strict=True):
-                if settlement.how == "fail":
+                if settlement.how in ("fail", "bury"):
                     self._failed += num
                 elif settlement.how == "renew" and num:
                     settlement.leases[0].deadline = deadline
@@ -363,7 +370,8 @@ class Worker:
                 self._lost += exchange.lost
             for job, error in exchange.unfit:
                 self._tell(job, error, "what the handler found cannot be added")
-                self._through(job, error)
+                self._fail(job, error)
+                self._through(job)
             self._ready.extend(jobs)
             busy = len(self._ready) + len(self._running)
         if exchange.refused:
@@ -407,24 +415,68 @@ class Worker:
                     runner.wake()
             if job is None:
                 continue
-            error: BaseException | None = None
+            end: BaseException | None = None
             try:
                 found = await runner.call(self._handler, job.item)
-                if found is not None:
-                    refuse_single("what the handler returned", found, self._owner._iterables)
+                end = self._refuse(job, found)
+                if found is not None and end is None:
                     job.items = await runner.listed(found)
-            except Exception as failure:
-                error = failure
+            except Exception as error:
                 self._tell(job, error, "the handler failed")
-            except BaseException as failure:
-                error = failure
-                if not isinstance(failure, asyncio.CancelledError):
-                    self._reason, self._stopping = self._reason or failure, True
+                self._fail(job, error)
+            except BaseException as error:
+                self._fail(job, error)
+                if isinstance(error, asyncio.CancelledError):
+                    job.cancelled = True
+                else:
+                    end = error
             with runner.lock:
+                if end is not None:
+                    self._reason, self._stopping = self._reason or end, True
                 self._running.discard(job)
-                self._through(job, error)
+                self._through(job)
                 if not self._ready or self._stopping or len(self._handled) >= self._batch:
                     runner.wake()
+
+    def _refuse(self, job: _Job, found: Any) -> TypeError | None:
+        """Refuse a result that is not new items: a programming error, which ends the worker.
+
+        Settles the item by whether its work was done. It must not be repeated for such a result.
+        """
+        if found is None:
+            return None
+        iterables = self._owner._iterables
+        if (
+            # First: a Future can be iterated.
+            inspect.isawaitable(found)
+            or hasattr(found, "add_done_callback")
+            or hasattr(found, "addCallback")
+            or ("__aiter__" not in iterables and hasattr(found, "__aiter__"))
+        ):
+            if inspect.iscoroutine(found):
+                found.close()  # or Python warns that nobody awaited it
+            how = "release"
+            hint = "its work is not done, and the item was released; "
+            if type(self._runner) is Threads:
+                hint += "use the sets of redset.asyncio for coroutines"
+            else:
+                hint += "await it in the handler"
+        elif isinstance(found, (str, bytes, bytearray, memoryview, Mapping)):
+            how = "bury"
+            hint = "the item was moved to dead letters; put one new item in a list"
+        elif not any(hasattr(found, method) for method in iterables):
+            how, hint = "ack", "the item was acknowledged; results are not stored"
+        else:
+            return None
+        error = TypeError(
+            "handler must return None or an iterable of new items, got "
+            f"{reprlib.repr(found)} ({type(found).__name__}): {hint}"
+        )
+        job.settle(how, error_text(error))
+        return error
+
+    def _fail(self, job: _Job, error: BaseException) -> None:
+        job.settle("fail", error_text(error), _delay(job.attempts))
 
     def _next_job(self) -> _Job | None:
         """Begin with one that is surely ours, if there is one."""
@@ -437,8 +489,7 @@ class Worker:
         self._running.add(job)
         return job
 
-    def _through(self, job: _Job, error: BaseException | None) -> None:
-        job.error = error
+    def _through(self, job: _Job) -> None:
         if not self._handled:
             self._since = monotonic()
         self._handled.append(job)

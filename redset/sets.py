@@ -792,9 +792,11 @@ class SortedSet(Face[T]):
         Parameters
         ----------
         handler : callable
-            Takes an item; returns None, or an iterable of new items, never a result: text, a
-            mapping or a number fails the item, though its work was done, and it is tried again.
-            It has no time limit: its item is renewed for as long as it runs.
+            Takes an item; returns None, or an iterable of new items. Any other result ends the
+            call with a TypeError, and the work is not repeated: an awaitable or a future releases
+            the item, text or a mapping (probably a new item without its list) makes it a dead
+            letter, anything else acknowledges it. The handler has no time limit: its item is
+            renewed for as long as it runs.
         batch : int
             How many items are leased at a time.
         concurrency : int
@@ -816,7 +818,8 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where an argument cannot be used, or the set's name can have no second key.
+            If an argument cannot be used, or the set's name can have no second key. A TypeError
+            also if the handler returned neither None nor an iterable of new items.
         KeyboardInterrupt
             And any error of the client that its retry policy did not mend: what runs is finished
             and settled if it can be, the rest given back before. A second interrupt does not wait.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import concurrent.futures
 import logging
 import threading
 import time
@@ -130,13 +131,83 @@ def test_an_exception_that_has_no_text_is_one_as_well(make_set: Maker) -> None:
     assert [letter.reason for letter in jobs.dead] == ["Speechless"]
 
 
-@pytest.mark.parametrize("found", ["text", 7, {"a": 1}, b"bytes"])
-def test_what_is_no_iterable_of_items_fails_the_item(make_set: Maker, found: Any) -> None:
-    jobs = make_set(max_attempts=1)
-    jobs.add("a")
-    assert jobs.consume(lambda item: found, until_finished=True) == (0, 1, 0)
+class Deferred:
+    """As Twisted's, which is not awaited by a plain handler."""
+
+    def addCallback(self, callback: Any) -> None: ...
+
+
+async def coroutine(item: str) -> None: ...
+
+
+async def pages(item: str) -> Any:
+    yield item
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        lambda item: coroutine(item),
+        lambda item: concurrent.futures.Future(),
+        lambda item: asyncio.Future(loop=asyncio.new_event_loop()),
+        lambda item: Deferred(),
+        pages,
+    ],
+    ids=["coroutine", "future", "asyncio future", "deferred", "async generator"],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_plain_handler_that_returned_work_to_come_ends_it_and_its_item_is_released(
+    any_server: servers.Server, handler: Any
+) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", max_attempts=1)
+    jobs.add_many(["a", "b"])
+    with pytest.raises(TypeError, match="handler must return None or an iterable of new items"):
+        jobs.consume(handler, until_finished=True)
+    assert jobs.stats()[:4] == (2, 2, 0, 0)
+    assert [lease.attempts for lease in jobs.lease(2)] == [0, 0]
+
+
+def test_a_handler_of_asyncio_that_returned_a_thread_s_future_ends_it(
+    any_server: servers.Server,
+) -> None:
+    async def main() -> None:
+        client = redis.asyncio.Redis(unix_socket_path=any_server.unix)
+        jobs = redset.asyncio.SortedSet(client, "jobs")
+        await jobs.add("a")
+        with pytest.raises(
+            TypeError, match=r"got <Future .*\(Future\): .* await it in the handler"
+        ):
+            await jobs.consume(lambda item: concurrent.futures.Future())
+        assert (await jobs.stats())[:4] == (1, 1, 0, 0)
+        await servers.aclose(client)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("found", ["text", b"bytes", {"a": 1}])
+def test_one_bare_item_that_was_returned_makes_a_dead_letter_and_ends_it(
+    make_set: Maker, found: Any
+) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b"], [1, 2])
+    with pytest.raises(TypeError, match="put one new item in a list"):
+        jobs.consume(lambda item: found, until_finished=True)
     [letter] = jobs.dead
-    assert letter.reason.startswith("TypeError: what the handler returned must be an iterable")
+    assert letter.raw == b"a"
+    assert letter.reason.startswith("TypeError: handler must return None or an iterable")
+    assert (jobs.size(), jobs.stats().leased) == (1, 0)
+
+
+@pytest.mark.parametrize("found", [True, 7, object()])
+def test_a_result_that_was_returned_ends_it_and_its_item_is_done(
+    make_set: Maker, found: Any
+) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b"], [1, 2])
+    with pytest.raises(TypeError, match="results are not stored"):
+        jobs.consume(lambda item: found, until_finished=True)
+    assert jobs.take(2) == ["b"]
+    assert jobs.dead.size() == jobs.stats().leased == 0
 
 
 def test_what_cannot_be_added_fails_its_item_alone(make_set: Maker) -> None:
