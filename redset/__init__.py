@@ -7,6 +7,7 @@ from redset._consuming import Consumed
 from redset._operations.adding import AddResult
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
+from redset.exceptions import Reject, Retry
 from redset.sets import Key, ScheduledSet, SortedSet, TimeSortedSet
 
 __all__ = (
@@ -16,6 +17,8 @@ __all__ = (
     "DeadLetter",
     "Key",
     "Lease",
+    "Reject",
+    "Retry",
     "ScheduledSet",
     "SortedSet",
     "Stats",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from redset._effects import Operation
 from redset._face import T, index, refuse_single, waiting_time
+from redset._failures import settlement_of
 from redset._operations import leasing
 from redset._operations.context import error_text
 from redset._operations.leasing import Held, Settlement
@@ -225,16 +226,13 @@ class Leases(Generic[T]):
         """Settle all of it; an error of the caller's goes before one of this."""
         self._state = "left"
         done = [lease for lease in self._done if not lease.settled]
-        failed = []
+        what = [Settlement("ack", done)]
+        kept = set(done)
         if isinstance(error, Exception) and self._current and not self._current.settled:
-            failed = [self._current]
-        kept = {*done, *failed}
+            what.append(settlement_of(self._current, error))
+            kept.add(self._current)
         rest = [lease for lease in self._unsettled() if lease not in kept]
-        what = [
-            Settlement("ack", done),
-            Settlement("fail", failed, error=error_text(error) if failed else ""),
-            Settlement("release", rest),
-        ]
+        what.append(Settlement("release", rest))
         try:
             settled = yield from leasing.settle(self._owner._ctx, what)
         except Exception as problem:
@@ -242,6 +240,10 @@ class Leases(Generic[T]):
                 raise
             log.error("leases of %r could not be settled: %s", self._owner._ctx.name, problem)
             return
+        for settlement, ours in zip(what, settled.counts, strict=True):
+            leasing.log_deaths(self._owner._ctx, settlement, ours)
+            for lease in settlement.leases:
+                lease.settled = True
         self.lost = settled.lost
         if self.lost:
             name = self._owner._ctx.name
@@ -252,10 +254,11 @@ class Batch(Leases[T]):
     """Leases, lowest score first; false where there are none.
 
     Entered with ``with``, it settles by iteration: asking for the next lease marks the one before
-    as done. On leaving, those done are acknowledged; on an exception the current one is failed,
-    after a ``break`` it is released, as are those not reached, without an attempt: all in one
-    round trip (for each 400 leases). Iterating outside of ``with`` marks nothing. A second loop
-    goes on behind the first; what that was left at is not marked done by it.
+    as done. On leaving, those done are acknowledged. On an exception the current one is failed,
+    with the growing delays of `redset.SortedSet.consume`; `redset.Retry` and `redset.Reject` say
+    otherwise. After a ``break`` it is released, as are those not reached, without an attempt. All
+    of that is one round trip (for each 400 leases). Iterating outside of ``with`` marks nothing. A
+    second loop goes on behind the first; what that was left at is not marked done by it.
 
     Attributes
     ----------

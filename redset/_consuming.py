@@ -20,10 +20,12 @@ from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 from redset._batches import how_many
+from redset._failures import settlement_of
 from redset._operations import leasing
 from redset._operations.context import error_text
 from redset._operations.leasing import Exchange, Held, Settlement
 from redset._transport import complete
+from redset.exceptions import Reject, Retry
 
 log = logging.getLogger("redset")
 
@@ -31,9 +33,7 @@ log = logging.getLogger("redset")
 LINGER = 0.05
 #: How often an idle worker asks, and how often it looks whether it is to stop.
 PERIOD = 0.05
-#: Seconds before a failed item is tried again: at first, and at most.
-FIRST, LONGEST = 1.0, 3600.0
-#: The same where a full set or server refused what was found.
+#: Seconds before an item is tried again where a full set or server refused what was found.
 FULL = 5.0
 
 
@@ -70,8 +70,8 @@ class _Job:
     """A lease that this worker has, and what came of it."""
 
     __slots__ = (
-        "attempts", "cancelled", "deadline", "delay", "how", "item", "items", "member", "reason",
-        "settled", "token",
+        "attempts", "cancelled", "deadline", "item", "items", "member", "settled", "settlement",
+        "token",
     )  # fmt: skip
 
     def __init__(self, held: Held, deadline: float) -> None:
@@ -80,13 +80,9 @@ class _Job:
         #: Until when it is surely ours, by this process's clock.
         self.deadline = deadline
         self.items: list[Any] = []
-        #: How to settle it, after how many milliseconds it may be handed out again, and why.
-        self.how, self.delay, self.reason = "ack", 0, ""
+        #: How to settle it, if it is not to be acknowledged.
+        self.settlement: Settlement | None = None
         self.cancelled = self.settled = False
-
-    def settle(self, how: str, reason: str = "", delay: int = 0) -> None:
-        """Set how to settle it, if it is not to be acknowledged."""
-        self.how, self.delay, self.reason = how, delay, reason
 
 
 class Threads:
@@ -307,11 +303,11 @@ class Worker:
         for job in handled:
             if job.cancelled and self._stopping:
                 # All tasks were cancelled, as at the loop's end: the item is not at fault.
-                job.settle("release")
-            if job.how == "ack":
+                job.settlement = Settlement("release", [job])
+            if job.settlement is None:
                 done.append(job)
             else:
-                settlements.append(Settlement(job.how, [job], job.delay, error=job.reason))
+                settlements.append(job.settlement)
         if self._refused:
             delay = int(1000 * FULL * random.uniform(0.5, 1.0))
             settlements.append(Settlement("release", self._refused, delay))
@@ -362,6 +358,7 @@ class Worker:
         with self._runner.lock:
             self._done += exchange.acknowledged
             for settlement, num in zip(exchange.settlements, exchange.counts, strict=True):
+                leasing.log_deaths(self._ctx, settlement, num)
                 if settlement.how in ("fail", "bury"):
                     self._failed += num
                 elif settlement.how == "renew" and num:
@@ -370,7 +367,7 @@ class Worker:
                 self._lost += exchange.lost
             for job, error in exchange.unfit:
                 self._tell(job, error, "what the handler found cannot be added")
-                self._fail(job, error)
+                job.settlement = settlement_of(job, error)
                 self._through(job)
             self._ready.extend(jobs)
             busy = len(self._ready) + len(self._running)
@@ -423,9 +420,9 @@ class Worker:
                     job.items = await runner.listed(found)
             except Exception as error:
                 self._tell(job, error, "the handler failed")
-                self._fail(job, error)
+                job.settlement = settlement_of(job, error)
             except BaseException as error:
-                self._fail(job, error)
+                job.settlement = settlement_of(job, error)
                 if isinstance(error, asyncio.CancelledError):
                     job.cancelled = True
                 else:
@@ -472,11 +469,9 @@ class Worker:
             "handler must return None or an iterable of new items, got "
             f"{reprlib.repr(found)} ({type(found).__name__}): {hint}"
         )
-        job.settle(how, error_text(error))
+        if how != "ack":
+            job.settlement = Settlement(how, [job], error=error_text(error))
         return error
-
-    def _fail(self, job: _Job, error: BaseException) -> None:
-        job.settle("fail", error_text(error), _delay(job.attempts))
 
     def _next_job(self) -> _Job | None:
         """Begin with one that is surely ours, if there is one."""
@@ -495,6 +490,12 @@ class Worker:
         self._handled.append(job)
 
     def _tell(self, job: _Job, error: Exception, what: str) -> None:
+        if isinstance(error, (Reject, Retry)):
+            # It was meant: no warning, and no traceback.
+            text = "the handler raised %s for an item of %r, attempt %d: %s"
+            kind = type(error).__name__
+            log.info(text, kind, self._ctx.name, job.attempts + 1, error)
+            return
         log.warning(
             "%s for an item of %r, attempt %d: %s",
             what,
@@ -503,12 +504,3 @@ class Worker:
             error_text(error),
             exc_info=error,
         )
-
-
-def _delay(attempts: int) -> int:
-    """Give the milliseconds before the next attempt, which double, with jitter.
-
-    Between the half and the whole of it, so that what failed together does not come back together
-    ("equal jitter": M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015).
-    """
-    return int(1000 * min(LONGEST, FIRST * 2.0 ** min(attempts, 30)) * random.uniform(0.5, 1.0))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
+
+from redset._times import seconds
 
 __all__ = (
     "AddError",
@@ -12,6 +15,8 @@ __all__ = (
     "LockTimeout",
     "OptionsDiffer",
     "RedsetError",
+    "Reject",
+    "Retry",
 )
 
 
@@ -147,3 +152,86 @@ class LockTimeout(RedsetError):
         ...
     redset.exceptions.LockTimeout: Timeout while waiting for lock 'report'
     """
+
+
+class Retry(Exception):
+    """Raised by a handler, or in ``with lease()``: try the item again later.
+
+    It counts as a failed attempt. The set keeps the error that it was raised from, if any. Out of
+    ``with lease()`` it is raised further, as any error.
+
+    Parameters
+    ----------
+    delay : float or timedelta, optional
+        Time until the item may be handed out again, in seconds. Default: as after any error, 1 s,
+        2 s, 4 s and so on up to an hour.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``delay`` is not a time.
+
+    Examples
+    --------
+    >>> from redset import Retry, SortedSet
+    >>> calls = SortedSet(r, "calls")
+    >>> calls.add("ann")
+    0.0
+    >>> def call(who):
+    ...     raise Retry(delay=300)
+    >>> try:
+    ...     with calls.lease() as batch:
+    ...         for lease in batch:
+    ...             call(lease.item)
+    ... except Retry as error:
+    ...     print(error)
+    try again after 300 s
+    >>> [(item, attempts) for item, _, attempts, _ in calls.leased()]
+    [('ann', 1)]
+    """
+
+    def __init__(self, delay: float | datetime.timedelta | None = None) -> None:
+        super().__init__(delay)
+        #: The delay in seconds, or None.
+        self.delay = None if delay is None else seconds("delay", delay)
+
+    def __str__(self) -> str:
+        return "try again" if self.delay is None else f"try again after {self.delay:g} s"
+
+
+class Reject(Exception):
+    """Raised by a handler, or in ``with lease()``: make the item a dead letter at once.
+
+    Out of ``with lease()`` it is raised further, as any error.
+
+    Parameters
+    ----------
+    reason : str or exception, optional
+        The dead letter's reason. Default: the error that this was raised from, if any.
+
+    Raises
+    ------
+    TypeError
+        If ``reason`` is neither.
+
+    Examples
+    --------
+    >>> from redset import Reject, SortedSet
+    >>> calls = SortedSet(r, "calls")
+    >>> calls.add("bob")
+    0.0
+    >>> def call(who):
+    ...     raise Reject("no such number")
+    >>> calls.consume(call, until_finished=True)
+    Consumed(done=0, failed=1, lost=0)
+    >>> [(letter.raw, letter.reason) for letter in calls.dead]
+    [(b'bob', 'no such number')]
+    """
+
+    def __init__(self, reason: str | BaseException = "") -> None:
+        if not isinstance(reason, (str, BaseException)):
+            raise TypeError(
+                f"reason must be str or an exception, got {reason!r} ({type(reason).__name__})"
+            )
+        super().__init__(reason)
+        self.reason = reason

@@ -781,9 +781,10 @@ class SortedSet(Face[T]):
         a worker that is killed loses nothing, and its items come back when their leases end. Where
         it raises, the error is logged, and the item is tried again after 1 s, 2 s, 4 s and so on up
         to an hour, each less up to half of it by chance; it goes to the dead letters after
-        ``max_attempts``. What a full set or server refuses to take from a handler lets its item
-        wait for some seconds, without an attempt. Settling goes with the next lease call in one
-        round trip; a handler that is done waits for at most 50 ms to be settled.
+        ``max_attempts``. `redset.Retry` and `redset.Reject` say otherwise. What a full set or
+        server refuses to take from a handler lets its item wait for some seconds, without an
+        attempt. Settling goes with the next lease call in one round trip; a handler that is done
+        waits for at most 50 ms to be settled.
 
         Handlers run in ``concurrency`` threads of their own, the caller's speaks to the server. An
         item whose handler takes longer than it can be renewed (a stopped process) may be handed out

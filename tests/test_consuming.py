@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import concurrent.futures
+import datetime
 import logging
 import threading
 import time
@@ -19,7 +20,7 @@ from fuzz.replies import Stop
 from options import every_option, made
 
 import redset.asyncio
-from redset import Consumed, SortedSet
+from redset import Consumed, Reject, Retry, SortedSet
 
 Maker = Callable[..., Any]
 P = "jobs:{jobs}"
@@ -113,6 +114,55 @@ def test_what_raises_is_tried_again_later_and_dies_at_last(
     assert Counter(tried) == {"good": 1, "bad": 2}
     [letter] = jobs.dead
     assert letter.reason == "RuntimeError: no such page" and letter.attempts == 2
+    assert "1 items of 'jobs' moved to dead letters: RuntimeError" in caplog.text
+
+
+def test_a_handler_says_when_to_try_again_and_when_not_to(make_set: Maker, caplog: Any) -> None:
+    jobs = make_set(max_attempts=5)
+    jobs.add_many(["busy", "later", "soon", "wrong", "worse"])
+
+    def handler(item: str) -> None:
+        if item == "later":
+            raise Retry(datetime.timedelta(minutes=10))
+        if item == "soon":
+            raise Retry
+        if item == "wrong":
+            raise Reject("no such page")
+        try:
+            raise ZeroDivisionError("by 0")
+        except ZeroDivisionError as error:
+            if item == "busy":
+                raise Retry(600) from error
+            raise Reject from error
+
+    before = time.time()
+    assert jobs.consume(handler, stop=Stop(7)) == (0, 5, 0)
+    waiting = {item: expires - before for item, _, _, expires in jobs.leased()}
+    assert waiting.keys() == {"busy", "later", "soon"}
+    assert 599 < waiting["busy"] < 620 and 599 < waiting["later"] < 620 and waiting["soon"] < 20
+    assert {(letter.raw, letter.reason) for letter in jobs.dead} == {
+        (b"wrong", "no such page"),
+        (b"worse", "ZeroDivisionError: by 0"),
+    }
+    # The death is an error in the log; what the handler asked for is no failure.
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+        ("ERROR", "1 items of 'jobs' moved to dead letters: ZeroDivisionError: by 0"),
+        ("ERROR", "1 items of 'jobs' moved to dead letters: no such page"),
+    ]
+
+
+def test_a_retry_keeps_the_error_that_it_was_raised_for(make_set: Maker) -> None:
+    jobs = make_set(max_attempts=1)
+    jobs.add("a")
+
+    def handler(item: str) -> None:
+        try:
+            raise ZeroDivisionError("by 0")
+        except ZeroDivisionError:
+            raise Retry(600)  # noqa: B904
+
+    assert jobs.consume(handler, until_finished=True) == (0, 1, 0)
+    assert [letter.reason for letter in jobs.dead] == ["ZeroDivisionError: by 0"]
 
 
 class Speechless(Exception):

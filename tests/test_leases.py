@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import multiprocessing
+import pickle
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ import servers
 from held import Held
 from options import every_option, made
 
-from redset import Key, ScheduledSet, SortedSet, TimeSortedSet
+from redset import Key, Reject, Retry, ScheduledSet, SortedSet, TimeSortedSet
 from redset.exceptions import AddError, Full
 
 Maker = Callable[..., Any]
@@ -393,7 +395,76 @@ def test_a_batch_settles_by_iteration(make_set: Maker, raw: Any) -> None:
             if lease.item == "2":
                 raise ZeroDivisionError("by 2")
     assert batch.lost == 0
-    assert [(each.item, each.attempts) for each in jobs.lease(5)] == [("2", 1), ("3", 0), ("4", 0)]
+    assert [(each.item, each.attempts) for each in jobs.lease(2)] == [("3", 0), ("4", 0)]
+    [(item, score, attempts, expires), *_] = jobs.leased()
+    assert (item, score, attempts) == ("2", 2.0, 1)
+    assert time.time() < expires < time.time() + 1.1
+
+
+@pytest.mark.parametrize("delay", [600, datetime.timedelta(minutes=10), 0])
+def test_a_batch_that_raises_retry_waits_for_so_long(make_set: Maker, delay: Any) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b"], [1, 2])
+    before = time.time()
+    with pytest.raises(Retry), jobs.lease(2) as batch:
+        for _ in batch:
+            raise Retry(delay)
+    if delay == 0:
+        assert [(each.item, each.attempts) for each in jobs.lease(2)] == [("a", 1), ("b", 0)]
+        return
+    [(item, _, attempts, expires)] = jobs.leased()
+    assert (item, attempts) == ("a", 1)
+    assert before + 599 < expires < time.time() + 601
+    assert jobs.take(2) == ["b"]
+
+
+def test_a_batch_that_raises_reject_makes_a_dead_letter_at_once(
+    make_set: Maker, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = make_set(key="n")
+    jobs.add_many([{"n": n} for n in range(3)], range(3))
+    with pytest.raises(Reject), jobs.lease(3) as batch:
+        for lease in batch:
+            if lease.item["n"]:
+                raise Reject("no such page")
+    assert [lease.settled for lease in batch._leases] == [True] * 3
+    assert [(letter.raw, letter.reason) for letter in jobs.dead] == [(b'{"n":1}', "no such page")]
+    assert jobs.take(3) == [{"n": 2}]
+    [record] = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert record.getMessage() == "1 items of 'jobs' moved to dead letters: no such page"
+
+
+def test_a_death_is_logged(make_set: Maker, caplog: pytest.LogCaptureFixture) -> None:
+    jobs = make_set(max_attempts=2)
+    jobs.add_many(["a", "b"])
+    jobs.fail(jobs.lease(1), "no")
+    assert not caplog.records
+    jobs.fail(jobs.lease(2), "no")
+    assert [each.getMessage() for each in caplog.records] == [
+        "1 items of 'jobs' moved to dead letters: no"
+    ]
+    assert jobs.dead.size() == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Retry("soon"), "delay must be a number of seconds or a timedelta, got 'soon'"),
+        (lambda: Retry(-1), "delay must be seconds, 0 or more, at most 1e10, got -1 .int."),
+        (lambda: Retry(float("nan")), "delay must be seconds, 0 or more"),
+        (lambda: Reject(7), "reason must be str or an exception, got 7 .int."),
+    ],
+)
+def test_bad_arguments_of_retry_and_reject_are_refused(make: Any, said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=said):
+        make()
+
+
+def test_retry_and_reject_pass_between_processes() -> None:
+    for error in (Retry(3), Reject("no")):
+        copied = pickle.loads(pickle.dumps(error))
+        assert type(copied) is type(error) and copied.args == error.args
+    assert pickle.loads(pickle.dumps(Retry(3))).delay == 3
 
 
 def test_a_break_releases_the_current_one(make_set: Maker) -> None:

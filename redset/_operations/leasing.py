@@ -704,4 +704,17 @@ def place_of(ctx: Context, score: Any) -> bytes:
 
 def one(ctx: Context, settlement: Settlement) -> Operation[int]:
     """Do one thing with leases; how many were still ours."""
-    return (yield from settle(ctx, [settlement])).counts[0]
+    (ours,) = (yield from settle(ctx, [settlement])).counts
+    log_deaths(ctx, settlement, ours)
+    return ours
+
+
+def log_deaths(ctx: Context, settlement: Settlement, ours: int) -> None:
+    """Log how many items a settlement, of which so many leases were ours, made dead letters."""
+    leases = settlement.leases
+    died = ours if settlement.how == "bury" else 0
+    if settlement.how == "fail" and ctx.max_attempts:
+        live = sum(lease.attempts + 1 < ctx.max_attempts for lease in leases)
+        died = max(0, ours - live)  # exact if all were ours, else not fewer
+    if died:
+        log.error("%d items of %r moved to dead letters: %s", died, ctx.name, settlement.error)

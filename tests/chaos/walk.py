@@ -22,7 +22,7 @@ import servers
 from model import Json, LeasingModel, ModelLease, Text
 
 from chaos.worker import implementation
-from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _wire
+from redset import Key, Retry, ScheduledSet, SortedSet, TimeSortedSet, _wire
 from redset.exceptions import Full
 
 P = "jobs:{jobs}"
@@ -318,20 +318,20 @@ class Episode:
     def _batch(self, client: int, num: int, stop: int, how: str) -> None:
         """Iterate a batch to its end, or up to a break or an exception."""
         given: list[Any] = []
-        with contextlib.suppress(ZeroDivisionError), self.sets[client].lease(num, 1000) as batch:
+        with contextlib.suppress(Retry), self.sets[client].lease(num, 1000) as batch:
             for place, lease in enumerate(batch):
                 given.append(told(lease))
                 if place == stop and how == "break":
                     break
                 if place == stop and how == "raise":
-                    raise ZeroDivisionError("no")
+                    raise Retry(1000)
         leases = self.model.lease(num)
         reached = len(leases) if how == "end" else min(stop, len(leases))
         agree(given, [told(lease) for lease in leases[: reached + 1]])
         self.model.ack(leases[:reached])
         rest = leases[reached:]
         if how == "raise":
-            self.model.fail(rest[:1], "ZeroDivisionError: no")
+            self.model.fail(rest[:1], "Retry: try again after 1000 s", 1000)
             rest = rest[1:]
         self.model.release(rest)
 

@@ -20,6 +20,7 @@ from model import Json, Text
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+import redset
 from chaos.history import Recorder
 from redset import ScheduledSet, SortedSet, _wire
 from redset.exceptions import RedsetError
@@ -341,9 +342,9 @@ class Worker:
                     for place, _ in enumerate(batch):
                         if place == stop:
                             if failing:
-                                raise ZeroDivisionError
+                                raise redset.Retry(0)
                             break
-            except ZeroDivisionError:
+            except redset.Retry:
                 # Its own goes before one of the settlement, which is then only in the log.
                 if not all(lease.settled for lease in batch._leases):
                     raise redis.RedisError("not settled") from None
