@@ -33,6 +33,8 @@ log = logging.getLogger("redset")
 LINGER = 0.05
 #: How often an idle worker asks, and how often it looks whether it is to stop.
 PERIOD = 0.05
+#: Seconds after which what waits unbegun is released, if no handler is free.
+UNBEGUN = 1.0
 #: Seconds before an item is tried again where a full set or server refused what was found.
 FULL = 5.0
 
@@ -70,15 +72,16 @@ class _Job:
     """A lease that this worker has, and what came of it."""
 
     __slots__ = (
-        "attempts", "cancelled", "deadline", "item", "items", "member", "settled", "settlement",
-        "token",
+        "attempts", "began", "came", "cancelled", "deadline", "item", "items", "member", "settled",
+        "settlement", "token",
     )  # fmt: skip
 
     def __init__(self, held: Held, deadline: float) -> None:
         self.member, self.token = held.member, held.token
         self.item, self.attempts = held.item, held.attempts
-        #: Until when it is surely ours, by this process's clock.
+        #: Until when it is surely ours, and since when it is here, by this process's clock.
         self.deadline = deadline
+        self.came = self.began = monotonic()
         self.items: list[Any] = []
         #: How to settle it, if it is not to be acknowledged.
         self.settlement: Settlement | None = None
@@ -167,6 +170,45 @@ class Tasks(Threads):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+class _Pace:
+    """How many items to lease ahead: as many as handlers do in 100 ms, from 0 to 100.
+
+    Handlers that are fast need items at hand while the next request is under way. Items behind
+    slow ones would wait, though another worker may be idle. The time of an item is the mean of the
+    last 16 and of the ages of those that run. One of 10 minutes counts as a second in the former,
+    or the next 15 would be taken one by one; in the latter it counts as it is, and nothing more is
+    leased behind it.
+    """
+
+    WORK, MOST, LAST, CUT = 0.1, 100, 16, 1.0
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._last: deque[float] = deque(maxlen=self.LAST)
+        self._running = 0
+        self._starts = 0.0
+        #: How many the last fetch asked for beyond what free handlers could begin.
+        self.ahead = 0
+
+    def begin(self, now: float) -> None:
+        self._running += 1
+        self._starts += now
+
+    def end(self, began: float, now: float) -> None:
+        self._running -= 1
+        self._starts = self._starts - began if self._running else 0.0
+        self._last.append(min(now - began, self.CUT))
+
+    def next(self, now: float) -> int:
+        """Return how many the next fetch may ask for ahead: at most twice as many as the last."""
+        if not self._last:  # unknown
+            return 0
+        ages = self._running * now - self._starts
+        mean = (sum(self._last) + ages) / (len(self._last) + self._running)
+        fit = int(min(self.MOST, self.WORK * self._concurrency / max(mean, 1e-6)))
+        return min(fit, max(1, 2 * self.ahead))
+
+
 class _Turn:
     """An exchange with the server, and how often it began."""
 
@@ -197,8 +239,11 @@ class Worker:
             raise TypeError(f"handler must be callable, not {type(handler).__name__}")
         if inspect.iscoroutinefunction(handler) and type(runner) is Threads:
             raise TypeError("handler is a coroutine function: the sets of redset.asyncio take it")
-        self._batch = how_many("batch", batch)
         self._concurrency = how_many("concurrency", concurrency)
+        #: How many to lease at a time: a number, or as many as the pace allows. With 1 only what a
+        #: free handler begins.
+        self._batch = None if batch is None else how_many("batch", batch)
+        self._pace = _Pace(self._concurrency)
         self._ttl = leasing.milliseconds("ttl", ttl, True)
         if stop is not None and not callable(getattr(stop, "is_set", None)):
             raise TypeError(f"stop must be an event, with is_set(), not {type(stop).__name__}")
@@ -223,6 +268,8 @@ class Worker:
         self._turn: _Turn | None = None
         self._next_fetch = 0.0
         self._renew_at = math.inf
+        #: Whether unbegun items were released: more are leased only for a free handler.
+        self._crowded = False
 
     async def run(self) -> Consumed:
         """Work until there is an end to it."""
@@ -284,15 +331,17 @@ class Worker:
 
     def _plan(self, now: float) -> None:
         """Say what to settle and to lease now, if anything."""
-        room = self._concurrency - len(self._running)
-        starving = room > 0 and not self._ready
+        starving = self._free() > 0
         handled = self._handled
         settles = bool(handled) and (
-            starving or self._stopping or len(handled) >= self._batch or now >= self._since + LINGER
+            starving or self._stopping or self._fills() or now >= self._since + LINGER
         )
-        fetches = self._may_fetch() and (now >= self._next_fetch or settles)
+        back = list(self._ready) if self._stopping or self._is_crowded(now) else []
+        if back and not self._stopping:
+            self._crowded = True
+        num = 0 if back else self._wanted(now)
+        fetches = num > 0 and (now >= self._next_fetch or settles)
         settles = settles or (fetches and bool(handled))
-        back = list(self._ready) if self._stopping else []
         renewed: list[_Job] = []
         if now >= self._renew_at:
             renewed = [*self._running, *(() if back else self._ready)]
@@ -315,7 +364,11 @@ class Worker:
             settlements.append(Settlement("release", back))
         # One by one, to know which are ours.
         settlements += [Settlement("renew", [job], self._ttl) for job in renewed]
-        num = max(self._batch, room) if fetches else 0
+        if fetches:
+            self._crowded = False
+            self._pace.ahead = self._pace.next(now)
+        else:
+            num = 0
         idle = fetches and not (self._ready or self._running)
         exchange = Exchange(done, settlements, num, self._ttl, self._until_finished and idle)
         waits = idle and not (done or settlements)
@@ -323,9 +376,34 @@ class Worker:
         if back:
             self._ready.clear()
 
-    def _may_fetch(self) -> bool:
-        over = self._stopping or self._finished
-        return not over and len(self._ready) < self._concurrency
+    def _free(self) -> int:
+        """Return how many handlers have nothing to do, and nothing to begin."""
+        return self._concurrency - len(self._running) - len(self._ready)
+
+    def _fills(self) -> bool:
+        """Whether as much is handled as is leased at a time."""
+        return len(self._handled) >= (self._batch or max(1, self._pace.ahead))
+
+    def _is_crowded(self, now: float) -> bool:
+        """Whether an item has waited for a second, and no handler is free to begin it."""
+        ready = self._ready
+        return (
+            bool(ready)
+            and now - ready[0].came >= UNBEGUN
+            and len(self._running) >= self._concurrency
+        )
+
+    def _wanted(self, now: float) -> int:
+        """Return how many items to lease now; 0 if there are enough."""
+        free = self._free()
+        if self._stopping or self._finished or (self._crowded and free <= 0):
+            return 0
+        if self._batch is not None and self._batch > 1:
+            room = self._concurrency - len(self._running)
+            return max(self._batch, room) if len(self._ready) < self._concurrency else 0
+        ahead = 0 if self._batch else self._pace.next(now)
+        # More ahead are asked for when half of them are begun.
+        return free + ahead if free > 0 or -free <= ahead // 2 else 0
 
     def _rest(self, now: float, busy: bool) -> float:
         """Give the seconds until there may be something to do of which nobody tells."""
@@ -334,7 +412,7 @@ class Worker:
             rest = min(rest, LINGER)
         if self._stop is not None:
             rest = min(rest, PERIOD)
-        if self._may_fetch():
+        if self._wanted(now):
             rest = min(rest, self._next_fetch - now)
         return max(rest, 0.0)
 
@@ -408,7 +486,7 @@ class Worker:
                 if self._closed:
                     return
                 job = self._next_job()
-                if len(self._ready) < self._concurrency:
+                if self._wanted(monotonic()):
                     runner.wake()
             if job is None:
                 continue
@@ -431,8 +509,9 @@ class Worker:
                 if end is not None:
                     self._reason, self._stopping = self._reason or end, True
                 self._running.discard(job)
+                self._pace.end(job.began, monotonic())
                 self._through(job)
-                if not self._ready or self._stopping or len(self._handled) >= self._batch:
+                if not self._ready or self._stopping or self._fills():
                     runner.wake()
 
     def _refuse(self, job: _Job, found: Any) -> TypeError | None:
@@ -478,9 +557,12 @@ class Worker:
         if self._stopping or not self._ready:  # it is given back
             return None
         job = self._ready.popleft()
-        if monotonic() >= job.deadline:
+        now = monotonic()
+        if now >= job.deadline:
             self._lost += 1
             return None
+        job.began = now
+        self._pace.begin(now)
         self._running.add(job)
         return job
 

@@ -313,7 +313,7 @@ class SortedSet(Face[T]):
         self,
         handler: Callable[[T], Any],
         *,
-        batch: int = 10,
+        batch: int | None = None,
         concurrency: int = 1,
         ttl: float = 60.0,
         until_finished: bool = False,

@@ -768,7 +768,7 @@ class SortedSet(Face[T]):
         self,
         handler: Callable[[T], Iterable[Any] | None],
         *,
-        batch: int = 10,
+        batch: int | None = None,
         concurrency: int = 1,
         ttl: float = 60.0,
         until_finished: bool = False,
@@ -776,11 +776,12 @@ class SortedSet(Face[T]):
     ) -> Consumed:
         """Work: call ``handler(item)`` for item after item, until there is a reason to stop.
 
-        Items are leased ahead, ``batch`` at a time, and renewed at half of their time. Where the
-        handler returns, its item is acknowledged, and what it returned is added in the same step:
-        a worker that is killed loses nothing, and its items come back when their leases end. Where
-        it raises, the error is logged, and the item is tried again after 1 s, 2 s, 4 s and so on up
-        to an hour, each less up to half of it by chance; it goes to the dead letters after
+        Items are leased, by default as many ahead as handlers do in 100 ms, and renewed at half of
+        their time. What waits unbegun for a second, with no free handler, is released for others.
+        When the handler returns, its item is acknowledged, and what it returned is added in the
+        same step: a worker that is killed loses nothing, and its items come back when their leases
+        end. If it raises, the error is logged, and the item is tried again after 1 s, 2 s, 4 s and
+        so on up to an hour, each less up to half of it by chance; it goes to the dead letters after
         ``max_attempts``. `redset.Retry` and `redset.Reject` say otherwise. What a full set or
         server refuses to take from a handler lets its item wait for some seconds, without an
         attempt. Settling goes with the next lease call in one round trip; a handler that is done
@@ -798,8 +799,10 @@ class SortedSet(Face[T]):
             the item, text or a mapping (probably a new item without its list) makes it a dead
             letter, anything else acknowledges it. The handler has no time limit: its item is
             renewed for as long as it runs.
-        batch : int
-            How many items are leased at a time.
+        batch : int, optional
+            How many items are leased at a time. Default: from 0 to 100 more than free handlers can
+            begin, by how long the last 16 items took. 1 leases only if a handler is free: nothing
+            is reserved that an idle worker could do.
         concurrency : int
             How many handlers run at a time.
         ttl : float

@@ -21,6 +21,7 @@ from options import every_option, made
 
 import redset.asyncio
 from redset import Consumed, Reject, Retry, SortedSet
+from redset._consuming import _Pace
 
 Maker = Callable[..., Any]
 P = "jobs:{jobs}"
@@ -444,7 +445,7 @@ def test_what_is_over_before_it_is_begun_is_left_to_others(make_set: Maker) -> N
     # The coordinator, too, sleeps for longer than the lease lasts, as in a stopped process.
     stopped = threading.Event()
     lost = Late(stopped)
-    assert jobs.consume(handler, ttl=0.4, stop=lost, until_finished=True).lost >= 1
+    assert jobs.consume(handler, batch=2, ttl=0.4, stop=lost, until_finished=True).lost >= 1
     assert set(handled) == {"a", "b"} and handled.count("b") == 1
 
 
@@ -460,6 +461,103 @@ class Late:
             self._slept = True
             time.sleep(1)
         return False
+
+
+# --- how much is leased ahead
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+def test_an_idle_worker_gets_what_a_busy_one_cannot_begin(
+    any_server: servers.Server, batch: int | None
+) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add_many(["long", "short"], [1, 2])
+    short = threading.Event()
+    in_time = []
+
+    def handler(item: str) -> None:
+        if item == "short":
+            short.set()
+            return
+        other = threading.Thread(target=lambda: jobs.consume(handler, until_finished=True))
+        other.start()
+        in_time.append(short.wait(5))
+        others.append(other)
+
+    others: list[threading.Thread] = []
+    jobs.consume(handler, batch=batch, until_finished=True)
+    others[0].join(10)
+    assert in_time == [True]
+
+
+@pytest.mark.parametrize("face", ["sync", "asyncio"])
+@pytest.mark.slow(2)
+def test_what_waits_unbegun_for_a_second_is_released(any_server: servers.Server, face: str) -> None:
+    other: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    other.add_many(["long", "b", "c", "d"], [1, 2, 3, 4])
+    stop = threading.Event()
+    taken: list[Any] = []
+    began = time.monotonic()
+
+    def handler(item: str) -> None:
+        assert item == "long"
+        taken.append([(lease.item, lease.attempts) for lease in other.lease(9, wait=5)])
+        taken.append(time.monotonic() - began)
+        stop.set()
+
+    if face == "sync":
+        jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+        assert jobs.consume(handler, batch=10, stop=stop) == (1, 0, 0)
+    else:
+
+        async def main() -> None:
+            client = redis.asyncio.Redis(unix_socket_path=any_server.unix)
+            jobs = redset.asyncio.SortedSet(client, "jobs")
+            work = jobs.consume(lambda item: asyncio.to_thread(handler, item), batch=10, stop=stop)
+            assert await work == (1, 0, 0)
+            await servers.aclose(client)
+
+        asyncio.run(main())
+    assert taken[0] == [("b", 0), ("c", 0), ("d", 0)] and 1 <= taken[1] < 3
+
+
+def test_fast_handlers_have_items_at_hand(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add_many(f"{number:04}" for number in range(2000))
+    any_server.raw.config_resetstat()
+    assert jobs.consume(nothing, until_finished=True) == (2000, 0, 0)
+    # A request settles some and leases some: two scripts. One by one it would be 4,000.
+    assert commands(any_server.raw) < 400
+
+
+def test_about_100_ms_of_work_is_leased_ahead() -> None:
+    def ahead(concurrency: int, *durations: float, running: float | None = None) -> list[int]:
+        pace = _Pace(concurrency)
+        for duration in durations:
+            pace.begin(0.0)
+            pace.end(0.0, duration)
+        if running is not None:
+            pace.begin(100.0 - running)
+        found = []
+        for _ in range(9):
+            pace.ahead = pace.next(100.0)
+            found.append(pace.ahead)
+        return found
+
+    assert ahead(1) == [0] * 9  # nothing is known yet
+    assert ahead(1, 0.001) == [1, 2, 4, 8, 16, 32, 64, 100, 100]  # doubles at most a fetch
+    assert ahead(1, 0.01)[-1] == 10 and ahead(4, 0.01)[-1] == 40
+    assert ahead(1, 0.2) == [0] * 9 and ahead(4, 0.2)[-1] == 2
+    # An old long one counts as a second, and only as long as it is among the last 16.
+    assert ahead(1, 600.0, *[0.0005] * 15)[-1] == 1
+    assert ahead(1, 600.0, *[0.0005] * 16)[-1] == 100
+    # Behind one that runs for long nothing is reserved.
+    assert ahead(1, *[0.001] * 16, running=600.0) == [0] * 9
+    pace = _Pace(1)
+    pace.ahead = 100
+    pace.begin(0.0)
+    pace.end(0.0, 1.0)
+    assert pace.next(1.0) == 0  # falls at once
 
 
 # --- the end

@@ -359,7 +359,7 @@ METHODS = {
     "ack": "(leases, add=())",
     "buffered": "(max_items=1000, max_delay=0.1, max_pending=10000)",
     "fail": "(leases, error, delay=0)",
-    "consume": "(handler, *, batch=10, concurrency=1, ttl=60.0, until_finished=False, stop=None)",
+    "consume": "(handler, *, batch=None, concurrency=1, ttl=60.0, until_finished=False, stop=None)",
     "finished": "()",
     "lease": "(num=1, ttl=60.0, wait=0)",
     "leased": "()",
