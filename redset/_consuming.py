@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import inspect
 import logging
 import math
@@ -20,7 +21,7 @@ from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 from redset._batches import how_many
-from redset._failures import settlement_of
+from redset._failures import is_transient, others_delay, settlement_of
 from redset._operations import leasing
 from redset._operations.context import error_text
 from redset._operations.leasing import Exchange, Held, Settlement
@@ -35,8 +36,10 @@ LINGER = 0.05
 PERIOD = 0.05
 #: Seconds after which what waits unbegun is released, if no handler is free.
 UNBEGUN = 1.0
-#: Seconds before an item is tried again where a full set or server refused what was found.
-FULL = 5.0
+#: Seconds between requests while the server refuses them: at first, and at most.
+PAUSE, LONGEST_PAUSE = 0.1, 5.0
+#: For how many seconds a worker waits for a server that refuses, if its client waits for less.
+PATIENCE = 60.0
 
 
 class Event(Protocol):
@@ -212,13 +215,17 @@ class _Pace:
 class _Turn:
     """An exchange with the server, and how often it began."""
 
-    __slots__ = ("exchange", "tries", "waits")
+    __slots__ = ("back", "exchange", "handled", "refused", "renewed", "tries", "waits")
 
-    def __init__(self, exchange: Exchange, waits: bool) -> None:
+    def __init__(self, exchange: Exchange, waits: bool, **jobs: list[_Job]) -> None:
         self.exchange = exchange
         #: Whether it is all that there is to do, until it leases something.
         self.waits = waits
         self.tries = 0
+        #: What it is about: jobs that are through, whose new items were refused, that are given
+        #: back unbegun, that are renewed.
+        self.handled, self.refused = jobs["handled"], jobs["refused"]
+        self.back, self.renewed = jobs["back"], jobs["renewed"]
 
 
 class Worker:
@@ -270,6 +277,10 @@ class Worker:
         self._renew_at = math.inf
         #: Whether unbegun items were released: more are leased only for a free handler.
         self._crowded = False
+        #: Since when the server refuses, when to ask it again, how long to wait after that.
+        self._refusing: float | None = None
+        self._resume_at = -math.inf
+        self._pause = PAUSE
 
     async def run(self) -> Consumed:
         """Work until there is an end to it."""
@@ -285,6 +296,7 @@ class Worker:
                     if self._reason is not None:
                         raise
                     self._reason, self._stopping = error, True
+                    self._tell_interrupt(error)
         finally:
             self._closed = True
             self._runner.offer(self._started)
@@ -292,6 +304,18 @@ class Worker:
         if self._reason is not None:
             raise self._reason
         return Consumed(self._done, self._failed, self._lost)
+
+    def _tell_interrupt(self, error: BaseException) -> None:
+        running, kind = len(self._running), type(error).__name__
+        if running:
+            log.warning(
+                "%s: consume of %r waits for %d items that are being handled; a second %s ends it "
+                "at once",
+                kind,
+                self._ctx.name,
+                running,
+                kind,
+            )
 
     def _give_up(self, error: Exception) -> None:
         """Stop for an error: what runs is waited for, and settled where that can be done."""
@@ -314,12 +338,14 @@ class Worker:
             now = monotonic()
             with self._runner.lock:
                 self._staff()
-                self._plan(now)
+                pause = self._resume_at - now
+                if pause <= 0:
+                    self._plan(now)
                 if self._turn is None:
-                    busy = bool(self._ready or self._running or self._handled)
+                    busy = bool(self._ready or self._running or self._handled or self._refused)
                     if not busy and (self._stopping or self._finished):
                         return True
-                    rest = self._rest(now, busy)
+                    rest = min(pause, LINGER) if pause > 0 else self._rest(now, busy)
         if self._turn is None:
             await self._runner.sleep(rest)
         else:
@@ -358,8 +384,7 @@ class Worker:
             else:
                 settlements.append(job.settlement)
         if self._refused:
-            delay = int(1000 * FULL * random.uniform(0.5, 1.0))
-            settlements.append(Settlement("release", self._refused, delay))
+            settlements.append(Settlement("release", self._refused, others_delay()))
         if back:
             settlements.append(Settlement("release", back))
         # One by one, to know which are ours.
@@ -372,7 +397,10 @@ class Worker:
         idle = fetches and not (self._ready or self._running)
         exchange = Exchange(done, settlements, num, self._ttl, self._until_finished and idle)
         waits = idle and not (done or settlements)
-        self._turn, self._handled, self._refused = _Turn(exchange, waits), [], []
+        self._turn = _Turn(
+            exchange, waits, handled=handled, refused=self._refused, back=back, renewed=renewed
+        )
+        self._handled, self._refused = [], []
         if back:
             self._ready.clear()
 
@@ -422,11 +450,56 @@ class Worker:
         operation = leasing.exchange(self._ctx, exchange)
         if turn.waits:
             operation = leasing.await_exchange(self._ctx, exchange, self._is_stopped)
-        await self._runner.settled(self._owner._run(operation))
+        try:
+            await self._runner.settled(self._owner._run(operation))
+        except Exception as error:
+            # It was refused before it changed anything.
+            self._turn = None
+            self._wait_out(error)
+            self._plan_again(turn, None)
+            return
         self._turn = None
         self._apply(turn)
         if exchange.error is not None:
-            raise exchange.error
+            self._wait_out(exchange.error)
+            self._plan_again(turn, exchange.unsettled)
+        elif self._refusing is not None:
+            self._refusing, self._pause = None, PAUSE
+            log.info("the server takes requests of %r again", self._ctx.name)
+
+    def _wait_out(self, error: Exception) -> None:
+        """Wait before the next request, if the server refuses for a while; else raise the error."""
+        now = monotonic()
+        if not is_transient(error):
+            raise error
+        if self._refusing is None:
+            self._refusing = now
+            log.warning(
+                "the server refuses requests of %r for now, and consume waits: %s",
+                self._ctx.name,
+                error_text(error),
+            )
+        elif now - self._refusing >= max(PATIENCE, _retry_time(self._owner.redis)):
+            raise error
+        self._resume_at = now + self._pause * random.uniform(0.5, 1.0)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _plan_again(self, turn: _Turn, unsettled: set[tuple[bytes, bytes]] | None) -> None:
+        """Take back what a turn did not do: all of it, or these leases."""
+
+        def left(jobs: list[_Job]) -> list[_Job]:
+            if unsettled is None:
+                return jobs
+            return [job for job in jobs if (job.member, job.token) in unsettled]
+
+        back = left(turn.back)
+        with self._runner.lock:
+            self._handled[:0] = left(turn.handled)
+            self._refused += left(turn.refused)
+            self._ready.extendleft(reversed(back))
+            if left(turn.renewed):
+                self._renew_at = -math.inf
+        self._runner.offer(len(back))
 
     def _apply(self, turn: _Turn) -> None:
         exchange = turn.exchange
@@ -586,3 +659,19 @@ class Worker:
             error_text(error),
             exc_info=error,
         )
+
+
+def _retry_time(client: Any) -> float:
+    """Return for how many seconds a client repeats a request by itself, or 0 if unknown."""
+    pool = getattr(client, "connection_pool", None)
+    retry: Any = getattr(pool, "connection_kwargs", {}).get("retry")
+    try:
+        num, backoff = int(retry._retries), copy.deepcopy(retry._backoff)
+        if num < 0:
+            return math.inf
+        backoff.reset()
+        # More than so many have reached the longest pause.
+        some = [float(backoff.compute(failures)) for failures in range(1, min(num, 100) + 1)]
+        return sum(some) + max(0, num - 100) * some[-1] if some else 0.0
+    except Exception:  # private parts of a client, or none
+        return 0.0

@@ -784,8 +784,11 @@ class SortedSet(Face[T]):
         so on up to an hour, each less up to half of it by chance; it goes to the dead letters after
         ``max_attempts``. `redset.Retry` and `redset.Reject` say otherwise. What a full set or
         server refuses to take from a handler lets its item wait for some seconds, without an
-        attempt. Settling goes with the next lease call in one round trip; a handler that is done
-        waits for at most 50 ms to be settled.
+        attempt, as does an error that is not the item's own (no memory, files or threads left). If
+        the server refuses requests for a while (``OOM``, ``NOREPLICAS``, ``BUSY``, ``MISCONF``,
+        ``LOADING``, ``TRYAGAIN``, ``CLUSTERDOWN``), the call waits with growing pauses, up to 60 s
+        or the client's own retry time, whichever is longer. Settling goes with the next lease call
+        in one round trip; a handler that is done waits for at most 50 ms to be settled.
 
         Handlers run in ``concurrency`` threads of their own, the caller's speaks to the server. An
         item whose handler takes longer than it can be renewed (a stopped process) may be handed out
@@ -825,8 +828,9 @@ class SortedSet(Face[T]):
             If an argument cannot be used, or the set's name can have no second key. A TypeError
             also if the handler returned neither None nor an iterable of new items.
         KeyboardInterrupt
-            And any error of the client that its retry policy did not mend: what runs is finished
-            and settled if it can be, the rest given back before. A second interrupt does not wait.
+            And any error of the client that its retry policy did not mend. Before, what runs is
+            finished and settled if it can be, and the rest given back; the first interrupt logs
+            that. A second interrupt does not wait.
 
         Examples
         --------

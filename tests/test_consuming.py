@@ -5,8 +5,12 @@ from __future__ import annotations
 import _thread
 import asyncio
 import concurrent.futures
+import contextlib
 import datetime
+import errno
 import logging
+import math
+import re
 import threading
 import time
 from collections import Counter
@@ -15,13 +19,16 @@ from typing import Any
 
 import pytest
 import redis
+import redis.retry as redis_retry
 import servers
 from fuzz.replies import Stop
 from options import every_option, made
+from redis.backoff import ConstantBackoff, NoBackoff
 
 import redset.asyncio
-from redset import Consumed, Reject, Retry, SortedSet
+from redset import Consumed, Reject, Retry, SortedSet, _consuming
 from redset._consuming import _Pace
+from redset._failures import is_transient
 
 Maker = Callable[..., Any]
 P = "jobs:{jobs}"
@@ -342,6 +349,150 @@ def test_an_error_of_the_server_ends_it(make_set: Maker, raw: Any) -> None:
     assert jobs.size() + jobs.stats().leased == 3
 
 
+@contextlib.contextmanager
+def refusing(server: servers.Server, how: str) -> Iterator[None]:
+    """A server that refuses scripts."""
+    raw = server.raw
+    if how == "NOREPLICAS":
+        raw.config_set("min-replicas-to-write", 1)
+        try:
+            yield
+        finally:
+            raw.config_set("min-replicas-to-write", 0)
+        return
+    raw.config_set("lua-time-limit", 1)
+
+    def run() -> None:
+        with contextlib.suppress(redis.ResponseError), server.client() as busy:
+            busy.eval("while true do end", 0)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.1)
+    try:
+        yield
+    finally:
+        raw.script_kill()
+        thread.join(10)
+        raw.config_set("lua-time-limit", 5000)
+
+
+@pytest.mark.parametrize("how", ["NOREPLICAS", "BUSY"])
+def test_a_server_that_refuses_for_a_while_is_waited_for(
+    any_server: servers.Server, how: str, caplog: Any
+) -> None:
+    if (how, any_server.kind) == ("NOREPLICAS", "redis62"):
+        pytest.skip("Redis 6.2 lets scripts write without replicas")
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add_many(f"{number:02}" for number in range(30))
+    handled: list[str] = []
+    with contextlib.ExitStack() as stack:
+
+        def handler(item: str) -> Any:
+            handled.append(item)
+            if len(handled) == 10:
+                stack.enter_context(refusing(any_server, how))
+                threading.Timer(0.5, stack.close).start()
+            return [f"of {item}"] if len(item) == 2 else None
+
+        assert jobs.consume(handler, until_finished=True) == (60, 0, 0)
+    assert len(set(handled)) == len(handled) == 60
+    assert "the server refuses requests of 'jobs' for now, and consume waits: " in caplog.text
+
+
+def test_asyncio_waits_for_a_server_that_refuses_for_a_while(any_server: servers.Server) -> None:
+    async def main() -> None:
+        client = redis.asyncio.Redis(unix_socket_path=any_server.unix)
+        jobs = redset.asyncio.SortedSet(client, "jobs")
+        await jobs.add_many(["a", "b", "c"])
+        with contextlib.ExitStack() as stack:
+
+            async def handler(item: str) -> None:
+                if item == "b":
+                    stack.enter_context(refusing(any_server, "BUSY"))
+                    threading.Timer(0.4, stack.close).start()
+
+            assert await jobs.consume(handler, until_finished=True) == (3, 0, 0)
+        await servers.aclose(client)
+
+    asyncio.run(main())
+
+
+def test_a_server_that_refuses_for_too_long_ends_it(
+    any_server: servers.Server, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(_consuming, "PATIENCE", 0.4)
+    client = redis.Redis(unix_socket_path=any_server.unix, retry=redis_retry.Retry(NoBackoff(), 0))
+    jobs: SortedSet[str] = SortedSet(client, "jobs")
+    jobs.add_many(["a", "b"])
+    began = time.monotonic()
+    with refusing(any_server, "BUSY"), pytest.raises(redis.ResponseError, match="BUSY"):
+        jobs.consume(nothing)
+    assert 0.4 < time.monotonic() - began < 5
+    assert jobs.size() == 2
+
+
+def test_the_client_s_own_retries_are_waited_for_as_well() -> None:
+    def client(retries: int) -> redis.Redis:
+        return redis.Redis(retry=redis_retry.Retry(ConstantBackoff(30), retries))
+
+    assert _consuming._retry_time(client(3)) == 90
+    assert _consuming._retry_time(client(1000)) == 30_000
+    assert _consuming._retry_time(client(0)) == 0
+    assert _consuming._retry_time(client(-1)) == math.inf
+    assert _consuming._retry_time(object()) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (redis.ResponseError("MISCONF Redis is configured to save RDB snapshots"), True),
+        (redis.ResponseError("TRYAGAIN Multiple keys request during rehashing of slot"), True),
+        (redis.ResponseError("CLUSTERDOWN The cluster is down"), True),
+        (redis.exceptions.OutOfMemoryError("command not allowed when used memory"), True),
+        (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), True),
+        (redis.ResponseError("Error running script (call to f_1): @user_script:3: "
+                             "@user_script: 3: -NOREPLICAS Not enough good replicas"), True),
+        (redis.ResponseError("WRONGTYPE Operation against a key holding OOM BUSY "), False),
+        (redis.ResponseError("BUSYKEY Target key name already exists."), False),
+        (redis.ConnectionError("Connection refused"), False),
+        (ValueError("BUSY is no number"), False),
+    ],
+)  # fmt: skip
+def test_these_refusals_pass(error: Exception, transient: bool) -> None:
+    assert is_transient(error) == transient
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.EMFILE, "Too many open files"),
+        RuntimeError("can't start new thread"),
+        redis.exceptions.OutOfMemoryError("command not allowed when used memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_that_is_not_the_item_s_own_makes_no_dead_letter(
+    make_set: Maker, error: Exception
+) -> None:
+    jobs = make_set(max_attempts=1)
+    jobs.add_many(["a", "b"], [1, 2])
+
+    def handler(item: str) -> None:
+        raise error
+
+    before = time.time()
+    assert jobs.consume(handler, batch=1, stop=Stop(3)) == (0, 0, 0)
+    with contextlib.suppress(type(error)), jobs.lease() as batch:
+        for _ in batch:
+            raise error
+    # Released, and not at once, or it would be tried all the time.
+    rows = list(jobs.leased())
+    assert sorted(row[0] for row in rows) == ["a", "b"] and jobs.dead.size() == 0
+    assert all(row[2] == 0 and row[3] > before + 2 for row in rows)
+
+
 # --- time
 
 
@@ -591,7 +742,7 @@ def test_a_set_stop_ends_it_at_once_and_sends_nothing(make_set: Maker) -> None:
     assert jobs.size() == 1
 
 
-def test_an_interrupt_ends_it_as_stop_does(any_server: servers.Server) -> None:
+def test_an_interrupt_ends_it_as_stop_does(any_server: servers.Server, caplog: Any) -> None:
     jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
     jobs.add_many((f"{number:03}" for number in range(50)), range(50))
     handled = []
@@ -605,6 +756,10 @@ def test_an_interrupt_ends_it_as_stop_does(any_server: servers.Server) -> None:
     with pytest.raises(KeyboardInterrupt):
         jobs.consume(handler, batch=20, concurrency=2)
         time.sleep(1)
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    said = "KeyboardInterrupt: consume of 'jobs' waits for . items that are being handled; a second"
+    assert re.match(said, record.getMessage())
     assert jobs.stats()[:3] == (50 - len(handled), 50 - len(handled), 0)
     assert [lease.attempts for lease in jobs.lease(50)] == [0] * (50 - len(handled))
 

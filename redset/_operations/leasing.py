@@ -256,6 +256,15 @@ def _steps(settlements: Sequence[Settlement]) -> list[_Step]:
     return steps
 
 
+def _leases_of(step: _Step) -> list[tuple[bytes, bytes]]:
+    """Return the member and token of each lease of a step."""
+    return [
+        (member, group[1])
+        for group, (_, num) in zip(step.groups, step.owners, strict=True)
+        for member in group[-num:]
+    ]
+
+
 def _arguments(ctx: Context, step: _Step) -> list[Any]:
     head: list[Any] = [ctx.max_attempts, "1" if ctx.keyed else "", len(step.groups)]
     for group in step.groups:
@@ -450,6 +459,8 @@ class Exchange:
         #: Those whose items cannot be added, and why; those whose items a full set refused.
         self.unfit: list[tuple[Any, Exception]] = []
         self.refused: list[Any] = []
+        #: Members and tokens of leases that an error left unsettled.
+        self.unsettled: set[tuple[bytes, bytes]] = set()
         #: What else went wrong; the rest was performed.
         self.error: Exception | None = None
 
@@ -463,6 +474,7 @@ class Exchange:
             self.refused += leases
         else:
             self.note(error)
+            self.unsettled.update((lease.member, lease.token) for lease in leases)
 
 
 def await_exchange(ctx: Context, what: Exchange, ended: Callable[[], bool]) -> Operation[None]:
@@ -515,6 +527,7 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
         send, answer = next(answered)
         if isinstance(answer, Exception):
             what.note(answer)
+            what.unsettled.update(_leases_of(step))
         else:
             _tally(step, send, answer, counts, lost)
     what.acknowledged += counts[0]
