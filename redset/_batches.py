@@ -13,6 +13,7 @@ from redset._operations import leasing
 from redset._operations.context import error_text
 from redset._operations.leasing import Held, Settlement
 from redset._source import Source
+from redset._times import Time, milliseconds
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,7 +71,7 @@ class Lease(Generic[T]):
         """
         return self._owner.ack(self, add)
 
-    def fail(self, error: BaseException | str, delay: float = 0) -> Any:
+    def fail(self, error: BaseException | str, delay: Time = 0) -> Any:
         """Count an attempt, and hand it out again after so many seconds; 1 where it was ours.
 
         Examples
@@ -83,7 +84,7 @@ class Lease(Generic[T]):
         """
         return self._owner.fail(self, error, delay)
 
-    def release(self, delay: float = 0, score: Any = None, item: Any = None) -> Any:
+    def release(self, delay: Time = 0, score: Any = None, item: Any = None) -> Any:
         """Give it back untouched, or with a new score and payload; 1 where it was ours.
 
         Examples
@@ -96,7 +97,7 @@ class Lease(Generic[T]):
         """
         return self._owner.release(self, delay, score, item)
 
-    def renew(self, ttl: float) -> Any:
+    def renew(self, ttl: Time) -> Any:
         """Have it for so many seconds from now; 1 where it was still ours.
 
         Examples
@@ -155,7 +156,7 @@ class Leases(Generic[T]):
         """
         return self._owner.ack(self, add)
 
-    def fail(self, error: BaseException | str, delay: float = 0) -> Any:
+    def fail(self, error: BaseException | str, delay: Time = 0) -> Any:
         """Count an attempt of all that is not settled; how many were still ours.
 
         Examples
@@ -168,7 +169,7 @@ class Leases(Generic[T]):
         """
         return self._owner.fail(self, error, delay)
 
-    def release(self, delay: float = 0, score: Any = None, item: Any = None) -> Any:
+    def release(self, delay: Time = 0, score: Any = None, item: Any = None) -> Any:
         """Give back all that is not settled, without an attempt; how many were still ours.
 
         Examples
@@ -181,7 +182,7 @@ class Leases(Generic[T]):
         """
         return self._owner.release(self, delay, score, item)
 
-    def renew(self, ttl: float) -> Any:
+    def renew(self, ttl: Time) -> Any:
         """Have all that is not settled for so many seconds from now; how many were still ours.
 
         Examples
@@ -386,7 +387,7 @@ def leasing_out(owner: Any, num: Any, ttl: Any, wait: Any) -> Operation[list[Hel
     num = how_many("num", num)
     ctx = owner._ctx
     _ = ctx.keys.leased  # a name that cannot have second keys is refused here
-    return leasing.lease(ctx, num, leasing.milliseconds("ttl", ttl, True), waiting_time(wait))
+    return leasing.lease(ctx, num, milliseconds("ttl", ttl, True), waiting_time(wait))
 
 
 def acknowledging(owner: Any, leases: Any, add: Any) -> tuple[Operation[int], Source | None]:
@@ -405,7 +406,7 @@ def acknowledging(owner: Any, leases: Any, add: Any) -> tuple[Operation[int], So
 def failing(owner: Any, leases: Any, error: Any, delay: Any) -> Operation[int]:
     """Perform ``fail``."""
     held = leases_of(owner, leases)
-    wait = leasing.milliseconds("delay", delay, False)
+    wait = milliseconds("delay", delay, False)
     text = error_text(error)
     what = Settlement("fail", held, wait, error=text)
     return leasing.one(owner._ctx, what)
@@ -415,7 +416,7 @@ def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Ope
     """Perform ``release``."""
     held = leases_of(owner, leases)
     ctx = owner._ctx
-    wait = leasing.milliseconds("delay", delay, False)
+    wait = milliseconds("delay", delay, False)
     place = b"" if score is None else leasing.place_of(ctx, score)
     payload = b""
     if item is not None:
@@ -428,7 +429,7 @@ def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Ope
 def renewing(owner: Any, leases: Any, ttl: Any) -> Operation[int]:
     """Perform ``renew``."""
     held = leases_of(owner, leases)
-    what = Settlement("renew", held, leasing.milliseconds("ttl", ttl, True))
+    what = Settlement("renew", held, milliseconds("ttl", ttl, True))
     return leasing.one(owner._ctx, what)
 
 

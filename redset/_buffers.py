@@ -21,8 +21,8 @@ from redset._operations.adding import AddResult, Flags
 from redset._operations.known import still_known
 from redset._operations.leasing import Settlement
 from redset._source import Source
+from redset._times import seconds
 from redset.exceptions import AddError
-from redset.locks import seconds
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -92,7 +92,7 @@ class Writing:
         self._flags: dict[tuple[Any, ...], Flags] = {}
         self._max_pending = index("max_pending", max_pending)
         self._max_items = min(index("max_items", max_items), self._max_pending)
-        self._max_delay = seconds("max_delay", max_delay)
+        self._max_delay = seconds("max_delay", max_delay, most=math.inf)
         #: Adds, lists of leases to acknowledge, None where the one before goes first.
         self._queue: deque[_Add | list[Lease[Any]] | None] = deque()
         #: Members whose acknowledgement is queued.

@@ -25,6 +25,7 @@ from redset._failures import is_transient, others_delay, settlement_of
 from redset._operations import leasing
 from redset._operations.context import error_text
 from redset._operations.leasing import Exchange, Held, Settlement
+from redset._times import milliseconds
 from redset._transport import complete
 from redset.exceptions import Reject, Retry
 
@@ -251,7 +252,7 @@ class Worker:
         #: free handler begins.
         self._batch = None if batch is None else how_many("batch", batch)
         self._pace = _Pace(self._concurrency)
-        self._ttl = leasing.milliseconds("ttl", ttl, True)
+        self._ttl = milliseconds("ttl", ttl, True)
         if stop is not None and not callable(getattr(stop, "is_set", None)):
             raise TypeError(f"stop must be an event, with is_set(), not {type(stop).__name__}")
         self._ctx = owner._ctx

@@ -24,7 +24,7 @@ from redset._operations import adding, algebra, reading
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Context, ServerClock
 from redset._source import Source
-from redset.locks import seconds
+from redset._times import Time, seconds
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
@@ -78,8 +78,8 @@ class Face(Generic[T]):
         name: str | bytes,
         scorer: Any = None,
         serializer: Any = None,
-        lock_timeout: float | None = None,
-        lock_expires: float | None = None,
+        lock_timeout: Time | None = None,
+        lock_expires: Time | None = None,
         *,
         key: Any = None,
         remember: Any = None,
@@ -117,7 +117,7 @@ class Face(Generic[T]):
         self._lock: Any = None
         for argument, value in (("lock_timeout", lock_timeout), ("lock_expires", lock_expires)):
             if value is not None:
-                seconds(argument, value)
+                seconds(argument, value, most=math.inf)
         if lock_timeout is not None or lock_expires is not None:
             self._lock = self._make_lock(lock_timeout, lock_expires)
 
@@ -145,7 +145,7 @@ class Face(Generic[T]):
         """
         return self._redis
 
-    def _make_lock(self, timeout: float | None, expires: float | None) -> Any:
+    def _make_lock(self, timeout: Time | None, expires: Time | None) -> Any:
         key = self._ctx.keys.lock
         named = key if isinstance(self._name, bytes) else key.decode()
         return self._lock_class(self._redis, named, expires=expires, timeout=timeout)
@@ -268,7 +268,7 @@ class Face(Generic[T]):
         ends = []
         for argument, value in (("min", lowest), ("max", highest)):
             try:
-                ends.append(wire.to_score(value))
+                ends.append(wire.to_score(value, self._only_due))
             except (TypeError, ValueError) as error:
                 said = str(error).replace("score", argument, 1)
                 raise type(error)(said) from None
@@ -360,15 +360,10 @@ def index(argument: str, value: Any) -> int:
 
 
 def waiting_time(wait: Any) -> float:
-    """Give how many seconds to wait: a number that is not negative; math.inf is for ever."""
-    if isinstance(wait, bool) or not isinstance(wait, (int, float)):
-        raise TypeError(f"wait must be a number of seconds, not {type(wait).__name__}")
-    if not wait >= 0:
-        raise ValueError(
-            f"wait must be a number of seconds, 0 or more, not {wait!r} ({type(wait).__name__})"
-        )
-    # More than a float can hold is for ever, too.
-    return wait if wait < 1e9 else math.inf
+    """Return for how many seconds to wait; math.inf is forever."""
+    found = seconds("wait", wait, most=math.inf)
+    # More than a clock can hold is forever, too.
+    return found if found < 1e9 else math.inf
 
 
 def many(argument: str, values: Iterable[Any]) -> list[Any]:

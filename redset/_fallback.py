@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import sys
 from collections import OrderedDict
@@ -94,14 +95,20 @@ def split(data: bytes) -> list[list[bytes]]:
     return commands
 
 
-def to_score(value: Any) -> float:
-    """Give a score as a float; TypeError or ValueError name what is wrong with it."""
+def to_score(value: Any, timed: bool = False) -> float:
+    """Give a score as a float; TypeError or ValueError name what is wrong with it.
+
+    A ``timed`` score is a time: it may be a datetime that knows its time zone.
+    """
     if type(value) is float and value == value:
         return value
     try:
         score = float(value)
     except TypeError:
-        raise TypeError(f"score must be a number, not {type(value).__name__}") from None
+        if timed and isinstance(value, datetime.datetime):
+            return _unix_time(value)
+        wanted = "a number or an aware datetime" if timed else "a number"
+        raise TypeError(f"score must be {wanted}, not {type(value).__name__}") from None
     except OverflowError:
         raise ValueError("score is an int too large for a float") from None
     except ValueError:
@@ -111,6 +118,15 @@ def to_score(value: Any) -> float:
     if score != score:
         raise ValueError("score must not be NaN")
     return score
+
+
+def _unix_time(value: datetime.datetime) -> float:
+    if value.utcoffset() is None:
+        raise ValueError(
+            "score must be an aware datetime, with a time zone, "
+            f"got {value!r} ({type(value).__name__})"
+        )
+    return value.timestamp()
 
 
 def whole_score(score: float) -> float:
@@ -241,19 +257,19 @@ def _key_of(item: Any, key: str | Callable[[Any], Any]) -> Any:
         ) from None
 
 
-def score_of(item: Any, scorer: float | str | Callable[[Any], Any]) -> float:
+def score_of(item: Any, scorer: float | str | Callable[[Any], Any], timed: bool = False) -> float:
     """Score an item: by a constant, the field of that name, or a callable."""
     if isinstance(scorer, float):
         return scorer
     if not isinstance(scorer, str):
-        return to_score(scorer(item))
+        return to_score(scorer(item), timed)
     try:
         value = field_of(item, scorer)
     except (KeyError, AttributeError):
         raise ValueError(
             f"item of type {type(item).__name__} has no field {scorer!r} to be its score"
         ) from None
-    return to_score(value)
+    return to_score(value, timed)
 
 
 class Known:
@@ -401,6 +417,8 @@ class Encoder:
         Whether chunks say which item each entry came from.
     whole : bool
         Whether items must have the scores of sets with ``ties=``. A constant one is not looked at.
+    timed : bool
+        Whether scores are times, which may be datetimes.
     """
 
     def __init__(
@@ -416,6 +434,7 @@ class Encoder:
         epoch: bytes,
         positions: bool,
         whole: bool = False,
+        timed: bool = False,
     ) -> None:
         # From the end of the array's head to the last argument, without its end.
         self._prefix = (b"\r\n" + bulk(prefix))[:-2]
@@ -430,6 +449,7 @@ class Encoder:
         self._epoch = epoch
         self._positions = positions
         self._whole = whole
+        self._timed = timed
         # Where items are read list by list: what writes them.
         self._write_json = dumps if _is_usual(dumps, key, limit, fold, positions) else None
 
@@ -514,12 +534,12 @@ class Encoder:
                     data = b"%b" % data if type(data) is bytes else _serialised(data)
                 member = data if key is None else digest(key_bytes(_key_of(item, key)))
                 if scores is None:
-                    score = scorer if type(scorer) is float else score_of(item, scorer)
+                    score = scorer if type(scorer) is float else score_of(item, scorer, self._timed)
                 else:
                     score = scores[index]
                     # An int sorts, and is written, as the float that it stands for would be.
                     if type(score) is not int or not -_EXACT < score < _EXACT:
-                        score = to_score(score)
+                        score = to_score(score, self._timed)
                 if self._whole:
                     whole_score(score)
             except Exception as error:
@@ -597,7 +617,10 @@ class Encoder:
         return [(score, member, 0, member) for member, score in last.items()], len(members)
 
     def _score(self, item: Any, scores: Sequence[Any] | None, index: int) -> float:
-        score = score_of(item, self._scorer) if scores is None else to_score(scores[index])
+        if scores is None:
+            score = score_of(item, self._scorer, self._timed)
+        else:
+            score = to_score(scores[index], self._timed)
         return whole_score(score) if self._whole else score
 
     def _parts(self, entries: list[_Entry]) -> list[bytes]:

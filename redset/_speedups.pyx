@@ -735,7 +735,7 @@ def split(data):
 
 # --- Scores
 
-cdef double to_double(object value) except? -1.0:
+cdef double to_double(object value, bint timed) except? -1.0:
     cdef double score
     cdef long long number
     cdef int overflow
@@ -747,12 +747,12 @@ cdef double to_double(object value) except? -1.0:
         number = PyLong_AsLongLongAndOverflow(value, &overflow)
         if not overflow:
             return <double> number
-    return _python.to_score(value)
+    return _python.to_score(value, timed)
 
 
-def to_score(value):
+def to_score(value, bint timed=False):
     """Give a score as a float; TypeError or ValueError name what is wrong with it."""
-    return to_double(value)
+    return to_double(value, timed)
 
 
 def whole_score(score):
@@ -768,17 +768,17 @@ def score_text(score):
     return PyBytes_FromStringAndSize(text, put_any_score(text, PyFloat_AS_DOUBLE(score)))
 
 
-cdef double scored(object item, object scorer) except? -1.0:
+cdef double scored(object item, object scorer, bint timed) except? -1.0:
     if isinstance(scorer, str):
-        return to_double(read_field(item, scorer, "score"))
-    return to_double(scorer(item))
+        return to_double(read_field(item, scorer, "score"), timed)
+    return to_double(scorer(item), timed)
 
 
-def score_of(item, scorer):
+def score_of(item, scorer, bint timed=False):
     """Score an item: by a constant, the field of that name, or a callable."""
     if isinstance(scorer, float):
         return scorer
-    return scored(item, scorer)
+    return scored(item, scorer, timed)
 
 
 # --- Digests
@@ -1867,7 +1867,7 @@ cdef class Encoder:
     cdef object key
     cdef object scorer
     cdef object epoch
-    cdef bint keyed, constant, limited, sort, positions, unfit, whole
+    cdef bint keyed, constant, limited, sort, positions, unfit, whole, timed
     cdef double constant_score
     cdef Py_ssize_t limit
     cdef int fold, memory
@@ -1875,7 +1875,7 @@ cdef class Encoder:
 
     def __cinit__(
         self, prefix, dumps, key, scorer, limit, int fold, bint sort, int memory, epoch,
-        bint positions, bint whole=False,
+        bint positions, bint whole=False, bint timed=False,
     ):
         self.prefix = bulk(prefix)
         self.prefix_data = PyBytes_AS_STRING(self.prefix)
@@ -1898,6 +1898,7 @@ cdef class Encoder:
         self.epoch = epoch
         self.positions = positions
         self.whole = whole
+        self.timed = timed
         if memory == INTEGER:
             if isinstance(epoch, (bytes, bytearray, memoryview)):
                 self.epoch = memoryview(epoch).tobytes()
@@ -2040,11 +2041,11 @@ cdef class Encoder:
         if self.keyed:
             self.read_key(entry, key_of(item, self.key))
         if scores is not None:
-            entry.score = to_double(scores[entry.index])
+            entry.score = to_double(scores[entry.index], self.timed)
         elif self.constant:
             entry.score = self.constant_score
         else:
-            entry.score = scored(item, self.scorer)
+            entry.score = scored(item, self.scorer, self.timed)
         if self.whole and not (
             -4096.0 <= entry.score <= 4095.0 and entry.score == <double> <int> entry.score
         ):

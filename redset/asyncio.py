@@ -50,6 +50,7 @@ from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
 from redset._source import Source
+from redset._times import Time
 from redset._transport import AsyncLink
 from redset.locks import AsyncLock
 
@@ -96,8 +97,8 @@ class SortedSet(Face[T]):
             name: str | bytes,
             scorer: Scorer | None = None,
             serializer: None = None,
-            lock_timeout: float | None = None,
-            lock_expires: float | None = None,
+            lock_timeout: Time | None = None,
+            lock_expires: Time | None = None,
             *,
             key: None = None,
             **options: Unpack[Options],
@@ -110,8 +111,8 @@ class SortedSet(Face[T]):
             name: str | bytes,
             scorer: Scorer | None = None,
             serializer: None = None,
-            lock_timeout: float | None = None,
-            lock_expires: float | None = None,
+            lock_timeout: Time | None = None,
+            lock_expires: Time | None = None,
             *,
             key: KeyOf,
             **options: Unpack[Options],
@@ -124,8 +125,8 @@ class SortedSet(Face[T]):
             name: str | bytes,
             scorer: Scorer | None = None,
             serializer: Loads[T] | None = None,
-            lock_timeout: float | None = None,
-            lock_expires: float | None = None,
+            lock_timeout: Time | None = None,
+            lock_expires: Time | None = None,
             *,
             key: KeyOf | None = None,
             **options: Unpack[Options],
@@ -138,8 +139,8 @@ class SortedSet(Face[T]):
             name: str | bytes,
             scorer: Scorer | None = None,
             serializer: object = None,
-            lock_timeout: float | None = None,
-            lock_expires: float | None = None,
+            lock_timeout: Time | None = None,
+            lock_expires: Time | None = None,
             *,
             key: KeyOf | None = None,
             **options: Unpack[Options],
@@ -229,7 +230,7 @@ class SortedSet(Face[T]):
         return self._open().iterate(operation, source)  # type: ignore[no-any-return]
 
     def buffered(
-        self, max_items: int = 1000, max_delay: float = 0.1, max_pending: int = 10_000
+        self, max_items: int = 1000, max_delay: Time = 0.1, max_pending: int = 10_000
     ) -> AsyncWriter:
         """Make a writer that adds in the background, in a task; entered with ``async with``.
 
@@ -247,17 +248,17 @@ class SortedSet(Face[T]):
 
     # Handing out.
 
-    async def pop(self, wait: float = 0) -> T:
+    async def pop(self, *, wait: Time = 0) -> T:
         return await self._run(taking.pop(self._ctx, waiting_time(wait)))
 
-    async def take(self, num: int, wait: float = 0, *, with_scores: bool = False) -> list[Any]:
+    async def take(self, num: int, *, wait: Time = 0, with_scores: bool = False) -> list[Any]:
         count, seconds = whole("num", num), waiting_time(wait)
         multi = self._open().multi
         return await self._run(taking.take(self._ctx, count, with_scores, multi, seconds))
 
     # Leasing.
 
-    def lease(self, num: int = 1, ttl: float = 60.0, wait: float = 0) -> AsyncBatch[T]:
+    def lease(self, num: int = 1, ttl: Time = 60.0, *, wait: Time = 0) -> AsyncBatch[T]:
         """Hand out up to ``num`` items for a time, lowest first, to be settled within it.
 
         Awaited, or entered with ``async with``; otherwise as `redset.SortedSet.lease`.
@@ -285,20 +286,20 @@ class SortedSet(Face[T]):
         self,
         leases: Lease[T] | Iterable[Lease[T]],
         error: BaseException | str,
-        delay: float = 0,
+        delay: Time = 0,
     ) -> int:
         return await self._run(_batches.failing(self, leases, error, delay))
 
     async def release(
         self,
         leases: Lease[T] | Iterable[Lease[T]],
-        delay: float = 0,
+        delay: Time = 0,
         score: Any = None,
         item: Any = None,
     ) -> int:
         return await self._run(_batches.releasing(self, leases, delay, score, item))
 
-    async def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: float) -> int:
+    async def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: Time) -> int:
         return await self._run(_batches.renewing(self, leases, ttl))
 
     def leased(self) -> AsyncIterator[tuple[T, float, int, float]]:
@@ -315,7 +316,7 @@ class SortedSet(Face[T]):
         *,
         batch: int | None = None,
         concurrency: int = 1,
-        ttl: float = 60.0,
+        ttl: Time = 60.0,
         until_finished: bool = False,
         stop: Event | None = None,
     ) -> Consumed:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from typing import Any
 
-from redset._times import seconds
+from redset._times import Time, seconds
 
 __all__ = (
     "AddError",
@@ -190,7 +189,7 @@ class Retry(Exception):
     [('ann', 1)]
     """
 
-    def __init__(self, delay: float | datetime.timedelta | None = None) -> None:
+    def __init__(self, delay: Time | None = None) -> None:
         super().__init__(delay)
         #: The delay in seconds, or None.
         self.delay = None if delay is None else seconds("delay", delay)

@@ -8,12 +8,12 @@ import logging
 import math
 import os
 import secrets
-import sys
 import threading
 import time
 from typing import Any
 
 from redset._scripts import script
+from redset._times import Time, seconds
 from redset._transport import undisturbed
 from redset.exceptions import LockTimeout
 
@@ -44,17 +44,16 @@ class BaseLock:
         self,
         redis: Any,
         key: str | bytes,
-        expires: float | None = None,
-        timeout: float | None = None,
-        poll_interval: float | None = None,
+        expires: Time | None = None,
+        timeout: Time | None = None,
+        poll_interval: Time | None = None,
     ) -> None:
         self.redis = redis
         self.key = key
-        self.expires = seconds("expires", _EXPIRES if expires is None else expires)
-        self.timeout = seconds("timeout", _TIMEOUT if timeout is None else timeout)
-        self.poll_interval = seconds(
-            "poll_interval", _POLL_INTERVAL if poll_interval is None else poll_interval
-        )
+        self.expires = seconds("expires", _EXPIRES if expires is None else expires, most=math.inf)
+        self.timeout = seconds("timeout", _TIMEOUT if timeout is None else timeout, most=math.inf)
+        interval = _POLL_INTERVAL if poll_interval is None else poll_interval
+        self.poll_interval = seconds("poll_interval", interval, most=math.inf)
         if math.isinf(self.expires):
             raise ValueError("expires must be finite")
         #: The digits of what each thread has entered and not left.
@@ -189,12 +188,3 @@ def _here() -> tuple[int, int, int]:
     except RuntimeError:
         task = 0
     return os.getpid(), threading.get_ident(), task
-
-
-def seconds(name: str, value: float) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
-    if not value >= 0:
-        raise ValueError(f"{name} must be a number of seconds, not {value!r}")
-    # An int may be more than a float holds.
-    return value if value <= sys.float_info.max else math.inf

@@ -44,6 +44,7 @@ from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
 from redset._source import Source
+from redset._times import Time
 from redset._transport import Link, complete
 from redset.locks import Lock
 
@@ -74,8 +75,8 @@ class SortedSet(Face[T]):
         Has ``dumps(obj) -> str | bytes``, ``loads(bytes | str) -> obj``, or one of them; a module
         such as ``json`` will do. Without one bytes and text are stored as they are, anything else
         as ``str(item)``, and all come out as text.
-    lock_timeout, lock_expires : float, optional
-        Seconds, for `lock`: how long to wait for it (10), and how long it may be held (20).
+    lock_timeout, lock_expires : float or timedelta, optional
+        For `lock`, in seconds: how long to wait for it (10), and how long it may be held (20).
     key : callable or str, optional
         Gives an item's identity (str, bytes or int), likewise. Items with equal keys are one item,
         whatever else they hold. The default serializer is then `redset.serializers.JSONSerializer`.
@@ -136,8 +137,8 @@ class SortedSet(Face[T]):
             name: str | bytes,
             scorer: Scorer | None = None,
             serializer: None = None,
-            lock_timeout: float | None = None,
-            lock_expires: float | None = None,
+            lock_timeout: Time | None = None,
+            lock_expires: Time | None = None,
             *,
             key: None = None,
             **options: Unpack[Options],
@@ -150,8 +151,8 @@ class SortedSet(Face[T]):
             name: str | bytes,
             scorer: Scorer | None = None,
             serializer: None = None,
-            lock_timeout: float | None = None,
-            lock_expires: float | None = None,
+            lock_timeout: Time | None = None,
+            lock_expires: Time | None = None,
             *,
             key: KeyOf,
             **options: Unpack[Options],
@@ -164,8 +165,8 @@ class SortedSet(Face[T]):
             name: str | bytes,
             scorer: Scorer | None = None,
             serializer: Loads[T] | None = None,
-            lock_timeout: float | None = None,
-            lock_expires: float | None = None,
+            lock_timeout: Time | None = None,
+            lock_expires: Time | None = None,
             *,
             key: KeyOf | None = None,
             **options: Unpack[Options],
@@ -178,8 +179,8 @@ class SortedSet(Face[T]):
             name: str | bytes,
             scorer: Scorer | None = None,
             serializer: object = None,
-            lock_timeout: float | None = None,
-            lock_expires: float | None = None,
+            lock_timeout: Time | None = None,
+            lock_expires: Time | None = None,
             *,
             key: KeyOf | None = None,
             **options: Unpack[Options],
@@ -396,7 +397,7 @@ class SortedSet(Face[T]):
         return self._open().iterate(operation, source)  # type: ignore[no-any-return]
 
     def buffered(
-        self, max_items: int = 1000, max_delay: float = 0.1, max_pending: int = 10_000
+        self, max_items: int = 1000, max_delay: Time = 0.1, max_pending: int = 10_000
     ) -> Writer:
         """Make a writer that adds in the background, for what comes one by one.
 
@@ -408,7 +409,7 @@ class SortedSet(Face[T]):
         ----------
         max_items : int
             How many are written together at the latest.
-        max_delay : float
+        max_delay : float or timedelta
             How many seconds one may wait for others.
         max_pending : int
             How many may be accepted and not yet written: beyond that ``add`` waits, so that memory
@@ -436,7 +437,7 @@ class SortedSet(Face[T]):
 
     # Handing out.
 
-    def pop(self, wait: float = 0) -> T:
+    def pop(self, *, wait: Time = 0) -> T:
         """Remove and return the item with the lowest score; wait for one where there is none.
 
         At most once: what was removed when the caller dies is gone. One round trip, O(log N). An
@@ -448,7 +449,7 @@ class SortedSet(Face[T]):
 
         Parameters
         ----------
-        wait : float
+        wait : float or timedelta
             Seconds to wait for an item, whoever adds it, for one to fall due or for a lease to end:
             0 for not at all, ``math.inf`` for ever.
 
@@ -476,7 +477,7 @@ class SortedSet(Face[T]):
         """
         return self._run(taking.pop(self._ctx, waiting_time(wait)))  # type: ignore[no-any-return]
 
-    def take(self, num: int, wait: float = 0, *, with_scores: bool = False) -> list[Any]:
+    def take(self, num: int, *, wait: Time = 0, with_scores: bool = False) -> list[Any]:
         """Remove and return up to ``num`` items, lowest first; wait for one where there is none.
 
         At most once, as `pop`. O(log N + num), a round trip for each 2,000 (1,000
@@ -487,7 +488,7 @@ class SortedSet(Face[T]):
         ----------
         num : int
             How many at most; below 1 none.
-        wait : float
+        wait : float or timedelta
             Seconds to wait until there is at least one, at the cost that `pop` has: 0 for not at
             all, ``math.inf`` for ever.
         with_scores : bool
@@ -519,7 +520,7 @@ class SortedSet(Face[T]):
 
     # Leasing.
 
-    def lease(self, num: int = 1, ttl: float = 60.0, wait: float = 0) -> Batch[T]:
+    def lease(self, num: int = 1, ttl: Time = 60.0, *, wait: Time = 0) -> Batch[T]:
         """Hand out up to ``num`` items for a time, lowest first, to be settled within it.
 
         At least once: an item whose holder dies comes back at its old score when its lease is over.
@@ -534,9 +535,9 @@ class SortedSet(Face[T]):
         ----------
         num : int
             How many at most, from 1 to 100,000.
-        ttl : float
+        ttl : float or timedelta
             For how many seconds, from when they are handed out.
-        wait : float
+        wait : float or timedelta
             Seconds to wait until there is at least one, also by the end of another's lease: 0 for
             not at all, ``math.inf`` for ever.
 
@@ -613,7 +614,7 @@ class SortedSet(Face[T]):
         self,
         leases: Lease[T] | Iterable[Lease[T]],
         error: BaseException | str,
-        delay: float = 0,
+        delay: Time = 0,
     ) -> int:
         """Give leases back as failed: an attempt is counted, and the error's text kept.
 
@@ -626,7 +627,7 @@ class SortedSet(Face[T]):
             What failed.
         error : exception or str
             Why: its first 1,000 characters are kept.
-        delay : float
+        delay : float or timedelta
             After how many seconds they are to be handed out again, at their old scores.
 
         Returns
@@ -654,7 +655,7 @@ class SortedSet(Face[T]):
     def release(
         self,
         leases: Lease[T] | Iterable[Lease[T]],
-        delay: float = 0,
+        delay: Time = 0,
         score: Any = None,
         item: Any = None,
     ) -> int:
@@ -666,7 +667,7 @@ class SortedSet(Face[T]):
         ----------
         leases : Lease, Batch or iterable of Lease
             What is given back.
-        delay : float
+        delay : float or timedelta
             After how many seconds they are to be handed out again.
         score : float, optional
             Their new score; attempts then start again. An item that was added again meanwhile has
@@ -695,14 +696,14 @@ class SortedSet(Face[T]):
         """
         return self._run(_batches.releasing(self, leases, delay, score, item))
 
-    def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: float) -> int:
+    def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: Time) -> int:
         """Extend leases to ``ttl`` seconds from now. One round trip (for each 400 leases).
 
         Parameters
         ----------
         leases : Lease, Batch or iterable of Lease
             What takes longer.
-        ttl : float
+        ttl : float or timedelta
             For how many seconds from now.
 
         Returns
@@ -770,7 +771,7 @@ class SortedSet(Face[T]):
         *,
         batch: int | None = None,
         concurrency: int = 1,
-        ttl: float = 60.0,
+        ttl: Time = 60.0,
         until_finished: bool = False,
         stop: Event | None = None,
     ) -> Consumed:
@@ -808,7 +809,7 @@ class SortedSet(Face[T]):
             is reserved that an idle worker could do.
         concurrency : int
             How many handlers run at a time.
-        ttl : float
+        ttl : float or timedelta
             For how many seconds items are leased: how long those of a killed worker are missing.
         until_finished : bool
             Whether to return when nothing is queued, scheduled or leased any more, by anybody.
@@ -1736,6 +1737,8 @@ class ScheduledSet(TimeSortedSet[T]):
     The default score is the server's present time: due at once. `pop`, `take`, `available`, `peek`,
     `peek_many` and `peek_score` see what is due, `size`, iteration and the others all that is
     queued.
+
+    A score may be a datetime that knows its time zone; a naive one is a ValueError.
 
     Examples
     --------

@@ -203,7 +203,7 @@ def test_it_may_be_long_before_it_writes(make: Maker) -> None:
     with jobs.buffered(max_delay=10**400) as writer:
         writer.add("a")
     assert list(jobs) == ["a"]
-    with pytest.raises(TypeError, match="max_delay must be a number of seconds, not bool"):
+    with pytest.raises(TypeError, match=r"max_delay must be .*, got True"):
         jobs.buffered(max_delay=True)
 
 
@@ -319,9 +319,13 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"max_items": 1.5}, TypeError, "max_items must be an int, not float"),
     ({"max_pending": -1}, ValueError, "max_pending must be positive, not -1"),
     ({"max_pending": "9"}, TypeError, "max_pending must be an int, not str"),
-    ({"max_delay": -1}, ValueError, "max_delay must be a number of seconds, not -1"),
+    ({"max_delay": -1}, ValueError, "max_delay must be seconds, 0 or more, got -1 .int."),
     ({"max_delay": float("nan")}, ValueError, "max_delay"),
-    ({"max_delay": None}, TypeError, "max_delay must be a number of seconds, not NoneType"),
+    (
+        {"max_delay": None},
+        TypeError,
+        "max_delay must be a number of .* got None .None",
+    ),
 ]
 
 

@@ -1047,8 +1047,16 @@ def test_bad_arguments_are_refused_and_named(make_set: Maker) -> None:
         ((nothing, {"batch": 0}), ValueError, "batch must be from 1 to 100,000, not 0"),
         ((nothing, {"batch": 1.5}), TypeError, "batch must be an int, not float"),
         ((nothing, {"concurrency": 10**9}), ValueError, "concurrency must be from 1"),
-        ((nothing, {"ttl": -1}), ValueError, "ttl must be positive"),
-        ((nothing, {"ttl": "1"}), TypeError, "ttl must be seconds, not str"),
+        (
+            (nothing, {"ttl": -1}),
+            ValueError,
+            "ttl must be seconds, above 0, .* got -1 .int.",
+        ),
+        (
+            (nothing, {"ttl": "1"}),
+            TypeError,
+            "ttl must be a number of .*, got .1. .str.",
+        ),
         ((nothing, {"stop": True}), TypeError, "stop must be an event, with is_set.*not bool"),
     ):
         handler, options = arguments if len(arguments) == 2 else (arguments[0], {})

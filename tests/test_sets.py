@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.util
 import itertools
 import json
@@ -1455,3 +1456,82 @@ def test_the_prefix_of_another_set_is_no_name_for_one_with_second_keys(
         make_set(name="jobs:{jobs}", key=str)
     for name in ("jobs:{other}", "{jobs}", "x:{jobs}:{x}", "a:jobs:{jobs}"):
         assert make_set(name=name, key=str).add("a") == 0
+
+
+# --- datetimes and timedeltas
+
+BERLIN = datetime.timezone(datetime.timedelta(hours=2))
+NOON = datetime.datetime(2030, 1, 1, 14, 0, 0, 250_000, BERLIN)
+NAIVE = datetime.datetime(2030, 1, 1)
+
+
+def test_a_score_of_a_scheduled_set_may_be_an_aware_datetime(make_set: Callable[..., Any]) -> None:
+    unix = NOON.timestamp()
+    later = make_set(ScheduledSet)
+    assert later.add("one", NOON) == unix
+    later.add_many(["two", "three"], [NOON, 5])
+    later.add_many(["four"], NOON)
+    later.scorer = lambda item: NOON
+    later.add("five")
+    later.add_many(["six"])
+    with later.buffered() as writer:
+        writer.add("seven", NOON)
+    names = ["one", "two", "three", "four", "five", "six", "seven"]
+    assert later.scores(names) == [unix, unix, 5.0, unix, unix, unix, unix]
+    assert sorted(later.between(NOON, math.inf)) == sorted({*names} - {"three"})
+    (lease,) = later.lease()
+    assert lease.release(score=NOON) == 1 and later.score("three") == unix
+    timed = make_set(ScheduledSet, "timed", scorer="at", serializer=Literal())
+    timed.add_many([{"at": NOON}, {"at": NOON - datetime.timedelta(1)}])
+    assert timed.between(unix, unix).size() == 1
+
+
+class Literal:
+    """Writes what it is given, and gives it back as text."""
+
+    def dumps(self, item: Any) -> str:
+        return repr(item)
+
+
+def test_a_datetime_without_a_time_zone_is_refused(make_set: Callable[..., Any], raw: Any) -> None:
+    said = r"(score|min) must be an aware datetime, with a time zone, got datetime.datetime\(2030"
+    later = make_set(ScheduledSet)
+    for call in (
+        lambda: later.add("a", NAIVE),
+        lambda: later.add_many(["a"], NAIVE),
+        lambda: later.between(NAIVE, 1),
+        lambda: make_set(ScheduledSet, scorer=lambda item: NAIVE).add("a"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call()
+    with pytest.raises(AddError, match=said) as caught:
+        later.add_many(["a", "b"], [1, NAIVE])
+    assert caught.value.index == 1 and isinstance(caught.value.__cause__, ValueError)
+    with pytest.raises(TypeError, match="score must be a number or an aware datetime, not object"):
+        later.add("a", object())
+    # Scores of other sets are numbers.
+    for cls in (SortedSet, TimeSortedSet):
+        with pytest.raises(TypeError, match="score must be a number, not datetime"):
+            make_set(cls, "other").add("a", NOON)
+
+
+def test_times_may_be_timedeltas(make_set: Callable[..., Any]) -> None:
+    minute = datetime.timedelta(minutes=1)
+    jobs = make_set(lock_timeout=minute, lock_expires=2 * minute)
+    assert (jobs.lock.timeout, jobs.lock.expires) == (60, 120)
+    jobs.add_many(["a", "b", "c"])
+    before = time.time()
+    first, second, third = jobs.lease(3, ttl=minute, wait=minute)
+    assert before + 59 < first.expires < time.time() + 61
+    assert (first.renew(2 * minute), first.release(delay=3 * minute)) == (1, 1)
+    assert second.fail("no", delay=4 * minute) == 1
+    waits = {item: round((expires - before) / 60) for item, _, _, expires in jobs.leased()}
+    assert waits == {"a": 3, "b": 4, "c": 1}
+    assert third.ack() == 1
+    jobs.add("d")
+    assert jobs.pop(wait=minute) == "d"
+    with jobs.buffered(max_delay=minute) as writer:
+        writer.add("e")
+    assert jobs.take(1, wait=minute) == ["e"]
+    with pytest.raises(ValueError, match=r"wait must be seconds, 0 or more, got .*timedelta"):
+        jobs.pop(wait=-minute)

@@ -361,7 +361,7 @@ METHODS = {
     "fail": "(leases, error, delay=0)",
     "consume": "(handler, *, batch=None, concurrency=1, ttl=60.0, until_finished=False, stop=None)",
     "finished": "()",
-    "lease": "(num=1, ttl=60.0, wait=0)",
+    "lease": "(num=1, ttl=60.0, *, wait=0)",
     "leased": "()",
     "release": "(leases, delay=0, score=None, item=None)",
     "renew": "(leases, ttl)",
@@ -388,7 +388,7 @@ METHODS = {
     "peek": "(position=0)",
     "peek_many": "(num)",
     "peek_score": "()",
-    "pop": "(wait=0)",
+    "pop": "(*, wait=0)",
     "remove": "(item)",
     "score": "(item)",
     "scores": "(items)",
@@ -396,7 +396,7 @@ METHODS = {
     "seen_many": "(items)",
     "size": "()",
     "stats": "()",
-    "take": "(num, wait=0, *, with_scores=False)",
+    "take": "(num, *, wait=0, with_scores=False)",
 }
 SPECIAL = {
     "__bool__", "__contains__", "__enter__", "__exit__", "__iter__", "__len__", "__repr__",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import decimal
+import functools
 import logging
 import math
 import shutil
@@ -108,7 +109,11 @@ def waiting_now(client: Any) -> int:
 @pytest.mark.parametrize("wait", [30, math.inf])
 def test_a_waiting_call_gets_what_another_program_adds(make_set: Any, raw: Any, wait: Any) -> None:
     jobs = make_set()
-    for get in (jobs.pop, lambda wait: jobs.take(5, wait), lambda wait: leased(jobs, wait)):
+    for get in (
+        lambda wait: jobs.pop(wait=wait),
+        lambda wait: jobs.take(5, wait=wait),
+        lambda wait: leased(jobs, wait),
+    ):
         # While it polls, and when it is watched.
         for delay in (0.01, 0.2):
             with later(delay, lambda: raw.zadd("jobs", {"an item": 1})):
@@ -122,19 +127,19 @@ def test_a_call_gives_up_when_the_time_is_over(make_set: Any) -> None:
     for wait in (0.01, 0.3):
         start = time.monotonic()
         with pytest.raises(KeyError, match="empty"):
-            jobs.pop(wait)
-        assert jobs.take(3, wait) == []
+            jobs.pop(wait=wait)
+        assert jobs.take(3, wait=wait) == []
         assert not jobs.lease(3, wait=wait)
         assert 3 * wait <= time.monotonic() - start < 3 * wait + SOON
     start = time.monotonic()
-    assert jobs.take(0, math.inf) == [] and time.monotonic() - start < SOON
+    assert jobs.take(0, wait=math.inf) == [] and time.monotonic() - start < SOON
 
 
 def test_what_is_there_is_given_at_once(make_set: Any) -> None:
     jobs = make_set()
     jobs.add_many(["a", "b", "c"], score=[1, 2, 3])
     assert jobs.pop(wait=math.inf) == "a"
-    assert jobs.take(1, math.inf, with_scores=True) == [("b", 2.0)]
+    assert jobs.take(1, wait=math.inf, with_scores=True) == [("b", 2.0)]
     assert leased(jobs, math.inf) == ["c"]
 
 
@@ -173,7 +178,7 @@ def test_a_waiting_call_gets_an_item_whose_lease_ends(
     jobs = make_set(cls, **options)
     for get in (
         lambda: [jobs.pop(wait=30)],
-        lambda: jobs.take(5, 30),
+        lambda: jobs.take(5, wait=30),
         lambda: [lease.item for lease in jobs.lease(5, wait=30)],
     ):
         jobs.add("an item", 1)
@@ -350,8 +355,8 @@ async def watched_pop(client: Any, raw: Any) -> None:
     """Wait by a client of either face until it is watched, and get what comes then."""
     face: Any = redset.asyncio if "asyncio" in type(client).__module__ else redset
     jobs = face.SortedSet(client, "jobs")
-    pop = jobs.pop if face is redset.asyncio else lambda wait: asyncio.to_thread(jobs.pop, wait)
-    waits = asyncio.ensure_future(pop(30))
+    pop = jobs.pop if face is redset.asyncio else functools.partial(asyncio.to_thread, jobs.pop)
+    waits = asyncio.ensure_future(pop(wait=30))
     end = time.monotonic() + 10
     while not (names := [each for each in raw.client_list() if "t" in each["flags"]]):
         assert time.monotonic() < end
@@ -418,7 +423,12 @@ def test_without_a_wait_what_is_sent_is_what_always_was(any_server: servers.Serv
         plain = client.sent[:]
         jobs.add_many(["a", "b", "c", "d"], score=1)
         client.sent.clear()
-        assert found == (jobs.pop(0), jobs.take(2, 0), jobs.take(1, wait=0.0), jobs.take(1, 0))
+        assert found == (
+            jobs.pop(wait=0),
+            jobs.take(2, wait=0),
+            jobs.take(1, wait=0.0),
+            jobs.take(1),
+        )
         assert found == ("a", ["b", "c"], ["d"], [])
         if number > 0:  # the first removal looks before
             assert client.sent == plain
@@ -455,13 +465,13 @@ def test_a_wait_that_is_no_time_is_refused_before_anything_is_sent(
     jobs: SortedSet[str] = SortedSet(Nothing(), "jobs")
     twin: Any = redset.asyncio.SortedSet(AsyncNothing(), "jobs")
     for call in (
-        lambda: jobs.pop(wait),
-        lambda: jobs.take(1, wait),
+        lambda: jobs.pop(wait=wait),
+        lambda: jobs.take(1, wait=wait),
         lambda: jobs.take(0, wait=wait),
         lambda: jobs.lease(wait=wait),
-        lambda: asyncio.run(awaited(twin.pop(wait))),
-        lambda: asyncio.run(awaited(twin.take(1, wait))),
-        lambda: twin.lease(1, 60, wait),
+        lambda: asyncio.run(awaited(twin.pop(wait=wait))),
+        lambda: asyncio.run(awaited(twin.take(1, wait=wait))),
+        lambda: twin.lease(1, 60, wait=wait),
     ):
         with pytest.raises(error, match=match):
             call()
@@ -682,7 +692,7 @@ print(jobs.take(1, wait=0.3))
         "thread": """
 import redset, threading, time
 jobs = redset.SortedSet.from_url(URL, "jobs")
-threading.Thread(target=jobs.take, args=(1, 60), daemon=True).start()
+threading.Thread(target=jobs.take, args=(1,), kwargs={"wait": 60}, daemon=True).start()
 time.sleep(0.5)
 print([])
 """,

@@ -210,6 +210,7 @@ class Adder:
             epoch,
             self.outcomes,
             bool(ctx.ties),
+            ctx.due,
         )
         if self.settling is not None:
             return
@@ -445,7 +446,7 @@ def score_of(ctx: Context, item: Any, score: Any) -> float | None:
     if score is not None:
         made = ctx.to_score(score)
     elif type(ctx.scorer) is not ServerClock:
-        made = ctx.to_score(ctx.wire.score_of(item, ctx.scorer))
+        made = ctx.to_score(ctx.wire.score_of(item, ctx.scorer, ctx.due))
     return made
 
 

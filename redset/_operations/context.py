@@ -211,7 +211,7 @@ class Context:
 
     def to_score(self, score: Any) -> float:
         """Check a score that is given; ``ties=`` takes few."""
-        found: float = self.wire.to_score(score)
+        found: float = self.wire.to_score(score, self.due)
         return self.wire.whole_score(found) if self.ties else found
 
     def told(self, stored: float) -> float:

@@ -48,9 +48,8 @@ from redset.exceptions import AddError, Full
 
 log = logging.getLogger("redset")
 
-#: The most items of one call, and the longest time in seconds.
+#: The most items of one call.
 MOST = 100_000
-LONGEST = 10_000_000_000
 #: What a group of leases of a step costs beside them, in leases.
 GROUP = 2
 
@@ -77,16 +76,6 @@ class Settlement(NamedTuple):
     score: bytes = b""
     error: str = ""
     payload: bytes = b""
-
-
-def milliseconds(argument: str, seconds: Any, positive: bool) -> int:
-    """Check a time in seconds, and give it in milliseconds."""
-    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
-        raise TypeError(f"{argument} must be seconds, not {type(seconds).__name__}")
-    if not 0 <= seconds <= LONGEST or (positive and seconds == 0):
-        wanted = "positive" if positive else "not negative"
-        raise ValueError(f"{argument} must be {wanted} and at most 1e10 seconds, not {seconds!r}")
-    return math.ceil(seconds * 1000)
 
 
 def new_token() -> bytes:

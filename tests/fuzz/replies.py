@@ -480,7 +480,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
         lambda jobs: jobs.take(4, with_scores=True),
         _listed(lambda pair: type(pair) is tuple and type(pair[1]) is float),
     ),
-    ("take wait", lambda jobs: jobs.take(4, 0.001), _listed(_item)),
+    ("take wait", lambda jobs: jobs.take(4, wait=0.001), _listed(_item)),
     ("peek", lambda jobs: jobs.peek(), _item),
     ("peek last", lambda jobs: jobs.peek(-1), _item),
     ("peek_many", lambda jobs: jobs.peek_many(3), _listed(_item)),
