@@ -22,7 +22,7 @@ from redset import _wire
 from redset._effects import Operation
 from redset._operations import adding, algebra, reading
 from redset._operations.adding import AddResult, Flags, OnError
-from redset._operations.context import Context, ServerClock
+from redset._operations.context import Ahead, Context, ServerClock
 from redset._source import Source
 from redset._times import Time, seconds
 
@@ -212,7 +212,13 @@ class Face(Generic[T]):
         return self._link
 
     def _adding(
-        self, items: Any, score: Any, flags: Flags, errors: str | OnError, emit: bool
+        self,
+        items: Any,
+        score: Any,
+        flags: Flags,
+        errors: str | OnError,
+        emit: bool,
+        later: Ahead | None = None,
     ) -> tuple[Operation[AddResult], Source]:
         flags.condition(self._ctx)
         refuse_single("items", items, self._iterables)
@@ -222,10 +228,20 @@ class Face(Generic[T]):
         source = Source(items, scores)
         if emit:
             source.steady = False
+        if later is not None:
+            score = later
         return (
             adding.add_stream(self._ctx, score, flags, errors, source.steady, emit),
             source,
         )
+
+    def _later(self, score: Any, delay: Any) -> Ahead | None:
+        """Return what tells when items are due that are added with a delay."""
+        if delay is None:
+            return None
+        if score is not None:
+            raise ValueError("delay contradicts score: give one of them")
+        return self._ctx.clock_ahead(seconds("delay", delay))
 
     def _operand(self, other: Any) -> algebra.Other | None:
         """Give what an operation is told of another set; None where it is none of redset's."""

@@ -524,6 +524,37 @@ class ScheduledSet(TimeSortedSet[T]):
     def _default_scorer(self) -> Any:
         return ServerTime(self)
 
+    async def add(
+        self,
+        item: Any,
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+        delay: Time | None = None,
+    ) -> float | None:
+        flags = Flags(nx, xx, gt, lt, again)
+        return await self._run(adding.add(self._ctx, item, score, flags, self._later(score, delay)))
+
+    async def add_many(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+        errors: str | OnError = "raise",
+        delay: Time | None = None,
+    ) -> AddResult:
+        flags, later = Flags(nx, xx, gt, lt, again), self._later(score, delay)
+        return await self._run(*self._adding(items, score, flags, errors, False, later))
+
 
 class Between(Generic[T]):
     """A range of scores of a set: iterate it with ``async for``, count, take, discard."""
@@ -633,5 +664,6 @@ def _describe(twin: type, original: type) -> None:
 
 
 _describe(SortedSet, sets.SortedSet)
+_describe(ScheduledSet, sets.ScheduledSet)
 _describe(Between, sets.Between)
 _describe(DeadLetters, sets.DeadLetters)

@@ -1756,6 +1756,94 @@ class ScheduledSet(TimeSortedSet[T]):
     def _default_scorer(self) -> Any:
         return ServerTime(self)
 
+    def add(
+        self,
+        item: Any,
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+        delay: Time | None = None,
+    ) -> float | None:
+        """Add an item, as `SortedSet.add`; with ``delay`` it is due so long from now.
+
+        Parameters
+        ----------
+        item, score, nx, xx, gt, lt, again
+            As for `SortedSet.add`.
+        delay : float or timedelta, optional
+            Time from now until it is due, in seconds on the server's clock; instead of ``score``.
+
+        Returns
+        -------
+        float or None
+            When it is due, as Unix time; None if it was refused.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``delay`` is not a time, or ``score`` is given as well; else as `SortedSet.add`.
+
+        Examples
+        --------
+        >>> s = ScheduledSet(r, "later")
+        >>> due = s.add("mail", delay=60)
+        >>> s.size(), s.available()
+        (1, 0)
+        """
+        flags = Flags(nx, xx, gt, lt, again)
+        return self._run(adding.add(self._ctx, item, score, flags, self._later(score, delay)))
+
+    def add_many(
+        self,
+        items: Iterable[Any],
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+        errors: str | OnError = "raise",
+        delay: Time | None = None,
+    ) -> AddResult:
+        """Add any number of items, as `SortedSet.add_many`; with ``delay`` due so long from now.
+
+        Each item's time is counted from when its chunk is made, so that their order is kept.
+
+        Parameters
+        ----------
+        items, score, nx, xx, gt, lt, again, errors
+            As for `SortedSet.add_many`.
+        delay : float or timedelta, optional
+            As for `add`.
+
+        Returns
+        -------
+        AddResult
+            As for `SortedSet.add_many`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``delay`` is not a time, or ``score`` is given as well; else as `SortedSet.add_many`.
+        redset.exceptions.AddError
+            As for `SortedSet.add_many`.
+
+        Examples
+        --------
+        >>> s = ScheduledSet(r, "later")
+        >>> s.add_many(["mail", "backup"], delay=60).added
+        2
+        >>> s.available()
+        0
+        """
+        flags, later = Flags(nx, xx, gt, lt, again), self._later(score, delay)
+        return self._run(*self._adding(items, score, flags, errors, False, later))
+
 
 class Between(Generic[T]):
     """The queued items of a set in a range of scores: iterate, count, take, discard them.

@@ -1535,3 +1535,44 @@ def test_times_may_be_timedeltas(make_set: Callable[..., Any]) -> None:
     assert jobs.take(1, wait=minute) == ["e"]
     with pytest.raises(ValueError, match=r"wait must be seconds, 0 or more, got .*timedelta"):
         jobs.pop(wait=-minute)
+
+
+# --- what is due later
+
+
+def test_an_item_that_is_added_with_a_delay_is_due_so_long_from_now_on_the_server_s_clock(
+    make_set: Callable[..., Any], raw: Any, monkeypatch: Any
+) -> None:
+    def now() -> float:
+        seconds, micros = raw.time()
+        return seconds + micros / 1e6
+
+    for scorer in (None, len):
+        later = make_set(ScheduledSet, scorer=scorer)
+        # This process's clock is an hour off.
+        monkeypatch.setattr(time, "time", lambda real=time.time: real() + 3600)
+        before = now()
+        due = later.add("a", delay=60)
+        assert before + 59.9 < due <= now() + 60 and later.score("a") == due
+        names = [f"{number:03}" for number in range(600)]
+        assert later.add_many(names, delay=datetime.timedelta(minutes=2)).added == 600
+        scores = later.scores(names)
+        assert before + 119.9 < min(scores) <= max(scores) <= now() + 120
+        assert scores == sorted(scores)
+        assert (later.available(), later.size()) == (0, 601)
+        assert later.add("now", delay=0) is not None and later.pop() == "now"
+        assert later.add("a", delay=5, nx=True) is None
+        later.clear()
+        monkeypatch.undo()
+
+
+def test_delay_and_score_contradict_each_other(make_set: Callable[..., Any], raw: Any) -> None:
+    later = make_set(ScheduledSet)
+    for add, what in ((later.add, "a"), (later.add_many, ["a"])):
+        with pytest.raises(ValueError, match="delay contradicts score"):
+            add(what, 5, delay=5)
+        with pytest.raises(TypeError, match=r"delay must be a number .* got 'soon' \(str\)"):
+            add(what, delay="soon")
+        with pytest.raises(ValueError, match="delay must be seconds, 0 or more"):
+            add(what, delay=-1)
+    assert servers.everything(raw) == {}

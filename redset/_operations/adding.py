@@ -20,6 +20,8 @@ from redset._operations.context import (
     HEAVY_WINDOW,
     SCRIPT_CHUNK,
     WINDOW,
+    Ahead,
+    Clock,
     Context,
     ServerClock,
     new_epoch,
@@ -153,8 +155,9 @@ class Adder:
     def prepare(self) -> Operation[None]:
         """Ask the server what the requests depend on: its clock, the memory's epoch."""
         ctx = self.ctx
-        if self.score is None and type(ctx.scorer) is ServerClock:
-            yield from ctx.scorer.refresh(ctx)
+        scorer = ctx.scorer if self.score is None else self.score
+        if isinstance(scorer, Clock):
+            yield from scorer.refresh(ctx)
         epoch = b""
         if ctx.remember:
             yield from check_once(ctx)
@@ -172,7 +175,8 @@ class Adder:
         # The ids are not another's as long as the encoder holds both.
         use = *what, self.score, id(scorer) if self.score is None else None, id(dumps)
         # Set at once: threads share what adds single items.
-        encoder = None if self.settling is not None else ctx.encoders.get(use)
+        once = self.settling is not None or isinstance(self.score, Ahead)
+        encoder = None if once else ctx.encoders.get(use)
         if encoder is not None:
             self.encoder = encoder
             return
@@ -212,7 +216,7 @@ class Adder:
             bool(ctx.ties),
             ctx.due,
         )
-        if self.settling is not None:
+        if once:
             return
         if len(ctx.encoders) >= ENCODERS:
             ctx.encoders.clear()
@@ -450,10 +454,14 @@ def score_of(ctx: Context, item: Any, score: Any) -> float | None:
     return made
 
 
-def add(ctx: Context, item: Any, score: Any, flags: Flags) -> Operation[float | None]:
-    """Add one item; the score, or None where it was refused."""
-    score = score_of(ctx, item, score)
-    clock = ctx.scorer if score is None else None
+def add(
+    ctx: Context, item: Any, score: Any, flags: Flags, later: Ahead | None = None
+) -> Operation[float | None]:
+    """Add one item; the score, or None where it was refused. ``later`` tells it, if not None."""
+    clock: Any = later
+    if clock is None:
+        score = score_of(ctx, item, score)
+        clock = ctx.scorer if score is None else None
     adder = ctx.adders.get(flags)
     if adder is None:
         adder = Adder(ctx, flags, None, False)
@@ -543,13 +551,18 @@ def add_stream(
 
     A steady source (a list) is pulled while chunks are in flight. Any other may run the caller's
     code, which may be slow or use the same client, so the window is drained before each pull.
-    ``settling`` makes each chunk a step of settlements, of the first of these of which a lease is
-    its holder's; ``pulled`` came before, and is all of it where there is no ``more``.
+    ``score`` may be a clock, for what is due later. ``settling`` makes each chunk a step of
+    settlements, of the first of these of which a lease is its holder's; ``pulled`` came before, and
+    is all of it where there is no ``more``.
     """
     if not (errors in ("raise", "skip") or callable(errors)):
         kind = type(errors).__name__
         raise ValueError(f"errors must be 'raise', 'skip' or a callable, not {errors!r} ({kind})")
-    if score is not None:
+    clock: Any = None
+    scorer = ctx.scorer if score is None else score
+    if isinstance(scorer, Clock):
+        clock = scorer
+    elif score is not None:
         score = ctx.to_score(score)
     adder = Adder(ctx, flags, score, emit, settling[0] if settling else None, settling[1:])
     skip = errors != "raise"
@@ -581,8 +594,6 @@ def add_stream(
     def settle_first() -> None:
         while begun and begun[0].left == 0:
             settle(begun.popleft())
-
-    clock = ctx.scorer if score is None and type(ctx.scorer) is ServerClock else None
 
     while True:
         if found and not flying:

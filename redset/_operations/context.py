@@ -115,6 +115,7 @@ class Context:
     __slots__ = (
         "adders",
         "binary",
+        "clock",
         "condition",
         "due",
         "dumps",
@@ -195,6 +196,8 @@ class Context:
             f"key={'yes' if key is not None else 'no'} remember={self.remember or 'no'} "
             f"ties={self.ties or 'no'}"
         )
+        #: What tells the server's time, if anything asked for it.
+        self.clock: ServerClock | None = None
         self.use_scorer(scorer)
         self.use_serializer(serializer)
         if key is not None or remember is not None or self.ties:
@@ -208,6 +211,12 @@ class Context:
     def marked(self) -> bool:
         """Whether the set has a meta, which says so."""
         return bool(self.keyed or self.remember or self.ties)
+
+    def clock_ahead(self, seconds: float) -> Ahead:
+        """Return what scores items that are due so long from now."""
+        if self.clock is None:
+            self.clock = ServerClock()
+        return Ahead(self.clock, seconds)
 
     def to_score(self, score: Any) -> float:
         """Check a score that is given; ``ties=`` takes few."""
@@ -235,6 +244,8 @@ class Context:
                 f"scorer must be a callable or the name of a field, not {type(scorer).__name__}"
             )
         self.scorer: Any = 0.0 if scorer is None else scorer
+        if type(scorer) is ServerClock:
+            self.clock = scorer
         self.adders.clear()
 
     def use_serializer(self, serializer: Any) -> None:
@@ -433,6 +444,23 @@ class ServerClock:
     def __call__(self, item: Any = None) -> float:
         now, at = self._told
         return now + (monotonic() - at) * 0.9995
+
+
+class Ahead:
+    """A server's clock, so many seconds ahead: it scores what is added with a delay."""
+
+    __slots__ = ("_clock", "_seconds", "refresh", "stale")
+
+    def __init__(self, clock: ServerClock, seconds: float) -> None:
+        self._clock, self._seconds = clock, seconds
+        self.refresh, self.stale = clock.refresh, clock.stale
+
+    def __call__(self, item: Any = None) -> float:
+        return self._clock() + self._seconds
+
+
+#: What scores by the server's time.
+Clock = ServerClock | Ahead
 
 
 def _clock(reply: Any) -> float:
