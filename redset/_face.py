@@ -35,7 +35,7 @@ else:
 T_co = TypeVar("T_co", covariant=True)
 
 Scorer = str | Callable[[Any], Any]
-KeyOf = str | Callable[[Any], str | bytes | int]
+KeyOf = str | tuple[str, ...] | Callable[[Any], str | bytes | int]
 Duplicates = Literal["move", "keep", "lowest", "highest"]
 Ties = Literal["fifo", "lifo"]
 

@@ -169,6 +169,14 @@ def key_bytes(key: Any) -> bytes:
     raise TypeError(f"key must be str, bytes or int, not {type(key).__name__}")
 
 
+def joined_key(parts: Sequence[Any]) -> bytes:
+    """Give the bytes of an identity of several parts, which are those of no others.
+
+    The length of each part is in front of it: ("a", "bc") and ("ab", "c") are two keys.
+    """
+    return b"".join([b"%d %b" % (len(part), part) for part in map(key_bytes, parts)])
+
+
 def _text_bytes(text: str) -> bytes:
     """Give text as UTF-8; a subclass of str, what it makes of itself."""
     data: Any = text.encode()
@@ -229,7 +237,7 @@ def _serialised(data: Any) -> bytes:
 def identity(
     item: Any,
     dumps: Callable[[Any], Any] | None,
-    key: str | Callable[[Any], Any] | None,
+    key: str | tuple[str, ...] | Callable[[Any], Any] | None,
 ) -> bytes:
     """Give the member that stands for an item: the digest of its key, or its serialised bytes."""
     if key is None:
@@ -240,13 +248,15 @@ def identity(
 def identities(
     items: Iterable[Any],
     dumps: Callable[[Any], Any] | None,
-    key: str | Callable[[Any], Any] | None,
+    key: str | tuple[str, ...] | Callable[[Any], Any] | None,
 ) -> list[bytes]:
     """Give the member of each item."""
     return [identity(item, dumps, key) for item in items]
 
 
-def _key_of(item: Any, key: str | Callable[[Any], Any]) -> Any:
+def _key_of(item: Any, key: str | tuple[str, ...] | Callable[[Any], Any]) -> Any:
+    if isinstance(key, tuple):
+        return joined_key([_key_of(item, field) for field in key])
     if not isinstance(key, str):
         return key(item)
     try:
@@ -401,7 +411,7 @@ class Encoder:
         The arguments in front.
     dumps : callable or None
         The serializer's.
-    key : str, callable or None
+    key : str, tuple of str, callable or None
         Gives the identity; None makes the serialised bytes the member.
     scorer : float, str or callable
         The score of items that come without one; a str is a field's name.
@@ -425,7 +435,7 @@ class Encoder:
         self,
         prefix: Sequence[bytes | str | int],
         dumps: Callable[[Any], Any] | None,
-        key: str | Callable[[Any], Any] | None,
+        key: str | tuple[str, ...] | Callable[[Any], Any] | None,
         scorer: float | str | Callable[[Any], Any],
         limit: int,
         fold: int,
@@ -570,7 +580,7 @@ class Encoder:
         self,
         items: Sequence[Any],
         scores: Sequence[Any] | None,
-        key: str | Callable[[Any], Any],
+        key: str | tuple[str, ...] | Callable[[Any], Any],
         known: Known | None,
         now: float,
     ) -> tuple[list[_Entry], int, int]:

@@ -1115,6 +1115,8 @@ cdef object read_field(object item, object field, str role):
 cdef object key_of(object item, object key):
     if isinstance(key, str):
         return read_field(item, key, "key")
+    if isinstance(key, tuple):
+        return _python.joined_key([read_field(item, field, "key") for field in key])
     return key(item)
 
 
@@ -1136,6 +1138,11 @@ def key_bytes(key):
         return owned(&data)
     finally:
         leave(&data)
+
+
+def joined_key(parts):
+    """Give the bytes of an identity of several parts, which are those of no others."""
+    return _python.joined_key(parts)
 
 
 cdef int digest_key(void* out, object item, object key) except -1:

@@ -77,9 +77,10 @@ class SortedSet(Face[T]):
         as ``str(item)``, and all come out as text.
     lock_timeout, lock_expires : float or timedelta, optional
         For `lock`, in seconds: how long to wait for it (10), and how long it may be held (20).
-    key : callable or str, optional
-        Gives an item's identity (str, bytes or int), likewise. Items with equal keys are one item,
-        whatever else they hold. The default serializer is then `redset.serializers.JSONSerializer`.
+    key : callable, str or tuple of str, optional
+        Gives an item's identity (str, bytes or int), likewise; several fields make one together:
+        ``key=("customer", "kind")``. Items with equal keys are one item, whatever else they hold.
+        The default serializer is then `redset.serializers.JSONSerializer`.
     remember : True, float or timedelta, optional
         How long an accepted item stays known, for ever or for so many seconds, also after it was
         handed out: a known item that is no longer queued is refused.

@@ -57,8 +57,9 @@ class Key:
 
     Parameters
     ----------
-    key : str, bytes or int
-        What the set's ``key`` gives for the item; 1, ``"1"`` and ``b"1"`` are one key.
+    key : str, bytes or int, or a tuple of them
+        What the set's ``key`` gives for the item; 1, ``"1"`` and ``b"1"`` are one key. A tuple if
+        the set's ``key`` is one.
 
     Raises
     ------
@@ -73,15 +74,18 @@ class Key:
 
     __slots__ = ("_bytes", "key")
 
-    def __init__(self, key: str | bytes | int) -> None:
-        if not isinstance(key, (str, bytes, int)):
+    def __init__(self, key: str | bytes | int | tuple[str | bytes | int, ...]) -> None:
+        if isinstance(key, tuple):
+            if not key or not all(isinstance(part, (str, bytes, int)) for part in key):
+                raise TypeError(
+                    f"key must be a tuple of str, bytes or int, one for each field, got {key!r}"
+                )
+        elif not isinstance(key, (str, bytes, int)):
             raise TypeError(f"key must be str, bytes or int, not {type(key).__name__}")
         self.key = key
-        self._bytes = (
-            key
-            if isinstance(key, bytes)
-            else str(int(key) if isinstance(key, int) else key).encode()
-        )
+        wire = _wire.DEFAULT
+        joined = isinstance(key, tuple)
+        self._bytes: bytes = wire.joined_key(key) if joined else wire.key_bytes(key)
 
     def __bytes__(self) -> bytes:
         return self._bytes
@@ -278,11 +282,13 @@ class Context:
 
     def key_bytes(self, item: Any) -> Any:
         """Give the bytes of an item's key."""
-        key = self.key
-        if not isinstance(key, str):
-            return self.wire.key_bytes(key(item))
+        key, wire = self.key, self.wire
+        if not isinstance(key, (str, tuple)):
+            return wire.key_bytes(key(item))
         try:
-            return self.wire.key_bytes(self.wire.field_of(item, key))
+            if isinstance(key, tuple):
+                return wire.joined_key([wire.field_of(item, field) for field in key])
+            return wire.key_bytes(wire.field_of(item, key))
         except (KeyError, AttributeError):
             self.identity(item)  # says what is wrong
             raise
@@ -509,8 +515,14 @@ def _checked_name(name: Any) -> bytes:
 
 
 def _checked_key(key: Any) -> Any:
-    if key is not None and not isinstance(key, str) and not callable(key):
-        raise TypeError(f"key must be a callable or the name of a field, not {type(key).__name__}")
+    if isinstance(key, tuple):
+        if not key or not all(isinstance(field, str) for field in key):
+            raise TypeError(f"key must have the names of fields, got {key!r} (tuple)")
+    elif key is not None and not isinstance(key, str) and not callable(key):
+        raise TypeError(
+            f"key must be a callable, or the name of a field or a tuple of them, not "
+            f"{type(key).__name__}"
+        )
     return key
 
 
