@@ -205,19 +205,38 @@ def field_of(item: Any, field: str) -> Any:
     return getattr(item, field)
 
 
-def payload(item: Any, dumps: Callable[[Any], Any] | None, limit: int) -> bytes:
-    """Serialise an item; ``limit`` is the most bytes that it may have (0: any number)."""
+def payload(
+    item: Any,
+    dumps: Callable[[Any], Any] | None,
+    limit: int,
+    warn: Callable[[Any], object] | None = None,
+) -> bytes:
+    """Serialise an item; ``limit`` is the most bytes that it may have (0: any number).
+
+    ``warn`` is called with what is stored as its text for want of a serializer, as dicts are.
+    """
     if dumps is None:
         kind = type(item)
         if issubclass(kind, bytes):
             data = bytes(item)
+        elif issubclass(kind, str):
+            data = _text_bytes(item)
         else:
-            data = _text_bytes(item if issubclass(kind, str) else str(item))
+            if warn is not None and _is_structure(item):
+                warn(item)
+            data = _text_bytes(str(item))
     else:
         data = _serialised(dumps(item))
     if limit and len(data) > limit:
         raise ValueError(f"item has {len(data)} bytes serialised, more than max_item_bytes={limit}")
     return data
+
+
+def _is_structure(item: Any) -> bool:
+    """Whether an item is one of which str() is rarely meant to be stored."""
+    return isinstance(item, (dict, list, tuple, set, frozenset)) or hasattr(
+        type(item), "__dataclass_fields__"
+    )
 
 
 def _serialised(data: Any) -> bytes:
@@ -429,6 +448,8 @@ class Encoder:
         Whether items must have the scores of sets with ``ties=``. A constant one is not looked at.
     timed : bool
         Whether scores are times, which may be datetimes.
+    warn : callable, optional
+        As for `payload`.
     """
 
     def __init__(
@@ -445,6 +466,7 @@ class Encoder:
         positions: bool,
         whole: bool = False,
         timed: bool = False,
+        warn: Callable[[Any], object] | None = None,
     ) -> None:
         # From the end of the array's head to the last argument, without its end.
         self._prefix = (b"\r\n" + bulk(prefix))[:-2]
@@ -460,6 +482,7 @@ class Encoder:
         self._positions = positions
         self._whole = whole
         self._timed = timed
+        self._warn = warn
         # Where items are read list by list: what writes them.
         self._write_json = dumps if _is_usual(dumps, key, limit, fold, positions) else None
 
@@ -538,7 +561,7 @@ class Encoder:
             try:
                 # What is usual stands here, without a call: half of the time went by with calls.
                 if dumps is None or limit:
-                    data = payload(item, dumps, limit)
+                    data = payload(item, dumps, limit, self._warn)
                 else:
                     data = dumps(item)
                     data = b"%b" % data if type(data) is bytes else _serialised(data)

@@ -74,7 +74,8 @@ class SortedSet(Face[T]):
     serializer : object, optional
         Has ``dumps(obj) -> str | bytes``, ``loads(bytes | str) -> obj``, or one of them; a module
         such as ``json`` will do. Without one bytes and text are stored as they are, anything else
-        as ``str(item)``, and all come out as text.
+        as ``str(item)``, and all come out as text; a dict, list, tuple, set or dataclass warns
+        once of that.
     lock_timeout, lock_expires : float or timedelta, optional
         For `lock`, in seconds: how long to wait for it (10), and how long it may be held (20).
     key : callable, str or tuple of str, optional

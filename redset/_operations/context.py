@@ -6,6 +6,8 @@ import copy
 import datetime
 import math
 import os
+import sys
+import warnings
 from collections.abc import Callable
 from operator import itemgetter
 from time import monotonic
@@ -110,6 +112,36 @@ class TextSerializer(Serializer):
         return data.decode() if isinstance(data, bytes) else data
 
 
+class UnserializedWarning:
+    """Warns once that what is no text is stored as ``str(item)``, and comes out as that."""
+
+    __slots__ = ("_name", "_warned")
+
+    def __init__(self, name: Any) -> None:
+        self._name = name
+        self._warned = False
+
+    def __call__(self, item: Any) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        # At the caller's line.
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and _is_ours(frame):
+            level, frame = level + 1, frame.f_back
+        warnings.warn(
+            f"the set {self._name!r} has no serializer: its items of type {type(item).__name__} "
+            "are stored as str(item) and come out as text; serializer=json keeps what they are",
+            UserWarning,
+            stacklevel=level,
+        )
+
+
+def _is_ours(frame: Any) -> bool:
+    name: str = frame.f_globals.get("__name__", "")
+    return name == "redset" or name.startswith("redset.")
+
+
 _JSON, _TEXT = JSONSerializer(), TextSerializer()
 
 
@@ -147,6 +179,7 @@ class Context:
         "ttl",
         "unanswered",
         "used",
+        "warn",
         "wire",
     )
 
@@ -261,6 +294,7 @@ class Context:
         if _method(used, "dumps") is None and _method(used, "loads") is None:
             used = default
         text = type(used) is TextSerializer
+        self.warn = UnserializedWarning(self.name) if text else None
         self.dumps: Callable[[Any], Any] | None = None if text else _method(used, "dumps")
         self.loads: Callable[[Any], Any] | None = None if text else _method(used, "loads")
         binary = getattr(used, "binary", None)
@@ -277,7 +311,7 @@ class Context:
 
     def serialise(self, item: Any) -> Any:
         """Give what stands for an item in a context `of_serialised`: its bytes, and its key's."""
-        data = self.wire.payload(item, self.dumps, self.max_item_bytes)
+        data = self.wire.payload(item, self.dumps, self.max_item_bytes, self.warn)
         return (data, self.key_bytes(item)) if self.keyed else data
 
     def key_bytes(self, item: Any) -> Any:
@@ -302,7 +336,7 @@ class Context:
         """Give a context for the same set whose items are what `serialise` gave."""
         made = copy.copy(self)
         made.adders, made.encoders, made.tables = {}, {}, set()
-        made.dumps, made.max_item_bytes = None, 0
+        made.dumps, made.max_item_bytes, made.warn = None, 0, None
         if self.keyed:
             made.dumps, made.key = itemgetter(0), itemgetter(1)
         return made
