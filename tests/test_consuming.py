@@ -114,7 +114,7 @@ def test_what_raises_is_tried_again_later_and_dies_at_last(
     with caplog.at_level(logging.WARNING, "redset"):
         assert jobs.consume(handler, stop=Stop(4)) == (1, 1, 0)
     assert "the handler failed for an item of 'jobs', attempt 1: RuntimeError" in caplog.text
-    [(item, score, attempts, expires)] = jobs.leased()
+    [(item, score, attempts, expires, *_)] = jobs.leased()
     assert (name_of(item), score, attempts) == ("bad", 7.0, 1)
     assert before + 0.4 < expires < time.time() + 1.1
     raw.zadd(f"{P}:leased", dict.fromkeys(raw.zrange(f"{P}:leased", 0, -1), 1))
@@ -145,7 +145,7 @@ def test_a_handler_says_when_to_try_again_and_when_not_to(make_set: Maker, caplo
 
     before = time.time()
     assert jobs.consume(handler, stop=Stop(7)) == (0, 5, 0)
-    waiting = {item: expires - before for item, _, _, expires in jobs.leased()}
+    waiting = {item: expires - before for item, _, _, expires, *_ in jobs.leased()}
     assert waiting.keys() == {"busy", "later", "soon"}
     assert 599 < waiting["busy"] < 620 and 599 < waiting["later"] < 620 and waiting["soon"] < 20
     assert {(letter.raw, letter.reason) for letter in jobs.dead} == {
@@ -288,7 +288,7 @@ def test_a_full_set_lets_the_item_wait_without_an_attempt(make_set: Maker, caplo
     with caplog.at_level(logging.WARNING, "redset"):
         assert jobs.consume(lambda item: ["b", "c", "d"], stop=Stop(4)) == (0, 0, 0)
     assert "refused for want of room" in caplog.text
-    [(item, _, attempts, expires)] = jobs.leased()
+    [(item, _, attempts, expires, *_)] = jobs.leased()
     assert (item, attempts, jobs.size()) == ("a", 0, 0)
     assert before + 2 < expires < time.time() + 6
 
@@ -304,7 +304,7 @@ def test_a_full_server_lets_the_item_wait_without_an_attempt(kind: str) -> None:
 
         assert jobs.consume(handler, stop=Stop(4)) == (1, 0, 0)
         server.raw.config_set("maxmemory", 0)
-        assert [(item, attempts) for item, _, attempts, _ in jobs.leased()] == [("a", 0)]
+        assert [(item, attempts) for item, _, attempts, *_ in jobs.leased()] == [("a", 0)]
 
 
 @pytest.mark.parametrize(("batch", "num"), [(12, 130), (700, 3)])
@@ -325,7 +325,7 @@ def test_a_full_server_lets_many_items_wait(kind: str, batch: int, num: int) -> 
         assert jobs.consume(handler, batch=batch, stop=stop) == (0, 0, 0)
         server.raw.config_set("maxmemory", 0)
         assert sorted(handled) == sorted({*handled}) and len(handled) == 24
-        assert [attempts for _, _, attempts, _ in jobs.leased()] == [0] * 24
+        assert [attempts for _, _, attempts, *_ in jobs.leased()] == [0] * 24
         assert jobs.size() == 0
 
 

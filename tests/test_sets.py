@@ -1525,7 +1525,7 @@ def test_times_may_be_timedeltas(make_set: Callable[..., Any]) -> None:
     assert before + 59 < first.expires < time.time() + 61
     assert (first.renew(2 * minute), first.release(delay=3 * minute)) == (1, 1)
     assert second.fail("no", delay=4 * minute) == 1
-    waits = {item: round((expires - before) / 60) for item, _, _, expires in jobs.leased()}
+    waits = {item: round((expires - before) / 60) for item, _, _, expires, *_ in jobs.leased()}
     assert waits == {"a": 3, "b": 4, "c": 1}
     assert third.ack() == 1
     jobs.add("d")
