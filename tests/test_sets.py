@@ -1576,3 +1576,17 @@ def test_delay_and_score_contradict_each_other(make_set: Callable[..., Any], raw
         with pytest.raises(ValueError, match="delay must be seconds, 0 or more"):
             add(what, delay=-1)
     assert servers.everything(raw) == {}
+
+
+def test_a_scheduled_set_says_that_nothing_is_due_yet(make_set: Callable[..., Any]) -> None:
+    later = make_set(ScheduledSet)
+    later.add("a", delay=600)
+    for call in (later.pop, lambda: later.pop(wait=0.01), later.peek, lambda: later.peek(-1)):
+        with pytest.raises(KeyError, match="nothing is due yet in 'jobs'"):
+            call()
+    with pytest.raises(KeyError, match="the set 'jobs' has no due item at position 3"):
+        later.peek(3)
+    empty = make_set(name="other")
+    for call in (empty.pop, empty.peek):
+        with pytest.raises(KeyError, match="the set 'other' is empty"):
+            call()

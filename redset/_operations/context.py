@@ -445,6 +445,11 @@ class Context:
             self.epoch = epoch = stored or None
         return epoch
 
+    def nothing(self) -> str:
+        """Say that there is nothing to hand out."""
+        name = self.name
+        return f"nothing is due yet in {name!r}" if self.due else f"the set {name!r} is empty"
+
     def tell_other_options(self, theirs: bytes) -> OptionsDiffer:
         return OptionsDiffer(
             f"the set {self.name!r} was made with {theirs.decode('utf-8', 'replace')}, "
