@@ -601,7 +601,7 @@ class Worker:
             inspect.isawaitable(found)
             or hasattr(found, "add_done_callback")
             or hasattr(found, "addCallback")
-            or ("__aiter__" not in iterables and hasattr(found, "__aiter__"))
+            or (hasattr(found, "__aiter__") and not any(hasattr(found, each) for each in iterables))
         ):
             if inspect.iscoroutine(found):
                 found.close()  # or Python warns that nobody awaited it
@@ -631,12 +631,11 @@ class Worker:
         if self._stopping or not self._ready:  # it is given back
             return None
         job = self._ready.popleft()
-        now = monotonic()
-        if now >= job.deadline:
+        if monotonic() >= job.deadline:
             self._lost += 1
             return None
-        job.began = now
-        self._pace.begin(now)
+        job.began = monotonic()
+        self._pace.begin(job.began)
         self._running.add(job)
         return job
 

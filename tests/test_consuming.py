@@ -29,6 +29,7 @@ import redset.asyncio
 from redset import Consumed, Reject, Retry, SortedSet, _consuming
 from redset._consuming import _Pace
 from redset._failures import is_transient
+from redset._operations import leasing
 
 Maker = Callable[..., Any]
 P = "jobs:{jobs}"
@@ -92,6 +93,29 @@ def test_a_lease_call_of_many_steps(make_set: Maker) -> None:
     jobs = make_set()
     jobs.add_many(f"{number:04}" for number in range(950))
     assert jobs.consume(nothing, batch=400, concurrency=2, until_finished=True) == (950, 0, 0)
+
+
+class Done:
+    """A lease that is done, with the new items that it led to."""
+
+    def __init__(self, member: bytes, token: bytes, items: list[str]) -> None:
+        self.member, self.token, self.items = member, token, items
+        self.settled = False
+
+
+def test_items_of_many_small_calls_are_settled_with_what_they_led_to(
+    any_server: servers.Server,
+) -> None:
+    """More calls than one step has room for: each is a group of it."""
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add_many(f"{number:03}" for number in range(120))
+    held = [lease for _ in range(120) for lease in jobs.lease(1)]
+    assert len({lease.token for lease in held}) == 120
+    done = [Done(lease.member, lease.token, [f"of {lease.item}"]) for lease in held]
+    exchange = leasing.Exchange(done, [], 0, 1000, False)
+    jobs._run(leasing.exchange(jobs._ctx, exchange))
+    assert (exchange.acknowledged, exchange.error, exchange.unfit) == (120, None, [])
+    assert jobs.size() == 120 and jobs.stats().leased == 0
 
 
 # --- failures

@@ -587,7 +587,12 @@ def _parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_Part], list[An
     while waiting:
         leases: list[Any] = []
         items: list[Any] = []
-        for lease in waiting[:LEASE_STEP]:
+        tokens: set[bytes] = set()
+        for lease in waiting:
+            tokens.add(lease.token)
+            # One step takes them: each call that leased some of them is a group of its own.
+            if len(leases) + 1 + GROUP * (len(tokens) - 1) > LEASE_STEP:
+                break
             if leases and len(items) + len(lease.items) > SCRIPT_CHUNK:
                 break
             leases.append(lease)
