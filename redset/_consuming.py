@@ -648,7 +648,7 @@ class Worker:
             inspect.isawaitable(found)
             or hasattr(found, "add_done_callback")
             or hasattr(found, "addCallback")
-            or ("__aiter__" not in iterables and hasattr(found, "__aiter__"))
+            or (hasattr(found, "__aiter__") and not any(hasattr(found, each) for each in iterables))
         ):
             if inspect.iscoroutine(found):
                 found.close()  # or Python warns that nobody awaited it

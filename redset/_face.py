@@ -25,7 +25,7 @@ from typing import (
 from redset import _wire
 from redset._effects import Operation
 from redset._keys import LOCK
-from redset._operations import adding, algebra, reading
+from redset._operations import adding, algebra, dead, reading
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Ahead, Context, ServerClock
 from redset._source import Source
@@ -41,7 +41,7 @@ else:
 T_co = TypeVar("T_co", covariant=True)
 
 Scorer = str | Callable[[Any], Any]
-KeyOf = str | Callable[[Any], str | bytes | int]
+KeyOf = str | tuple[str, ...] | Callable[[Any], str | bytes | int]
 Duplicates = Literal["move", "keep", "lowest", "highest"]
 Ties = Literal["fifo", "lifo"]
 
@@ -459,6 +459,15 @@ def waiting_time(wait: Any) -> float:
     found = seconds("wait", wait, most=math.inf)
     # More than a clock can hold is forever, too.
     return found if found < 1e9 else math.inf
+
+
+def requeueing(owner: Any, letters: Any) -> Operation[int]:
+    """Perform ``dead.requeue``."""
+    if letters is None:
+        return dead.requeue_all(owner._ctx)
+    # A dead letter is a tuple, and not one of ids.
+    some = [letters] if isinstance(letters, dead.DeadLetter) else many("letters_or_ids", letters)
+    return dead.requeue(owner._ctx, some)
 
 
 def many(argument: str, values: Iterable[Any]) -> list[Any]:

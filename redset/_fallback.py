@@ -169,6 +169,14 @@ def key_bytes(key: Any) -> bytes:
     raise TypeError(f"key must be str, bytes or int, not {type(key).__name__}")
 
 
+def joined_key(parts: Sequence[Any]) -> bytes:
+    """Give the bytes of an identity of several parts, which are those of no others.
+
+    The length of each part is in front of it: ("a", "bc") and ("ab", "c") are two keys.
+    """
+    return b"".join([b"%d %b" % (len(part), part) for part in map(key_bytes, parts)])
+
+
 def _text_bytes(text: str) -> bytes:
     """Give text as UTF-8; a subclass of str, what it makes of itself."""
     data: Any = text.encode()
@@ -197,19 +205,38 @@ def field_of(item: Any, field: str) -> Any:
     return getattr(item, field)
 
 
-def payload(item: Any, dumps: Callable[[Any], Any] | None, limit: int) -> bytes:
-    """Serialise an item; ``limit`` is the most bytes that it may have (0: any number)."""
+def payload(
+    item: Any,
+    dumps: Callable[[Any], Any] | None,
+    limit: int,
+    warn: Callable[[Any], object] | None = None,
+) -> bytes:
+    """Serialise an item; ``limit`` is the most bytes that it may have (0: any number).
+
+    ``warn`` is called with what is stored as its text for want of a serializer, as dicts are.
+    """
     if dumps is None:
         kind = type(item)
         if issubclass(kind, bytes):
             data = bytes(item)
+        elif issubclass(kind, str):
+            data = _text_bytes(item)
         else:
-            data = _text_bytes(item if issubclass(kind, str) else str(item))
+            if warn is not None and _is_structure(item):
+                warn(item)
+            data = _text_bytes(str(item))
     else:
         data = _serialised(dumps(item))
     if limit and len(data) > limit:
         raise ValueError(f"item has {len(data)} bytes serialised, more than max_item_bytes={limit}")
     return data
+
+
+def _is_structure(item: Any) -> bool:
+    """Whether an item is one of which str() is rarely meant to be stored."""
+    return isinstance(item, (dict, list, tuple, set, frozenset)) or hasattr(
+        type(item), "__dataclass_fields__"
+    )
 
 
 def _serialised(data: Any) -> bytes:
@@ -229,7 +256,7 @@ def _serialised(data: Any) -> bytes:
 def identity(
     item: Any,
     dumps: Callable[[Any], Any] | None,
-    key: str | Callable[[Any], Any] | None,
+    key: str | tuple[str, ...] | Callable[[Any], Any] | None,
 ) -> bytes:
     """Give the member that stands for an item: the digest of its key, or its serialised bytes."""
     if key is None:
@@ -240,13 +267,15 @@ def identity(
 def identities(
     items: Iterable[Any],
     dumps: Callable[[Any], Any] | None,
-    key: str | Callable[[Any], Any] | None,
+    key: str | tuple[str, ...] | Callable[[Any], Any] | None,
 ) -> list[bytes]:
     """Give the member of each item."""
     return [identity(item, dumps, key) for item in items]
 
 
-def _key_of(item: Any, key: str | Callable[[Any], Any]) -> Any:
+def _key_of(item: Any, key: str | tuple[str, ...] | Callable[[Any], Any]) -> Any:
+    if isinstance(key, tuple):
+        return joined_key([_key_of(item, field) for field in key])
     if not isinstance(key, str):
         return key(item)
     try:
@@ -401,7 +430,7 @@ class Encoder:
         The arguments in front.
     dumps : callable or None
         The serializer's.
-    key : str, callable or None
+    key : str, tuple of str, callable or None
         Gives the identity; None makes the serialised bytes the member.
     scorer : float, str or callable
         The score of items that come without one; a str is a field's name.
@@ -419,13 +448,15 @@ class Encoder:
         Whether items must have the scores of sets with ``ties=``. A constant one is not looked at.
     timed : bool
         Whether scores are times, which may be datetimes.
+    warn : callable, optional
+        As for `payload`.
     """
 
     def __init__(
         self,
         prefix: Sequence[bytes | str | int],
         dumps: Callable[[Any], Any] | None,
-        key: str | Callable[[Any], Any] | None,
+        key: str | tuple[str, ...] | Callable[[Any], Any] | None,
         scorer: float | str | Callable[[Any], Any],
         limit: int,
         fold: int,
@@ -435,6 +466,7 @@ class Encoder:
         positions: bool,
         whole: bool = False,
         timed: bool = False,
+        warn: Callable[[Any], object] | None = None,
     ) -> None:
         # From the end of the array's head to the last argument, without its end.
         self._prefix = (b"\r\n" + bulk(prefix))[:-2]
@@ -450,6 +482,7 @@ class Encoder:
         self._positions = positions
         self._whole = whole
         self._timed = timed
+        self._warn = warn
         # Where items are read list by list: what writes them.
         self._write_json = dumps if _is_usual(dumps, key, limit, fold, positions) else None
 
@@ -528,7 +561,7 @@ class Encoder:
             try:
                 # What is usual stands here, without a call: half of the time went by with calls.
                 if dumps is None or limit:
-                    data = payload(item, dumps, limit)
+                    data = payload(item, dumps, limit, self._warn)
                 else:
                     data = dumps(item)
                     data = b"%b" % data if type(data) is bytes else _serialised(data)
@@ -570,7 +603,7 @@ class Encoder:
         self,
         items: Sequence[Any],
         scores: Sequence[Any] | None,
-        key: str | Callable[[Any], Any],
+        key: str | tuple[str, ...] | Callable[[Any], Any],
         known: Known | None,
         now: float,
     ) -> tuple[list[_Entry], int, int]:

@@ -23,7 +23,7 @@ from cpython.bytes cimport (
 from cpython.dict cimport PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
-from cpython.object cimport PyObject
+from cpython.object cimport Py_TYPE, PyObject
 from cpython.pythread cimport (
     NOWAIT_LOCK,
     WAIT_LOCK,
@@ -1039,9 +1039,17 @@ cdef int view_made(View* out, object data, Arena* arena) except -1:
     return 0
 
 
+cdef bint is_structure(object item) except -1:
+    """Whether an item is one of which str() is rarely meant to be stored."""
+    return not (PyLong_CheckExact(item) or PyFloat_CheckExact(item)) and (
+        isinstance(item, (dict, list, tuple, set, frozenset))
+        or hasattr(type(item), "__dataclass_fields__")
+    )
+
+
 cdef int view_payload(
     View* out, object item, object dumps, object write, bint limited, Py_ssize_t limit,
-    Arena* arena,
+    Arena* arena, object warn,
 ) except -1:
     if write is not None:
         view_made(out, dumps_directly(item, dumps, write), arena)
@@ -1054,6 +1062,8 @@ cdef int view_payload(
     elif isinstance(item, bytes):
         view_bytes(out, bytes(item))
     else:
+        if warn is not None and is_structure(item):
+            warn(item)
         view_text(out, str(item))
     if limited and out.size > limit:
         raise ValueError(
@@ -1074,14 +1084,18 @@ cdef Py_ssize_t limit_of(object limit) except? -1:
     return max(min(limit, PY_SSIZE_T_MAX), -PY_SSIZE_T_MAX)
 
 
-def payload(item, dumps, limit):
-    """Serialise an item; ``limit`` is the most bytes that it may have (0: any number)."""
+def payload(item, dumps, limit, warn=None):
+    """Serialise an item; ``limit`` is the most bytes that it may have (0: any number).
+
+    ``warn`` is called with what is stored as its text for want of a serializer, as dicts are.
+    """
     cdef View data
     cdef bint limited = bool(limit)
     data.owner = NULL
     try:
         view_payload(
-            &data, item, dumps, None, limited, limit_of(limit) if limited else 0, NULL
+            &data, item, dumps, None, limited, limit_of(limit) if limited else 0, NULL,
+            warn,
         )
         return owned(&data)
     finally:
@@ -1115,6 +1129,8 @@ cdef object read_field(object item, object field, str role):
 cdef object key_of(object item, object key):
     if isinstance(key, str):
         return read_field(item, key, "key")
+    if isinstance(key, tuple):
+        return _python.joined_key([read_field(item, field, "key") for field in key])
     return key(item)
 
 
@@ -1136,6 +1152,11 @@ def key_bytes(key):
         return owned(&data)
     finally:
         leave(&data)
+
+
+def joined_key(parts):
+    """Give the bytes of an identity of several parts, which are those of no others."""
+    return _python.joined_key(parts)
 
 
 cdef int digest_key(void* out, object item, object key) except -1:
@@ -1863,7 +1884,10 @@ cdef class Encoder:
     cdef bytes prefix
     cdef const char* prefix_data
     cdef Py_ssize_t prefix_size, prefix_count
-    cdef object dumps, write_json
+    cdef object dumps, write_json, warn
+    # The type of the item before, of which there is nothing more to warn. Only to be compared: the
+    # type may be gone.
+    cdef void* usual
     cdef object key
     cdef object scorer
     cdef object epoch
@@ -1875,7 +1899,7 @@ cdef class Encoder:
 
     def __cinit__(
         self, prefix, dumps, key, scorer, limit, int fold, bint sort, int memory, epoch,
-        bint positions, bint whole=False, bint timed=False,
+        bint positions, bint whole=False, bint timed=False, warn=None,
     ):
         self.prefix = bulk(prefix)
         self.prefix_data = PyBytes_AS_STRING(self.prefix)
@@ -1899,6 +1923,8 @@ cdef class Encoder:
         self.positions = positions
         self.whole = whole
         self.timed = timed
+        self.warn = warn
+        self.usual = NULL
         if memory == INTEGER:
             if isinstance(epoch, (bytes, bytearray, memoryview)):
                 self.epoch = memoryview(epoch).tobytes()
@@ -1983,7 +2009,7 @@ cdef class Encoder:
                 # In its place at once: what is too long is an error that comes with a view.
                 view_payload(
                     &entry.payload, item, self.dumps, self.write_json, self.limited, self.limit,
-                    &work.arena,
+                    &work.arena, self.warn,
                 )
         except MemoryError:
             raise
@@ -2022,8 +2048,9 @@ cdef class Encoder:
             try:
                 view_payload(
                     &entry.payload, item, self.dumps, self.write_json, self.limited, self.limit,
-                    &work.arena,
+                    &work.arena, None if <void*> Py_TYPE(item) == self.usual else self.warn,
                 )
+                self.usual = <void*> Py_TYPE(item)
                 self.read_key_and_score(entry, item, scores)
             except Exception as error:
                 leave(&entry.payload)

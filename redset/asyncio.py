@@ -30,6 +30,7 @@ from redset._face import (
     index,
     many,
     refuse_single,
+    requeueing,
     waiting_time,
     whole,
 )
@@ -48,6 +49,7 @@ from redset._operations import (
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
+from redset._operations.leasing import Leased
 from redset._operations.reading import Stats
 from redset._source import Source
 from redset._times import Time
@@ -302,10 +304,8 @@ class SortedSet(Face[T]):
     async def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: Time) -> int:
         return await self._run(_batches.renewing(self, leases, ttl))
 
-    def leased(self) -> AsyncIterator[tuple[T, float, int, float]]:
-        rows: AsyncIterator[tuple[T, float, int, float]]
-        rows = self._open().iterate(leasing.leased(self._ctx))
-        return rows
+    def leased(self) -> AsyncIterator[Leased]:
+        return self._open().iterate(leasing.leased(self._ctx))  # type: ignore[no-any-return]
 
     async def finished(self) -> bool:
         return await self._run(leasing.finished(self._ctx))
@@ -605,8 +605,8 @@ class DeadLetters:
     async def size(self) -> int:
         return await self._owner._run(dead.size(self._owner._ctx))
 
-    async def requeue(self, ids: Iterable[str]) -> int:
-        return await self._owner._run(dead.requeue(self._owner._ctx, many("ids", ids)))
+    async def requeue(self, letters_or_ids: Iterable[DeadLetter | str] | None = None) -> int:
+        return await self._owner._run(requeueing(self._owner, letters_or_ids))
 
     async def purge(self, before: float | None = None, forget: bool = False) -> int:
         return await self._owner._run(dead.purge(self._owner._ctx, before, forget))

@@ -185,7 +185,7 @@ class Retry(Exception):
     ... except Retry as error:
     ...     print(error)
     try again after 300 s
-    >>> [(item, attempts) for item, _, attempts, _ in calls.leased()]
+    >>> [(row.item, row.attempts) for row in calls.leased()]
     [('ann', 1)]
     """
 

@@ -115,12 +115,12 @@ class Lock(BaseLock):
         Anything with ``execute_command``.
     key : str or bytes
         The name of the lock.
-    expires : float, optional
+    expires : float or timedelta, optional
         After so many seconds a lock counts as left by a process that died, and may be
         taken over; longer than the work done under it. 0: at once. Default 20.
-    timeout : float, optional
-        How many seconds to wait for the lock. 0: one try. Default 10.
-    poll_interval : float, optional
+    timeout : float or timedelta, optional
+        How long to wait for the lock, in seconds. 0: one try. Default 10.
+    poll_interval : float or timedelta, optional
         Seconds between two tries. Default 0.2.
 
     Raises

@@ -24,6 +24,7 @@ from redset._face import (
     index,
     many,
     refuse_single,
+    requeueing,
     waiting_time,
     whole,
 )
@@ -42,6 +43,7 @@ from redset._operations import (
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
+from redset._operations.leasing import Leased
 from redset._operations.reading import Stats
 from redset._source import Source
 from redset._times import Time
@@ -74,12 +76,14 @@ class SortedSet(Face[T]):
     serializer : object, optional
         Has ``dumps(obj) -> str | bytes``, ``loads(bytes | str) -> obj``, or one of them; a module
         such as ``json`` will do. Without one bytes and text are stored as they are, anything else
-        as ``str(item)``, and all come out as text.
+        as ``str(item)``, and all come out as text; a dict, list, tuple, set or dataclass warns
+        once of that.
     lock_timeout, lock_expires : float or timedelta, optional
         For `lock`, in seconds: how long to wait for it (10), and how long it may be held (20).
-    key : callable or str, optional
-        Gives an item's identity (str, bytes or int), likewise. Items with equal keys are one item,
-        whatever else they hold. The default serializer is then `redset.serializers.JSONSerializer`.
+    key : callable, str or tuple of str, optional
+        Gives an item's identity (str, bytes or int), likewise; several fields make one together:
+        ``key=("customer", "kind")``. Items with equal keys are one item, whatever else they hold.
+        The default serializer is then `redset.serializers.JSONSerializer`.
     remember : True, float or timedelta, optional
         How long an accepted item stays known, for ever or for so many seconds, also after it was
         handed out: a known item that is no longer queued is refused.
@@ -729,27 +733,28 @@ class SortedSet(Face[T]):
         """
         return self._run(_batches.renewing(self, leases, ttl))
 
-    def leased(self) -> Iterator[tuple[T, float, int, float]]:
+    def leased(self) -> Iterator[Leased]:
         """Give what is leased, and what waits out a delay, in order of expiry.
 
-        A round trip for each 1,000. Items that cannot be decoded are skipped, with a warning.
+        A round trip for each 250. Items that cannot be decoded are skipped, with a warning.
 
         Yields
         ------
-        tuple
-            ``(item, score, attempts, expires)``, the last as Unix time of the server in seconds.
+        named tuple
+            ``(item, score, attempts, expires, error, worker, group)``: when its lease or delay
+            ends, as Unix time of the server in seconds; its last error, or None; and two that are
+            None, until workers and groups have names.
 
         Examples
         --------
         >>> jobs.add("a", 3)
         3.0
         >>> batch = jobs.lease(ttl=60)
-        >>> list(jobs.leased())  # doctest: +ELLIPSIS
-        [('a', 3.0, 0, ...)]
+        >>> rows = list(jobs.leased())
+        >>> rows[0].item, rows[0].attempts, rows[0].error
+        ('a', 0, None)
         """
-        rows: Iterator[tuple[T, float, int, float]]
-        rows = self._open().iterate(leasing.leased(self._ctx))
-        return rows
+        return self._open().iterate(leasing.leased(self._ctx))  # type: ignore[no-any-return]
 
     def finished(self) -> bool:
         """Whether nothing is queued, scheduled or leased, in one server step.
@@ -2006,18 +2011,19 @@ class DeadLetters:
     def __len__(self) -> int:
         return self.size()
 
-    def requeue(self, ids: Iterable[str]) -> int:
-        """Queue dead letters again, at their scores (0 where there is none); how many.
+    def requeue(self, letters_or_ids: Iterable[DeadLetter | str] | None = None) -> int:
+        """Queue dead letters again, at their scores (0 if there is none); how many.
 
         They leave the dead letters, and their attempts start again. Nothing is asked of what the
         set remembers, nor of ``max_size``. One whose item is queued or leased again stays dead, as
         does one with ``key`` that can still not be decoded. O(log N) a letter, a round trip for
-        each 100.
+        each 100 (two for all).
 
         Parameters
         ----------
-        ids : iterable of str
-            Their ``id``. One that is there no more is passed over.
+        letters_or_ids : iterable of DeadLetter or str, optional
+            Which ones: as iteration gives them, or their ``id``. One that is there no more is
+            passed over. Default: all that are there when the call begins.
 
         Returns
         -------
@@ -2027,16 +2033,23 @@ class DeadLetters:
         Raises
         ------
         TypeError, ValueError
-            Where one is no id; nothing was sent.
+            If one is neither a dead letter nor an id; nothing was sent.
         redset.exceptions.OptionsDiffer
             Where the set was made with other options.
 
         Examples
         --------
-        >>> jobs.dead.requeue(["1700000000000-0"])
-        0
+        >>> jobs.add("a")
+        0.0
+        >>> from redset import Reject
+        >>> def handle(job):
+        ...     raise Reject("not today")
+        >>> jobs.consume(handle, until_finished=True).failed
+        1
+        >>> jobs.dead.requeue(), jobs.pop()
+        (1, 'a')
         """
-        return self._owner._run(dead.requeue(self._owner._ctx, many("ids", ids)))
+        return self._owner._run(requeueing(self._owner, letters_or_ids))
 
     def purge(self, before: float | None = None, forget: bool = False) -> int:
         """Delete dead letters, all or those older than a Unix time in seconds; how many.

@@ -30,6 +30,7 @@ import redset.asyncio
 from redset import Consumed, Reject, Retry, SortedSet, _consuming, _failures
 from redset._consuming import _Pace
 from redset._failures import is_transient
+from redset._operations import leasing
 
 Maker = Callable[..., Any]
 P = "jobs:{jobs}"
@@ -95,6 +96,29 @@ def test_a_lease_call_of_many_steps(make_set: Maker) -> None:
     assert jobs.consume(nothing, batch=400, concurrency=2, until_finished=True) == (950, 0, 0)
 
 
+class Done:
+    """A lease that is done, with the new items that it led to."""
+
+    def __init__(self, member: bytes, token: bytes, items: list[str]) -> None:
+        self.member, self.token, self.items = member, token, items
+        self.settled = False
+
+
+def test_items_of_many_small_calls_are_settled_with_what_they_led_to(
+    any_server: servers.Server,
+) -> None:
+    """More calls than one step has room for: each is a group of it."""
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    jobs.add_many(f"{number:03}" for number in range(120))
+    held = [lease for _ in range(120) for lease in jobs.lease(1)]
+    assert len({lease.token for lease in held}) == 120
+    done = [Done(lease.member, lease.token, [f"of {lease.item}"]) for lease in held]
+    exchange = leasing.Exchange(done, [], 0, 1000, False)
+    jobs._run(leasing.exchange(jobs._ctx, exchange))
+    assert (exchange.acknowledged, exchange.error, exchange.unfit) == (120, None, [])
+    assert jobs.size() == 120 and jobs.stats().leased == 0
+
+
 # --- failures
 
 
@@ -122,7 +146,7 @@ def test_what_raises_is_tried_again_later_and_dies_at_last(
     with caplog.at_level(logging.WARNING, "redset"):
         assert jobs.consume(handler, stop=Stop(4)) == (1, 1, 0)
     assert "the handler failed for an item of 'jobs', attempt 1: RuntimeError" in caplog.text
-    [(item, score, attempts, expires)] = jobs.leased()
+    [(item, score, attempts, expires, *_)] = jobs.leased()
     assert (name_of(item), score, attempts) == ("bad", 7.0, 1)
     assert before + 9.9 < expires < time.time() + 20.1
     raw.zadd(f"{P}:leased", dict.fromkeys(raw.zrange(f"{P}:leased", 0, -1), 1))
@@ -153,7 +177,7 @@ def test_a_handler_says_when_to_try_again_and_when_not_to(make_set: Maker, caplo
 
     before = time.time()
     assert jobs.consume(handler, stop=Stop(7)) == (0, 5, 0)
-    waiting = {item: expires - before for item, _, _, expires in jobs.leased()}
+    waiting = {item: expires - before for item, _, _, expires, *_ in jobs.leased()}
     assert waiting.keys() == {"busy", "later", "soon"}
     assert 599 < waiting["busy"] < 620 and 599 < waiting["later"] < 620 and waiting["soon"] < 20
     assert {(letter.raw, letter.reason) for letter in jobs.dead} == {
@@ -296,7 +320,7 @@ def test_a_full_set_lets_the_item_wait_without_an_attempt(make_set: Maker, caplo
     with caplog.at_level(logging.WARNING, "redset"):
         assert jobs.consume(lambda item: ["b", "c", "d"], stop=Stop(4)) == (0, 0, 0)
     assert "refused for want of room" in caplog.text
-    [(item, _, attempts, expires)] = jobs.leased()
+    [(item, _, attempts, expires, *_)] = jobs.leased()
     assert (item, attempts, jobs.size()) == ("a", 0, 0)
     assert before + 2 < expires < time.time() + 6
 
@@ -312,7 +336,7 @@ def test_a_full_server_lets_the_item_wait_without_an_attempt(kind: str) -> None:
 
         assert jobs.consume(handler, stop=Stop(4)) == (1, 0, 0)
         server.raw.config_set("maxmemory", 0)
-        assert [(item, attempts) for item, _, attempts, _ in jobs.leased()] == [("a", 0)]
+        assert [(item, attempts) for item, _, attempts, *_ in jobs.leased()] == [("a", 0)]
 
 
 @pytest.mark.parametrize(("batch", "num"), [(12, 130), (700, 3)])
@@ -333,7 +357,7 @@ def test_a_full_server_lets_many_items_wait(kind: str, batch: int, num: int) -> 
         assert jobs.consume(handler, batch=batch, stop=stop) == (0, 0, 0)
         server.raw.config_set("maxmemory", 0)
         assert sorted(handled) == sorted({*handled}) and len(handled) == 24
-        assert [attempts for _, _, attempts, _ in jobs.leased()] == [0] * 24
+        assert [attempts for _, _, attempts, *_ in jobs.leased()] == [0] * 24
         assert jobs.size() == 0
 
 

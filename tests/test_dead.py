@@ -156,8 +156,8 @@ def test_purged_letters_are_forgotten_where_asked(make_set: Maker, options: dict
 @pytest.mark.parametrize(
     ("ids", "error", "said"),
     [
-        (["1-0", 7], TypeError, r"ids\[1\] must be the id of a dead letter, not int"),
-        (["1-0", "now"], ValueError, r"ids\[1\] must be the id of a dead letter, not 'now'"),
+        (["1-0", 7], TypeError, r"ids\[1\] must be a dead letter or the id of one, got 7 .int."),
+        (["1-0", "now"], ValueError, r"ids\[1\] must be the id of a dead letter, got 'now' .str."),
         (["\ud800"], ValueError, r"ids\[0\] must be"),
         ("1-0", TypeError, "ids must be an iterable of items, not str"),
         (7, TypeError, "ids must be an iterable, not int"),
@@ -242,3 +242,61 @@ def test_dead_letters_of_another_type_leave_a_settlement_undone(
     with pytest.raises(redis.ResponseError, match=r"WRONGTYPE|wrong kind"):
         jobs._run(leasing.settle(jobs._ctx, settlements))
     assert raw.zcard("jobs:{jobs}:leased") == 2
+
+
+# --- again
+
+
+@pytest.mark.parametrize("options", [{}, {"key": "n"}], ids=["plain", "key"])
+def test_all_dead_letters_are_queued_again(make_set: Any, options: Any) -> None:
+    def item(n: int) -> Any:
+        return {"n": n} if options else str(n)
+
+    jobs = make_set(**options)
+    jobs.add_many([item(n) for n in range(250)], range(250))
+    jobs.fail(jobs.lease(250), "no")
+    assert jobs.dead.requeue() == 0  # none are there
+    made = make_set(**options, max_attempts=2)
+    made.fail(made.lease(250), "no")
+    assert made.dead.size() == 250
+    assert [letter.item for letter in made.dead][:2] == [item(0), item(1)]
+    made.add(item(7), 5)  # is there again: stays dead
+    assert made.dead.requeue() == 249
+    assert [letter.item for letter in made.dead] == [item(7)]
+    assert made.size() == 250 and made.score(item(249)) == 249
+
+
+def test_dead_letters_are_queued_again_by_themselves_or_their_ids(make_set: Any) -> None:
+    jobs = make_set(max_attempts=1)
+    jobs.add_many(["a", "b", "c", "d"], range(4))
+    jobs.fail(jobs.lease(4), "no")
+    a, b, c, d = jobs.dead
+    assert (a.item, d.item) == ("a", "d")
+    assert jobs.dead.requeue([a, b.id]) == 2
+    assert jobs.dead.requeue(c) == 1
+    assert jobs.dead.requeue(letter for letter in [c, d]) == 1
+    assert list(jobs) == ["a", "b", "c", "d"] and jobs.dead.size() == 0
+    for wrong, error, said in (
+        (
+            [7],
+            TypeError,
+            r"letters_or_ids\[0\] must be a dead letter or the id of one, got 7 \(int\)",
+        ),
+        (
+            [a, "a"],
+            ValueError,
+            r"letters_or_ids\[1\] must be the id of a dead letter, got 'a' \(str\)",
+        ),
+        ("1-1", TypeError, "letters_or_ids must be an iterable"),
+    ):
+        with pytest.raises(error, match=said):
+            jobs.dead.requeue(wrong)
+
+
+def test_a_letter_that_cannot_be_decoded_has_no_item(make_set: Any) -> None:
+    jobs = make_set()
+    jobs.add_many(["[1]", "[2"], [1, 2])
+    jobs.serializer = json
+    assert jobs.take(5) == [[1]]
+    [letter] = jobs.dead
+    assert (letter.raw, letter.item) == (b"[2", None)

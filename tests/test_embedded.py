@@ -361,8 +361,8 @@ def test_it_is_gone_when_its_owner_and_its_keeper_were_killed(how: str, first: s
 def test_nobody_is_left_who_watches(own_tmp: Path) -> None:
     with server() as client:
         pid = pid_of(client)
-        assert len(members_of(pid)) == 2
-    assert within(1, lambda: not members_of(pid))
+        assert len(children.group_of(pid)) == 2
+    assert within(1, lambda: not children.group_of(pid))
 
 
 def test_a_forked_child_that_leaves_the_context_leaves_the_server(own_tmp: Path) -> None:

@@ -53,6 +53,51 @@ def test_items_with_equal_keys_are_one_item(make_set: Callable[..., Any], key: A
     assert pages.take(5) == [page("/a", 2), page("/b", 1)]
 
 
+def test_several_fields_make_the_identity(make_set: Callable[..., Any]) -> None:
+    def job(customer: Any, kind: Any, n: int = 0) -> dict[str, Any]:
+        return {"customer": customer, "kind": kind, "n": n}
+
+    jobs = make_set(key=("customer", "kind"), remember=True)
+    assert jobs.add(job("a", "bc", 1), 1) == 1
+    more = [job("ab", "c"), job("a", "bc", 2), job(1, "2"), job("1", 2)]
+    assert jobs.add_many(more) == (2, 0, 2, 0)
+    assert jobs.size() == 3  # ("a", "bc") and ("ab", "c") are two; 1 and "1" are one
+    assert jobs.add(job("a", "bc", 3), 0, lt=True) == 0
+    assert jobs.get(Key(("a", "bc"))) == job("a", "bc", 3)
+    assert Key(("ab", "c")) in jobs and Key(("abc", "")) not in jobs
+    assert jobs.discard(Key((1, "2"))) is True
+    assert jobs.seen_many([Key((b"1", 2)), Key(("x", "y"))]) == [True, False]
+    with jobs.buffered() as writer:
+        writer.add(job("b", "c"))
+    assert jobs.get(job("b", "c", 9)) == job("b", "c")
+    made = SimpleNamespace(customer="a", kind="bc")
+    assert make_set(key=("customer", "kind"), remember=True).score(made) == 0
+
+
+def test_a_field_of_several_that_lacks_is_named(make_set: Callable[..., Any]) -> None:
+    jobs = make_set(key=("customer", "kind"))
+    with pytest.raises(ValueError, match="item of type dict has no field 'kind' to be its key"):
+        jobs.add({"customer": 1})
+    with pytest.raises(AddError, match="has no field 'customer' to be its key") as caught:
+        jobs.add_many([{"customer": 1, "kind": 1}, {"kind": 1}])
+    assert caught.value.index == 1
+    with pytest.raises(TypeError, match="key must be str, bytes or int, not list"):
+        jobs.add({"customer": [], "kind": 1})
+    for key in ((), ("a", 1)):
+        with pytest.raises(TypeError, match=r"key must have the names of fields, got \("):
+            make_set(key=key)
+    for wrong in ((), ("a", None)):
+        with pytest.raises(TypeError, match="key must be a tuple of str, bytes or int"):
+            Key(wrong)  # type: ignore[arg-type]
+    assert Key(("a", "b")) == Key((b"a", "b")) != Key(("ab",))
+
+
+def test_the_identity_of_several_fields_has_the_length_of_each(make_set: Any, raw: Any) -> None:
+    """Processes of all versions and implementations agree on it."""
+    make_set(key=("a", "b")).add({"a": "x", "b": 12})
+    assert raw.zrange(f"{P}:keyed", 0, -1) == [digest("1 x2 12")]
+
+
 def test_without_a_key_the_stored_bytes_are_the_identity(make_set: Callable[..., Any]) -> None:
     jobs = make_set(serializer=JSONSerializer())
     assert jobs.add_many([{"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1}]) == (2, 1, 0, 0)

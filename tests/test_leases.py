@@ -34,7 +34,7 @@ def expire(raw: redis.Redis) -> None:
 
 
 def rows(jobs: Any) -> list[tuple[Any, float, int]]:
-    return [(item, score, attempts) for item, score, attempts, _ in jobs.leased()]
+    return [(item, score, attempts) for item, score, attempts, *_ in jobs.leased()]
 
 
 # --- handing out and settling
@@ -217,7 +217,7 @@ def test_a_renewed_lease_lasts_from_now(make_set: Maker, raw: Any) -> None:
     jobs.add("a")
     batch = jobs.lease(ttl=100)
     assert jobs.renew(batch, 1000) == 1
-    [(_, _, _, expires)] = jobs.leased()
+    [(_, _, _, expires, *_)] = jobs.leased()
     assert 990 < expires - time.time() < 1010
     assert batch.ack() == 1
 
@@ -385,6 +385,22 @@ def test_the_first_found_item_of_a_remembering_set_begins_its_memory(make_set: M
     assert jobs.size() == 0
 
 
+def test_what_is_leased_is_told_with_its_last_error(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b"], [1, 2])
+    jobs.fail(jobs.lease(), "no\nsuch page")
+    batch = jobs.lease(2, ttl=600)
+    jobs.fail(list(batch)[1], "never", delay=60)
+    second, first = jobs.leased()
+    assert first._fields == ("item", "score", "attempts", "expires", "error", "worker", "group")
+    assert first[:3] == ("a", 1.0, 1) and first[4:] == ("no\nsuch page", None, None)
+    assert (second.item, second.attempts, second.error) == ("b", 1, "never")
+    assert second.expires < first.expires
+    jobs.add("c", 0)
+    jobs.lease(1, ttl=1000)
+    assert [(row.item, row.error) for row in jobs.leased()][2:] == [("c", None)]
+
+
 # --- batches
 
 
@@ -397,7 +413,7 @@ def test_a_batch_settles_by_iteration(make_set: Maker, raw: Any) -> None:
                 raise ZeroDivisionError("by 2")
     assert batch.lost == 0
     assert [(each.item, each.attempts) for each in jobs.lease(2)] == [("3", 0), ("4", 0)]
-    [(item, score, attempts, expires), *_] = jobs.leased()
+    [(item, score, attempts, expires, *_), *_] = jobs.leased()
     assert (item, score, attempts) == ("2", 2.0, 1)
     assert time.time() < expires < time.time() + 1.1
 
@@ -413,7 +429,7 @@ def test_a_batch_that_raises_retry_waits_for_so_long(make_set: Maker, delay: Any
     if delay == 0:
         assert [(each.item, each.attempts) for each in jobs.lease(2)] == [("a", 1), ("b", 0)]
         return
-    [(item, _, attempts, expires)] = jobs.leased()
+    [(item, _, attempts, expires, *_)] = jobs.leased()
     assert (item, attempts) == ("a", 1)
     assert before + 599 < expires < time.time() + 601
     assert jobs.take(2) == ["b"]

@@ -14,6 +14,8 @@ import pickle
 import struct
 import sys
 import uuid
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import children
@@ -23,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from selection import drawn
 
-from redset import serializers
+from redset import SortedSet, serializers
 from redset.exceptions import (
     AddError,
     DecodeError,
@@ -605,3 +607,58 @@ def test_an_items_own_comparison_does_not_hide_nan() -> None:
         serializer.dumps(Document(v=float("nan")))
     assert serializer.dumps(Broken(v=None)) == b'{"v":null}'
     assert serializer.dumps([None, {"a": None}]) == b'[null,{"a":null}]'
+
+
+# --- without a serializer
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+class Pair(NamedTuple):
+    a: int
+    b: int
+
+
+class Plain:
+    def __str__(self) -> str:
+        return "plain"
+
+
+STRUCTURES = [{"a": 1}, [1, 2], (1, 2), {1}, frozenset({1}), Point(1), Pair(1, 2)]
+
+
+@pytest.mark.parametrize("item", STRUCTURES, ids=lambda item: type(item).__name__)
+@pytest.mark.parametrize("how", ["add", "add_many", "buffered"])
+def test_what_is_stored_as_its_text_for_want_of_a_serializer_warns_once(
+    make_set: Callable[..., Any], raw: Any, item: Any, how: str
+) -> None:
+    jobs = make_set()
+    with pytest.warns(UserWarning, match="'jobs' has no serializer: .*; serializer=json") as found:
+        for each in ("text", 7, item, [item]):
+            if how == "add":
+                jobs.add(each)
+            elif how == "add_many":
+                jobs.add_many([b"bytes", each])
+            else:
+                with jobs.buffered() as writer:
+                    writer.add(each)
+    assert [f"of type {type(item).__name__} " in str(each.message) for each in found] == [True]
+    assert raw.zscore("jobs", str(item)) == 0  # as 0.5.1 stored it
+    if isinstance(jobs, SortedSet):
+        assert found[0].filename == __file__
+    with pytest.warns(UserWarning, match="serializer=json"):
+        make_set().add(item)  # another object
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_has_a_serializer_or_one_meaning_as_text_warns_of_nothing(
+    make_set: Callable[..., Any],
+) -> None:
+    make_set(name="plain").add_many(["text", b"bytes", 1, 1.5, True, None, Plain()])
+    make_set(name="json", serializer=json).add({"a": 1})
+    make_set(name="keyed", key="a").add({"a": 1})
+    make_set(name="read", serializer=SimpleNamespace(loads=str)).add([1])
+    assert {"a": 1} not in make_set(name="asked")

@@ -1524,7 +1524,7 @@ def test_times_may_be_timedeltas(make_set: Callable[..., Any]) -> None:
     assert before + 59 < first.expires < time.time() + 61
     assert (first.renew(2 * minute), first.release(delay=3 * minute)) == (1, 1)
     assert second.fail("no", delay=4 * minute) == 1
-    waits = {item: round((expires - before) / 60) for item, _, _, expires in jobs.leased()}
+    waits = {item: round((expires - before) / 60) for item, _, _, expires, *_ in jobs.leased()}
     assert waits == {"a": 3, "b": 4, "c": 1}
     assert third.ack() == 1
     jobs.add("d")
@@ -1575,3 +1575,17 @@ def test_delay_and_score_contradict_each_other(make_set: Callable[..., Any], raw
         with pytest.raises(ValueError, match="delay must be seconds, 0 or more"):
             add(what, delay=-1)
     assert servers.everything(raw) == {}
+
+
+def test_a_scheduled_set_says_that_nothing_is_due_yet(make_set: Callable[..., Any]) -> None:
+    later = make_set(ScheduledSet)
+    later.add("a", delay=600)
+    for call in (later.pop, lambda: later.pop(wait=0.01), later.peek, lambda: later.peek(-1)):
+        with pytest.raises(KeyError, match="nothing is due yet in 'jobs'"):
+            call()
+    with pytest.raises(KeyError, match="the set 'jobs' has no due item at position 3"):
+        later.peek(3)
+    empty = make_set(name="other")
+    for call in (empty.pop, empty.peek):
+        with pytest.raises(KeyError, match="the set 'other' is empty"):
+            call()

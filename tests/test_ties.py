@@ -268,7 +268,7 @@ def test_what_is_told_of_leases_is_the_score_that_was_given(make_set: Maker) -> 
     jobs.add_many(["a", "b"], score=[-7, 3])
     batch = jobs.lease(2)
     assert [lease.score for lease in batch] == [-7, 3]
-    assert [(item, score) for item, score, _, _ in jobs.leased()] == [("a", -7), ("b", 3)]
+    assert [(item, score) for item, score, *_ in jobs.leased()] == [("a", -7), ("b", 3)]
     jobs.release(batch)
 
 

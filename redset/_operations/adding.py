@@ -215,6 +215,7 @@ class Adder:
             self.outcomes,
             bool(ctx.ties),
             ctx.due,
+            ctx.warn,
         )
         if once:
             return

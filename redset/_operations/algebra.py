@@ -66,7 +66,8 @@ def check_keys(ctx: Context, other: Other) -> None:
             f"{other.ctx.options}: with and without key= they can have no item in common"
         )
     ours, theirs = ctx.key, other.ctx.key
-    if isinstance(ours, str) and isinstance(theirs, str) and ours != theirs:
+    fields = str, tuple
+    if isinstance(ours, fields) and isinstance(theirs, fields) and ours != theirs:
         raise OptionsDiffer(
             f"the set {ctx.name!r} has key={ours!r}, and {other.ctx.name!r} has key={theirs!r}: "
             "they can have no item in common"

@@ -6,6 +6,8 @@ import copy
 import datetime
 import math
 import os
+import sys
+import warnings
 from collections.abc import Callable
 from operator import itemgetter
 from time import monotonic
@@ -60,8 +62,9 @@ class Key:
 
     Parameters
     ----------
-    key : str, bytes or int
-        What the set's ``key`` gives for the item; 1, ``"1"`` and ``b"1"`` are one key.
+    key : str, bytes or int, or a tuple of them
+        What the set's ``key`` gives for the item; 1, ``"1"`` and ``b"1"`` are one key. A tuple if
+        the set's ``key`` is one.
 
     Raises
     ------
@@ -76,15 +79,18 @@ class Key:
 
     __slots__ = ("_bytes", "key")
 
-    def __init__(self, key: str | bytes | int) -> None:
-        if not isinstance(key, (str, bytes, int)):
+    def __init__(self, key: str | bytes | int | tuple[str | bytes | int, ...]) -> None:
+        if isinstance(key, tuple):
+            if not key or not all(isinstance(part, (str, bytes, int)) for part in key):
+                raise TypeError(
+                    f"key must be a tuple of str, bytes or int, one for each field, got {key!r}"
+                )
+        elif not isinstance(key, (str, bytes, int)):
             raise TypeError(f"key must be str, bytes or int, not {type(key).__name__}")
         self.key = key
-        self._bytes = (
-            key
-            if isinstance(key, bytes)
-            else str(int(key) if isinstance(key, int) else key).encode()
-        )
+        wire = _wire.DEFAULT
+        joined = isinstance(key, tuple)
+        self._bytes: bytes = wire.joined_key(key) if joined else wire.key_bytes(key)
 
     def __bytes__(self) -> bytes:
         return self._bytes
@@ -107,6 +113,36 @@ class TextSerializer(Serializer):
 
     def loads(self, data: bytes | str) -> str:
         return data.decode() if isinstance(data, bytes) else data
+
+
+class UnserializedWarning:
+    """Warns once that what is no text is stored as ``str(item)``, and comes out as that."""
+
+    __slots__ = ("_name", "_warned")
+
+    def __init__(self, name: Any) -> None:
+        self._name = name
+        self._warned = False
+
+    def __call__(self, item: Any) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        # At the caller's line.
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and _is_ours(frame):
+            level, frame = level + 1, frame.f_back
+        warnings.warn(
+            f"the set {self._name!r} has no serializer: its items of type {type(item).__name__} "
+            "are stored as str(item) and come out as text; serializer=json keeps what they are",
+            UserWarning,
+            stacklevel=level,
+        )
+
+
+def _is_ours(frame: Any) -> bool:
+    name: str = frame.f_globals.get("__name__", "")
+    return name == "redset" or name.startswith("redset.")
 
 
 _JSON, _TEXT = JSONSerializer(), TextSerializer()
@@ -150,6 +186,7 @@ class Context:
         "ttl",
         "unanswered",
         "used",
+        "warn",
         "wire",
     )
 
@@ -277,6 +314,7 @@ class Context:
         if _method(used, "dumps") is None and _method(used, "loads") is None:
             used = default
         text = type(used) is TextSerializer
+        self.warn = UnserializedWarning(self.name) if text else None
         self.dumps: Callable[[Any], Any] | None = None if text else _method(used, "dumps")
         self.loads: Callable[[Any], Any] | None = None if text else _method(used, "loads")
         binary = getattr(used, "binary", None)
@@ -293,16 +331,18 @@ class Context:
 
     def serialise(self, item: Any) -> Any:
         """Give what stands for an item in a context `of_serialised`: its bytes, and its key's."""
-        data = self.wire.payload(item, self.dumps, self.max_item_bytes)
+        data = self.wire.payload(item, self.dumps, self.max_item_bytes, self.warn)
         return (data, self.key_bytes(item)) if self.keyed else data
 
     def key_bytes(self, item: Any) -> Any:
         """Give the bytes of an item's key."""
-        key = self.key
-        if not isinstance(key, str):
-            return self.wire.key_bytes(key(item))
+        key, wire = self.key, self.wire
+        if not isinstance(key, (str, tuple)):
+            return wire.key_bytes(key(item))
         try:
-            return self.wire.key_bytes(self.wire.field_of(item, key))
+            if isinstance(key, tuple):
+                return wire.joined_key([wire.field_of(item, field) for field in key])
+            return wire.key_bytes(wire.field_of(item, key))
         except (KeyError, AttributeError):
             self.identity(item)  # says what is wrong
             raise
@@ -316,7 +356,7 @@ class Context:
         """Give a context for the same set whose items are what `serialise` gave."""
         made = copy.copy(self)
         made.adders, made.encoders, made.tables = {}, {}, set()
-        made.dumps, made.max_item_bytes = None, 0
+        made.dumps, made.max_item_bytes, made.warn = None, 0, None
         if self.keyed:
             made.dumps, made.key = itemgetter(0), itemgetter(1)
         return made
@@ -424,6 +464,11 @@ class Context:
             stored = yield self.command(b"HGET", self.keys.meta, b"epoch", reads=optional(bytes_of))
             self.epoch = epoch = stored or None
         return epoch
+
+    def nothing(self) -> str:
+        """Say that there is nothing to hand out."""
+        name = self.name
+        return f"nothing is due yet in {name!r}" if self.due else f"the set {name!r} is empty"
 
     def tell_other_options(self, theirs: bytes) -> OptionsDiffer:
         return OptionsDiffer(
@@ -549,8 +594,14 @@ def _text(name: bytes) -> str | bytes:
 
 
 def _checked_key(key: Any) -> Any:
-    if key is not None and not isinstance(key, str) and not callable(key):
-        raise TypeError(f"key must be a callable or the name of a field, not {type(key).__name__}")
+    if isinstance(key, tuple):
+        if not key or not all(isinstance(field, str) for field in key):
+            raise TypeError(f"key must have the names of fields, got {key!r} (tuple)")
+    elif key is not None and not isinstance(key, str) and not callable(key):
+        raise TypeError(
+            f"key must be a callable, or the name of a field or a tuple of them, not "
+            f"{type(key).__name__}"
+        )
     return key
 
 

@@ -36,7 +36,9 @@ class DeadLetter(NamedTuple):
     time : float
         When it died: Unix time of the server, in seconds.
     attempts : int
-        How often it was leased in vain.
+        Number of its leases that failed or expired.
+    item : object or None
+        The item, or None if it cannot be decoded.
 
     Examples
     --------
@@ -51,6 +53,7 @@ class DeadLetter(NamedTuple):
     reason: str
     time: float
     attempts: int
+    item: Any = None
 
 
 def size(ctx: Context) -> Operation[int]:
@@ -64,7 +67,15 @@ def iterate(ctx: Context) -> Operation[None]:
     while True:
         entries = yield read_range(ctx, start, "+", STEP)
         if entries:
-            yield Emit([entry.letter for entry in entries])
+            letters = [entry.letter for entry in entries]
+            items, bad = yield from ctx.decode([letter.raw for letter in letters])
+            lost, values = {each.place for each in bad}, iter(items)
+            yield Emit(
+                [
+                    letter if place in lost else letter._replace(item=next(values))
+                    for place, letter in enumerate(letters)
+                ]
+            )
         if len(entries) < STEP:
             return
         start = f"({entries[-1].letter.id}"
@@ -121,41 +132,59 @@ def _entry(ctx: Context, entry: Any) -> _Entry:
     return _Entry(letter, bytes_of(fields.get(b"member", b"")), stored)
 
 
-def requeue(ctx: Context, ids: list[Any]) -> Operation[int]:
+def requeue(ctx: Context, letters: list[Any]) -> Operation[int]:
     """Queue dead letters again; how many."""
-    names = [_checked_id(place, id) for place, id in enumerate(ids)]
+    names = [_checked_id(place, letter) for place, letter in enumerate(letters)]
     keys = ctx.keys
     there = [keys.dead, keys.queue, keys.leased, keys.leases, keys.meta, keys.items, keys.name]
     queued = 0
     for at in range(0, len(names), LEASE_STEP):
-        letters = [(name, b"") for name in names[at : at + LEASE_STEP]]
+        asked = [(name, b"") for name in names[at : at + LEASE_STEP]]
         for _ in range(2):
-            if not letters:
+            if not asked:
                 break
             arguments: list[Any] = ["1" if ctx.keyed else "", ctx.options, ctx.ties]
-            for letter in letters:
-                arguments += letter
-            reply = yield ctx.call("requeue", there, arguments, _outcomes(len(letters)))
+            for each in asked:
+                arguments += each
+            reply = yield ctx.call("requeue", there, arguments, _outcomes(len(asked)))
             if type(reply) is Refusal:
                 raise reply.error(ctx)
             again = []
-            for (name, _), outcome in zip(letters, reply, strict=True):
+            for (name, _), outcome in zip(asked, reply, strict=True):
                 if isinstance(outcome, bytes):
                     member = _member(ctx, outcome)
                     if member:
                         again.append((name, member))
                 else:
                     queued += outcome == 1
-            letters = again
+            asked = again
     return queued
 
 
-def _checked_id(place: int, id: Any) -> bytes:
+def requeue_all(ctx: Context) -> Operation[int]:
+    """Queue all dead letters again that are there now; how many."""
+    reads = _entries(ctx, 1)
+    newest = yield ctx.command(b"XREVRANGE", ctx.keys.dead, "+", "-", b"COUNT", 1, reads=reads)
+    queued, start = 0, "-"
+    while newest:
+        entries = yield read_range(ctx, start, newest[0].letter.id, LEASE_STEP)
+        queued += yield from requeue(ctx, [entry.letter for entry in entries])
+        if len(entries) < LEASE_STEP:
+            break
+        start = f"({entries[-1].letter.id}"
+    return queued
+
+
+def _checked_id(place: int, letter: Any) -> bytes:
+    id = letter.id if isinstance(letter, DeadLetter) else letter
+    argument = f"letters_or_ids[{place}]"
     if not isinstance(id, str):
-        raise TypeError(f"ids[{place}] must be the id of a dead letter, not {type(id).__name__}")
+        raise TypeError(
+            f"{argument} must be a dead letter or the id of one, got {id!r} ({type(id).__name__})"
+        )
     name = id.encode("utf-8", "replace")
     if ID.fullmatch(name) is None:
-        raise ValueError(f"ids[{place}] must be the id of a dead letter, not {id!r}")
+        raise ValueError(f"{argument} must be the id of a dead letter, got {id!r} (str)")
     return name
 
 

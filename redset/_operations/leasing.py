@@ -18,7 +18,6 @@ from redset._operations.context import (
     CHUNK_BYTES,
     LEASE_STEP,
     SCRIPT_CHUNK,
-    STEP,
     TIE,
     WINDOW,
     Context,
@@ -28,6 +27,7 @@ from redset._operations.reading import page_of
 from redset._operations.reading import size as size_of
 from redset._operations.replies import (
     Reader,
+    bytes_of,
     count,
     listed,
     many,
@@ -50,6 +50,8 @@ log = logging.getLogger("redset")
 
 #: The most items of one call.
 MOST = 100_000
+#: Leased items a page, each with an error of up to 1,000 characters.
+LEASED_STEP = 250
 #: What a group of leases of a step costs beside them, in leases.
 GROUP = 2
 
@@ -585,7 +587,12 @@ def _parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_Part], list[An
     while waiting:
         leases: list[Any] = []
         items: list[Any] = []
-        for lease in waiting[:LEASE_STEP]:
+        tokens: set[bytes] = set()
+        for lease in waiting:
+            tokens.add(lease.token)
+            # One step takes them: each call that leased some of them is a group of its own.
+            if len(leases) + 1 + GROUP * (len(tokens) - 1) > LEASE_STEP:
+                break
             if leases and len(items) + len(lease.items) > SCRIPT_CHUNK:
                 break
             leases.append(lease)
@@ -623,8 +630,20 @@ def _owner_at(leases: list[Any], place: int) -> int:
     raise AssertionError("more items than were found")
 
 
+class Leased(NamedTuple):
+    """An item that is leased, or waits out a delay."""
+
+    item: Any
+    score: float
+    attempts: int
+    expires: float
+    error: str | None = None
+    worker: str | None = None
+    group: str | None = None
+
+
 def leased(ctx: Context) -> Operation[None]:
-    """Emit (item, score, attempts, expires) of all that is held back, in order of expiry."""
+    """Emit a `Leased` of each item that is held back, in order of expiry."""
     if ctx.keys.prefix is None:  # where nothing can be leased
         return
     keys = [ctx.keys.leased, ctx.keys.leases]
@@ -632,7 +651,7 @@ def leased(ctx: Context) -> Operation[None]:
         keys.append(ctx.keys.items)
     last: list[bytes] = []
     while True:
-        page = yield ctx.call("leased", keys, [STEP, *last], _page_behind(last, ctx.keyed))
+        page = yield ctx.call("leased", keys, [LEASED_STEP, *last], _page_behind(last, ctx.keyed))
         if not page.payloads:
             return
         items, bad = yield from ctx.decode([raw or b"" for raw in page.payloads])
@@ -647,12 +666,18 @@ def leased(ctx: Context) -> Operation[None]:
         values = iter(items)
         yield Emit(
             [
-                (next(values), ctx.told(page.scores[i]), page.attempts[i], page.expiries[i])
+                Leased(
+                    next(values),
+                    ctx.told(page.scores[i]),
+                    page.attempts[i],
+                    page.expiries[i],
+                    page.errors[i].decode("utf-8", "replace") or None,
+                )
                 for i in range(len(page.payloads))
                 if i not in lost
             ]
         )
-        if len(page.payloads) < STEP:
+        if len(page.payloads) < LEASED_STEP:
             return
         last = page.end
 
@@ -662,12 +687,13 @@ class _Page(NamedTuple):
     payloads: list[Any]
     attempts: list[int]
     scores: list[float]
+    errors: list[bytes]
     end: list[bytes]
 
 
 def _page_behind(last: list[bytes], keyed: bool) -> Reader[_Page]:
     def read(reply: Any) -> _Page:
-        parts = listed(reply, 5)
+        parts = listed(reply, 6)
         page = page_of(parts[:3], last, keyed)
         num = len(page.payloads)
         return _Page(
@@ -675,6 +701,7 @@ def _page_behind(last: list[bytes], keyed: bool) -> Reader[_Page]:
             page.payloads,
             many(count, num)(parts[3]),
             many(number, num)(parts[4]),
+            many(bytes_of, num)(parts[5]),
             page.end,
         )
 

@@ -156,7 +156,10 @@ def peek(ctx: Context, position: int) -> Operation[Any]:
         position += 1 if position >= 0 else -1
         found, _ = yield from _look(ctx, position, 1)
     if not found:
-        raise KeyError(f"the set {ctx.name!r} has no item at position {position}")
+        if position in (0, -1):
+            raise KeyError(ctx.nothing())
+        kind = "due item" if ctx.due else "item"
+        raise KeyError(f"the set {ctx.name!r} has no {kind} at position {position}")
     return _decoded(ctx, found[0])
 
 

@@ -47,7 +47,7 @@ def pop(ctx: Context, wait: float) -> Operation[Any]:
     """Remove the lowest item that can be decoded; KeyError where there is none in time."""
     found = yield from until(ctx, lambda: _pop(ctx), wait)
     if not found:
-        raise KeyError(f"the set {ctx.name!r} is empty")
+        raise KeyError(ctx.nothing())
     return found[0]
 
 

@@ -184,7 +184,7 @@ class Run:
             load = worker.codec.loads
             return Final(
                 {worker.name(item): s.score(item) for item in s},
-                {worker.name(item): score for item, score, _, _ in s.leased()},
+                {worker.name(item): score for item, score, *_ in s.leased()},
                 {worker.name(load(letter.raw)): letter.score for letter in s.dead},
             )
 

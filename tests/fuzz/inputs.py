@@ -167,6 +167,11 @@ def key_bytes(draw: Values) -> Arguments:
     return lambda: (key,)
 
 
+def joined_key(draw: Values) -> Arguments:
+    parts = [draw.key() for _ in range(draw.pick(0, 1, 2, 3))]
+    return lambda: (parts,)
+
+
 def memory_integer(draw: Values) -> Arguments:
     data, epoch = draw.raw(), draw.epoch()
     return lambda: (data, epoch)
@@ -326,6 +331,7 @@ GENERATORS: dict[str, Callable[[Values], Arguments]] = {
     "digest": digest,
     "digests": digests,
     "key_bytes": key_bytes,
+    "joined_key": joined_key,
     "memory_integer": memory_integer,
     "memory_integers": memory_integers,
     "field_of": field_of,
