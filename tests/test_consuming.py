@@ -144,7 +144,7 @@ def test_what_raises_is_tried_again_later_and_dies_at_last(
 
     before = time.time()
     with caplog.at_level(logging.WARNING, "redset"):
-        assert jobs.consume(handler, stop=Stop(4)) == (1, 1, 0)
+        assert jobs.consume(handler, batch=10, stop=Stop(4)) == (1, 1, 0)
     assert "the handler failed for an item of 'jobs', attempt 1: RuntimeError" in caplog.text
     [(item, score, attempts, expires, *_)] = jobs.leased()
     assert (name_of(item), score, attempts) == ("bad", 7.0, 1)
@@ -176,7 +176,7 @@ def test_a_handler_says_when_to_try_again_and_when_not_to(make_set: Maker, caplo
             raise Reject from error
 
     before = time.time()
-    assert jobs.consume(handler, stop=Stop(7)) == (0, 5, 0)
+    assert jobs.consume(handler, batch=10, stop=Stop(7)) == (0, 5, 0)
     waiting = {item: expires - before for item, _, _, expires, *_ in jobs.leased()}
     assert waiting.keys() == {"busy", "later", "soon"}
     assert 599 < waiting["busy"] < 620 and 599 < waiting["later"] < 620 and waiting["soon"] < 20
@@ -318,7 +318,7 @@ def test_a_full_set_lets_the_item_wait_without_an_attempt(make_set: Maker, caplo
     jobs.add("a")
     before = time.time()
     with caplog.at_level(logging.WARNING, "redset"):
-        assert jobs.consume(lambda item: ["b", "c", "d"], stop=Stop(4)) == (0, 0, 0)
+        assert jobs.consume(lambda item: ["b", "c", "d"], batch=10, stop=Stop(4)) == (0, 0, 0)
     assert "refused for want of room" in caplog.text
     [(item, _, attempts, expires, *_)] = jobs.leased()
     assert (item, attempts, jobs.size()) == ("a", 0, 0)
@@ -334,7 +334,7 @@ def test_a_full_server_lets_the_item_wait_without_an_attempt(kind: str) -> None:
             server.raw.config_set("maxmemory", 1)
             return ["c"] if item == "a" else None
 
-        assert jobs.consume(handler, stop=Stop(4)) == (1, 0, 0)
+        assert jobs.consume(handler, batch=10, stop=Stop(4)) == (1, 0, 0)
         server.raw.config_set("maxmemory", 0)
         assert [(item, attempts) for item, _, attempts, *_ in jobs.leased()] == [("a", 0)]
 
@@ -515,7 +515,7 @@ def test_an_error_that_is_not_the_item_s_own_makes_no_dead_letter(
         raise error
 
     before = time.time()
-    assert jobs.consume(handler, batch=1, stop=Stop(3)) == (0, 0, 0)
+    assert jobs.consume(handler, batch=10, stop=Stop(4)) == (0, 0, 0)
     with contextlib.suppress(type(error)), jobs.lease() as batch:
         for _ in batch:
             raise error
