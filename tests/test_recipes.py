@@ -176,7 +176,7 @@ def test_a_fetch_that_raises_fails_its_page_alone(any_server: servers.Server) ->
 
     fetched: list[str] = []
     names["turn"](fetch)
-    [(host, _, attempts, expires)] = names["hosts"].leased()
+    [(host, _, attempts, expires, *_)] = names["hosts"].leased()
     assert (host, attempts) == ("a.example", 0)
     assert expires - any_server.raw.time()[0] < 4  # the delay, not a lease
     time_passes(raw)  # of the host; the page's turn comes after it
