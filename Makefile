@@ -13,7 +13,7 @@ WORKERS ?= 3
 
 help:
 	@echo 'make demo         crawl a site of 526 pages; kill a worker, restart the server'
-	@echo 'make test         run the tests, 4 minutes (ARGS="-k name" for some of them)'
+	@echo 'make test         run the tests, 5 minutes (ARGS="-k name" for some of them)'
 	@echo 'make test-all     every case of them, with coverage (half an hour)'
 	@echo 'make sanitize     the core under AddressSanitizer and UBSan'
 	@echo 'make fuzz         generated attacks, in full (ARGS="inputs --count 1000 --seed 7")'

@@ -109,3 +109,20 @@ def test_a_test_that_is_named_is_run(
 def test_all_and_rest_exclude_each_other(collected: Callable[..., Any]) -> None:
     with pytest.raises(AssertionError, match="--all and --rest exclude each other"):
         collected("--all", "--rest")
+
+
+def test_all_budgets_fit_into_five_minutes_of_three_workers() -> None:
+    assert sum(selection.BUDGET.values()) <= 3 * (300 - selection.START)
+    assert {"scrapy", "cluster", "cli", "groups", "browser"} <= set(selection.BUDGET)
+
+
+def test_what_an_expected_run_takes_is_about_what_was_measured() -> None:
+    class Item:
+        nodeid = "tests/test_waiting.py::test_a"
+
+        def get_closest_marker(self, name: str) -> None:
+            return None
+
+    seconds, cases = selection.MEASURED["waiting"]
+    items: Any = [Item()] * cases
+    assert selection.expected_seconds(items) == pytest.approx(seconds)
