@@ -239,7 +239,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "take-script-is-sent-again",
         "redset/_operations/taking.py",
-        "_take",
+        "_take_step",
         "_taken(num), resend=False)",
         "_taken(num))",
         "A take of a scheduled or keyed set whose answer was lost is sent again and loses items.",
