@@ -284,6 +284,8 @@ class Worker:
         self._next_fetch = 0.0
         self._renew_at = math.inf
         self._halted: _Halt | None = None
+        #: Whether it may pass a suspect over.
+        self._may_pass = True
         #: Whether there may be suspects in its hand.
         self._suspects = False
         #: Whether unbegun items were released: more are leased only for a free handler.
@@ -408,7 +410,9 @@ class Worker:
         idle = fetches and not (self._ready or self._running)
         hand, passes = self._hand() - len(back), False
         if fetches and self._halted is not None:
-            passes = now - self._halted.since >= self._ttl / 1000
+            # Once: were the free handlers filled again and again, it would never have room.
+            passes = self._may_pass and now - self._halted.since >= self._ttl / 1000
+            self._may_pass = self._may_pass and not passes
             self._halted = None
         exchange = Exchange(
             done, settlements, num, self._ttl, self._until_finished and idle, hand, passes
@@ -429,7 +433,8 @@ class Worker:
         """Return how many leases this worker may take into its hand beside those it has.
 
         A suspect may be in a small cohort only, and all that the worker has counts. A request that
-        ended at a suspect is repeated once the hand is smaller or, past all suspects, after a ttl.
+        ended at a suspect is repeated once the hand is smaller, or after a ttl: then once past all
+        suspects, and not again before the suspect was had.
         """
         halted = self._halted
         if (
@@ -579,7 +584,9 @@ class Worker:
             self._renew_at = min(self._renew_at, exchange.at + self._ttl / 2000)
         self._runner.offer(len(jobs))
         if exchange.stopped:
-            self._halted = _Halt(self._hand(), monotonic())
+            self._halted = _Halt(exchange.hand + len(jobs), monotonic())
+        elif exchange.calls and not exchange.passes:
+            self._may_pass = True
         if exchange.calls:
             self._next_fetch = 0.0 if jobs else monotonic() + PERIOD
 

@@ -50,7 +50,7 @@ def _is_own(error: BaseException) -> bool:
         return False
     if isinstance(error, OSError) and error.errno in _LACKS:
         return False
-    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+    if isinstance(error, RuntimeError) and "can't start new thread" in error_text(error):
         return False
     return not is_transient(error)
 

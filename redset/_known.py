@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import threading
@@ -40,15 +41,18 @@ class Sample:
         The most items that the memory was seen to hold.
     evicted : bytes
         How many keys the server had evicted.
+    checked : float
+        When the last check was sent.
     """
 
-    __slots__ = ("_last", "_pool", "count", "evicted", "generation")
+    __slots__ = ("_last", "_pool", "checked", "count", "evicted", "generation")
 
     def __init__(self) -> None:
         self._last: deque[tuple[bytes, float]] = deque(maxlen=LAST)
         self._pool: list[tuple[bytes, float]] = []
         self.count = 0
         self.evicted: bytes | None = None
+        self.checked = -math.inf
         #: That of the table's when it began.
         self.generation = 0
 
@@ -72,7 +76,7 @@ class Sample:
     def draw(self, least: float) -> list[bytes]:
         """Return the digests to ask about: those valid until later than ``least``."""
         pool = list(self._pool)
-        some = [*self._last, *random.sample(pool, min(RANDOM, len(pool)))]
+        some = [*self._last.copy(), *random.sample(pool, min(RANDOM, len(pool)))]
         return [digest for digest, until in some if until > least]
 
 

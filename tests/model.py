@@ -482,8 +482,7 @@ class LeasingModel(Model):
         return found
 
     def _take_by_script(self, num: int, with_scores: bool) -> list[Any]:
-        if len(self._due()) < num:
-            self.expire()
+        if len(self._due()) < num and not self.expire():
             self.heal()
         return self._take_all(num, with_scores)
 

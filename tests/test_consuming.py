@@ -682,6 +682,49 @@ def test_an_idle_worker_gets_what_a_busy_one_cannot_begin(
     assert in_time == [True]
 
 
+def until(happened: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.slow(7)
+def test_suspects_are_had_though_jobs_outlast_the_ttl(any_server: servers.Server) -> None:
+    """Four handlers that are never free at once, and suspects of which they may have two."""
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", max_attempts=5)
+    suspects = [f"suspect {number}" for number in range(4)]
+    jobs.add_many(suspects, 1)
+    jobs.lease(4)
+    for member in raw.zrange(f"{P}:leased", 0, -1):
+        raw.zadd(f"{P}:leased", {member: 1})
+    jobs.finished()
+    raw.zrem("jobs", *suspects)
+    jobs.add_many([f"item {number:03}" for number in range(200)], 2)
+    stop = threading.Event()
+    begun: list[str] = []
+
+    def handler(item: str) -> None:
+        begun.append(item)
+        time.sleep(0.3 * min(len(begun), 4))
+
+    worker = threading.Thread(
+        target=lambda: jobs.consume(handler, concurrency=4, batch=1, ttl=0.2, stop=stop),
+        daemon=True,
+    )
+    worker.start()
+    try:
+        # They come up when it has its hands full.
+        until(lambda: len(begun) >= 4)
+        raw.zadd("jobs", dict.fromkeys(suspects, 1))
+        until(lambda: set(suspects) <= set(begun) or len(begun) >= 30)
+        assert set(suspects) <= set(begun)
+    finally:
+        stop.set()
+        worker.join(20)
+
+
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
 @pytest.mark.slow(2)
 def test_what_waits_unbegun_for_a_second_is_released(any_server: servers.Server, face: str) -> None:

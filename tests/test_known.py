@@ -255,10 +255,12 @@ def test_what_is_acknowledged_with_found_items_asks_the_server(
     client.close()
 
 
-@pytest.mark.parametrize("forgotten", [True, False])
-@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize(
+    ("forgotten", "again"),
+    [(how, again) for how in ("", "deleted", "forgotten") for again in (True, False)],
+)
 def test_what_a_writer_acknowledges_behind_is_known_to_the_server(
-    any_server: servers.Server, any_implementation: str, forgotten: bool, again: bool
+    any_server: servers.Server, any_implementation: str, forgotten: str, again: bool
 ) -> None:
     """A page's links that the table refused: only where the server still knows them."""
     client = any_server.client()
@@ -279,8 +281,9 @@ def test_what_a_writer_acknowledges_behind_is_known_to_the_server(
             assert jobs.size() == 0 and writer._result.refused == 20
         if forgotten:  # As by another process, of which no check could have said so.
             any_server.raw.delete(*any_server.raw.keys(f"{P}:seen:*"))
-            any_server.raw.hset(f"{P}:meta", mapping={"level": 0, "split": 0, "count": 0})
-            any_server.raw.hincrby(f"{P}:meta", "forgets", 1)
+            if forgotten == "forgotten":
+                any_server.raw.hset(f"{P}:meta", mapping={"level": 0, "split": 0, "count": 0})
+                any_server.raw.hincrby(f"{P}:meta", "forgets", 1)
             if again:
                 for url in URLS[:20]:
                     writer.add(url)

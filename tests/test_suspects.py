@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
@@ -13,6 +14,7 @@ from selection import share
 
 from redset import SortedSet
 from redset._consuming import _Job
+from redset._effects import only
 from redset._operations import leasing
 from redset._operations.leasing import Exchange, Settlement
 
@@ -192,6 +194,91 @@ def test_items_whose_lease_call_got_no_answer_count_no_attempt(
     assert jobs.dead.size() == 0
 
 
+def test_a_holder_whose_row_was_evicted_can_settle_and_is_waited_for(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs", max_attempts=1)
+    jobs.add("a")
+    batch = jobs.lease()
+    raw.delete(f"{P}:leased")
+    assert not jobs.lease() and not jobs.finished()
+    assert batch.ack() == 1
+    assert jobs.finished() and jobs.dead.size() == 0
+
+
+@pytest.mark.parametrize("remember", [True, 3600])
+@pytest.mark.parametrize("flags", [{}, {"nx": True}, {"xx": True}], ids=str)
+def test_a_refused_add_leaves_the_only_trace_of_an_item(
+    any_server: servers.Server, remember: Any, flags: dict[str, bool]
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs", remember=remember, known_max=0)
+    jobs.add("a")
+    jobs.lease()
+    raw.delete(f"{P}:leased")
+    assert jobs.add("a", **flags) is None
+    assert jobs.add_many(["a"], **flags).refused == 1
+    assert not jobs.finished()
+    expire(raw)
+    assert names(jobs.lease()) == ["a"]
+
+
+def test_leases_that_are_given_again_last_from_then_on(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs")
+    jobs.add("a")
+    token = leasing.new_token()
+    first = jobs._run(only(leasing._call(jobs._ctx, token, 1, 1_000)))
+    again = jobs._run(only(leasing._call(jobs._ctx, token, 1, 60_000)))
+    assert again.rows == first.rows and again.expires > first.expires + 50
+    assert raw.zscore(f"{P}:leased", "a") == pytest.approx(1000 * again.expires, abs=1)
+
+
+def test_a_late_request_takes_nothing_from_the_call_that_repeated_it(
+    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs")
+    jobs.add_many(list("abc"), range(3))
+    call, made = leasing._call, []
+
+    def late(*args: Any) -> Any:
+        made.append(call(*args))
+        raise redis.TimeoutError("no answer in time")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leasing, "_call", late)
+        with pytest.raises(redis.TimeoutError):
+            jobs.lease(1)
+    batch = jobs.lease(3)
+    jobs._run(only(made[0]))
+    assert batch.ack() == 3
+
+
+def test_a_letter_that_may_not_be_written_keeps_nothing_else_back(
+    any_server: servers.Server,
+) -> None:
+    admin = any_server.client()
+    admin.execute_command("ACL", "SETUSER", "some", "on", ">word", "~*", "&*", "+@all", "-xadd")
+    user = any_server.client(username="some", password="word")
+    jobs: SortedSet[str] = SortedSet(user, "jobs", max_attempts=1)
+    jobs.add_many(["dying", "delayed"], [1, 2])
+    _, delayed = jobs.lease(2)
+    delayed.release(delay=100)
+    expire(admin)
+    given = []
+    for _ in range(4):
+        with contextlib.suppress(redis.exceptions.NoPermissionError):
+            given += jobs.take(5)
+    assert given == [] or given == ["delayed"]
+    admin.execute_command("ACL", "SETUSER", "some", "+@all")
+    given += jobs.take(5)
+    assert given == ["delayed"]
+    assert [letter.raw for letter in jobs.dead] == [b"dying"]
+    user.close()
+    admin.close()
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_what_an_evicted_key_held_back_is_handed_out(
     any_server: servers.Server, options: dict[str, Any]
@@ -210,6 +297,8 @@ def test_what_an_evicted_key_held_back_is_handed_out(
     assert not jobs.finished()
     found: list[str] = []
     while not jobs.finished():
+        # Its holder, if it is at work, has a minute.
+        expire(raw)
         batch = jobs.lease(3)
         found += names(batch)
         batch.ack()

@@ -282,7 +282,7 @@ class Adder:
             return encode_all(items, scores, skip, self.chunk, CHUNK_BYTES), None, 0
         table = trust.table
         if self.ctx.tables is not None:
-            self.ctx.tables.add(table)
+            self.ctx.tables.add((table, table.generation))
         generation = table.generation
         chunks = encode_all(items, scores, skip, self.chunk, CHUNK_BYTES, table, monotonic())
         return chunks, trust, generation

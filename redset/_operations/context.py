@@ -240,8 +240,8 @@ class Context:
         self.fresh = True
         #: What single adds use again: how to encode for these flags.
         self.adders: dict[Any, Any] = {}
-        #: Processes and tokens of lease calls that failed: the server may have performed them.
-        self.unanswered: list[tuple[int, bytes]] = []
+        #: Process, token and number of lease calls that failed: the server may have performed them.
+        self.unanswered: list[tuple[int, bytes, int]] = []
         #: Encoders of bulk adds, by all that they were made with.
         self.encoders: dict[Any, Any] = {}
         self.options = (

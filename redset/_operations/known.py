@@ -89,25 +89,29 @@ def check(ctx: Context) -> Operation[Trust | None]:
     memory = Memory(ctx.keys.name, sight[0], run, epoch, forgets)
     table = _known.table_of(memory, ctx.wire.Known, ctx.known_max)
     sample = _known.sample_of(table)
-    if (
-        missing != b"0"
-        or (len(table) and table not in asked)
-        or int(count or 0) < sample.count
-        or sample.evicted not in (None, evicted)
-    ):
-        # Keys were put back, swapped, deleted or evicted: what was known may be so no more.
-        table.clear()
-        sample = _known.sample_of(table)
-    sample.count, sample.evicted = max(sample.count, int(count or 0)), evicted
+    if since >= sample.checked:  # else another thread has asked later, and knows better
+        if (
+            (table in asked and missing != b"0")
+            or (len(table) and table not in asked)
+            or int(count or 0) < sample.count
+            or sample.evicted not in (None, evicted)
+        ):
+            # Keys were put back, swapped, deleted or evicted: what was known may be so no more.
+            table.clear()
+            sample = _known.sample_of(table)
+        sample.count, sample.evicted = max(sample.count, int(count or 0)), evicted
+        sample.checked = since
     ctx.trust = trust = Trust(sight, since, epoch, table, _known.era())
     return trust
 
 
 def _questions(ctx: Context, now: float) -> tuple[list[Any], list[Any]]:
-    """Return the tables that a check may find, and what it asks about their entries."""
+    """Return the table that a check expects to find, and what it asks about its entries."""
     if ctx.epoch is None:
         return [], [ctx.remember, b""]
+    # Others are of the past: as of fewer items forgotten, or of another run of the server.
     tables = _known.tables_of(ctx.keys.name, ctx.epoch)
+    tables = sorted(tables, key=lambda table: _known.sample_of(table).checked)[-1:]
     digests = [digest for table in tables for digest in _known.sample_of(table).draw(now + SOON)]
     tokens = digests
     if ctx.remember == "ever":
@@ -121,7 +125,8 @@ def still_known(ctx: Context) -> Operation[bool]:
     if not tables:
         return True
     trust = yield from check(ctx)
-    return trust is not None and tables == {trust.table}
+    # One that was emptied since has told what the server may not know.
+    return trust is not None and tables == {(trust.table, trust.table.generation)}
 
 
 def learn(

@@ -52,6 +52,8 @@ log = logging.getLogger("redset")
 MOST = 100_000
 #: Leased items a page, each with an error of up to 1,000 characters.
 LEASED_STEP = 250
+#: Tokens of failed lease calls that are kept.
+UNANSWERED = 16
 #: What a group of leases of a step costs beside them, in leases.
 GROUP = 2
 
@@ -84,18 +86,27 @@ def new_token() -> bytes:
     return base64.b64encode(os.urandom(12))
 
 
-def _token(ctx: Context) -> bytes:
-    """Return the token of a lease call that failed, else a new one.
+def _token(ctx: Context, num: int) -> bytes:
+    """Return the token of a lease call for at least so many that failed, else a new one.
 
     The server may have performed the call that failed. Under the same token it gives the same
     leases or, if their time is over, returns them without an attempt: nobody has received them.
+    Not that of a call for fewer: if its request arrives late, it would give the others back.
     """
-    with contextlib.suppress(IndexError):
-        process, token = ctx.unanswered.pop()
+    for entry in list(ctx.unanswered):
+        process, token, most = entry
         # A forked child leaves its parent's to the parent.
-        if process == os.getpid():
-            return token
+        if process == os.getpid() and most >= num:
+            with contextlib.suppress(ValueError):  # another thread was first
+                ctx.unanswered.remove(entry)
+                return token
     return new_token()
+
+
+def _unanswered(ctx: Context, token: bytes, num: int) -> None:
+    """Keep the token of a lease call that failed: the last few."""
+    ctx.unanswered.append((os.getpid(), token, num))
+    del ctx.unanswered[:-UNANSWERED]
 
 
 def lease(ctx: Context, num: int, ttl: int, wait: float) -> Operation[list[Held]]:
@@ -111,12 +122,12 @@ def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
     undecodable = 0
     while num > 0:
         want = min(num, LEASE_STEP)
-        token = _token(ctx)
+        token = _token(ctx, want)
         try:
             try:
                 given = yield _call(ctx, token, want, ttl, len(found))
             except BaseException:
-                ctx.unanswered.append((os.getpid(), token))
+                _unanswered(ctx, token, want)
                 raise
             held, bad = yield from _decoded(ctx, given)
             found += held
@@ -492,7 +503,7 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     steps = _steps([done, *what.settlements])
     sends = [part.adder.send(part.chunk) for part in parts]
     sends += [_send_step(ctx, step) for step in steps]
-    tokens, hand = [_token(ctx) for _ in calls], what.hand
+    tokens, hand = [_token(ctx, num) for num in calls], what.hand
     for token, num in zip(tokens, calls, strict=True):
         sends.append(_to_send(_call(ctx, token, num, what.ttl, hand, what.passes)))
         hand += num
@@ -501,7 +512,8 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     try:
         answers = yield from _in_flight(sends)
     except BaseException:
-        ctx.unanswered += [(os.getpid(), token) for token in tokens]
+        for token, num in zip(tokens, calls, strict=True):
+            _unanswered(ctx, token, num)
         raise
     answered = zip(sends, answers, strict=True)
     for part in parts:
@@ -527,10 +539,10 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     kinds = ["ack", *(each.how for each in what.settlements)]
     what.lost += sum(num for num, how in zip(lost, kinds, strict=True) if how != "renew")
     undecodable = 0
-    for token in tokens:
+    for token, num in zip(tokens, calls, strict=True):
         _, answer = next(answered)
         if isinstance(answer, Exception):
-            ctx.unanswered.append((os.getpid(), token))
+            _unanswered(ctx, token, num)
         else:
             what.stopped = what.stopped or answer.stopped
         try:

@@ -339,10 +339,11 @@ def out_of_memory(error: Exception) -> bool:
 def refused(error: Exception) -> bool:
     """Return whether the server refused a request whole: its user may not, or it has no such.
 
-    An error from inside a script is of another class: its step may be half performed.
+    An error from inside a script has a cause, as the client knows it: such a step may be half
+    performed.
     """
     text = str(error)
-    return (
+    return error.__cause__ is None and (
         type(error).__name__ in ("NoPermissionError", "NoScriptError")
         or text.startswith(("NOPERM ", "unknown command", "ERR unknown command"))
         or (type(error).__name__ == "ExecAbortError" and "NOPERM" in text)

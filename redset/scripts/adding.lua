@@ -336,18 +336,24 @@ local function add(argv, from, try_removals)
   bulk('HSET', items, hset)
   bulk('ZADD', queue, zadd)
   bulk('HSET', leases, parked)
-  if #stray > 0 then
-    bulk('HDEL', leases, stray)
-    if keyed then
-      for i = 1, #stray do stray[i] = stray[i] .. '+' end
-      bulk('HDEL', items, stray)
-    end
-  end
   if sequence ~= first then call('HSET', meta, 'sequence', sequence) end
   if new > 0 then
     memory.count = memory.count + new
     grow(memory)
     save(meta, memory)
+  end
+  if #stray > 0 then
+    -- Of what was refused the record is the only trace that is left.
+    local accepted, gone, fields = {}, {}, {}
+    for i = 2, #zadd, 2 do accepted[zadd[i]] = true end
+    for i = 1, #stray do
+      if accepted[stray[i]] then
+        gone[#gone + 1] = stray[i]
+        fields[#fields + 1] = stray[i] .. '+'
+      end
+    end
+    bulk('HDEL', leases, gone)
+    if keyed then bulk('HDEL', items, fields) end
   end
   if stored[3] then drop(meta, seen, 50) end
   if not asks then return {added, updated, table.concat(outcomes)} end

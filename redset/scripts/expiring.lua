@@ -17,22 +17,21 @@ local function expire(now, limit)
   finish('expire', members, values, now, {0, '', '', ''})
   return #members
 end
--- Gives back what only records tell of, since `leased` was deleted or evicted, once all else is gone;
--- how many.
+-- Makes rows anew for what only records tell of, since `leased` was deleted or evicted, once all else
+-- is gone. Each lasts for a minute: its holder may be at work, and settle or renew it.
 local function heal(now, limit)
-  if call('ZCARD', queue) > 0 or call('EXISTS', leased) == 1 then return 0 end
+  if call('ZCARD', queue) > 0 or call('EXISTS', leased) == 1 then return end
   local rows, stray, found = {}, {}, call('HSCAN', leases, 0, 'COUNT', limit)[2]
   for i = 1, math.min(#found, 2 * limit), 2 do
     if owner_of(found[i + 1]) == QUEUED then
       stray[#stray + 1] = found[i]
     else
-      rows[#rows + 1] = now
+      rows[#rows + 1] = string.format('%d', now + 60000)
       rows[#rows + 1] = found[i]
     end
   end
-  if #found == 0 then return 0 end
+  if #found == 0 then return end
   call('HDEL', none, '')
   bulk('ZADD', leased, rows)
   bulk('HDEL', leases, stray)
-  return expire(now, limit)
 end

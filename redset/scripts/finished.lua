@@ -11,5 +11,6 @@ local max = tonumber(ARGV[1])
 if items then call('HLEN', items) end
 local now, limit = milliseconds(call('TIME')), tonumber(ARGV[2])
 local back = expire(now, limit)
-if back == 0 then back = heal(now, limit) end
-return {call('ZCARD', queue) == 0 and call('ZCARD', leased) == 0 and 1 or 0, back}
+if back == 0 then heal(now, limit) end
+-- What a record alone tells of is given back, or the record is dropped, by this or the next calls.
+return {call('EXISTS', leases) == 0 and call('ZCARD', queue) == 0 and call('ZCARD', leased) == 0 and 1 or 0, back}

@@ -5,6 +5,8 @@
 local function finish(how, members, values, now, settled)
   local delay, new_score, failure, payload = unpack(settled)
   local back, gone, kept, waiting, died, ends, payloads = {}, {}, {}, {}, {}, {}, {}
+  -- What dies leaves its places only when its letter is written.
+  local dead_gone, dead_ends, dying = {}, {}, {}
   for i = 1, #members do
     local member, value = members[i], values[i]
     if how == 'ack' and string.sub(value, 17, 17) == '0' then
@@ -30,13 +32,18 @@ local function finish(how, members, values, now, settled)
       local dies = how == 'bury' or (failed and max > 0 and attempts >= max)
       local stored = suspect and string.format('%d/%d!', attempts, cohort) or attempts
       if how == 'ack' or dies then
-        if dies then died[#died + 1] = {member, score, attempts, last} end
-        gone[#gone + 1] = member
+        local its_ends = ends
+        if dies then
+          died[#died + 1] = {member, score, attempts, last}
+          dead_gone[#dead_gone + 1], dying[member], its_ends = member, true, dead_ends
+        else
+          gone[#gone + 1] = member
+        end
         if again ~= '' then
           back[#back + 1] = bare(again)
           back[#back + 1] = member
         else
-          ends[#ends + 1] = member
+          its_ends[#its_ends + 1] = member
         end
       else
         if payload ~= '' then
@@ -74,20 +81,25 @@ local function finish(how, members, values, now, settled)
   end
   if #died > 0 then call('XLEN', dead) end
   local over = members
-  if #waiting > 0 then
+  if #waiting + #died > 0 then
     local waits = {}
     over = {}
     for i = 2, #waiting, 2 do waits[waiting[i]] = true end
     for i = 1, #members do
-      if not waits[members[i]] then over[#over + 1] = members[i] end
+      if not (waits[members[i]] or dying[members[i]]) then over[#over + 1] = members[i] end
     end
   end
-  -- In this order a step that is refused in its middle, for want of a right, loses nothing: what grows
-  -- and may be repeated, then letters, then removals, which the callers have tried on `none`.
+  -- In this order a step that is refused in its middle, for want of a right, loses nothing, and hands
+  -- nothing out twice: what grows and may be repeated, then the removals of what lives on, which the
+  -- callers have tried on `none`; then letters, and last the removals of what is dead.
   bulk('ZADD', queue, back, 'NX')
   bulk('ZADD', leased, waiting)
   if items then bulk('HSET', items, payloads) end
   bulk('HSET', leases, kept)
+  bulk('ZREM', leased, over)
+  bulk('HDEL', leases, gone)
+  if items then bulk('HDEL', items, ends) end
+  if #died == 0 then return end
   for _, letter in ipairs(died) do
     local member, score, attempts, reason, stored = unpack(letter)
     if items then
@@ -98,7 +110,7 @@ local function finish(how, members, values, now, settled)
         'attempts', attempts)
     end
   end
-  bulk('ZREM', leased, over)
-  bulk('HDEL', leases, gone)
-  if items then bulk('HDEL', items, ends) end
+  bulk('ZREM', leased, dead_gone)
+  bulk('HDEL', leases, dead_gone)
+  if items then bulk('HDEL', items, dead_ends) end
 end

@@ -40,8 +40,10 @@ if held then
     if a[1] ~= b[1] then return a[1] < b[1] end
     return a[2] < b[2]
   end)
-  local reply, most = {held, 0, 0, 0}, tonumber(held) > now and num or 0
-  local rest, theirs = {}, {}
+  local most = tonumber(held) > now and num or 0
+  -- For the whole of the time that is asked for now: the caller counts from here.
+  local until_now = string.format('%.0f', math.max(tonumber(held), now + ttl))
+  local reply, rest, theirs, rows = {until_now, 0, 0, 0}, {}, {}, {}
   for place, lease in ipairs(mine) do
     if place <= most then
       local attempts, cohort, suspect = tried(lease[5])
@@ -49,6 +51,7 @@ if held then
       reply[#reply + 1] = lease[3]
       reply[#reply + 1] = lease[4]
       reply[#reply + 1] = string.format('%d', attempts)
+      rows[#rows + 1], rows[#rows + 2] = until_now, lease[3]
       if items then reply[#reply + 1] = call('HGET', items, lease[3]) or '' end
     else
       rest[#rest + 1], theirs[#theirs + 1] = lease[3], lease[6]
@@ -59,7 +62,11 @@ if held then
 -- include: finishing
     finish('release', rest, theirs, now, {0, '', '', ''})
   end
-  if #reply > 4 then return reply end
+  if #reply > 4 then
+    bulk('ZADD', leased, rows)
+    call('ZADD', calls, until_now, token)
+    return reply
+  end
 end
 local back = expire(now, limit)
 local old = call('ZRANGEBYSCORE', calls, '-inf', now - KEPT, 'LIMIT', '0', limit)
@@ -80,7 +87,7 @@ end
 while got < num and budget > 0 and not stopped do
   local want = math.min(num - got, budget, 1000)
   local found = fetch(want)
-  if #found == 0 and at == 0 and back == 0 and heal(now, limit) > 0 then found = fetch(want) end
+  if #found == 0 and at == 0 and back == 0 then heal(now, limit) end
   local n, members = #found / 2, {}
   if n == 0 then break end
   for i = 1, n do members[i] = found[2 * i - 1] end

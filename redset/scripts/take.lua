@@ -27,7 +27,11 @@ end
 local found = lowest()
 if #found < 2 * num and leased and not low then
   local now, limit = milliseconds(clock), tonumber(ARGV[4])
-  if expire(now, limit) + heal(now, limit) > 0 then found = lowest() end
+  if expire(now, limit) > 0 then
+    found = lowest()
+  else
+    heal(now, limit)
+  end
 end
 local n = #found / 2
 if n == 0 then return found end

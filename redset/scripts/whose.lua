@@ -4,7 +4,7 @@
 -- KEYS: meta, none, seen
 -- ARGV: remember, epoch ('' where nothing is asked about), then what is remembered of some items
 -- Returns {epoch, how often something was forgotten, run of the server, how many items are
---   remembered for ever, keys that the server has evicted, how many of those asked about are not
+--   remembered for ever, keys that the server has evicted (if it may evict any), how many of those asked about are not
 --   known}, each '' where there is none; a run cannot be seen where INFO is refused, and a replica has
 --   none
 -- include: check
@@ -35,5 +35,9 @@ if epoch ~= '' and found[1] == epoch and #ARGV > 2 then
     end
   end
 end
-return {found[1] or '', found[2] or '', run .. history, found[3] or '',
-  info('stats', 'evicted_keys:(%d+)'), tostring(missing)}
+-- A cache beside it evicts its own keys, which have a time to live.
+local evicted = ''
+if string.sub(info('memory', 'maxmemory_policy:(%S+)'), 1, 7) == 'allkeys' then
+  evicted = info('stats', 'evicted_keys:(%d+)')
+end
+return {found[1] or '', found[2] or '', run .. history, found[3] or '', evicted, tostring(missing)}
