@@ -50,7 +50,8 @@ class Full:
         while abs(used - before) > 10_000:
             time.sleep(0.02)
             before, used = used, int(self.raw.info("memory")["used_memory"])
-        self.raw.config_set("maxmemory", used - 200_000)
+        # Redis 8 gives back some 600 kB more while it is asked.
+        self.raw.config_set("maxmemory", used - 1_000_000)
         with pytest.raises(redis.ResponseError, match="used memory"):
             self.raw.set("one more", "x")
 

@@ -377,7 +377,8 @@ def test_urls_are_remembered_in_12_bytes_each_and_nobody_waits_for_it(
                 server.raw.unlink("jobs")  # as if handed out
         server.raw.unlink("jobs")
         held.check(number // 250)
-        assert (used_memory(server) - empty) / number <= 12
+        # Redis 8 takes 70 kB more whatever their number.
+        assert used_memory(server) - empty <= 12 * number + 100_000
         half = number // 2
         assert jobs.add_many(urls(half, half + 10_000)).refused == 10_000
         assert jobs.stats().remembered == number
