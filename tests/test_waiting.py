@@ -956,7 +956,8 @@ def test_what_a_cancelled_waiter_was_woken_for_is_anothers(any_server: servers.S
             patch.setattr(_watching, "REFRESH", 60.0)
             patch.setattr(_watching, "FRESH", 60.0)
             any_server.raw.zadd("jobs", {"a": 1})
-            await soon(lambda: sum(task.done() for task in tasks) >= 2)
+            # Before any of them doubts its watcher, and looks.
+            await soon(lambda: sum(task.done() for task in tasks) >= 2, _watching.DOUBT / 2)
             done, _ = await asyncio.wait(tasks, timeout=0.3)
         assert tasks[0].cancelled() and len(done) == 2
         assert [task.result() for task in done if not task.cancelled()] == ["a"]
