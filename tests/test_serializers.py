@@ -653,7 +653,7 @@ def test_what_is_stored_as_its_text_for_want_of_a_serializer_warns_once(
         make_set().add(item)  # another object
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_what_has_a_serializer_or_one_meaning_as_text_warns_of_nothing(
     make_set: Callable[..., Any],
 ) -> None:
