@@ -50,11 +50,13 @@ class Lease(Generic[T]):
     a 5.0 0
     """
 
-    __slots__ = ("_owner", "attempts", "expires", "item", "member", "score", "settled", "token")
+    __slots__ = (
+        "_owner", "attempts", "expires", "item", "member", "score", "settled", "size", "token",
+    )  # fmt: skip
 
     def __init__(self, owner: Any, held: Held) -> None:
         self._owner = owner
-        self.member, self.token = held.member, held.token
+        self.member, self.token, self.size = held.member, held.token, held.size
         self.item: T = held.item
         self.score, self.attempts, self.expires = held.score, held.attempts, held.expires
         self.settled = False

@@ -77,11 +77,11 @@ class _Job:
 
     __slots__ = (
         "attempts", "began", "bound", "came", "cancelled", "deadline", "item", "items", "member",
-        "settled", "settlement", "token",
+        "settled", "settlement", "size", "token",
     )  # fmt: skip
 
     def __init__(self, held: Held, deadline: float) -> None:
-        self.member, self.token = held.member, held.token
+        self.member, self.token, self.size = held.member, held.token, held.size
         self.item, self.attempts, self.bound = held.item, held.attempts, held.bound
         #: Until when it is surely ours, and since when it is here, by this process's clock.
         self.deadline = deadline

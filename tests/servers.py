@@ -27,12 +27,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import children
 import redis
 import redis.asyncio
 import redis.asyncio.retry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+try:
+    import children
+except ModuleNotFoundError:  # imported by a benchmark, as tests.servers
+    from tests import children
 
 # Runs the server and waits for a line or the end of its input, which is a pipe that
 # only the starting process writes to: it ends with that process, however that ends.

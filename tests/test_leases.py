@@ -634,7 +634,8 @@ def test_the_same_request_gives_the_same_leases(any_server: servers.Server) -> N
     text = script("lease").text
 
     def call(token: bytes, num: int, ttl: int = 60_000) -> list[Any]:
-        found: list[Any] = raw.eval(text, len(keys), *keys, token, num, ttl, 10, "", 100, 0, "")
+        tail = ttl, 10, "", 100, 0, "", 16
+        found: list[Any] = raw.eval(text, len(keys), *keys, token, num, *tail)
         return found
 
     token = b"A" * 16

@@ -23,12 +23,23 @@ from redset._operations.context import (
     STEP,
     Context,
     Key,
+    cut_by_bytes,
     new_epoch,
 )
 from redset._operations.memory import discard_members
 from redset._operations.reading import Page, page_behind, unreadable
 from redset._operations.reading import size as size_of
-from redset._operations.replies import Reader, bytes_of, count, listed, many, number, optional
+from redset._operations.replies import (
+    Reader,
+    bytes_of,
+    count,
+    listed,
+    many,
+    number,
+    optional,
+    refuse,
+    up_to,
+)
 from redset.exceptions import AddError, OptionsDiffer
 
 T = TypeVar("T")
@@ -228,9 +239,12 @@ def _picked(values: list[T], marks: list[bool], mark: bool) -> list[T]:
 
 def _are_in(other: Other, names: list[bytes]) -> Operation[list[bool]]:
     ctx = other.ctx
-    reads = many(optional(number), len(names))
-    scores = yield from _at(other, ctx.command(b"ZMSCORE", ctx.keys.queue, *names, reads=reads))
-    return [score is not None for score in scores]
+    are_in: list[bool] = []
+    for part in cut_by_bytes(names, STEP):
+        reads = many(optional(number), len(part))
+        scores = yield from _at(other, ctx.command(b"ZMSCORE", ctx.keys.queue, *part, reads=reads))
+        are_in += [score is not None for score in scores]
+    return are_in
 
 
 def _add_page(
@@ -298,7 +312,8 @@ def _step(ctx: Context, other: Other, what: str, last: list[bytes]) -> Operation
         keys.append(theirs.items)
     heavy = what in ("or", "xor") and (ctx.keyed or ctx.ties or ctx.max_size)
     num = HEAVY_CHUNK if heavy else SCRIPT_CHUNK
-    arguments = [what, num, *(last or (b"", b"")), *head_of(ctx, "lt")]
+    first = other.ctx.first if other.ctx.largest else ctx.first
+    arguments = [what, num, first, *(last or (b"", b"")), *head_of(ctx, "lt")]
     # What both have would be added again by a second time.
     again = what != "xor"
     ask = ctx.call("algebra", keys, arguments, _step_of(num, last), again)
@@ -338,12 +353,16 @@ def move(ctx: Context, items: list[Any], other: Other) -> Operation[int]:
     names = list(dict.fromkeys((yield from ctx.identities(items))))
     step = HEAVY_CHUNK if other.ctx.remember else SCRIPT_CHUNK
     moved = 0
-    for at in range(0, len(names), step):
-        moved += yield from _move(ctx, names[at : at + step], other)
+    for part in cut_by_bytes(names, step):
+        while part:
+            some, done = yield from _move(ctx, part, other)
+            moved += some
+            part = part[done:]
     return moved
 
 
-def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[int]:
+def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[tuple[int, int]]:
+    """Move members, as far as one step goes; how many the other took, how many it was about."""
     to = other.ctx
     ours, theirs = ctx.keys, to.keys
     keys = [ours.queue, ours.leases, ours.items]
@@ -357,9 +376,9 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[int]:
             if to.remember == "ever" or not to.keyed:
                 tokens = to.memory_tokens(names, epoch)
         head = head_of(to, to.condition, outcomes=True, epoch=epoch or b"", proposed=proposed)
-        arguments = [len(names), *names, "1" if ctx.ties else "", *head, *tokens]
+        arguments = [len(names), ctx.first, *names, "1" if ctx.ties else "", *head, *tokens]
         ask = ctx.call("move", keys, arguments, _moved(len(names)))
-        reply: int | Refusal = yield from _same_slot(ctx, other, ask)
+        reply: _Moved | Refusal = yield from _same_slot(ctx, other, ask)
         if not isinstance(reply, Refusal):
             if to.remember:
                 to.epoch = epoch
@@ -374,15 +393,25 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[int]:
         to.epoch = epoch = reply.detail or None
 
 
-def _moved(num: int) -> Reader[int | Refusal]:
-    def read(reply: Any) -> int | Refusal:
-        if isinstance(reply, (list, tuple)):
-            refusal = refusal_of(list(reply), (b"EPOCH", b"OPTIONS", b"NAME", b"FULL", b"SCORE"))
-            if refusal is not None:
-                if refusal.word == b"SCORE":
-                    number(refusal.detail)
-                return refusal
-        return count(reply, num)
+class _Moved(NamedTuple):
+    """How many members were moved, of how many that a step was about."""
+
+    moved: int
+    done: int
+
+
+def _moved(num: int) -> Reader[_Moved | Refusal]:
+    def read(reply: Any) -> _Moved | Refusal:
+        parts = listed(reply)
+        refusal = refusal_of(parts, (b"EPOCH", b"OPTIONS", b"NAME", b"FULL", b"SCORE"))
+        if refusal is not None:
+            if refusal.word == b"SCORE":
+                number(refusal.detail)
+            return refusal
+        moved, done = many(up_to(num), 2)(parts)
+        if done == 0:
+            raise refuse("at least one member", reply)
+        return _Moved(moved, done)
 
     return read
 

@@ -8,11 +8,11 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import itemgetter
 from time import monotonic
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from redset import _wire
 from redset._effects import PAUSE, Ask, Operation
@@ -22,6 +22,8 @@ from redset._scripts import script
 from redset.exceptions import OptionsDiffer
 from redset.interfaces import Serializer
 from redset.serializers import JSONSerializer
+
+T = TypeVar("T")
 
 DUPLICATES = {"move": "", "keep": "nx", "lowest": "lt", "highest": "gt"}
 
@@ -36,6 +38,11 @@ HEAVY_CHUNK = 125
 HEAVY_WINDOW = 2
 #: Bytes of a chunk's entries, of which a single larger one is a chunk of its own.
 CHUNK_BYTES = 2**20
+#: Bytes of members and payloads that any other step reads or carries, unless a single item is
+#: larger; as BYTES in portions.lua.
+STEP_BYTES = 2**18
+#: The most items that a step reads before it knows their size.
+FIRST = 16
 #: Items that a bulk add folds and sorts together, before it cuts what stays into chunks.
 FOLD = 1000
 #: Encoders that a set keeps for its next bulk add.
@@ -166,6 +173,7 @@ class Context:
         "keys",
         "known_max",
         "loads",
+        "largest",
         "looked",
         "max_attempts",
         "max_item_bytes",
@@ -175,6 +183,7 @@ class Context:
         "next_check",
         "next_look",
         "options",
+        "reached",
         "recorded",
         "remember",
         "scorer",
@@ -230,6 +239,8 @@ class Context:
         self.epoch: bytes | None = None
         #: Whether the server takes a MULTI from this user; None until the first answer.
         self.multi: bool | None = None
+        #: Bytes of the largest item that was read, and the most items that one step handed out.
+        self.largest = self.reached = 0
         #: Whether the user was last refused the keys beside the queue.
         self.alone = False
         #: Whether the set had records of leases when a `pop` or `take` last asked, and when the
@@ -385,8 +396,27 @@ class Context:
             return members
         return [wire.memory_integer(member, epoch) for member in members]
 
+    @property
+    def first(self) -> int:
+        """Return how many items a step reads at first: one until an item's size is known."""
+        return max(1, min(FIRST, STEP_BYTES // self.largest)) if self.largest else 1
+
+    @property
+    def most_unseen(self) -> int:
+        """Return the most items that a command may read, which cannot end after so many bytes.
+
+        The command reads at most twice as many as any step before it.
+        """
+        return max(1, min(max(FIRST, 2 * self.reached), STEP_BYTES // max(self.largest, 1)))
+
+    def note_sizes(self, raws: list[bytes]) -> None:
+        """Learn the size of the largest item."""
+        if raws:
+            self.largest = max(self.largest, max(map(len, raws)))
+
     def decode(self, raws: list[bytes]) -> Operation[tuple[list[Any], list[Any]]]:
         """Deserialise members: those that can be, and a Bad for each of the others."""
+        self.note_sizes(raws)
         items, bad = self.wire.decode(raws[:RUN], self.loads, self.binary)
         for at in range(RUN, len(raws), RUN):
             yield PAUSE
@@ -397,6 +427,7 @@ class Context:
 
     def decode_one(self, raw: bytes) -> Any:
         """Deserialise one member; its exception is raised."""
+        self.note_sizes([raw])
         items, bad = self.wire.decode((raw,), self.loads, self.binary)
         if bad:
             raise bad[0].error
@@ -531,6 +562,26 @@ Clock = ServerClock | Ahead
 def _clock(reply: Any) -> float:
     seconds, micros = listed(reply, 2)
     return number(seconds) + number(micros) / 1e6
+
+
+def cut_by_bytes(
+    values: list[T],
+    most: int,
+    size: Callable[[T], int] = len,  # type: ignore[assignment]
+) -> Iterator[list[T]]:
+    """Yield parts of at most so many values and STEP_BYTES, or of a single larger one."""
+    part: list[T] = []
+    room = 0
+    for value in values:
+        room -= size(value)
+        if part and (room < 0 or len(part) == most):
+            yield part
+            part = []
+        if not part:
+            room = STEP_BYTES - size(value)
+        part.append(value)
+    if part:
+        yield part
 
 
 def error_text(error: Any) -> str:

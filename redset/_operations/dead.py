@@ -17,7 +17,16 @@ from redset._operations.context import (
     Context,
     error_text,
 )
-from redset._operations.replies import Reader, bytes_of, count, listed, number, refuse, up_to
+from redset._operations.replies import (
+    Reader,
+    bytes_of,
+    count,
+    listed,
+    many,
+    number,
+    refuse,
+    up_to,
+)
 
 
 class DeadLetter(NamedTuple):
@@ -65,7 +74,7 @@ def iterate(ctx: Context) -> Operation[None]:
     """Emit the dead letters, oldest first, a page at a time."""
     start = "-"
     while True:
-        entries = yield read_range(ctx, start, "+", STEP)
+        entries, more = yield read_range(ctx, start, "+", STEP)
         if entries:
             letters = [entry.letter for entry in entries]
             items, bad = yield from ctx.decode([letter.raw for letter in letters])
@@ -76,7 +85,7 @@ def iterate(ctx: Context) -> Operation[None]:
                     for place, letter in enumerate(letters)
                 ]
             )
-        if len(entries) < STEP:
+        if len(entries) < STEP and not more:
             return
         start = f"({entries[-1].letter.id}"
 
@@ -91,9 +100,24 @@ class _Entry(NamedTuple):
 
 
 def read_range(ctx: Context, first: str, last: str, num: int) -> Ask:
-    """Ask for up to so many dead letters, with the members that they were."""
-    reads = _entries(ctx, num)
-    return ctx.command(b"XRANGE", ctx.keys.dead, first, last, b"COUNT", num, reads=reads)
+    """Ask for up to so many dead letters, with the members that they were.
+
+    The answer says, too, whether there may be more of so many.
+    """
+    arguments = [first, last, num, ctx.first]
+    return ctx.call("read_letters", [ctx.keys.dead], arguments, _page_of_entries(ctx, num))
+
+
+def _page_of_entries(ctx: Context, num: int) -> Reader[tuple[list[_Entry], bool]]:
+    read_entries = _entries(ctx, num)
+
+    def read(reply: Any) -> tuple[list[_Entry], bool]:
+        more, entries = listed(reply, 2)
+        found = read_entries(entries)
+        ctx.note_sizes([entry.letter.raw for entry in found])
+        return found, count(more, 1) == 1
+
+    return read
 
 
 def _entries(ctx: Context, num: int) -> Reader[list[_Entry]]:
@@ -139,25 +163,24 @@ def requeue(ctx: Context, letters: list[Any]) -> Operation[int]:
     there = [keys.dead, keys.queue, keys.leased, keys.leases, keys.meta, keys.items, keys.name]
     queued = 0
     for at in range(0, len(names), LEASE_STEP):
-        asked = [(name, b"") for name in names[at : at + LEASE_STEP]]
-        for _ in range(2):
-            if not asked:
-                break
+        pending = [(name, b"") for name in names[at : at + LEASE_STEP]]
+        while pending:
             arguments: list[Any] = ["1" if ctx.keyed else "", ctx.options, ctx.ties]
-            for each in asked:
+            for each in pending:
                 arguments += each
-            reply = yield ctx.call("requeue", there, arguments, _outcomes(len(asked)))
+            reply = yield ctx.call("requeue", there, arguments, _outcomes(len(pending)))
             if type(reply) is Refusal:
                 raise reply.error(ctx)
             again = []
-            for (name, _), outcome in zip(asked, reply, strict=True):
-                if isinstance(outcome, bytes):
+            # The step went as far as its bound allows.
+            for (name, given), outcome in zip(pending, reply, strict=False):
+                if not isinstance(outcome, bytes):
+                    queued += outcome == 1
+                elif not given:
                     member = _member(ctx, outcome)
                     if member:
                         again.append((name, member))
-                else:
-                    queued += outcome == 1
-            asked = again
+            pending = again + pending[len(reply) :]
     return queued
 
 
@@ -167,9 +190,9 @@ def requeue_all(ctx: Context) -> Operation[int]:
     newest = yield ctx.command(b"XREVRANGE", ctx.keys.dead, "+", "-", b"COUNT", 1, reads=reads)
     queued, start = 0, "-"
     while newest:
-        entries = yield read_range(ctx, start, newest[0].letter.id, LEASE_STEP)
+        entries, more = yield read_range(ctx, start, newest[0].letter.id, LEASE_STEP)
         queued += yield from requeue(ctx, [entry.letter for entry in entries])
-        if len(entries) < LEASE_STEP:
+        if len(entries) < LEASE_STEP and not more:
             break
         start = f"({entries[-1].letter.id}"
     return queued
@@ -194,10 +217,12 @@ def _outcomes(num: int) -> Reader[Any]:
     def read(reply: Any) -> Any:
         parts = listed(reply)
         if len(parts) == 1 and isinstance(parts[0], (list, tuple)):
-            return [
-                each if type(each) is int and -1 <= each <= 1 else bytes_of(each)
-                for each in listed(parts[0], num)
-            ]
+            outcomes = listed(parts[0])
+            if 1 <= len(outcomes) <= num:
+                return [
+                    each if type(each) is int and -1 <= each <= 1 else bytes_of(each)
+                    for each in outcomes
+                ]
         refusal = refusal_of(parts, (b"OPTIONS", b"NAME"))
         if refusal is None:
             raise refuse(f"what became of {num} dead letters", reply)
@@ -232,11 +257,11 @@ def purge(ctx: Context, before: float | None, forget: bool) -> Operation[int]:
             return 0  # no id is below 0-0
         if before < 2**63 / 1000:
             last = f"({int(before * 1000)}-0"
-    gone = 0
+    gone: int = 0
     while True:
         num, until = STEP, last
         if forget:
-            entries = yield read_range(ctx, "-", last, MEMORY_STEP)
+            entries, _ = yield read_range(ctx, "-", last, MEMORY_STEP)
             if not entries:
                 return gone
             raws = [entry.letter.raw for entry in entries]
@@ -244,7 +269,8 @@ def purge(ctx: Context, before: float | None, forget: bool) -> Operation[int]:
                 raws = [entry.member or _member(ctx, entry.letter.raw) for entry in entries]
             yield from memory.forget_members(ctx, [raw for raw in raws if raw or not ctx.keyed])
             num, until = len(entries), entries[-1].letter.id
-        some: int = yield ctx.call("purge", [ctx.keys.dead], [until, num], up_to(num))
+        arguments = [until, num, ctx.first]
+        some, more = yield ctx.call("purge", [ctx.keys.dead], arguments, many(up_to(num), 2))
         gone += some
-        if some < num or num < MEMORY_STEP:
+        if not (more or forget):
             return gone

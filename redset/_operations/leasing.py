@@ -18,6 +18,7 @@ from redset._operations.context import (
     CHUNK_BYTES,
     LEASE_STEP,
     SCRIPT_CHUNK,
+    STEP_BYTES,
     TIE,
     WINDOW,
     Context,
@@ -69,6 +70,8 @@ class Held(NamedTuple):
     expires: float
     #: The largest cohort that it may be in, and all that its worker has with it; 0 if any.
     bound: int = 0
+    #: Bytes of its payload.
+    size: int = 0
 
 
 class Settlement(NamedTuple):
@@ -157,7 +160,7 @@ def _call(
         passes: Whether suspects that may not be in so large a cohort are passed over.
     """
     arguments = [token, num, ttl, ctx.max_attempts, "1" if ctx.due else "", LEASE_STEP]
-    arguments += [hand, "1" if passes else ""]
+    arguments += [hand, "1" if passes else "", ctx.first]
     return ctx.call("lease", ctx.lease_keys, arguments, _leases(token, num, ctx.keyed))
 
 
@@ -207,7 +210,8 @@ def _decoded(ctx: Context, given: _Given) -> Operation[tuple[list[Held], int]]:
     values = iter(items)
     for place, (member, score, attempts, _) in enumerate(given.rows):
         item = None if place in worse else next(values)
-        one = Held(member, given.token, item, ctx.told(score), attempts, given.expires, given.bound)
+        told, size = ctx.told(score), len(given.rows[place][3])
+        one = Held(member, given.token, item, told, attempts, given.expires, given.bound, size)
         if place in worse:
             lost.append(Settlement("bury", [one], error=error_text(worse[place])))
         else:
@@ -236,26 +240,37 @@ class _Step(NamedTuple):
 
 
 def _steps(settlements: Sequence[Settlement]) -> list[_Step]:
-    """Cut settlements into steps of so many leases, each by owner's token."""
+    """Cut settlements into steps of so many leases and bytes, each by owner's token."""
     steps: list[_Step] = []
-    room = 0
+    room = space = 0
     for place, each in enumerate(settlements):
-        by_token: dict[bytes, list[bytes]] = {}
+        by_token: dict[bytes, list[Any]] = {}
         for held in each.leases:
-            by_token.setdefault(held.token, []).append(held.member)
-        for token, names in by_token.items():
-            at = 0
-            while at < len(names):
-                if room == 0:
+            by_token.setdefault(held.token, []).append(held)
+        # A letter holds the payload.
+        dies = each.how in ("fail", "bury")
+        for token, leases in by_token.items():
+            head = [each.how, token, each.delay, each.score, each.error, each.payload]
+            part: list[bytes] = []
+            for held in leases:
+                size = max(held.size, len(held.member)) if dies else len(held.member)
+                if room <= 0 or size > space:
+                    _end_group(steps, head, place, part)
+                    part = []
                     steps.append(_Step([], []))
-                    room = LEASE_STEP
-                part = names[at : at + room]
-                head = [each.how, token, each.delay, each.score, each.error, each.payload]
-                steps[-1].groups.append([*head, len(part), *part])
-                steps[-1].owners.append((place, len(part)))
-                room = max(room - len(part) - GROUP, 0)
-                at += len(part)
+                    room, space = LEASE_STEP, STEP_BYTES
+                room, space = room - 1, space - size
+                part.append(held.member)
+            _end_group(steps, head, place, part)
+            room -= GROUP
     return steps
+
+
+def _end_group(steps: list[_Step], head: list[Any], place: int, part: list[bytes]) -> None:
+    """Append a group of leases, if it has any, to the last step."""
+    if part:
+        steps[-1].groups.append([*head, len(part), *part])
+        steps[-1].owners.append((place, len(part)))
 
 
 def _leases_of(step: _Step) -> list[tuple[bytes, bytes]]:
@@ -600,8 +615,12 @@ def _parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_Part], list[An
         leases: list[Any] = []
         items: list[Any] = []
         tokens: set[bytes] = set()
+        size = 0
         for lease in waiting:
             tokens.add(lease.token)
+            size += len(lease.member)
+            if leases and size > STEP_BYTES:
+                break
             # One step takes them: each call that leased some of them is a group of its own.
             if len(leases) + 1 + GROUP * (len(tokens) - 1) > LEASE_STEP:
                 break
@@ -663,7 +682,8 @@ def leased(ctx: Context) -> Operation[None]:
         keys.append(ctx.keys.items)
     last: list[bytes] = []
     while True:
-        page = yield ctx.call("leased", keys, [LEASED_STEP, *last], _page_behind(last, ctx.keyed))
+        arguments = [LEASED_STEP, ctx.first, *last]
+        page = yield ctx.call("leased", keys, arguments, _page_behind(last, ctx.keyed))
         if not page.payloads:
             return
         items, bad = yield from ctx.decode([raw or b"" for raw in page.payloads])
@@ -689,7 +709,7 @@ def leased(ctx: Context) -> Operation[None]:
                 if i not in lost
             ]
         )
-        if len(page.payloads) < LEASED_STEP:
+        if len(page.payloads) < LEASED_STEP and not page.more:
             return
         last = page.end
 
@@ -701,20 +721,22 @@ class _Page(NamedTuple):
     scores: list[float]
     errors: list[bytes]
     end: list[bytes]
+    more: bool
 
 
 def _page_behind(last: list[bytes], keyed: bool) -> Reader[_Page]:
     def read(reply: Any) -> _Page:
-        parts = listed(reply, 6)
-        page = page_of(parts[:3], last, keyed)
+        parts = listed(reply, 7)
+        page = page_of(parts[:4], last, keyed)
         num = len(page.payloads)
         return _Page(
             [number(each) / 1000 for each in page.scores],
             page.payloads,
-            many(count, num)(parts[3]),
-            many(number, num)(parts[4]),
-            many(bytes_of, num)(parts[5]),
+            many(count, num)(parts[4]),
+            many(number, num)(parts[5]),
+            many(bytes_of, num)(parts[6]),
             page.end,
+            page.more,
         )
 
     return read

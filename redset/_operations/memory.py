@@ -6,7 +6,7 @@ from typing import Any
 
 from redset import _known
 from redset._effects import Operation
-from redset._operations.context import MEMORY_STEP, Context, new_epoch
+from redset._operations.context import MEMORY_STEP, Context, cut_by_bytes, new_epoch
 from redset._operations.reading import Range
 from redset._operations.replies import Reader, bytes_of, count, listed, many, refuse, up_to
 from redset._operations.taking import refused
@@ -43,8 +43,7 @@ def forgetting(ctx: Context, operation: Operation[int]) -> Operation[int]:
 def discard_members(ctx: Context, members: list[bytes], forget: bool = False) -> Operation[int]:
     """Remove items by their members, and forget them where asked; how many were there."""
     gone = 0
-    for at in range(0, len(members), DISCARD_STEP):
-        part = members[at : at + DISCARD_STEP]
+    for part in cut_by_bytes(members, DISCARD_STEP):
         if ctx.keys.prefix is None:
             reads = up_to(len(part))
             gone += yield ctx.command(b"ZREM", ctx.keys.queue, *part, reads=reads)
@@ -79,10 +78,10 @@ def discard_between(ctx: Context, within: Range) -> Operation[int]:
     keys = [ctx.keys.queue]
     if ctx.keys.prefix is not None:
         keys += [ctx.keys.leases, ctx.keys.items]
-    arguments = [DISCARD_STEP, *within, "1" if ctx.keyed else ""]
-    gone, found = 0, DISCARD_STEP
-    while found == DISCARD_STEP:
-        found = yield ctx.call("cut", keys, arguments, up_to(DISCARD_STEP))
+    arguments = [DISCARD_STEP, *within, "1" if ctx.keyed else "", ctx.first]
+    gone, more = 0, 1
+    while more:
+        found, more = yield ctx.call("cut", keys, arguments, many(up_to(DISCARD_STEP), 2))
         gone += found
     return gone
 

@@ -14,6 +14,7 @@ from redset._operations.context import (
     TIE,
     Context,
     ServerClock,
+    cut_by_bytes,
     error_text,
     raise_unable,
 )
@@ -26,7 +27,7 @@ from redset._operations.replies import (
     number,
     optional,
     refuse,
-    scored,
+    scored_in_bytes,
 )
 from redset.exceptions import DecodeError
 
@@ -117,8 +118,7 @@ def score(ctx: Context, item: Any) -> Operation[float | None]:
 def scores(ctx: Context, items: list[Any]) -> Operation[list[float | None]]:
     identities = yield from ctx.identities(items)
     found: list[float | None] = []
-    for at in range(0, len(identities), STEP):
-        part = identities[at : at + STEP]
+    for part in cut_by_bytes(identities, STEP):
         reads = many(optional(number), len(part))
         found += yield ctx.command(b"ZMSCORE", ctx.keys.queue, *part, reads=reads)
     if ctx.ties:
@@ -151,10 +151,10 @@ def unreadable(ctx: Context, error: Exception) -> DecodeError:
 
 
 def peek(ctx: Context, position: int) -> Operation[Any]:
-    found, _ = yield from _look(ctx, position, 1)
+    _, found, _ = yield from _look(ctx, position, 1)
     while found and found[0] is None:  # a member without payload, which a removal would drop
         position += 1 if position >= 0 else -1
-        found, _ = yield from _look(ctx, position, 1)
+        _, found, _ = yield from _look(ctx, position, 1)
     if not found:
         if position in (0, -1):
             raise KeyError(ctx.nothing())
@@ -164,7 +164,7 @@ def peek(ctx: Context, position: int) -> Operation[Any]:
 
 
 def peek_score(ctx: Context) -> Operation[float | None]:
-    _, scores = yield from _look(ctx, 0, 1)
+    _, _, scores = yield from _look(ctx, 0, 1)
     return ctx.told(float(scores[0])) if scores else None
 
 
@@ -173,19 +173,22 @@ def peek_many(ctx: Context, num: int) -> Operation[list[Any]]:
     position = 0
     while position < num:
         want = min(num - position, STEP)
-        found, _ = yield from _look(ctx, position, want)
+        more, found, _ = yield from _look(ctx, position, want)
         items += yield from _decodable(ctx, found)
-        if len(found) < want:
+        if len(found) < want and not more:
             break
-        position += want
+        position += len(found)
     return items
 
 
-def _look(ctx: Context, position: int, num: int) -> Operation[tuple[list[Any], list[Any]]]:
-    """Give up to ``num`` members, or with ``key=`` payloads, and their scores."""
-    arguments = [position, num, "1" if ctx.due else ""]
-    found: tuple[list[Any], list[Any]] = yield ctx.call(
-        "look", ctx.queue_keys, arguments, scored(num)
+def _look(ctx: Context, position: int, num: int) -> Operation[tuple[bool, list[Any], list[Any]]]:
+    """Read up to ``num`` members, or with ``key=`` payloads, and their scores.
+
+    Returns first whether there may be more of so many.
+    """
+    arguments = [position, num, "1" if ctx.due else "", ctx.first]
+    found: tuple[bool, list[Any], list[Any]] = yield ctx.call(
+        "look", ctx.queue_keys, arguments, scored_in_bytes(num)
     )
     return found
 
@@ -213,7 +216,7 @@ def iterate(ctx: Context, within: Range | None = None) -> Operation[None]:
         if not page.payloads:
             return
         yield Emit((yield from _decodable(ctx, page.payloads)))
-        if len(page.payloads) < STEP:
+        if len(page.payloads) < STEP and not page.more:
             return
         last = page.end
 
@@ -225,11 +228,13 @@ class Page(NamedTuple):
     members: list[bytes]
     scores: list[bytes]
     payloads: list[Any]
+    #: Whether there may be more of those asked for.
+    more: bool
 
 
 def page_behind(ctx: Context, num: int, within: Range | None, last: list[bytes]) -> Ask:
     """Ask for the page of so many behind the last one seen."""
-    arguments = [num, *(within or (b"", b"")), *last]
+    arguments = [num, ctx.first, *(within or (b"", b"")), *last]
     return ctx.call(
         "page", ctx.queue_keys, arguments, lambda reply: page_of(reply, last, ctx.keyed)
     )
@@ -237,18 +242,18 @@ def page_behind(ctx: Context, num: int, within: Range | None, last: list[bytes])
 
 def page_of(reply: Any, last: list[bytes], keyed: bool) -> Page:
     """Read the page behind the last one seen: members, scores, and with ``key=`` payloads."""
-    parts = listed(reply, 3)
+    parts = listed(reply, 4)
     found = members(parts[0], STEP)
     scores = many(bytes_of, len(found))(parts[1])
     payloads = members(parts[2], STEP)
     if None in found or len(payloads) != (len(found) if keyed else 0):
         raise refuse("a page of members", reply)
     if not found:
-        return Page([], [], [], [])
+        return Page([], [], [], [], False)
     end = [scores[-1], found[-1]]
     if end == last:
         raise refuse("the page behind the last one", reply)
-    return Page(end, found, scores, payloads if keyed else found)
+    return Page(end, found, scores, payloads if keyed else found, count(parts[3], 1) == 1)
 
 
 def stats(ctx: Context, timed: bool) -> Operation[Stats]:
@@ -257,7 +262,7 @@ def stats(ctx: Context, timed: bool) -> Operation[Stats]:
         keys += [ctx.keys.leased, ctx.keys.leases, ctx.keys.calls, ctx.keys.dead]
         keys += [ctx.keys.meta, ctx.keys.seen, ctx.keys.items]
     arguments: list[Any] = ["1" if ctx.due else "", ctx.remember, "1" if ctx.keyed else ""]
-    arguments += [ctx.max_attempts, LEASE_STEP]
+    arguments += [ctx.max_attempts, LEASE_STEP, ctx.first]
     counts, oldest, now, used = yield ctx.call("stats", keys, arguments, _stats)
     age = now - oldest if timed and oldest is not None else None
     size, available, leased, letters, known = counts

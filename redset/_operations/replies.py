@@ -98,6 +98,17 @@ def members(reply: Any, most: int) -> list[Any]:
     return [None if member is None else bytes_of(member) for member in found]
 
 
+def scored_in_bytes(most: int) -> Reader[tuple[bool, list[Any], list[Any]]]:
+    """Read whether there may be more, and [member, score, ...], of a step bounded by bytes."""
+    read_scored = scored(most)
+
+    def read(reply: Any) -> tuple[bool, list[Any], list[Any]]:
+        more, found = listed(reply, 2)
+        return (count(more, 1) == 1, *read_scored(found))
+
+    return read
+
+
 def scored(most: int) -> Reader[tuple[list[Any], list[Any]]]:
     """Read member, score, ... of at most so many, also where they come as pairs (RESP3)."""
 

@@ -12,7 +12,9 @@ from redset._logs import log_once, one_line, warn_once
 from redset._operations.context import (
     LEASE_STEP,
     NOT_OF_ITEM,
+    STEP_BYTES,
     Context,
+    cut_by_bytes,
     error_text,
     raise_unable,
 )
@@ -26,6 +28,7 @@ from redset._operations.replies import (
     many,
     members,
     scored,
+    scored_in_bytes,
     up_to,
 )
 from redset._operations.waiting import until
@@ -115,7 +118,8 @@ def _take_now(
                 log.error(*told)
             return items
         found = len(taken.members)
-        if found < want:
+        ctx.reached = max(ctx.reached, found)
+        if found < want and not taken.more:
             break
         num -= found
     if not items and undecodable >= ENOUGH:
@@ -132,6 +136,8 @@ class _Taken(NamedTuple):
 
     members: list[Any]
     scores: list[Any] | None
+    #: Whether there may be more of those asked for.
+    more: bool = False
 
 
 _NOTHING = _Taken([], None)
@@ -155,12 +161,14 @@ def _remove(
         if not taken.members and ctx.keys.prefix is not None:
             taken = yield from _take(ctx, 1)  # what of the leased is there again
         return taken
-    if ctx.multi is False:
+    if ctx.multi is False or (ctx.multi and num > ctx.most_unseen):
         taken = yield from _take(ctx, num)
         return taken
     try:
         if ctx.multi is None:
             taken = yield from _and_look(ctx, _take_and_ask(ctx, num))
+            if taken.more:
+                return taken
         else:
             taken = yield from _and_look(ctx, _take_by_rank(ctx, num, with_scores))
     except Exception as error:
@@ -267,15 +275,15 @@ def _take_and_ask(ctx: Context, num: int) -> Ask:
     An object's first take asks whether the server takes a MULTI. Sent unasked, what is in it would
     be performed piece by piece after a refusal.
     """
-    encode, queue = ctx.wire.encode, ctx.keys.queue
+    encode, queue, most = ctx.wire.encode, ctx.keys.queue, min(num, ctx.most_unseen)
     dead = queue if ctx.keys.prefix is None else ctx.keys.dead
     request = [
-        encode([b"ZPOPMIN", queue, num]),
+        encode([b"ZPOPMIN", queue, most]),
         encode([b"EXISTS", dead]),
         encode([b"MULTI"]),
         encode([b"EXEC"]),
     ]
-    read = _taken(num)
+    read = _by_command(most, num)
 
     def reader(reply: Any) -> _Taken:
         found, *asked = listed(reply, 4)
@@ -309,13 +317,16 @@ def _take(ctx: Context, num: int, within: Range | None = None) -> Operation[_Tak
     except Exception as error:
         if within is not None or ctx.due or not refused(error):
             raise
-        taken = yield ctx.command(b"ZPOPMIN", ctx.keys.queue, num, reads=_taken(num), resend=False)
+        most = min(num, ctx.most_unseen)
+        reads = _by_command(most, num)
+        taken = yield ctx.command(b"ZPOPMIN", ctx.keys.queue, most, reads=reads, resend=False)
     return taken
 
 
 def _take_step(ctx: Context, keys: list[bytes], num: int, within: Range | None) -> Ask:
-    arguments = [num, "1" if ctx.due else "", ctx.max_attempts, LEASE_STEP, *(within or ())]
-    return ctx.call("take", keys, arguments, _taken(num), resend=False)
+    arguments: list[Any] = [num, "1" if ctx.due else "", ctx.max_attempts, LEASE_STEP, ctx.first]
+    arguments += within or ()
+    return ctx.call("take", keys, arguments, _in_bytes(num), resend=False)
 
 
 def _queue_and_dead(ctx: Context) -> list[bytes]:
@@ -326,6 +337,28 @@ def _queue_and_dead(ctx: Context) -> list[bytes]:
 def _taken(num: int) -> Reader[_Taken]:
     read = scored(num)
     return lambda reply: _Taken(*read(reply))
+
+
+def _in_bytes(num: int) -> Reader[_Taken]:
+    """Read what a step took, which is bounded by bytes."""
+    read = scored_in_bytes(num)
+
+    def reader(reply: Any) -> _Taken:
+        more, found, scores = read(reply)
+        return _Taken(found, scores, more)
+
+    return reader
+
+
+def _by_command(asked: int, num: int) -> Reader[_Taken]:
+    """Read what a command took that asked for part of so many."""
+    read = scored(asked)
+
+    def reader(reply: Any) -> _Taken:
+        found, scores = read(reply)
+        return _Taken(found, scores, len(found) == asked < num)
+
+    return reader
 
 
 def _unscored(num: int) -> Reader[_Taken]:
@@ -357,46 +390,70 @@ def look_first(ctx: Context, within: Range | None = None) -> Operation[bool]:
     """
     if ctx.looked:
         return True
-    raws = yield from _first(ctx, within)
-    if not raws and within is None and ctx.keys.prefix is not None:
-        try:
-            _, back = yield end_of(ctx)
-        except Exception as error:
-            if not (ctx.plain and refused(error)):
-                raise
-            back = 0  # a user who may use the queue alone: nothing of his was leased
-        if back:
-            raws = yield from _first(ctx)
-    present = [raw for raw in raws if raw is not None]
-    items, bad = yield from ctx.decode(present)
-    raise_unable(bad)
-    if len(present) >= ENOUGH and not items:
+    end: list[bytes] = []
+    seen = 0
+    wrong: list[Exception] = []
+    while seen < ENOUGH:
+        raws, more, end = yield from _after(ctx, within, seen, end)
+        if not (raws or seen) and (yield from _give_back(ctx, within)):
+            raws, more, end = yield from _after(ctx, within, 0, [])
+        items, bad = yield from ctx.decode([raw for raw in raws if raw is not None])
+        raise_unable(bad)
+        if items:
+            ctx.looked = True
+            return True
+        seen += len(raws)
+        wrong += [each.error for each in bad]
+        if not more:
+            break
+    if len(wrong) >= ENOUGH:
         raise DecodeError(
-            f"none of the first {len(present)} items of {ctx.name!r} can be decoded; "
+            f"none of the first {len(wrong)} items of {ctx.name!r} can be decoded; "
             "nothing was removed: is this the serializer they were written with?"
-        ) from bad[0].error
-    ctx.looked = bool(items)
-    return bool(raws)
+        ) from wrong[0]
+    return seen > 0
+
+
+def _give_back(ctx: Context, within: Range | None) -> Operation[int]:
+    """Give expired leases back; how many."""
+    if within is not None or ctx.keys.prefix is None:
+        return 0
+    try:
+        _, back = yield end_of(ctx)
+    except Exception as error:
+        if not (ctx.plain and refused(error)):
+            raise
+        back = 0  # a user who may use the queue alone: nothing of his was leased
+    return int(back)
 
 
 def end_of(ctx: Context) -> Ask:
     """Ask whether the set is finished, and how many expired leases that gave back."""
-    arguments = [ctx.max_attempts, LEASE_STEP]
+    arguments = [ctx.max_attempts, LEASE_STEP, ctx.first]
     return ctx.call("finished", ctx.lease_keys, arguments, many(up_to(LEASE_STEP), 2))
 
 
-def _first(ctx: Context, within: Range | None = None) -> Operation[list[Any]]:
+def _after(
+    ctx: Context, within: Range | None, seen: int, end: list[bytes]
+) -> Operation[tuple[list[Any], bool, list[bytes]]]:
+    """Read the items after the first so many, up to ENOUGH in all.
+
+    Returns what is stored of them, whether there may be more, and the page's end.
+    """
     raws: list[Any]
+    num = ENOUGH - seen
     if within is not None:
-        page = yield page_behind(ctx, ENOUGH, within, [])
-        raws = page.payloads
-    elif ctx.due or ctx.keyed:
-        arguments = [0, ENOUGH, "1" if ctx.due else ""]
-        raws, _ = yield ctx.call("look", ctx.queue_keys, arguments, scored(ENOUGH))
-    else:
-        fetch = (b"ZRANGE", ctx.keys.queue, 0, ENOUGH - 1)
-        raws = yield ctx.command(*fetch, reads=lambda reply: members(reply, ENOUGH))
-    return raws
+        page = yield page_behind(ctx, num, within, end)
+        return page.payloads, page.more or len(page.payloads) == num, page.end
+    if ctx.due or ctx.keyed:
+        arguments = [seen, num, "1" if ctx.due else "", ctx.first]
+        more, raws, _ = yield ctx.call("look", ctx.queue_keys, arguments, scored_in_bytes(num))
+        return raws, more or len(raws) == num, end
+    # By a command: a user of 0.5.1's rights may run no script. One item is nearly always enough.
+    num = 1 if seen == 0 else min(num, max(1, STEP_BYTES // max(ctx.largest, 1)))
+    fetch = (b"ZRANGE", ctx.keys.queue, seen, seen + num - 1)
+    raws = yield ctx.command(*fetch, reads=lambda reply: members(reply, num))
+    return raws, len(raws) == num, end
 
 
 def _decoded(
@@ -406,7 +463,7 @@ def _decoded(
 
     Where that fails it is put back, and why comes with the items: they are the caller's.
     """
-    raws, scores = taken
+    raws, scores, _ = taken
     if None in raws:
         number = raws.count(None)
         warn_once(ctx.name, "dropped %d members of %r without payload", number, ctx.name)
@@ -438,9 +495,10 @@ def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[E
         return _without_dead(
             ctx, bad, "a name with braces but no valid hash tag can have no dead letters"
         )
-    for at in range(0, len(bad), PART):
+    at = 0
+    for part in cut_by_bytes(bad, PART, _raw_size):
         arguments: list[Any] = []
-        for _, raw, error in bad[at : at + PART]:
+        for _, raw, error in part:
             arguments += [raw, "", error_text(error)]
         try:
             keys = [ctx.keys.queue, ctx.keys.dead]
@@ -452,6 +510,7 @@ def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[E
                 why = f"this user may write no dead letters ({error})"
                 return _without_dead(ctx, bad[at:], why)
             return error
+        at += len(part)
     warn_of_dead(ctx, bad)
     return None
 
@@ -476,8 +535,7 @@ def warn_of_dead(ctx: Context, bad: list[Any]) -> None:
 
 def _put_back(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[None]:
     """Queue again what was removed; at the lowest score there is where its own was not sent."""
-    for at in range(0, len(bad), PART):
-        part = bad[at : at + PART]
+    for part in cut_by_bytes(bad, PART, _raw_size):
         arguments: list[Any] = []
         for place, raw, _ in part:
             arguments += [b"" if scores is None else bytes_of(scores[place]), raw]
@@ -490,6 +548,10 @@ def _put_back(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operati
             log.error("could not put back to %r (%s): %r", ctx.name, error, raws)
 
 
+def _raw_size(bad: Any) -> int:
+    return len(bad.item)
+
+
 def _restore(ctx: Context, arguments: list[Any]) -> Operation[None]:
     """Queue score, member, ...; if the user may use the queue alone, without the other keys."""
     reads = up_to(len(arguments) // 2)
@@ -499,7 +561,7 @@ def _restore(ctx: Context, arguments: list[Any]) -> Operation[None]:
         ways.append([queue])
     for keys in ways:
         try:
-            yield ctx.call("restore", keys, arguments, reads)
+            yield ctx.call("restore", keys, [ctx.first, *arguments], reads)
             return
         except Exception as error:
             if not (ctx.plain and refused(error)):

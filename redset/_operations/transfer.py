@@ -86,9 +86,10 @@ def export(ctx: Context) -> Operation[None]:
         while True:
             page = yield _rows(ctx, key, last)
             if page.rows:
+                ctx.note_sizes([row.payload if ctx.keyed else row.member for row in page.rows])
                 yield Emit([_item(ctx, row) for row in page.rows])
                 items += len(page.rows)
-            if page.found < SCRIPT_CHUNK:
+            if page.found < SCRIPT_CHUNK and not page.more:
                 break
             last = page.end
     if second:
@@ -101,6 +102,8 @@ def export(ctx: Context) -> Operation[None]:
 class _Rows(NamedTuple):
     end: list[bytes]
     found: int
+    #: Whether there may be more of those asked for.
+    more: bool
     rows: list[Row]
 
 
@@ -110,22 +113,23 @@ def _rows(ctx: Context, key: bytes, last: list[bytes]) -> Any:
         keys += [ctx.keys.queue, ctx.keys.leases]
     if ctx.keyed:
         keys.append(ctx.keys.items)
-    return ctx.call("export", keys, [SCRIPT_CHUNK, *last], _rows_behind(last))
+    return ctx.call("export", keys, [SCRIPT_CHUNK, ctx.first, *last], _rows_behind(last))
 
 
 def _rows_behind(last: list[bytes]) -> Reader[_Rows]:
     def read(reply: Any) -> _Rows:
         parts = listed(reply)
-        if len(parts) % 5 != 3 or len(parts) > 3 + 5 * SCRIPT_CHUNK:
+        if len(parts) % 5 != 4 or len(parts) > 4 + 5 * SCRIPT_CHUNK:
             raise refuse("a page of items", reply)
         end, found = [bytes_of(parts[0]), bytes_of(parts[1])], count(parts[2], SCRIPT_CHUNK)
         if found and end == last:
             raise refuse("the page behind the last one", reply)
-        values = [bytes_of(part) for part in parts[3:]]
+        more = count(parts[3], 1) == 1
+        values = [bytes_of(part) for part in parts[4:]]
         rows = [Row(*values[at : at + 5]) for at in range(0, len(values), 5)]
         for row in rows:
             number(row.score), count(row.attempts)
-        return _Rows(end, found, rows)
+        return _Rows(end, found, more, rows)
 
     return read
 
@@ -153,7 +157,7 @@ def _score(ctx: Context, stored: float | None) -> dict[str, Any]:
 def _export_dead(ctx: Context) -> Operation[None]:
     start = "-"
     while True:
-        entries = yield dead.read_range(ctx, start, "+", STEP)
+        entries, more = yield dead.read_range(ctx, start, "+", STEP)
         lines = []
         for letter, member, stored in entries:
             line = {"dead": data(letter.raw), "id": letter.id, **_score(ctx, stored)}
@@ -163,7 +167,7 @@ def _export_dead(ctx: Context) -> Operation[None]:
             lines.append(dumps(line))
         if lines:
             yield Emit(lines)
-        if len(entries) < STEP:
+        if len(entries) < STEP and not more:
             return
         start = f"({entries[-1].letter.id}"
 
@@ -180,7 +184,8 @@ def _export_memory(ctx: Context, epoch: bytes) -> Operation[None]:
                 return
     last: list[bytes] = []
     while True:
-        arguments = [REMEMBERED, b"", b"", *last]
+        # Digests: all of one size.
+        arguments = [REMEMBERED, REMEMBERED, b"", b"", *last]
         reads = _known_behind(last)
         page = yield ctx.call("page", [ctx.keys.seen], arguments, reads)
         pairs = zip(page.members, page.scores, strict=True)

@@ -1,19 +1,34 @@
--- Included by steps that give back what nobody holds any more, behind leases. They have what
--- finishing asks for, of which functions are made only where there is something to give back.
--- Gives back up to so many of those whose lease or delay is over; how many.
-local function expire(now, limit)
-  local members = call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', '0', limit)
-  if #members == 0 then return 0 end
+-- Included by steps that give back what nobody holds any more, behind leases and portions. They have
+-- what finishing asks for, of which functions are made only where there is something to give back.
+-- Gives back up to so many of those whose lease or delay is over, of which it reads `first` at first;
+-- how many.
+local function expire(now, limit, first)
+  first = math.min(first, limit)
+  local head = call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', '0', first)
+  if #head == 0 then return 0 end
   -- First, since they free memory: the removals of finishing, of nothing.
   call('ZREM', none, '')
   call('HDEL', none, '')
 -- include: finishing
   call('ZCARD', queue)
-  local values = values_of(members)
-  for i = 1, #members do
-    -- A stray one, which nothing of redset leaves, is not lost either.
-    values[i] = values[i] or lease_value(DELAYED, 0, '0', '', '')
-  end
+  local members, values, read_values = {}, {}, values_reader(#head < first and #head or limit)
+  local n = in_portions(limit, first, function(at, want)
+    local part = at == 0 and head
+      or call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', at, want)
+    local found, sizes = read_values(part), items and max > 0 and {}
+    for i = 1, #part do
+      -- A stray one, which nothing of redset leaves, is not lost either.
+      found[i] = found[i] or lease_value(DELAYED, 0, '0', '', '')
+      -- The payload of what dies goes into its letter.
+      if sizes then
+        local dies = tried((parse(found[i]))) + 1 >= max
+        sizes[i] = dies and call('HSTRLEN', items, part[i])
+      end
+    end
+    members, values = append(members, part), append(values, found)
+    return part, 1, sizes or nil
+  end)
+  cut(members, n)
   finish('expire', members, values, now, {0, '', '', ''})
   return #members
 end

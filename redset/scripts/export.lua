@@ -1,23 +1,29 @@
 -- Returns a page of a set as it would stand in it if nothing were leased, behind the last one seen.
 -- KEYS: queue, or what is held back; then with second keys: none, the queue, leases, items (with a key=)
--- ARGV: how many, and behind a first page: the last score or expiry and member seen
--- Returns {where the page ends: score or expiry, member; how many there were; then score, member,
---   attempts, last error, payload ('' without a key=), ...}
+-- ARGV: how many, how many to read at first, and behind a first page: the last score or expiry and
+--   member seen
+-- Returns {where the page ends: score or expiry, member; how many there were; whether there may be more
+--   of so many; then score, member, attempts, last error, payload ('' without a key=), ...}
+-- include: portions
 -- include: paging
 local key, none, queue, leases, items = unpack(KEYS)
 local call = redis.call
 -- include: leases
-local members, scores = page(key, tonumber(ARGV[1]), ARGV[2], ARGV[3])
+local payloads_of
+if items then
+  function payloads_of(names) return call('HMGET', items, unpack(names)) end
+end
+local members, scores, more, payloads =
+  page(key, tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], nil, nil, payloads_of)
 local n = #members
-local reply = {scores[n] or '', members[n] or '', n}
+local reply = {scores[n] or '', members[n] or '', n, more and 1 or 0}
 if n == 0 then return reply end
 local held = queue and key ~= queue
 local values = queue and values_of(members) or {}
 local queued = held and call('ZMSCORE', queue, unpack(members))
-local payloads = items and call('HMGET', items, unpack(members))
 for i = 1, n do
   local member, value, score = members[i], values[i], scores[i]
-  local attempts, last, payload = '0', '', payloads and payloads[i]
+  local attempts, last, payload = '0', '', payloads[i]
   if value then
     local before, again
     attempts, before, again, last = parse(value)

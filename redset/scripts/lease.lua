@@ -4,7 +4,7 @@
 -- KEYS: queue, none, leased, leases, calls, dead, items (with a key=)
 -- ARGV: token, how many, for how long in ms, most attempts, whether only what is due, how many
 --   expired ones to give back, how many leases the worker has in hand, whether suspects that may not
---   be in such a cohort are passed over
+--   be in such a cohort are passed over, how many items to read at first
 -- Returns {expiry in ms, whether more may be there (2: a suspect stopped it), members without payload,
 --   the smallest cohort that a suspect among them may be in (0: none is), member, score, attempts,
 --   ...}; with a key= member, score, attempts, payload, ...
@@ -13,10 +13,11 @@
 local queue, none, leased, leases, calls, dead, items = unpack(KEYS)
 local token, num, ttl, max = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local due, limit = ARGV[5] == '1', tonumber(ARGV[6])
-local hand, passes = tonumber(ARGV[7]), ARGV[8] == '1'
+local hand, passes, first = tonumber(ARGV[7]), ARGV[8] == '1', tonumber(ARGV[9])
 -- How long a token is known past its time, in ms: a client's retries may take as long.
 local KEPT = 600000
 -- include: leases
+-- include: portions
 -- include: expiring
 -- First, since they free memory: the removals of this step, of nothing.
 call('ZREM', none, '')
@@ -68,7 +69,7 @@ if held then
     return reply
   end
 end
-local back = expire(now, limit)
+local back = expire(now, limit, first)
 local old = call('ZRANGEBYSCORE', calls, '-inf', now - KEPT, 'LIMIT', '0', limit)
 if #old > 0 then call('ZREM', calls, unpack(old)) end
 
@@ -78,20 +79,21 @@ local expiries, values, gone, plain, before = {}, {}, {}, {}, {}
 -- Places behind which it goes on; what it removes: all of these, or where some are passed over those.
 local at, removed, passed, stopped, bound = 0, {}, 0, false, math.huge
 local width = items and 4 or 3
+local bytes, largest, want, read_values = 0, 1, first, values_reader(num)
 local function fetch(want)
   if due then
     return call('ZRANGEBYSCORE', queue, '-inf', due_until(clock), 'WITHSCORES', 'LIMIT', at, want)
   end
   return call('ZRANGE', queue, at, at + want - 1, 'WITHSCORES')
 end
-while got < num and budget > 0 and not stopped do
-  local want = math.min(num - got, budget, 1000)
+while got < num and budget > 0 and bytes < BYTES and not stopped do
+  want = math.min(want, num - got, budget)
   local found = fetch(want)
   if #found == 0 and at == 0 and back == 0 then heal(now, limit) end
   local n, members = #found / 2, {}
   if n == 0 then break end
   for i = 1, n do members[i] = found[2 * i - 1] end
-  local known = values_of(members)
+  local known = read_values(members)
   local payloads = items and call('HMGET', items, unpack(members))
   for i = 1, n do
     local member, score, value = members[i], found[2 * i], known[i]
@@ -134,8 +136,13 @@ while got < num and budget > 0 and not stopped do
       end
     end
     at = at + 1
+    budget = budget - 1
+    local size = #member + (payloads and payloads[i] and #payloads[i] or 0)
+    bytes = bytes + size
+    if bytes >= BYTES then break end
+    if size > largest then largest = size end
   end
-  budget = budget - n
+  want = math.max(1, math.min(2 * want, math.floor((BYTES - bytes) / largest)))
 end
 local cohort = hand + got > 1 and '/' .. hand + got or ''
 local fresh = token .. '00' .. cohort .. ' '
@@ -164,7 +171,7 @@ end
 bulk('HDEL', leases, gone)
 if stopped then
   reply[2] = 2
-elseif got < num and budget <= 0 then
+elseif got < num and (budget <= 0 or bytes >= BYTES) then
   reply[2] = 1
 end
 reply[3] = dropped

@@ -1,15 +1,21 @@
 -- Returns the page of what is held back, behind the last one seen, in order of expiry.
 -- KEYS: leased, none, leases, items (with a key=)
--- ARGV: how many, and behind a first page: the last expiry and member seen
--- Returns {members, expiries in ms, payloads, attempts, scores, last errors}
+-- ARGV: how many, how many to read at first, and behind a first page: the last expiry and member seen
+-- Returns {members, expiries in ms, payloads, whether there may be more of so many, attempts, scores,
+--   last errors}
 -- include: check
 -- include: due
 local leased, none, leases, items = unpack(KEYS)
 -- include: leases
+-- include: portions
 -- include: paging
-local members, expiries = page(leased, tonumber(ARGV[1]), ARGV[2], ARGV[3])
-local payloads, attempts, scores, errors = {}, {}, {}, {}
-if items then payloads = lookup('HMGET', items, members) end
+local num, first, payloads_of = tonumber(ARGV[1]), tonumber(ARGV[2]), nil
+if items then
+  function payloads_of(names) return lookup('HMGET', items, names) end
+end
+local members, expiries, more, payloads =
+  page(leased, num, first, ARGV[3], ARGV[4], nil, nil, payloads_of)
+local attempts, scores, errors = {}, {}, {}
 for i, value in ipairs(values_of(members)) do
   attempts[i], scores[i], errors[i] = '0', '0', ''
   if value then
@@ -18,4 +24,4 @@ for i, value in ipairs(values_of(members)) do
     attempts[i] = string.match(attempts[i], '^%d+')
   end
 end
-return {members, expiries, payloads, attempts, scores, errors}
+return {members, expiries, payloads, more and 1 or 0, attempts, scores, errors}

@@ -40,20 +40,30 @@ local function lookup(command, key, members)
   end
   return found
 end
--- Gives of each member what holds it back, or false. A few hundred short ones the server keeps packed,
--- where each would be looked for from the start: these are read once.
-local function values_of(members)
-  if #members < 50 then return lookup('HMGET', leases, members) end
-  local all, by_member, found = {}, {}, {}
-  if call('HLEN', leases) > 0 then
-    local packed = redis.pcall('OBJECT', 'ENCODING', leases)
-    if packed ~= 'listpack' and packed ~= 'ziplist' then return lookup('HMGET', leases, members) end
-    all = call('HGETALL', leases)
+-- Returns a function that gives of each member what holds it back, or false, for a step that asks it
+-- of so many members in all and changes none of that before. A few hundred short ones the server
+-- keeps packed, where each would be looked for from the start: these are read once.
+local function values_reader(num)
+  if num >= 50 then
+    local all, packed = {}, true
+    if call('HLEN', leases) > 0 then
+      local encoding = redis.pcall('OBJECT', 'ENCODING', leases)
+      packed = encoding == 'listpack' or encoding == 'ziplist'
+      if packed then all = call('HGETALL', leases) end
+    end
+    if packed then
+      local by_member = {}
+      for i = 1, #all, 2 do by_member[all[i]] = all[i + 1] end
+      return function(members)
+        local found = {}
+        for i = 1, #members do found[i] = by_member[members[i]] or false end
+        return found
+      end
+    end
   end
-  for i = 1, #all, 2 do by_member[all[i]] = all[i + 1] end
-  for i = 1, #members do found[i] = by_member[members[i]] or false end
-  return found
+  return function(members) return lookup('HMGET', leases, members) end
 end
+local function values_of(members) return values_reader(#members)(members) end
 local function owner_of(value) return string.sub(value, 1, 16) end
 -- Gives those of the members that nothing holds back and that have attempts, by their values.
 local function with_attempts(members, values)

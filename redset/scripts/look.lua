@@ -1,8 +1,9 @@
 -- Returns items by position without removing them.
 -- KEYS: queue, none, items (with a key=)
--- ARGV: first position, how many, whether only what is due
--- Returns member, score, ...; with a key= payload, score, ...
+-- ARGV: first position, how many, whether only what is due, how many to read at first
+-- Returns {whether there may be more, {member, score, ...; with a key= payload, score, ...}}
 -- include: due
+-- include: portions
 local queue, items, first, num = KEYS[1], KEYS[3], tonumber(ARGV[1]), tonumber(ARGV[2])
 local size
 local stop = '+inf'
@@ -14,13 +15,17 @@ else
 end
 if first < 0 then first = size + first end
 local last = math.min(first + num, size) - 1
-if first < 0 or last < first then return {} end
-local found = redis.call('ZRANGE', queue, first, last, 'WITHSCORES')
-if items and #found > 0 then
-  local members = {}
-  for i = 1, #found, 2 do members[#members + 1] = found[i] end
-  for i, payload in ipairs(redis.call('HMGET', items, unpack(members))) do
-    found[2 * i - 1] = payload
+if first < 0 or last < first then return {0, {}} end
+local found = {}
+local n, more = in_portions(last - first + 1, tonumber(ARGV[4]), function(at, want)
+  local part = redis.call('ZRANGE', queue, first + at, first + at + want - 1, 'WITHSCORES')
+  local names, payloads = {}, nil
+  for i = 1, #part / 2 do names[i] = part[2 * i - 1] end
+  if items and #names > 0 then
+    payloads = redis.call('HMGET', items, unpack(names))
+    for i = 1, #names do part[2 * i - 1] = payloads[i] end
   end
-end
-return found
+  found = append(found, part)
+  return names, 1, payloads
+end)
+return {more and 1 or 0, cut(found, 2 * n)}

@@ -1,26 +1,37 @@
 -- Moves queued items to another set of this server: an add by its rules, at their scores and with their
 -- payloads. What it refuses stays.
 -- KEYS: our queue, none, our leases and items; the other's queue, leased, leases, meta, seen, items, name
--- ARGV: number of members, members, whether ours has ties=, what `adding` says of heads, then what is
+-- ARGV: number of members, how many payloads to read at first, members, whether ours has ties=, what `adding` says of heads, then what is
 --   remembered of each member where that is asked for
--- Returns how many were moved; where nothing was what `adding` says, or {'SCORE', one that the other
---   cannot have}
+-- Returns {how many were moved, how many of the members this step was about}; where nothing was what
+--   `adding` says, or {'SCORE', one that the other cannot have}
 -- include: check
 -- include: due
 local ours, none, our_leases, our_items = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local queue, leased, leases, meta, seen, items, name = unpack(KEYS, 5)
 local n = tonumber(ARGV[1])
-local from = 2 + n
+local from = 3 + n
 local tied, keyed, ties = ARGV[from] == '1', ARGV[from + 5] == '1', ARGV[from + 12] ~= ''
 -- include: leases
+-- include: portions
 -- include: buckets
 -- include: drop
 -- include: adding
 if wrong_type(our_leases, 'hash') then return redis.error_reply(WRONG_TYPE) end
 local members = {}
-for i = 1, n do members[i] = ARGV[1 + i] end
+for i = 1, n do members[i] = ARGV[2 + i] end
+local texts = false
+if keyed then
+  texts = {}
+  n = in_portions(n, tonumber(ARGV[2]), function(at, want)
+    local names = {unpack(members, at + 1, at + want)}
+    local part = call('HMGET', our_items, unpack(names))
+    texts = append(texts, part)
+    return names, 1, part
+  end)
+  cut(members, n)
+end
 local scores = call('ZMSCORE', ours, unpack(members))
-local texts = keyed and call('HMGET', our_items, unpack(members))
 local argv, names = {unpack(ARGV, from + 1, from + ADD_HEAD)}, {}
 for i = 1, n do
   -- One without a payload is what another consumer has just had.
@@ -37,7 +48,7 @@ for i = 1, n do
     argv[#argv + 1] = ARGV[from + ADD_HEAD + i]
   end
 end
-if #names == 0 then return 0 end
+if #names == 0 then return {0, n} end
 local outcome = add(argv, 0, function()
   call('ZREM', none, '')
   call('HDEL', none, '')
@@ -47,10 +58,10 @@ local moved = {}
 for k = 1, #names do
   if string.sub(outcome[3], k, k) ~= 'r' then moved[#moved + 1] = names[k] end
 end
-if #moved == 0 then return 0 end
+if #moved == 0 then return {0, n} end
 -- Attempts end with the item; a lease of one that was added meanwhile does not.
 local gone = with_attempts(moved, lookup('HMGET', our_leases, moved))
 call('ZREM', ours, unpack(moved))
 bulk('HDEL', our_leases, gone)
 if keyed then call('HDEL', our_items, unpack(moved)) end
-return #moved
+return {#moved, n}

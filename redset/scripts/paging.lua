@@ -1,8 +1,10 @@
--- Included by steps that page through a sorted set, in order of score, then bytes. Paging by rank
--- would miss members that stay while others go.
+-- Included by steps that page through a sorted set, in order of score, then bytes, behind portions.
+-- Paging by rank would miss members that stay while others go.
 -- Gives up to so many members behind the last one seen, and their scores; where a range is given, of
--- those from its lowest to its highest score.
-local function page(key, num, score, last, lowest, highest)
+-- those from its lowest to its highest score. It reads `first` of them at first. payloads_of(members),
+-- where it is given, says what belongs to members.
+-- Returns members, scores, whether there may be more, and what belongs to the members.
+local function page(key, num, first, score, last, lowest, highest, payloads_of)
   local from = 0
   -- Not Lua's own comparison, which follows the server's locale.
   local function behind(member)
@@ -34,15 +36,24 @@ local function page(key, num, score, last, lowest, highest)
   elseif lowest and lowest ~= '' then
     from = redis.call('ZCOUNT', key, '-inf', '(' .. lowest)
   end
-  local members, scores, to = {}, {}, from + num
+  local members, scores, payloads, to = {}, {}, {}, from + num
   if highest and highest ~= '' then
     to = math.min(to, redis.call('ZCOUNT', key, '-inf', highest))
   end
-  if to <= from then return members, scores end
-  local found = redis.call('ZRANGE', key, from, to - 1, 'WITHSCORES')
-  for i = 1, #found, 2 do
-    members[#members + 1] = found[i]
-    scores[#scores + 1] = found[i + 1]
-  end
-  return members, scores
+  if to <= from then return members, scores, false, payloads end
+  local n, more = in_portions(to - from, first, function(at, want)
+    local part = redis.call('ZRANGE', key, from + at, from + at + want - 1, 'WITHSCORES')
+    local names, some = {}, nil
+    for i = 1, #part / 2 do
+      names[i] = part[2 * i - 1]
+      scores[at + i] = part[2 * i]
+    end
+    if payloads_of and #names > 0 then
+      some = payloads_of(names)
+      payloads = append(payloads, some)
+    end
+    members = append(members, names)
+    return names, 1, some
+  end)
+  return cut(members, n), cut(scores, n), more, cut(payloads, n)
 end

@@ -1,10 +1,11 @@
 -- Queues dead letters again, at their scores, where nothing of the same identity is there.
 -- KEYS: dead, none, queue, leased, leases, meta, items, name
 -- ARGV: whether there is a key=, options, ties ('', fifo, lifo), then id, member ('' where the letter says it), ...
--- Returns {for each letter 1 where it was queued, 0 where its item is there, -1 where there is no
+-- Returns {for each letter, up to the one that makes them 256 KiB, 1 where it was queued, 0 where its item is there, -1 where there is no
 --   such letter, or what is to be decoded for its member}; or {'OPTIONS', the set's}, {'NAME'},
 --   where nothing was written
 -- include: check
+-- include: portions
 local dead, none, queue, leased, leases, meta, items, name = unpack(KEYS)
 local keyed, options, ties = ARGV[1] == '1', ARGV[2], ARGV[3]
 if wrong_type(dead, 'stream') or wrong_type(queue, 'zset') or wrong_type(leased, 'zset')
@@ -17,13 +18,17 @@ if stored and stored ~= options then return {'OPTIONS', stored} end
 if (keyed or ties ~= '') and call('EXISTS', name) == 1 then return {'NAME'} end
 -- The removal of nothing shows that the user may remove, and lets a full server take the rest.
 call('XDEL', none, '0-1')
-local outcomes = {}
+local outcomes, bytes = {}, 0
 for i = 4, #ARGV, 2 do
+  if bytes >= BYTES then break end
   local id, member, outcome = ARGV[i], ARGV[i + 1], -1
   local entry = call('XRANGE', dead, id, id)[1]
   if entry then
     local fields = {}
-    for k = 1, #entry[2], 2 do fields[entry[2][k]] = entry[2][k + 1] end
+    for k = 1, #entry[2], 2 do
+      fields[entry[2][k]] = entry[2][k + 1]
+      bytes = bytes + #entry[2][k + 1]
+    end
     if member == '' then member = keyed and fields.member or not keyed and fields.raw end
     if not member then
       outcome = fields.raw or ''

@@ -1,7 +1,7 @@
 -- Counts everything in one step.
 -- KEYS: queue, then with second keys: none, leased, leases, calls, dead, meta, seen, items
 -- ARGV: whether only what is due is available, remember, whether there is a key=, most attempts,
---   how many expired leases to give back
+--   how many expired leases to give back, how many to read at first
 -- Returns {size, available, leased, dead, remembered, lowest score or '', time in seconds, bytes}
 -- include: check
 -- include: due
@@ -9,10 +9,11 @@ local queue, none, leased, leases, calls, dead, meta, seen, items = unpack(KEYS)
 local max, all_items = tonumber(ARGV[4]), items
 if ARGV[3] ~= '1' then items = nil end
 -- include: leases
+-- include: portions
 -- include: expiring
 local clock = call('TIME')
 local now = due_until(clock)
-if leased then expire(milliseconds(clock), tonumber(ARGV[5])) end
+if leased then expire(milliseconds(clock), tonumber(ARGV[5]), tonumber(ARGV[6])) end
 -- Not every user may ask, and not every server says.
 local function bytes(key)
   local used = redis.pcall('MEMORY', 'USAGE', key)

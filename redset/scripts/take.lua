@@ -1,47 +1,55 @@
 -- Removes and returns the lowest items, with those whose lease is over where there are too few.
 -- Its first write frees memory: it works on a full server.
 -- KEYS: queue, then with second keys: none, leased, leases, calls, dead, items (with a key=)
--- ARGV: how many, whether only what is due, most attempts, how many expired leases to give back;
---   then, of a range of scores, which ends what is due and gives back nothing: lowest, highest
--- Returns member, score, ...; with a key= payload, score, ...
+-- ARGV: how many, whether only what is due, most attempts, how many expired leases to give back, how
+--   many items to read at first; then, of a range of scores, which ends what is due and gives back
+--   nothing: lowest, highest
+-- Returns {whether there may be more, {member, score, ...; with a key= payload, score, ...}}
 -- include: check
 -- include: due
 local queue, none, leased, leases, calls, dead, items = unpack(KEYS)
-local num, due, max = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
+local num, due, max, first = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3]), tonumber(ARGV[5])
 -- include: leases
+-- include: portions
 -- include: expiring
 -- What cannot be decoded could not be kept.
 if dead and wrong_type(dead, 'stream') then return redis.error_reply(WRONG_TYPE) end
 if items then call('HLEN', items) end
 local clock = call('TIME')
-local low, high = ARGV[5], ARGV[6]
-local function lowest()
-  if low then
-    return call('ZRANGEBYSCORE', queue, low, high, 'WITHSCORES', 'LIMIT', 0, num)
+local low, high = ARGV[6], ARGV[7]
+local function read(at, want)
+  if low or due then
+    local from, to = low or '-inf', high or due_until(clock)
+    return call('ZRANGEBYSCORE', queue, from, to, 'WITHSCORES', 'LIMIT', at, want)
   end
-  if due then
-    return call('ZRANGEBYSCORE', queue, '-inf', due_until(clock), 'WITHSCORES', 'LIMIT', 0, num)
-  end
-  return call('ZRANGE', queue, 0, num - 1, 'WITHSCORES')
+  return call('ZRANGE', queue, at, at + want - 1, 'WITHSCORES')
 end
-local found = lowest()
-if #found < 2 * num and leased and not low then
+local found, members, n, more
+local function lowest()
+  found, members = {}, {}
+  n, more = in_portions(num, first, function(at, want)
+    local part, names, payloads = read(at, want), {}, nil
+    for i = 1, #part / 2 do names[i] = part[2 * i - 1] end
+    if items and #names > 0 then
+      payloads = call('HMGET', items, unpack(names))
+      for i = 1, #names do part[2 * i - 1] = payloads[i] end
+    end
+    members, found = append(members, names), append(found, part)
+    return names, 1, payloads
+  end)
+  cut(found, 2 * n)
+  cut(members, n)
+end
+lowest()
+if n < num and not more and leased and not low then
   local now, limit = milliseconds(clock), tonumber(ARGV[4])
-  if expire(now, limit) > 0 then
-    found = lowest()
+  if expire(now, limit, first) > 0 then
+    lowest()
   else
     heal(now, limit)
   end
 end
-local n = #found / 2
-if n == 0 then return found end
-local members = {}
-for i = 1, n do members[i] = found[2 * i - 1] end
-if items then
-  for i, payload in ipairs(call('HMGET', items, unpack(members))) do
-    found[2 * i - 1] = payload
-  end
-end
+if n == 0 then return {0, found} end
 -- Attempts end with the item; the record of one that is held back as well does not.
 local gone = leases and call('HLEN', leases) > 0 and with_attempts(members, values_of(members)) or {}
 if items or #gone > 0 then call('HDEL', none, '') end
@@ -49,4 +57,4 @@ local from = low and call('ZCOUNT', queue, '-inf', '(' .. low) or 0
 call('ZREMRANGEBYRANK', queue, from, from + n - 1)
 bulk('HDEL', leases, gone)
 if items then call('HDEL', items, unpack(members)) end
-return found
+return {more and 1 or 0, found}
