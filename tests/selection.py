@@ -77,6 +77,7 @@ MEASURED: dict[str, tuple[float, int]] = {
     "selection": (0.9, 11),
     "serializers": (9.9, 137),
     "sets": (23.4, 422),
+    "steps": (3.2, 34),
     "structure": (4.6, 80),
     "suspects": (3.7, 31),
     "threads": (1.5, 5),

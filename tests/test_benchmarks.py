@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import children
 import pytest
 import redis
 
@@ -120,6 +121,13 @@ def test_the_report_names_goals_missed_and_contenders_missing_with_a_profile(
         "| ours | 10,000 | 10,000 | what ours does |",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize("module", ["benchmarks", "benchmarks.steps", "benchmarks.memory"])
+def test_a_benchmark_starts_from_the_tree(module: str) -> None:
+    tree = Path(__file__).resolve().parent.parent
+    out = children.run("-m", module, "--help", cwd=tree).out
+    assert "--server" in out
 
 
 def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
