@@ -57,20 +57,20 @@ CALLS: list[tuple[dict[str, Any], str, Callable[[Any], Any], Any, str]] = [
     (PLAIN, "ZADD", lambda jobs: jobs.add("a"), 2, "a count of at most 1"),
     (PLAIN, "ZRANGE", lambda jobs: jobs.pop(), None, "a list"),
     (PLAIN, "ZRANGE", lambda jobs: jobs.take(2), [[b"a"]], "a list of strings"),
-    (PLAIN, "ZRANGE", lambda jobs: jobs.take(2), [b"a"] * 11, "at most 10 members"),
-    (PLAIN, "'look'", lambda jobs: jobs.peek(), [b"a"], "members and scores"),
-    (PLAIN, "'look'", lambda jobs: jobs.peek(), [b"a", b"high"], "numbers as scores"),
+    (PLAIN, "ZRANGE", lambda jobs: jobs.take(2), [b"a"] * 11, "at most 1 members"),
+    (PLAIN, "'look'", lambda jobs: jobs.peek(), [0, [b"a"]], "members and scores"),
+    (PLAIN, "'look'", lambda jobs: jobs.peek(), [0, [b"a", b"x"]], "numbers as scores"),
     (PLAIN, "'look'", lambda jobs: jobs.peek_score(), {}, "a list"),
     (PLAIN, "ZSCORE", lambda jobs: jobs.score("a"), b"nan", "a number"),
     (PLAIN, "ZMSCORE", lambda jobs: jobs.scores(["a", "b"]), [b"1"], "a list of 2"),
     (PLAIN, "'discard'", lambda jobs: jobs.discard("a"), 2, "a count of at most 1"),
-    (PLAIN, "'page'", lambda jobs: list(iter(jobs)), [[b"a"], []], "a list of 3"),
-    (PLAIN, "'page'", lambda jobs: jobs_of(jobs), [[b"a"], [], []], "a list of 1"),
+    (PLAIN, "'page'", lambda jobs: list(iter(jobs)), [[b"a"], []], "a list of 4"),
+    (PLAIN, "'page'", lambda jobs: jobs_of(jobs), [[b"a"], [], [], 0], "a list of 1"),
     (PLAIN, "'stats'", lambda jobs: jobs.stats(), [1, 2, 3], "a list of 8"),
     (PLAIN, "'server'", lambda jobs: jobs.check(), [b"1"], "a list of 2"),
     (PLAIN, "'clear'", lambda jobs: jobs.clear(), [1], "a list of 2"),
-    (PLAIN, "XRANGE", lambda jobs: jobs_of(jobs.dead), [[b"no", []]], "the id of a dead letter"),
-    (PLAIN, "XRANGE", lambda jobs: jobs_of(jobs.dead), [[b"1-0", [b"raw"]]], "the fields"),
+    (PLAIN, "'read_letters'", lambda jobs: jobs_of(jobs.dead), [0, [[b"no", []]]], "the id of a"),
+    (PLAIN, "'read_letters'", lambda jobs: jobs_of(jobs.dead), [0, [[b"1-0", [b"x"]]]], "the fie"),
     (KEYED, "'get'", lambda jobs: jobs.get(Key("a")), [b"a"], "a string"),
     (KEYED, "HGET", lambda jobs: jobs.seen("a"), [], "a string"),
 ]
@@ -141,7 +141,7 @@ def test_a_bulk_call_says_where_a_reply_of_another_shape_stopped_it(fake: Server
 
 def test_a_page_that_comes_again_ends_the_iteration(fake: Server) -> None:
     members = [b"%d" % n for n in range(1000)]
-    fake.answers = Always([members, [b"1"] * 1000, []])
+    fake.answers = Always([members, [b"1"] * 1000, [], 0])
     jobs: SortedSet[str] = SortedSet(sync_client(fake), "jobs")
     with pytest.raises(InvalidResponse, match="the page behind the last one"):
         jobs_of(jobs)

@@ -161,14 +161,12 @@ def _remove(
         if not taken.members and ctx.keys.prefix is not None:
             taken = yield from _take(ctx, 1)  # what of the leased is there again
         return taken
-    if ctx.multi is False or (ctx.multi and num > ctx.most_unseen):
+    if ctx.multi is False or num > ctx.most_unseen:
         taken = yield from _take(ctx, num)
         return taken
     try:
         if ctx.multi is None:
             taken = yield from _and_look(ctx, _take_and_ask(ctx, num))
-            if taken.more:
-                return taken
         else:
             taken = yield from _and_look(ctx, _take_by_rank(ctx, num, with_scores))
     except Exception as error:
@@ -275,15 +273,15 @@ def _take_and_ask(ctx: Context, num: int) -> Ask:
     An object's first take asks whether the server takes a MULTI. Sent unasked, what is in it would
     be performed piece by piece after a refusal.
     """
-    encode, queue, most = ctx.wire.encode, ctx.keys.queue, min(num, ctx.most_unseen)
+    encode, queue = ctx.wire.encode, ctx.keys.queue
     dead = queue if ctx.keys.prefix is None else ctx.keys.dead
     request = [
-        encode([b"ZPOPMIN", queue, most]),
+        encode([b"ZPOPMIN", queue, num]),
         encode([b"EXISTS", dead]),
         encode([b"MULTI"]),
         encode([b"EXEC"]),
     ]
-    read = _by_command(most, num)
+    read = _taken(num)
 
     def reader(reply: Any) -> _Taken:
         found, *asked = listed(reply, 4)
