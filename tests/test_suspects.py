@@ -12,7 +12,7 @@ import servers
 from options import made
 from selection import share
 
-from redset import SortedSet
+from redset import ScheduledSet, SortedSet
 from redset._consuming import _Job
 from redset._effects import only
 from redset._operations import leasing
@@ -304,6 +304,30 @@ def test_what_an_evicted_key_held_back_is_handed_out(
         batch.ack()
     assert sorted(found) == ["a", "b", "c"]
     assert raw.hlen(f"{P}:leases") == 0
+
+
+def test_many_leases_of_an_evicted_key_come_back_while_other_items_wait(
+    any_server: servers.Server,
+) -> None:
+    """Also if another worker has leased meanwhile, and a scheduled item is far off. 0.3 s."""
+    raw = any_server.raw
+    jobs: ScheduledSet[str] = ScheduledSet(raw, "jobs")
+    jobs.add_many(map(str, range(1_500)), 1)
+    jobs.lease(1_500)
+    raw.delete(f"{P}:leased")
+    jobs.add_many(["later"], 4e9)
+    jobs.add("other", 1)
+    assert names(jobs.lease()) == ["other"]
+    for _ in range(200):
+        if raw.zcard(f"{P}:leased") == 1_501:
+            break
+        assert not jobs.finished()
+    expire(raw)
+    found: list[str] = []
+    while batch := jobs.lease(2_000):  # suspects, in parts
+        found += names(batch)
+        batch.ack()
+    assert sorted(found) == sorted([*map(str, range(1_500)), "other"])
 
 
 def test_a_plain_add_of_what_an_evicted_key_held_back_is_handed_out(

@@ -32,20 +32,28 @@ local function expire(now, limit, first)
   finish('expire', members, values, now, {0, '', '', ''})
   return #members
 end
--- Makes rows anew for what only records tell of, since `leased` was deleted or evicted, once all else
--- is gone. Each lasts for a minute: its holder may be at work, and settle or renew it.
+-- Makes rows anew for leases of which only records tell, since `leased` was deleted or evicted, when
+-- there is nothing else to hand out. Each lasts for a minute: its holder may be at work, and settle
+-- or renew it. The records are drawn at random, so that in the end each is met, wherever it stands.
 local function heal(now, limit)
-  if call('ZCARD', queue) > 0 or call('EXISTS', leased) == 1 then return end
-  local rows, stray, found = {}, {}, call('HSCAN', leases, 0, 'COUNT', limit)[2]
-  for i = 1, math.min(#found, 2 * limit), 2 do
-    if owner_of(found[i + 1]) == QUEUED then
-      stray[#stray + 1] = found[i]
-    else
+  local held = call('ZCARD', leased)
+  if call('HLEN', leases) <= held then return end
+  -- Large members are read one by one.
+  local some = call('HRANDFIELD', leases, 1)[1]
+  local num = math.max(1, math.min(limit, math.floor(BYTES / math.max(1, #some))))
+  local found = call('HRANDFIELD', leases, num, 'WITHVALUES')
+  local is_empty = held == 0 and call('ZCARD', queue) == 0
+  local rows, stray = {}, {}
+  for i = 1, #found, 2 do
+    local member, value = found[i], found[i + 1]
+    if owner_of(value) == QUEUED then
+      if is_empty then stray[#stray + 1] = member end
+    elseif not (call('ZSCORE', leased, member) or call('ZSCORE', queue, member)) then
       rows[#rows + 1] = string.format('%d', now + 60000)
-      rows[#rows + 1] = found[i]
+      rows[#rows + 1] = member
     end
   end
-  if #found == 0 then return end
+  if #rows + #stray == 0 then return end
   call('HDEL', none, '')
   bulk('ZADD', leased, rows)
   bulk('HDEL', leases, stray)
