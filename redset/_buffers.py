@@ -214,9 +214,8 @@ class Writing:
             if not (yield from still_known(self._sent)):
                 # What led there is done once more, and finds it again.
                 how = "release"
-                log.warning(
-                    "%r was reset, or something of it forgotten: leases are given back", name
-                )
+                told = "%r was reset, or something of it forgotten: leases are given back"
+                warn_once(name, told, name)
             done = [Settlement(how, part.leases)]
             lost = (yield from leasing.settle(self._ctx, done)).lost
             if lost:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -10,6 +9,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from redset._effects import READ, Ask, Emit, Operation, Pull, Read, Send
+from redset._logs import warn_once
 from redset._operations.checking import check_once
 from redset._operations.context import (
     CHUNK,
@@ -18,12 +18,14 @@ from redset._operations.context import (
     FOLD,
     HEAVY_CHUNK,
     HEAVY_WINDOW,
+    NOT_OF_ITEM,
     SCRIPT_CHUNK,
     WINDOW,
     Ahead,
     Clock,
     Context,
     ServerClock,
+    error_text,
     new_epoch,
 )
 from redset._operations.known import Trust, check, learn, look
@@ -31,8 +33,6 @@ from redset._operations.replies import Reader, bytes_of, count, listed, refuse, 
 from redset._operations.taking import end_of
 from redset._scripts import script
 from redset.exceptions import AddError, Full, OptionsDiffer, _FullAddError, _OptionsAddError
-
-log = logging.getLogger("redset")
 
 #: What ``errors=`` takes besides "raise" and "skip".
 OnError = Callable[[int, Any, Exception], object]
@@ -655,12 +655,13 @@ def add_stream(
             chunks, trust, generation = adder.encode(batch.items, batch.scores, skip, trust)
             for place, item, cause in chunks[-1].bad:
                 at = batch.start + place
-                if not skip:
+                if not skip or (errors == "skip" and isinstance(cause, NOT_OF_ITEM)):
                     failure, ended = fail(at, cause, at, item), True
+                    break
                 elif not batch.judged:
                     counts[3] += 1
                     try:
-                        _skip(errors, at, item, cause)
+                        _skip(ctx, errors, at, item, cause)
                     except Exception as error:
                         failure, ended = fail(at, error, at, item), True
                         break
@@ -752,11 +753,12 @@ def add_stream(
 def _tell_if_finished(ctx: Context, result: AddResult) -> Operation[None]:
     """Log where an object's first bulk add brought only what a finished set knows."""
     try:
-        finished, _ = yield end_of(ctx)
+        end = yield end_of(ctx)
     except Exception:  # the items are in, whatever this says
         return
-    if finished:
-        log.warning(
+    if end.finished:
+        warn_once(
+            ctx.name,
             "all of the %d items added to %r are known, and nothing is left to be done: clear() "
             "makes it forget them",
             result.refused,
@@ -785,7 +787,7 @@ class _Failure(NamedTuple):
             kind = _OptionsAddError
         where = f"item {self.place}" if self.place is not None else f"from item {self.at} on"
         return kind(
-            f"{where}: {self.cause}",
+            f"{where}: {str(self.cause) or type(self.cause).__name__}",
             result=result,
             resume_at=self.at,
             index=self.place,
@@ -793,8 +795,14 @@ class _Failure(NamedTuple):
         )
 
 
-def _skip(errors: str | OnError, at: int, item: Any, cause: Exception) -> None:
+def _skip(ctx: Context, errors: str | OnError, at: int, item: Any, cause: Exception) -> None:
     if callable(errors):
         errors(at, item, cause)
     else:
-        log.warning("skipped item %d: %s", at, cause)
+        warn_once(
+            ctx.name,
+            "skipped item %d of an add to %r: %r",
+            at,
+            ctx.name,
+            error_text(cause),
+        )
