@@ -242,12 +242,20 @@ class Writing:
         if rest.leases:
             what += f" and {len(rest.leases)} acknowledgements"
         kind, cause = AddError, error
+        number: int | None = None
+        item: Any = None
         if isinstance(error, AddError):
             kind, cause = type(error), error.__cause__ or error
+            if error.index is not None:
+                # What comes before ``resume_at`` is written, and left the run.
+                place = error.index - error.resume_at
+                number, item = self._written + place, rest.runs[0].adds[place][3]
         failure = kind(
             f"{what} of {self._ctx.name!r} were not written: {str(cause) or type(cause).__name__}",
             result=self._result,
             resume_at=self._written,
+            index=number,
+            item=item,
             unwritten=unwritten,
         )
         failure.__cause__ = cause

@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 
 from redset._effects import READ, Ask, Emit, Operation, Pull, Send
 from redset._logs import one_line, warn_once
-from redset._operations.adding import Adder, Flags, OtherEpoch, add_stream, bad_item
+from redset._operations.adding import (
+    Adder,
+    Flags,
+    OtherEpoch,
+    add_stream,
+    bad_item,
+    is_large,
+    large_item,
+)
 from redset._operations.checking import check_once
 from redset._operations.context import (
     CHUNK_BYTES,
@@ -421,7 +429,14 @@ def _acknowledge(
         if chunks[-1].bad:
             raise bad_item(chunks[-1].bad[0]) from chunks[-1].bad[0].error
         if len(chunks) == 1:
-            ours = yield from _judged(adder, items, chunks[0], (yield adder.ask(chunks[0])))
+            try:
+                reply = yield adder.ask(chunks[0])
+            except Exception as error:
+                named = large_item(ctx, items, chunks[0], error)
+                if named is error:
+                    raise
+                raise named from error
+            ours = yield from _judged(adder, items, chunks[0], reply)
             _mark(done[0])
             return ours
     guards = _steps([Settlement("renew" if ttl else "check", leases, ttl)])
@@ -674,7 +689,8 @@ def _parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_Part], list[An
             what.unfit += [(leases[place], error) for place, error in wrong.items()]
             waiting = [lease for at, lease in enumerate(leases) if at not in wrong] + rest
             continue
-        if len(chunks) == 1:
+        # A large item goes alone: the server may close the connection on it.
+        if len(chunks) == 1 and not is_large(chunks[0]):
             parts.append(_Part(leases, items, adder, chunks[0]))
         else:
             large += leases
