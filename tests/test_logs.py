@@ -231,13 +231,12 @@ def test_consume_goes_on_without_what_cannot_be_decoded_now(
         def loads(self, text: str) -> str:
             if text == "large":
                 self.left += 1
-                if self.left < 5:
+                if self.left < 5:  # when it is looked at first, and leased
                     raise MemoryError
             return text
 
     jobs = make_set(serializer=Short(), max_attempts=1)
     jobs.add_many(["large", "a", "b"], [1, 2, 3])
-    jobs._ctx.looked = True
     done: list[str] = []
     assert jobs.consume(done.append, until_finished=True) == (3, 0, 0)
     assert sorted(done) == ["a", "b", "large"] and jobs.dead.size() == 0
@@ -255,7 +254,6 @@ def test_consume_ends_where_nothing_can_be_decoded_for_a_minute(
     serializer = Moody()
     jobs = make_set(serializer=serializer)
     jobs.add("a")
-    jobs._ctx.looked = True
     serializer.error = ModuleNotFoundError("msgspec")
     with pytest.raises(ModuleNotFoundError):
         jobs.consume(print, until_finished=True)

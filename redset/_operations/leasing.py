@@ -555,7 +555,7 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     calls = what.calls
     if calls:
         yield from check_once(ctx)
-        if not (yield from look_first(ctx)):
+        if not (yield from look_first(ctx, goes_on=True)):
             calls = []
     parts, large = yield from _parts(ctx, what)
     done = Settlement("ack", [lease for lease in what.done if not lease.items])

@@ -383,10 +383,11 @@ def refused(error: Exception) -> bool:
     )
 
 
-def look_first(ctx: Context, within: Range | None = None) -> Operation[bool]:
+def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False) -> Operation[bool]:
     """Until something was decoded: refuse to empty a set, or a range, of which nothing can be.
 
-    False where there is nothing to hand out.
+    False where there is nothing to hand out. An error that says nothing of the item is raised, or
+    if the caller ``goes_on``, left for it to meet.
     """
     if ctx.looked:
         return True
@@ -398,6 +399,8 @@ def look_first(ctx: Context, within: Range | None = None) -> Operation[bool]:
         if not (raws or seen) and (yield from _give_back(ctx, within)):
             raws, more, end = yield from _after(ctx, within, 0, [])
         items, bad = yield from ctx.decode([raw for raw in raws if raw is not None])
+        if goes_on and any(isinstance(each.error, NOT_OF_ITEM) for each in bad):
+            return True
         raise_unable(bad)
         if items:
             ctx.looked = True
