@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 from redset._effects import Operation
 from redset._face import T, index, refuse_single, waiting_time
 from redset._failures import settlement_of
-from redset._logs import warn_once
+from redset._logs import one_line, warn_once
 from redset._operations import leasing
 from redset._operations.context import error_text
 from redset._operations.leasing import Held, Settlement
@@ -242,7 +242,8 @@ class Leases(Generic[T]):
         except Exception as problem:
             if error is None:
                 raise
-            log.error("leases of %r could not be settled: %s", self._owner._ctx.name, problem)
+            text = one_line(error_text(problem))
+            log.error("leases of %r could not be settled: %s", self._owner._ctx.name, text)
             return
         for settlement, ours in zip(what, settled.counts, strict=True):
             leasing.log_deaths(self._owner._ctx, settlement, ours)

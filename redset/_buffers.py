@@ -214,9 +214,8 @@ class Writing:
             if not (yield from still_known(self._sent)):
                 # What led there is done once more, and finds it again.
                 how = "release"
-                log.warning(
-                    "%r was reset, or something of it forgotten: leases are given back", name
-                )
+                told = "%r was reset, or something of it forgotten: leases are given back"
+                warn_once(name, told, name)
             done = [Settlement(how, part.leases)]
             lost = (yield from leasing.settle(self._ctx, done)).lost
             if lost:
@@ -243,12 +242,20 @@ class Writing:
         if rest.leases:
             what += f" and {len(rest.leases)} acknowledgements"
         kind, cause = AddError, error
+        number: int | None = None
+        item: Any = None
         if isinstance(error, AddError):
             kind, cause = type(error), error.__cause__ or error
+            if error.index is not None:
+                # What comes before ``resume_at`` is written, and left the run.
+                place = error.index - error.resume_at
+                number, item = self._written + place, rest.runs[0].adds[place][3]
         failure = kind(
             f"{what} of {self._ctx.name!r} were not written: {str(cause) or type(cause).__name__}",
             result=self._result,
             resume_at=self._written,
+            index=number,
+            item=item,
             unwritten=unwritten,
         )
         failure.__cause__ = cause

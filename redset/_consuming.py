@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 from redset._batches import how_many
 from redset._failures import is_transient, others_delay, settlement_of
+from redset._logs import one_line, warn_once
 from redset._operations import leasing
 from redset._operations.context import error_text
 from redset._operations.leasing import Exchange, Held, Settlement
@@ -294,6 +295,8 @@ class Worker:
         self._refusing: float | None = None
         self._resume_at = -math.inf
         self._pause = PAUSE
+        #: Since when no item could be decoded, for no fault of its own.
+        self._unable: float | None = None
 
     async def run(self) -> Consumed:
         """Work until there is an end to it."""
@@ -335,7 +338,8 @@ class Worker:
         if self._reason is None:
             self._reason = error
         else:
-            log.error("leases of %r could not be settled: %s", self._ctx.name, error)
+            text = one_line(error_text(error))
+            log.error("leases of %r could not be settled: %s", self._ctx.name, text)
         self._stopping = True
         # What this was about comes back when its leases end.
         self._turn = None
@@ -415,7 +419,14 @@ class Worker:
             self._may_pass = self._may_pass and not passes
             self._halted = None
         exchange = Exchange(
-            done, settlements, num, self._ttl, self._until_finished and idle, hand, passes
+            done,
+            settlements,
+            num,
+            self._ttl,
+            self._until_finished and idle,
+            hand,
+            passes,
+            others_delay(),
         )
         waits = idle and not (done or settlements)
         self._turn = _Turn(
@@ -516,6 +527,7 @@ class Worker:
         elif self._refusing is not None:
             self._refusing, self._pause = None, PAUSE
             log.info("the server takes requests of %r again", self._ctx.name)
+        self._note_unable(exchange)
 
     def _wait_out(self, error: Exception) -> None:
         """Wait before the next request, if the server refuses for a while; else raise the error."""
@@ -527,12 +539,32 @@ class Worker:
             log.warning(
                 "the server refuses requests of %r for now, and consume waits: %s",
                 self._ctx.name,
-                error_text(error),
+                one_line(error_text(error)),
             )
         elif now - self._refusing >= max(PATIENCE, _retry_time(self._owner.redis)):
             raise error
         self._resume_at = now + self._pause * random.uniform(0.5, 1.0)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _note_unable(self, exchange: Exchange) -> None:
+        """Go on without items that cannot be decoded now; raise the error if none can for long."""
+        error, now = exchange.unable, monotonic()
+        if exchange.held:
+            self._unable = None
+        if error is None:
+            return
+        warn_once(
+            self._ctx.name,
+            "items of %r cannot be decoded now, for no fault of their own, and wait: %r",
+            self._ctx.name,
+            error_text(error),
+        )
+        if exchange.held:
+            return
+        if self._unable is None:
+            self._unable = now
+        elif now - self._unable >= PATIENCE:
+            raise error
 
     def _plan_again(self, turn: _Turn, unsettled: set[tuple[bytes, bytes]] | None) -> None:
         """Take back what a turn did not do: all of it, or these leases."""
@@ -575,7 +607,8 @@ class Worker:
             busy = len(self._ready) + len(self._running)
         if exchange.refused:
             self._refused = exchange.refused
-            log.warning(
+            warn_once(
+                self._ctx.name,
                 "what was found for %d items of %r was refused for want of room; they wait",
                 len(self._refused),
                 self._ctx.name,
@@ -704,14 +737,14 @@ class Worker:
             # It was meant: no warning, and no traceback.
             text = "the handler raised %s for an item of %r, attempt %d: %s"
             kind = type(error).__name__
-            log.info(text, kind, self._ctx.name, job.attempts + 1, error)
+            log.info(text, kind, self._ctx.name, job.attempts + 1, one_line(str(error)))
             return
         log.warning(
             "%s for an item of %r, attempt %d: %s",
             what,
             self._ctx.name,
             job.attempts + 1,
-            error_text(error),
+            one_line(error_text(error)),
             exc_info=error,
         )
 

@@ -48,6 +48,35 @@ class Send:
         return self.data.split(b"\r\n", 3)[2].decode()
 
 
+class Outsized:
+    """Why a connection was lost: one argument is, or may be, more than the server takes."""
+
+    __slots__ = ("limit", "size")
+
+    def __init__(self, size: int, limit: int | None) -> None:
+        #: Its bytes, and the most that the server takes, if it says so.
+        self.size = size
+        self.limit = limit
+
+    def error(self, kind: type[Exception], argument: bytes) -> Exception:
+        """Make the error that says so, of a client's class."""
+        rest = "..." if len(argument) < self.size else ""
+        limit = "may be less" if self.limit is None else f"is {self.limit:,}"
+        made = kind(
+            f"the server closes the connection on an item of {self.size:,} bytes "
+            f"({argument!r}{rest}): its proto-max-bulk-len {limit}; max_item_bytes refuses such "
+            "items before they are sent"
+        )
+        made._redset_outsized = self  # type: ignore[attr-defined]
+        return made
+
+
+def outsized(error: BaseException) -> Outsized | None:
+    """Return what an error says of an argument that is too large, if it says so."""
+    found: Outsized | None = getattr(error, "_redset_outsized", None)
+    return found
+
+
 class Unexpected(Exception):
     """A reply that the command which it answers cannot have."""
 

@@ -228,8 +228,12 @@ def payload(
     else:
         data = _serialised(dumps(item))
     if limit and len(data) > limit:
-        raise ValueError(f"item has {len(data)} bytes serialised, more than max_item_bytes={limit}")
+        raise _too_large(data, limit)
     return data
+
+
+def _too_large(data: bytes, limit: int) -> ValueError:
+    return ValueError(f"item has {len(data)} bytes serialised, more than max_item_bytes={limit}")
 
 
 def _is_structure(item: Any) -> bool:
@@ -412,11 +416,11 @@ def _gap(size: int) -> bytes:
     return _GAPS[size] if size < 1024 else b"\r\n$%d\r\n" % size
 
 
-def _is_usual(dumps: Any, key: Any, limit: int, fold: int, positions: bool) -> bool:
+def _is_usual(dumps: Any, key: Any, fold: int, positions: bool) -> bool:
     """Whether items are their own keys, as JSON, the last of equals stays, and no more is asked."""
     if type(dumps) is not MethodType or dumps.__func__ is not serializers.JSONSerializer.dumps:
         return False
-    return key is None and fold == FOLD_LAST and not (limit or positions)
+    return key is None and fold == FOLD_LAST and not positions
 
 
 class Encoder:
@@ -484,7 +488,7 @@ class Encoder:
         self._timed = timed
         self._warn = warn
         # Where items are read list by list: what writes them.
-        self._write_json = dumps if _is_usual(dumps, key, limit, fold, positions) else None
+        self._write_json = dumps if _is_usual(dumps, key, fold, positions) else None
 
     def encode(self, items: Sequence[Any], scores: Sequence[Any] | None, skip: bool) -> Chunk:
         """Encode items as one request; the first bad one ends it, unless they are to be skipped."""
@@ -560,11 +564,13 @@ class Encoder:
         for index, item in enumerate(items):
             try:
                 # What is usual stands here, without a call: half of the time went by with calls.
-                if dumps is None or limit:
+                if dumps is None:
                     data = payload(item, dumps, limit, self._warn)
                 else:
                     data = dumps(item)
                     data = b"%b" % data if type(data) is bytes else _serialised(data)
+                    if limit and len(data) > limit:
+                        raise _too_large(data, limit)
                 member = data if key is None else digest(key_bytes(_key_of(item, key)))
                 if scores is None:
                     score = scorer if type(scorer) is float else score_of(item, scorer, self._timed)
@@ -635,6 +641,8 @@ class Encoder:
         """Read what is usual list by list, in half of the time; anything else raises something."""
         # Copies: see _serialised().
         members = [b"%b" % data for data in map(dumps, items)]
+        if self._limit and members and max(map(len, members)) > self._limit:
+            raise ValueError  # item by item it comes out which one it is
         last: dict[bytes, float]
         if scores is None:
             if type(self._scorer) is not float:

@@ -32,6 +32,7 @@ from redset._effects import (
     Ask,
     Emit,
     Operation,
+    Outsized,
     Pause,
     Pull,
     R,
@@ -54,6 +55,13 @@ _UNREAD = object()
 _TURN = 0.002
 #: How often one request is repeated because the server forgot its script.
 _RELOADS = 5
+
+#: The least that a server may be told to take as one argument, in bytes (proto-max-bulk-len). Only
+#: what is larger can be the reason for which it closed a connection.
+_LARGE = 2**20
+#: Bytes of such an argument that an error shows.
+_SHOWN = 40
+_ASK_LIMIT = b"*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$18\r\nproto-max-bulk-len\r\n"
 
 #: How to see that the other side has closed a connection, where that can be seen.
 _poll: Any = getattr(select, "poll", None)
@@ -564,7 +572,7 @@ class _PackedSession(_Session):
         except Exception as error:
             flight = _Flight(effect)
             self._flying.append(flight)
-            if _is_reply(error):
+            if _is_reply(error) and not _is_too_large(error):
                 self._broken = False
                 flight.answer = self._failed(error, script)
             else:
@@ -687,7 +695,7 @@ class _PackedSession(_Session):
         try:
             answer = await self._settled(connection.read_response(disable_decoding=True))
         except Exception as error:
-            if not _is_reply(error):
+            if not _is_reply(error) or _is_too_large(error):
                 raise
             answer = self._failed(error, script)
         self._broken = False
@@ -742,8 +750,14 @@ class _PackedSession(_Session):
         retry = getattr(connection, "retry", None)
         unread = [flight for flight in self._flying if flight.answer is _UNREAD]
         await self._settled(connection.disconnect())
+        large = _largest(unread) if _may_be_too_large(error) else None
+        limit = None if large is None else await self._limit()
+        if large is not None and limit is not None and len(large) > limit:
+            await self._give_up(self._too_large(large, limit))
         if retry is None or not all(flight.effect.resend for flight in unread):
             await self._give_up(error)
+        if _is_reply(error):
+            error = _connection_error(connection)(str(error))
         failed: list[Exception] = [error]
 
         async def perform() -> None:
@@ -753,10 +767,16 @@ class _PackedSession(_Session):
             self._sent.clear()
             # Sending connects as well, but not by way of Sentinel.
             await self._settled(connection.connect())
-            for flight in unread:
-                flight.effect.resent = True
-                await self._put(flight)
-            unread[0].answer = await self._fetch(unread[0])
+            try:
+                for flight in unread:
+                    flight.effect.resent = True
+                    await self._put(flight)
+                unread[0].answer = await self._fetch(unread[0])
+            except Exception as again:
+                # Twice, and the server does not tell its limit: a third time would be in vain.
+                if large is not None and limit is None and _may_be_too_large(again):
+                    raise _Suspected from again
+                raise
 
         try:
             # Its retries, its waiting; the failure that happened is its first attempt.
@@ -766,8 +786,30 @@ class _PackedSession(_Session):
                     lambda _: connection.disconnect(),
                 )
             )
+        except _Suspected:
+            assert large is not None
+            await self._give_up(self._too_large(large, None))
         except Exception as last:
             await self._give_up(last)
+
+    async def _limit(self) -> int | None:
+        """Ask on a new connection how large an argument may be; None if that is not told."""
+        connection = self._connection
+        self._socket = None
+        self._sent.clear()
+        try:
+            await self._settled(connection.connect())
+            await self._settled(connection.send_packed_command([_ASK_LIMIT], check_health=False))
+            answer = await self._settled(connection.read_response(disable_decoding=True))
+        except Exception as error:
+            if not _is_reply(error):
+                await self._settled(connection.disconnect())
+            return None
+        return _limit_of(answer)
+
+    def _too_large(self, argument: memoryview, limit: int | None) -> Exception:
+        kind = _connection_error(self._connection)
+        return Outsized(len(argument), limit).error(kind, bytes(argument[:_SHOWN]))
 
     async def _give_up(self, error: Exception) -> NoReturn:
         self._flying.clear()
@@ -779,8 +821,15 @@ class _PackedSession(_Session):
         raise error
 
 
+class _Suspected(Exception):
+    """A connection was lost twice on a large argument. No policy's retries are for this."""
+
+
 class _GenericSession(_Session):
     """One command after another through a client's ``execute_command``."""
+
+    #: How large an argument may be: -1 before it was asked, None if that is not told.
+    _limit: int | None = -1
 
     def __init__(
         self,
@@ -800,7 +849,11 @@ class _GenericSession(_Session):
 
     async def send(self, effect: Send) -> None:
         (arguments,) = self._split(effect.data)
+        large = max(arguments, key=len) if len(effect.data) > _LARGE else b""
         try:
+            if len(large) > _LARGE:
+                # Asked before: the client's own retries would take seconds.
+                await self._refuse(large)
             try:
                 answer = await self._command(arguments)
             except Exception as error:
@@ -822,6 +875,17 @@ class _GenericSession(_Session):
 
     async def close(self) -> None:
         self._answers.clear()
+
+    async def _refuse(self, argument: bytes) -> None:
+        """Raise the client's ConnectionError if an argument is larger than the server takes."""
+        if self._limit == -1:
+            self._limit = None
+            with contextlib.suppress(Exception):  # it may not be told
+                answer = await self._executed("CONFIG GET", "proto-max-bulk-len", **self._options)
+                self._limit = _limit_of(answer)
+        if self._limit is not None and len(argument) > self._limit:
+            kind = _connection_error(self._client)
+            raise Outsized(len(argument), self._limit).error(kind, argument[:_SHOWN])
 
     async def _command(self, arguments: list[bytes]) -> Any:
         text = arguments[0].decode()
@@ -988,6 +1052,43 @@ def _invalid(value: Any, effect: Send, error: Unexpected) -> Exception:
 def _is_reply(error: Exception) -> bool:
     """Whether an exception is a server's answer, after which the connection is in order."""
     return any(base.__name__ == "ResponseError" for base in type(error).__mro__)
+
+
+def _is_too_large(error: Exception) -> bool:
+    """Whether a server says that an argument is too large; it closes the connection then."""
+    return "invalid bulk length" in str(error)
+
+
+def _may_be_too_large(error: Exception) -> bool:
+    """Whether a connection was closed, as for an argument that is too large, and not too slow."""
+    return not any("Timeout" in base.__name__ for base in type(error).__mro__)
+
+
+def _largest(flights: list[_Flight]) -> memoryview | None:
+    """Return the largest argument of some requests, if it may be too large."""
+    found: memoryview | None = None
+    for flight in flights:
+        data = flight.effect.data
+        if len(data) <= _LARGE:
+            continue
+        at = 0
+        while at < len(data):
+            stop = data.index(b"\r\n", at)
+            size, start = int(data[at + 1 : stop]), stop + 2
+            is_array = data[at : at + 1] == b"*"
+            at = start if is_array else start + size + 2
+            if not is_array and size > max(_LARGE, 0 if found is None else len(found)):
+                found = memoryview(data)[start : start + size]
+    return found
+
+
+def _limit_of(answer: Any) -> int | None:
+    """Read the answer to CONFIG GET of one number: a list, a dict, or something else."""
+    values = list(answer.values()) if isinstance(answer, dict) else answer
+    try:
+        return int(values[-1])
+    except (TypeError, ValueError, LookupError):
+        return None
 
 
 def _is_no_script(answer: Any) -> bool:

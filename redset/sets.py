@@ -99,8 +99,11 @@ class SortedSet(Face[T]):
         After how many failed leases an item goes to the dead letters; None is never. The option is
         the process's own: all consumers should have the same.
     max_item_bytes : int, optional
-        The most bytes of an item that this object serialises. What is stored already is not asked:
-        by `update` from another set, `move_many` and `restore`.
+        The most bytes of an item that this object serialises. Default: 536,805,376, which is the
+        default of the server's ``proto-max-bulk-len`` (512 MB) less 64 KiB. A server closes the
+        connection on a larger item: set ``max_item_bytes`` lower if ``proto-max-bulk-len`` is.
+        Items that are stored already are not checked: by `update` from another set, `move_many`
+        and `restore`.
     max_size : int, optional
         The most items: a chunk that would add more is refused whole, with
         `redset.exceptions.Full`. `restore` does not ask it.
@@ -337,8 +340,10 @@ class SortedSet(Face[T]):
         nx, xx, gt, lt, again : bool
             As for `add`.
         errors : {"raise", "skip"} or callable
-            What to do about an item that cannot be encoded: raise, skip and count it, or call with
-            its position, itself and the exception, and skip it.
+            What to do about an item that cannot be encoded, or that is larger than the server
+            takes: raise, skip and count it, or call with its position, itself and the exception,
+            and skip it. "skip" logs the first one of the process and set as a warning. It does not
+            skip an item for `MemoryError`, `OSError` or `ImportError`, which end the call.
 
         Returns
         -------
@@ -561,6 +566,9 @@ class SortedSet(Face[T]):
             key; nothing was sent.
         redset.exceptions.DecodeError
             As for `take`; items that cannot be decoded are in `dead`.
+        MemoryError, OSError, ImportError
+            If the serializer raised it for the first item. The item is queued again, without an
+            attempt.
 
         Examples
         --------
@@ -759,7 +767,8 @@ class SortedSet(Face[T]):
     def finished(self) -> bool:
         """Whether nothing is queued, scheduled or leased, in one server step.
 
-        One round trip.
+        One round trip. If the server takes no writes (a replica, a user without the right), a
+        second one looks only, and counts expired leases as given back.
 
         Returns
         -------
@@ -1109,7 +1118,9 @@ class SortedSet(Face[T]):
     def stats(self) -> Stats:
         """Return the set in figures, in one server step.
 
-        One round trip, O(log N), and some samples of the memory that each key takes.
+        One round trip, O(log N), and some samples of the memory that each key takes. If the server
+        takes no writes (a replica, a user without the right), a second one looks only, and counts
+        expired leases as given back.
 
         Returns
         -------

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
+import json
 import logging
 import math
 import pickle
+import re
 from collections import ChainMap, OrderedDict, UserDict
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
@@ -16,9 +18,14 @@ from typing import Any
 import pytest
 import redis
 import servers
+from options import every_option, made
+from proxy import Proxy
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet
 from redset._keys import PARTS
+from redset._operations import context
 from redset.exceptions import AddError, Full, OptionsDiffer, RedsetError
 from redset.serializers import JSONSerializer
 
@@ -420,13 +427,16 @@ def test_bad_items_can_be_skipped_and_are_counted(
     items: list[Any] = list(range(1500))
     for place in (0, 3, 499, 500, 1499):
         items[place] = object()
-    for given in (items, iter(items)):
+    for number, given in enumerate((items, iter(items))):
         raw.flushall()
         caplog.clear()
-        with caplog.at_level(logging.WARNING, "redset"):
+        with caplog.at_level(logging.DEBUG, "redset"):
             result = make_set(serializer=JSONSerializer()).add_many(given, errors="skip")
         assert result == (1495, 0, 0, 5)
-        assert [record.args[0] for record in caplog.records] == [0, 3, 499, 500, 1499]
+        told = [record for record in caplog.records if record.msg.startswith("skipped")]
+        assert [record.args[0] for record in told] == [0, 3, 499, 500, 1499]
+        warnings = [record for record in told if record.levelno == logging.WARNING]
+        assert len(warnings) == (1 if number == 0 else 0)
         assert len(queued(raw)) == 1495
 
 
@@ -1074,3 +1084,194 @@ def test_times_of_a_lock_are_numbers(
 def test_a_url_is_text(url: Any) -> None:
     with pytest.raises(TypeError, match=f"url must be str, not {type(url).__name__}"):
         SortedSet.from_url(url, "jobs")
+
+
+# --- an item that is larger than the server takes
+
+MIB = 2**20
+
+
+@pytest.fixture
+def narrow(server: servers.AnyServer) -> Iterator[None]:
+    """Lets the server of `make_set` take no more than 1 MiB as one argument, the least there is."""
+    if server.kind == "fakeredis":
+        pytest.skip("fakeredis: it reads no requests")
+    server.raw.config_set("proto-max-bulk-len", MIB)
+    yield
+    server.raw.config_set("proto-max-bulk-len", 2**29)
+
+
+def large(options: dict[str, Any], name: str = "large", size: int = 2 * MIB) -> Any:
+    """An item that has so many bytes serialised."""
+    if "key" not in options:
+        return f"{name} {'x' * (size - len(name) - 1)}"
+    rest = len(json.dumps({"url": name, "text": ""}, separators=(",", ":")))
+    return {"text": "x" * (size - rest), "url": name}
+
+
+TOO_LARGE = (
+    r"an item of 2,097,152 bytes \(b\\?'.{40}\\?'\.\.\.\): its proto-max-bulk-len is 1,048,576"
+)
+
+
+@every_option
+def test_an_add_names_the_item_that_is_too_large_for_the_server(
+    make_set: Callable[..., Any], narrow: None, options: dict[str, Any]
+) -> None:
+    jobs = make_set(**options)
+    good = [made(options, str(number)) for number in range(600)]
+    item = large(options)
+    with pytest.raises(AddError, match=f"^item 300: .*{TOO_LARGE}") as caught:
+        jobs.add_many([*good[:300], item, *good[300:]])
+    assert (caught.value.index, caught.value.item) == (300, item)
+    assert caught.value.resume_at <= 300
+    assert jobs.size() == caught.value.result.added
+    with pytest.raises(Exception, match=TOO_LARGE) as single:
+        jobs.add(item)
+    assert any(base.__name__ == "ConnectionError" for base in type(single.value).__mro__)
+    assert jobs.add_many(good).failed == 0 and jobs.size() == 600
+
+
+@every_option
+@pytest.mark.parametrize("how", ["skip", "callable"])
+def test_an_item_that_is_too_large_for_the_server_can_be_skipped(
+    make_set: Callable[..., Any], narrow: None, options: dict[str, Any], how: str, caplog: Any
+) -> None:
+    jobs = make_set(**options)
+    good = [made(options, str(number)) for number in range(600)]
+    first, second = large(options, "first"), large(options, "second")
+    told: list[Any] = []
+    errors = how if how == "skip" else lambda *bad: told.append(bad)
+    with caplog.at_level(logging.WARNING, "redset"):
+        result = jobs.add_many([first, *good[:300], second, *good[300:]], errors=errors)
+    assert (result.added, result.failed) == (600, 2)
+    assert jobs.size() == 600 and all(jobs.contains(item) for item in good[::50])
+    if how == "skip":
+        [record] = caplog.records
+        assert re.search(f"skipped item [0-9]+ of an add to 'jobs': .*{TOO_LARGE}", record.message)
+    else:
+        assert sorted(each[:2] for each in told) == [(0, first), (301, second)]
+
+
+def test_a_chunk_of_a_large_item_that_is_encoded_anew_counts_it_once(
+    make_set: Callable[..., Any], narrow: None, raw: Any
+) -> None:
+    jobs, other = make_set(remember=True), make_set(remember=True)
+    jobs.add("a")
+    other.clear()
+    other.add("b")
+    result = jobs.add_many([large({}), *numbered(300)], range(301), errors="skip")
+    assert (result.added, result.failed) == (300, 1)
+
+
+def test_calls_with_an_item_that_is_too_large_name_it(
+    make_set: Callable[..., Any], narrow: None
+) -> None:
+    jobs = make_set()
+    item = large({})
+    for call in (jobs.discard, jobs.contains, jobs.score, jobs.get, lambda i: jobs.scores([i])):
+        with pytest.raises(Exception, match=TOO_LARGE):
+            call(item)
+    jobs.add("a")
+    [lease] = jobs.lease()
+    with pytest.raises(AddError, match=f"^item 0: .*{TOO_LARGE}") as caught:
+        lease.ack(add=[item])
+    assert (caught.value.index, caught.value.item) == (0, item)
+    with pytest.raises(AddError, match=f"^item 1: .*{TOO_LARGE}"):
+        lease.ack(add=["b", item])
+    assert lease.ack() == 1
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_job_fails_whose_new_item_is_too_large_for_the_server(
+    make_set: Callable[..., Any], narrow: None, caplog: Any, size: int
+) -> None:
+    jobs, pages = make_set(max_attempts=1), make_set(name="pages")
+    jobs.add_many(["bad", *"abc"], range(4))
+
+    def handler(job: str) -> list[str]:
+        return [*("x" * (size - 1)), large({})] if job == "bad" else []
+
+    with caplog.at_level(logging.WARNING, "redset"):
+        assert jobs.consume(handler, batch=10, until_finished=True) == (3, 1, 0)
+    [letter] = jobs.dead
+    assert letter.raw == b"bad" and re.search(TOO_LARGE, letter.reason)
+    assert "what the handler found cannot be added for an item of 'jobs'" in caplog.text
+    assert pages.size() == 0
+
+
+class Uncalled(NoBackoff):
+    """A policy's pause that counts how often it is asked for."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def compute(self, failures: int) -> float:
+        self.calls += 1
+        return 0
+
+
+def test_what_cannot_pass_is_not_sent_again_and_again(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    raw.config_set("proto-max-bulk-len", MIB)
+    raw.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">secret", "~*", "&*", "+@all")
+    for rule, limit in (("+config", "is 1,048,576"), ("-config", "may be less")):
+        raw.execute_command("ACL", "SETUSER", "bob", rule)
+        backoff = Uncalled()
+        with any_server.tcp_client(
+            username="bob", password="secret", retry=Retry(backoff, 20)
+        ) as client:
+            jobs: SortedSet[str] = SortedSet(client, "jobs")
+            with pytest.raises(AddError, match=f"proto-max-bulk-len {limit}") as caught:
+                jobs.add_many(["a", large({})])
+            assert caught.value.index == 1
+            with pytest.raises(redis.ConnectionError, match=f"proto-max-bulk-len {limit}"):
+                jobs.add(large({}))
+            assert backoff.calls <= (0 if limit.startswith("is") else 2)
+            # The connection that is left is in order.
+            assert jobs.add("b") == 0 and client.ping()
+    # Without retries as well.
+    with any_server.client(retry=Retry(NoBackoff(), 0)) as client:
+        jobs = SortedSet(client, "jobs")
+        assert jobs.add_many(["c", large({}), "d"], errors="skip") == (2, 0, 0, 1)
+    raw.execute_command("ACL", "DELUSER", "bob")
+    raw.config_set("proto-max-bulk-len", 2**29)
+
+
+def test_a_large_item_on_a_lost_connection_is_sent_again(any_server: servers.Server) -> None:
+    cut: list[bool] = []
+
+    def rule(command: list[bytes]) -> Any:
+        if command[0] == b"ZADD" and not cut:
+            cut.append(True)
+            return Proxy.CUT
+        return None
+
+    with Proxy(any_server) as proxy:
+        proxy.rule = rule
+        with redis.Redis(port=proxy.port, retry=Retry(NoBackoff(), 1)) as client:
+            assert SortedSet(client, "jobs").add_many(["a", large({})]).added == 2
+    assert cut == [True]
+
+
+@every_option
+def test_an_item_is_by_default_no_larger_than_a_server_takes_by_default(
+    make_set: Callable[..., Any],
+    narrow: None,
+    options: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    margin = 2**16
+    assert 512 * MIB - margin == context.ITEM_BYTES
+    # The same with a server's limit of 1 MiB.
+    monkeypatch.setattr(context, "ITEM_BYTES", MIB - margin)
+    jobs = make_set(serializer=JSONSerializer(), **options)
+    most = MIB - margin - (0 if "key" in options else 2)  # quotes
+    assert jobs.add(large(options, "a", most)) is not None
+    assert jobs.add_many([large(options, "b", most)]).added == 1
+    assert {len(json.dumps(item, separators=(",", ":"))) for item in jobs.take(2)} == {MIB - margin}
+    with pytest.raises(ValueError, match=f"more than max_item_bytes={MIB - margin}"):
+        jobs.add(large(options, "c", most + 1))
+    with pytest.raises(AddError, match=f"more than max_item_bytes={MIB - margin}") as caught:
+        jobs.add_many([made(options, "d"), large(options, "e", most + 1)])
+    assert caught.value.index == 1 and caught.value.result.added == 1

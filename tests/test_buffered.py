@@ -407,6 +407,27 @@ def test_an_error_comes_out_of_the_exit_where_no_call_met_it(make_set: Maker) ->
     assert caught.value.unwritten == [("b", 0.0)] and caught.value.resume_at == 0
 
 
+def test_an_item_that_is_too_large_for_the_server_is_named(any_server: servers.Server) -> None:
+    any_server.raw.config_set("proto-max-bulk-len", 2**20)
+    try:
+        with any_server.client() as client:
+            jobs: SortedSet[Any] = SortedSet(client, "jobs", key="url")
+            items = [{"url": str(number)} for number in range(30)]
+            items[20]["text"] = "x" * 2**21
+            with (
+                pytest.raises(AddError, match="proto-max-bulk-len") as caught,
+                jobs.buffered() as writer,
+            ):
+                for item in items:
+                    writer.add(item)
+            error = caught.value
+            assert (error.index, error.item) == (20, items[20])
+            assert error.resume_at <= 20
+            assert [item for item, _ in error.unwritten] == items[error.resume_at :]
+    finally:
+        any_server.raw.config_set("proto-max-bulk-len", 2**29)
+
+
 def test_a_server_that_is_gone_is_an_error_and_adding_the_rest_makes_it_whole(
     proxy: Proxy, make: Maker, any_server: servers.Server
 ) -> None:

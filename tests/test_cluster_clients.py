@@ -17,6 +17,7 @@ import servers
 
 import redset.asyncio
 from redset import ScheduledSet, SortedSet
+from redset.exceptions import AddError
 
 SLOTS = 16384
 
@@ -120,3 +121,24 @@ def test_an_asyncio_cluster_client_takes_every_step(
         await servers.aclose(client)
 
     asyncio.run(use())
+
+
+@KINDS
+def test_a_cluster_client_is_not_sent_what_the_node_does_not_take(
+    node: servers.Server, library: str, options: dict[str, Any]
+) -> None:
+    item = "x" * 2**21
+    node.raw.config_set("proto-max-bulk-len", 2**20)
+    with cluster_class(library, False)(host="127.0.0.1", port=node.port, **options) as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        assert jobs.add_many(["a", item, "b"], errors="skip") == (2, 0, 0, 1)
+
+    async def use() -> None:
+        client = cluster_class(library, True)(host="127.0.0.1", port=node.port)
+        jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+        with pytest.raises(AddError, match=r"item 1: .* proto-max-bulk-len is 1,048,576"):
+            await jobs.add_many(["c", item])
+        await servers.aclose(client)
+
+    asyncio.run(use())
+    node.raw.config_set("proto-max-bulk-len", 2**29)

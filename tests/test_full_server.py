@@ -230,6 +230,16 @@ def test_a_full_server_can_be_looked_at_and_emptied(full: Full, client: Any, kin
     assert jobs.size() == 0
 
 
+def test_stats_and_finished_of_a_full_server_count_what_expired(full: Full, client: Any) -> None:
+    jobs: SortedSet[str] = SortedSet(client, "expiring", max_attempts=2)
+    full.raw.set("load", "x" * 2_000_000)
+    lose_leases(jobs, full.raw)
+    full.fill()
+    stats = jobs.stats()
+    assert (stats.size, stats.available, stats.leased, stats.dead) == (9, 9, 0, 1)
+    assert not jobs.finished()
+
+
 @pytest.mark.parametrize("num", [1, 2, 100])
 @pytest.mark.parametrize("cls", [SortedSet, ScheduledSet])
 def test_undecodable_members_of_a_full_server_still_get_to_dead(
@@ -367,6 +377,47 @@ def test_a_replica_can_be_looked_at(replica: servers.Server, name: str) -> None:
     if "remember" in options:
         assert jobs.seen_many(["a", "z"]) == [True, False]
     client.close()
+
+
+def lose_leases(jobs: Any, raw: Any) -> None:
+    """Leave a set of ten items with three expired leases, of which one's item is dead by that."""
+    jobs.add_many([str(number) for number in range(10)], range(10))
+    jobs.fail(jobs.lease(1), "no")
+    for _ in range(3):
+        assert len(jobs.lease(1)) == 1
+    for member in raw.zrange("expiring:{expiring}:leased", 0, -1):
+        raw.zadd("expiring:{expiring}:leased", {member: 1})
+
+
+def test_stats_and_finished_of_a_replica_count_what_expired(
+    replica: servers.Server, replicas: Callable[[str], servers.Server]
+) -> None:
+    port = int(replica.raw.info("replication")["master_port"])
+    with redis.Redis(port=port) as primary:
+        primary.delete(*primary.keys("expiring*") or ["none"])
+        lose_leases(SortedSet(primary, "expiring", max_attempts=2), primary)
+        primary.wait(1, 5000)
+    client = replica.client()
+    jobs: SortedSet[str] = SortedSet(client, "expiring", max_attempts=2)
+    before = servers.everything(replica.raw)
+    stats = jobs.stats()
+    assert (stats.size, stats.available, stats.leased, stats.dead) == (9, 9, 0, 1)
+    assert stats.oldest_score == 1
+    assert not jobs.finished()
+    assert servers.everything(replica.raw) == before
+    client.close()
+
+
+@pytest.mark.parametrize("kind", servers.REAL)
+def test_stats_and_finished_count_what_expired_without_replicas(kind: str) -> None:
+    with servers.start(kind) as server:
+        jobs: SortedSet[str] = SortedSet(server.raw, "expiring", max_attempts=2)
+        lose_leases(jobs, server.raw)
+        server.raw.config_set("min-replicas-to-write", 1)
+        for _ in range(2):
+            stats = jobs.stats()
+            assert (stats.size, stats.available, stats.leased, stats.dead) == (9, 9, 0, 1)
+            assert not jobs.finished()
 
 
 @pytest.mark.parametrize("name", ["jobs", "keyed"])

@@ -464,6 +464,38 @@ def test_a_death_is_logged(make_set: Maker, caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize(
+    "call",
+    [
+        lambda jobs: jobs.lease(5),
+        lambda jobs: jobs.take(3),
+        lambda jobs: jobs.pop(),
+        lambda jobs: jobs.stats(),
+        lambda jobs: jobs.finished(),
+        lambda jobs: jobs.consume(print, until_finished=True),
+    ],
+    ids=["lease", "take", "pop", "stats", "finished", "consume"],
+)
+def test_a_death_by_an_expired_lease_is_logged_by_who_notices(
+    make_set: Maker, raw: Any, caplog: pytest.LogCaptureFixture, call: Callable[[Any], Any]
+) -> None:
+    jobs = make_set(max_attempts=1)
+    jobs.add_many(["a", "b"])
+    jobs.lease(2)
+    expire(raw)
+    with contextlib.suppress(KeyError):
+        call(jobs)
+    for _ in range(2):
+        assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+            (
+                "ERROR",
+                "2 items of 'jobs' moved to dead letters: their leases expired at the last attempt",
+            )
+        ]
+        jobs.stats()
+    assert jobs.dead.size() == 2
+
+
+@pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda: Retry("soon"), "delay must be a number of seconds or a timedelta, got 'soon'"),
@@ -640,10 +672,10 @@ def test_the_same_request_gives_the_same_leases(any_server: servers.Server) -> N
 
     token = b"A" * 16
     first = call(token, 100)
-    assert len(first) == 304 and call(token, 100)[1:] == first[1:]
+    assert len(first) == 305 and call(token, 100)[1:] == first[1:]
     # A call that asks for fewer gives the others back.
     fewer = call(token, 10)
-    assert fewer[1:] == first[1:34]
+    assert fewer[1:-1] == first[1:34]
     assert raw.zcard("jobs") == 490
     # Past its time nobody has received them: they count no attempt, and are no suspects.
     for member in raw.zrange(f"{P}:leased", 0, -1):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import servers
 
-from redset import ScheduledSet, SortedSet, _logs
-from redset.exceptions import DecodeError
+from redset import ScheduledSet, SortedSet, _consuming, _failures, _logs
+from redset.exceptions import AddError, DecodeError
 
 Maker = Callable[..., Any]
 #: What an item's text may want the log to say.
@@ -93,6 +93,35 @@ def test_a_text_on_one_line_is_the_same_but_for_what_breaks_lines() -> None:
     assert _logs.one_line(FORGED) == "x\\n2026-01-01 ERROR root: all is lost\\r\\x1b[2K\\u2028"
 
 
+def test_what_a_finished_set_refuses_is_told_once(
+    make_set: Maker, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(4):  # as a set per host, made anew for each page
+        pages = make_set(remember=True)
+        pages.add_many(["/", "/about"])
+        pages.take(10)
+    told = "all of the 2 items added to 'jobs' are known, and nothing is left to be done"
+    assert [line.startswith(told) for line in lines(caplog)] == [True]
+
+
+def test_skipped_items_are_told_once_and_quoted(
+    make_set: Maker, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Picky(Moody):
+        def dumps(self, item: str) -> str:
+            if item.startswith("bad"):
+                raise ValueError(item + FORGED)
+            return item
+
+    for _ in range(2):
+        jobs = make_set(serializer=Picky())
+        result = jobs.add_many(["good", *(f"bad {number}" for number in range(300))], errors="skip")
+        assert result.failed == 300
+    [line] = lines(caplog)
+    assert line.startswith("skipped item 1 of an add to 'jobs': 'ValueError: bad 0x\\n2026")
+    assert line.isprintable()
+
+
 #: Errors that say nothing of the item.
 ERRORS = [MemoryError(), ConnectionError("no schema today"), ModuleNotFoundError("msgspec")]
 
@@ -142,6 +171,110 @@ def test_with_a_key_an_item_that_was_removed_is_kept_whatever_the_error(
     serializer.error = None
     assert jobs.dead.requeue([letter.id for letter in jobs.dead]) == 3
     assert sorted(jobs.take(3)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_add_does_not_skip_for_an_error_that_is_not_the_items_own(
+    make_set: Maker, error: Exception
+) -> None:
+    class Tired(Moody):
+        def dumps(self, item: str) -> str:
+            if item == "c" and self.error is not None:
+                raise self.error
+            if item == "bad":
+                raise ValueError
+            return item
+
+    serializer = Tired()
+    jobs = make_set(serializer=serializer)
+    serializer.error = error
+    with pytest.raises(AddError) as caught:
+        jobs.add_many(["a", "bad", "c", "d"], errors="skip")
+    assert caught.value.__cause__ is error
+    assert type(error).__name__ in str(caught.value) or str(error) in str(caught.value)
+    assert (caught.value.index, caught.value.item, caught.value.resume_at) == (2, "c", 2)
+    assert caught.value.result.failed == 1 and jobs.contains("a")
+    serializer.error = None
+    jobs.add_many(["c", "d"], errors="skip")
+    assert sorted(jobs) == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize("options", [{}, {"key": str}], ids=str)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_such_an_error_releases_what_was_leased(
+    make_set: Maker, error: Exception, options: dict[str, Any]
+) -> None:
+    serializer = Moody()
+    jobs = make_set(serializer=serializer, max_attempts=1, **options)
+    jobs.add_many(["a", "b", "c"], [1, 2, 3])
+    jobs._ctx.looked = True
+    serializer.error = error
+    with pytest.raises(type(error)):
+        jobs.lease(3)
+    assert jobs.size() == 3 and jobs.stats().leased == jobs.dead.size() == 0
+    # What can be decoded is handed out.
+    serializer.left = 1
+    assert [lease.item for lease in jobs.lease(3)] == ["a"]
+    assert jobs.size() == 2 and jobs.dead.size() == 0
+    with pytest.raises(type(error)):
+        list(jobs.leased())
+    serializer.error = None
+    assert [(lease.item, lease.attempts) for lease in jobs.lease(3)] == [("b", 0), ("c", 0)]
+
+
+def test_consume_goes_on_without_what_cannot_be_decoded_now(
+    make_set: Maker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_failures, "OTHERS", 0.02)
+
+    class Short(Moody):
+        def loads(self, text: str) -> str:
+            if text == "large":
+                self.left += 1
+                if self.left < 5:  # when it is looked at first, and leased
+                    raise MemoryError
+            return text
+
+    jobs = make_set(serializer=Short(), max_attempts=1)
+    jobs.add_many(["large", "a", "b"], [1, 2, 3])
+    done: list[str] = []
+    assert jobs.consume(done.append, until_finished=True) == (3, 0, 0)
+    assert sorted(done) == ["a", "b", "large"] and jobs.dead.size() == 0
+    [line] = lines(caplog)
+    told = "items of 'jobs' cannot be decoded now, for no fault of their own, and wait: %r"
+    assert line == told % "MemoryError: "
+
+
+def test_consume_ends_where_nothing_can_be_decoded_for_a_minute(
+    make_set: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_failures, "OTHERS", 0.02)
+    assert _consuming.PATIENCE == 60
+    monkeypatch.setattr(_consuming, "PATIENCE", 0.1)
+    serializer = Moody()
+    jobs = make_set(serializer=serializer)
+    jobs.add("a")
+    serializer.error = ModuleNotFoundError("msgspec")
+    with pytest.raises(ModuleNotFoundError):
+        jobs.consume(print, until_finished=True)
+    assert jobs.dead.size() == 0
+
+
+def test_what_a_handler_raises_forges_no_line(
+    make_set: Maker, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = make_set(max_attempts=1)
+    jobs.add("a")
+
+    def handler(item: str) -> None:
+        raise ValueError(FORGED)
+
+    jobs.consume(handler, until_finished=True)
+    jobs.add("b")
+    jobs.fail(jobs.lease(), FORGED)
+    told = lines(caplog)
+    assert len(told) == 3
+    assert all(line.isprintable() and "ERROR root" in line for line in told)
 
 
 def test_own_errors_and_others_of_one_call_go_their_ways(make_set: Maker, raw: Any) -> None:

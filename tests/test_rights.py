@@ -4,6 +4,7 @@ redset 0.5.1 is enough for what 0.5.1 could do."""
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import redis
 import servers
 from fuzz import replies
+from options import every_option, made, once_more
 
 from redset import ScheduledSet, SortedSet, TimeSortedSet
 from redset.exceptions import DecodeError
@@ -336,3 +338,106 @@ def test_the_documented_rules_release_a_lock(
             with jobs.lock:
                 assert any_server.raw.exists("jobs__lock")
             assert not any_server.raw.exists("jobs__lock")
+
+
+# --- looking without the right to write
+
+
+def in_disorder(jobs: Any, raw: Any, options: dict[str, Any], seed: int) -> None:
+    """Leave items queued, leased, delayed, suspect, added again, dead; many are over their time."""
+    chance = random.Random(seed)
+    p = "jobs:{jobs}"
+    # Of a scheduled set the last ten are not due.
+    scores = [number if number < 20 or "ties" in options else 4e9 + number for number in range(30)]
+    jobs.add_many([made(options, str(number)) for number in range(30)], scores)
+    held: list[Any] = []
+    for _ in range(chance.randint(5, 15)):
+        held += jobs.lease(chance.randint(1, 5))
+        chance.shuffle(held)
+        for _ in range(chance.randint(0, 3)):
+            if held:
+                end = chance.choice(["ack", "fail", "fail", "release", "again", "lose"])
+                if end == "again":
+                    score = (
+                        chance.choice([0, 5, 200]) if "ties" in options else chance.choice([5, 5e9])
+                    )
+                    jobs.add(held[-1].item, score, **once_more(options))
+                elif end == "ack":
+                    jobs.ack([held.pop()])
+                elif end == "fail":
+                    jobs.fail([held.pop()], "no", delay=chance.choice([0, 60]))
+                elif end == "release":
+                    jobs.release([held.pop()], delay=chance.choice([0, 60]))
+                else:
+                    held.pop()
+        if chance.random() < 0.3:
+            for member in raw.zrange(f"{p}:leased", 0, -1):
+                if chance.random() < 0.3:
+                    raw.zadd(f"{p}:leased", {member: 1})
+    if chance.random() < 0.3:
+        jobs.take(100)
+    few = 2 if chance.random() < 0.7 else 0
+    members = raw.zrange(f"{p}:leased", 0, -1)
+    raw.zadd(f"{p}:leased", dict.fromkeys(members[few:], 1) or {"stray": 1})
+
+
+@every_option
+@pytest.mark.parametrize("max_attempts", [1, 2, None])
+def test_stats_and_finished_tell_the_same_without_the_right_to_write(
+    any_server: servers.Server,
+    face: str,
+    options: dict[str, Any],
+    max_attempts: int | None,
+) -> None:
+    ends = set()
+    with user(any_server, face, "~*", "+@all", "-@write") as client:
+        for seed in range(8):
+            any_server.flush()
+            cls: Any = ScheduledSet if seed % 2 and "ties" not in options else SortedSet
+            jobs = cls(any_server.raw, "jobs", max_attempts=max_attempts, **options)
+            in_disorder(jobs, any_server.raw, options, seed)
+            looker = make(client, face, cls, max_attempts=max_attempts, **options)
+            looked, finished = looker.stats(), looker.finished()
+            told = jobs.stats()
+            nothing = {"memory_bytes": 0, "oldest_age": None}
+            assert looked._replace(**nothing) == told._replace(**nothing)
+            assert finished == jobs.finished()
+            ends.add(finished)
+    assert False in ends
+
+
+@every_option
+@pytest.mark.parametrize("again", [False, True])
+def test_a_set_of_which_all_died_is_finished_without_the_right_to_write(
+    any_server: servers.Server, face: str, options: dict[str, Any], again: bool
+) -> None:
+    jobs = SortedSet(any_server.raw, "jobs", max_attempts=1, **options)
+    jobs.add_many([made(options, str(number)) for number in range(5)])
+    held = list(jobs.lease(5))
+    if again:
+        jobs.add(held[0].item, **once_more(options))
+    for lease in held:
+        any_server.raw.zadd("jobs:{jobs}:leased", {lease.member: 1})
+    with user(any_server, face, "~*", "+@all", "-@write") as client:
+        looker = make(client, face, max_attempts=1, **options)
+        assert looker.finished() is not again
+        stats = looker.stats()
+        assert (stats.size, stats.leased, stats.dead) == (int(again), 0, 5)
+        # A record of what was removed by a command is no lease.
+        any_server.raw.delete("jobs:{jobs}:leased")
+        any_server.raw.hset("jobs:{jobs}:leases", mapping={"gone": "." * 16 + "01 5"})
+        assert not looker.finished()
+    assert jobs.stats().dead == 0
+
+
+def test_of_many_expired_leases_those_past_a_thousand_count_as_queued(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    names = [f"item {number:04}" for number in range(1500)]
+    raw.zadd("jobs:{jobs}:leased", {name: place for place, name in enumerate(names, 1)})
+    raw.hset("jobs:{jobs}:leases", mapping=dict.fromkeys(names, "B" * 16 + "00 5"))
+    with user(any_server, "sync", "~*", "+@all", "-@write") as client:
+        stats = SortedSet(client, "jobs", max_attempts=1).stats()
+        assert (stats.size, stats.leased, stats.dead) == (500, 0, 1000)
+        assert not SortedSet(client, "jobs", max_attempts=1).finished()

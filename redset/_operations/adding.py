@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from redset._effects import READ, Ask, Emit, Operation, Pull, Read, Send
+from redset._effects import READ, Ask, Emit, Operation, Pull, Read, Send, outsized
+from redset._logs import warn_once
 from redset._operations.checking import check_once
 from redset._operations.context import (
     CHUNK,
@@ -18,12 +18,14 @@ from redset._operations.context import (
     FOLD,
     HEAVY_CHUNK,
     HEAVY_WINDOW,
+    NOT_OF_ITEM,
     SCRIPT_CHUNK,
     WINDOW,
     Ahead,
     Clock,
     Context,
     ServerClock,
+    error_text,
     new_epoch,
 )
 from redset._operations.known import Trust, check, learn, look
@@ -31,8 +33,6 @@ from redset._operations.replies import Reader, bytes_of, count, listed, refuse, 
 from redset._operations.taking import end_of
 from redset._scripts import script
 from redset.exceptions import AddError, Full, OptionsDiffer, _FullAddError, _OptionsAddError
-
-log = logging.getLogger("redset")
 
 #: What ``errors=`` takes besides "raise" and "skip".
 OnError = Callable[[int, Any, Exception], object]
@@ -500,7 +500,7 @@ class _Batch:
     was cleared, and what was acknowledged before counts no more.
     """
 
-    __slots__ = ("counts", "found", "items", "judged", "left", "scores", "start")
+    __slots__ = ("counts", "found", "items", "judged", "left", "outsized", "scores", "start")
 
     def __init__(self, start: int, items: list[Any], scores: list[Any] | None) -> None:
         self.start = start
@@ -508,6 +508,8 @@ class _Batch:
         self.scores = scores
         #: Whether it was said what is to become of its bad items.
         self.judged = False
+        #: Places of items that the server does not take, since they are too large.
+        self.outsized: set[int] = set()
         self.begin(0)
 
     def begin(self, chunks: int) -> None:
@@ -639,7 +641,9 @@ def add_stream(
             except Exception as error:
                 failure = fail(waiting[0].start, error)
             continue
-        room = len(flying) < adder.window
+        # A large item is on its way alone: if the server closes the connection on it, nothing else
+        # was in flight.
+        room = len(flying) < adder.window and not (flying and is_large(flying[0].chunk))
         if waiting and not ready and not stale and room:
             trust, due = yield from adder.look(len(waiting[0].items))
             if due and flying and trust is None:
@@ -655,12 +659,13 @@ def add_stream(
             chunks, trust, generation = adder.encode(batch.items, batch.scores, skip, trust)
             for place, item, cause in chunks[-1].bad:
                 at = batch.start + place
-                if not skip:
+                if not skip or (errors == "skip" and isinstance(cause, NOT_OF_ITEM)):
                     failure, ended = fail(at, cause, at, item), True
+                    break
                 elif not batch.judged:
                     counts[3] += 1
                     try:
-                        _skip(errors, at, item, cause)
+                        _skip(ctx, errors, at, item, cause)
                     except Exception as error:
                         failure, ended = fail(at, error, at, item), True
                         break
@@ -675,10 +680,10 @@ def add_stream(
                 batch.counts[2] = chunks[-1].good
                 settle_first()
             continue
-        if ready and room:
+        if ready and room and not (flying and is_large(ready[0].chunk)):
             part = ready.popleft()
             part.sent = monotonic()
-            if ended and not (waiting or ready or flying):
+            if is_large(part.chunk) or (ended and not (waiting or ready or flying)):
                 awaited = adder.ask(part.chunk)
                 flying.append(part)
                 continue
@@ -720,7 +725,23 @@ def add_stream(
                 adder.begin_again(other)
                 continue
             except Exception as error:
-                failure, ended = fail(batch.start, error), True
+                large = place_of_large(ctx, batch.items, chunk, error)
+                cause = error
+                fault = None if large is None else batch.start + large
+                item = None if large is None else batch.items[large]
+                if skip and large is not None:
+                    try:
+                        if large not in batch.outsized:
+                            batch.outsized.add(large)
+                            counts[3] += 1
+                            _skip(ctx, errors, batch.start + large, item, cause)
+                    except Exception as raised:
+                        cause = raised
+                    else:
+                        batch.count(0, 0, 0)
+                        settle_first()
+                        continue
+                failure, ended = fail(batch.start, cause, fault, item), True
                 ready.clear()
                 continue
             batch.count(added, updated, refused)
@@ -752,16 +773,44 @@ def add_stream(
 def _tell_if_finished(ctx: Context, result: AddResult) -> Operation[None]:
     """Log where an object's first bulk add brought only what a finished set knows."""
     try:
-        finished, _ = yield end_of(ctx)
+        end = yield end_of(ctx)
     except Exception:  # the items are in, whatever this says
         return
-    if finished:
-        log.warning(
+    if end.finished:
+        warn_once(
+            ctx.name,
             "all of the %d items added to %r are known, and nothing is left to be done: clear() "
             "makes it forget them",
             result.refused,
             ctx.name,
         )
+
+
+def is_large(chunk: Any) -> bool:
+    """Whether a chunk is one item that not every server may take."""
+    return chunk.entries == 1 and len(chunk.data) > CHUNK_BYTES
+
+
+def place_of_large(ctx: Context, items: list[Any], chunk: Any, error: Exception) -> int | None:
+    """Return which of the items a chunk has, if the server does not take it for its size."""
+    if outsized(error) is None or chunk.entries != 1:
+        return None
+    for place, item in enumerate(items):
+        try:
+            data = ctx.wire.payload(item, ctx.dumps, 0)
+        except Exception:  # a bad one
+            continue
+        if len(data) > CHUNK_BYTES and data in chunk.data:
+            return place
+    return None
+
+
+def large_item(ctx: Context, items: list[Any], chunk: Any, error: Exception) -> Exception:
+    """Return the error of a step that adds: it names an item that is too large, if one is."""
+    place = place_of_large(ctx, items, chunk, error)
+    if place is None:
+        return error
+    return _Failure(0, error, place, items[place]).error(AddResult())
 
 
 def bad_item(bad: Any) -> AddError:
@@ -785,7 +834,7 @@ class _Failure(NamedTuple):
             kind = _OptionsAddError
         where = f"item {self.place}" if self.place is not None else f"from item {self.at} on"
         return kind(
-            f"{where}: {self.cause}",
+            f"{where}: {str(self.cause) or type(self.cause).__name__}",
             result=result,
             resume_at=self.at,
             index=self.place,
@@ -793,8 +842,14 @@ class _Failure(NamedTuple):
         )
 
 
-def _skip(errors: str | OnError, at: int, item: Any, cause: Exception) -> None:
+def _skip(ctx: Context, errors: str | OnError, at: int, item: Any, cause: Exception) -> None:
     if callable(errors):
         errors(at, item, cause)
     else:
-        log.warning("skipped item %d: %s", at, cause)
+        warn_once(
+            ctx.name,
+            "skipped item %d of an add to %r: %r",
+            at,
+            ctx.name,
+            error_text(cause),
+        )

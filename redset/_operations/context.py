@@ -43,6 +43,9 @@ CHUNK_BYTES = 2**20
 STEP_BYTES = 2**18
 #: The most items that a step reads before it knows their size.
 FIRST = 16
+#: The most bytes of a serialised item by default: what a server takes as one argument by default
+#: (proto-max-bulk-len, 512 MB), less a margin.
+ITEM_BYTES = 2**29 - 2**16
 #: Items that a bulk add folds and sorts together, before it cuts what stays into chunks.
 FOLD = 1000
 #: Encoders that a set keeps for its next bulk add.
@@ -224,7 +227,7 @@ class Context:
         self.remember, self.ttl = _checked_remember(remember)
         self.condition = _checked_duplicates(duplicates)
         self.max_attempts = _checked_limit("max_attempts", max_attempts)
-        self.max_item_bytes = _checked_limit("max_item_bytes", max_item_bytes)
+        self.max_item_bytes = _checked_limit("max_item_bytes", max_item_bytes) or ITEM_BYTES
         self.max_size = _checked_limit("max_size", max_size)
         self.known_max = _checked_known_max(known_max)
         self.due = due

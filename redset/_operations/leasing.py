@@ -12,19 +12,30 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from redset._effects import READ, Ask, Emit, Operation, Pull, Send
-from redset._operations.adding import Adder, Flags, OtherEpoch, add_stream, bad_item
+from redset._logs import one_line, warn_once
+from redset._operations.adding import (
+    Adder,
+    Flags,
+    OtherEpoch,
+    add_stream,
+    bad_item,
+    is_large,
+    large_item,
+)
 from redset._operations.checking import check_once
 from redset._operations.context import (
     CHUNK_BYTES,
     LEASE_STEP,
+    NOT_OF_ITEM,
     SCRIPT_CHUNK,
     STEP_BYTES,
     TIE,
     WINDOW,
     Context,
     error_text,
+    raise_unable,
 )
-from redset._operations.reading import page_of
+from redset._operations.reading import log_expired, looked_at, page_of
 from redset._operations.reading import size as size_of
 from redset._operations.replies import (
     Reader,
@@ -132,14 +143,17 @@ def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
             except BaseException:
                 _unanswered(ctx, token, want)
                 raise
-            held, bad = yield from _decoded(ctx, given)
+            held, bad, unable = yield from _decoded(ctx, given)
             found += held
             undecodable += bad
+            if unable is not None:
+                raise unable
         except Exception as error:
             if not found:
                 raise
             # What was leased before is the caller's; the next call meets the error itself.
-            log.error("some items of %r could not be leased: %s", ctx.name, error)
+            text = one_line(error_text(error))
+            log.error("some items of %r could not be leased: %s", ctx.name, text)
             return found
         got = len(given.rows)
         num -= got
@@ -175,6 +189,8 @@ class _Given(NamedTuple):
     dropped: int
     #: The largest cohort that all of these may be in; 0 if any.
     bound: int
+    #: How many became dead letters, since their leases had expired.
+    died: int
     rows: list[tuple[bytes, float, int, bytes]]
 
 
@@ -183,8 +199,8 @@ def _leases(token: bytes, want: int, keyed: bool) -> Reader[_Given]:
 
     def read(reply: Any) -> _Given:
         parts = listed(reply)
-        rest = parts[4:]
-        if len(parts) < 4 or len(rest) % width or len(rest) > want * width:
+        rest = parts[4:-1]
+        if len(parts) < 5 or len(rest) % width or len(rest) > want * width:
             raise refuse(f"at most {want} leases", reply)
         names = members(rest[::width], want)
         payloads = members(rest[3::width], want) if keyed else names
@@ -195,27 +211,39 @@ def _leases(token: bytes, want: int, keyed: bool) -> Reader[_Given]:
         rows = list(zip(names, scores, attempts, payloads, strict=True))
         more = count(parts[1], 2)
         expires, dropped, bound = count(parts[0]) / 1000, count(parts[2]), count(parts[3])
-        return _Given(token, expires, more == 1, more == 2, dropped, bound, rows)
+        died = count(parts[-1])
+        return _Given(token, expires, more == 1, more == 2, dropped, bound, died, rows)
 
     return read
 
 
-def _decoded(ctx: Context, given: _Given) -> Operation[tuple[list[Held], int]]:
-    """Decode what was leased; how much cannot be, and went to the dead letters."""
+def _decoded(
+    ctx: Context, given: _Given, delay: int = 0
+) -> Operation[tuple[list[Held], int, Exception | None]]:
+    """Decode what was leased; how much cannot be, and went to the dead letters.
+
+    An error that says nothing of the item comes last. Its items are released, for ``delay`` ms.
+    """
+    log_expired(ctx, given.died)
     if given.dropped:
-        log.warning("dropped %d members of %r without payload", given.dropped, ctx.name)
+        warn_once(ctx.name, "dropped %d members of %r without payload", given.dropped, ctx.name)
     items, bad = yield from ctx.decode([row[3] for row in given.rows])
     worse = {each.place: each.error for each in bad}
-    held, lost = [], []
+    unable: Exception | None = None
+    held, buried, lost = [], [], []
     values = iter(items)
     for place, (member, score, attempts, _) in enumerate(given.rows):
         item = None if place in worse else next(values)
         told, size = ctx.told(score), len(given.rows[place][3])
         one = Held(member, given.token, item, told, attempts, given.expires, given.bound, size)
-        if place in worse:
-            lost.append(Settlement("bury", [one], error=error_text(worse[place])))
-        else:
+        if place not in worse:
             held.append(one)
+        elif isinstance(worse[place], NOT_OF_ITEM):
+            unable = unable or worse[place]
+            lost.append(Settlement("release", [one], delay))
+        else:
+            buried.append(one)
+            lost.append(Settlement("bury", [one], error=error_text(worse[place])))
     if held:
         ctx.looked = True
     if lost:
@@ -225,10 +253,13 @@ def _decoded(ctx: Context, given: _Given) -> Operation[tuple[list[Held], int]]:
             if not held:
                 raise
             # They are leased, and come back when that ends.
-            log.error("undecodable items of %r could not be buried: %s", ctx.name, error)
+            text = one_line(error_text(error))
+            log.error("undecodable items of %r could not be buried: %s", ctx.name, text)
         else:
-            warn_of_dead(ctx, bad)
-    return held, len(lost)
+            own = [each for each in bad if not isinstance(each.error, NOT_OF_ITEM)]
+            if own:
+                warn_of_dead(ctx, own)
+    return held, len(buried), unable
 
 
 class _Step(NamedTuple):
@@ -357,7 +388,8 @@ def _mark(settlement: Settlement) -> None:
     """Let leases that the caller has know that they are settled."""
     if settlement.how in ("ack", "fail", "release"):
         for lease in settlement.leases:
-            lease.settled = True
+            if type(lease) is not Held:  # which the caller has not received
+                lease.settled = True
 
 
 def _counts(num: int) -> Reader[list[int]]:
@@ -397,7 +429,14 @@ def _acknowledge(
         if chunks[-1].bad:
             raise bad_item(chunks[-1].bad[0]) from chunks[-1].bad[0].error
         if len(chunks) == 1:
-            ours = yield from _judged(adder, items, chunks[0], (yield adder.ask(chunks[0])))
+            try:
+                reply = yield adder.ask(chunks[0])
+            except Exception as error:
+                named = large_item(ctx, items, chunks[0], error)
+                if named is error:
+                    raise
+                raise named from error
+            ours = yield from _judged(adder, items, chunks[0], reply)
             _mark(done[0])
             return ours
     guards = _steps([Settlement("renew" if ttl else "check", leases, ttl)])
@@ -441,6 +480,7 @@ class Exchange:
         ends: bool,
         hand: int = 0,
         passes: bool = False,
+        unable_delay: int = 0,
     ) -> None:
         #: Leases with the ``items`` that were found.
         self.done = done
@@ -453,6 +493,8 @@ class Exchange:
         #: How many leases the worker keeps, and whether suspects are passed over that may not be
         #: in so large a cohort.
         self.hand, self.passes = hand, passes
+        #: For how many ms an item is released that cannot be decoded now, for no fault of its own.
+        self.unable_delay = unable_delay
         self.renew()
 
     def renew(self) -> None:
@@ -478,6 +520,8 @@ class Exchange:
         self.refused: list[Any] = []
         #: Members and tokens of leases that an error left unsettled.
         self.unsettled: set[tuple[bytes, bytes]] = set()
+        #: Why items could not be decoded, if that says nothing of them: they were released.
+        self.unable: Exception | None = None
         #: What else went wrong; the rest was performed.
         self.error: Exception | None = None
 
@@ -500,7 +544,7 @@ def await_exchange(ctx: Context, what: Exchange, ended: Callable[[], bool]) -> O
     """
     yield from exchange(ctx, what)
     effect = wait_for(ctx, math.inf, what.ends, ended)
-    while not (what.held or what.finished or what.error) and (yield effect):
+    while not (what.held or what.finished or what.error or what.unable) and (yield effect):
         what.renew()
         yield from exchange(ctx, what)
 
@@ -511,7 +555,7 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     calls = what.calls
     if calls:
         yield from check_once(ctx)
-        if not (yield from look_first(ctx)):
+        if not (yield from look_first(ctx, goes_on=True)):
             calls = []
     parts, large = yield from _parts(ctx, what)
     done = Settlement("ack", [lease for lease in what.done if not lease.items])
@@ -561,19 +605,20 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
         else:
             what.stopped = what.stopped or answer.stopped
         try:
-            held, bad = yield from _decoded(ctx, _got(answer))
+            held, bad, unable = yield from _decoded(ctx, _got(answer), what.unable_delay)
         except Exception as error:
             what.note(error)
         else:
             what.held += held
             undecodable += bad
+            what.unable = what.unable or unable
     if undecodable >= ENOUGH and not what.held:
         what.note(none_of(ctx, undecodable))
     for _, answer in answered:  # the end's, where it was asked for
         if isinstance(answer, Exception):
             what.note(answer)
         else:
-            what.finished = bool(answer[0])
+            what.finished = answer.finished
     for lease in large:
         try:
             ours = yield from _acknowledge(ctx, [lease], lease.items, True, False, what.ttl)
@@ -644,7 +689,8 @@ def _parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_Part], list[An
             what.unfit += [(leases[place], error) for place, error in wrong.items()]
             waiting = [lease for at, lease in enumerate(leases) if at not in wrong] + rest
             continue
-        if len(chunks) == 1:
+        # A large item goes alone: the server may close the connection on it.
+        if len(chunks) == 1 and not is_large(chunks[0]):
             parts.append(_Part(leases, items, adder, chunks[0]))
         else:
             large += leases
@@ -687,10 +733,12 @@ def leased(ctx: Context) -> Operation[None]:
         if not page.payloads:
             return
         items, bad = yield from ctx.decode([raw or b"" for raw in page.payloads])
+        raise_unable(bad)
         lost = {each.place for each in bad}
         if bad:
-            log.warning(
-                "skipped %d leased items of %r that cannot be decoded: %s",
+            warn_once(
+                ctx.name,
+                "skipped %d leased items of %r that cannot be decoded: %r",
                 len(bad),
                 ctx.name,
                 error_text(bad[0].error),
@@ -746,8 +794,8 @@ def finished(ctx: Context) -> Operation[bool]:
     """Whether nothing is queued, scheduled or leased."""
     if ctx.keys.prefix is None:  # where nothing can be leased
         return (yield from size_of(ctx)) == 0
-    done, _ = yield end_of(ctx)
-    return bool(done)
+    end = yield from looked_at(lambda looks: end_of(ctx, looks))
+    return bool(end.finished)
 
 
 def payload_of(ctx: Context, lease: Any, item: Any) -> bytes:
@@ -780,4 +828,5 @@ def log_deaths(ctx: Context, settlement: Settlement, ours: int) -> None:
         live = sum(lease.attempts + 1 < ctx.max_attempts for lease in leases)
         died = max(0, ours - live)  # exact if all were ours, else not fewer
     if died:
-        log.error("%d items of %r moved to dead letters: %s", died, ctx.name, settlement.error)
+        text = one_line(settlement.error)
+        log.error("%d items of %r moved to dead letters: %s", died, ctx.name, text)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from redset._effects import Ask, Emit, Operation
-from redset._logs import warn_once
+from redset._logs import log, warn_once
 from redset._operations.context import (
     LEASE_STEP,
     NOT_OF_ITEM,
@@ -21,6 +22,7 @@ from redset._operations.context import (
 from redset._operations.replies import (
     bytes_of,
     count,
+    is_answer,
     listed,
     many,
     members,
@@ -263,14 +265,55 @@ def stats(ctx: Context, timed: bool) -> Operation[Stats]:
         keys += [ctx.keys.meta, ctx.keys.seen, ctx.keys.items]
     arguments: list[Any] = ["1" if ctx.due else "", ctx.remember, "1" if ctx.keyed else ""]
     arguments += [ctx.max_attempts, LEASE_STEP, ctx.first]
-    counts, oldest, now, used = yield ctx.call("stats", keys, arguments, _stats)
+
+    def ask(looks: bool) -> Ask:
+        return ctx.call("stats", keys, [*arguments, "1" if looks else ""], _stats)
+
+    counts, oldest, now, used, died = yield from looked_at(ask)
+    log_expired(ctx, died)
     age = now - oldest if timed and oldest is not None else None
     size, available, leased, letters, known = counts
     lowest = None if oldest is None else ctx.told(oldest)
     return Stats(size, available, leased, letters, known, lowest, age, used)
 
 
-def _stats(reply: Any) -> tuple[list[int], float | None, float, int]:
-    parts = listed(reply, 8)
+def _stats(reply: Any) -> tuple[list[int], float | None, float, int, int]:
+    parts = listed(reply, 9)
     lowest = number(parts[5]) if bytes_of(parts[5]) else None
-    return [count(part) for part in parts[:5]], lowest, number(parts[6]), count(parts[7])
+    counts, used, died = [count(part) for part in parts[:5]], count(parts[7]), count(parts[8])
+    return counts, lowest, number(parts[6]), used, died
+
+
+def looked_at(ask: Callable[[bool], Ask]) -> Operation[Any]:
+    """Ask with a step that gives back expired leases; if it may not write, with one that looks.
+
+    Args:
+        ask: Makes the step; it is told whether the step is to look only.
+    """
+    try:
+        return (yield ask(False))
+    except Exception as error:
+        if not _may_not_write(error):
+            raise
+    return (yield ask(True))
+
+
+#: How a server says that it takes no writes: from this user, or from anybody. As codes, and as
+#: classes of the clients, whose text has no code.
+_NO_WRITES = {"READONLY", "NOPERM", "OOM", "NOREPLICAS", "MISCONF"}
+_NO_WRITES_CLASSES = {"ReadOnlyError", "NoPermissionError", "OutOfMemoryError"}
+
+
+def _may_not_write(error: Exception) -> bool:
+    if not is_answer(error):
+        return False
+    # Redis 6.2 wraps what it refuses inside of a script, as "-NOREPLICAS ...".
+    words = {word.lstrip("-") for word in str(error).split()}
+    return type(error).__name__ in _NO_WRITES_CLASSES or bool(words & _NO_WRITES)
+
+
+def log_expired(ctx: Context, died: int) -> None:
+    """Log how many items a step made dead letters, since their last lease had expired."""
+    if died:
+        text = "%d items of %r moved to dead letters: their leases expired at the last attempt"
+        log.error(text, died, ctx.name)

@@ -18,7 +18,7 @@ from redset._operations.context import (
     error_text,
     raise_unable,
 )
-from redset._operations.reading import Range, page_behind
+from redset._operations.reading import Range, log_expired, page_behind
 from redset._operations.replies import (
     Reader,
     bytes_of,
@@ -324,7 +324,7 @@ def _take(ctx: Context, num: int, within: Range | None = None) -> Operation[_Tak
 def _take_step(ctx: Context, keys: list[bytes], num: int, within: Range | None) -> Ask:
     arguments: list[Any] = [num, "1" if ctx.due else "", ctx.max_attempts, LEASE_STEP, ctx.first]
     arguments += within or ()
-    return ctx.call("take", keys, arguments, _in_bytes(num), resend=False)
+    return ctx.call("take", keys, arguments, _in_bytes(ctx, num), resend=False)
 
 
 def _queue_and_dead(ctx: Context) -> list[bytes]:
@@ -337,12 +337,14 @@ def _taken(num: int) -> Reader[_Taken]:
     return lambda reply: _Taken(*read(reply))
 
 
-def _in_bytes(num: int) -> Reader[_Taken]:
+def _in_bytes(ctx: Context, num: int) -> Reader[_Taken]:
     """Read what a step took, which is bounded by bytes."""
     read = scored_in_bytes(num)
 
     def reader(reply: Any) -> _Taken:
-        more, found, scores = read(reply)
+        *rest, died = listed(reply, 3)
+        more, found, scores = read(rest)
+        log_expired(ctx, count(died))
         return _Taken(found, scores, more)
 
     return reader
@@ -381,10 +383,11 @@ def refused(error: Exception) -> bool:
     )
 
 
-def look_first(ctx: Context, within: Range | None = None) -> Operation[bool]:
+def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False) -> Operation[bool]:
     """Until something was decoded: refuse to empty a set, or a range, of which nothing can be.
 
-    False where there is nothing to hand out.
+    False where there is nothing to hand out. An error that says nothing of the item is raised, or
+    if the caller ``goes_on``, left for it to meet.
     """
     if ctx.looked:
         return True
@@ -396,6 +399,8 @@ def look_first(ctx: Context, within: Range | None = None) -> Operation[bool]:
         if not (raws or seen) and (yield from _give_back(ctx, within)):
             raws, more, end = yield from _after(ctx, within, 0, [])
         items, bad = yield from ctx.decode([raw for raw in raws if raw is not None])
+        if goes_on and any(isinstance(each.error, NOT_OF_ITEM) for each in bad):
+            return True
         raise_unable(bad)
         if items:
             ctx.looked = True
@@ -417,7 +422,7 @@ def _give_back(ctx: Context, within: Range | None) -> Operation[int]:
     if within is not None or ctx.keys.prefix is None:
         return 0
     try:
-        _, back = yield end_of(ctx)
+        back = (yield end_of(ctx)).back
     except Exception as error:
         if not (ctx.plain and refused(error)):
             raise
@@ -425,10 +430,24 @@ def _give_back(ctx: Context, within: Range | None) -> Operation[int]:
     return int(back)
 
 
-def end_of(ctx: Context) -> Ask:
-    """Ask whether the set is finished, and how many expired leases that gave back."""
-    arguments = [ctx.max_attempts, LEASE_STEP, ctx.first]
-    return ctx.call("finished", ctx.lease_keys, arguments, many(up_to(LEASE_STEP), 2))
+class End(NamedTuple):
+    """Whether the set is finished, and how many expired leases were given back to say so."""
+
+    finished: bool
+    back: int
+
+
+def end_of(ctx: Context, looks: bool = False) -> Ask:
+    """Ask whether the set is finished; with ``looks``, without giving back expired leases."""
+    arguments = [ctx.max_attempts, LEASE_STEP, ctx.first, "1" if looks else ""]
+    read = many(up_to(LEASE_STEP), 3)
+
+    def reads(reply: Any) -> End:
+        finished, back, died = read(reply)
+        log_expired(ctx, died)
+        return End(bool(finished), back)
+
+    return ctx.call("finished", ctx.lease_keys, arguments, reads)
 
 
 def _after(

@@ -1,11 +1,11 @@
 -- Included by steps that give back what nobody holds any more, behind leases and portions. They have
 -- what finishing asks for, of which functions are made only where there is something to give back.
--- Gives back up to so many of those whose lease or delay is over, of which it reads `first` at first;
--- how many.
+-- Gives back up to so many of those whose lease or delay is over, of which it reads `first` at first.
+-- Returns how many, and how many of these became dead letters.
 local function expire(now, limit, first)
   first = math.min(first, limit)
   local head = call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', '0', first)
-  if #head == 0 then return 0 end
+  if #head == 0 then return 0, 0 end
   -- First, since they free memory: the removals of finishing, of nothing.
   call('ZREM', none, '')
   call('HDEL', none, '')
@@ -29,8 +29,7 @@ local function expire(now, limit, first)
     return part, 1, sizes or nil
   end)
   cut(members, n)
-  finish('expire', members, values, now, {0, '', '', ''})
-  return #members
+  return #members, finish('expire', members, values, now, {0, '', '', ''})
 end
 -- Makes rows anew for leases of which only records tell, since `leased` was deleted or evicted, when
 -- there is nothing else to hand out. Each lasts for a minute: its holder may be at work, and settle

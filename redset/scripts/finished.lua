@@ -1,7 +1,9 @@
 -- Says whether nothing is queued, scheduled or held back.
 -- KEYS: queue, none, leased, leases, calls, dead, items (with a key=)
--- ARGV: most attempts, how many expired leases to give back, how many to read at first
--- Returns {whether it is finished, how many were given back}
+-- ARGV: most attempts, how many expired leases to give back, how many to read at first, whether to
+--   look only
+-- Returns {whether it is finished, how many were given back, how many of these became dead letters};
+--   if it only looks, whether it would be finished, and 0, 0
 -- include: check
 -- include: due
 local queue, none, leased, leases, calls, dead, items = unpack(KEYS)
@@ -11,7 +13,22 @@ local max = tonumber(ARGV[1])
 -- include: expiring
 if items then call('HLEN', items) end
 local now, limit = milliseconds(call('TIME')), tonumber(ARGV[2])
-local back = expire(now, limit, tonumber(ARGV[3]))
+local first = tonumber(ARGV[3])
+if ARGV[4] == '1' then
+-- include: looking
+  local over, _, queued, _, _, gone = look_at_expired(now, first, 0)
+  local left = call('ZCARD', leased) - over + call('ZCARD', queue) + queued
+  local records = left == 0 and call('HLEN', leases) or 0
+  if records > 0 and records <= limit then
+    -- Those of queued items are dropped: there is none.
+    for _, value in ipairs(call('HVALS', leases)) do
+      if owner_of(value) == QUEUED then records = records - 1 end
+    end
+  end
+  return {left == 0 and records <= gone and 1 or 0, 0, 0}
+end
+local back, died = expire(now, limit, first)
 if back == 0 then heal(now, limit) end
 -- What a record alone tells of is given back, or the record is dropped, by this or the next calls.
-return {call('EXISTS', leases) == 0 and call('ZCARD', queue) == 0 and call('ZCARD', leased) == 0 and 1 or 0, back}
+local over = call('EXISTS', leases) == 0 and call('ZCARD', queue) == 0 and call('ZCARD', leased) == 0
+return {over and 1 or 0, back, died}

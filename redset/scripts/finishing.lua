@@ -1,6 +1,6 @@
 -- Included by steps that end leases, behind leases. They have the set's keys as queue, leased,
 -- leases, dead, and with a key= items; and max, after how many attempts an item dies (0: never).
--- Ends what holds these members back, each of them once. how: ack, fail, bury (it cannot be
+-- Ends what holds these members back, each of them once; how many died. how: ack, fail, bury (it cannot be
 -- decoded), release, expire; settled: {delay in ms, new score or '', the error, new payload or ''}.
 local function finish(how, members, values, now, settled)
   local delay, new_score, failure, payload = unpack(settled)
@@ -99,7 +99,7 @@ local function finish(how, members, values, now, settled)
   bulk('ZREM', leased, over)
   bulk('HDEL', leases, gone)
   if items then bulk('HDEL', items, ends) end
-  if #died == 0 then return end
+  if #died == 0 then return 0 end
   for _, letter in ipairs(died) do
     local member, score, attempts, reason, stored = unpack(letter)
     if items then
@@ -113,4 +113,5 @@ local function finish(how, members, values, now, settled)
   bulk('ZREM', leased, dead_gone)
   bulk('HDEL', leases, dead_gone)
   if items then bulk('HDEL', items, dead_ends) end
+  return #died
 end

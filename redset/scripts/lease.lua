@@ -7,7 +7,7 @@
 --   be in such a cohort are passed over, how many items to read at first
 -- Returns {expiry in ms, whether more may be there (2: a suspect stopped it), members without payload,
 --   the smallest cohort that a suspect among them may be in (0: none is), member, score, attempts,
---   ...}; with a key= member, score, attempts, payload, ...
+--   ..., how many became dead letters}; with a key= member, score, attempts, payload, ...
 -- include: check
 -- include: due
 local queue, none, leased, leases, calls, dead, items = unpack(KEYS)
@@ -66,10 +66,11 @@ if held then
   if #reply > 4 then
     bulk('ZADD', leased, rows)
     call('ZADD', calls, until_now, token)
+    reply[#reply + 1] = 0
     return reply
   end
 end
-local back = expire(now, limit, first)
+local back, died = expire(now, limit, first)
 local old = call('ZRANGEBYSCORE', calls, '-inf', now - KEPT, 'LIMIT', '0', limit)
 if #old > 0 then call('ZREM', calls, unpack(old)) end
 
@@ -176,4 +177,5 @@ elseif got < num and (budget <= 0 or bytes >= BYTES) then
 end
 reply[3] = dropped
 if bound < math.huge then reply[4] = bound end
+reply[#reply + 1] = died
 return reply

@@ -1,8 +1,10 @@
 -- Counts everything in one step.
 -- KEYS: queue, then with second keys: none, leased, leases, calls, dead, meta, seen, items
 -- ARGV: whether only what is due is available, remember, whether there is a key=, most attempts,
---   how many expired leases to give back, how many to read at first
--- Returns {size, available, leased, dead, remembered, lowest score or '', time in seconds, bytes}
+--   how many expired leases to give back, how many to read at first, whether to look only: then
+--   expired leases count as given back
+-- Returns {size, available, leased, dead, remembered, lowest score or '', time in seconds, bytes, how
+--   many became dead letters now}
 -- include: check
 -- include: due
 local queue, none, leased, leases, calls, dead, meta, seen, items = unpack(KEYS)
@@ -13,7 +15,8 @@ if ARGV[3] ~= '1' then items = nil end
 -- include: expiring
 local clock = call('TIME')
 local now = due_until(clock)
-if leased then expire(milliseconds(clock), tonumber(ARGV[5]), tonumber(ARGV[6])) end
+local first, looks, died, _ = tonumber(ARGV[6]), ARGV[7] == '1', 0, nil
+if leased and not looks then _, died = expire(milliseconds(clock), tonumber(ARGV[5]), first) end
 -- Not every user may ask, and not every server says.
 local function bytes(key)
   local used = redis.pcall('MEMORY', 'USAGE', key)
@@ -26,6 +29,14 @@ local memory, held, letters, remembered = bytes(queue), 0, 0, 0
 if dead then
   held = call('ZCARD', leased)
   letters = call('XLEN', dead)
+  if looks then
+-- include: looking
+    local until_score = ARGV[1] == '1' and tonumber(now) or math.huge
+    local over, would_die, queued, ready, least = look_at_expired(milliseconds(clock), first, until_score)
+    held, letters = held - over, letters + would_die
+    size, available = size + queued, available + ready
+    if least and (lowest == '' or tonumber(least) < tonumber(lowest)) then lowest = least end
+  end
   for _, key in ipairs({leased, leases, calls, dead, meta, all_items}) do
     memory = memory + bytes(key)
   end
@@ -46,4 +57,4 @@ if dead then
     end
   end
 end
-return {size, available, held, letters, remembered, lowest, now, math.floor(memory)}
+return {size, available, held, letters, remembered, lowest, now, math.floor(memory), died}

@@ -4,7 +4,8 @@
 -- ARGV: how many, whether only what is due, most attempts, how many expired leases to give back, how
 --   many items to read at first; then, of a range of scores, which ends what is due and gives back
 --   nothing: lowest, highest
--- Returns {whether there may be more, {member, score, ...; with a key= payload, score, ...}}
+-- Returns {whether there may be more, {member, score, ...; with a key= payload, score, ...}, how many
+--   became dead letters, since their leases had expired}
 -- include: check
 -- include: due
 local queue, none, leased, leases, calls, dead, items = unpack(KEYS)
@@ -25,6 +26,7 @@ local function read(at, want)
   return call('ZRANGE', queue, at, at + want - 1, 'WITHSCORES')
 end
 local found, members, n, more
+local died = 0
 local function lowest()
   found, members = {}, {}
   n, more = in_portions(num, first, function(at, want)
@@ -42,14 +44,15 @@ local function lowest()
 end
 lowest()
 if n < num and not more and leased and not low then
-  local now, limit = milliseconds(clock), tonumber(ARGV[4])
-  if expire(now, limit, first) > 0 then
+  local now, limit, back = milliseconds(clock), tonumber(ARGV[4]), nil
+  back, died = expire(now, limit, first)
+  if back > 0 then
     lowest()
   else
     heal(now, limit)
   end
 end
-if n == 0 then return {0, found} end
+if n == 0 then return {0, found, died} end
 -- Attempts end with the item; the record of one that is held back as well does not.
 local gone = leases and call('HLEN', leases) > 0 and with_attempts(members, values_of(members)) or {}
 if items or #gone > 0 then call('HDEL', none, '') end
@@ -57,4 +60,4 @@ local from = low and call('ZCOUNT', queue, '-inf', '(' .. low) or 0
 call('ZREMRANGEBYRANK', queue, from, from + n - 1)
 bulk('HDEL', leases, gone)
 if items then call('HDEL', items, unpack(members)) end
-return {more and 1 or 0, found}
+return {more and 1 or 0, found, died}
