@@ -14,9 +14,10 @@ local num, due, max, first = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3]
 -- include: portions
 -- include: expiring
 -- What cannot be decoded could not be kept.
-if dead and wrong_type(dead, 'stream') then return redis.error_reply(WRONG_TYPE) end
+if dead then call('XLEN', dead) end
 if items then call('HLEN', items) end
-local clock = call('TIME')
+-- A user who may not ask for the time takes what needs none.
+local clock = due and call('TIME') or redis.pcall('TIME')
 local low, high = ARGV[6], ARGV[7]
 local function read(at, want)
   if low or due then
@@ -43,7 +44,7 @@ local function lowest()
   cut(members, n)
 end
 lowest()
-if n < num and not more and leased and not low then
+if n < num and not more and leased and not low and not clock.err then
   local now, limit, back = milliseconds(clock), tonumber(ARGV[4]), nil
   back, died = expire(now, limit, first)
   if back > 0 then
