@@ -10,9 +10,9 @@ from redset._effects import Operation
 from redset._face import T, index, refuse_single, waiting_time
 from redset._failures import settlement_of
 from redset._logs import one_line, warn_once
-from redset._operations import leasing
+from redset._operations import leasing, settling
 from redset._operations.context import error_text
-from redset._operations.leasing import Held, Settlement
+from redset._operations.settling import Held, Settlement
 from redset._source import Source
 from redset._times import Time, milliseconds
 
@@ -238,7 +238,7 @@ class Leases(Generic[T]):
         rest = [lease for lease in self._unsettled() if lease not in kept]
         what.append(Settlement("release", rest))
         try:
-            settled = yield from leasing.settle(self._owner._ctx, what)
+            settled = yield from settling.settle(self._owner._ctx, what)
         except Exception as problem:
             if error is None:
                 raise
@@ -246,7 +246,7 @@ class Leases(Generic[T]):
             log.error("leases of %r could not be settled: %s", self._owner._ctx.name, text)
             return
         for settlement, ours in zip(what, settled.counts, strict=True):
-            leasing.log_deaths(self._owner._ctx, settlement, ours)
+            settling.log_deaths(self._owner._ctx, settlement, ours)
             for lease in settlement.leases:
                 lease.settled = True
         self.lost = settled.lost
@@ -400,12 +400,12 @@ def acknowledging(owner: Any, leases: Any, add: Any) -> tuple[Operation[int], So
     held = leases_of(owner, leases)
     ctx = owner._ctx
     if isinstance(add, tuple) and not add:
-        return leasing.one(ctx, Settlement("ack", held)), None
+        return settling.one(ctx, Settlement("ack", held)), None
     refuse_single("add", add, owner._iterables)
     if not held:
         raise ValueError("leases is empty: items are added with a lease's acknowledgement")
     source = Source(add, None)
-    return leasing.acknowledge(ctx, held, source.steady), source
+    return settling.acknowledge(ctx, held, source.steady), source
 
 
 def failing(owner: Any, leases: Any, error: Any, delay: Any) -> Operation[int]:
@@ -414,7 +414,7 @@ def failing(owner: Any, leases: Any, error: Any, delay: Any) -> Operation[int]:
     wait = milliseconds("delay", delay, False)
     text = error_text(error)
     what = Settlement("fail", held, wait, error=text)
-    return leasing.one(owner._ctx, what)
+    return settling.one(owner._ctx, what)
 
 
 def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Operation[int]:
@@ -422,20 +422,20 @@ def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Ope
     held = leases_of(owner, leases)
     ctx = owner._ctx
     wait = milliseconds("delay", delay, False)
-    place = b"" if score is None else leasing.place_of(ctx, score)
+    place = b"" if score is None else settling.place_of(ctx, score)
     payload = b""
     if item is not None:
         for lease in held:
-            payload = leasing.payload_of(ctx, lease, item)
+            payload = settling.payload_of(ctx, lease, item)
     what = Settlement("release", held, wait, place, payload=payload)
-    return leasing.one(ctx, what)
+    return settling.one(ctx, what)
 
 
 def renewing(owner: Any, leases: Any, ttl: Any) -> Operation[int]:
     """Perform ``renew``."""
     held = leases_of(owner, leases)
     what = Settlement("renew", held, milliseconds("ttl", ttl, True))
-    return leasing.one(owner._ctx, what)
+    return settling.one(owner._ctx, what)
 
 
 def _kind(value: Any) -> str:

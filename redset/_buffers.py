@@ -17,10 +17,10 @@ from redset._batches import Lease, leases_of
 from redset._effects import Operation
 from redset._face import index
 from redset._logs import one_line, warn_once
-from redset._operations import adding, leasing
+from redset._operations import adding, settling
 from redset._operations.adding import AddResult, Flags
 from redset._operations.known import still_known
-from redset._operations.leasing import Settlement
+from redset._operations.settling import Settlement
 from redset._source import Source
 from redset._times import seconds
 from redset.exceptions import AddError
@@ -217,7 +217,7 @@ class Writing:
                 told = "%r was reset, or something of it forgotten: leases are given back"
                 warn_once(name, told, name)
             done = [Settlement(how, part.leases)]
-            lost = (yield from leasing.settle(self._ctx, done)).lost
+            lost = (yield from settling.settle(self._ctx, done)).lost
             if lost:
                 told = "%d leases of %r were over before they were settled"
                 warn_once(name, told, lost, name)

@@ -23,9 +23,10 @@ from typing import Any, NamedTuple, Protocol
 from redset._batches import how_many
 from redset._failures import is_transient, others_delay, settlement_of
 from redset._logs import one_line, warn_once
-from redset._operations import leasing
+from redset._operations import exchanging, settling
 from redset._operations.context import error_text
-from redset._operations.leasing import Exchange, Held, Settlement
+from redset._operations.exchanging import Exchange
+from redset._operations.settling import Held, Settlement
 from redset._times import milliseconds
 from redset._transport import complete
 from redset.exceptions import Reject, Retry
@@ -508,9 +509,9 @@ class Worker:
     async def _perform(self, turn: _Turn) -> None:
         exchange = turn.exchange
         turn.tries += 1
-        operation = leasing.exchange(self._ctx, exchange)
+        operation = exchanging.exchange(self._ctx, exchange)
         if turn.waits:
-            operation = leasing.await_exchange(self._ctx, exchange, self._is_stopped)
+            operation = exchanging.await_exchange(self._ctx, exchange, self._is_stopped)
         try:
             await self._runner.settled(self._owner._run(operation))
         except Exception as error:
@@ -591,7 +592,7 @@ class Worker:
         with self._runner.lock:
             self._done += exchange.acknowledged
             for settlement, num in zip(exchange.settlements, exchange.counts, strict=True):
-                leasing.log_deaths(self._ctx, settlement, num)
+                settling.log_deaths(self._ctx, settlement, num)
                 if settlement.how in ("fail", "bury"):
                     self._failed += num
                 elif settlement.how == "renew" and num:

@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 from redset._operations.context import error_text
-from redset._operations.leasing import Settlement
+from redset._operations.settling import Settlement
 from redset._times import milliseconds
 from redset.exceptions import AddError, Reject, Retry
 

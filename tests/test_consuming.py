@@ -32,7 +32,7 @@ import redset.asyncio
 from redset import Consumed, Reject, Retry, SortedSet, _consuming, _failures
 from redset._consuming import _Pace
 from redset._failures import is_transient
-from redset._operations import leasing
+from redset._operations import exchanging
 
 Maker = Callable[..., Any]
 P = "jobs:{jobs}"
@@ -115,8 +115,8 @@ def test_items_of_many_small_calls_are_settled_with_what_they_led_to(
     held = [lease for _ in range(120) for lease in jobs.lease(1)]
     assert len({lease.token for lease in held}) == 120
     done = [Done(lease.member, lease.token, [f"of {lease.item}"]) for lease in held]
-    exchange = leasing.Exchange(done, [], 0, 1000, False)
-    jobs._run(leasing.exchange(jobs._ctx, exchange))
+    exchange = exchanging.Exchange(done, [], 0, 1000, False)
+    jobs._run(exchanging.exchange(jobs._ctx, exchange))
     assert (exchange.acknowledged, exchange.error, exchange.unfit) == (120, None, [])
     assert jobs.size() == 120 and jobs.stats().leased == 0
 

@@ -14,7 +14,7 @@ import servers
 from options import every_option, made, once_more
 
 from redset import SortedSet
-from redset._operations import leasing
+from redset._operations import settling
 from redset.exceptions import OptionsDiffer
 
 Maker = Callable[..., Any]
@@ -238,9 +238,9 @@ def test_dead_letters_of_another_type_leave_a_settlement_undone(
     batch = jobs.lease(2)
     raw.set("jobs:{jobs}:dead", "text")
     first, second = batch._leases
-    settlements = [leasing.Settlement("ack", [first]), leasing.Settlement("fail", [second])]
+    settlements = [settling.Settlement("ack", [first]), settling.Settlement("fail", [second])]
     with pytest.raises(redis.ResponseError, match=r"WRONGTYPE|wrong kind"):
-        jobs._run(leasing.settle(jobs._ctx, settlements))
+        jobs._run(settling.settle(jobs._ctx, settlements))
     assert raw.zcard("jobs:{jobs}:leased") == 2
 
 

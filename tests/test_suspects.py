@@ -15,8 +15,9 @@ from selection import share
 from redset import ScheduledSet, SortedSet
 from redset._consuming import _Job
 from redset._effects import only
-from redset._operations import leasing
-from redset._operations.leasing import Exchange, Settlement
+from redset._operations import exchanging, leasing, settling
+from redset._operations.exchanging import Exchange
+from redset._operations.settling import Settlement
 
 P = "jobs:{jobs}"
 OPTIONS: list[dict[str, Any]] = [{}, {"key": "url"}, {"remember": True, "ties": "fifo"}]
@@ -79,7 +80,7 @@ def test_workers_that_die_at_once_leave_no_innocent_dead(any_server: servers.Ser
             room = min([16, *bound]) - len(hand)
             if room > 0 and pick.random() < 0.6:
                 what = Exchange([], [], pick.randrange(1, room + 1), 60_000, False, len(hand))
-                jobs._run(leasing.exchange(jobs._ctx, what))
+                jobs._run(exchanging.exchange(jobs._ctx, what))
                 hand += what.held
                 bound += [each.bound for each in what.held if each.bound]
             elif hand:
@@ -89,7 +90,7 @@ def test_workers_that_die_at_once_leave_no_innocent_dead(any_server: servers.Ser
                         raw.zadd(f"{P}:leased", {each.member: 1})
                     hand.clear()
                 else:
-                    jobs._run(leasing.one(jobs._ctx, Settlement("ack", [_Job(job, 0.0)])))
+                    jobs._run(settling.one(jobs._ctx, Settlement("ack", [_Job(job, 0.0)])))
                     done.add(job.item)
             elif jobs.finished():
                 break
@@ -105,7 +106,7 @@ def test_a_suspect_waits_until_its_worker_has_less_in_hand(any_server: servers.S
 
     def lease(num: int, hand: int, passes: bool = False) -> Exchange:
         what = Exchange([], [], num, 60_000, False, hand, passes)
-        jobs._run(leasing.exchange(jobs._ctx, what))
+        jobs._run(exchanging.exchange(jobs._ctx, what))
         return what
 
     assert names(lease(4, 0).held) == list("abcd")
@@ -168,7 +169,7 @@ def test_items_whose_lease_call_got_no_answer_count_no_attempt(
     raw = any_server.raw
     jobs: SortedSet[str] = SortedSet(raw, "jobs", max_attempts=1)
     jobs.add_many(list("abc"), range(3))
-    call = leasing._call
+    call = leasing.lease_call
 
     def unanswered(*args: Any) -> Any:
         ask = call(*args)
@@ -181,7 +182,7 @@ def test_items_whose_lease_call_got_no_answer_count_no_attempt(
 
     for ended in (False, True):
         with monkeypatch.context() as patch:
-            patch.setattr(leasing, "_call", unanswered)
+            patch.setattr(leasing, "lease_call", unanswered)
             with pytest.raises(redis.ConnectionError):
                 jobs.lease(3)
         assert jobs.stats().leased == 3
@@ -229,8 +230,8 @@ def test_leases_that_are_given_again_last_from_then_on(any_server: servers.Serve
     jobs: SortedSet[str] = SortedSet(raw, "jobs")
     jobs.add("a")
     token = leasing.new_token()
-    first = jobs._run(only(leasing._call(jobs._ctx, token, 1, 1_000)))
-    again = jobs._run(only(leasing._call(jobs._ctx, token, 1, 60_000)))
+    first = jobs._run(only(leasing.lease_call(jobs._ctx, token, 1, 1_000)))
+    again = jobs._run(only(leasing.lease_call(jobs._ctx, token, 1, 60_000)))
     assert again.rows == first.rows and again.expires > first.expires + 50
     assert raw.zscore(f"{P}:leased", "a") == pytest.approx(1000 * again.expires, abs=1)
 
@@ -240,14 +241,14 @@ def test_a_late_request_takes_nothing_from_the_call_that_repeated_it(
 ) -> None:
     jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs")
     jobs.add_many(list("abc"), range(3))
-    call, made = leasing._call, []
+    call, made = leasing.lease_call, []
 
     def late(*args: Any) -> Any:
         made.append(call(*args))
         raise redis.TimeoutError("no answer in time")
 
     with monkeypatch.context() as patch:
-        patch.setattr(leasing, "_call", late)
+        patch.setattr(leasing, "lease_call", late)
         with pytest.raises(redis.TimeoutError):
             jobs.lease(1)
     batch = jobs.lease(3)

@@ -19,7 +19,7 @@ CONCERNED: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        "redset/_operations/leasing.py",
+        "redset/_operations/[els]*ing.py",
         (
             "test_leases.py", "test_consuming.py", "test_ties.py", "test_waiting.py",
             "test_full_server.py", "test_transport.py", "test_buffered.py",
@@ -184,8 +184,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "acknowledged-with-the-first-chunk",
-        "redset/_operations/leasing.py",
-        "_acknowledge",
+        "redset/_operations/settling.py",
+        "acknowledge_with",
         '"renew" if ttl else "check"',
         '"ack"',
         "The first chunk of found items ends the lease, and the other chunks are not added.",
@@ -193,8 +193,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "repeated-settlement-counts-as-lost",
-        "redset/_operations/leasing.py",
-        "_tally",
+        "redset/_operations/settling.py",
+        "tally",
         "0 if send.resent else asked - num",
         "asked - num",
         "A settlement that was sent twice after a cut reports its own leases as lost.",
@@ -211,8 +211,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "released-leases-stay-open",
-        "redset/_operations/leasing.py",
-        "_mark",
+        "redset/_operations/settling.py",
+        "mark_settled",
         '("ack", "fail", "release")',
         '("ack", "fail")',
         "A lease that was released by hand is settled once more when its batch is left.",
@@ -220,7 +220,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "released-payload-of-another-item",
-        "redset/_operations/leasing.py",
+        "redset/_operations/settling.py",
         "payload_of",
         "if ctx.identity(item) != lease.member:",
         "if not ctx.identity(item):",
@@ -615,8 +615,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "deaths-are-bounded-by-count-alone",
-        "redset/_operations/leasing.py",
-        "_steps",
+        "redset/_operations/settling.py",
+        "steps_of",
         "max(held.size, len(held.member)) if dies else len(held.member)",
         "len(held.member)",
         "Keyed items of 1 MB that die together hold the server for a second.",

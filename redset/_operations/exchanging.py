@@ -1,0 +1,324 @@
+"""Settling and leasing in one round trip: what a worker tells the server, and asks of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, NamedTuple
+
+from redset._effects import Operation, Send
+from redset._operations.adding import Adder, Flags, is_large
+from redset._operations.checking import check_once
+from redset._operations.context import LEASE_STEP, SCRIPT_CHUNK, STEP_BYTES, Context
+from redset._operations.leasing import decode_given, keep_unanswered, lease_call, token_for
+from redset._operations.settling import (
+    GROUP,
+    Held,
+    Settlement,
+    Step,
+    acknowledge_with,
+    answer_of,
+    arguments_of,
+    encoded,
+    in_flight,
+    judged,
+    leases_of,
+    send_step,
+    steps_of,
+    tally,
+    to_send,
+)
+from redset._operations.taking import ENOUGH, end_of, look_first, none_of, out_of_memory
+from redset._operations.waiting import wait_for
+from redset.exceptions import AddError, Full
+
+
+class Exchange:
+    """What a worker tells the server and asks of it, in one round trip; and what came of it.
+
+    Performing it again changes nothing and gives the same leases.
+    """
+
+    def __init__(
+        self,
+        done: Sequence[Any],
+        settlements: Sequence[Settlement],
+        num: int,
+        ttl: int,
+        ends: bool,
+        hand: int = 0,
+        passes: bool = False,
+        unable_delay: int = 0,
+    ) -> None:
+        #: Leases with the ``items`` that were found.
+        self.done = done
+        #: What is to become of others.
+        self.settlements = settlements
+        self.num = num
+        self.ttl = ttl
+        #: Whether to ask for the set's end.
+        self.ends = ends
+        #: How many leases the worker keeps, and whether suspects are passed over that may not be
+        #: in so large a cohort.
+        self.hand, self.passes = hand, passes
+        #: For how many ms an item is released that cannot be decoded now, for no fault of its own.
+        self.unable_delay = unable_delay
+        self.renew()
+
+    def renew(self) -> None:
+        """Let what is leased be other leases than before."""
+        steps = range(0, self.num, LEASE_STEP)
+        #: How many each step leases.
+        self.calls = [min(LEASE_STEP, self.num - at) for at in steps]
+        #: From when on they count.
+        self.at = monotonic()
+        self.begin()
+
+    def begin(self) -> None:
+        #: How many were acknowledged, were ours of each settlement, are known to be lost.
+        self.acknowledged = 0
+        self.counts = [0] * len(self.settlements)
+        self.lost = 0
+        self.held: list[Held] = []
+        #: Whether a suspect ended it that may only be handed out in a smaller cohort.
+        self.stopped = False
+        self.finished = False
+        #: Those whose items cannot be added, and why; those whose items a full set refused.
+        self.unfit: list[tuple[Any, Exception]] = []
+        self.refused: list[Any] = []
+        #: Members and tokens of leases that an error left unsettled.
+        self.unsettled: set[tuple[bytes, bytes]] = set()
+        #: Why items could not be decoded, if that says nothing of them: they were released.
+        self.unable: Exception | None = None
+        #: What else went wrong; the rest was performed.
+        self.error: Exception | None = None
+
+    def note(self, error: Exception) -> None:
+        """Keep the first of what went wrong."""
+        self.error = self.error or error
+
+    def excuse(self, leases: list[Any], error: Exception) -> None:
+        """Note that items could not be added: for want of room, or for another reason."""
+        if isinstance(error, Full) or out_of_memory(error):
+            self.refused += leases
+        else:
+            self.note(error)
+            self.unsettled.update((lease.member, lease.token) for lease in leases)
+
+
+def await_exchange(ctx: Context, what: Exchange, ended: Callable[[], bool]) -> Operation[None]:
+    """Perform an exchange that settles nothing, again and again until it leases something, or it is
+    the set's end, where that is asked for, or ``ended``.
+    """
+    yield from exchange(ctx, what)
+    effect = wait_for(ctx, math.inf, what.ends, ended)
+    while not (what.held or what.finished or what.error or what.unable) and (yield effect):
+        what.renew()
+        yield from exchange(ctx, what)
+
+
+def exchange(ctx: Context, what: Exchange) -> Operation[None]:
+    """Perform an exchange: all its requests in flight together, in one round trip."""
+    what.begin()
+    calls = what.calls
+    if calls:
+        yield from check_once(ctx)
+        if not (yield from look_first(ctx, goes_on=True)):
+            calls = []
+    parts, large = yield from _parts(ctx, what)
+    trip = _Trip(ctx, what)
+    for part in parts:
+        trip.add_part(part)
+    done = Settlement("ack", [lease for lease in what.done if not lease.items])
+    trip.add_settlements([done, *what.settlements])
+    trip.add_lease_calls(calls)
+    if what.ends:
+        trip.add(to_send(end_of(ctx)), trip.read_end)
+    yield from trip.perform()
+    for lease in large:
+        yield from _acknowledge_large(ctx, what, lease)
+
+
+class _Trip:
+    """The requests of an exchange, each with the method that takes its answer."""
+
+    def __init__(self, ctx: Context, what: Exchange) -> None:
+        self.ctx, self.what = ctx, what
+        self._requests: list[tuple[Send, Callable[[Send, Any], Operation[None]]]] = []
+        #: Tokens of lease calls, and how many each of them leases.
+        self._calls: list[tuple[bytes, int]] = []
+        self._undecodable = 0
+        # What of each settlement was ours, and what was not.
+        self._kinds: list[str] = []
+        self._counts: list[int] = []
+        self._lost: list[int] = []
+
+    def add(self, send: Send, take: Callable[[Send, Any], Operation[None]]) -> None:
+        self._requests.append((send, take))
+
+    def add_part(self, part: _Part) -> None:
+        def take(send: Send, answer: Any) -> Operation[None]:
+            what = self.what
+            try:
+                ours = yield from judged(part.adder, part.items, part.chunk, answer_of(answer))
+            except Exception as error:
+                what.excuse(part.leases, error)
+            else:
+                what.acknowledged += ours
+                what.lost += 0 if send.resent else len(part.leases) - ours
+
+        self.add(part.adder.send(part.chunk), take)
+
+    def add_settlements(self, settlements: Sequence[Settlement]) -> None:
+        self._kinds = [each.how for each in settlements]
+        self._counts, self._lost = [0] * len(settlements), [0] * len(settlements)
+        for step in steps_of(settlements):
+            self.add(send_step(self.ctx, step), self._taker_of(step))
+
+    def _taker_of(self, step: Step) -> Callable[[Send, Any], Operation[None]]:
+        def take(send: Send, answer: Any) -> Operation[None]:
+            if isinstance(answer, Exception):
+                self.what.note(answer)
+                self.what.unsettled.update(leases_of(step))
+            else:
+                tally(step, send, answer, self._counts, self._lost)
+            yield from ()
+
+        return take
+
+    def add_lease_calls(self, calls: Sequence[int]) -> None:
+        hand = self.what.hand
+        for num in calls:
+            token = token_for(self.ctx, num)
+            self._calls.append((token, num))
+            ask = lease_call(self.ctx, token, num, self.what.ttl, hand, self.what.passes)
+            self.add(to_send(ask), self._leases_taker(token, num))
+            hand += num
+
+    def _leases_taker(self, token: bytes, num: int) -> Callable[[Send, Any], Operation[None]]:
+        def take(send: Send, answer: Any) -> Operation[None]:
+            what = self.what
+            if isinstance(answer, Exception):
+                keep_unanswered(self.ctx, token, num)
+            else:
+                what.stopped = what.stopped or answer.stopped
+            try:
+                given = answer_of(answer)
+                held, bad, unable = yield from decode_given(self.ctx, given, what.unable_delay)
+            except Exception as error:
+                what.note(error)
+            else:
+                what.held += held
+                self._undecodable += bad
+                what.unable = what.unable or unable
+
+        return take
+
+    def read_end(self, send: Send, answer: Any) -> Operation[None]:
+        if isinstance(answer, Exception):
+            self.what.note(answer)
+        else:
+            self.what.finished = answer.finished
+        yield from ()
+
+    def perform(self) -> Operation[None]:
+        """Send the requests, and take their answers in order."""
+        what = self.what
+        try:
+            answers = yield from in_flight([send for send, _ in self._requests])
+        except BaseException:
+            for token, num in self._calls:
+                keep_unanswered(self.ctx, token, num)
+            raise
+        for (send, take), answer in zip(self._requests, answers, strict=True):
+            yield from take(send, answer)
+        what.acknowledged += self._counts[0]
+        what.counts = self._counts[1:]
+        # A renewal that misses leases leaves them to be settled, and counted then.
+        lost = zip(self._lost, self._kinds, strict=True)
+        what.lost += sum(num for num, how in lost if how != "renew")
+        if self._undecodable >= ENOUGH and not what.held:
+            what.note(none_of(self.ctx, self._undecodable))
+
+
+def _acknowledge_large(ctx: Context, what: Exchange, lease: Any) -> Operation[None]:
+    """Acknowledge a lease whose new items are too many for one step."""
+    try:
+        ours = yield from acknowledge_with(ctx, [lease], lease.items, True, False, what.ttl)
+    except AddError as error:
+        cause = error.__cause__
+        if error.index is not None and isinstance(cause, Exception):
+            what.unfit.append((lease, cause))
+        else:
+            what.excuse([lease], cause if isinstance(cause, Exception) else error)
+    except Exception as error:
+        what.excuse([lease], error)
+    else:
+        what.acknowledged += ours
+        what.lost += 1 - ours
+
+
+class _Part(NamedTuple):
+    """Leases that are acknowledged in one step with what was found."""
+
+    leases: list[Any]
+    items: list[Any]
+    adder: Adder
+    chunk: Any
+
+
+def _parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_Part], list[Any]]]:
+    """Cut what was found into steps; those leases for which one step is not enough."""
+    parts: list[_Part] = []
+    large: list[Any] = []
+    waiting = [lease for lease in what.done if lease.items]
+    while waiting:
+        leases: list[Any] = []
+        items: list[Any] = []
+        tokens: set[bytes] = set()
+        size = 0
+        for lease in waiting:
+            tokens.add(lease.token)
+            size += len(lease.member)
+            if leases and size > STEP_BYTES:
+                break
+            # One step takes them: each call that leased some of them is a group of its own.
+            if len(leases) + 1 + GROUP * (len(tokens) - 1) > LEASE_STEP:
+                break
+            if leases and len(items) + len(lease.items) > SCRIPT_CHUNK:
+                break
+            leases.append(lease)
+            items += lease.items
+        rest = waiting[len(leases) :]
+        if len(items) > SCRIPT_CHUNK:
+            large += leases
+            waiting = rest
+            continue
+        (step,) = steps_of([Settlement("ack", leases)])
+        adder = Adder(ctx, Flags(), None, False, arguments_of(ctx, step))
+        yield from adder.prepare()
+        chunks = encoded(adder, items, True)
+        if chunks[-1].bad:
+            wrong: dict[int, Exception] = {}
+            for bad in chunks[-1].bad:
+                wrong.setdefault(_owner_at(leases, bad.place), bad.error)
+            what.unfit += [(leases[place], error) for place, error in wrong.items()]
+            waiting = [lease for at, lease in enumerate(leases) if at not in wrong] + rest
+            continue
+        # A large item goes alone: the server may close the connection on it.
+        if len(chunks) == 1 and not is_large(chunks[0]):
+            parts.append(_Part(leases, items, adder, chunks[0]))
+        else:
+            large += leases
+        waiting = rest
+    return parts, large
+
+
+def _owner_at(leases: list[Any], place: int) -> int:
+    """Say among whose items the one at this place is."""
+    for at, lease in enumerate(leases):
+        place -= len(lease.items)
+        if place < 0:
+            return at
+    raise AssertionError("more items than were found")

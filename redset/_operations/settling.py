@@ -1,0 +1,304 @@
+"""Ending leases: acknowledged, failed, buried, released or renewed, with new items or without."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from redset._effects import READ, Ask, Operation, Pull, Send
+from redset._logs import one_line
+from redset._operations.adding import (
+    Adder,
+    Flags,
+    OtherEpoch,
+    add_stream,
+    bad_item,
+    large_item,
+)
+from redset._operations.context import (
+    CHUNK_BYTES,
+    LEASE_STEP,
+    SCRIPT_CHUNK,
+    STEP_BYTES,
+    TIE,
+    WINDOW,
+    Context,
+)
+from redset._operations.replies import Reader, count, listed, many
+from redset._operations.taking import out_of_memory
+
+log = logging.getLogger("redset")
+
+#: What a group of leases of a step costs beside them, in leases.
+GROUP = 2
+
+
+class Held(NamedTuple):
+    """A lease as the server knows it: its member and its owner's token, and what it gave."""
+
+    member: bytes
+    token: bytes
+    item: Any
+    score: float
+    attempts: int
+    expires: float
+    #: The largest cohort that it may be in, and all that its worker has with it; 0 if any.
+    bound: int = 0
+    #: Bytes of its payload.
+    size: int = 0
+
+
+class Settlement(NamedTuple):
+    """What is to become of some leases: ack, fail, bury, release, renew, or for now check."""
+
+    how: str
+    leases: Sequence[Any]
+    delay: int = 0
+    score: bytes = b""
+    error: str = ""
+    payload: bytes = b""
+
+
+class Step(NamedTuple):
+    """One step of settlements: its groups as arguments, and whose each of them is."""
+
+    groups: list[list[Any]]
+    #: Of each group, which settlement it is of, and how many leases it has.
+    owners: list[tuple[int, int]]
+
+
+def steps_of(settlements: Sequence[Settlement]) -> list[Step]:
+    """Cut settlements into steps of so many leases and bytes, each by owner's token."""
+    steps: list[Step] = []
+    room = space = 0
+    for place, each in enumerate(settlements):
+        by_token: dict[bytes, list[Any]] = {}
+        for held in each.leases:
+            by_token.setdefault(held.token, []).append(held)
+        # A letter holds the payload.
+        dies = each.how in ("fail", "bury")
+        for token, leases in by_token.items():
+            head = [each.how, token, each.delay, each.score, each.error, each.payload]
+            part: list[bytes] = []
+            for held in leases:
+                size = max(held.size, len(held.member)) if dies else len(held.member)
+                if room <= 0 or size > space:
+                    _end_group(steps, head, place, part)
+                    part = []
+                    steps.append(Step([], []))
+                    room, space = LEASE_STEP, STEP_BYTES
+                room, space = room - 1, space - size
+                part.append(held.member)
+            _end_group(steps, head, place, part)
+            room -= GROUP
+    return steps
+
+
+def _end_group(steps: list[Step], head: list[Any], place: int, part: list[bytes]) -> None:
+    """Append a group of leases, if it has any, to the last step."""
+    if part:
+        steps[-1].groups.append([*head, len(part), *part])
+        steps[-1].owners.append((place, len(part)))
+
+
+def leases_of(step: Step) -> list[tuple[bytes, bytes]]:
+    """Return the member and token of each lease of a step."""
+    return [
+        (member, group[1])
+        for group, (_, num) in zip(step.groups, step.owners, strict=True)
+        for member in group[-num:]
+    ]
+
+
+def arguments_of(ctx: Context, step: Step) -> list[Any]:
+    head: list[Any] = [ctx.max_attempts, "1" if ctx.keyed else "", len(step.groups)]
+    for group in step.groups:
+        head += group
+    return head
+
+
+class Settled(NamedTuple):
+    """How many of each settlement were ours, and how many in all are known not to have been."""
+
+    counts: list[int]
+    lost: int
+
+
+def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[Settled]:
+    """Do with leases what is asked, a window of steps in flight."""
+    steps = steps_of(settlements)
+    sends = [send_step(ctx, step) for step in steps]
+    answers = yield from in_flight(sends)
+    counts, lost = [0] * len(settlements), [0] * len(settlements)
+    for step, send, answer in zip(steps, sends, answers, strict=True):
+        tally(step, send, answer_of(answer), counts, lost)
+    for each in settlements:
+        mark_settled(each)
+    return Settled(counts, sum(lost))
+
+
+def tally(step: Step, send: Send, ours: list[int], counts: list[int], lost: list[int]) -> None:
+    """Count what of each settlement was ours, and what is known not to have been."""
+    for (place, asked), num in zip(step.owners, ours, strict=True):
+        counts[place] += num
+        # Performed before, it finds none of them: that is no loss.
+        lost[place] += 0 if send.resent else asked - num
+
+
+def send_step(ctx: Context, step: Step) -> Send:
+    reads = _counts(len(step.groups))
+    return to_send(ctx.call("settle", ctx.settling_keys, arguments_of(ctx, step), reads))
+
+
+def to_send(ask: Ask) -> Send:
+    return Send(ask.data, ask.replies, ask.script, ask.resend, ask.reads)
+
+
+def in_flight(sends: Sequence[Send]) -> Operation[list[Any]]:
+    """Perform requests, a window of them in flight: each one's answer, or the error that it met.
+
+    Where one meets an error no more are sent, and have the same. What a full server refuses is no
+    reason not to settle the others, and not to lease.
+    """
+    answers: list[Any] = []
+    sent = 0
+    failure: Exception | None = None
+    while len(answers) < sent or (sent < len(sends) and failure is None):
+        if sent < len(sends) and failure is None and sent - len(answers) < WINDOW:
+            try:
+                yield sends[sent]
+            except Exception as error:
+                failure = failure or error
+                break  # nothing is in flight any more
+            sent += 1
+            continue
+        try:
+            answers.append((yield READ))
+        except Exception as error:
+            if not out_of_memory(error):
+                failure = failure or error
+            answers.append(error)
+    return answers + [failure] * (len(sends) - len(answers))
+
+
+def mark_settled(settlement: Settlement) -> None:
+    """Let leases that the caller has know that they are settled."""
+    if settlement.how in ("ack", "fail", "release"):
+        for lease in settlement.leases:
+            if type(lease) is not Held:  # which the caller has not received
+                lease.settled = True
+
+
+def _counts(num: int) -> Reader[list[int]]:
+    return lambda reply: many(count, num)(listed(reply, 2)[0])
+
+
+def acknowledge(ctx: Context, leases: Sequence[Any], steady: bool) -> Operation[int]:
+    """Acknowledge leases, and add what Pull brings in the same step: both, or neither.
+
+    What is more than a chunk is added before, as long as any of the leases is ours.
+    """
+    items: list[Any] = []
+    num = SCRIPT_CHUNK + 1
+    while len(items) < num:
+        more, _ = yield Pull(num - len(items))
+        if not more:
+            break
+        items += more
+    if not items:
+        return (yield from settle(ctx, [Settlement("ack", leases)])).counts[0]
+    return (yield from acknowledge_with(ctx, leases, items, steady, True))
+
+
+def acknowledge_with(
+    ctx: Context, leases: Sequence[Any], items: list[Any], steady: bool, more: bool, ttl: int = 0
+) -> Operation[int]:
+    """Acknowledge leases and add items, and what Pull brings if there may be more.
+
+    Each chunk before gives the leases more time, where there is a ttl.
+    """
+    done = [Settlement("ack", leases)]
+    steps = steps_of(done)
+    if len(steps) == 1 and len(items) <= SCRIPT_CHUNK:
+        adder = Adder(ctx, Flags(), None, False, arguments_of(ctx, steps[0]))
+        yield from adder.prepare()
+        chunks = encoded(adder, items, False)
+        if chunks[-1].bad:
+            raise bad_item(chunks[-1].bad[0]) from chunks[-1].bad[0].error
+        if len(chunks) == 1:
+            try:
+                reply = yield adder.ask(chunks[0])
+            except Exception as error:
+                named = large_item(ctx, items, chunks[0], error)
+                if named is error:
+                    raise
+                raise named from error
+            ours = yield from judged(adder, items, chunks[0], reply)
+            mark_settled(done[0])
+            return ours
+    guards = steps_of([Settlement("renew" if ttl else "check", leases, ttl)])
+    settling = [arguments_of(ctx, guard) for guard in guards]
+    pulled = items, None
+    yield from add_stream(ctx, None, Flags(), "raise", steady, False, settling, pulled, more)
+    return (yield from settle(ctx, done)).counts[0]
+
+
+def encoded(adder: Adder, items: list[Any], skip: bool, size: int = CHUNK_BYTES) -> list[Any]:
+    chunks: list[Any] = adder.encoder.encode_all(items, None, skip, SCRIPT_CHUNK, size)
+    return chunks
+
+
+def judged(adder: Adder, items: list[Any], chunk: Any, reply: Any) -> Operation[int]:
+    """See what came of a step that settles and adds, once more under the set's epoch; its count."""
+    while True:
+        try:
+            adder.judge(chunk, reply)
+        except OtherEpoch as other:
+            adder.other_epoch(other.stored)
+            # Under another epoch the same items may be some bytes more.
+            (chunk,) = encoded(adder, items, False, 2 * CHUNK_BYTES)
+            reply = yield adder.ask(chunk)
+        else:
+            return sum(adder.settled)
+
+
+def answer_of(answer: Any) -> Any:
+    """Give an answer, or raise what came instead."""
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def payload_of(ctx: Context, lease: Any, item: Any) -> bytes:
+    """Give what is stored of an item that takes a lease's place: it must be the same one."""
+    if ctx.identity(item) != lease.member:
+        raise ValueError("item must have the identity of the leased one: add it, else")
+    stored: bytes = ctx.wire.payload(item, ctx.dumps, ctx.max_item_bytes)
+    return stored if ctx.keyed else b""
+
+
+def place_of(ctx: Context, score: Any) -> bytes:
+    """Give what a step of settlements is told of a new score."""
+    found = ctx.to_score(score)
+    # Its item's number among equal ones stays (see ``leases.lua``).
+    return b"~%d" % (int(found) * TIE) if ctx.ties else ctx.wire.score_text(found)
+
+
+def one(ctx: Context, settlement: Settlement) -> Operation[int]:
+    """Do one thing with leases; how many were still ours."""
+    (ours,) = (yield from settle(ctx, [settlement])).counts
+    log_deaths(ctx, settlement, ours)
+    return ours
+
+
+def log_deaths(ctx: Context, settlement: Settlement, ours: int) -> None:
+    """Log how many items a settlement, of which so many leases were ours, made dead letters."""
+    leases = settlement.leases
+    died = ours if settlement.how == "bury" else 0
+    if settlement.how == "fail" and ctx.max_attempts:
+        live = sum(lease.attempts + 1 < ctx.max_attempts for lease in leases)
+        died = max(0, ours - live)  # exact if all were ours, else not fewer
+    if died:
+        text = one_line(settlement.error)
+        log.error("%d items of %r moved to dead letters: %s", died, ctx.name, text)
