@@ -431,6 +431,20 @@ def cancellations() -> int:
     return cancelling() if cancelling is not None else 0
 
 
+def _longest(effect: Wait) -> float:
+    """Return the longest sleep, in seconds, of a wait that may be told to end."""
+    return math.inf if effect.ended is None else PERIOD
+
+
+class _Progress:
+    """How far a wait is: cancellations at its start, its last look, whether it has polled."""
+
+    __slots__ = ("asked", "checked", "polled")
+
+    def __init__(self, asked: int, checked: float) -> None:
+        self.asked, self.checked, self.polled = asked, checked, False
+
+
 class Waiting:
     """One operation's waiting: it sleeps while a watcher watches, else it looks, with others."""
 
@@ -452,61 +466,83 @@ class Waiting:
     async def perform(self, effect: Wait, spent: int) -> bool:
         """Wait after an attempt that took so many commands and found nothing."""
         self._hinted = False
-        if self.waiter is not None:
-            watch = self.waiter.watch
-            watch.pace.charge(spent, max(len(watch.waiters), 1))
-        asked = cancellations() if self._awaits else 0
-        if self._rota is not None:
-            self._rota.charge(spent)
-        polled = False
-        checked = monotonic()
-        if checked >= effect.until:
+        self._charge(spent)
+        progress = _Progress(cancellations() if self._awaits else 0, monotonic())
+        if progress.checked >= effect.until:
             return False
-        longest = math.inf if effect.ended is None else PERIOD
         while True:
-            if self._awaits and cancellations() > asked:
+            if self._awaits and cancellations() > progress.asked:
                 # Before Python 3.12 a wait_for of the client's may keep a cancellation to itself.
                 raise asyncio.CancelledError
             if effect.ended is not None and effect.ended():
                 return False
-            if self.waiter is not None and self.waiter.watcher.refused():
-                self._leave_watcher(False)
-            if self.waiter is None and self._pool is not None:
-                self._join(effect, polled)
-            if self.waiter is not None and self._sleeper not in (None, self.waiter):
-                self._leave_rota(False)  # and join it again as one that either wakes
+            self._choose(effect, progress.polled)
             if self._is_hinted():
                 self._hinted = True
                 return True
             now = monotonic()
-            waiter = self.waiter
-            watched = -1.0 if waiter is None else waiter.watched()
+            watched = -1.0 if self.waiter is None else self.waiter.watched()
             if watched > now:
-                self._leave_rota(False)
-                if now >= effect.until:
-                    return False
-                wake = min(checked + DOUBT, watched, effect.until)
-                if now < checked + DOUBT:
-                    await self._sleep(min(wake - now, longest))
-                    continue
-                checked = now
-                if await self._look(effect):
-                    self._hinted = True
-                    return True
-                continue
-            rota = self._rota or self._join_rota(effect)
-            # The last look may exceed the budget.
-            at = rota.turn(now >= effect.until)
-            if at is None:
-                polled, checked = True, now
-                await self._look_for_all(rota, effect, now)
-            elif at == math.inf:
-                return False
+                found = await self._watch(effect, progress, now, watched)
             else:
-                wake = at if now >= effect.until else min(at, effect.until)
-                # By itself once more where nobody watches yet: it may be the one to begin.
-                polled = polled or self._pool is not None
-                await self._sleep(min(wake - now, longest))
+                found = await self._poll(effect, progress, now)
+            if found is not None:
+                return found
+
+    def _charge(self, spent: int) -> None:
+        """Count commands against what waiting may send."""
+        if self.waiter is not None:
+            watch = self.waiter.watch
+            watch.pace.charge(spent, max(len(watch.waiters), 1))
+        if self._rota is not None:
+            self._rota.charge(spent)
+
+    def _choose(self, effect: Wait, create: bool) -> None:
+        """Join a watcher if there is one, or create it; leave one that the server refuses."""
+        if self.waiter is not None and self.waiter.watcher.refused():
+            self._leave_watcher(False)
+        if self.waiter is None and self._pool is not None:
+            self._join(effect, create)
+        if self.waiter is not None and self._sleeper not in (None, self.waiter):
+            self._leave_rota(False)  # and join it again as one that either wakes
+
+    async def _watch(
+        self, effect: Wait, progress: _Progress, now: float, watched: float
+    ) -> bool | None:
+        """Sleep while the watcher watches; look for myself when it may have missed something.
+
+        Returns whether there may be something, or None to go on.
+        """
+        self._leave_rota(False)
+        if now >= effect.until:
+            return False
+        doubt = progress.checked + DOUBT
+        if now < doubt:
+            await self._sleep(min(min(doubt, watched, effect.until) - now, _longest(effect)))
+            return None
+        progress.checked = now
+        available, _ = await self._seen(effect)
+        if available <= 0:
+            return None
+        self._hinted = True
+        return True
+
+    async def _poll(self, effect: Wait, progress: _Progress, now: float) -> bool | None:
+        """Look in turn with others, where nobody watches; False after the last look."""
+        rota = self._rota or self._join_rota(effect)
+        # The last look may exceed the budget.
+        at = rota.turn(now >= effect.until)
+        if at is None:
+            progress.polled, progress.checked = True, now
+            await self._look_for_all(rota, effect, now)
+            return None
+        if at == math.inf:
+            return False
+        wake = at if now >= effect.until else min(at, effect.until)
+        # By itself once more where nobody watches yet: it may be the one to begin.
+        progress.polled = progress.polled or self._pool is not None
+        await self._sleep(min(wake - now, _longest(effect)))
+        return None
 
     def _is_hinted(self) -> bool:
         found = False
@@ -541,10 +577,6 @@ class Waiting:
         sleeper = self.waiter or self._sleeper
         assert sleeper is not None
         await sleeper.sleep(max(seconds, 0.0))
-
-    async def _look(self, effect: Wait) -> bool:
-        available, _ = await self._seen(effect)
-        return available > 0
 
     async def _look_for_all(self, rota: Rota, effect: Wait, began: float) -> None:
         try:
