@@ -343,9 +343,10 @@ class _Performance(Generic[R]):
             if effect is None:
                 effect = next(operation)
             while True:
+                result: Any
                 try:
                     kind = type(effect)
-                    result: Any = None
+                    # Inline: what a bulk call performs once a chunk, and a single call once.
                     if kind is Ask:
                         self._spent += effect.replies
                         if self._awaits:
@@ -357,39 +358,14 @@ class _Performance(Generic[R]):
                         result = await session.read()
                     elif kind is Send:
                         await session.send(effect)
-                    elif kind is Sight:
-                        result = session.sight()
-                    elif kind is Pull:
-                        assert self._source is not None
-                        if not self._source.steady:
-                            await session.close()
-                        result = await self._source.pull(effect.num)
+                        result = None
                     elif kind is Emit:
                         await session.close()
                         return effect.values  # type: ignore[no-any-return]
-                    elif kind is Wait:
-                        await session.close()
-                        if self._waiting is None:
-                            self._waiting = Waiting(
-                                session, session._pool, self._awaits, session._client
-                            )
-                        spent, self._spent = self._spent, 0
-                        result = await self._waiting.perform(effect, spent)
-                        self._turn = time.monotonic()
-                    elif kind is There:
-                        await session.close()
-                        result = effect.link.run(only(effect.ask))
-                        if self._awaits:
-                            result = await result
-                    elif kind is not Pause:
-                        raise AssertionError(f"no such effect: {effect!r}")
+                    else:
+                        result = await self._other(kind, effect)
                     if self._awaits:
-                        if cancellations() > asked:
-                            # Before Python 3.12 a wait_for of the client's may keep it to itself.
-                            raise asyncio.CancelledError
-                        if time.monotonic() - self._turn > _TURN:
-                            await asyncio.sleep(0)
-                            self._turn = time.monotonic()
+                        await self._give_way(asked)
                 except Exception as error:
                     # What the caller's iterable raises is the caller's.
                     own = error if kind is Pull else _in_its_loop(error)
@@ -399,6 +375,41 @@ class _Performance(Generic[R]):
         except StopIteration as stop:
             self.result = stop.value
             return None
+
+    async def _other(self, kind: type, effect: Any) -> Any:
+        """Perform an effect that is no request, or is one to another server."""
+        session = self._session
+        if kind is Sight:
+            return session.sight()
+        if kind is Pull:
+            assert self._source is not None
+            if not self._source.steady:
+                await session.close()
+            return await self._source.pull(effect.num)
+        if kind is Wait:
+            await session.close()
+            if self._waiting is None:
+                self._waiting = Waiting(session, session._pool, self._awaits, session._client)
+            spent, self._spent = self._spent, 0
+            found = await self._waiting.perform(effect, spent)
+            self._turn = time.monotonic()
+            return found
+        if kind is There:
+            await session.close()
+            result = effect.link.run(only(effect.ask))
+            return (await result) if self._awaits else result
+        if kind is not Pause:
+            raise AssertionError(f"no such effect: {effect!r}")
+        return None
+
+    async def _give_way(self, asked: int) -> None:
+        """End if that is asked for; let the event loop's other tasks run after some time."""
+        if cancellations() > asked:
+            # Before Python 3.12 a wait_for of the client's may keep it to itself.
+            raise asyncio.CancelledError
+        if time.monotonic() - self._turn > _TURN:
+            await asyncio.sleep(0)
+            self._turn = time.monotonic()
 
     async def close(self) -> None:
         """Leave nothing behind. What it had removed but not given back yet is gone."""
