@@ -368,9 +368,6 @@ class SortedSet(Face[T]):
     async def size(self) -> int:
         return await self._run(reading.size(self._ctx))
 
-    async def available(self) -> int:
-        return await self._run(reading.available(self._ctx))
-
     def __aiter__(self) -> AsyncIterator[T]:
         return self._open().iterate(reading.iterate(self._ctx))  # type: ignore[no-any-return]
 
@@ -554,6 +551,9 @@ class ScheduledSet(TimeSortedSet[T]):
     ) -> AddResult:
         flags, later = Flags(nx, xx, gt, lt, again), self._later(score, delay)
         return await self._run(*self._adding(items, score, flags, errors, False, later))
+
+    async def available(self) -> int:
+        return await self._run(reading.available(self._ctx))
 
 
 class Between(Generic[T]):

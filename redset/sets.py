@@ -1094,24 +1094,6 @@ class SortedSet(Face[T]):
     def __bool__(self) -> bool:
         return self.size() > 0
 
-    def available(self) -> int:
-        """Return how many items a consumer would be given now.
-
-        One round trip, O(1). Of a `ScheduledSet` those that are due, in O(log N).
-
-        Returns
-        -------
-        int
-
-        Examples
-        --------
-        >>> jobs.add("a")
-        0.0
-        >>> jobs.available()
-        1
-        """
-        return self._run(reading.available(self._ctx))
-
     def __iter__(self) -> Iterator[T]:
         return self._open().iterate(reading.iterate(self._ctx))  # type: ignore[no-any-return]
 
@@ -1865,6 +1847,26 @@ class ScheduledSet(TimeSortedSet[T]):
         """
         flags, later = Flags(nx, xx, gt, lt, again), self._later(score, delay)
         return self._run(*self._adding(items, score, flags, errors, False, later))
+
+    def available(self) -> int:
+        """Return how many items are due now: what a consumer can get.
+
+        One round trip, O(log N). Of the other classes every queued item is available, so they have
+        only ``size``.
+
+        Returns
+        -------
+        int
+
+        Examples
+        --------
+        >>> s = ScheduledSet(r, "later")
+        >>> s.add_many(["mail", "backup"], score=[0, 4e9]).added
+        2
+        >>> s.available(), s.size()
+        (1, 2)
+        """
+        return self._run(reading.available(self._ctx))
 
 
 class Between(Generic[T]):

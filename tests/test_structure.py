@@ -354,7 +354,6 @@ METHODS = {
     "add": f"(item, score=None, *, {FLAGS})",
     "add_many": f"(items, score=None, *, {FLAGS}, errors='raise')",
     "add_new": f"(items, score=None, *, {FLAGS}, errors='raise')",
-    "available": "()",
     "between": "(min, max)",
     "check": "()",
     "clear": "(*, keep_memory=False)",
@@ -384,7 +383,8 @@ METHODS = {
     "stats": "()",
     "take": "(num, *, wait=0, with_scores=False)",
 }
-#: What a ScheduledSet takes besides.
+#: What only a ScheduledSet has, and what it takes besides.
+SCHEDULED = {"available": "()"}
 DELAYED = {name: METHODS[name].replace(")", ", delay=None)") for name in ("add", "add_many")}
 SPECIAL = {
     "__bool__", "__contains__", "__enter__", "__exit__", "__iter__", "__len__", "__repr__",
@@ -447,8 +447,8 @@ def test_the_public_modules_have_these_names(module: str, names: set[str]) -> No
 
 @pytest.mark.parametrize("cls", [SortedSet, TimeSortedSet, ScheduledSet])
 def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> None:
-    assert public(cls) == PROPERTIES | set(METHODS)
-    methods = METHODS | (DELAYED if cls is ScheduledSet else {})
+    methods = METHODS | (DELAYED | SCHEDULED if cls is ScheduledSet else {})
+    assert public(cls) == PROPERTIES | set(methods)
     assert all(any(name in vars(base) for base in SortedSet.__mro__[:-1]) for name in SPECIAL)
     for name in PROPERTIES:
         assert isinstance(inspect.getattr_static(cls, name), property)

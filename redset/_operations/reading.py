@@ -103,8 +103,6 @@ def size(ctx: Context, within: Range | None = None) -> Operation[int]:
 
 
 def available(ctx: Context) -> Operation[int]:
-    if not ctx.due:
-        return (yield from size(ctx))
     due: int = yield ctx.call("available", [ctx.keys.queue], [], count)
     return due
 

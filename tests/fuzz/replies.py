@@ -496,7 +496,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("size", lambda jobs: jobs.size(), _whole),
     ("len", len, _whole),
     ("bool", bool, _flag),
-    ("available", lambda jobs: jobs.available(), _whole),
+    ("available", lambda jobs: getattr(jobs, "available", jobs.size)(), _whole),
     ("lease", lambda jobs: [lease.item for lease in jobs.lease(3)], _listed(_item)),
     ("lease wait", lambda jobs: list(jobs.lease(3, wait=0.001)), _listed(_item)),
     ("ack", lambda jobs: jobs.ack(jobs.lease(3)), _whole),
