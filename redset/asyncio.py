@@ -396,8 +396,8 @@ class SortedSet(Face[T]):
         if not await self.discard(item):
             raise KeyError(item)
 
-    async def clear(self, *, keep_memory: bool = False) -> int:
-        return await self._run(memory.clear(self._ctx, keep_memory))
+    async def clear(self, *, keep_memory: bool = False, if_finished: bool = False) -> int:
+        return await self._run(memory.clear(self._ctx, keep_memory, if_finished))
 
     # As a set.
 

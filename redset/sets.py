@@ -1282,7 +1282,7 @@ class SortedSet(Face[T]):
         if not self.discard(item):
             raise KeyError(item)
 
-    def clear(self, *, keep_memory: bool = False) -> int:
+    def clear(self, *, keep_memory: bool = False, if_finished: bool = False) -> int:
         """Remove everything, in one step; true where anything was queued.
 
         The dead letters go, too, and whatever else is kept under the set's keys, of any type. The
@@ -1294,11 +1294,16 @@ class SortedSet(Face[T]):
         ----------
         keep_memory : bool
             Whether what ``remember`` knows stays.
+        if_finished : bool
+            Clear only a finished set (see `finished`), in the same step. Use it to begin again at a
+            start of several workers: none of them clears what another has begun.
 
         Returns
         -------
         int
-            How many items were queued. On a name that can have no second key: 1 or 0.
+            How many items were queued. On a name that can have no second key: 1 or 0. With
+            ``if_finished``: how many items are queued, leased or delayed, so that nothing was
+            cleared; 0 if the set was finished and is cleared.
 
         Raises
         ------
@@ -1313,8 +1318,12 @@ class SortedSet(Face[T]):
         2
         >>> jobs.size()
         0
+        >>> jobs.add("c")
+        0.0
+        >>> jobs.clear(if_finished=True), jobs.pop(), jobs.clear(if_finished=True)
+        (1, 'c', 0)
         """
-        return self._run(memory.clear(self._ctx, keep_memory))
+        return self._run(memory.clear(self._ctx, keep_memory, if_finished))
 
     # As a set.
 

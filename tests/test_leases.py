@@ -319,6 +319,72 @@ def test_a_cleared_set_forgets_its_leases(make_set: Maker) -> None:
 
 
 @every_option
+def test_a_finished_set_alone_is_cleared_if_that_is_asked(
+    make_set: Maker, raw: Any, options: dict[str, Any]
+) -> None:
+    jobs, others = make_set(**options), make_set(**options)
+    item, another = made(options, "a"), made(options, "b")
+    jobs.add(item, 5)
+    assert others.clear(if_finished=True) == 1  # queued
+    batch = jobs.lease()
+    assert others.clear(if_finished=True) == 1  # leased
+    jobs.fail(batch, "no", delay=600)
+    jobs.add(another)
+    assert others.clear(if_finished=True) == 2  # delayed, and queued
+    jobs.discard(another)
+    expire(raw)
+    # What it gives back is there again.
+    assert others.clear(if_finished=True) == 1 and jobs.size() == 1
+    [lease] = jobs.lease()
+    assert (lease.item, lease.score, lease.attempts) == (item, 5.0, 1)
+    lease.ack()
+    if options.get("remember"):
+        assert jobs.add(item) is None
+        assert others.clear(if_finished=True, keep_memory=True) == 0
+        assert jobs.seen(item)
+    assert others.clear(if_finished=True) == 0
+    assert raw.dbsize() == 0
+    assert jobs.add(item, 3) == 3 and jobs.clear() == 1
+
+
+def test_what_an_end_of_a_lease_buries_is_not_cleared_with_it(make_set: Maker, raw: Any) -> None:
+    jobs = make_set(max_attempts=1)
+    jobs.add("a")
+    jobs.lease()
+    expire(raw)
+    assert jobs.clear(if_finished=True) == 1
+    assert [letter.raw for letter in jobs.dead] == [b"a"]
+    assert jobs.finished() and jobs.clear(if_finished=True) == 0
+    assert raw.dbsize() == 0
+
+
+def test_a_finished_set_is_cleared_whatever_its_options_were(make_set: Maker, raw: Any) -> None:
+    make_set(key=str).add("a")
+    # Items are under another key, of which this object sees nothing.
+    assert make_set().finished() and make_set().clear(if_finished=True) == 1
+    assert make_set(key=str).pop() == "a"
+    assert make_set().clear(if_finished=True) == raw.dbsize() == 0
+    alone = make_set(name="no{tag")
+    alone.add("a")
+    assert alone.clear(if_finished=True) == 1
+    assert alone.pop() == "a" and alone.clear(if_finished=True) == 0
+
+
+def test_nothing_is_cleared_where_nobody_can_see_if_it_is_finished(
+    any_server: servers.Server,
+) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs")
+    jobs.add("a")
+    with servers.user(any_server, "resetkeys", "~jobs") as login:
+        client = any_server.client(**login)
+        less: SortedSet[str] = SortedSet(client, "jobs")
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            less.clear(if_finished=True)
+        assert jobs.size() == 1
+        client.close()
+
+
+@every_option
 def test_found_items_and_acknowledgement_are_one(make_set: Maker, options: dict[str, Any]) -> None:
     jobs = make_set(**options, scorer=lambda item: 5)
     for num in (1, 250, 251, 1800):

@@ -356,7 +356,7 @@ METHODS = {
     "add_new": f"(items, score=None, *, {FLAGS}, errors='raise')",
     "between": "(min, max)",
     "check": "()",
-    "clear": "(*, keep_memory=False)",
+    "clear": "(*, keep_memory=False, if_finished=False)",
     "close": "()",
     "contains": "(item)",
     "export": "()",

@@ -286,7 +286,7 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "available": lambda draw, command: draw.count(),
     "bury": lambda draw, command: 1,
     "cut": lambda draw, command: draw.count(),
-    "clear": lambda draw, command: [draw.count(), draw.count(1)],
+    "clear": lambda draw, command: [draw.count(), draw.count(1)][: draw.rng.choice([1, 2, 2])],
     "discard": _epoch_or(lambda draw, command: draw.count(2)),
     "forget": _epoch_or(lambda draw, command: draw.count(2)),
     "finished": lambda draw, command: [draw.count(1), draw.count(1)],
@@ -525,6 +525,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("restore", lambda jobs: jobs.restore(_lines(jobs)), _whole),
     ("check", lambda jobs: jobs.check(), _listed(lambda each: type(each) is str)),
     ("clear", lambda jobs: jobs.clear(), _whole),
+    ("clear if_finished", lambda jobs: jobs.clear(if_finished=True), _whole),
     (
         "dead",
         lambda jobs: [each for each in jobs.dead],  # noqa: C416
