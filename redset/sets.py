@@ -1100,9 +1100,9 @@ class SortedSet(Face[T]):
     def stats(self) -> Stats:
         """Return the set in figures, in one server step.
 
-        One round trip, O(log N), and some samples of the memory that each key takes. If the server
-        takes no writes (a replica, a user without the right), a second one looks only, and counts
-        expired leases as given back.
+        One round trip, O(log N), and samples of the memory of each key and of what is leased. If
+        the server takes no writes (a replica, a user without the right), a second one looks only,
+        and counts expired leases as given back.
 
         Returns
         -------

@@ -614,7 +614,11 @@ class LeasingModel(Model):
         self.expire()
         oldest = self.order()[0][0] if self.queued else None
         counts = len(self.queued), self.available(), len(self.held), len(self.letters)
-        return (*counts, len(self.known), oldest)
+        retrying = sum(
+            not held.holder and member not in self.overdue and self.attempts[member][0] > 0
+            for member, held in self.held.items()
+        )
+        return (*counts, len(self.known), oldest, retrying)
 
     def discard(self, item: Any, forget: bool = False) -> bool:
         member = self.member(item)

@@ -685,6 +685,40 @@ def test_bad_arguments_are_refused_and_named(make_set: Maker) -> None:
     assert jobs.ack([]) == 0
 
 
+@every_option
+def test_stats_tell_how_many_failed_items_wait_for_their_next_try(
+    make_set: Maker, raw: Any, options: dict[str, Any]
+) -> None:
+    jobs = make_set(**options)
+    jobs.add_many([made(options, str(number)) for number in range(6)], range(6))
+    failed, given_back, held, again = jobs.lease(4)
+    jobs.fail(failed, "no", delay=600)
+    jobs.release(given_back, delay=600)  # has not failed
+    jobs.fail(again, "no")  # does not wait
+    stats = jobs.stats()
+    assert (stats.size, stats.leased, stats.retrying) == (3, 3, 1)
+    [again] = jobs.lease()
+    jobs.release(again, delay=600)  # failed before
+    assert jobs.stats().retrying == 2
+    expire(raw)
+    stats = jobs.stats()
+    assert (stats.size, stats.leased, stats.retrying) == (6, 0, 0)
+
+
+def test_of_many_items_stats_tell_roughly_how_many_are_retried(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many([f"{number:04}" for number in range(1000)], range(1000))
+    jobs.fail(jobs.lease(300), "no", delay=600)
+    jobs.lease(700)
+    assert jobs.stats().leased == 1000
+    assert jobs.stats().retrying == pytest.approx(300, abs=10)
+    large = make_set(name="large")
+    large.add_many([f"{number:030000}" for number in range(20)], range(20))
+    large.fail(large.lease(10), "no", delay=600)
+    large.lease(10)
+    assert large.stats().retrying == pytest.approx(10, abs=2)
+
+
 def test_a_name_without_second_keys_can_lease_nothing(make_set: Maker) -> None:
     jobs = make_set(name="a}b")
     jobs.add("x")

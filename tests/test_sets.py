@@ -636,7 +636,7 @@ def test_stats_are_the_set_in_figures(
     make_set: Callable[..., Any], raw: Any, cls: type[SortedSet[Any]]
 ) -> None:
     jobs = make_set(cls)
-    assert jobs.stats() == Stats(0, 0, 0, 0, 0, None, None, 0)
+    assert jobs.stats() == Stats(0, 0, 0, 0, 0, None, None, 0, 0)
     now = server_time(raw)
     jobs.add_many(["a", "b", "c"], [now - 100, now - 1, now + 3600])
     stats = jobs.stats()

@@ -489,6 +489,7 @@ def test_the_results_have_these_fields() -> None:
         "oldest_score",
         "oldest_age",
         "memory_bytes",
+        "retrying",
     }
 
 

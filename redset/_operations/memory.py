@@ -191,7 +191,7 @@ def _clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]
     reads: Reader[list[int]] = many(count, 2)
     if if_finished:
         keys += ctx.lease_keys
-        arguments += [ctx.max_attempts, LEASE_STEP]
+        arguments += [ctx.max_attempts, LEASE_STEP, ctx.first]
         reads = _cleared_or_not
     try:
         queued, *left = yield ctx.call("clear", keys, arguments, reads)

@@ -2,8 +2,8 @@
 -- bounded steps.
 -- KEYS: meta, none, seen, then every other fixed key; if only a finished set is cleared, behind them
 --   what `finished` has: queue, leased, leases, calls, dead, items (with a key=)
--- ARGV: new epoch, whether the memory is kept; if only a finished set is cleared, most attempts and
---   how many expired leases to give back
+-- ARGV: new epoch, whether the memory is kept; if only a finished set is cleared, most attempts,
+--   how many expired leases to give back, and to read at first
 -- Returns {how many were queued, whether old buckets are left}; of a set that is not finished
 --   {how many are queued or held back}
 -- include: check
@@ -15,9 +15,10 @@ if ARGV[3] then
   local queue, leased, leases, calls, dead, items = unpack(KEYS, 13)
   local max = tonumber(ARGV[3])
 -- include: leases
+-- include: portions
 -- include: expiring
   local now, limit = milliseconds(call('TIME')), tonumber(ARGV[4])
-  local back = expire(now, limit)
+  local back = expire(now, limit, tonumber(ARGV[5]))
   if back == 0 then heal(now, limit) end
   local there = call('ZCARD', leased)
   -- As without: an object with other options may have filled another queue.

@@ -367,10 +367,10 @@ class Episode:
         agree(s.size(), self.model.size())
         if isinstance(s, ScheduledSet):
             agree(s.available(), self.model.available())
-        found = s.stats()
+        found, model = s.stats(), self.model.stats()
         agree(
-            (found.size, found.available, found.leased, found.dead, found.remembered),
-            self.model.stats()[:5],
+            (*found[:5], found.retrying),
+            (*model[:5], model[6]),
         )
 
     def _finished(self, client: int) -> None:

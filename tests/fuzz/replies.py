@@ -212,7 +212,8 @@ def _letters(draw: Answers, command: list[bytes]) -> list[Any]:
 
 
 def _stats(draw: Answers, command: list[bytes]) -> list[Any]:
-    return [3, 2, 0, 1, draw.count(), draw.rng.choice((b"", b"1.5")), b"1700000000.000001", 4096]
+    lowest = draw.rng.choice((b"", b"1.5"))
+    return [3, 2, 0, 1, draw.count(), lowest, b"1700000000.000001", 4096, 0, draw.count(1)]
 
 
 def _taken(draw: Answers, command: list[bytes]) -> list[Any]:
