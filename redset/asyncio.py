@@ -40,6 +40,7 @@ from redset._operations import (
     algebra,
     checking,
     dead,
+    known,
     leasing,
     memory,
     reading,
@@ -69,9 +70,9 @@ class SortedSet(Face[T]):
     ``valkey.asyncio``'s, or any object whose ``execute_command`` is a coroutine function. Its
     methods are awaited and otherwise the same, but for these: `add_new`, `leased`, `export`, the
     set itself, `dead`, a batch and what `between` gives, which is not awaited, are iterated with
-    ``async for``; the set, `lock` and `lease` are entered with ``async with``; `close` is `aclose`;
-    ``len``, ``in``, ``bool``, ``for``, comparisons by order and in-place operators raise a
-    TypeError that names what to use. Sets may be shared by the tasks of one event loop.
+    ``async for``; `known` is not awaited; the set, `lock` and `lease` are entered with ``async
+    with``; `close` is `aclose`; ``len``, ``in``, ``bool``, ``for``, comparisons by order and
+    in-place operators raise a TypeError that names what to use. Sets may be shared by the tasks of one event loop.
 
     Encoding and decoding give other tasks a turn every few milliseconds. A call that is cancelled
     leaves no half-read connection in the client's pool. What the server did of it is done: a
@@ -435,6 +436,9 @@ class SortedSet(Face[T]):
     async def seen(self, item: Any) -> bool:
         return (await self._run(memory.seen(self._ctx, [item])))[0]
 
+    def known(self, item: Any) -> bool | None:
+        return self._open().tell(known.knows(self._ctx, item))  # type: ignore[no-any-return]
+
     async def seen_many(self, items: Iterable[Any]) -> list[bool]:
         return await self._run(memory.seen(self._ctx, many("items", items)))
 
@@ -619,7 +623,7 @@ class DeadLetters:
 
 
 _CALL = re.compile(
-    r"\b(?:jobs|pages|s)\.(?!(?:add_new|export|leased)\b|between\([^()]*\)(?!\.))"
+    r"\b(?:jobs|pages|s)\.(?!(?:add_new|export|known|leased)\b|between\([^()]*\)(?!\.))"
     r"(?:dead\.|between\([^()]*\)\.)?\w+(?=\()"
 )
 _LIST = re.compile(r"list\((.*(?:add_new|export|leased|between)\(.*\))\)")

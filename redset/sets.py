@@ -34,6 +34,7 @@ from redset._operations import (
     algebra,
     checking,
     dead,
+    known,
     leasing,
     memory,
     reading,
@@ -1662,6 +1663,40 @@ class SortedSet(Face[T]):
         (True, False)
         """
         return self._run(memory.seen(self._ctx, [item]))[0]
+
+    def known(self, item: Any) -> bool | None:
+        """Whether this process's table says that ``remember`` knows an item.
+
+        Sends nothing. The table holds only items that the server refused or accepted in the last
+        adds, and is trusted within a second of a check, which adds make. So ask it before you make
+        or fetch something that would be refused, and add as usual if it cannot tell.
+
+        Parameters
+        ----------
+        item : object or Key
+            What to look for.
+
+        Returns
+        -------
+        bool or None
+            True if it is known; None if the table cannot tell. Always None on a set without
+            ``remember``, with ``known_max=0``, and on clients without a table (see ``known_max``).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the item cannot be encoded.
+
+        Examples
+        --------
+        >>> s = SortedSet(r, "urls", remember=True)
+        >>> urls = [f"/{number}" for number in range(100)]
+        >>> s.add_many(urls).added, s.add_many(urls).refused
+        (100, 100)
+        >>> s.known("/7"), s.known("/new")
+        (True, None)
+        """
+        return self._open().tell(known.knows(self._ctx, item))  # type: ignore[no-any-return]
 
     def seen_many(self, items: Iterable[Any]) -> list[bool]:
         """Say of each item whether ``remember`` knows it.

@@ -365,6 +365,7 @@ METHODS = {
     "discard_many": "(items, forget=False)",
     "forget": "(item)",
     "isdisjoint": "(other)",
+    "known": "(item)",
     "move_many": "(items, other)",
     "update": "(items)",
     "forget_many": "(items)",

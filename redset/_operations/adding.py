@@ -253,7 +253,7 @@ class Adder:
         """The set has another epoch (it was cleared, or another process was first): go by that."""
         ctx = self.ctx
         ctx.epoch = stored or None
-        ctx.trust = None
+        ctx.believe(None)
         self.proposed = not stored
         self._make_encoder(stored or new_epoch())
 

@@ -541,6 +541,7 @@ REMEMBERING: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("discard forget", lambda jobs: jobs.discard({"url": "a"}, forget=True), _flag),
     ("forget", lambda jobs: jobs.forget({"url": "a"}), _flag),
     ("forget_many", lambda jobs: jobs.forget_many(THREE), _whole),
+    ("known", lambda jobs: (jobs.add_many(THREE), jobs.known({"url": "a"}))[1], _is(bool, type(None))),
     ("seen", lambda jobs: jobs.seen({"url": "a"}), _flag),
     ("seen_many", lambda jobs: jobs.seen_many(THREE), _listed(_flag, 3)),
     ("clear keep_memory", lambda jobs: jobs.clear(keep_memory=True), _whole),
@@ -552,7 +553,7 @@ METHODS = {
     "scores", "get", "contains", "discard", "discard_many", "remove", "size", "available",
     "lease", "ack", "fail", "release", "renew", "leased", "finished", "consume",
     "update", "isdisjoint", "move_many", "export", "restore", "stats", "check", "clear", "dead",
-    "forget", "forget_many", "seen", "seen_many",
+    "forget", "forget_many", "known", "seen", "seen_many",
 }  # fmt: skip
 SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
     (SortedSet, {}),
