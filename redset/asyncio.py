@@ -72,7 +72,8 @@ class SortedSet(Face[T]):
     set itself, `dead`, a batch and what `between` gives, which is not awaited, are iterated with
     ``async for``; `known` is not awaited; the set, `lock` and `lease` are entered with ``async
     with``; `close` is `aclose`; ``len``, ``in``, ``bool``, ``for``, comparisons by order and
-    in-place operators raise a TypeError that names what to use. Sets may be shared by the tasks of one event loop.
+    in-place operators raise a TypeError that names what to use. Sets may be shared by the tasks of
+    one event loop.
 
     Encoding and decoding give other tasks a turn every few milliseconds. A call that is cancelled
     leaves no half-read connection in the client's pool. What the server did of it is done: a
@@ -197,8 +198,9 @@ class SortedSet(Face[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
     ) -> float | None:
-        flags = Flags(nx, xx, gt, lt, again)
+        flags = Flags(nx, xx, gt, lt, again, remember)
         return await self._run(adding.add(self._ctx, item, score, flags))
 
     async def add_many(
@@ -211,10 +213,11 @@ class SortedSet(Face[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         errors: str | OnError = "raise",
     ) -> AddResult:
         return await self._run(
-            *self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, False)
+            *self._adding(items, score, Flags(nx, xx, gt, lt, again, remember), errors, False)
         )
 
     def add_new(
@@ -227,9 +230,12 @@ class SortedSet(Face[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         errors: str | OnError = "raise",
     ) -> AsyncIterator[T]:
-        operation, source = self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, True)
+        operation, source = self._adding(
+            items, score, Flags(nx, xx, gt, lt, again, remember), errors, True
+        )
         return self._open().iterate(operation, source)  # type: ignore[no-any-return]
 
     def buffered(
@@ -535,9 +541,10 @@ class ScheduledSet(TimeSortedSet[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         delay: Time | None = None,
     ) -> float | None:
-        flags = Flags(nx, xx, gt, lt, again)
+        flags = Flags(nx, xx, gt, lt, again, remember)
         return await self._run(adding.add(self._ctx, item, score, flags, self._later(score, delay)))
 
     async def add_many(
@@ -550,10 +557,11 @@ class ScheduledSet(TimeSortedSet[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         errors: str | OnError = "raise",
         delay: Time | None = None,
     ) -> AddResult:
-        flags, later = Flags(nx, xx, gt, lt, again), self._later(score, delay)
+        flags, later = Flags(nx, xx, gt, lt, again, remember), self._later(score, delay)
         return await self._run(*self._adding(items, score, flags, errors, False, later))
 
     async def available(self) -> int:

@@ -268,6 +268,7 @@ class SortedSet(Face[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
     ) -> float | None:
         """Add an item, or do to a queued one what ``duplicates`` or the flags say.
 
@@ -289,6 +290,10 @@ class SortedSet(Face[T]):
             A queued item only to a higher, to a lower score.
         again : bool
             As if it were not known (with ``remember``).
+        remember : bool, optional
+            False accepts the item without remembering it: a known item is still refused, and one
+            that is not known does not become known. Changes nothing on a set without ``remember``.
+            Default: as the set does.
 
         Returns
         -------
@@ -310,7 +315,7 @@ class SortedSet(Face[T]):
         >>> jobs.add("a", 5), jobs.add("a", 7, lt=True), jobs.score("a")
         (5.0, None, 5.0)
         """
-        flags = Flags(nx, xx, gt, lt, again)
+        flags = Flags(nx, xx, gt, lt, again, remember)
         return self._run(adding.add(self._ctx, item, score, flags))
 
     def add_many(
@@ -323,6 +328,7 @@ class SortedSet(Face[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         errors: str | OnError = "raise",
     ) -> AddResult:
         """Add any number of items, streamed in chunks; memory does not grow with the input.
@@ -338,7 +344,7 @@ class SortedSet(Face[T]):
             What to add. Text, bytes and mappings are refused: they are rarely meant.
         score : float or iterable of float, optional
             One score for all, or one for each.
-        nx, xx, gt, lt, again : bool
+        nx, xx, gt, lt, again, remember : bool
             As for `add`.
         errors : {"raise", "skip"} or callable
             What to do about an item that cannot be encoded, or that is larger than the server
@@ -364,7 +370,9 @@ class SortedSet(Face[T]):
         >>> jobs.add_many(["a", "b", "a"], score=[1, 2, 3])
         AddResult(added=2, updated=1, refused=0, failed=0)
         """
-        return self._run(*self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, False))
+        return self._run(
+            *self._adding(items, score, Flags(nx, xx, gt, lt, again, remember), errors, False)
+        )
 
     def add_new(
         self,
@@ -376,6 +384,7 @@ class SortedSet(Face[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         errors: str | OnError = "raise",
     ) -> Iterator[T]:
         """Add as `add_many` does, and give those items that were added.
@@ -385,7 +394,7 @@ class SortedSet(Face[T]):
 
         Parameters
         ----------
-        items, score, nx, xx, gt, lt, again, errors
+        items, score, nx, xx, gt, lt, again, remember, errors
             As for `add_many`.
 
         Yields
@@ -405,7 +414,9 @@ class SortedSet(Face[T]):
         >>> list(jobs.add_new(["a", "b", "a"]))
         ['a', 'b']
         """
-        operation, source = self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, True)
+        operation, source = self._adding(
+            items, score, Flags(nx, xx, gt, lt, again, remember), errors, True
+        )
         return self._open().iterate(operation, source)  # type: ignore[no-any-return]
 
     def buffered(
@@ -1814,13 +1825,14 @@ class ScheduledSet(TimeSortedSet[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         delay: Time | None = None,
     ) -> float | None:
         """Add an item, as `SortedSet.add`; with ``delay`` it is due so long from now.
 
         Parameters
         ----------
-        item, score, nx, xx, gt, lt, again
+        item, score, nx, xx, gt, lt, again, remember
             As for `SortedSet.add`.
         delay : float or timedelta, optional
             Time from now until it is due, in seconds on the server's clock; instead of ``score``.
@@ -1842,7 +1854,7 @@ class ScheduledSet(TimeSortedSet[T]):
         >>> s.size(), s.available()
         (1, 0)
         """
-        flags = Flags(nx, xx, gt, lt, again)
+        flags = Flags(nx, xx, gt, lt, again, remember)
         return self._run(adding.add(self._ctx, item, score, flags, self._later(score, delay)))
 
     def add_many(
@@ -1855,6 +1867,7 @@ class ScheduledSet(TimeSortedSet[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         errors: str | OnError = "raise",
         delay: Time | None = None,
     ) -> AddResult:
@@ -1864,7 +1877,7 @@ class ScheduledSet(TimeSortedSet[T]):
 
         Parameters
         ----------
-        items, score, nx, xx, gt, lt, again, errors
+        items, score, nx, xx, gt, lt, again, remember, errors
             As for `SortedSet.add_many`.
         delay : float or timedelta, optional
             As for `add`.
@@ -1889,7 +1902,7 @@ class ScheduledSet(TimeSortedSet[T]):
         >>> s.available()
         0
         """
-        flags, later = Flags(nx, xx, gt, lt, again), self._later(score, delay)
+        flags, later = Flags(nx, xx, gt, lt, again, remember), self._later(score, delay)
         return self._run(*self._adding(items, score, flags, errors, False, later))
 
     def available(self) -> int:

@@ -751,6 +751,7 @@ def test_what_a_memory_is_needed_for_says_so(make_set: Callable[..., Any], raw: 
     jobs.add("a")
     for call, argument in (
         (lambda: jobs.add("b", again=True), "again"),
+        (lambda: jobs.add_many(["b"], remember=True), "remember"),
         (lambda: jobs.discard("a", forget=True), "forget"),
         (lambda: jobs.discard_many(["a"], forget=True), "forget"),
         (lambda: jobs.forget("a"), "forget"),

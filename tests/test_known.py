@@ -241,6 +241,24 @@ def test_a_generic_client_cannot_tell(any_server: servers.Server) -> None:
 # --- what it must not hold
 
 
+@each
+@faces
+def test_what_is_not_to_be_remembered_is_not_learned(
+    any_server: servers.Server, any_implementation: str, face: Any, options: Any
+) -> None:
+    with face(any_server) as (make, _):
+        jobs = make(SortedSet, "jobs", **options)
+        jobs.add_many(URLS[:50])
+        for flags in ({}, {"nx": True}, {"again": True}):
+            jobs.add_many(URLS[:50])  # the table is in use
+            jobs.add_many(URLS[50:100], remember=False, **flags)
+            assert jobs.add(URLS[100], remember=False, **flags) is not None or flags
+            assert jobs.known(URLS[0]) is True
+            assert [jobs.known(url) for url in URLS[50:101]] == [None] * 51
+        assert len(jobs.take(500)) == 101
+        assert jobs.add_many(URLS[:101]) == (51, 0, 50, 0)
+
+
 def test_a_queued_item_that_is_not_known_is_not_learned(
     any_server: servers.Server, any_implementation: str
 ) -> None:

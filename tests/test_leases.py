@@ -691,7 +691,7 @@ def test_stats_tell_how_many_failed_items_wait_for_their_next_try(
 ) -> None:
     jobs = make_set(**options)
     jobs.add_many([made(options, str(number)) for number in range(6)], range(6))
-    failed, given_back, held, again = jobs.lease(4)
+    failed, given_back, _, again = jobs.lease(4)
     jobs.fail(failed, "no", delay=600)
     jobs.release(given_back, delay=600)  # has not failed
     jobs.fail(again, "no")  # does not wait

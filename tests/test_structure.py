@@ -339,7 +339,7 @@ def public(cls: type) -> set[str]:
     return {name for name in dir(cls) if not name.startswith("_")}
 
 
-FLAGS = "nx=False, xx=False, gt=False, lt=False, again=False"
+FLAGS = "nx=False, xx=False, gt=False, lt=False, again=False, remember=None"
 PROPERTIES = {"dead", "lock", "name", "redis", "scorer", "serializer"}
 METHODS = {
     "ack": "(leases, add=())",

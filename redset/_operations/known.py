@@ -38,6 +38,10 @@ class Trust(NamedTuple):
     table: Any
     era: object
 
+    def age(self, now: float) -> float:
+        """Return for how many seconds it has been trusted."""
+        return now - self.since
+
 
 def look(ctx: Context, items: int) -> Operation[tuple[Trust | None, bool]]:
     """Say what may be trusted now, and whether a check is due before so many items are added."""
@@ -47,7 +51,7 @@ def look(ctx: Context, items: int) -> Operation[tuple[Trust | None, bool]]:
     now = monotonic()
     used, ctx.used = ctx.used, now
     trust = _still_trusted(ctx, sight, now)
-    if trust is not None and now - trust.since < RENEW:
+    if trust is not None and trust.age(now) < RENEW:
         return trust, False
     # A lone add now and then is not worth another request.
     return trust, now >= ctx.next_check and (items >= WORTH or now - used < TRUST)
@@ -56,7 +60,7 @@ def look(ctx: Context, items: int) -> Operation[tuple[Trust | None, bool]]:
 def _still_trusted(ctx: Context, sight: Any, now: float) -> Trust | None:
     """Return what the last check found if it may be trusted with these connections now."""
     trust: Trust | None = ctx.trust
-    if trust is None or now - trust.since >= TRUST:
+    if trust is None or trust.age(now) >= TRUST:
         return None
     return trust if trust.sight == sight and trust.era is _known.era() else None
 

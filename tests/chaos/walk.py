@@ -158,8 +158,9 @@ def steps_of(world: World, pick: random.Random, length: int) -> list[Step]:
         return pick.choice(choice if timed or pick.random() < 0.8 else [None])
 
     def flags() -> dict[str, bool]:
-        again = {"again": True} if known and pick.random() < 0.15 else {}
-        return {**pick.choice(FLAGS), **again}
+        drawn = pick.random() if known else 1.0
+        how = {"again": True} if drawn < 0.15 else {"remember": False} if drawn < 0.3 else {}
+        return {**pick.choice(FLAGS), **how}
 
     def draw(what: str) -> tuple[Any, ...]:
         if what == "add":

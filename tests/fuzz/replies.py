@@ -538,10 +538,15 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
 ]
 REMEMBERING: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("add again", lambda jobs: jobs.add({"url": "a"}, again=True), _maybe_number),
+    ("add aside", lambda jobs: jobs.add_many(THREE, remember=False), _added),
     ("discard forget", lambda jobs: jobs.discard({"url": "a"}, forget=True), _flag),
     ("forget", lambda jobs: jobs.forget({"url": "a"}), _flag),
     ("forget_many", lambda jobs: jobs.forget_many(THREE), _whole),
-    ("known", lambda jobs: (jobs.add_many(THREE), jobs.known({"url": "a"}))[1], _is(bool, type(None))),
+    (
+        "known",
+        lambda jobs: (jobs.add_many(THREE), jobs.known({"url": "a"}))[1],
+        _is(bool, type(None)),
+    ),
     ("seen", lambda jobs: jobs.seen({"url": "a"}), _flag),
     ("seen_many", lambda jobs: jobs.seen_many(THREE), _listed(_flag, 3)),
     ("clear keep_memory", lambda jobs: jobs.clear(keep_memory=True), _whole),
