@@ -12,9 +12,10 @@ import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, overload
 
-from redset import _batches, sets
+from redset import _batches, _wire, sets
 from redset._batches import AsyncBatch, Lease
 from redset._buffers import AsyncWriter
+from redset._clients import is_cluster
 from redset._consuming import Consumed, Event, Tasks, Worker
 from redset._effects import Operation, R
 from redset._face import (
@@ -27,6 +28,7 @@ from redset._face import (
     ServerTime,
     T,
     check_url,
+    checking_of,
     index,
     many,
     refuse_single,
@@ -38,7 +40,6 @@ from redset._lines import Lines
 from redset._operations import (
     adding,
     algebra,
-    checking,
     dead,
     known,
     leasing,
@@ -57,7 +58,7 @@ from redset._times import Time
 from redset._transport import AsyncLink
 from redset.locks import AsyncLock
 
-__all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
+__all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server")
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -384,9 +385,6 @@ class SortedSet(Face[T]):
     def between(self, min: float, max: float) -> Between[T]:
         return Between(self, min, max)
 
-    async def check(self) -> list[str]:
-        return await self._run(checking.check(self._ctx))
-
     @property
     def dead(self) -> DeadLetters:
         return DeadLetters(self)
@@ -628,6 +626,37 @@ class DeadLetters:
 
     def __iter__(self) -> NoReturn:
         raise _cannot("for", "async for")
+
+
+async def check_server(client: Any, name: str | bytes | None = None) -> list[str]:
+    """Return what is wrong with a server, as `redset.check_server` does over a sync client.
+
+    Parameters
+    ----------
+    client : redis.asyncio.Redis, valkey.asyncio.Valkey, or any client with such a coroutine
+        What a set of this module takes. Of a cluster client every primary is asked.
+    name : str or bytes, optional
+        A set's name: in a cluster only the node that has this set is asked.
+
+    Returns
+    -------
+    list of str
+        A sentence for each problem.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument cannot be used; nothing was sent.
+
+    Examples
+    --------
+    >>> await check_server(r)
+    []
+    """
+    link = AsyncLink(client, _wire.DEFAULT.split)
+    if name is None and is_cluster(client):
+        await client.initialize()  # before that it knows no nodes
+    return await link.run(checking_of(link, client, name))
 
 
 _CALL = re.compile(

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
 from typing import TYPE_CHECKING, Any, Generic, overload
 
-from redset import _batches
+from redset import _batches, _wire
 from redset._batches import Batch, Lease
 from redset._buffers import Writer
 from redset._consuming import Consumed, Event, Threads, Worker
@@ -21,6 +21,7 @@ from redset._face import (
     ServerTime,
     T,
     check_url,
+    checking_of,
     index,
     many,
     refuse_single,
@@ -32,7 +33,6 @@ from redset._lines import Lines
 from redset._operations import (
     adding,
     algebra,
-    checking,
     dead,
     known,
     leasing,
@@ -51,7 +51,7 @@ from redset._times import Time
 from redset._transport import Link, complete
 from redset.locks import Lock
 
-__all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
+__all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server")
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -1162,25 +1162,6 @@ class SortedSet(Face[T]):
         """
         return Between(self, min, max)
 
-    def check(self) -> list[str]:
-        """Return what is wrong with the server, as far as it tells: nothing is an empty list.
-
-        That it evicts keys when it is full, saves nothing, is a replica, or too old. The first add
-        of a process to a set with ``remember``, or its first lease, logs the same. A server that
-        hides its state has nothing wrong with it. One round trip.
-
-        Returns
-        -------
-        list of str
-            A sentence for each.
-
-        Examples
-        --------
-        >>> jobs.check()
-        []
-        """
-        return self._run(checking.check(self._ctx))
-
     @property
     def dead(self) -> DeadLetters:
         """The dead letters: what could not be decoded, and what was leased too often in vain.
@@ -2150,3 +2131,37 @@ class DeadLetters:
         0
         """
         return self._owner._run(dead.purge(self._owner._ctx, before, forget))
+
+
+def check_server(client: Any, name: str | bytes | None = None) -> list[str]:
+    """Return what is wrong with a server, as far as it tells: nothing is an empty list.
+
+    Checks for: eviction enabled, no persistence, replica, unsupported version. The first add of a
+    process to a set with ``remember``, or its first lease, logs the same. A server that hides its
+    state has nothing wrong with it. One round trip; of a cluster one for each primary.
+
+    Parameters
+    ----------
+    client : redis.Redis, valkey.Valkey, or any client with ``execute_command``
+        What a set takes. Of a cluster client every primary is asked.
+    name : str or bytes, optional
+        A set's name: in a cluster only the node that has this set is asked.
+
+    Returns
+    -------
+    list of str
+        A sentence for each problem. If every primary of a cluster is asked, each begins with the
+        address of its node.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument cannot be used; nothing was sent.
+
+    Examples
+    --------
+    >>> check_server(r)
+    []
+    """
+    link = Link(client, _wire.DEFAULT.split)
+    return link.run(checking_of(link, client, name))

@@ -19,7 +19,7 @@ import children
 import pytest
 import servers
 
-import redset
+import redset.asyncio
 from redset import ScheduledSet, SortedSet, TimeSortedSet, _wire
 from redset._buffers import AsyncWriter
 from redset._scripts import script
@@ -355,7 +355,6 @@ METHODS = {
     "add_many": f"(items, score=None, *, {FLAGS}, errors='raise')",
     "add_new": f"(items, score=None, *, {FLAGS}, errors='raise')",
     "between": "(min, max)",
-    "check": "()",
     "clear": "(*, keep_memory=False, if_finished=False)",
     "close": "()",
     "contains": "(item)",
@@ -409,6 +408,7 @@ def test_the_package_has_these_names_and_no_others() -> None:
         "Stats",
         "TimeSortedSet",
         "Writer",
+        "check_server",
     }
     others = {
         name
@@ -421,8 +421,8 @@ def test_the_package_has_these_names_and_no_others() -> None:
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ("sets", {"Key", "ScheduledSet", "SortedSet", "TimeSortedSet"}),
-        ("asyncio", {"Key", "ScheduledSet", "SortedSet", "TimeSortedSet"}),
+        ("sets", {"Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server"}),
+        ("asyncio", {"Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server"}),
         ("locks", {"AsyncLock", "Lock"}),
         ("interfaces", {"Serializer"}),
         ("serializers", {"JSONSerializer", "NamedtupleSerializer", "StructSerializer"}),
@@ -459,6 +459,13 @@ def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> Non
         " *, key=None, remember=None, duplicates='move', ties=None,"
         " max_attempts=10, max_item_bytes=None, max_size=None, known_max=1000000)"
     )
+
+
+def test_what_checks_a_server_takes_a_client_and_a_name() -> None:
+    for check in (redset.check_server, redset.asyncio.check_server):
+        assert bare(check) == "(client, name=None)"
+    assert inspect.iscoroutinefunction(redset.asyncio.check_server)
+    assert not hasattr(SortedSet, "check")
 
 
 def test_dead_letters_views_and_locks_have_these_methods_and_no_others() -> None:

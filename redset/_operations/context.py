@@ -224,7 +224,7 @@ class Context:
         self.name = name
         self.key = _checked_key(key)
         self.ties = _checked_ties(ties)
-        self.keys = Keys(_checked_name(name), key is not None, bool(self.ties))
+        self.keys = Keys(checked_name(name), key is not None, bool(self.ties))
         self.remember, self.ttl = _checked_remember(remember)
         self.condition = _checked_duplicates(duplicates)
         self.max_attempts = _checked_limit("max_attempts", max_attempts)
@@ -628,7 +628,7 @@ def _method(serializer: Any, name: str) -> Callable[[Any], Any] | None:
     return method
 
 
-def _checked_name(name: Any) -> bytes:
+def checked_name(name: Any) -> bytes:
     if isinstance(name, str):
         try:
             data = name.encode()

@@ -26,10 +26,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import blocking
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+import redset.asyncio
 from fuzz.report import Report
 from redset import Key, ScheduledSet, SortedSet, _scripts
 from redset.exceptions import AddError, RedsetError
@@ -450,6 +452,12 @@ def _other(jobs: Any) -> SortedSet[Any]:
     return SortedSet(jobs.redis, "others", key=jobs._ctx.key, ties=jobs._ctx.ties or None)
 
 
+def _check(jobs: Any) -> Any:
+    if isinstance(jobs, SortedSet):
+        return redset.check_server(jobs.redis, jobs.name)
+    return blocking.wait(redset.asyncio.check_server(jobs.redis, jobs.name))
+
+
 def _lines(jobs: Any) -> list[str]:
     """What an export of a set of the same options gives."""
     keyed, remember = jobs._ctx.keyed, jobs._ctx.remember
@@ -524,7 +532,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("stats", lambda jobs: jobs.stats(), lambda stats: all(map(_whole, stats[:5]))),
     ("export", lambda jobs: list(jobs.export()), _listed(_is(str))),
     ("restore", lambda jobs: jobs.restore(_lines(jobs)), _whole),
-    ("check", lambda jobs: jobs.check(), _listed(lambda each: type(each) is str)),
+    ("check_server", lambda jobs: _check(jobs), _listed(lambda each: type(each) is str)),
     ("clear", lambda jobs: jobs.clear(), _whole),
     ("clear if_finished", lambda jobs: jobs.clear(if_finished=True), _whole),
     (
@@ -557,7 +565,7 @@ METHODS = {
     "pop", "take", "peek", "peek_many", "peek_score", "score",
     "scores", "get", "contains", "discard", "discard_many", "remove", "size", "available",
     "lease", "ack", "fail", "release", "renew", "leased", "finished", "consume",
-    "update", "isdisjoint", "move_many", "export", "restore", "stats", "check", "clear", "dead",
+    "update", "isdisjoint", "move_many", "export", "restore", "stats", "clear", "dead",
     "forget", "forget_many", "known", "seen", "seen_many",
 }  # fmt: skip
 SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
