@@ -249,14 +249,15 @@ def test_what_is_not_to_be_remembered_is_not_learned(
     with face(any_server) as (make, _):
         jobs = make(SortedSet, "jobs", **options)
         jobs.add_many(URLS[:50])
-        for flags in ({}, {"nx": True}, {"again": True}):
+        for start, flags in ((100, {}), (200, {"nx": True}), (300, {"again": True})):
             jobs.add_many(URLS[:50])  # the table is in use
-            jobs.add_many(URLS[50:100], remember=False, **flags)
-            assert jobs.add(URLS[100], remember=False, **flags) is not None or flags
+            new = URLS[start : start + 51]
+            assert jobs.add_many(new[:50], remember=False, **flags).added == 50
+            assert jobs.add(new[50], remember=False, **flags) == 0
             assert jobs.known(URLS[0]) is True
-            assert [jobs.known(url) for url in URLS[50:101]] == [None] * 51
-        assert len(jobs.take(500)) == 101
-        assert jobs.add_many(URLS[:101]) == (51, 0, 50, 0)
+            assert [jobs.known(url) for url in new] == [None] * 51
+        assert len(jobs.take(500)) == 50 + 3 * 51
+        assert jobs.add_many(URLS[:351]) == (301, 0, 50, 0)
 
 
 def test_a_queued_item_that_is_not_known_is_not_learned(

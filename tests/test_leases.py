@@ -698,6 +698,7 @@ def test_stats_tell_how_many_failed_items_wait_for_their_next_try(
     stats = jobs.stats()
     assert (stats.size, stats.leased, stats.retrying) == (3, 3, 1)
     [again] = jobs.lease()
+    assert jobs.stats().retrying == 1  # at work
     jobs.release(again, delay=600)  # failed before
     assert jobs.stats().retrying == 2
     expire(raw)
