@@ -347,13 +347,16 @@ def test_a_finished_set_alone_is_cleared_if_that_is_asked(
     assert jobs.add(item, 3) == 3 and jobs.clear() == 1
 
 
-def test_what_an_end_of_a_lease_buries_is_not_cleared_with_it(make_set: Maker, raw: Any) -> None:
+def test_what_an_end_of_a_lease_buries_is_not_cleared_with_it(
+    make_set: Maker, raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     jobs = make_set(max_attempts=1)
     jobs.add("a")
     jobs.lease()
     expire(raw)
     assert jobs.clear(if_finished=True) == 1
     assert [letter.raw for letter in jobs.dead] == [b"a"]
+    assert "1 items of 'jobs' moved to dead letters" in caplog.text
     assert jobs.finished() and jobs.clear(if_finished=True) == 0
     assert raw.dbsize() == 0
 

@@ -13,7 +13,7 @@ from redset._operations.context import (
     cut_by_bytes,
     new_epoch,
 )
-from redset._operations.reading import Range, size
+from redset._operations.reading import Range, log_expired, size
 from redset._operations.replies import Reader, bytes_of, count, listed, many, refuse, up_to
 from redset._operations.taking import refused
 
@@ -194,18 +194,19 @@ def _clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]
         arguments += [ctx.max_attempts, LEASE_STEP, ctx.first]
         reads = _cleared_or_not
     try:
-        queued, *left = yield ctx.call("clear", keys, arguments, reads)
+        queued, left, *died = yield ctx.call("clear", keys, arguments, reads)
     except Exception as error:
         # Whether it is finished cannot be seen without the other keys.
         if ctx.marked or if_finished or not refused(error):
             raise
         queued = yield unlink
         return queued
-    if not left:
+    if died:  # it is not finished
+        log_expired(ctx, died[0])
         return queued
     if not keep_memory:
         ctx.epoch = None
-    if left[0]:
+    if left:
         yield from sweep(ctx)
     return queued
 
@@ -213,7 +214,7 @@ def _clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]
 def _cleared_or_not(reply: Any) -> list[int]:
     """Read what a step says that clears only a finished set."""
     found = [count(each) for each in listed(reply)]
-    if len(found) not in (1, 2) or bool(found[0]) != (len(found) == 1):
+    if len(found) not in (2, 3) or bool(found[0]) != (len(found) == 3):
         raise refuse("how many items keep a set from being cleared", reply)
     return found
 

@@ -5,7 +5,7 @@
 -- ARGV: new epoch, whether the memory is kept; if only a finished set is cleared, most attempts,
 --   how many expired leases to give back, and to read at first
 -- Returns {how many were queued, whether old buckets are left}; of a set that is not finished
---   {how many are queued or held back}
+--   {how many are queued or held back, 0, how many became dead letters now}
 -- include: check
 local meta, none, seen, epoch, keep = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2] == '1'
 local fixed = {unpack(KEYS, 4, 12)}
@@ -18,7 +18,7 @@ if ARGV[3] then
 -- include: portions
 -- include: expiring
   local now, limit = milliseconds(call('TIME')), tonumber(ARGV[4])
-  local back = expire(now, limit, tonumber(ARGV[5]))
+  local back, died = expire(now, limit, tonumber(ARGV[5]))
   if back == 0 then heal(now, limit) end
   local there = call('ZCARD', leased)
   -- As without: an object with other options may have filled another queue.
@@ -27,7 +27,9 @@ if ARGV[3] then
   end
   -- What has just died is a dead letter that nobody has seen. What a record alone tells of is not
   -- over, either.
-  if there + back > 0 or call('EXISTS', leases) == 1 then return {math.max(there, 1)} end
+  if there + back > 0 or call('EXISTS', leases) == 1 then
+    return {math.max(there, 1), 0, died}
+  end
 end
 local queued = 0
 for i, key in ipairs(fixed) do

@@ -289,7 +289,7 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "available": lambda draw, command: draw.count(),
     "bury": lambda draw, command: 1,
     "cut": lambda draw, command: draw.count(),
-    "clear": lambda draw, command: [draw.count(), draw.count(1)][: draw.rng.choice([1, 2, 2])],
+    "clear": lambda draw, command: [draw.count(), draw.count(1), 0][: draw.rng.choice([2, 2, 3])],
     "discard": _epoch_or(lambda draw, command: draw.count(2)),
     "forget": _epoch_or(lambda draw, command: draw.count(2)),
     "finished": lambda draw, command: [draw.count(1), draw.count(1)],
