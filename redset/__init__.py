@@ -8,7 +8,7 @@ from redset._operations.adding import AddResult
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
 from redset.exceptions import Reject, Retry
-from redset.sets import Key, ScheduledSet, SortedSet, TimeSortedSet
+from redset.sets import Key, ScheduledSet, SortedSet, TimeSortedSet, check_server
 
 __all__ = (
     "AddResult",
@@ -24,6 +24,7 @@ __all__ = (
     "Stats",
     "TimeSortedSet",
     "Writer",
+    "check_server",
 )
 
 #: ``"cython"`` where the compiled core is in use, else ``"python"``.

@@ -130,6 +130,8 @@ class Writing:
 
     def _add_of(self, item: Any, score: Any, given: tuple[Any, ...]) -> _Add:
         """Check an add's arguments, and take from the item what is sent of it."""
+        if given[-1] is not None:
+            Flags(*given).check_remember(self._ctx)  # 0 equals False, and may not be
         flags = self._flags.get(given)
         if flags is None:
             flags = Flags(*given)
@@ -378,6 +380,7 @@ class Writer(Writing):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
     ) -> None:
         """Accept an item, to be added as the set's own ``add`` does; what became of it is not said.
 
@@ -387,7 +390,7 @@ class Writer(Writing):
 
         Parameters
         ----------
-        item, score, nx, xx, gt, lt, again
+        item, score, nx, xx, gt, lt, again, remember
             As for `SortedSet.add`.
 
         Raises
@@ -409,7 +412,7 @@ class Writer(Writing):
         """
         if self._barred is not None:
             self._check()
-        self._accept(self._add_of(item, score, (nx, xx, gt, lt, again)))
+        self._accept(self._add_of(item, score, (nx, xx, gt, lt, again, remember)))
 
     def ack(self, leases: Lease[Any] | Iterable[Lease[Any]]) -> None:
         """Acknowledge leases when all that was accepted before is in the set.
@@ -537,11 +540,12 @@ class AsyncWriter(Writing):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
     ) -> None:
         """Accept an item, as `Writer.add` does; awaited."""
         if self._barred is not None:
             self._check()
-        await self._accept(self._add_of(item, score, (nx, xx, gt, lt, again)))
+        await self._accept(self._add_of(item, score, (nx, xx, gt, lt, again, remember)))
 
     async def ack(self, leases: Lease[Any] | Iterable[Lease[Any]]) -> None:
         """Acknowledge leases, as `Writer.ack` does; awaited."""

@@ -118,6 +118,29 @@ def is_asyncio(client: Any, execute: Callable[..., Any]) -> bool:
     )
 
 
+def is_cluster(client: Any) -> bool:
+    """Whether a client is one of redis-py's or valkey-py's for clusters."""
+    return library_of(type(client)) is not None and hasattr(client, "get_primaries")
+
+
+class Node:
+    """One node of a cluster, as a client: it takes every command to that node."""
+
+    def __init__(self, client: Any, node: Any) -> None:
+        self._client = client
+        self._node = node
+
+    def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        return self._client.execute_command(*arguments, target_nodes=[self._node], **options)
+
+
+class AsyncNode(Node):
+    """The same over an asyncio client."""
+
+    async def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        return await super().execute_command(*arguments, **options)
+
+
 class Lender:
     """Whether a client's connections are lent: as long as nothing stands between it and its pool.
 

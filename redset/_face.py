@@ -23,11 +23,12 @@ from typing import (
 )
 
 from redset import _wire
+from redset._clients import AsyncNode, Node, is_cluster
 from redset._effects import Operation
 from redset._keys import LOCK
-from redset._operations import adding, algebra, dead, reading
+from redset._operations import adding, algebra, checking, dead, reading
 from redset._operations.adding import AddResult, Flags, OnError
-from redset._operations.context import Ahead, Context, ServerClock
+from redset._operations.context import Ahead, Context, ServerClock, checked_name
 from redset._source import Source
 from redset._times import Time, seconds
 
@@ -468,6 +469,19 @@ def requeueing(owner: Any, letters: Any) -> Operation[int]:
     # A dead letter is a tuple, and not one of ids.
     some = [letters] if isinstance(letters, dead.DeadLetter) else many("letters_or_ids", letters)
     return dead.requeue(owner._ctx, some)
+
+
+def checking_of(link: Any, client: Any, name: Any) -> Operation[list[str]]:
+    """Perform ``check_server`` over a link to a client."""
+    wire = _wire.DEFAULT
+    if name is not None:
+        return checking.check(wire, checked_name(name))
+    if not is_cluster(client):
+        return checking.check(wire)
+    kind, node_class = type(link), AsyncNode if link._awaits else Node
+    primaries = sorted(client.get_primaries(), key=lambda node: str(node.name))
+    nodes = [(node.name, kind(node_class(client, node), wire.split)) for node in primaries]
+    return checking.check_nodes(wire, nodes)
 
 
 def many(argument: str, values: Iterable[Any]) -> list[Any]:

@@ -159,6 +159,17 @@ class _Link:
         places = [_place_of(pool) for pool in pools]
         return None not in places and places[0] == places[1]
 
+    def tell(self, operation: Operation[R]) -> R:
+        """Perform an operation that sends nothing, and so is not awaited either."""
+        try:
+            effect = next(operation)
+            while True:
+                assert type(effect) is Sight, f"this asks the server: {effect!r}"
+                sight = _sight_of(self._client.connection_pool) if self.multi else None
+                effect = operation.send(sight)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+
     def _begin(
         self, operation: Operation[R], source: Source | None, effect: Any = None
     ) -> _Performance[R]:

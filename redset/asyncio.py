@@ -12,9 +12,10 @@ import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, overload
 
-from redset import _batches, sets
+from redset import _batches, _wire, sets
 from redset._batches import AsyncBatch, Lease
 from redset._buffers import AsyncWriter
+from redset._clients import is_cluster
 from redset._consuming import Consumed, Event, Tasks, Worker
 from redset._effects import Operation, R
 from redset._face import (
@@ -27,6 +28,7 @@ from redset._face import (
     ServerTime,
     T,
     check_url,
+    checking_of,
     index,
     many,
     refuse_single,
@@ -38,8 +40,8 @@ from redset._lines import Lines
 from redset._operations import (
     adding,
     algebra,
-    checking,
     dead,
+    known,
     leasing,
     memory,
     reading,
@@ -56,7 +58,7 @@ from redset._times import Time
 from redset._transport import AsyncLink
 from redset.locks import AsyncLock
 
-__all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
+__all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server")
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -69,9 +71,10 @@ class SortedSet(Face[T]):
     ``valkey.asyncio``'s, or any object whose ``execute_command`` is a coroutine function. Its
     methods are awaited and otherwise the same, but for these: `add_new`, `leased`, `export`, the
     set itself, `dead`, a batch and what `between` gives, which is not awaited, are iterated with
-    ``async for``; the set, `lock` and `lease` are entered with ``async with``; `close` is `aclose`;
-    ``len``, ``in``, ``bool``, ``for``, comparisons by order and in-place operators raise a
-    TypeError that names what to use. Sets may be shared by the tasks of one event loop.
+    ``async for``; `known` is not awaited; the set, `lock` and `lease` are entered with ``async
+    with``; `close` is `aclose`; ``len``, ``in``, ``bool``, ``for``, comparisons by order and
+    in-place operators raise a TypeError that names what to use. Sets may be shared by the tasks of
+    one event loop.
 
     Encoding and decoding give other tasks a turn every few milliseconds. A call that is cancelled
     leaves no half-read connection in the client's pool. What the server did of it is done: a
@@ -196,8 +199,9 @@ class SortedSet(Face[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
     ) -> float | None:
-        flags = Flags(nx, xx, gt, lt, again)
+        flags = Flags(nx, xx, gt, lt, again, remember)
         return await self._run(adding.add(self._ctx, item, score, flags))
 
     async def add_many(
@@ -210,10 +214,11 @@ class SortedSet(Face[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         errors: str | OnError = "raise",
     ) -> AddResult:
         return await self._run(
-            *self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, False)
+            *self._adding(items, score, Flags(nx, xx, gt, lt, again, remember), errors, False)
         )
 
     def add_new(
@@ -226,9 +231,12 @@ class SortedSet(Face[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         errors: str | OnError = "raise",
     ) -> AsyncIterator[T]:
-        operation, source = self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, True)
+        operation, source = self._adding(
+            items, score, Flags(nx, xx, gt, lt, again, remember), errors, True
+        )
         return self._open().iterate(operation, source)  # type: ignore[no-any-return]
 
     def buffered(
@@ -368,9 +376,6 @@ class SortedSet(Face[T]):
     async def size(self) -> int:
         return await self._run(reading.size(self._ctx))
 
-    async def available(self) -> int:
-        return await self._run(reading.available(self._ctx))
-
     def __aiter__(self) -> AsyncIterator[T]:
         return self._open().iterate(reading.iterate(self._ctx))  # type: ignore[no-any-return]
 
@@ -379,9 +384,6 @@ class SortedSet(Face[T]):
 
     def between(self, min: float, max: float) -> Between[T]:
         return Between(self, min, max)
-
-    async def check(self) -> list[str]:
-        return await self._run(checking.check(self._ctx))
 
     @property
     def dead(self) -> DeadLetters:
@@ -399,8 +401,8 @@ class SortedSet(Face[T]):
         if not await self.discard(item):
             raise KeyError(item)
 
-    async def clear(self, *, keep_memory: bool = False) -> int:
-        return await self._run(memory.clear(self._ctx, keep_memory))
+    async def clear(self, *, keep_memory: bool = False, if_finished: bool = False) -> int:
+        return await self._run(memory.clear(self._ctx, keep_memory, if_finished))
 
     # As a set.
 
@@ -437,6 +439,9 @@ class SortedSet(Face[T]):
 
     async def seen(self, item: Any) -> bool:
         return (await self._run(memory.seen(self._ctx, [item])))[0]
+
+    def known(self, item: Any) -> bool | None:
+        return self._open().tell(known.knows(self._ctx, item))  # type: ignore[no-any-return]
 
     async def seen_many(self, items: Iterable[Any]) -> list[bool]:
         return await self._run(memory.seen(self._ctx, many("items", items)))
@@ -534,9 +539,10 @@ class ScheduledSet(TimeSortedSet[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         delay: Time | None = None,
     ) -> float | None:
-        flags = Flags(nx, xx, gt, lt, again)
+        flags = Flags(nx, xx, gt, lt, again, remember)
         return await self._run(adding.add(self._ctx, item, score, flags, self._later(score, delay)))
 
     async def add_many(
@@ -549,11 +555,15 @@ class ScheduledSet(TimeSortedSet[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         errors: str | OnError = "raise",
         delay: Time | None = None,
     ) -> AddResult:
-        flags, later = Flags(nx, xx, gt, lt, again), self._later(score, delay)
+        flags, later = Flags(nx, xx, gt, lt, again, remember), self._later(score, delay)
         return await self._run(*self._adding(items, score, flags, errors, False, later))
+
+    async def available(self) -> int:
+        return await self._run(reading.available(self._ctx))
 
 
 class Between(Generic[T]):
@@ -618,8 +628,39 @@ class DeadLetters:
         raise _cannot("for", "async for")
 
 
+async def check_server(client: Any, name: str | bytes | None = None) -> list[str]:
+    """Return what is wrong with a server, as `redset.check_server` does over a sync client.
+
+    Parameters
+    ----------
+    client : redis.asyncio.Redis, valkey.asyncio.Valkey, or any client with such a coroutine
+        What a set of this module takes. Of a cluster client every primary is asked.
+    name : str or bytes, optional
+        A set's name: in a cluster only the node that has this set is asked.
+
+    Returns
+    -------
+    list of str
+        A sentence for each problem.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument cannot be used; nothing was sent.
+
+    Examples
+    --------
+    >>> await check_server(r)
+    []
+    """
+    link = AsyncLink(client, _wire.DEFAULT.split)
+    if name is None and is_cluster(client):
+        await client.initialize()  # before that it knows no nodes
+    return await link.run(checking_of(link, client, name))
+
+
 _CALL = re.compile(
-    r"\b(?:jobs|pages|s)\.(?!(?:add_new|export|leased)\b|between\([^()]*\)(?!\.))"
+    r"\b(?:jobs|pages|s)\.(?!(?:add_new|export|known|leased)\b|between\([^()]*\)(?!\.))"
     r"(?:dead\.|between\([^()]*\)\.)?\w+(?=\()"
 )
 _LIST = re.compile(r"list\((.*(?:add_new|export|leased|between)\(.*\))\)")

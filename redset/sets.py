@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
 from typing import TYPE_CHECKING, Any, Generic, overload
 
-from redset import _batches
+from redset import _batches, _wire
 from redset._batches import Batch, Lease
 from redset._buffers import Writer
 from redset._consuming import Consumed, Event, Threads, Worker
@@ -21,6 +21,7 @@ from redset._face import (
     ServerTime,
     T,
     check_url,
+    checking_of,
     index,
     many,
     refuse_single,
@@ -32,8 +33,8 @@ from redset._lines import Lines
 from redset._operations import (
     adding,
     algebra,
-    checking,
     dead,
+    known,
     leasing,
     memory,
     reading,
@@ -50,7 +51,7 @@ from redset._times import Time
 from redset._transport import Link, complete
 from redset.locks import Lock
 
-__all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet")
+__all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server")
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -267,6 +268,7 @@ class SortedSet(Face[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
     ) -> float | None:
         """Add an item, or do to a queued one what ``duplicates`` or the flags say.
 
@@ -288,6 +290,10 @@ class SortedSet(Face[T]):
             A queued item only to a higher, to a lower score.
         again : bool
             As if it were not known (with ``remember``).
+        remember : bool, optional
+            False accepts the item without remembering it: a known item is still refused, and one
+            that is not known does not become known. Changes nothing on a set without ``remember``.
+            Default: as the set does.
 
         Returns
         -------
@@ -309,7 +315,7 @@ class SortedSet(Face[T]):
         >>> jobs.add("a", 5), jobs.add("a", 7, lt=True), jobs.score("a")
         (5.0, None, 5.0)
         """
-        flags = Flags(nx, xx, gt, lt, again)
+        flags = Flags(nx, xx, gt, lt, again, remember)
         return self._run(adding.add(self._ctx, item, score, flags))
 
     def add_many(
@@ -322,6 +328,7 @@ class SortedSet(Face[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         errors: str | OnError = "raise",
     ) -> AddResult:
         """Add any number of items, streamed in chunks; memory does not grow with the input.
@@ -337,7 +344,7 @@ class SortedSet(Face[T]):
             What to add. Text, bytes and mappings are refused: they are rarely meant.
         score : float or iterable of float, optional
             One score for all, or one for each.
-        nx, xx, gt, lt, again : bool
+        nx, xx, gt, lt, again, remember : bool
             As for `add`.
         errors : {"raise", "skip"} or callable
             What to do about an item that cannot be encoded, or that is larger than the server
@@ -363,7 +370,9 @@ class SortedSet(Face[T]):
         >>> jobs.add_many(["a", "b", "a"], score=[1, 2, 3])
         AddResult(added=2, updated=1, refused=0, failed=0)
         """
-        return self._run(*self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, False))
+        return self._run(
+            *self._adding(items, score, Flags(nx, xx, gt, lt, again, remember), errors, False)
+        )
 
     def add_new(
         self,
@@ -375,6 +384,7 @@ class SortedSet(Face[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         errors: str | OnError = "raise",
     ) -> Iterator[T]:
         """Add as `add_many` does, and give those items that were added.
@@ -384,7 +394,7 @@ class SortedSet(Face[T]):
 
         Parameters
         ----------
-        items, score, nx, xx, gt, lt, again, errors
+        items, score, nx, xx, gt, lt, again, remember, errors
             As for `add_many`.
 
         Yields
@@ -404,7 +414,9 @@ class SortedSet(Face[T]):
         >>> list(jobs.add_new(["a", "b", "a"]))
         ['a', 'b']
         """
-        operation, source = self._adding(items, score, Flags(nx, xx, gt, lt, again), errors, True)
+        operation, source = self._adding(
+            items, score, Flags(nx, xx, gt, lt, again, remember), errors, True
+        )
         return self._open().iterate(operation, source)  # type: ignore[no-any-return]
 
     def buffered(
@@ -1094,33 +1106,15 @@ class SortedSet(Face[T]):
     def __bool__(self) -> bool:
         return self.size() > 0
 
-    def available(self) -> int:
-        """Return how many items a consumer would be given now.
-
-        One round trip, O(1). Of a `ScheduledSet` those that are due, in O(log N).
-
-        Returns
-        -------
-        int
-
-        Examples
-        --------
-        >>> jobs.add("a")
-        0.0
-        >>> jobs.available()
-        1
-        """
-        return self._run(reading.available(self._ctx))
-
     def __iter__(self) -> Iterator[T]:
         return self._open().iterate(reading.iterate(self._ctx))  # type: ignore[no-any-return]
 
     def stats(self) -> Stats:
         """Return the set in figures, in one server step.
 
-        One round trip, O(log N), and some samples of the memory that each key takes. If the server
-        takes no writes (a replica, a user without the right), a second one looks only, and counts
-        expired leases as given back.
+        One round trip, O(log N), and samples of the memory of each key and of what is leased. If
+        the server takes no writes (a replica, a user without the right), a second one looks only,
+        and counts expired leases as given back.
 
         Returns
         -------
@@ -1167,25 +1161,6 @@ class SortedSet(Face[T]):
         ['b', 'c']
         """
         return Between(self, min, max)
-
-    def check(self) -> list[str]:
-        """Return what is wrong with the server, as far as it tells: nothing is an empty list.
-
-        That it evicts keys when it is full, saves nothing, is a replica, or too old. The first add
-        of a process to a set with ``remember``, or its first lease, logs the same. A server that
-        hides its state has nothing wrong with it. One round trip.
-
-        Returns
-        -------
-        list of str
-            A sentence for each.
-
-        Examples
-        --------
-        >>> jobs.check()
-        []
-        """
-        return self._run(checking.check(self._ctx))
 
     @property
     def dead(self) -> DeadLetters:
@@ -1300,7 +1275,7 @@ class SortedSet(Face[T]):
         if not self.discard(item):
             raise KeyError(item)
 
-    def clear(self, *, keep_memory: bool = False) -> int:
+    def clear(self, *, keep_memory: bool = False, if_finished: bool = False) -> int:
         """Remove everything, in one step; true where anything was queued.
 
         The dead letters go, too, and whatever else is kept under the set's keys, of any type. The
@@ -1312,11 +1287,16 @@ class SortedSet(Face[T]):
         ----------
         keep_memory : bool
             Whether what ``remember`` knows stays.
+        if_finished : bool
+            Clear only a finished set (see `finished`), in the same step. Use it to begin again at a
+            start of several workers: none of them clears what another has begun.
 
         Returns
         -------
         int
-            How many items were queued. On a name that can have no second key: 1 or 0.
+            How many items were queued. On a name that can have no second key: 1 or 0. With
+            ``if_finished``: how many items are queued, leased or delayed, so that nothing was
+            cleared; 0 if the set was finished and is cleared.
 
         Raises
         ------
@@ -1331,8 +1311,12 @@ class SortedSet(Face[T]):
         2
         >>> jobs.size()
         0
+        >>> jobs.add("c")
+        0.0
+        >>> jobs.clear(if_finished=True), jobs.pop(), jobs.clear(if_finished=True)
+        (1, 'c', 0)
         """
-        return self._run(memory.clear(self._ctx, keep_memory))
+        return self._run(memory.clear(self._ctx, keep_memory, if_finished))
 
     # As a set.
 
@@ -1672,6 +1656,40 @@ class SortedSet(Face[T]):
         """
         return self._run(memory.seen(self._ctx, [item]))[0]
 
+    def known(self, item: Any) -> bool | None:
+        """Whether this process's table says that ``remember`` knows an item.
+
+        Sends nothing. The table holds only items that the server refused or accepted in the last
+        adds, and is trusted within a second of a check, which adds make. So ask it before you make
+        or fetch something that would be refused, and add as usual if it cannot tell.
+
+        Parameters
+        ----------
+        item : object or Key
+            What to look for.
+
+        Returns
+        -------
+        bool or None
+            True if it is known; None if the table cannot tell. Always None on a set without
+            ``remember``, with ``known_max=0``, and on clients without a table (see ``known_max``).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the item cannot be encoded.
+
+        Examples
+        --------
+        >>> s = SortedSet(r, "urls", remember=True)
+        >>> urls = [f"/{number}" for number in range(100)]
+        >>> s.add_many(urls).added, s.add_many(urls).refused
+        (100, 100)
+        >>> s.known("/7"), s.known("/new")
+        (True, None)
+        """
+        return self._open().tell(known.knows(self._ctx, item))  # type: ignore[no-any-return]
+
     def seen_many(self, items: Iterable[Any]) -> list[bool]:
         """Say of each item whether ``remember`` knows it.
 
@@ -1788,13 +1806,14 @@ class ScheduledSet(TimeSortedSet[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         delay: Time | None = None,
     ) -> float | None:
         """Add an item, as `SortedSet.add`; with ``delay`` it is due so long from now.
 
         Parameters
         ----------
-        item, score, nx, xx, gt, lt, again
+        item, score, nx, xx, gt, lt, again, remember
             As for `SortedSet.add`.
         delay : float or timedelta, optional
             Time from now until it is due, in seconds on the server's clock; instead of ``score``.
@@ -1816,7 +1835,7 @@ class ScheduledSet(TimeSortedSet[T]):
         >>> s.size(), s.available()
         (1, 0)
         """
-        flags = Flags(nx, xx, gt, lt, again)
+        flags = Flags(nx, xx, gt, lt, again, remember)
         return self._run(adding.add(self._ctx, item, score, flags, self._later(score, delay)))
 
     def add_many(
@@ -1829,6 +1848,7 @@ class ScheduledSet(TimeSortedSet[T]):
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
         errors: str | OnError = "raise",
         delay: Time | None = None,
     ) -> AddResult:
@@ -1838,7 +1858,7 @@ class ScheduledSet(TimeSortedSet[T]):
 
         Parameters
         ----------
-        items, score, nx, xx, gt, lt, again, errors
+        items, score, nx, xx, gt, lt, again, remember, errors
             As for `SortedSet.add_many`.
         delay : float or timedelta, optional
             As for `add`.
@@ -1863,8 +1883,28 @@ class ScheduledSet(TimeSortedSet[T]):
         >>> s.available()
         0
         """
-        flags, later = Flags(nx, xx, gt, lt, again), self._later(score, delay)
+        flags, later = Flags(nx, xx, gt, lt, again, remember), self._later(score, delay)
         return self._run(*self._adding(items, score, flags, errors, False, later))
+
+    def available(self) -> int:
+        """Return how many items are due now: what a consumer can get.
+
+        One round trip, O(log N). Of the other classes every queued item is available, so they have
+        only ``size``.
+
+        Returns
+        -------
+        int
+
+        Examples
+        --------
+        >>> s = ScheduledSet(r, "later")
+        >>> s.add_many(["mail", "backup"], score=[0, 4e9]).added
+        2
+        >>> s.available(), s.size()
+        (1, 2)
+        """
+        return self._run(reading.available(self._ctx))
 
 
 class Between(Generic[T]):
@@ -2091,3 +2131,37 @@ class DeadLetters:
         0
         """
         return self._owner._run(dead.purge(self._owner._ctx, before, forget))
+
+
+def check_server(client: Any, name: str | bytes | None = None) -> list[str]:
+    """Return what is wrong with a server, as far as it tells: nothing is an empty list.
+
+    Checks for: eviction enabled, no persistence, replica, unsupported version. The first add of a
+    process to a set with ``remember``, or its first lease, logs the same. A server that hides its
+    state has nothing wrong with it. One round trip; of a cluster one for each primary.
+
+    Parameters
+    ----------
+    client : redis.Redis, valkey.Valkey, or any client with ``execute_command``
+        What a set takes. Of a cluster client every primary is asked.
+    name : str or bytes, optional
+        A set's name: in a cluster only the node that has this set is asked.
+
+    Returns
+    -------
+    list of str
+        A sentence for each problem. If every primary of a cluster is asked, each begins with the
+        address of its node.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument cannot be used; nothing was sent.
+
+    Examples
+    --------
+    >>> check_server(r)
+    []
+    """
+    link = Link(client, _wire.DEFAULT.split)
+    return link.run(checking_of(link, client, name))

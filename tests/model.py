@@ -145,6 +145,7 @@ class Model:
         gt: bool = False,
         lt: bool = False,
         again: bool = False,
+        remember: bool | None = None,
     ) -> str:
         """Add an item; whether it was ``"added"``, ``"updated"`` or ``"refused"``."""
         score = self._score_of(item, score)
@@ -170,7 +171,7 @@ class Model:
             outcome = "updated" if better else "refused"
         if outcome != "refused":
             self.queued[member] = (score, self.codec.dumps(item))
-            if self.remember:
+            if self.remember and remember is not False:
                 self.known.add(member)
         if outcome == "added":
             self.places[member] = self._next_place()
@@ -425,7 +426,7 @@ class LeasingModel(Model):
             self.again_places[member] = self._next_place()
         if outcome != "refused":
             self.held[member] = held._replace(again=(score, self.codec.dumps(item)))
-            if self.remember:
+            if self.remember and flags.get("remember") is not False:
                 self.known.add(member)
         return outcome
 
@@ -614,7 +615,11 @@ class LeasingModel(Model):
         self.expire()
         oldest = self.order()[0][0] if self.queued else None
         counts = len(self.queued), self.available(), len(self.held), len(self.letters)
-        return (*counts, len(self.known), oldest)
+        retrying = sum(
+            not held.holder and member not in self.overdue and self.attempts[member][0] > 0
+            for member, held in self.held.items()
+        )
+        return (*counts, len(self.known), oldest, retrying)
 
     def discard(self, item: Any, forget: bool = False) -> bool:
         member = self.member(item)

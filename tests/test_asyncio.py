@@ -108,7 +108,7 @@ def public(cls: type) -> set[str]:
 
 
 #: What is not awaited: iterated with ``async for``, or as it is.
-PLAIN = {"add_new", "between", "buffered", "export", "from_url", "lease", "leased"}
+PLAIN = {"add_new", "between", "buffered", "export", "from_url", "known", "lease", "leased"}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -147,7 +147,7 @@ def test_the_docstrings_are_those_of_the_sync_methods_awaited() -> None:
         assert mine.replace("await ", "").split("Examples")[0] == other.split("Examples")[0]
         for line in mine.splitlines():
             # What is iterated is not awaited.
-            called = re.sub(r"jobs\.(add_new|between|export|leased)\(", "", line)
+            called = re.sub(r"jobs\.(add_new|between|export|known|leased)\(", "", line)
             if ">>>" in line and "jobs." in called:
                 assert "await " in line or not inspect.isfunction(getattr(SortedSet, name)), line
 

@@ -182,7 +182,7 @@ def test_it_ends_as_the_same_adds_one_after_another(
     written, added = make_set(name="written", **options), make_set(name="added", **options)
     choices: list[dict[str, bool]] = [{}, {"nx": True}, {"xx": True}, {"gt": True}, {"lt": True}]
     if "remember" in options:
-        choices.append({"again": True})
+        choices += [{"again": True}, {"remember": False}]
     flags: dict[str, bool] = {}
     with written.buffered(max_items=40, max_delay=LONG) as writer:
         for turn in range(300):

@@ -6,13 +6,16 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import blocking
 import pytest
 import redis
+import redis.asyncio
 import servers
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from redset import SortedSet, TimeSortedSet
+import redset.asyncio
+from redset import SortedSet, TimeSortedSet, check_server
 from redset._operations import checking
 
 SOUND = """# Server\r
@@ -68,24 +71,27 @@ def test_what_is_hidden_is_no_fault_and_neither_is_what_another_way_keeps() -> N
 
 
 def test_a_server_as_it_comes_has_nothing_wrong(make_set: Callable[..., Any]) -> None:
-    assert make_set().check() == []
+    jobs = make_set()
+    check = redset.check_server
+    if isinstance(jobs, blocking.BlockingSet):
+        check = lambda *of: blocking.wait(redset.asyncio.check_server(*of))  # noqa: E731
+    assert check(jobs.redis) == check(jobs.redis, "jobs") == check(jobs.redis, b"jobs") == []
 
 
 def test_each_server_tells_what_is_asked(any_server: servers.Server) -> None:
     raw = any_server.raw
-    jobs: SortedSet[str] = SortedSet(raw, "jobs")
     text = raw.execute_command("INFO")
     assert {line.split(":")[0] for line in SOUND.split("\r\n") if ":" in line} <= set(text)
     before = raw.config_get("maxmemory-policy")["maxmemory-policy"]
     try:
         raw.config_set("maxmemory-policy", "allkeys-lru")
         raw.replicaof("127.0.0.1", 1)
-        policy, replica = jobs.check()
+        policy, replica = check_server(raw)
         assert "allkeys-lru" in policy and "replica" in replica
     finally:
         raw.replicaof("no", "one")
         raw.config_set("maxmemory-policy", before)
-    assert jobs.check() == []
+    assert check_server(raw) == []
 
 
 def test_a_server_that_hides_it_is_no_error(any_server: servers.Server) -> None:
@@ -98,12 +104,29 @@ def test_a_server_that_hides_it_is_no_error(any_server: servers.Server) -> None:
         jobs: SortedSet[str] = SortedSet(shy, "jobs", remember=True)
         if b"6.2" not in str(raw.info("server")["redis_version"]).encode():
             # 6.2 asks only whether a script may be run.
-            assert jobs.check() == []
+            assert check_server(shy) == check_server(shy, "jobs") == []
         assert jobs.add("a") == 0.0
         shy.close()
     finally:
         raw.config_set("maxmemory-policy", "noeviction")
         raw.acl_deluser("shy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ((None,), TypeError, "redis_client must be a client with execute_command, got NoneType"),
+        ((redis.asyncio.Redis(),), TypeError, "redis_client is an asyncio client"),
+        ((redis.Redis(), ""), ValueError, "name must not be empty"),
+        ((redis.Redis(), 5), TypeError, "name must be str or bytes, not int"),
+        ((redis.Redis(), "jobs:{jobs}:meta"), ValueError, "name must not be a key of another set"),
+    ],
+)
+def test_a_check_of_what_is_no_server_or_set_is_refused(
+    arguments: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        check_server(*arguments)
 
 
 # --- once a process
@@ -254,7 +277,7 @@ def test_a_check_that_is_refused_is_not_made_again(
         client = any_server.client(**login)
         jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
         with pytest.raises(redis.exceptions.NoPermissionError):
-            jobs.check()  # who asks is told
+            check_server(client)  # who asks is told
         jobs.add("a")
         assert checking._checked
         client.close()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,36 +17,61 @@ import redis.cluster
 import servers
 
 import redset.asyncio
-from redset import ScheduledSet, SortedSet
+from redset import ScheduledSet, SortedSet, check_server
 from redset.exceptions import AddError
 
 SLOTS = 16384
 
 
-@pytest.fixture(scope="module", params=servers.REAL)
-def node(request: pytest.FixtureRequest) -> Iterator[servers.Server]:
-    """A server that is a cluster of its own."""
+def clustered(raw: redis.Redis) -> str:
+    return str(raw.execute_command("CLUSTER", "INFO"))
+
+
+@contextlib.contextmanager
+def cluster(kind: str, size: int) -> Iterator[list[servers.Server]]:
+    """Nodes of a cluster, each with its part of the slots in order."""
     try:
-        started = servers.start(request.param, **{"cluster-enabled": "yes"})
-        with started as server:
-            raw = server.raw
+        with contextlib.ExitStack() as stack:
+            options = {"cluster-enabled": "yes"}
+            nodes = [stack.enter_context(servers.start(kind, **options)) for _ in range(size)]
             try:
-                if server.version < (7,):
-                    raw.execute_command("CLUSTER", "ADDSLOTS", *range(SLOTS))
-                else:
-                    raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+                for place, node in enumerate(nodes):
+                    first, end = (SLOTS * (place + more) // size for more in (0, 1))
+                    node.raw.execute_command("CLUSTER", "ADDSLOTS", *range(first, end))
+                    # Two nodes of one epoch settle who gives way, which takes time.
+                    node.raw.execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
+                for node in nodes[1:]:
+                    node.raw.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
             except redis.ResponseError as error:
-                pytest.skip(f"{server.kind}: no cluster ({error})")
-            until = time.monotonic() + 10
-            while not re.search(r"cluster_state\W+ok", str(raw.execute_command("CLUSTER", "INFO"))):
+                pytest.skip(f"{kind}: no cluster ({error})")
+            until = time.monotonic() + 20
+            while not all(
+                re.search(r"cluster_state\W+ok", clustered(node.raw))
+                and re.search(rf"cluster_known_nodes\W+{size}\b", clustered(node.raw))
+                for node in nodes
+            ):
                 assert time.monotonic() < until
                 time.sleep(0.02)
-            yield server
+            yield nodes
     except servers.Missing as missing:
         pytest.skip(str(missing))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", params=servers.REAL)
+def node(request: pytest.FixtureRequest) -> Iterator[servers.Server]:
+    """A server that is a cluster of its own."""
+    with cluster(request.param, 1) as (only,):
+        yield only
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[list[servers.Server]]:
+    """A cluster of three, of whatever kind there is."""
+    with cluster(servers.some(), 3) as found:
+        yield found
+
+
+@pytest.fixture
 def empty(node: servers.Server) -> None:
     node.raw.flushall()
     node.raw.script_flush()
@@ -73,6 +99,7 @@ KINDS = pytest.mark.parametrize(
 
 
 @KINDS
+@pytest.mark.usefixtures("empty")
 def test_a_cluster_client_takes_every_step(
     node: servers.Server, library: str, options: dict[str, Any]
 ) -> None:
@@ -98,6 +125,7 @@ def test_a_cluster_client_takes_every_step(
 
 
 @KINDS
+@pytest.mark.usefixtures("empty")
 def test_an_asyncio_cluster_client_takes_every_step(
     node: servers.Server, library: str, options: dict[str, Any]
 ) -> None:
@@ -124,6 +152,7 @@ def test_an_asyncio_cluster_client_takes_every_step(
 
 
 @KINDS
+@pytest.mark.usefixtures("empty")
 def test_a_cluster_client_is_not_sent_what_the_node_does_not_take(
     node: servers.Server, library: str, options: dict[str, Any]
 ) -> None:
@@ -142,3 +171,53 @@ def test_a_cluster_client_is_not_sent_what_the_node_does_not_take(
 
     asyncio.run(use())
     node.raw.config_set("proto-max-bulk-len", 2**29)
+
+
+# --- what is wrong with the servers
+
+
+def name_on(node: servers.Server, nodes: list[servers.Server]) -> str:
+    """The name of a set that this node has."""
+    size, place = len(nodes), nodes.index(node)
+    slots = range(SLOTS * place // size, SLOTS * (place + 1) // size)
+    names = (f"jobs-{number}" for number in range(1000))
+    return next(
+        each for each in names if node.raw.execute_command("CLUSTER", "KEYSLOT", each) in slots
+    )
+
+
+def checks(library: str, options: dict[str, Any], awaits: bool, port: int) -> Callable[..., Any]:
+    """``check_server`` over a cluster client of its own."""
+    kind = cluster_class(library, awaits)
+    if not awaits:
+        client = kind(host="127.0.0.1", port=port, **options)
+        return lambda *name: check_server(client, *name)
+
+    async def check(*name: str) -> list[str]:
+        client = kind(host="127.0.0.1", port=port, **options)
+        found = await redset.asyncio.check_server(client, *name)
+        await servers.aclose(client)
+        return found
+
+    return lambda *name: asyncio.run(check(*name))
+
+
+@KINDS
+@pytest.mark.parametrize("awaits", [False, True], ids=["sync", "asyncio"])
+def test_all_primaries_of_a_cluster_are_checked_or_the_one_that_has_a_set(
+    nodes: list[servers.Server], library: str, options: dict[str, Any], awaits: bool
+) -> None:
+    if awaits and options and redis.__version__ in ("5.0.0", "5.0.1", "5.0.2", "5.0.3"):
+        raise servers.Missing(f"asyncio decoding: redis-py {redis.__version__} cannot do it")
+    check = checks(library, options, awaits, nodes[0].port)
+    for each in nodes:
+        each.raw.script_flush()
+        each.raw.config_set("maxmemory-policy", "noeviction")
+    assert check() == []
+    ill = nodes[1]
+    ill.raw.config_set("maxmemory-policy", "allkeys-lru")
+    names = [name_on(each, nodes) for each in nodes]
+    assert [len(check(name)) for name in names] == [0, 1, 0]
+    [told] = check()
+    assert told == f"127.0.0.1:{ill.port}: {check(names[1])[0]}"
+    assert "allkeys-lru" in told

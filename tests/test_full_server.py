@@ -365,7 +365,7 @@ def test_a_replica_can_be_looked_at(replica: servers.Server, name: str) -> None:
     client = replica.client()
     jobs = cls(client, name, **options)
     count = 12 if name == "jobs" else 3
-    assert jobs.size() == jobs.available() == count
+    assert jobs.size() == jobs.stats().available == count
     assert jobs.peek() == "a"
     assert jobs.peek_many(2) == ["a", "b"]
     assert list(jobs) == list("abcdefghijkl"[:count])

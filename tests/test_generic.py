@@ -154,12 +154,12 @@ def taking(client: Any) -> Any:
 
 def looking(client: Any) -> Any:
     jobs: SortedSet[Any] = SortedSet(client, "jobs")
-    yield jobs.peek_score(), jobs.size(), jobs.available(), bool(jobs), list(jobs)
+    yield jobs.peek_score(), jobs.size(), bool(jobs), list(jobs)
     fill(jobs)
     yield jobs.peek(), jobs.peek(1), jobs.peek(-1), jobs.peek_many(3), jobs.peek_score()
     yield jobs.score("ü"), jobs.score("no"), jobs.scores(["a", "no", "e"])
     yield jobs.get("a"), jobs.get("no"), "a" in jobs, jobs.contains("no"), Key("a") in jobs
-    yield jobs.size(), len(jobs), jobs.available(), list(jobs)
+    yield jobs.size(), len(jobs), list(jobs)
     yield jobs.stats()._replace(memory_bytes=0), jobs.stats().memory_bytes > 0
     with pytest.raises(KeyError):
         jobs.peek(6)

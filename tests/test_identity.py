@@ -636,8 +636,8 @@ class Model:
         self.queued: dict[str, tuple[float, Any]] = {}
         self.known: set[str] = set()
 
-    def add(self, url: str, score: float, payload: Any, condition: str, again: bool) -> str:
-        known = self.remember and not again and url in self.known
+    def add(self, url: str, score: float, payload: Any, condition: str, how: str) -> str:
+        known = self.remember and how != "again" and url in self.known
         outcome = "r"
         if url not in self.queued:
             if not known and not condition.startswith("xx"):
@@ -652,19 +652,21 @@ class Model:
                 outcome = "u"
         if outcome != "r":
             self.queued[url] = score, payload
-            if self.remember:
+            if self.remember and how != "aside":
                 self.known.add(url)
         return outcome
 
 
-def combinations() -> list[tuple[str, str, bool, bool, Any]]:
-    """(condition, duplicates, again, keyed, remember): every one that there can be."""
+#: What an add says of the memory.
+HOWS: dict[str, dict[str, bool]] = {"": {}, "again": {"again": True}, "aside": {"remember": False}}
+
+
+def combinations() -> list[tuple[str, str, str, bool, Any]]:
+    """(condition, duplicates, how, keyed, remember): every one that there can be."""
     return [
-        (condition, duplicates, again, keyed, remember)
-        for keyed, remember, again in itertools.product(
-            (False, True), (None, True, 60), (False, True)
-        )
-        if remember or not again
+        (condition, duplicates, how, keyed, remember)
+        for keyed, remember, how in itertools.product((False, True), (None, True, 60), HOWS)
+        if remember or not how
         for condition, duplicates in [
             *((name, "keep" if name != "plain" else "move") for name in CONDITIONS),
             *((name, said) for name, said in DUPLICATES.items() if name != "plain"),
@@ -690,13 +692,12 @@ def one_server(all_servers: servers.Servers) -> servers.AnyServer:
 class Input:
     """Items, scores and the state before them, for a set with or without a key."""
 
-    def __init__(self, keyed: bool, remember: Any, condition: str, duplicates: str, again: bool):
+    def __init__(self, keyed: bool, remember: Any, condition: str, duplicates: str, how: str):
         self.keyed = keyed
         self.remember = remember
         by_duplicates = condition in DUPLICATES and DUPLICATES[condition] == duplicates
         self.flags = {} if by_duplicates else dict(CONDITIONS[condition])
-        if again:
-            self.flags["again"] = True
+        self.flags |= HOWS[how]
         self.options: dict[str, Any] = {
             "key": "url" if keyed else None,
             "remember": remember,
@@ -747,7 +748,7 @@ SCORES = st.sampled_from([-math.inf, -1.5, 0, 1, 2, 2**60, math.inf, math.nan])
     added=st.lists(st.tuples(st.sampled_from(URLS), SCORES), max_size=40),
 )
 @example(
-    combination=("plain", "move", False, True, True),
+    combination=("plain", "move", "", True, True),
     before={"/0": ("queued", 1)},
     added=[("/0", 2), ("/0", 3)],
 )
@@ -755,7 +756,7 @@ def test_a_bulk_add_is_adding_one_after_another(
     one_server: servers.AnyServer,
     any_implementation: str,
     monkeypatch: pytest.MonkeyPatch,
-    combination: tuple[str, str, bool, bool, Any],
+    combination: tuple[str, str, str, bool, Any],
     before: dict[str, tuple[str, float]],
     added: list[tuple[str, float]],
 ) -> None:
@@ -764,8 +765,8 @@ def test_a_bulk_add_is_adding_one_after_another(
     monkeypatch.setattr(adding, "SCRIPT_CHUNK", 7)
     one_server.flush()
     client = one_server.client()
-    condition, duplicates, again, keyed, remember = combination
-    given = Input(keyed, remember, condition, duplicates, again)
+    condition, duplicates, how, keyed, remember = combination
+    given = Input(keyed, remember, condition, duplicates, how)
     sets: dict[str, SortedSet[Any]] = {
         name: SortedSet(client, name, **given.options) for name in ("single", "bulk", "new")
     }
@@ -801,7 +802,7 @@ def test_a_bulk_add_is_adding_one_after_another(
 
 
 @pytest.mark.parametrize(
-    ("condition", "duplicates", "again", "keyed", "remember"),
+    ("condition", "duplicates", "how", "keyed", "remember"),
     combinations(),
     ids=lambda value: str(value),
 )
@@ -810,18 +811,18 @@ def test_many_duplicates_in_whole_chunks_fare_as_one_after_another(
     any_implementation: str,
     condition: str,
     duplicates: str,
-    again: bool,
+    how: str,
     keyed: bool,
     remember: Any,
 ) -> None:
-    chance = random.Random(f"{condition}{duplicates}{again}{keyed}{remember}")
+    chance = random.Random(f"{condition}{duplicates}{how}{keyed}{remember}")
     urls = [f"/{n}" for n in range(160)]
     before = {
         url: (chance.choice(ROWS if remember else ["queued"]), float(chance.randrange(6)))
         for url in urls[:100]
     }
     added = [(chance.choice(urls), float(chance.randrange(6))) for _ in range(1400)]
-    given = Input(keyed, remember, condition, duplicates, again)
+    given = Input(keyed, remember, condition, duplicates, how)
     items = given.items(url for url, _ in added)
 
     model = Model(bool(remember))
@@ -832,7 +833,7 @@ def test_many_duplicates_in_whole_chunks_fare_as_one_after_another(
         if row != "queued":
             model.known.add(url)
     outcomes = [
-        model.add(url, score, item, condition, again)
+        model.add(url, score, item, condition, how)
         for (url, score), item in zip(added, items, strict=True)
     ]
 

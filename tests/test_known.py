@@ -20,7 +20,7 @@ from load import Load
 from test_memory import P
 from test_model import recording, recording_asyncio
 
-from redset import AddResult, SortedSet, _known, _transport
+from redset import AddResult, Key, SortedSet, _known, _transport
 from redset._operations import known
 from redset._scripts import script
 
@@ -180,7 +180,84 @@ def test_adds_that_known_items_may_pass_ask_the_server(
         assert jobs.add(URLS[0], score - 10 if "lt" in flags else 16, **flags) is not None
 
 
+# --- what it says
+
+
+@each
+@faces
+def test_a_process_says_without_asking_what_it_knows(
+    any_server: servers.Server, any_implementation: str, face: Any, options: Any
+) -> None:
+    with face(any_server) as (make, requests):
+        jobs = make(SortedSet, "jobs", **options)
+        assert jobs.known(URLS[0]) is None
+        jobs.add_many(URLS[:100])
+        jobs.add_many(URLS[:100])
+        requests.clear()
+        assert [jobs.known(url) for url in URLS[90:110]] == [True] * 10 + [None] * 10
+        assert jobs.known(Key(URLS[5])) is True
+        # Another object has made no check.
+        assert make(SortedSet, "jobs", **options).known(URLS[0]) is None
+        assert requests == []
+        renewed(jobs)  # the check is too old
+        assert jobs.known(URLS[0]) is None
+        jobs.add_many(URLS[:100])
+        assert jobs.known(URLS[0]) is True
+        jobs.forget(URLS[0])
+        assert jobs.known(URLS[0]) is None
+        jobs.add_many(URLS[1:100])
+        assert jobs.known(URLS[1]) is True
+        jobs.clear()
+        assert jobs.known(URLS[1]) is None
+
+
+def test_what_a_writer_learns_its_set_knows(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", remember=True)
+    for _ in range(2):
+        with jobs.buffered() as writer:
+            for url in URLS[:100]:
+                writer.add(url)
+    assert jobs.known(URLS[7]) is True and jobs.known("new") is None
+
+
+@pytest.mark.parametrize("options", [{}, {"key": str}, {"remember": True, "known_max": 0}], ids=str)
+def test_a_set_without_a_table_cannot_tell(make_set: Callable[..., Any], options: Any) -> None:
+    jobs = make_set(**options)
+    jobs.add_many(URLS[:100])
+    jobs.add_many(URLS[:100])
+    assert jobs.known(URLS[0]) is None
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        jobs.known("\ud800")
+
+
+def test_a_generic_client_cannot_tell(any_server: servers.Server) -> None:
+    client = servers.Generic(any_server.client())
+    jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
+    jobs.add_many(URLS[:100])
+    jobs.add_many(URLS[:100])
+    assert jobs.known(URLS[0]) is None
+
+
 # --- what it must not hold
+
+
+@each
+@faces
+def test_what_is_not_to_be_remembered_is_not_learned(
+    any_server: servers.Server, any_implementation: str, face: Any, options: Any
+) -> None:
+    with face(any_server) as (make, _):
+        jobs = make(SortedSet, "jobs", **options)
+        jobs.add_many(URLS[:50])
+        for start, flags in ((100, {}), (200, {"nx": True}), (300, {"again": True})):
+            jobs.add_many(URLS[:50])  # the table is in use
+            new = URLS[start : start + 51]
+            assert jobs.add_many(new[:50], remember=False, **flags).added == 50
+            assert jobs.add(new[50], remember=False, **flags) == 0
+            assert jobs.known(URLS[0]) is True
+            assert [jobs.known(url) for url in new] == [None] * 51
+        assert len(jobs.take(500)) == 50 + 3 * 51
+        assert jobs.add_many(URLS[:351]) == (301, 0, 50, 0)
 
 
 def test_a_queued_item_that_is_not_known_is_not_learned(

@@ -319,6 +319,75 @@ def test_a_cleared_set_forgets_its_leases(make_set: Maker) -> None:
 
 
 @every_option
+def test_a_finished_set_alone_is_cleared_if_that_is_asked(
+    make_set: Maker, raw: Any, options: dict[str, Any]
+) -> None:
+    jobs, others = make_set(**options), make_set(**options)
+    item, another = made(options, "a"), made(options, "b")
+    jobs.add(item, 5)
+    assert others.clear(if_finished=True) == 1  # queued
+    batch = jobs.lease()
+    assert others.clear(if_finished=True) == 1  # leased
+    jobs.fail(batch, "no", delay=600)
+    jobs.add(another)
+    assert others.clear(if_finished=True) == 2  # delayed, and queued
+    jobs.discard(another)
+    expire(raw)
+    # What it gives back is there again.
+    assert others.clear(if_finished=True) == 1 and jobs.size() == 1
+    [lease] = jobs.lease()
+    assert (lease.item, lease.score, lease.attempts) == (item, 5.0, 1)
+    lease.ack()
+    if options.get("remember"):
+        assert jobs.add(item) is None
+        assert others.clear(if_finished=True, keep_memory=True) == 0
+        assert jobs.seen(item)
+    assert others.clear(if_finished=True) == 0
+    assert raw.dbsize() == 0
+    assert jobs.add(item, 3) == 3 and jobs.clear() == 1
+
+
+def test_what_an_end_of_a_lease_buries_is_not_cleared_with_it(
+    make_set: Maker, raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = make_set(max_attempts=1)
+    jobs.add("a")
+    jobs.lease()
+    expire(raw)
+    assert jobs.clear(if_finished=True) == 1
+    assert [letter.raw for letter in jobs.dead] == [b"a"]
+    assert "1 items of 'jobs' moved to dead letters" in caplog.text
+    assert jobs.finished() and jobs.clear(if_finished=True) == 0
+    assert raw.dbsize() == 0
+
+
+def test_a_finished_set_is_cleared_whatever_its_options_were(make_set: Maker, raw: Any) -> None:
+    make_set(key=str).add("a")
+    # Items are under another key, of which this object sees nothing.
+    assert make_set().finished() and make_set().clear(if_finished=True) == 1
+    assert make_set(key=str).pop() == "a"
+    assert make_set().clear(if_finished=True) == raw.dbsize() == 0
+    alone = make_set(name="no{tag")
+    alone.add("a")
+    assert alone.clear(if_finished=True) == 1
+    assert alone.pop() == "a" and alone.clear(if_finished=True) == 0
+
+
+def test_nothing_is_cleared_where_nobody_can_see_if_it_is_finished(
+    any_server: servers.Server,
+) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs")
+    jobs.add("a")
+    with servers.user(any_server, "resetkeys", "~jobs") as login:
+        client = any_server.client(**login)
+        less: SortedSet[str] = SortedSet(client, "jobs")
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            less.clear(if_finished=True)
+        assert jobs.size() == 1
+        client.close()
+
+
+@every_option
 def test_found_items_and_acknowledgement_are_one(make_set: Maker, options: dict[str, Any]) -> None:
     jobs = make_set(**options, scorer=lambda item: 5)
     for num in (1, 250, 251, 1800):
@@ -617,6 +686,41 @@ def test_bad_arguments_are_refused_and_named(make_set: Maker) -> None:
     with pytest.raises(ValueError, match=r"leases\[0\] was settled"):
         jobs.ack(lease)
     assert jobs.ack([]) == 0
+
+
+@every_option
+def test_stats_tell_how_many_failed_items_wait_for_their_next_try(
+    make_set: Maker, raw: Any, options: dict[str, Any]
+) -> None:
+    jobs = make_set(**options)
+    jobs.add_many([made(options, str(number)) for number in range(6)], range(6))
+    failed, given_back, _, again = jobs.lease(4)
+    jobs.fail(failed, "no", delay=600)
+    jobs.release(given_back, delay=600)  # has not failed
+    jobs.fail(again, "no")  # does not wait
+    stats = jobs.stats()
+    assert (stats.size, stats.leased, stats.retrying) == (3, 3, 1)
+    [again] = jobs.lease()
+    assert jobs.stats().retrying == 1  # at work
+    jobs.release(again, delay=600)  # failed before
+    assert jobs.stats().retrying == 2
+    expire(raw)
+    stats = jobs.stats()
+    assert (stats.size, stats.leased, stats.retrying) == (6, 0, 0)
+
+
+def test_of_many_items_stats_tell_roughly_how_many_are_retried(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many([f"{number:04}" for number in range(1000)], range(1000))
+    jobs.fail(jobs.lease(300), "no", delay=600)
+    jobs.lease(700)
+    assert jobs.stats().leased == 1000
+    assert jobs.stats().retrying == pytest.approx(300, abs=10)
+    large = make_set(name="large")
+    large.add_many([f"{number:030000}" for number in range(20)], range(20))
+    large.fail(large.lease(10), "no", delay=600)
+    large.lease(10)
+    assert large.stats().retrying == pytest.approx(10, abs=2)
 
 
 def test_a_name_without_second_keys_can_lease_nothing(make_set: Maker) -> None:

@@ -575,6 +575,65 @@ def test_clear_leaves_nothing(make_set: Callable[..., Any], raw: Any, options: A
 
 
 @pytest.mark.parametrize("options", [*EVER, *LIMITED], ids=str)
+def test_an_item_may_be_accepted_without_being_remembered(
+    make_set: Callable[..., Any], options: Any
+) -> None:
+    jobs = make_set(**options)
+    assert jobs.add("a", 1, remember=False) == 1
+    assert jobs.add("a", 2, remember=False) == 2  # queued and not known: moved
+    assert jobs.add("known", 1, remember=True) == 1
+    assert jobs.add("known", 2, remember=False) is None
+    many = list(urls(0, 600))
+    assert jobs.add_many([*many, *many, "known"], 5, remember=False) == (600, 600, 1, 0)
+    assert jobs.seen_many(["a", "known", *many]) == [False, True] + [False] * 600
+    assert len(jobs.take(1000)) == 602
+    assert list(jobs.add_new(["known", *many[:3]], remember=False)) == many[:3]
+    assert jobs.add_many(many, nx=True, remember=False) == (597, 0, 3, 0)
+    # What is known stays so, for as long as before.
+    assert jobs.add("known", again=True, remember=False) == 0
+    assert jobs.seen_many(["known", *many]) == [True] + [False] * 600
+    with jobs.buffered() as writer:
+        writer.add("written", remember=False)
+        writer.add("written and known")
+    assert jobs.seen_many(["written", "written and known"]) == [False, True]
+    # Accepted as usual, it becomes known.
+    assert jobs.add_many(many[:10]) == (0, 10, 0, 0)
+    assert jobs.seen_many(many[:11]) == [True] * 10 + [False]
+
+
+@pytest.mark.parametrize("options", [{}, {"key": str}, {"ties": "fifo"}], ids=str)
+def test_a_set_without_a_memory_need_not_be_told_to_remember_nothing(
+    make_set: Callable[..., Any], options: Any
+) -> None:
+    jobs = make_set(**options)
+    assert jobs.add("a", 1, remember=False) == 1
+    assert jobs.add_many(["a", "b", "b"], 2, remember=False) == (1, 2, 0, 0)
+    assert sorted(jobs.take(5)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 60, "no", []], ids=repr)
+def test_what_a_call_may_say_of_remembering_is_checked(
+    make_set: Callable[..., Any], raw: Any, wrong: Any
+) -> None:
+    jobs = make_set(remember=True)
+    jobs.add("a", remember=False)
+    jobs.add("b", remember=True)
+    before = servers.everything(raw)
+    for call in (
+        lambda: jobs.add("c", remember=wrong),
+        lambda: jobs.add_many(["c"], remember=wrong),
+        lambda: list(jobs.add_new(["c"], remember=wrong)),
+    ):
+        with pytest.raises(TypeError, match=r"^remember must be False, True or None .*, got "):
+            call()
+    with jobs.buffered() as writer:
+        writer.add("a", remember=True)
+        with pytest.raises(TypeError, match=r"^remember must be False, True or None .*, got "):
+            writer.add("c", remember=wrong)
+    assert servers.everything(raw).keys() == before.keys() and jobs.size() == 2
+
+
+@pytest.mark.parametrize("options", [*EVER, *LIMITED], ids=str)
 def test_a_memory_may_be_kept_over_a_clear(
     make_set: Callable[..., Any], raw: Any, options: Any
 ) -> None:

@@ -17,7 +17,7 @@ from redis.exceptions import InvalidResponse
 from redis.retry import Retry
 
 import redset.asyncio
-from redset import Key, ScheduledSet, SortedSet
+from redset import Key, ScheduledSet, SortedSet, check_server
 from redset.exceptions import AddError
 
 
@@ -66,8 +66,8 @@ CALLS: list[tuple[dict[str, Any], str, Callable[[Any], Any], Any, str]] = [
     (PLAIN, "'discard'", lambda jobs: jobs.discard("a"), 2, "a count of at most 1"),
     (PLAIN, "'page'", lambda jobs: list(iter(jobs)), [[b"a"], []], "a list of 4"),
     (PLAIN, "'page'", lambda jobs: jobs_of(jobs), [[b"a"], [], [], 0], "a list of 1"),
-    (PLAIN, "'stats'", lambda jobs: jobs.stats(), [1, 2, 3], "a list of 9"),
-    (PLAIN, "'server'", lambda jobs: jobs.check(), [b"1"], "a list of 2"),
+    (PLAIN, "'stats'", lambda jobs: jobs.stats(), [1, 2, 3], "a list of 10"),
+    (PLAIN, "'server'", lambda jobs: check_server(jobs.redis), [b"1"], "a list of 2"),
     (PLAIN, "'clear'", lambda jobs: jobs.clear(), [1], "a list of 2"),
     (PLAIN, "'read_letters'", lambda jobs: jobs_of(jobs.dead), [0, [[b"no", []]]], "the id of a"),
     (PLAIN, "'read_letters'", lambda jobs: jobs_of(jobs.dead), [0, [[b"1-0", [b"x"]]]], "the fie"),

@@ -328,6 +328,25 @@ def test_the_documented_rules_are_enough_for_every_call(
     assert log == []
 
 
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_stats_need_no_more_than_keys_to_read(
+    any_server: servers.Server, face: str, options: dict[str, Any]
+) -> None:
+    if any_server.version < (7,):
+        raise servers.Missing(f"{any_server.kind}: no keys that may only be read")
+    jobs = make(any_server.raw, "sync", max_attempts=1, **options)
+    jobs.add_many([{"url": letter} for letter in "abcd"])
+    jobs.fail(jobs.lease(), "no", delay=60)
+    jobs.lease(2)
+    for member in any_server.raw.zrange("jobs:{jobs}:leased", 0, 0):
+        any_server.raw.zadd("jobs:{jobs}:leased", {member: 1})  # is over
+    before = servers.everything(any_server.raw)
+    with user(any_server, face, "%R~*", "+@all") as client:
+        looked = make(client, face, max_attempts=1, **options).stats()
+    assert servers.everything(any_server.raw) == before
+    assert looked._replace(memory_bytes=0) == jobs.stats()._replace(memory_bytes=0)
+
+
 @pytest.mark.parametrize("rules", documented(), ids=["short", "letter"])
 def test_the_documented_rules_release_a_lock(
     any_server: servers.Server, face: str, rules: tuple[str, ...]

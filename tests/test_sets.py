@@ -541,10 +541,10 @@ def test_an_item_is_found_by_what_it_is_stored_as(make_set: Callable[..., Any]) 
 
 def test_size_counts_and_an_empty_set_is_false(make_set: Callable[..., Any]) -> None:
     jobs = make_set()
-    assert (jobs.size(), len(jobs), bool(jobs), jobs.available()) == (0, 0, False, 0)
+    assert (jobs.size(), len(jobs), bool(jobs), jobs.stats().available) == (0, 0, False, 0)
     jobs.add("a")
     jobs.add("b", INF)
-    assert (jobs.size(), len(jobs), bool(jobs), jobs.available()) == (2, 2, True, 2)
+    assert (jobs.size(), len(jobs), bool(jobs), jobs.stats().available) == (2, 2, True, 2)
 
 
 @pytest.mark.parametrize("options", [{}, {"key": str}], ids=["plain", "key"])
@@ -636,7 +636,7 @@ def test_stats_are_the_set_in_figures(
     make_set: Callable[..., Any], raw: Any, cls: type[SortedSet[Any]]
 ) -> None:
     jobs = make_set(cls)
-    assert jobs.stats() == Stats(0, 0, 0, 0, 0, None, None, 0)
+    assert jobs.stats() == Stats(0, 0, 0, 0, 0, None, None, 0, 0)
     now = server_time(raw)
     jobs.add_many(["a", "b", "c"], [now - 100, now - 1, now + 3600])
     stats = jobs.stats()

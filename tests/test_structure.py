@@ -19,7 +19,7 @@ import children
 import pytest
 import servers
 
-import redset
+import redset.asyncio
 from redset import ScheduledSet, SortedSet, TimeSortedSet, _wire
 from redset._buffers import AsyncWriter
 from redset._scripts import script
@@ -339,7 +339,7 @@ def public(cls: type) -> set[str]:
     return {name for name in dir(cls) if not name.startswith("_")}
 
 
-FLAGS = "nx=False, xx=False, gt=False, lt=False, again=False"
+FLAGS = "nx=False, xx=False, gt=False, lt=False, again=False, remember=None"
 PROPERTIES = {"dead", "lock", "name", "redis", "scorer", "serializer"}
 METHODS = {
     "ack": "(leases, add=())",
@@ -354,10 +354,8 @@ METHODS = {
     "add": f"(item, score=None, *, {FLAGS})",
     "add_many": f"(items, score=None, *, {FLAGS}, errors='raise')",
     "add_new": f"(items, score=None, *, {FLAGS}, errors='raise')",
-    "available": "()",
     "between": "(min, max)",
-    "check": "()",
-    "clear": "(*, keep_memory=False)",
+    "clear": "(*, keep_memory=False, if_finished=False)",
     "close": "()",
     "contains": "(item)",
     "export": "()",
@@ -366,6 +364,7 @@ METHODS = {
     "discard_many": "(items, forget=False)",
     "forget": "(item)",
     "isdisjoint": "(other)",
+    "known": "(item)",
     "move_many": "(items, other)",
     "update": "(items)",
     "forget_many": "(items)",
@@ -384,7 +383,8 @@ METHODS = {
     "stats": "()",
     "take": "(num, *, wait=0, with_scores=False)",
 }
-#: What a ScheduledSet takes besides.
+#: What only a ScheduledSet has, and what it takes besides.
+SCHEDULED = {"available": "()"}
 DELAYED = {name: METHODS[name].replace(")", ", delay=None)") for name in ("add", "add_many")}
 SPECIAL = {
     "__bool__", "__contains__", "__enter__", "__exit__", "__iter__", "__len__", "__repr__",
@@ -408,6 +408,7 @@ def test_the_package_has_these_names_and_no_others() -> None:
         "Stats",
         "TimeSortedSet",
         "Writer",
+        "check_server",
     }
     others = {
         name
@@ -420,8 +421,8 @@ def test_the_package_has_these_names_and_no_others() -> None:
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ("sets", {"Key", "ScheduledSet", "SortedSet", "TimeSortedSet"}),
-        ("asyncio", {"Key", "ScheduledSet", "SortedSet", "TimeSortedSet"}),
+        ("sets", {"Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server"}),
+        ("asyncio", {"Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server"}),
         ("locks", {"AsyncLock", "Lock"}),
         ("interfaces", {"Serializer"}),
         ("serializers", {"JSONSerializer", "NamedtupleSerializer", "StructSerializer"}),
@@ -447,8 +448,8 @@ def test_the_public_modules_have_these_names(module: str, names: set[str]) -> No
 
 @pytest.mark.parametrize("cls", [SortedSet, TimeSortedSet, ScheduledSet])
 def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> None:
-    assert public(cls) == PROPERTIES | set(METHODS)
-    methods = METHODS | (DELAYED if cls is ScheduledSet else {})
+    methods = METHODS | (DELAYED | SCHEDULED if cls is ScheduledSet else {})
+    assert public(cls) == PROPERTIES | set(methods)
     assert all(any(name in vars(base) for base in SortedSet.__mro__[:-1]) for name in SPECIAL)
     for name in PROPERTIES:
         assert isinstance(inspect.getattr_static(cls, name), property)
@@ -458,6 +459,13 @@ def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> Non
         " *, key=None, remember=None, duplicates='move', ties=None,"
         " max_attempts=10, max_item_bytes=None, max_size=None, known_max=1000000)"
     )
+
+
+def test_what_checks_a_server_takes_a_client_and_a_name() -> None:
+    for check in (redset.check_server, redset.asyncio.check_server):
+        assert bare(check) == "(client, name=None)"
+    assert inspect.iscoroutinefunction(redset.asyncio.check_server)
+    assert not hasattr(SortedSet, "check")
 
 
 def test_dead_letters_views_and_locks_have_these_methods_and_no_others() -> None:
@@ -489,6 +497,7 @@ def test_the_results_have_these_fields() -> None:
         "oldest_score",
         "oldest_age",
         "memory_bytes",
+        "retrying",
     }
 
 

@@ -73,6 +73,17 @@ class Flags(NamedTuple):
     gt: bool = False
     lt: bool = False
     again: bool = False
+    remember: bool | None = None
+
+    def check_remember(self, ctx: Context) -> None:
+        remember: Any = self.remember
+        if remember is True:
+            ctx.need_memory("remember")
+        elif remember is not None and remember is not False:
+            raise TypeError(
+                f"remember must be False, True or None (as the set does), got {remember!r} "
+                f"({type(remember).__name__})"
+            )
 
     def condition(self, ctx: Context) -> str:
         """Check the flags and give the condition that holds: theirs, else ``duplicates``'."""
@@ -82,6 +93,7 @@ class Flags(NamedTuple):
             raise ValueError("gt contradicts lt")
         if self.again:
             ctx.need_memory("again")
+        self.check_remember(ctx)
         if self.nx:
             return "nx"
         if not (self.xx or self.gt or self.lt):
@@ -104,6 +116,8 @@ class Adder:
         self.ctx = ctx
         self.condition = flags.condition(ctx)
         self.again = flags.again
+        #: Whether what is accepted stays unknown to a memory that there is.
+        self.aside = flags.remember is False and bool(ctx.remember)
         self.score = score
         self.outcomes = outcomes
         self.proposed = False
@@ -120,7 +134,10 @@ class Adder:
         self.script = None if self.command else script(name)
         self._chunk = CHUNK if light and self.condition in ("", "nx", "xx") else SCRIPT_CHUNK
         last_wins = self.condition == "" and (not ctx.remember or self.again)
-        foldable = self.condition in ("", "nx")
+        # A plain add of an item that stays unknown goes by each one: all of them may be refused.
+        foldable = self.condition == "nx" or (
+            self.condition == "" and (self.again or not self.aside)
+        )
         #: Items that are encoded together: with max_size one chunk, so that a Full one says exactly
         #: from where to go on.
         self.run = FOLD if foldable and not ctx.max_size else self._chunk
@@ -132,7 +149,8 @@ class Adder:
         self._heavy = False
         #: Whether every known item is refused, so that a table of them can answer. Not beside an
         #: acknowledgement: what the server has forgotten within the second would be lost with it.
-        self.tabled = ctx.tabled and foldable and not self.again and settling is None
+        tabled = ctx.tabled and foldable and not self.aside
+        self.tabled = tabled and not self.again and settling is None
         #: Whether answers say what is known: where that is more than that all entries are.
         self._asks = False
         self._may_ask = self.tabled and (ctx.remember == "limited" or self.condition == "nx")
@@ -171,7 +189,15 @@ class Adder:
         ctx, wire = self.ctx, self.ctx.wire
         self.epoch = epoch
         dumps, scorer = ctx.dumps, ctx.scorer if self.score is None else self.score
-        what = self.condition, self.again, self.outcomes, self.proposed, epoch, self._asks
+        what = (
+            self.condition,
+            self.again,
+            self.aside,
+            self.outcomes,
+            self.proposed,
+            epoch,
+            self._asks,
+        )
         # The ids are not another's as long as the encoder holds both.
         use = *what, self.score, id(scorer) if self.score is None else None, id(dumps)
         # Set at once: threads share what adds single items.
@@ -197,6 +223,7 @@ class Adder:
                 epoch=epoch,
                 proposed=self.proposed,
                 asks=self._asks,
+                aside=self.aside,
             )
             if ctx.remember == "ever":
                 memory = wire.MEMORY_INTEGER
@@ -253,7 +280,7 @@ class Adder:
         """The set has another epoch (it was cleared, or another process was first): go by that."""
         ctx = self.ctx
         ctx.epoch = stored or None
-        ctx.trust = None
+        ctx.believe(None)
         self.proposed = not stored
         self._make_encoder(stored or new_epoch())
 
@@ -347,7 +374,8 @@ class Adder:
         if self.ctx.remember == "ever":
             # A plain add leaves nothing unknown.
             lasting = math.inf if known == 0 or self.condition == "" else None
-        self._heavy = bool(self.ctx.remember) and 2 * (added + updated) > chunk.entries
+        fills = bool(self.ctx.remember) and not self.aside
+        self._heavy = fills and 2 * (added + updated) > chunk.entries
         refused = chunk.entries - added - updated
         folded = chunk.good - chunk.entries
         if self.fold == self.ctx.wire.FOLD_LAST:
@@ -366,11 +394,13 @@ def head_of(
     epoch: bytes = b"",
     proposed: bool = False,
     asks: bool = False,
+    aside: bool = False,
 ) -> list[Any]:
     """Give what stands in front of the entries of a step that adds (see ``adding.lua``)."""
     head: list[Any] = [condition, "1" if again else "", "1" if outcomes else ""]
     head += [ctx.max_size or "", "1" if ctx.keyed else "", ctx.remember, ctx.ttl, epoch]
-    return [*head, "1" if proposed else "", ctx.options, "1" if asks else "", ctx.ties]
+    head += ["1" if proposed else "", ctx.options, "1" if asks else "", ctx.ties]
+    return [*head, "1" if aside else ""]
 
 
 class Refusal(NamedTuple):
@@ -463,6 +493,8 @@ def add(
     if clock is None:
         score = score_of(ctx, item, score)
         clock = ctx.scorer if score is None else None
+    if flags.remember is not None:
+        flags.check_remember(ctx)  # 0 equals False, and may not be
     adder = ctx.adders.get(flags)
     if adder is None:
         adder = Adder(ctx, flags, None, False)

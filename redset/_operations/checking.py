@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
-from redset._effects import Operation
+from redset._effects import Ask, Operation, There
 from redset._operations.context import Context
 from redset._operations.replies import bytes_of, count, is_answer, listed
+from redset._scripts import script
 
 log = logging.getLogger("redset")
 
@@ -20,9 +23,27 @@ UNSAVED = 3700
 _checked = False
 
 
-def check(ctx: Context) -> Operation[list[str]]:
-    """Say what is wrong with the server."""
-    now, text = yield ctx.call("server", [ctx.keys.queue], [], _told)
+def check(wire: ModuleType, key: bytes | None = None) -> Operation[list[str]]:
+    """Return what is wrong with a server, in a cluster with the node that has the key."""
+    return _warnings_of((yield _ask(wire, key)))
+
+
+def check_nodes(wire: ModuleType, nodes: Iterable[tuple[str, Any]]) -> Operation[list[str]]:
+    """Return what is wrong with each of some nodes, given by their names and links."""
+    found = []
+    for name, link in nodes:
+        told = yield There(link, _ask(wire, None))
+        found += [f"{name}: {each}" for each in _warnings_of(told)]
+    return found
+
+
+def _ask(wire: ModuleType, key: bytes | None) -> Ask:
+    step, keys = script("server"), [] if key is None else [key]
+    return Ask(wire.encode([b"EVALSHA", step.sha, len(keys), *keys]), 1, step, True, _told)
+
+
+def _warnings_of(told: tuple[int, bytes]) -> list[str]:
+    now, text = told
     return warnings(text.decode("utf-8", "replace"), now)
 
 
@@ -36,7 +57,7 @@ def check_once(ctx: Context) -> Operation[None]:
         return
     _checked = True
     try:
-        found = yield from check(ctx)
+        found = yield from check(ctx.wire, ctx.keys.queue)
     except BaseException as error:
         if isinstance(error, Exception) and is_answer(error):
             log.debug("the server of %r does not tell about itself: %s", ctx.name, error)

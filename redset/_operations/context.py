@@ -186,6 +186,7 @@ class Context:
         "next_check",
         "next_look",
         "options",
+        "origin",
         "reached",
         "recorded",
         "remember",
@@ -223,7 +224,7 @@ class Context:
         self.name = name
         self.key = _checked_key(key)
         self.ties = _checked_ties(ties)
-        self.keys = Keys(_checked_name(name), key is not None, bool(self.ties))
+        self.keys = Keys(checked_name(name), key is not None, bool(self.ties))
         self.remember, self.ttl = _checked_remember(remember)
         self.condition = _checked_duplicates(duplicates)
         self.max_attempts = _checked_limit("max_attempts", max_attempts)
@@ -234,6 +235,8 @@ class Context:
         #: What the last check of the table of known duplicates found, when the next may be, and
         #: when an add last looked.
         self.trust: Any = None
+        #: The set's own context, of one `of_serialised`.
+        self.origin: Context | None = None
         #: Whether a table of what is known may answer for the server.
         self.tabled = bool(self.remember and self.known_max)
         #: The tables that did, where somebody wants to know.
@@ -369,7 +372,7 @@ class Context:
     def of_serialised(self) -> Context:
         """Give a context for the same set whose items are what `serialise` gave."""
         made = copy.copy(self)
-        made.adders, made.encoders, made.tables = {}, {}, set()
+        made.adders, made.encoders, made.tables, made.origin = {}, {}, set(), self
         made.dumps, made.max_item_bytes, made.warn = None, 0, None
         if self.keyed:
             made.dumps, made.key = itemgetter(0), itemgetter(1)
@@ -483,6 +486,12 @@ class Context:
         keys = self.keys
         both = [keys.queue, keys.leased, keys.leases, keys.calls, keys.dead]
         return [*both, keys.meta, keys.seen, keys.items, keys.name]
+
+    def believe(self, trust: Any) -> None:
+        """Set what may be trusted; what a writer's context learns holds for its set as well."""
+        self.trust = trust
+        if self.origin is not None:
+            self.origin.trust = trust
 
     def need_memory(self, argument: str) -> None:
         if not self.remember:
@@ -619,7 +628,7 @@ def _method(serializer: Any, name: str) -> Callable[[Any], Any] | None:
     return method
 
 
-def _checked_name(name: Any) -> bytes:
+def checked_name(name: Any) -> bytes:
     if isinstance(name, str):
         try:
             data = name.encode()

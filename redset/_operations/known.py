@@ -38,6 +38,10 @@ class Trust(NamedTuple):
     table: Any
     era: object
 
+    def age(self, now: float) -> float:
+        """Return for how many seconds it has been trusted."""
+        return now - self.since
+
 
 def look(ctx: Context, items: int) -> Operation[tuple[Trust | None, bool]]:
     """Say what may be trusted now, and whether a check is due before so many items are added."""
@@ -46,15 +50,33 @@ def look(ctx: Context, items: int) -> Operation[tuple[Trust | None, bool]]:
         return None, False
     now = monotonic()
     used, ctx.used = ctx.used, now
-    trust: Trust | None = ctx.trust
-    if trust is not None:
-        age = now - trust.since
-        if age >= TRUST or trust.sight != sight or trust.era is not _known.era():
-            trust = None
-        elif age < RENEW:
-            return trust, False
+    trust = _still_trusted(ctx, sight, now)
+    if trust is not None and trust.age(now) < RENEW:
+        return trust, False
     # A lone add now and then is not worth another request.
     return trust, now >= ctx.next_check and (items >= WORTH or now - used < TRUST)
+
+
+def _still_trusted(ctx: Context, sight: Any, now: float) -> Trust | None:
+    """Return what the last check found if it may be trusted with these connections now."""
+    trust: Trust | None = ctx.trust
+    if trust is None or trust.age(now) >= TRUST:
+        return None
+    return trust if trust.sight == sight and trust.era is _known.era() else None
+
+
+def knows(ctx: Context, item: Any) -> Operation[bool | None]:
+    """Return whether the table knows an item, None if it cannot tell; asks the server nothing."""
+    member = ctx.identity(item)
+    if not ctx.tabled:
+        return None
+    sight = yield SIGHT
+    now = monotonic()
+    trust = None if sight is None else _still_trusted(ctx, sight, now)
+    if trust is None:
+        return None
+    digest = member if ctx.keyed else ctx.wire.digest(member)
+    return True if trust.table.knows(digest, now) else None
 
 
 def check(ctx: Context) -> Operation[Trust | None]:
@@ -84,7 +106,7 @@ def check(ctx: Context) -> Operation[Trust | None]:
     if not run:
         ctx.next_check = since + BLIND
     if before is None or not (run and epoch):
-        ctx.trust = None
+        ctx.believe(None)
         return None
     memory = Memory(ctx.keys.name, sight[0], run, epoch, forgets)
     table = _known.table_of(memory, ctx.wire.Known, ctx.known_max)
@@ -101,7 +123,8 @@ def check(ctx: Context) -> Operation[Trust | None]:
             sample = _known.sample_of(table)
         sample.count, sample.evicted = max(sample.count, int(count or 0)), evicted
         sample.checked = since
-    ctx.trust = trust = Trust(sight, since, epoch, table, _known.era())
+    trust = Trust(sight, since, epoch, table, _known.era())
+    ctx.believe(trust)
     return trust
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from redset import _known
-from redset._effects import Operation
-from redset._operations.context import MEMORY_STEP, Context, cut_by_bytes, new_epoch
-from redset._operations.reading import Range
+from redset._effects import Operation, only
+from redset._operations.context import (
+    LEASE_STEP,
+    MEMORY_STEP,
+    Context,
+    cut_by_bytes,
+    new_epoch,
+)
+from redset._operations.reading import Range, log_expired, size
 from redset._operations.replies import Reader, bytes_of, count, listed, many, refuse, up_to
 from redset._operations.taking import refused
 
@@ -163,33 +169,54 @@ def _learn(ctx: Context, epoch: _Epoch) -> bytes:
     return bytes(epoch)
 
 
-def clear(ctx: Context, keep_memory: bool) -> Operation[int]:
-    """Empty the set in one step, then unlink what its memory leaves; how many were queued."""
+def clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]:
+    """Empty the set in one step, then unlink what its memory leaves; return how many were queued.
+
+    With ``if_finished``, how many items kept it from being emptied: queued, leased or delayed.
+    """
     if keep_memory:
         ctx.need_memory("keep_memory")
-    return (yield from forgetting(ctx, _clear(ctx, keep_memory)))
+    return (yield from forgetting(ctx, _clear(ctx, keep_memory, if_finished)))
 
 
-def _clear(ctx: Context, keep_memory: bool) -> Operation[int]:
+def _clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]:
     unlink = ctx.command(b"UNLINK", ctx.keys.queue, reads=up_to(1))
     queued: int
     if ctx.keys.prefix is None:
-        queued = yield unlink
+        # Without a second key nothing is leased or remembered, and an empty queue has no key.
+        queued = yield from size(ctx) if if_finished else only(unlink)
         return queued
     keys = [ctx.keys.meta, ctx.keys.seen, *ctx.keys.fixed]
-    arguments = [new_epoch(), "1" if keep_memory else ""]
+    arguments: list[Any] = [new_epoch(), "1" if keep_memory else ""]
+    reads: Reader[list[int]] = many(count, 2)
+    if if_finished:
+        keys += ctx.lease_keys
+        arguments += [ctx.max_attempts, LEASE_STEP, ctx.first]
+        reads = _cleared_or_not
     try:
-        queued, left = yield ctx.call("clear", keys, arguments, many(count, 2))
+        queued, left, *died = yield ctx.call("clear", keys, arguments, reads)
     except Exception as error:
-        if ctx.marked or not refused(error):
+        # Whether it is finished cannot be seen without the other keys.
+        if ctx.marked or if_finished or not refused(error):
             raise
         queued = yield unlink
+        return queued
+    if died:  # it is not finished
+        log_expired(ctx, died[0])
         return queued
     if not keep_memory:
         ctx.epoch = None
     if left:
         yield from sweep(ctx)
     return queued
+
+
+def _cleared_or_not(reply: Any) -> list[int]:
+    """Read what a step says that clears only a finished set."""
+    found = [count(each) for each in listed(reply)]
+    if len(found) not in (2, 3) or bool(found[0]) != (len(found) == 3):
+        raise refuse("how many items keep a set from being cleared", reply)
+    return found
 
 
 def sweep(ctx: Context) -> Operation[None]:

@@ -31,6 +31,7 @@ from redset._operations.replies import (
     refuse,
     scored_in_bytes,
 )
+from redset._scripts import script
 from redset.exceptions import DecodeError
 
 
@@ -55,6 +56,10 @@ class Stats(NamedTuple):
         Seconds since the lowest score, on the server's clock; only for sets scored by time.
     memory_bytes : int
         The server's memory for the set: an estimate from samples.
+    retrying : int
+        Items that failed and wait out a delay before the next try; ``leased`` counts them, too.
+        An estimate from a sample if more than 250 items are leased or delayed, or if these are
+        large.
 
     Examples
     --------
@@ -71,6 +76,7 @@ class Stats(NamedTuple):
     oldest_score: float | None
     oldest_age: float | None
     memory_bytes: int
+    retrying: int = 0
 
 
 def server_time(ctx: Context, clock: ServerClock) -> Operation[float]:
@@ -103,8 +109,6 @@ def size(ctx: Context, within: Range | None = None) -> Operation[int]:
 
 
 def available(ctx: Context) -> Operation[int]:
-    if not ctx.due:
-        return (yield from size(ctx))
     due: int = yield ctx.call("available", [ctx.keys.queue], [], count)
     return due
 
@@ -269,19 +273,39 @@ def stats(ctx: Context, timed: bool) -> Operation[Stats]:
     def ask(looks: bool) -> Ask:
         return ctx.call("stats", keys, [*arguments, "1" if looks else ""], _stats)
 
-    counts, oldest, now, used, died = yield from looked_at(ask)
+    try:
+        found = yield from looked_at(ask)
+    except Exception as error:
+        found = yield from _stats_read_only(ctx, keys, [*arguments, "1"], error)
+    counts, oldest, now, used, died, retrying = found
     log_expired(ctx, died)
     age = now - oldest if timed and oldest is not None else None
     size, available, leased, letters, known = counts
     lowest = None if oldest is None else ctx.told(oldest)
-    return Stats(size, available, leased, letters, known, lowest, age, used)
+    return Stats(size, available, leased, letters, known, lowest, age, used, retrying)
 
 
-def _stats(reply: Any) -> tuple[list[int], float | None, float, int, int]:
-    parts = listed(reply, 9)
+def _stats_read_only(
+    ctx: Context, keys: list[bytes], arguments: list[Any], refusal: Exception
+) -> Operation[Any]:
+    """Look as a user whose keys may only be read, which EVALSHA does not let (Redis 7)."""
+    if not _may_not_write(refusal):
+        raise refusal
+    text, keys = script("stats").text, ctx.step_keys(keys)
+    request = (b"EVAL_RO", text, len(keys), *keys, *arguments)
+    try:
+        return (yield ctx.command(*request, reads=_stats))
+    except Exception as error:
+        if not is_answer(error):
+            raise
+        raise refusal from None
+
+
+def _stats(reply: Any) -> tuple[list[int], float | None, float, int, int, int]:
+    parts = listed(reply, 10)
     lowest = number(parts[5]) if bytes_of(parts[5]) else None
     counts, used, died = [count(part) for part in parts[:5]], count(parts[7]), count(parts[8])
-    return counts, lowest, number(parts[6]), used, died
+    return counts, lowest, number(parts[6]), used, died, count(parts[9])
 
 
 def looked_at(ask: Callable[[bool], Ask]) -> Operation[Any]:

@@ -4,8 +4,9 @@
 -- What stands in front of the entries: condition ('', nx, xx, lt, gt, xxlt, xxgt), again, outcomes
 -- wanted, largest size, keyed, remember ('', ever, limited), its length in ms, epoch, whether the
 -- epoch is the caller's proposal, options, whether the caller asks what is known now, ties ('', fifo,
--- lifo). An entry: score, member, [payload], [what is remembered].
-local ADD_HEAD = 12
+-- lifo), whether what is accepted is not to be remembered. An entry: score, member, [payload], [what
+-- is remembered].
+local ADD_HEAD = 13
 -- Adds the entries of argv, whose head is behind `from`, and says what became of each, as if they
 -- had been added one by one: {added, updated, outcomes, [known]}. Known is, of a memory for ever,
 -- how many entries may not be known even now; of a limited one, for each entry, how many ms it stays
@@ -18,7 +19,7 @@ local function add(argv, from, try_removals)
   local limit, keyed = tonumber(argv[from + 4]), argv[from + 5] == '1'
   local remember, length, epoch = argv[from + 6], argv[from + 7], argv[from + 8]
   local proposed, options, asks = argv[from + 9] == '1', argv[from + 10], argv[from + 11] == '1'
-  local ties = argv[from + 12] ~= '' and argv[from + 12]
+  local ties, aside = argv[from + 12] ~= '' and argv[from + 12], argv[from + 13] == '1'
   local ever, limited = remember == 'ever', remember == 'limited'
   local head = from + ADD_HEAD
 
@@ -144,7 +145,7 @@ local function add(argv, from, try_removals)
   end
 
   if ever then memory = memory_from(stored[4], stored[5], stored[6], seen, epoch) end
-  if ever and condition == '' and not again and not limit then
+  if ever and condition == '' and not (again or limit or aside) then
     -- The short way: an item that the memory takes is new or updated, any other is refused.
     local fresh, names = {}, {}
     local size, split, prefix = memory.size, memory.split, memory.prefix
@@ -293,7 +294,7 @@ local function add(argv, from, try_removals)
       end
       if outcome ~= 'r' then
         queued[member] = tonumber(value and park(at, value, there) or accept(at, there))
-        if remember ~= '' and not is_known then
+        if remember ~= '' and not (is_known or aside) then
           learn[#learn + 1] = tokens[i]
           fresh[member] = true
         end

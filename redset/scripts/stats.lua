@@ -4,7 +4,7 @@
 --   how many expired leases to give back, how many to read at first, whether to look only: then
 --   expired leases count as given back
 -- Returns {size, available, leased, dead, remembered, lowest score or '', time in seconds, bytes, how
---   many became dead letters now}
+--   many became dead letters now, how many wait for a retry}
 -- include: check
 -- include: due
 local queue, none, leased, leases, calls, dead, meta, seen, items = unpack(KEYS)
@@ -22,13 +22,45 @@ local function bytes(key)
   local used = redis.pcall('MEMORY', 'USAGE', key)
   return type(used) == 'number' and used or 0
 end
+-- Counts the items that wait out a delay and have failed before. Only its record tells a delay from a
+-- lease: of more than SAMPLE, or of large members, some are read, at even distances.
+local SAMPLE = 250
+local function count_retrying(milli)
+  local over = call('ZCOUNT', leased, '-inf', milli)
+  local n = call('ZCARD', leased) - over
+  if n == 0 or call('EXISTS', leases) == 0 then return 0 end
+  local members = {}
+  local function read(many)
+    members = {}
+    if many >= n then
+      members = call('ZRANGE', leased, over, -1)
+    else
+      for i = 1, many do
+        local rank = over + math.floor((i - 0.5) * n / many)
+        members[i] = call('ZRANGE', leased, rank, rank)[1]
+      end
+    end
+  end
+  read(8)
+  local length = 0
+  for i = 1, #members do length = length + #members[i] end
+  if n > 8 then
+    read(math.max(8, math.min(SAMPLE, math.floor(BYTES * #members / math.max(length, 1)))))
+  end
+  local found = 0
+  for _, value in ipairs(values_of(members)) do
+    if value and owner_of(value) == DELAYED and tried(parse(value)) > 0 then found = found + 1 end
+  end
+  return math.floor(found * n / #members + 0.5)
+end
 local size = call('ZCARD', queue)
 local available = ARGV[1] == '1' and call('ZCOUNT', queue, '-inf', now) or size
 local lowest = call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2] or ''
-local memory, held, letters, remembered = bytes(queue), 0, 0, 0
+local memory, held, letters, remembered, retrying = bytes(queue), 0, 0, 0, 0
 if dead then
   held = call('ZCARD', leased)
   letters = call('XLEN', dead)
+  retrying = count_retrying(milliseconds(clock))
   if looks then
 -- include: looking
     local until_score = ARGV[1] == '1' and tonumber(now) or math.huge
@@ -57,4 +89,5 @@ if dead then
     end
   end
 end
-return {size, available, held, letters, remembered, lowest, now, math.floor(memory), died}
+return {size, available, held, letters, remembered, lowest, now, math.floor(memory), died,
+  retrying}

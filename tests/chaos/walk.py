@@ -158,8 +158,9 @@ def steps_of(world: World, pick: random.Random, length: int) -> list[Step]:
         return pick.choice(choice if timed or pick.random() < 0.8 else [None])
 
     def flags() -> dict[str, bool]:
-        again = {"again": True} if known and pick.random() < 0.15 else {}
-        return {**pick.choice(FLAGS), **again}
+        drawn = pick.random() if known else 1.0
+        how = {"again": True} if drawn < 0.15 else {"remember": False} if drawn < 0.3 else {}
+        return {**pick.choice(FLAGS), **how}
 
     def draw(what: str) -> tuple[Any, ...]:
         if what == "add":
@@ -364,11 +365,13 @@ class Episode:
 
     def _count(self, client: int) -> None:
         s = self.sets[client]
-        agree((s.size(), s.available()), (self.model.size(), self.model.available()))
-        found = s.stats()
+        agree(s.size(), self.model.size())
+        if isinstance(s, ScheduledSet):
+            agree(s.available(), self.model.available())
+        found, model = s.stats(), self.model.stats()
         agree(
-            (found.size, found.available, found.leased, found.dead, found.remembered),
-            self.model.stats()[:5],
+            (*found[:5], found.retrying),
+            (*model[:5], model[6]),
         )
 
     def _finished(self, client: int) -> None:

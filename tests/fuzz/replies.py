@@ -26,10 +26,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import blocking
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+import redset.asyncio
 from fuzz.report import Report
 from redset import Key, ScheduledSet, SortedSet, _scripts
 from redset.exceptions import AddError, RedsetError
@@ -212,7 +214,8 @@ def _letters(draw: Answers, command: list[bytes]) -> list[Any]:
 
 
 def _stats(draw: Answers, command: list[bytes]) -> list[Any]:
-    return [3, 2, 0, 1, draw.count(), draw.rng.choice((b"", b"1.5")), b"1700000000.000001", 4096]
+    lowest = draw.rng.choice((b"", b"1.5"))
+    return [3, 2, 0, 1, draw.count(), lowest, b"1700000000.000001", 4096, 0, draw.count(1)]
 
 
 def _taken(draw: Answers, command: list[bytes]) -> list[Any]:
@@ -286,7 +289,7 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "available": lambda draw, command: draw.count(),
     "bury": lambda draw, command: 1,
     "cut": lambda draw, command: draw.count(),
-    "clear": lambda draw, command: [draw.count(), draw.count(1)],
+    "clear": lambda draw, command: [draw.count(), draw.count(1), 0][: draw.rng.choice([2, 2, 3])],
     "discard": _epoch_or(lambda draw, command: draw.count(2)),
     "forget": _epoch_or(lambda draw, command: draw.count(2)),
     "finished": lambda draw, command: [draw.count(1), draw.count(1)],
@@ -449,6 +452,12 @@ def _other(jobs: Any) -> SortedSet[Any]:
     return SortedSet(jobs.redis, "others", key=jobs._ctx.key, ties=jobs._ctx.ties or None)
 
 
+def _check(jobs: Any) -> Any:
+    if isinstance(jobs, SortedSet):
+        return redset.check_server(jobs.redis, jobs.name)
+    return blocking.wait(redset.asyncio.check_server(jobs.redis, jobs.name))
+
+
 def _lines(jobs: Any) -> list[str]:
     """What an export of a set of the same options gives."""
     keyed, remember = jobs._ctx.keyed, jobs._ctx.remember
@@ -496,7 +505,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("size", lambda jobs: jobs.size(), _whole),
     ("len", len, _whole),
     ("bool", bool, _flag),
-    ("available", lambda jobs: jobs.available(), _whole),
+    ("available", lambda jobs: getattr(jobs, "available", jobs.size)(), _whole),
     ("lease", lambda jobs: [lease.item for lease in jobs.lease(3)], _listed(_item)),
     ("lease wait", lambda jobs: list(jobs.lease(3, wait=0.001)), _listed(_item)),
     ("ack", lambda jobs: jobs.ack(jobs.lease(3)), _whole),
@@ -523,8 +532,9 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("stats", lambda jobs: jobs.stats(), lambda stats: all(map(_whole, stats[:5]))),
     ("export", lambda jobs: list(jobs.export()), _listed(_is(str))),
     ("restore", lambda jobs: jobs.restore(_lines(jobs)), _whole),
-    ("check", lambda jobs: jobs.check(), _listed(lambda each: type(each) is str)),
+    ("check_server", lambda jobs: _check(jobs), _listed(lambda each: type(each) is str)),
     ("clear", lambda jobs: jobs.clear(), _whole),
+    ("clear if_finished", lambda jobs: jobs.clear(if_finished=True), _whole),
     (
         "dead",
         lambda jobs: [each for each in jobs.dead],  # noqa: C416
@@ -536,9 +546,15 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
 ]
 REMEMBERING: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("add again", lambda jobs: jobs.add({"url": "a"}, again=True), _maybe_number),
+    ("add aside", lambda jobs: jobs.add_many(THREE, remember=False), _added),
     ("discard forget", lambda jobs: jobs.discard({"url": "a"}, forget=True), _flag),
     ("forget", lambda jobs: jobs.forget({"url": "a"}), _flag),
     ("forget_many", lambda jobs: jobs.forget_many(THREE), _whole),
+    (
+        "known",
+        lambda jobs: (jobs.add_many(THREE), jobs.known({"url": "a"}))[1],
+        _is(bool, type(None)),
+    ),
     ("seen", lambda jobs: jobs.seen({"url": "a"}), _flag),
     ("seen_many", lambda jobs: jobs.seen_many(THREE), _listed(_flag, 3)),
     ("clear keep_memory", lambda jobs: jobs.clear(keep_memory=True), _whole),
@@ -549,8 +565,8 @@ METHODS = {
     "pop", "take", "peek", "peek_many", "peek_score", "score",
     "scores", "get", "contains", "discard", "discard_many", "remove", "size", "available",
     "lease", "ack", "fail", "release", "renew", "leased", "finished", "consume",
-    "update", "isdisjoint", "move_many", "export", "restore", "stats", "check", "clear", "dead",
-    "forget", "forget_many", "seen", "seen_many",
+    "update", "isdisjoint", "move_many", "export", "restore", "stats", "clear", "dead",
+    "forget", "forget_many", "known", "seen", "seen_many",
 }  # fmt: skip
 SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
     (SortedSet, {}),
