@@ -667,8 +667,9 @@ def test_other_lines_do_not_go_on_where_a_restore_was_cut_off(
 
 
 def test_a_full_server_lets_a_restore_be_repeated() -> None:
-    with servers.start("redis7", maxmemory="4mb", maxmemory_policy="noeviction") as server:
-        with servers.start("redis7") as other:
+    kind = servers.some()
+    with servers.start(kind, maxmemory="4mb", maxmemory_policy="noeviction") as server:
+        with servers.start(kind) as other:
             source: SortedSet[str] = SortedSet(other.raw, "jobs", key=str, remember=True)
             source.add_many(f"{number:04}{'x' * 1000}" for number in range(4000))
             lines = list(source.export())
