@@ -401,6 +401,41 @@ def start(kind: str, **config: Any) -> Iterator[Server]:
         server.stop()
 
 
+SLOTS = 16384
+
+
+@contextlib.contextmanager
+def cluster(kind: str, size: int = 1) -> Iterator[list[Server]]:
+    """A cluster of so many private servers; each has its part of the slots, in their order."""
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(start(kind, cluster_enabled="yes")) for _ in range(size)]
+        for place, node in enumerate(nodes):
+            first, last = place * SLOTS // size, (place + 1) * SLOTS // size - 1
+            try:
+                if node.version < (7,):
+                    node.raw.execute_command("CLUSTER", "ADDSLOTS", *range(first, last + 1))
+                else:
+                    node.raw.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            except redis.ResponseError as error:
+                raise Missing(f"{kind}: no cluster ({error})") from None
+            if place:
+                node.raw.execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
+                node.raw.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
+        until = time.monotonic() + 20
+        for node in nodes:
+            while not _serves(node, size):
+                assert time.monotonic() < until, f"no cluster of {nodes} in 20 s"
+                time.sleep(0.02)
+        yield nodes
+
+
+def _serves(node: Server, size: int) -> bool:
+    """Whether a node of a cluster knows who has each slot."""
+    told = str(node.raw.execute_command("CLUSTER", "INFO"))
+    expected = {"cluster_state": "ok", "cluster_slots_ok": SLOTS, "cluster_size": size}
+    return all(re.search(rf"{name}\W+{value}\b", told) for name, value in expected.items())
+
+
 @contextlib.contextmanager
 def user(server: Server, *rules: str) -> Iterator[dict[str, str]]:
     """A user with some rights less; what a client's options say of it."""

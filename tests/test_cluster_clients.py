@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import re
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,28 +17,13 @@ import redset.asyncio
 from redset import ScheduledSet, SortedSet
 from redset.exceptions import AddError
 
-SLOTS = 16384
-
 
 @pytest.fixture(scope="module", params=servers.REAL)
 def node(request: pytest.FixtureRequest) -> Iterator[servers.Server]:
     """A server that is a cluster of its own."""
     try:
-        started = servers.start(request.param, **{"cluster-enabled": "yes"})
-        with started as server:
-            raw = server.raw
-            try:
-                if server.version < (7,):
-                    raw.execute_command("CLUSTER", "ADDSLOTS", *range(SLOTS))
-                else:
-                    raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
-            except redis.ResponseError as error:
-                pytest.skip(f"{server.kind}: no cluster ({error})")
-            until = time.monotonic() + 10
-            while not re.search(r"cluster_state\W+ok", str(raw.execute_command("CLUSTER", "INFO"))):
-                assert time.monotonic() < until
-                time.sleep(0.02)
-            yield server
+        with servers.cluster(request.param) as nodes:
+            yield nodes[0]
     except servers.Missing as missing:
         pytest.skip(str(missing))
 
