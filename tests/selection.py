@@ -84,6 +84,7 @@ MEASURED: dict[str, tuple[float, int]] = {
     "selection": (1.2, 19),
     "serializers": (9.9, 137),
     "sets": (23.4, 422),
+    "slots": (10.5, 3),
     "steps": (3.2, 34),
     "structure": (4.6, 80),
     "suspects": (3.7, 31),
