@@ -12,6 +12,7 @@ import json
 import logging
 import random
 import re
+import sys
 from typing import Any
 
 import redis
@@ -47,6 +48,8 @@ def _run(report: Report, first: int) -> None:
                 files = Files(client, seed)
             else:
                 report.outcomes["restored" if taken else "refused"] += 1
+            if (number - first) % 10_000 == 9_999:
+                print(f"{number + 1 - first:,} cases", file=sys.stderr, flush=True)
 
 
 def everything(raw: redis.Redis) -> dict[bytes, Any]:
@@ -157,7 +160,9 @@ def check_works(jobs: SortedSet[Any], options: dict[str, Any], queued: int) -> N
     """A set does what sets do: all that is there comes out, and what is added later."""
     # Each item is found by its own identity, and the set's own export is one that comes back.
     there = list(jobs)
-    assert all(map(jobs.contains, there))
+    # One that lacks its key's field came back under the identity that it had.
+    keyed = [item for item in there if "key" not in options or options["key"] in item]
+    assert all(map(jobs.contains, keyed))
     lines = list(jobs.export())
     jobs.clear()
     assert jobs.restore(lines) == queued
