@@ -71,9 +71,16 @@ $(VENV)/.installed-%-$(flags): $(VENV)/.created $(sources) $(if $(missing),FORCE
 
 FORCE:
 
+# Another make that runs in this tree must not install at the same time. The inner one
+# looks again at what there is to do, once it is alone.
+ready = +@$(MAKE) --no-print-directory --question $(VENV)/.installed-$(1)-$(flags) 2>/dev/null \
+  || $(PYTHON) tests/locked.py $(VENV).lock \
+    $(MAKE) --no-print-directory $(VENV)/.installed-$(1)-$(flags)
+
 # --- what to do with it
 
-demo: $(VENV)/.installed-demo-$(flags)
+demo:
+	$(call ready,demo)
 	$(python) -m redset.demo $(ARGS)
 
 pytest := $(python) -m pytest -n $(WORKERS) --dist worksteal
@@ -81,45 +88,57 @@ pytest := $(python) -m pytest -n $(WORKERS) --dist worksteal
 measured := COVERAGE_FILE="$${COVERAGE_FILE:-$$(mktemp -d)/coverage}" \
   $(pytest) --cov=redset --cov-branch --cov-append
 
-test: $(VENV)/.installed-test-$(flags)
+test:
+	$(call ready,test)
 	$(if $(MEASURE),$(measured) --cov-report=,$(pytest)) $(ARGS)
 
-test-all: $(VENV)/.installed-test-$(flags)
+test-all:
+	$(call ready,test)
 	$(measured) --cov-report=term $(if $(strip $(ARGS)),,--cov-fail-under=$(COVERAGE)) --all $(ARGS)
 
 # What `make test-all` adds to `make test MEASURE=1`, for a run in two parts.
-test-rest: $(VENV)/.installed-test-$(flags)
+test-rest:
+	$(call ready,test)
 	$(measured) --cov-report=term --cov-fail-under=$(COVERAGE) --rest $(ARGS)
 
 # The core is built once more, apart, in build/sanitize.
-sanitize: $(VENV)/.installed-test-$(flags)
+sanitize:
+	$(call ready,test)
 	$(python) tests/sanitize.py $(ARGS)
 
-fuzz: $(VENV)/.installed-test-$(flags)
+fuzz:
+	$(call ready,test)
 	cd tests && $(abspath $(python)) -m fuzz $(ARGS)
 
-chaos: $(VENV)/.installed-test-$(flags)
+chaos:
+	$(call ready,test)
 	cd tests && $(abspath $(python)) -m chaos $(ARGS)
 
-soak: $(VENV)/.installed-test-$(flags)
+soak:
+	$(call ready,test)
 	cd tests && $(abspath $(python)) -m chaos soak $(ARGS)
 
-mutants: $(VENV)/.installed-test-$(flags)
+mutants:
+	$(call ready,test)
 	cd tests && $(abspath $(python)) -m mutants $(ARGS)
 
-bench: $(VENV)/.installed-bench-$(flags)
+bench:
+	$(call ready,bench)
 	$(python) -m benchmarks $(ARGS)
 
-bench-quick: $(VENV)/.installed-bench-$(flags)
+bench-quick:
+	$(call ready,bench)
 	$(python) -m benchmarks --quick $(ARGS)
 
-docs: $(if $(wildcard docs/conf.py),$(VENV)/.installed-docs-$(flags))
+docs:
 	@test -f docs/conf.py || { echo 'There is no documentation to build yet.' >&2; exit 1; }
+	$(call ready,docs)
 	$(python) -m sphinx -q -W --keep-going -b doctest docs docs/_build/doctest
 	$(python) -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo 'docs/_build/html/index.html'
 
-lint: $(VENV)/.installed-lint-$(flags)
+lint:
+	$(call ready,lint)
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m mypy --strict redset
@@ -127,12 +146,13 @@ lint: $(VENV)/.installed-lint-$(flags)
 	  echo 'cython-lint redset' && PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint redset; fi
 	cd tests && $(abspath $(python)) -m mutants --check
 
-wheel: $(VENV)/.installed-test-$(flags)
+wheel:
+	$(call ready,test)
 	@rm -rf dist
 	$(python) -m build
 
 clean:
-	rm -rf $(VENV) .bench build dist redset.egg-info docs/_build htmlcov
+	rm -rf $(VENV) $(VENV).lock .bench build dist redset.egg-info docs/_build htmlcov
 	rm -rf .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f redset/_speedups*.so redset/_speedups*.pyd redset/*.c redset/*.html
 	find redset tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

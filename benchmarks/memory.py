@@ -169,15 +169,20 @@ def bytes_each(server: servers.Server, items: Sequence[Any], **options: Any) -> 
 
 
 def _bytes_each(server: servers.Server, jobs: SortedSet[Any], items: Sequence[Any]) -> Bytes:
-    empty = used(server)
+    def taken() -> int:
+        # The server shrinks a connection's buffers some seconds after their last use.
+        jobs.redis.connection_pool.disconnect()
+        return used(server)
+
+    empty = taken()
     jobs.add_many(items)
-    queued = used(server) - empty
+    queued = taken() - empty
     held = []
     while batch := jobs.lease(10_000, ttl=86_400):
         held.append(batch)
-    leased = used(server) - empty
+    leased = taken() - empty
     assert sum(map(jobs.ack, held)) == len(items)
-    left = used(server) - empty
+    left = taken() - empty
     return Bytes(*(each / len(items) for each in (queued, leased, left)))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
-import os
 import signal
 import sys
 import threading
@@ -234,13 +233,6 @@ def _empty(all_servers: servers.Servers, kind: str) -> servers.AnyServer:
 
 
 def _use(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = os.environ.get("REDSET_TEST_IMPLEMENTATIONS")
-    if chosen and name not in chosen.split():
-        raise servers.Missing(f"{name}: not one of REDSET_TEST_IMPLEMENTATIONS ({chosen})")
-    if name == "cython":
-        try:
-            importlib.import_module("redset._speedups")
-        except ImportError as error:
-            raise servers.Missing(f"cython: no compiled core ({error})") from None
+    servers.check_implementation(name)
     wire = importlib.import_module("redset._wire")
     monkeypatch.setattr(wire, "DEFAULT", wire.load(name))

@@ -8,6 +8,11 @@ A plain run keeps, of each function, cases in which
 - each implementation, each server, each face and fakeredis occur,
 - at least five rows occur.
 
+The choice is made of the cases that can run on this machine: those whose server, implementation
+and client are here, and that no ``skipif`` skips. So the rest is tested as densely without
+a server or a compiler as with them. A function that has no such case keeps its choice of the
+others, which are skipped by name. The end of a run names what is missing.
+
 A checksum of the function's name decides which of the many such choices is taken. So the choice
 is the same in every process and every run, and over all functions every row meets every value.
 A plain run leaves out the tests marked ``slow``, and property tests draw a fifth of their
@@ -19,16 +24,18 @@ examples, the same ones in each run.
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hypothesis
 import pytest
+import servers
 
 Test = TypeVar("Test")
 
@@ -66,17 +73,18 @@ MEASURED: dict[str, tuple[float, int]] = {
     "memory": (30.2, 115),
     "model": (7.8, 6),
     "mutants": (0.6, 22),
-    "packaging": (4.5, 9),
+    "packaging": (6.5, 13),
     "pickling": (1.2, 17),
     "polling": (0.5, 9),
     "processes": (12.1, 33),
     "recipes": (1.7, 12),
     "refused": (23.8, 7),
     "replies": (0.3, 30),
-    "rights": (1.3, 37),
-    "selection": (0.9, 11),
+    "rights": (1.9, 42),
+    "selection": (1.2, 19),
     "serializers": (9.9, 137),
     "sets": (23.4, 422),
+    "slots": (10.5, 3),
     "steps": (3.2, 34),
     "structure": (4.6, 80),
     "suspects": (3.7, 31),
@@ -137,21 +145,27 @@ def drawn(examples: int, **options: Any) -> Callable[[Test], Test]:
     return decorate
 
 
-def choose(name: str, cases: Sequence[dict[str, Any]]) -> list[int]:
+def choose(
+    name: str, cases: Sequence[dict[str, Any]], unable: Container[int] = frozenset()
+) -> list[int]:
     """Return the positions of the cases of one function that a plain run keeps, in order.
 
     Args:
         name: The function's node id, without its parameters.
         cases: The parameters of each case.
+        unable: Positions of the cases that this machine cannot run. They are kept only if it can
+            run none.
     """
-    if len(cases) < 2:
-        return list(range(len(cases)))
+    able = [place for place in range(len(cases)) if place not in unable]
+    places = able or list(range(len(cases)))
+    if len(places) < 2:
+        return places
     turn = zlib.crc32(name.encode())
-    order = sorted(range(len(cases)), key=lambda place: zlib.crc32(b"%d %d" % (place, turn)))
+    order = sorted(places, key=lambda place: zlib.crc32(b"%d %d" % (place, turn)))
     values = [_values(parameters) for parameters in cases]
     rows = [parameters.get("case") for parameters in cases]
-    missing = set().union(*values)
-    least = min(ROWS, len(set(rows) - {None}))
+    missing = set().union(*(values[place] for place in places))
+    least = min(ROWS, len({rows[place] for place in places} - {None}))
     met: set[Any] = set()
     chosen = []
     while missing or len(met) < least:
@@ -161,6 +175,18 @@ def choose(name: str, cases: Sequence[dict[str, Any]]) -> list[int]:
         missing -= values[best]
         met |= {rows[best]} - {None}
     return sorted(chosen)
+
+
+def reasons(parameters: dict[str, Any], absent: Mapping[str, str]) -> list[str]:
+    """Return why a case with these parameters cannot run: each of its names that is absent.
+
+    Args:
+        parameters: The parameters of the case.
+        absent: What `servers.absent` returns.
+    """
+    names = [value for value in parameters.values() if type(value) is str]
+    names += parameters.get("case", ())
+    return list(dict.fromkeys(absent[name] for name in names if name in absent))
 
 
 def _values(parameters: dict[str, Any]) -> set[Hashable]:
@@ -190,21 +216,28 @@ class Selection:
         self._cases: dict[str, set[str]] = collections.defaultdict(set)
         # Workers of xdist collect; their controller prints. One of them leaves the counts here.
         self._file: Path | None = None
+        self._absent = servers.absent()
+        #: Why this machine cannot run a case, by the item's id().
+        self._unable: dict[int, list[str]] = {}
 
     # After -k and -m, so that the choice is made of what these leave.
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         everything = list(items)
+        self._unable = {id(item): found for item in everything if (found := self._why_unable(item))}
         kept = self._kept(everything)
         if len(kept) < len(everything):
             marked = set(map(id, kept))
             dropped = [item for item in everything if id(item) not in marked]
             self._config.hook.pytest_deselected(items=dropped)
             items[:] = kept
+        left_out = collections.Counter(itertools.chain(*self._unable.values()))
         self._counts = {
             "chosen": len(kept),
             "all": len(everything),
-            "seconds": expected_seconds(kept),
+            "unable": len(self._unable),
+            "left_out": dict(left_out),
+            "seconds": expected_seconds(item for item in kept if id(item) not in self._unable),
         }
         path = getattr(self._config, "workerinput", {}).get("selection")
         if path:
@@ -227,13 +260,22 @@ class Selection:
                 continue
             if name.split("/")[-1] not in named:
                 cases = [item for item in cases if not is_slow(item)]
-            places = choose(name, [_parameters(item) for item in cases])
+            unable = {place for place, item in enumerate(cases) if id(item) in self._unable}
+            places = choose(name, [_parameters(item) for item in cases], unable)
             plain |= {id(cases[place]) for place in places}
         if not plain:  # only slow tests fit: -k names them
             plain = set(map(id, items))
         if self._config.getoption("--rest"):
             return [item for item in items if id(item) not in plain or is_drawn(item)]
         return [item for item in items if id(item) in plain]
+
+    def _why_unable(self, item: pytest.Item) -> list[str]:
+        """Return why this machine cannot run a case; an empty list if it can."""
+        found = reasons(_parameters(item), self._absent)
+        for mark in item.iter_markers("skipif"):
+            if any(condition and not isinstance(condition, str) for condition in mark.args):
+                found.append(mark.kwargs.get("reason", "skipif"))
+        return found
 
     # --- what is printed
 
@@ -262,6 +304,8 @@ class Selection:
         workers = getattr(self._config.option, "numprocesses", None) or 1
         seconds = counts["seconds"] / workers + START
         text = f"{counts['chosen']:,} of {counts['all']:,} cases"
+        if counts["unable"]:
+            text += f" ({counts['unable']:,} cannot run on this machine)"
         if not self._config.getoption("--all"):
             text += "; `make test-all` runs every one"
         took = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
@@ -274,6 +318,7 @@ class Selection:
         self._cases[area].add(report.nodeid)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        self._name_the_missing(terminalreporter)
         if len(self._cases) < 2:
             return
         whole = not self._config.getoption("--all") and not self._config.getoption("--rest")
@@ -284,6 +329,13 @@ class Selection:
                 line += f": more than its budget of {BUDGET[area]:.0f}"
             terminalreporter.write_line(line)
         terminalreporter.write_line(f"{sum(self._spent.values()):8.1f}  in all")
+
+    def _name_the_missing(self, reporter: Any) -> None:
+        left_out = (self._counts or {}).get("left_out")
+        if left_out:
+            reporter.section("not on this machine", sep="-")
+            for reason, cases in sorted(left_out.items(), key=lambda pair: -pair[1]):
+                reporter.write_line(f"{cases:8,} cases  {reason}")
 
     def pytest_unconfigure(self) -> None:
         if self._file is not None:

@@ -23,7 +23,7 @@ import subprocess
 import tempfile
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +342,14 @@ class Server:
         return os.path.join(self.directory, name)
 
 
+def _fakeredis_module() -> Any:
+    try:
+        importlib.import_module("lupa")
+        return importlib.import_module("fakeredis")
+    except ImportError as error:
+        raise Missing(f"fakeredis: not installed with Lua ({error})") from None
+
+
 class FakeServer:
     """fakeredis in the place of a server: the same attributes, no process."""
 
@@ -351,11 +359,7 @@ class FakeServer:
     version = (7, 0)
 
     def __init__(self) -> None:
-        try:
-            self._fakeredis = importlib.import_module("fakeredis")
-            importlib.import_module("lupa")
-        except ImportError as error:
-            raise Missing(f"fakeredis: not installed with Lua ({error})") from None
+        self._fakeredis = _fakeredis_module()
         self._server = self._fakeredis.FakeServer(version=self.version)
         self.raw = self.client(protocol=2)
 
@@ -395,6 +399,41 @@ def start(kind: str, **config: Any) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+SLOTS = 16384
+
+
+@contextlib.contextmanager
+def cluster(kind: str, size: int = 1) -> Iterator[list[Server]]:
+    """A cluster of so many private servers; each has its part of the slots, in their order."""
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(start(kind, cluster_enabled="yes")) for _ in range(size)]
+        for place, node in enumerate(nodes):
+            first, last = place * SLOTS // size, (place + 1) * SLOTS // size - 1
+            try:
+                if node.version < (7,):
+                    node.raw.execute_command("CLUSTER", "ADDSLOTS", *range(first, last + 1))
+                else:
+                    node.raw.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            except redis.ResponseError as error:
+                raise Missing(f"{kind}: no cluster ({error})") from None
+            if place:
+                node.raw.execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
+                node.raw.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
+        until = time.monotonic() + 20
+        for node in nodes:
+            while not _serves(node, size):
+                assert time.monotonic() < until, f"no cluster of {nodes} in 20 s"
+                time.sleep(0.02)
+        yield nodes
+
+
+def _serves(node: Server, size: int) -> bool:
+    """Whether a node of a cluster knows who has each slot."""
+    told = str(node.raw.execute_command("CLUSTER", "INFO"))
+    expected = {"cluster_state": "ok", "cluster_slots_ok": SLOTS, "cluster_size": size}
+    return all(re.search(rf"{name}\W+{value}\b", told) for name, value in expected.items())
 
 
 @contextlib.contextmanager
@@ -525,12 +564,15 @@ def _generic_decoded(server: AnyServer) -> Any:
     )
 
 
-def _valkey_py(server: AnyServer) -> Any:
+def _valkey_module(name: str) -> Any:
     try:
-        valkey = importlib.import_module("valkey")
+        return importlib.import_module(name)
     except ImportError:
         raise Missing("valkey-py: not installed") from None
-    return valkey.Valkey(unix_socket_path=server.unix)
+
+
+def _valkey_py(server: AnyServer) -> Any:
+    return _valkey_module("valkey").Valkey(unix_socket_path=server.unix)
 
 
 class AsyncGeneric:
@@ -563,20 +605,20 @@ def _asyncio_generic(server: AnyServer) -> Any:
     return AsyncGeneric(server.asyncio_client(protocol=2, retry=retry))
 
 
-def _asyncio_decoded(server: AnyServer) -> Any:
+def _check_asyncio_decoded() -> None:
     if redis.__version__ in ("5.0.0", "5.0.1", "5.0.2", "5.0.3"):
         raise Missing(f"asyncio-tcp-resp3-decode: redis-py {redis.__version__} cannot do it")
+
+
+def _asyncio_decoded(server: AnyServer) -> Any:
+    _check_asyncio_decoded()
     return redis.asyncio.Redis(
         host="127.0.0.1", port=server.port or 0, protocol=3, decode_responses=True
     )
 
 
 def _asyncio_valkey_py(server: AnyServer) -> Any:
-    try:
-        valkey = importlib.import_module("valkey.asyncio")
-    except ImportError:
-        raise Missing("valkey-py: not installed") from None
-    return valkey.Valkey(unix_socket_path=server.unix)
+    return _valkey_module("valkey.asyncio").Valkey(unix_socket_path=server.unix)
 
 
 CLIENTS: dict[str, Callable[[AnyServer], Any]] = {
@@ -600,20 +642,65 @@ ASYNCIO_CLIENTS: dict[str, Callable[[AnyServer], Any]] = {
 IMPLEMENTATIONS = ("python", "cython")
 
 
-def cases(clients: Iterable[str] = CLIENTS, turn: int = 0) -> list[tuple[str, str, str]]:
+def check_implementation(name: str) -> None:
+    """Raise Missing if an implementation is not built, or not one to be tested."""
+    chosen = os.environ.get("REDSET_TEST_IMPLEMENTATIONS")
+    if chosen and name not in chosen.split():
+        raise Missing(f"{name}: not one of REDSET_TEST_IMPLEMENTATIONS ({chosen})")
+    if name == "cython":
+        try:
+            importlib.import_module("redset._speedups")
+        except ImportError as error:
+            raise Missing(f"cython: no compiled core ({error})") from None
+
+
+def absent() -> dict[str, str]:
+    """Return the implementations, servers and kinds of client that are not here, and why."""
+    chosen = [os.environ.get(f"REDSET_TEST_{name}") for name in ("IMPLEMENTATIONS", "SERVERS")]
+    return _absent(*chosen)
+
+
+@functools.cache
+def _absent(*chosen: str | None) -> dict[str, str]:
+    checks: dict[str, Callable[[], Any]] = {
+        **{name: functools.partial(check_implementation, name) for name in IMPLEMENTATIONS},
+        **{kind: functools.partial(binary, kind) for kind in REAL},
+        **dict.fromkeys(("fakeredis", "asyncio-fakeredis"), _fakeredis_module),
+        **dict.fromkeys(("valkey-py", "asyncio-valkey-py"), lambda: _valkey_module("valkey")),
+        "asyncio-tcp-resp3-decode": _check_asyncio_decoded,
+    }
+    found = {}
+    for name, check in checks.items():
+        try:
+            check()
+        except Missing as missing:
+            found[name] = str(missing)
+    return found
+
+
+def cases(
+    clients: Iterable[str] = CLIENTS, turn: int = 0, without: Container[str] | None = None
+) -> list[tuple[str, str, str]]:
     """(implementation, server, kind of client), for one test.
 
     The first kind of client meets each server, with either implementation in turn; each
-    other kind meets one of the servers that are here. `turn`, a number for each test,
-    says which, and with which implementation: over the tests everything meets
-    everything. fakeredis is its own server.
+    other kind meets one of the servers that are here, with one of the implementations that
+    are here. `turn`, a number for each test, says which: over the tests everything meets
+    everything. fakeredis is its own server. `without` has the names of those that are not
+    here, by default those of `absent`.
     """
+    gone = absent() if without is None else without
     first, *others = clients
     real = [kind for kind in others if not kind.endswith("fakeredis")]
-    here = [kind for kind in REAL if is_here(kind)] or REAL
-    rows = [(IMPLEMENTATIONS[(turn + row) % 2], kind, first) for row, kind in enumerate(REAL)]
+    here = [kind for kind in REAL if kind not in gone] or REAL
+    works = [name for name in IMPLEMENTATIONS if name not in gone] or IMPLEMENTATIONS
+    rows = [(works[(turn + row) % len(works)], kind, first) for row, kind in enumerate(REAL)]
     rows += [
-        (IMPLEMENTATIONS[(turn // len(here) + row) % 2], here[(turn + row) % len(here)], kind)
+        (
+            works[(turn // len(here) + row) % len(works)],
+            here[(turn + row) % len(here)],
+            kind,
+        )
         for row, kind in enumerate(real)
     ]
     fakes = [kind for kind in others if kind not in real]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import re
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,38 +18,12 @@ import redset.asyncio
 from redset import ScheduledSet, SortedSet, check_server
 from redset.exceptions import AddError
 
-SLOTS = 16384
-
-
-def clustered(raw: redis.Redis) -> str:
-    return str(raw.execute_command("CLUSTER", "INFO"))
-
 
 @contextlib.contextmanager
 def cluster(kind: str, size: int) -> Iterator[list[servers.Server]]:
     """Nodes of a cluster, each with its part of the slots in order."""
     try:
-        with contextlib.ExitStack() as stack:
-            options = {"cluster-enabled": "yes"}
-            nodes = [stack.enter_context(servers.start(kind, **options)) for _ in range(size)]
-            try:
-                for place, node in enumerate(nodes):
-                    first, end = (SLOTS * (place + more) // size for more in (0, 1))
-                    node.raw.execute_command("CLUSTER", "ADDSLOTS", *range(first, end))
-                    # Two nodes of one epoch settle who gives way, which takes time.
-                    node.raw.execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
-                for node in nodes[1:]:
-                    node.raw.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
-            except redis.ResponseError as error:
-                pytest.skip(f"{kind}: no cluster ({error})")
-            until = time.monotonic() + 20
-            while not all(
-                re.search(r"cluster_state\W+ok", clustered(node.raw))
-                and re.search(rf"cluster_known_nodes\W+{size}\b", clustered(node.raw))
-                for node in nodes
-            ):
-                assert time.monotonic() < until
-                time.sleep(0.02)
+        with servers.cluster(kind, size) as nodes:
             yield nodes
     except servers.Missing as missing:
         pytest.skip(str(missing))
@@ -179,7 +151,7 @@ def test_a_cluster_client_is_not_sent_what_the_node_does_not_take(
 def name_on(node: servers.Server, nodes: list[servers.Server]) -> str:
     """The name of a set that this node has."""
     size, place = len(nodes), nodes.index(node)
-    slots = range(SLOTS * place // size, SLOTS * (place + 1) // size)
+    slots = range(servers.SLOTS * place // size, servers.SLOTS * (place + 1) // size)
     names = (f"jobs-{number}" for number in range(1000))
     return next(
         each for each in names if node.raw.execute_command("CLUSTER", "KEYSLOT", each) in slots

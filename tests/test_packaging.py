@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -265,6 +266,90 @@ def test_the_sdist_holds_all_sources_and_nothing_built(
 
     wheel = built(build("wheel", cwd=tmp_path / "unpacked" / f"redset-{VERSION}"), tree)
     assert_holds_the_package(names(wheel), tree)
+
+
+# --- two runs of make in one tree
+
+LOCKED = str(TREE / "tests" / "locked.py")
+needs_flock = pytest.mark.skipif(
+    importlib.util.find_spec("fcntl") is None, reason="fcntl: not on this platform"
+)
+
+# In the place of a Python: it installs nothing, but writes down when it began and ended.
+STUB = """#!/bin/sh
+case "$1 $2" in
+    tests/locked.py*) exec {python} "$@" ;;
+    "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    "-m "*) ;;
+    *) exit 0 ;;
+esac
+echo "begin $2" >> {log}; sleep 0.2; echo "end $2" >> {log}
+"""
+
+
+@needs_flock
+@pytest.mark.skipif(shutil.which("make") is None, reason="make: not on the PATH")
+def test_two_makes_at_once_install_once(tmp_path: Path) -> None:
+    tree, log, stub = tmp_path / "tree", tmp_path / "log", tmp_path / "python"
+    (tree / "tests").mkdir(parents=True)
+    for name in ("Makefile", "tests/locked.py", "pyproject.toml", "setup.py"):
+        shutil.copy(TREE / name, tree / name)
+    stub.write_text(STUB.format(python=sys.executable, log=log))
+    stub.chmod(0o755)
+    command = ["make", "test", f"PYTHON={stub}"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    with contextlib.ExitStack() as stack:
+        runs = [children.Child(command=command, cwd=tree, env=env) for _ in range(3)]
+        for run in runs:
+            stack.enter_context(run)
+        for run in runs:
+            run.check()
+    lines = log.read_text().split("\n")[:-1]
+    assert lines[:4] == ["begin venv", "end venv", "begin pip", "end pip"]
+    assert sorted(lines[4:]) == ["begin pytest"] * 3 + ["end pytest"] * 3
+
+
+def locked(path: Path, *command: str) -> children.Child:
+    return children.Child(LOCKED, str(path), *command)
+
+
+@needs_flock
+def test_a_command_waits_for_the_lock_and_has_the_status_of_its_own(tmp_path: Path) -> None:
+    lock, program = tmp_path / "lock", "print('ready'); raise SystemExit(7 * (input() == 'go'))"
+    first = children.Child(LOCKED, str(lock), sys.executable, "-uc", program, input="go\n")
+    with first, locked(lock, "echo", "second") as second:
+        assert first.wait().status == 7
+        assert second.check().out == "second\n"
+
+
+@needs_flock
+def test_a_lock_ends_with_its_holder_and_the_children_of_that(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    program = """
+import os, signal, sys, time
+if os.fork():
+    print("ready", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(0.5)
+print("child", time.time())
+"""
+    with locked(lock, sys.executable, "-c", program) as first:
+        assert first.line() == "ready"
+        with locked(lock, sys.executable, "-c", "import time; print(time.time())") as second:
+            began = float(second.check().out)
+        assert float(first.line().removeprefix("child ")) <= began
+    # A lock that was left behind by a reboot is a file like any other.
+    with locked(lock, "echo", "third") as third:
+        assert third.check() == (0, "third\n", "")
+
+
+def test_each_target_that_runs_python_has_it_installed_first() -> None:
+    text = (TREE / "Makefile").read_text("utf-8")
+    targets = re.findall(r"^([a-z-]+):.*\n((?:\t.*\n)+)", text, re.M)
+    assert len(targets) > 10
+    for name, recipe in targets:
+        runs = re.search(r"\$\((python|pytest|measured)\)|abspath \$\(python\)", recipe)
+        assert ("$(call ready," in recipe) == bool(runs), name
 
 
 FROM_ZIP = """

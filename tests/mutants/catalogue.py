@@ -237,6 +237,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("test_transport.py::test_a_pop_is_never_sent_twice",),
     ),
     Mutant(
+        "pop-without-scripts-is-sent-again",
+        "redset/_operations/taking.py",
+        "_take",
+        "most, reads=reads, resend=False)",
+        "most, reads=reads)",
+        "A take by a user who may run no scripts is sent again if its answer was lost.",
+        ("test_rights.py::test_a_removal_by_a_user_of_the_queue_alone_is_never_sent_twice",),
+    ),
+    Mutant(
         "take-script-is-sent-again",
         "redset/_operations/taking.py",
         "_take_step",

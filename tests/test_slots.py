@@ -1,0 +1,323 @@
+"""A set whose slot moves, key by key, from one node of a cluster to another.
+
+A server refuses a step in such a slot if it lacks one of the step's keys, and looks again at each
+command of a script. A key that the script itself emptied counts as moved, so a step could stop in
+the middle. Steps of several keys therefore name one that never exists: they are refused whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import blocking
+import pytest
+import redis
+import redis.asyncio.cluster
+import redis.cluster
+import servers
+from fuzz import replies
+from redis.crc import key_slot
+
+from redset import SortedSet
+from redset.exceptions import RedsetError
+from redset.serializers import JSONSerializer
+
+#: Seconds after which the leases are over that expire.
+TTL = 0.02
+
+
+class Cluster:
+    """A cluster of two nodes. It opens a set's slot, moves keys, and closes the slot.
+
+    Slots move from the first node to the second, and never back: what nodes tell each other of
+    the last move could cross the next one.
+    """
+
+    def __init__(self, nodes: list[servers.Server]) -> None:
+        self.nodes = nodes
+        self._ids = [text(node.raw.execute_command("CLUSTER", "MYID")) for node in nodes]
+        self._used: set[int] = set()
+        self._moved: set[int] = set()
+
+    def name(self) -> str:
+        """A name for a set, in a slot of the first node that no other name has."""
+        for number in itertools.count():
+            slot = key_slot(b"%d" % number)
+            if slot not in self._used and slot < servers.SLOTS // 2:
+                self._used.add(slot)
+                return f"{{{number}}}"
+        raise AssertionError
+
+    def owner(self, name: str) -> servers.Server:
+        return self.nodes[slot_of(name) in self._moved]
+
+    def _set_slot(self, place: int, name: str, state: str, peer: int) -> None:
+        command = "CLUSTER", "SETSLOT", slot_of(name), state, self._ids[peer]
+        self.nodes[place].raw.execute_command(*command)
+
+    def keys(self, name: str) -> list[bytes]:
+        """The keys of a set's slot that its owner has."""
+        return keys_of(self.owner(name), name)
+
+    def stored(self, name: str) -> list[dict[bytes, bytes]]:
+        """What each node has in a set's slot."""
+        found = []
+        for node in self.nodes:
+            keys = keys_of(node, name)
+            pipeline = node.raw.pipeline(transaction=False)
+            for key in keys:
+                pipeline.execute_command("ASKING")
+                pipeline.dump(key)
+            found.append(dict(zip(keys, pipeline.execute()[1::2], strict=True)))
+        return found
+
+    def open(self, name: str) -> None:
+        """Begin to move a set's slot to the second node."""
+        self._set_slot(1, name, "IMPORTING", 0)
+        self._set_slot(0, name, "MIGRATING", 1)
+
+    def move(self, name: str, keys: list[bytes]) -> None:
+        """Move keys to the second node."""
+        if keys:
+            where = "127.0.0.1", self.nodes[1].port, "", 0, 5000
+            self.nodes[0].raw.execute_command("MIGRATE", *where, "KEYS", *keys)
+
+    def close(self, name: str) -> None:
+        """Move the keys that are left, and give the slot to the second node."""
+        while keys := self.keys(name):
+            self.move(name, keys)
+        for place in (1, 0):
+            self._set_slot(place, name, "NODE", 1)
+        self._moved.add(slot_of(name))
+
+
+def slot_of(name: str) -> int:
+    return int(key_slot(name.encode()))
+
+
+def keys_of(node: servers.Server, name: str) -> list[bytes]:
+    """The keys that a node has in a set's slot."""
+    found = node.raw.execute_command("CLUSTER", "GETKEYSINSLOT", slot_of(name), 1000)
+    return sorted(key if isinstance(key, bytes) else key.encode() for key in found)
+
+
+def text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+@pytest.fixture(scope="module", params=servers.REAL)
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    try:
+        with servers.cluster(request.param, 2) as nodes:
+            yield Cluster(nodes)
+    except servers.Missing as missing:
+        pytest.skip(str(missing))
+
+
+class Client(redis.cluster.RedisCluster):
+    """A client that does not try sixteen times, for half a second, in an open slot."""
+
+    RedisClusterRequestTTL = 2
+
+
+class AsyncClient(redis.asyncio.cluster.RedisCluster):
+    RedisClusterRequestTTL = 2
+
+
+class Before(NamedTuple):
+    """What is in a set when its slot is opened."""
+
+    #: Items whose leases are over, and those that are leased.
+    expired: int
+    held: int
+    queued: int
+    options: dict[str, Any]
+    #: Which keys are moved before the call.
+    moved: Callable[[list[bytes]], list[bytes]]
+
+
+def make(client: Any, name: str, before: Before) -> Any:
+    options = {"serializer": JSONSerializer(), "max_attempts": 5, **before.options}
+    if isinstance(client, AsyncClient):
+        return blocking.BlockingSet(SortedSet, client, name, **options)
+    return SortedSet(client, name, **options)
+
+
+def fill(client: Any, name: str, before: Before) -> tuple[Any, Any]:
+    """Make a set with each of its keys; returns it, and the batch of what is leased."""
+    dying = make(client, name, before._replace(options={**before.options, "max_attempts": 1}))
+    dying.add({"url": "dead"})
+    assert dying.fail(dying.lease(), "no") == 1
+    jobs = make(client, name, before)
+    held: Any = []
+    if before.held:
+        jobs.add_many([{"url": f"held {place}"} for place in range(before.held)])
+        held = jobs.lease(before.held, ttl=600)
+    if before.expired:
+        # Last, since each later lease call may hand them out again.
+        jobs.add_many([{"url": f"expired {place}"} for place in range(before.expired)])
+        assert len(jobs.lease(before.expired, ttl=TTL)) == before.expired
+    urls = ["a", *(f"item {place}" for place in range(1, before.queued))]
+    jobs.add_many([{"url": url} for url in urls], range(2, 2 + before.queued))
+    other = make(client, f"{name}:other", before)
+    other.add({"url": "b"}, 3)
+    return jobs, held
+
+
+def state(cluster: Cluster, name: str, before: Before) -> dict[str, Any]:
+    """What a set and the other one of its slot hold, once the expired leases are given back."""
+    with cluster.owner(name).client() as client:
+        jobs, other = make(client, name, before), make(client, f"{name}:other", before)
+        jobs.finished()
+        found: dict[str, Any] = {
+            "queued": Counter(map(str, jobs)),
+            "scores": jobs.scores(list(jobs)),
+            "leased": Counter(str(row.item) for row in jobs.leased()),
+            "dead": Counter(str(letter.item) for letter in jobs.dead),
+            "other": Counter(map(str, other)),
+        }
+        if "remember" in before.options:
+            urls = ["a", "b", "dead", "expired 0", "expired 1", "found", "item 1"]
+            found["seen"] = jobs.seen_many([{"url": url} for url in urls])
+        return found
+
+
+def items(found: dict[str, Any]) -> Counter[str]:
+    total: Counter[str] = found["queued"] + found["leased"] + found["dead"] + found["other"]
+    return total
+
+
+def outcome(call: Callable[[Any, Any], Any], jobs: Any, held: Any) -> tuple[Any, Any]:
+    """Return what a call gives, and what it raises."""
+    try:
+        return call(jobs, held), None
+    except (redis.RedisError, RedsetError, KeyError, ValueError) as error:
+        return None, error
+
+
+def on(call: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda jobs, held: call(jobs)
+
+
+CALLS: dict[str, Callable[[Any, Any], Any]] = {
+    **{name: on(call) for name, call, _ in replies.OPERATIONS + replies.REMEMBERING},
+    "dead requeue all": lambda jobs, held: jobs.dead.requeue(),
+    # What was leased before the slot was opened.
+    "held ack": lambda jobs, held: jobs.ack(held),
+    "held ack add": lambda jobs, held: jobs.ack(held, add=[{"url": "found"}]),
+    "held fail": lambda jobs, held: jobs.fail(held, "no"),
+    "held fail later": lambda jobs, held: jobs.fail(held, "no", 60),
+    "held release": lambda jobs, held: jobs.release(held, score=3),
+    "held renew": lambda jobs, held: jobs.renew(held, 60),
+}
+#: Sets over asyncio clients have not these.
+NOT_ASYNCIO = {"-= items", "&= items", "^=", "<=", "in", "len", "bool"}
+#: They end items. If they raise, what they would have ended may be gone, and nothing else.
+ENDING = {
+    "ack", "ack add", "consume", "discard", "discard_many", "remove", "between discard", "clear",
+    "clear keep_memory", "dead purge", "held ack", "held ack add", "-= items", "&= items", "^=",
+    "discard forget", "buffered",
+}  # fmt: skip
+#: Of several steps, the first may be performed: it is one of a single key.
+STEPS = {"buffered"}
+#: They hand items out, or tell of them: the same of the same sets.
+TOLD = {
+    "pop", "take", "take 1", "take wait", "take with scores", "lease", "between take",
+    "move_many", "discard", "discard_many", "ack", "size", "iterate", "scores", "held ack",
+}  # fmt: skip
+
+BEFORE = {
+    # Each key of a step is there, until the step has emptied one.
+    "nothing moved": Before(2, 0, 3, {}, lambda keys: []),
+    "nothing moved, held": Before(0, 2, 30, {"key": "url", "ties": "fifo"}, lambda keys: []),
+    "nothing moved, keyed": Before(2, 0, 3, {"key": "url", "remember": True}, lambda keys: []),
+    "one moved": Before(2, 0, 3, {}, lambda keys: keys[:1]),
+    "half moved": Before(2, 2, 30, {"key": "url", "remember": 60}, lambda keys: keys[::2]),
+    "all but one moved": Before(2, 1, 3, {"remember": True}, lambda keys: keys[1:]),
+    "all moved": Before(2, 0, 3, {"key": "url", "remember": True}, lambda keys: keys),
+    "all moved, held": Before(0, 2, 3, {}, lambda keys: keys),
+}
+#: Calls of one step that may empty a key.
+FEW = {"add_many", "take", "lease", "finished", "dead requeue all", "held ack", "clear"}
+CASES = [
+    ("sync", "nothing moved", FEW),
+    ("asyncio", "nothing moved", FEW),
+    ("sync", "nothing moved, held", FEW),
+    *(("sync", situation, set(CALLS)) for situation in BEFORE),
+    ("asyncio", "half moved", set(CALLS)),
+]
+
+
+@pytest.mark.parametrize(
+    ("face", "situation", "names"),
+    [
+        pytest.param(
+            *case,
+            marks=[] if case[2] is FEW else pytest.mark.slow(6),
+            id=f"{case[0]}-{case[1]}, {'some' if case[2] is FEW else 'all'} calls",
+        )
+        for case in CASES
+    ],
+)
+def test_a_call_in_a_slot_that_moves_is_performed_or_raises_and_loses_nothing(
+    cluster: Cluster,
+    face: str,
+    situation: str,
+    names: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = BEFORE[situation]
+    for node in cluster.nodes:
+        node.raw.flushall()
+    kind: Any = Client if face == "sync" else AsyncClient
+    client = kind(host="127.0.0.1", port=cluster.nodes[0].port)
+    monkeypatch.setattr(replies, "_other", lambda jobs: make(client, f"{jobs.name}:other", before))
+    left_out = set(NOT_ASYNCIO if face == "asyncio" else ())
+    if "remember" not in before.options:
+        left_out |= {name for name, _, _ in replies.REMEMBERING}
+    if not before.held:
+        left_out |= {name for name in CALLS if name.startswith("held")}
+    calls = {name: CALLS[name] for name in CALLS if name in names - left_out}
+    filled = {
+        (role, name): fill(client, cluster.name(), before)
+        for role in ("stays", "moves")
+        for name in calls
+    }
+    time.sleep(2 * TTL)
+    there = items(state(cluster, fill(client, cluster.name(), before)[0].name, before))
+    assert there.total() == before.expired + before.held + before.queued + 2
+    raised = 0
+    for name, call in calls.items():
+        # What the call does to the same set in a slot that does not move.
+        stays, held = filled["stays", name]
+        expected, refusal = outcome(call, stays, held)
+        then = state(cluster, stays.name, before)
+        jobs, held = filled["moves", name]
+        cluster.open(jobs.name)
+        cluster.move(jobs.name, before.moved(cluster.keys(jobs.name)))
+        stored = cluster.stored(jobs.name)
+        result, error = outcome(call, jobs, held)
+        untouched = cluster.stored(jobs.name) == stored
+        cluster.close(jobs.name)
+        after = state(cluster, jobs.name, before)
+        told = f"{name} raised {error!r}: {after}, not {then}"
+        if error is None or type(error) is type(refusal):
+            assert after == then, told
+            assert name not in TOLD or result == expected, told
+            continue
+        raised += 1
+        assert isinstance(error, (redis.RedisError, RedsetError)), told
+        assert untouched or name in STEPS, told
+        gone, come = there - items(after), items(after) - there
+        assert gone <= (there - items(then) if name in ENDING else Counter()), told
+        assert come <= items(then) - there, told
+    # Every step of several keys is refused.
+    assert raised > len(calls) / 3
+    if face == "sync":
+        client.close()
+    else:
+        blocking.wait(servers.aclose(client))
