@@ -85,7 +85,7 @@ MEASURED: dict[str, tuple[float, int]] = {
     "serializers": (9.9, 137),
     "sets": (23.4, 422),
     "slots": (10.5, 3),
-    "steps": (3.2, 34),
+    "steps": (8.0, 61),
     "structure": (4.6, 80),
     "suspects": (3.7, 31),
     "threads": (1.5, 5),

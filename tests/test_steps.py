@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,13 @@ import pytest
 import servers
 
 from redset import ScheduledSet, SortedSet
+from redset._effects import only
 from redset._operations.context import CHUNK_BYTES, STEP_BYTES
+from redset._operations.exchanging import Exchange, exchange
+from redset._operations.leasing import lease_call
 
 P = "jobs:{jobs}"
+LEASED = f"{P}:leased"
 #: What a request or reply has beside members and payloads: arguments, scores, errors.
 BESIDE = 40_000
 OPTIONS: list[dict[str, Any]] = [{}, {"key": "url"}]
@@ -94,7 +99,7 @@ def test_what_expires_comes_back_by_bytes(any_server: servers.Server, options: A
     jobs: SortedSet[Any] = SortedSet(raw, "jobs", max_attempts=1, **options)
     jobs.add_many([item_of(options, str(number), 100_000) for number in range(20)])
     jobs.lease(20)
-    raw.zadd(f"{P}:leased", dict.fromkeys(raw.zrange(f"{P}:leased", 0, -1), 1))
+    raw.zadd(LEASED, dict.fromkeys(raw.zrange(LEASED, 0, -1), 1))
     seen = [jobs.stats().leased for _ in range(8)]
     # All of them die: three of 100 kB reach 256 KiB.
     assert seen == [17, 14, 11, 8, 5, 2, 0, 0]
@@ -180,3 +185,130 @@ def test_chunks_of_adds_are_bounded_by_bytes(any_server: servers.Server) -> None
     jobs: SortedSet[str] = SortedSet(client, "jobs")
     assert jobs.add_many("y" * 50_000 + str(place) for place in range(100)).added == 100
     assert max(map(bytes_of, client.sent)) <= CHUNK_BYTES + 50_000 + BESIDE
+
+
+def leased_in_a_cohort(jobs: SortedSet[Any], num: int, hand: int) -> None:
+    """Lease items beside so many others, and be killed."""
+    jobs._run(exchange(jobs._ctx, Exchange([], [], num, 50, False, hand)))
+    time.sleep(0.1)
+
+
+def test_a_large_suspect_is_passed_over(any_server: servers.Server) -> None:
+    """The bytes of what is passed over end no step that has nothing else. 0.2 s."""
+    jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs")
+    jobs.add("y" * 300_000)
+    leased_in_a_cohort(jobs, 1, 6)
+    jobs.add_many(map(str, range(10)), 2)
+    what = Exchange([], [], 3, 60_000, False, 4, True)
+    jobs._run(exchange(jobs._ctx, what))
+    assert [held.item for held in what.held] == ["0", "1", "2"]
+
+
+def test_neighbours_of_a_killer_live_if_one_of_them_is_large(any_server: servers.Server) -> None:
+    """Each step of a call counts all that the call asks for. 0.5 s."""
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs", max_attempts=3)
+    jobs.add_many(["y" * 300_000, "killer", *map(str, range(8))], [0, 1, *[2] * 8])
+    for _ in range(40):
+        batch = jobs.lease(10)
+        if "killer" in [lease.item for lease in batch]:
+            raw.zadd(LEASED, dict.fromkeys(raw.zrange(LEASED, 0, -1), 1))
+        else:
+            batch.ack()
+        if jobs.finished():
+            break
+    assert [letter.raw for letter in jobs.dead] == [b"killer"]
+
+
+def test_a_large_killer_dies_whatever_its_calls_ask_for(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs", max_attempts=2)
+    jobs.add_many(["y" * 300_000, *map(str, range(20))], range(21))
+    kills = 0
+    while True:
+        names = [lease.item for lease in jobs.lease(10)]
+        if not names or names[0] == "0":
+            break
+        kills += 1
+        raw.zadd(LEASED, dict.fromkeys(raw.zrange(LEASED, 0, -1), 1))
+    # Cohorts of 10, 5, 2 and 1, and once more alone.
+    assert kills == 5
+    assert [len(letter.raw) for letter in jobs.dead] == [300_000]
+
+
+def test_suspects_bound_a_call_of_several_steps(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs")
+    jobs.add_many([f"{place:02}" + "y" * 200_000 for place in range(8)], range(8))
+    assert len(jobs.lease(8)) == 8
+    raw.zadd(LEASED, dict.fromkeys(raw.zrange(LEASED, 0, -1), 1))
+    assert len(jobs.lease(8)) == 4
+
+
+@every_option
+@pytest.mark.parametrize("call", ["pop", "take", "lease"])
+def test_what_is_after_a_large_death_is_handed_out(
+    any_server: servers.Server, options: Any, call: str
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[Any] = SortedSet(raw, "jobs", max_attempts=1, **options)
+    fine = item_of(options, "fine", 0)
+    jobs.add(item_of(options, "killer", 300_000))
+    jobs.lease()
+    jobs.add(fine)
+    jobs.lease().release(delay=60)
+    members = raw.zrange(LEASED, 0, -1)
+    raw.zadd(LEASED, dict.fromkeys(members, 2) | {members[0]: 1})
+    other: SortedSet[Any] = SortedSet(raw, "jobs", max_attempts=1, **options)
+    if call == "pop":
+        assert other.pop() == fine
+    elif call == "take":
+        assert other.take(5) == [fine]
+    else:
+        assert [lease.item for lease in other.lease(5)] == [fine]
+    assert len(jobs.dead) == 1
+
+
+def test_a_take_by_command_goes_on_with_what_was_leased(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs")
+    jobs.add("warm")
+    assert jobs.take(2) == ["warm"]
+    other: SortedSet[str] = SortedSet(raw, "jobs")
+    other.add_many(f"{place:03}" + "y" * 100_000 for place in range(15))
+    assert len(other.lease(15)) == 15
+    other.add("small")
+    raw.zadd(LEASED, dict.fromkeys(raw.zrange(LEASED, 0, -1), 1))
+    assert len(jobs.take(16)) == 16
+
+
+def test_a_lease_step_that_is_sent_again_says_that_there_is_more(
+    any_server: servers.Server,
+) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs")
+    jobs.add_many(f"{place:03}" + "y" * 100_000 for place in range(20))
+    first, again = (jobs._run(only(lease_call(jobs._ctx, b"t" * 16, 20, 60_000))) for _ in "12")
+    assert first.rows == again.rows and first.more and again.more
+
+
+def test_a_symmetric_difference_of_large_payloads_is_whole(any_server: servers.Server) -> None:
+    options = {"key": "url"}
+    ours: SortedSet[Any] = SortedSet(any_server.raw, "jobs", **options)
+    theirs: SortedSet[Any] = SortedSet(any_server.raw, "{jobs}:other", **options)
+    both = [item_of(options, f"both {place}", 0) for place in range(100)]
+    new = [item_of(options, f"new {place}", 100_000) for place in range(5)]
+    ours.add_many(both, 5)
+    theirs.add_many([*new, *both], [1] * 5 + [5] * 100)
+    ours ^= theirs
+    assert sorted(map(name_of, ours)) == sorted(map(name_of, new))
+
+
+def test_an_export_is_bounded_by_what_was_added_meanwhile(any_server: servers.Server) -> None:
+    client = servers.Recording(any_server.client())
+    jobs: SortedSet[Any] = SortedSet(client, "jobs", key="url")
+    jobs.add_many(item_of({"key": "url"}, str(place), 0) for place in range(30))
+    jobs.lease(30)
+    jobs.add_many(item_of({"key": "url"}, str(place), 100_000) for place in range(30))
+    client.answers.clear()
+    assert sum(1 for _ in jobs.export()) >= 32  # some twice
+    assert max(map(bytes_of, client.answers)) <= STEP_BYTES + 100_000 + BESIDE

@@ -88,8 +88,10 @@ def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
     if not (yield from look_first(ctx)):
         return found
     undecodable = 0
-    while num > 0:
-        want = min(num, LEASE_STEP)
+    #: The most that all of them may be, since suspects are among them.
+    most = num
+    while num > 0 and len(found) < most:
+        want = min(num, LEASE_STEP, most - len(found))
         token = token_for(ctx, want)
         try:
             try:
@@ -111,6 +113,8 @@ def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
             return found
         got = len(given.rows)
         num -= got
+        if given.bound:
+            most = min(most, given.bound)
         if got < want and not given.more:
             break
     if not found and undecodable >= ENOUGH:

@@ -58,7 +58,7 @@ def _pop(ctx: Context) -> Operation[list[Any]]:
     undecodable = 0
     while (yield from look_first(ctx)) and undecodable < ENOUGH:
         taken = yield from _remove(ctx, 1, False, False)
-        if not taken.members:
+        if not (taken.members or taken.more):
             break
         items, bad, failure = yield from _decoded(ctx, taken, False)
         if items:
@@ -185,7 +185,7 @@ def _remove(
             log.error("the expired leases of %r could not be given back: %s", ctx.name, error)
         else:
             scores = None if taken.scores is None else [*taken.scores, *(more.scores or ())]
-            taken = _Taken(taken.members + more.members, scores)
+            taken = _Taken(taken.members + more.members, scores, more.more)
     return taken
 
 
@@ -396,7 +396,13 @@ def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False)
     wrong: list[Exception] = []
     while seen < ENOUGH:
         raws, more, end = yield from _after(ctx, within, seen, end)
-        if not (raws or seen) and (yield from _give_back(ctx, within)):
+        given = 0
+        # As many as one step gives back, which may end by their bytes.
+        while not (raws or seen) and given < LEASE_STEP:
+            some = yield from _give_back(ctx, within)
+            if not some:
+                break
+            given += some
             raws, more, end = yield from _after(ctx, within, 0, [])
         items, bad = yield from ctx.decode([raw for raw in raws if raw is not None])
         if goes_on and any(isinstance(each.error, NOT_OF_ITEM) for each in bad):

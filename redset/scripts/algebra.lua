@@ -66,6 +66,8 @@ if items and #added > 0 then
     n = added[kept]
     cut(added, kept)
     while #removed > 0 and removed[#removed] > n do removed[#removed] = nil end
+    -- Of `xor`, since only this removes as well.
+    both = #removed
   end
 end
 local function try_removals()

@@ -1,18 +1,18 @@
 -- Included by steps that give back what nobody holds any more, behind leases and portions. They have
 -- what finishing asks for, of which functions are made only where there is something to give back.
 -- Gives back up to so many of those whose lease or delay is over, of which it reads `first` at first.
--- Returns how many, and how many of these became dead letters.
+-- Returns how many, how many of these became dead letters, and whether their bytes ended it.
 local function expire(now, limit, first)
   first = math.min(first, limit)
   local head = call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', '0', first)
-  if #head == 0 then return 0, 0 end
+  if #head == 0 then return 0, 0, false end
   -- First, since they free memory: the removals of finishing, of nothing.
   call('ZREM', none, '')
   call('HDEL', none, '')
 -- include: finishing
   call('ZCARD', queue)
   local members, values, read_values = {}, {}, values_reader(#head < first and #head or limit)
-  local n = in_portions(limit, first, function(at, want)
+  local n, more = in_portions(limit, first, function(at, want)
     local part = at == 0 and head
       or call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', at, want)
     local found, sizes = read_values(part), items and max > 0 and {}
@@ -29,7 +29,7 @@ local function expire(now, limit, first)
     return part, 1, sizes or nil
   end)
   cut(members, n)
-  return #members, finish('expire', members, values, now, {0, '', '', ''})
+  return #members, finish('expire', members, values, now, {0, '', '', ''}), more
 end
 -- Makes rows anew for leases of which only records tell, since `leased` was deleted or evicted, when
 -- there is nothing else to hand out. Each lasts for a minute: its holder may be at work, and settle

@@ -11,7 +11,16 @@ local call = redis.call
 -- include: leases
 local payloads_of
 if items then
-  function payloads_of(names) return call('HMGET', items, unpack(names)) end
+  -- What was added meanwhile takes the place of what is held.
+  function payloads_of(names)
+    local found = call('HMGET', items, unpack(names))
+    for i, value in ipairs(queue and key ~= queue and values_of(names) or {}) do
+      local _, again
+      if value then _, _, again = parse(value) end
+      if again and again ~= '' then found[i] = call('HGET', items, names[i] .. '+') or found[i] end
+    end
+    return found
+  end
 end
 local members, scores, more, payloads =
   page(key, tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], nil, nil, payloads_of)
@@ -30,10 +39,7 @@ for i = 1, n do
     attempts = string.match(attempts, '^%d+')
     if held then score = before end
     -- What was added meanwhile takes its place.
-    if held and again ~= '' then
-      score = going_on(again, before)
-      payload = items and call('HGET', items, member .. '+') or payload
-    end
+    if held and again ~= '' then score = going_on(again, before) end
   end
   -- One that is queued as well comes with what is queued; one without a payload is no item.
   if not (queued and queued[i]) and (value or not held) and not (items and not payload) then

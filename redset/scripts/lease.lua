@@ -44,7 +44,7 @@ if held then
   local most = tonumber(held) > now and num or 0
   -- For the whole of the time that is asked for now: the caller counts from here.
   local until_now = string.format('%.0f', math.max(tonumber(held), now + ttl))
-  local reply, rest, theirs, rows = {until_now, 0, 0, 0}, {}, {}, {}
+  local reply, rest, theirs, rows, bytes = {until_now, 0, 0, 0}, {}, {}, {}, 0
   for place, lease in ipairs(mine) do
     if place <= most then
       local attempts, cohort, suspect = tried(lease[5])
@@ -53,7 +53,12 @@ if held then
       reply[#reply + 1] = lease[4]
       reply[#reply + 1] = string.format('%d', attempts)
       rows[#rows + 1], rows[#rows + 2] = until_now, lease[3]
-      if items then reply[#reply + 1] = call('HGET', items, lease[3]) or '' end
+      bytes = bytes + #lease[3]
+      if items then
+        local payload = call('HGET', items, lease[3]) or ''
+        reply[#reply + 1] = payload
+        bytes = bytes + #payload
+      end
     else
       rest[#rest + 1], theirs[#theirs + 1] = lease[3], lease[6]
     end
@@ -67,10 +72,11 @@ if held then
     bulk('ZADD', leased, rows)
     call('ZADD', calls, until_now, token)
     reply[#reply + 1] = 0
+    if #mine < num and bytes >= BYTES then reply[2] = 1 end
     return reply
   end
 end
-local back, died = expire(now, limit, first)
+local back, died, expired_more = expire(now, limit, first)
 local old = call('ZRANGEBYSCORE', calls, '-inf', now - KEPT, 'LIMIT', '0', limit)
 if #old > 0 then call('ZREM', calls, unpack(old)) end
 
@@ -87,7 +93,7 @@ local function fetch(want)
   end
   return call('ZRANGE', queue, at, at + want - 1, 'WITHSCORES')
 end
-while got < num and budget > 0 and bytes < BYTES and not stopped do
+while got < num and budget > 0 and (bytes < BYTES or #removed == 0) and not stopped do
   want = math.min(want, num - got, budget)
   local found = fetch(want)
   if #found == 0 and at == 0 and back == 0 then heal(now, limit) end
@@ -107,12 +113,15 @@ while got < num and budget > 0 and bytes < BYTES and not stopped do
     else
       most = bound
     end
+    local size = #member + (payloads and payloads[i] and #payloads[i] or 0)
     if not held_back and hand + got + 1 > most then
       if not (passes and suspect and passed < 100) then
         stopped = true
         break
       end
       passed = passed + 1
+      -- It is read in vain: it counts less, or large ones would leave no room for others.
+      size = size / 16
     else
       removed[#removed + 1] = member
       if held_back then
@@ -138,14 +147,17 @@ while got < num and budget > 0 and bytes < BYTES and not stopped do
     end
     at = at + 1
     budget = budget - 1
-    local size = #member + (payloads and payloads[i] and #payloads[i] or 0)
     bytes = bytes + size
-    if bytes >= BYTES then break end
+    if bytes >= BYTES and #removed > 0 then break end
     if size > largest then largest = size end
   end
   want = math.max(1, math.min(2 * want, math.floor((BYTES - bytes) / largest)))
 end
-local cohort = hand + got > 1 and '/' .. hand + got or ''
+local more = got < num and not stopped and (budget <= 0 or bytes >= BYTES or expired_more)
+-- A call that goes on, since bytes ended this step, has as many in hand as it asks for.
+local in_hand = hand + got
+if more then in_hand = math.max(in_hand, math.min(hand + num, bound)) end
+local cohort = in_hand > 1 and '/' .. string.format('%d', in_hand) or ''
 local fresh = token .. '00' .. cohort .. ' '
 local place = #values
 for i = 1, got do
@@ -172,7 +184,7 @@ end
 bulk('HDEL', leases, gone)
 if stopped then
   reply[2] = 2
-elseif got < num and (budget <= 0 or bytes >= BYTES) then
+elseif more then
   reply[2] = 1
 end
 reply[3] = dropped

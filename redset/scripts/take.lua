@@ -46,14 +46,16 @@ end
 lowest()
 if n < num and not more and leased and not low and not clock.err then
   local now, limit, back = milliseconds(clock), tonumber(ARGV[4]), nil
-  back, died = expire(now, limit, first)
+  back, died, more = expire(now, limit, first)
   if back > 0 then
+    local expired_more = more
     lowest()
+    more = n < num and (more or expired_more)
   else
     heal(now, limit)
   end
 end
-if n == 0 then return {0, found, died} end
+if n == 0 then return {more and 1 or 0, found, died} end
 -- Attempts end with the item; the record of one that is held back as well does not.
 local gone = leases and call('HLEN', leases) > 0 and with_attempts(members, values_of(members)) or {}
 if items or #gone > 0 then call('HDEL', none, '') end
