@@ -154,8 +154,9 @@ def test_every_extra_is_in_the_table_of_the_quickstart() -> None:
     extras = importlib.metadata.metadata("redset").get_all("Provides-Extra") or []
     text = page("quickstart")
     assert set(re.findall(r"\.\[(\w+)\]", README + text)) <= set(extras)
-    listed = set(re.findall(r"^   \* - ``(\w+)``", text[text.index("Installing") :], re.M))
-    assert {"embedded", "demo", "test", "docs", "bench"} <= listed <= set(extras)
+    installing = text[text.index("Installing\n---") : text.index("A first worker\n---")]
+    listed = set(re.findall(r"^   \* - ``(\w+)``", installing, re.M))
+    assert listed == set(extras)
 
 
 def test_the_readme_says_how_to_move_from_0_5_1() -> None:
@@ -409,6 +410,25 @@ def test_every_public_name_and_method_is_in_the_reference() -> None:
                     lacking.append(f"{name}.{method}")
     assert lacking == []
     assert {"redset.IMPLEMENTATION", "redset.__version__"} <= set(shown)
+
+
+def test_the_guide_names_the_internal_methods_of_0_5_1_which_are_gone() -> None:
+    text = page("moving")
+    subclasses = text[text.index("Subclasses\n---") : text.index("Seen before\n---")]
+    named = set(re.findall(r"``(_\w+)``", subclasses))
+    assert named == {
+        "_discard_by_str",
+        "_dump_item",
+        "_get_and_remove_items",
+        "_get_item",
+        "_get_next_item",
+        "_load_item",
+        "_peek_str",
+        "_pop_item",
+        "_pop_items",
+    }
+    for cls in (redset.SortedSet, redset.TimeSortedSet, redset.ScheduledSet):
+        assert [name for name in named if hasattr(cls, name)] == []
 
 
 def test_the_figures_are_drawings_that_follow_the_theme() -> None:
