@@ -23,7 +23,7 @@ class Headline(NamedTuple):
 HEADLINES = (
     Headline("Adding a page's URLs", "scrapy-redis's way", "links", "SADD, ZADD wall / by page"),
     Headline(
-        "Adding a list",
+        "Adding 200,000 items",
         "redset 0.5.1's loop of `add`",
         "add_many_051",
         "0.5.1's `add` loop wall / `add_many`",
@@ -35,14 +35,14 @@ HEADLINES = (
         "pipelined wall / one call",
     ),
     Headline(
-        "Taking items in thousands",
+        "Taking 1,000 items a call",
         "redis-py's `ZPOPMIN`",
         "take",
         "`take(1000)` wall / redis-py",
         is_inverse=True,
     ),
     Headline(
-        "Adding a list of new items",
+        "Adding 200,000 items",
         "redis-py's `ZADD` of 1,000 at a time",
         "add_many",
         "`add_many` wall / redis-py",
