@@ -86,6 +86,8 @@ def test_each_block_of_the_readme_runs_as_it_stands_and_prints_what_it_says(
 ) -> None:
     assert len(blocks("python")) == 3
     line, source = blocks("python")[at]
+    if "embedded" in source:
+        servers.BINARIES["valkey9"]()  # skips if this platform has none
     make = redis.Redis
 
     def local(*args: Any, **options: Any) -> redis.Redis:
