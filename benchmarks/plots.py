@@ -19,6 +19,8 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot
 
+from benchmarks.headlines import shown, times_faster
+
 #: As dark on white as it is light on black.
 _INK = "#808080"
 _COLOURS = {
@@ -142,11 +144,31 @@ def _peers(axes: Any, measures: list[dict[str, Any]]) -> bool:
     return bool(found)
 
 
+def _ratios(axes: Any, measures: list[dict[str, Any]]) -> bool:
+    """A row for each headline: how many times the peer's time redset's is."""
+    found = sorted(times_faster(measures).items(), key=lambda one: one[1])
+    names = [f"{each.work}\nvs {each.peer}".replace("`", "") for each, _ in found]
+    for place, (_, times) in enumerate(found):
+        axes.plot([1, times], [place, place], color=_COLOURS["redset"], alpha=0.4, lw=3, zorder=1)
+        axes.scatter(times, place, color=_COLOURS["redset"], zorder=2)
+        axes.annotate(shown(times), (times, place), (6, 0), textcoords="offset points", va="center")
+    axes.axvline(1, color=_INK, lw=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xscale("log")
+    axes.set_xticks([1, 10, 100], ["equal", "10 times", "100 times"])
+    axes.set_xlim(1, 250)
+    axes.set_title("how many times faster redset is (more is better)")
+    axes.margins(y=0.15)
+    axes.grid(axis="x")
+    return bool(found)
+
+
 _PLOTS: dict[str, Callable[[Any, list[dict[str, Any]]], bool]] = {
     "chunk-size": _chunk_size,
     "item-size": _item_size,
     "duplicates": _duplicates,
     "peers": _peers,
+    "ratios": _ratios,
 }
 
 

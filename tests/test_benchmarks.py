@@ -17,7 +17,7 @@ import pytest
 import redis
 
 import redset
-from benchmarks import contest, measures, memory, report
+from benchmarks import contest, headlines, measures, memory, report
 from benchmarks.contest import Bench, Contest, Entry, Size
 from benchmarks.peers import REDSET, SOCKET, Environment, Missing, Peer
 from benchmarks.processes import Proxy
@@ -139,12 +139,18 @@ def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
         one = result(redset=[1.0, 2.0, 3.0], other=[2.0, 3.0, 4.0])
         one.name, one.at = name, 10.0
         found.append(one.as_json())
+    headline = headlines.HEADLINES[0]
+    goal = {"goal": headline.goal, "median": 3.14159}
+    found.append(
+        {"name": headline.measure, "link": contest.UNIX, "contenders": {}, "goals": [goal]}
+    )
     drawn = plots.draw({**RUN, "measures": found}, tmp_path)
     assert {each.name for each in drawn} == {
         "chunk-size.svg",
         "duplicates.svg",
         "item-size.svg",
         "peers.svg",
+        "ratios.svg",
     }
     for each in drawn:
         assert "is better" in each.read_text()

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import json
 import pkgutil
 import re
 import xml.etree.ElementTree
@@ -26,6 +27,7 @@ import servers
 
 import redset
 import redset.asyncio
+from benchmarks import headlines
 from redset import Key, SortedSet, Stats
 from redset._operations import adding, context, memory, taking
 from redset.sets import Between, DeadLetters
@@ -69,58 +71,94 @@ def section(title: str, text: str = README) -> str:
     return found[1]
 
 
-def program(text: str) -> str:
-    """The python blocks of a Markdown text, each line at its place."""
-    lines, inside = [], False
-    for line in text.splitlines():
-        if line.startswith("```"):
-            inside = line == "```python"
-            line = ""
-        lines.append(line if inside else "")
-    return "\n".join(lines)
+def blocks(language: str, text: str = README) -> list[tuple[int, str]]:
+    """Return each block of a language in a Markdown text, with the number of the line before it."""
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(text.count("\n", 0, each.start(2)), each[2]) for each in found if each[1] == language]
 
 
-def test_the_programs_of_the_readme_run_and_what_they_assert_holds(
-    any_server: servers.Server, server_client: redis.Redis
+@pytest.mark.parametrize("at", range(3))
+def test_each_block_of_the_readme_runs_as_it_stands_and_prints_what_it_says(
+    at: int,
+    server_client: redis.Redis,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source = program(README)
-    assert any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source)))
-    exec(compile(source, "README.md", "exec"), {"r": server_client, "url": any_server.url})
+    assert len(blocks("python")) == 3
+    line, source = blocks("python")[at]
+    if "embedded" in source:
+        servers.BINARIES["valkey9"]()  # skips if this platform has none
+    make = redis.Redis
+
+    def local(*args: Any, **options: Any) -> redis.Redis:
+        """A client of this server, if the program asks for the one at the default address."""
+        return make(*args, **options) if args or options else server_client
+
+    monkeypatch.setattr(redis, "Redis", local)
+    code = compile("\n" * line + source, "README.md", "exec")
+    exec(code, {"__name__": "__main__"})
+    printed = capsys.readouterr().out.splitlines()
+    claims = re.findall(r"^ *print\(.*\)  # (.+)$", source, re.MULTILINE)
+    assert claims
+    assert [claim for claim in claims if claim not in printed] == []
 
 
-def test_the_readme_says_in_three_lines_what_redset_is() -> None:
-    title, first, rest = README.split("\n\n")[:3]
+def test_the_first_example_of_the_readme_is_complete() -> None:
+    _, source = blocks("python")[0]
+    assert source.startswith("import redis\n")
+    defined = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    handlers = re.findall(r"\.consume\((\w+)", source)
+    assert handlers
+    assert set(handlers) <= set(defined)
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_readme_begins_with_a_problem_a_claim_and_five_bullets() -> None:
+    title, problem, claim, bullets, heading = README.split("\n\n")[:5]
     assert title == "# redset"
-    assert len(first.splitlines()) == 3
-    assert rest.startswith("```")
+    assert len(problem.splitlines()) <= 3
+    assert re.fullmatch(r"\*\*redset is .+\*\*", claim)
+    assert len(re.findall(r"^- \*\*", bullets, re.MULTILINE)) == 5
+    assert heading.startswith("## ")
 
 
 def test_the_readme_says_lowest_first_where_scores_first_appear() -> None:
     sentences = re.split(r"(?<=[.:])\s", README)
-    assert "lowest first" in next(each for each in sentences if "score" in each)
-    before, _, _ = section("A sixty-second tour").partition("score=")
-    assert re.search(r"lowest (score )?first", before)
+    assert "lowest score comes out first" in next(each for each in sentences if "score" in each)
+    _, _, after = section("Tour").partition("score=")
+    assert "lowest score first" in after
 
 
-def test_the_readme_begins_with_the_two_commands() -> None:
-    commands = README.split("```")[1]
-    assert [line.split("#")[0].strip() for line in commands.strip().splitlines()] == [
+def test_the_readme_has_the_two_commands_and_how_long_they_take() -> None:
+    _, shell = blocks("")[0]
+    assert [line.split("#")[0].strip() for line in shell.splitlines()] == [
         "make demo",
         "make test",
     ]
     targets = re.findall(r"^([\w-]+):", (TREE / "Makefile").read_text(encoding="utf-8"), re.M)
     assert {"demo", "test"} <= set(targets)
+    for command in ("make demo", "make test"):
+        assert re.search(rf"`{command}` takes about \d+ (seconds|minutes)", README)
 
 
 def test_the_readme_says_how_to_install_and_that_pypi_still_has_0_5_1() -> None:
-    text = section("Installing")
-    blocks = text.split("```")[1::2]
-    assert blocks[0].strip() == "pip install ."
-    assert re.fullmatch(r"pip install \S*\.whl", blocks[1].strip())
-    assert re.search(r"PyPI[^.]* 0\.5\.1", text)
+    text = section("Install")
+    [(_, shell)] = blocks("", text)
+    assert re.search(r"^python3 -m venv (\w+)\n\. \1/bin/activate$", shell, re.MULTILINE)
+    assert shell.splitlines()[-1] == "pip install '.[embedded]'"
+    assert re.search(r"`pip install 'redset\[embedded\]'` still installs the old 0\.5\.1", text)
+
+
+def test_every_extra_is_in_the_table_of_the_quickstart() -> None:
     extras = importlib.metadata.metadata("redset").get_all("Provides-Extra") or []
-    assert set(re.findall(r"redset\[(\w+)\]", text)) <= set(extras)
-    assert {"embedded", "demo", "test", "docs", "bench"} <= set(extras)
+    text = page("quickstart")
+    assert set(re.findall(r"\.\[(\w+)\]", README + text)) <= set(extras)
+    installing = text[text.index("Installing\n---") : text.index("A first worker\n---")]
+    listed = set(re.findall(r"^   \* - ``(\w+)``", installing, re.M))
+    assert listed == set(extras)
 
 
 def test_the_readme_says_how_to_move_from_0_5_1() -> None:
@@ -129,28 +167,38 @@ def test_the_readme_says_how_to_move_from_0_5_1() -> None:
         assert said in text
 
 
-def test_the_readme_tells_each_figure_of_stats() -> None:
-    text = section("Monitoring")
-    table = "\n".join(line for line in text.splitlines() if line.startswith("|"))
-    assert [name for name in Stats._fields if f"`{name}`" not in table] == []
-    for said in (".dead", "purge()", "log"):
-        assert said in text
+def test_the_readme_says_what_is_done_at_least_once() -> None:
+    promises = re.findall(r"^- .+$", section("Guarantees"), re.MULTILINE)
+    assert len(promises) == 6
+    assert "**at least once**: write handlers that may run twice" in promises[0]
 
 
 def test_the_files_that_the_readme_links_to_are_there() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (TREE / link).exists()] == []
+    titles = {title.lower().replace(" ", "-") for title in re.findall(r"^## (.+)$", README, re.M)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= titles
 
 
 def test_the_readmes_ratios_are_those_of_the_full_benchmark() -> None:
-    results = (TREE / "benchmarks" / "results" / "full.md").read_text(encoding="utf-8")
-    rows = [line for line in section("Performance").splitlines() if line.startswith("| ")][1:]
-    assert len(rows) > 10
-    for row in rows:
-        name, rest = row[2:].split(" | ", 1)
-        found = [line for line in results.splitlines() if line.startswith(f"| {name} | ")]
-        assert any(rest.removesuffix(" |") in line for line in found), row
+    results = TREE / "benchmarks" / "results" / "full.json"
+    measures = json.loads(results.read_text(encoding="utf-8"))["measures"]
+    found = headlines.times_faster(measures)
+    text = section("Performance")
+    rows = re.findall(r"^- .+$", text, re.MULTILINE)
+    for row, (each, times) in zip(rows, found.items(), strict=True):
+        said = f"- {each.work}: **{headlines.shown(times)}** faster than {each.peer}"
+        assert re.match(rf"{re.escape(said)}[.,]", row)
+    figures = set(map(headlines.shown, found.values()))
+    assert len(figures) == 5
+    assert set(re.findall(rf"[\d.,]+ {headlines.TIMES}", README)) == figures
+    drawn = (DOCS / "plots" / "ratios.svg").read_text(encoding="utf-8")
+    assert set(re.findall(rf">([\d.]+ {headlines.TIMES})<", drawn)) == figures
+    assert "A single `add` or `pop` takes as long as redis-py's own command" in text
+    for name in ("add", "pop"):
+        ratio = headlines.median_of(measures, name, f"`{name}` wall / redis-py")
+        assert ratio == pytest.approx(1, abs=0.05)
 
 
 # --- CHANGELOG
@@ -364,6 +412,25 @@ def test_every_public_name_and_method_is_in_the_reference() -> None:
                     lacking.append(f"{name}.{method}")
     assert lacking == []
     assert {"redset.IMPLEMENTATION", "redset.__version__"} <= set(shown)
+
+
+def test_the_guide_names_the_internal_methods_of_0_5_1_which_are_gone() -> None:
+    text = page("moving")
+    subclasses = text[text.index("Subclasses\n---") : text.index("Seen before\n---")]
+    named = set(re.findall(r"``(_\w+)``", subclasses))
+    assert named == {
+        "_discard_by_str",
+        "_dump_item",
+        "_get_and_remove_items",
+        "_get_item",
+        "_get_next_item",
+        "_load_item",
+        "_peek_str",
+        "_pop_item",
+        "_pop_items",
+    }
+    for cls in (redset.SortedSet, redset.TimeSortedSet, redset.ScheduledSet):
+        assert [name for name in named if hasattr(cls, name)] == []
 
 
 def test_the_figures_are_drawings_that_follow_the_theme() -> None:
