@@ -599,7 +599,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lease-ends-at-its-bytes",
         "redset/scripts/lease.lua",
         "",
-        "(budget <= 0 or bytes >= BYTES)",
+        "(budget <= 0 or bytes >= BYTES or expired_more)",
         "budget <= 0",
         "A lease of large items returns fewer than were asked for.",
         ("test_steps.py::test_no_step_carries_much_more_than_its_bound",),
