@@ -15,7 +15,7 @@ import servers
 
 from redset import ScheduledSet, SortedSet
 
-RECIPES = Path(__file__).resolve().parent.parent / "docs" / "recipes.rst"
+RECIPES = Path(__file__).resolve().parent.parent / "docs" / "crawling.rst"
 #: Whose pages have which hyperlinks.
 SITE = {
     "https://a.example/1": ["https://a.example/2", "https://b.example/1"],
