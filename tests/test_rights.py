@@ -323,7 +323,8 @@ LIMITS = Path(__file__).resolve().parent.parent / "docs" / "limits.rst"
 def documented() -> list[tuple[str, ...]]:
     """The rules of a user of the set ``jobs``, as the page on limits has them."""
     text = LIMITS.read_text("utf-8")
-    return [tuple(found.split()) for found in re.findall(r"^ +(~jobs\* .*(?:\n +\+.*)*)$", text, re.M)]
+    rules = re.findall(r"^ +(~jobs\* .*(?:\n +\+.*)*)$", text, re.M)
+    return [tuple(found.split()) for found in rules]
 
 
 #: What a call needs is made by a user who may do everything.
