@@ -46,6 +46,7 @@ html_theme = "furo"
 html_title = f"redset {release}"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
+html_favicon = "_static/icon.svg"
 html_show_sourcelink = False
 html_copy_source = False
 

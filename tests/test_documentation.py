@@ -446,6 +446,12 @@ def test_the_figures_are_drawings_that_follow_the_theme() -> None:
 
 def test_the_pages_name_the_keys_and_scripts_that_there_are() -> None:
     text = page("how-it-works")
+    figure = (DOCS / "figures" / "keys.svg").read_text("utf-8")
+    with redis.Redis() as client:  # sends nothing
+        keys = SortedSet(client, "jobs")._ctx.keys
+    for name in ("leased", "leases", "calls", "dead", "meta", "items"):
+        key = getattr(keys, name).decode()
+        assert f"``{key}``" in text and f">{key}<" in figure
     scripts = {path.name for path in (Path(redset.__file__).parent / "scripts").glob("*.lua")}
     assert set(re.findall(r"``(\w+\.lua)``", text)) <= scripts
 
