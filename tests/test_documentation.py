@@ -36,6 +36,8 @@ TREE = Path(__file__).resolve().parent.parent
 README = (TREE / "README.md").read_text(encoding="utf-8")
 DOCS = TREE / "docs"
 CHANGELOG = (TREE / "CHANGELOG.md").read_text(encoding="utf-8")
+#: Characters of code that fit beside the sidebar of a window of 1280 pixels.
+COLUMN = 88
 #: Those of the embedded server and of the demo run without a server of the tests: test_demo.py.
 ELSEWHERE = {"redset.embedded", "redset.demo.site", "redset.demo.worker", "redset.demo.display"}
 
@@ -388,6 +390,22 @@ def test_every_guarantee_names_a_test() -> None:
     assert len(titles) > 10
     bare = [title for title, text in titles.items() if "::test_" not in text]
     assert bare == ["What is not promised"]
+
+
+def test_no_line_of_code_is_wider_than_its_column() -> None:
+    wide = []
+    for path in sorted(DOCS.rglob("*.rst")):
+        inside, least = False, 0
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            depth = len(line) - len(line.lstrip())
+            if re.match(r" *\.\. (code-block|doctest|testcode|testoutput)::", line):
+                inside, least = True, depth + 3
+            elif line and depth < least:
+                inside = False
+            # The text of an error, at the end of a traceback, is as long as it is.
+            if inside and len(line) - least > COLUMN and not re.match(r" *[\w.]+: ", line):
+                wide.append(f"{path.name}:{number}")
+    assert wide == []
 
 
 def test_every_public_name_and_method_is_in_the_reference() -> None:

