@@ -92,13 +92,16 @@ test:
 	$(call ready,test)
 	$(if $(MEASURE),$(measured) --cov-report=,$(pytest)) $(ARGS)
 
+# The documentation is built and looked at by tests that only these two run.
 test-all:
 	$(call ready,test)
+	$(call ready,docs)
 	$(measured) --cov-report=term $(if $(strip $(ARGS)),,--cov-fail-under=$(COVERAGE)) --all $(ARGS)
 
 # What `make test-all` adds to `make test MEASURE=1`, for a run in two parts.
 test-rest:
 	$(call ready,test)
+	$(call ready,docs)
 	$(measured) --cov-report=term --cov-fail-under=$(COVERAGE) --rest $(ARGS)
 
 # The core is built once more, apart, in build/sanitize.
@@ -133,9 +136,12 @@ bench-quick:
 docs:
 	@test -f docs/conf.py || { echo 'There is no documentation to build yet.' >&2; exit 1; }
 	$(call ready,docs)
-	$(python) -m sphinx -q -W --keep-going -b doctest docs docs/_build/doctest
-	$(python) -m sphinx -q -W --keep-going -b html docs docs/_build/html
-	@echo 'docs/_build/html/index.html'
+	@echo 'Running the examples of the documentation; a warning is an error (half a minute) ...'
+	@$(python) -m sphinx -q -W --keep-going -b doctest docs docs/_build/doctest
+	@tail -n 4 docs/_build/doctest/output.txt
+	@echo 'Building the pages; a warning is an error (half a minute) ...'
+	@$(python) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "Built $$(find docs/_build/html -name '*.html' | wc -l) pages: docs/_build/html/index.html"
 
 lint:
 	$(call ready,lint)

@@ -134,7 +134,14 @@ def _peers(axes: Any, measures: list[dict[str, Any]]) -> bool:
         axes.plot([cpu, wall], [place, place], color=colour, alpha=0.4, lw=3, zorder=1)
         axes.scatter(cpu, place, color=colour, zorder=2)
         axes.scatter(wall, place, facecolor="none", edgecolor=colour, linewidth=1.5, zorder=2)
-        axes.annotate(f"  {cpu:.2f} / {wall:.1f}", (wall, place), va="center")
+        # Beside the marker that is further right, in points: its size does not depend on the scale.
+        axes.annotate(
+            f"{cpu:.2f} / {wall:.1f}",
+            (max(cpu, wall), place),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+        )
     axes.set_yticks(range(len(names)), names)
     axes.set_xscale("log")
     axes.set_xlabel("µs an item: producer CPU (full) / wall (hollow)")

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "benchmarks" / "results"
 
@@ -19,6 +21,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
     "sphinx.ext.napoleon",
+    "sphinx_copybutton",
 ]
 # Markdown is what other files of the tree are written in that pages include.
 source_suffix = {".rst": "restructuredtext"}
@@ -35,10 +38,15 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 
+# Prompts and output are not copied.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
 html_theme = "furo"
 html_title = f"redset {release}"
 html_static_path = ["_static"]
-html_css_files = ["figures.css"]
+html_css_files = ["pages.css"]
+html_favicon = "_static/icon.svg"
 html_show_sourcelink = False
 html_copy_source = False
 
@@ -83,13 +91,13 @@ def start_examples_afresh(
 
 
 def fit_to_the_tree(app: Any, docname: str, source: list[str]) -> None:
-    """Let the page tell what ``make bench`` has written in this tree."""
+    """Show on the page on performance what ``make bench`` has written in this tree."""
     if docname == "performance":
         source[0] = source[0].replace(".. results\n", "\n".join(results()))
 
 
 def results() -> list[str]:
-    """Give the directives that show the plots and tables of the benchmarks' full runs."""
+    """Return the directives that show the plots and tables of the benchmarks' full runs."""
     blocks = []
     for path in sorted((HERE / "plots").glob("*.svg")):
         title = path.stem.replace("-", " ").replace("_", " ")
@@ -103,7 +111,21 @@ def results() -> list[str]:
     return blocks
 
 
+def collapse_lists_of_tests(app: Any, doctree: nodes.document) -> None:
+    """Fold each list of test names, as the guarantees have them, into one line."""
+    for tests in list(doctree.findall(nodes.bullet_list)):
+        if all(re.fullmatch(r"test_\w+\.py::test_\w+", item.astext()) for item in tests):
+            number = len(tests)
+            summary = f"{number} test{'s' * (number > 1)} for this"
+            opening = f'<details class="tests"><summary>{summary}</summary>'
+            parent = tests.parent
+            at = parent.index(tests)
+            parent.insert(at + 1, nodes.raw("", "</details>", format="html"))
+            parent.insert(at, nodes.raw("", opening, format="html"))
+
+
 def setup(app: Any) -> None:
+    app.connect("doctree-read", collapse_lists_of_tests)
     # Behind napoleon, which has priority 500.
     app.connect("autodoc-process-docstring", start_examples_afresh, priority=900)
     app.connect("source-read", fit_to_the_tree)

@@ -158,6 +158,25 @@ def test_plots_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
     assert plots.draw({**RUN, "measures": []}, tmp_path / "none") == []
 
 
+def test_a_plots_values_lie_beside_its_markers() -> None:
+    pytest.importorskip("matplotlib", reason="plots: matplotlib is not installed")
+    from benchmarks import plots
+
+    one = result(near=[1.0, 1.0, 1.0], far=[1.0, 1000.0, 2000.0])
+    one.name, one.at = "add_many", 10.0
+    figure, axes = plots.pyplot.subplots()
+    assert plots._peers(axes, [one.as_json()])
+    figure.draw_without_rendering()
+    assert len(axes.texts) == 2
+    for text in axes.texts:
+        box = text.get_window_extent()
+        for marker in axes.collections:
+            radius = marker.get_sizes()[0] ** 0.5 / 2 * figure.dpi / 72
+            for place in axes.transData.transform(marker.get_offsets()):
+                assert not box.padded(radius).contains(*place)
+    plots.pyplot.close(figure)
+
+
 # --- what the contenders work on
 
 

