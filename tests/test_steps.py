@@ -236,6 +236,19 @@ def test_a_large_killer_dies_whatever_its_calls_ask_for(any_server: servers.Serv
     assert [len(letter.raw) for letter in jobs.dead] == [300_000]
 
 
+def test_a_large_item_that_is_alone_is_alone_whatever_its_calls_ask_for(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(raw, "jobs", max_attempts=3)
+    jobs.add("y" * 300_000)
+    attempts = []
+    while batch := jobs.lease(100):
+        attempts += [lease.attempts for lease in batch]
+        raw.zadd(LEASED, dict.fromkeys(raw.zrange(LEASED, 0, -1), 1))
+    assert attempts == [0, 1, 2]
+
+
 def test_suspects_bound_a_call_of_several_steps(any_server: servers.Server) -> None:
     raw = any_server.raw
     jobs: SortedSet[str] = SortedSet(raw, "jobs")

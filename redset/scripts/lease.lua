@@ -154,6 +154,9 @@ while got < num and budget > 0 and (bytes < BYTES or #removed == 0) and not stop
   want = math.max(1, math.min(2 * want, math.floor((BYTES - bytes) / largest)))
 end
 local more = got < num and not stopped and (budget <= 0 or bytes >= BYTES or expired_more)
+if more and not expired_more then
+  more = at < (due and call('ZCOUNT', queue, '-inf', due_until(clock)) or call('ZCARD', queue))
+end
 -- A call that goes on, since bytes ended this step, has as many in hand as it asks for.
 local in_hand = hand + got
 if more then in_hand = math.max(in_hand, math.min(hand + num, bound)) end
