@@ -79,7 +79,7 @@ doctest_default_flags = 0
 def start_examples_afresh(
     app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Let the examples of each docstring begin with an empty server and a set ``jobs``."""
+    """Start the examples of each docstring with an empty server and a set ``jobs``."""
     first = next((at for at, line in enumerate(lines) if line.startswith(">>> ")), None)
     if first is None:
         return
@@ -126,6 +126,6 @@ def collapse_lists_of_tests(app: Any, doctree: nodes.document) -> None:
 
 def setup(app: Any) -> None:
     app.connect("doctree-read", collapse_lists_of_tests)
-    # Behind napoleon, which has priority 500.
+    # After napoleon, which has priority 500.
     app.connect("autodoc-process-docstring", start_examples_afresh, priority=900)
     app.connect("source-read", fit_to_the_tree)

@@ -77,7 +77,7 @@ MEASURED: dict[str, tuple[float, int]] = {
     "pickling": (1.2, 17),
     "polling": (0.5, 9),
     "processes": (12.1, 33),
-    "recipes": (7.5, 22),
+    "recipes": (5.0, 20),
     "refused": (23.8, 7),
     "replies": (0.3, 30),
     "rights": (1.9, 42),

@@ -337,6 +337,7 @@ def test_many_events_are_one_recomputation(run: Run) -> None:
         assert worker.wait().out.count("recompute") == 2
 
 
+@pytest.mark.slow(1)
 def test_the_reminder_that_is_due_is_sent(run: Run) -> None:
     added = run("reminders.py", "ada", instead="delay=1)=>delay=0)")
     assert added.out == "1 of 3 reminders are due\n"
@@ -396,6 +397,7 @@ def test_the_asyncio_service_handles_what_it_found_and_stops(run: Run) -> None:
         assert "3 pages done" in service.check().err
 
 
+@pytest.mark.slow(1)
 def test_the_health_check_names_problems(run: Run) -> None:
     assert "problem" not in run("health.py").out
     TimeSortedSet(run.client, "reports").add("monthly", score=1)
