@@ -46,7 +46,7 @@ from redset._effects import (
 )
 from redset._scripts import Script
 from redset._source import Source
-from redset._watching import Waiting, cancellations
+from redset._watching import Waiting, cancellations, heard
 
 T = TypeVar("T")
 
@@ -638,7 +638,7 @@ class _PackedSession(_Session):
 
     async def _take(self) -> None:
         try:
-            self._connection = await self._settled(_get_connection(self._pool))
+            self._connection = await self._settled(heard(_get_connection(self._pool)))
         except Exception:
             raise
         except BaseException:
@@ -671,12 +671,12 @@ class _PackedSession(_Session):
         self._broken = True  # until the whole of it is out
         if self._socket is None:
             # Only now, with nothing in flight: later the PING's answer would be taken for ours.
-            await self._settled(connection.send_packed_command([data], check_health=True))
+            await self._settled(heard(connection.send_packed_command([data], check_health=True)))
             self._socket = _lines.use(connection)
         else:
             if _socket_of(connection) is not self._socket:
                 raise _connection_error(connection)("the connection was remade with answers unread")
-            await self._settled(connection.send_packed_command([data], check_health=False))
+            await self._settled(heard(connection.send_packed_command([data], check_health=False)))
         self._broken = False
 
     async def _fetch(self, flight: _Flight) -> Any:
@@ -788,7 +788,7 @@ class _PackedSession(_Session):
             self._socket = None
             self._sent.clear()
             # Sending connects as well, but not by way of Sentinel.
-            await self._settled(connection.connect())
+            await self._settled(heard(connection.connect()))
             try:
                 for flight in unread:
                     flight.effect.resent = True
@@ -820,8 +820,10 @@ class _PackedSession(_Session):
         self._socket = None
         self._sent.clear()
         try:
-            await self._settled(connection.connect())
-            await self._settled(connection.send_packed_command([_ASK_LIMIT], check_health=False))
+            await self._settled(heard(connection.connect()))
+            await self._settled(
+                heard(connection.send_packed_command([_ASK_LIMIT], check_health=False))
+            )
             answer = await self._settled(connection.read_response(disable_decoding=True))
         except Exception as error:
             if not _is_reply(error):
@@ -937,7 +939,7 @@ class _GenericSession(_Session):
         return await self._command(arguments)
 
     async def _executed(self, *arguments: Any, **options: Any) -> Any:
-        answer = await self._settled(self._execute(*arguments, **options))
+        answer = await self._settled(heard(self._execute(*arguments, **options)))
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -18,7 +18,7 @@ import random
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from time import monotonic
 from typing import Any
 
@@ -250,8 +250,11 @@ class Watcher:
                     pool = self._pool()
                     if pool is None:
                         raise Refused("the pool is gone")
-                    await tracking.open(pool)
+                    asked = cancellations() if type(tracking) is AsyncTracking else 0
+                    await heard(tracking.open(pool))
                     pool = None
+                    if type(tracking) is AsyncTracking and cancellations() > asked:
+                        raise asyncio.CancelledError
                     self._forget()
                     self._loaded.clear()
                     self._refused.clear()
@@ -425,10 +428,66 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+#: Whether tasks count their cancellations.
+_COUNTED = hasattr(asyncio.Task, "cancelling")
+#: Cancellations that a client kept to itself, by task. Python 3.11 and later count all of a task's.
+_kept: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
 def cancellations() -> int:
-    """How often the running task was asked to end; Python 3.10 does not tell."""
-    cancelling = getattr(asyncio.current_task(), "cancelling", None)
-    return cancelling() if cancelling is not None else 0
+    """How often the running task was asked to end; before Python 3.11, those that were kept."""
+    task: Any = asyncio.current_task()
+    return task.cancelling() if _COUNTED else _kept.get(task, 0)
+
+
+class _Heard:
+    """Awaits a client's coroutine, and notes a cancellation that a wait_for in it keeps to itself.
+
+    `asyncio.wait_for` returns the result, if it is there, instead of raising the cancellation
+    (CPython issue 86296; redis-py sends in one). A task of Python 3.10 does not count what was
+    asked of it. Other cancellations are not noted: async_timeout cancels the task for its own end.
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        call, kept = self._call.__await__(), False
+        error: BaseException | None = None
+        while True:
+            try:
+                waits = call.send(None) if error is None else call.throw(error)
+            except StopIteration as stop:
+                if kept:
+                    task = asyncio.current_task()
+                    _kept[task] = _kept.get(task, 0) + 1
+                return stop.value
+            error = None
+            try:
+                yield waits
+            except GeneratorExit:
+                call.close()
+                raise
+            except BaseException as thrown:
+                error = thrown
+                if isinstance(thrown, asyncio.CancelledError) and _is_in_wait_for(self._call):
+                    kept = True
+
+
+def _is_in_wait_for(call: Any) -> bool:
+    """Tell whether a suspended coroutine waits in asyncio.wait_for."""
+    while call is not None:
+        if getattr(call, "cr_code", None) is asyncio.wait_for.__code__:
+            return True
+        call = getattr(call, "cr_await", None) or getattr(call, "gi_yieldfrom", None)
+    return False
+
+
+def heard(call: Any) -> Any:
+    """Return an awaitable whose kept cancellations are counted; a sync client's result as it is."""
+    return call if _COUNTED or not hasattr(call, "cr_await") else _Heard(call)
 
 
 def _longest(effect: Wait) -> float:

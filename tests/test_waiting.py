@@ -848,6 +848,30 @@ def test_a_cancelled_wait_leaves_nothing_behind(any_server: servers.Server) -> N
     asyncio.run(program())
 
 
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_cancellation_that_the_client_keeps_to_itself_ends_a_wait(
+    any_server: servers.Server, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Python 3.12, `wait_for` returns a result that came together with the cancellation."""
+    if counted and not _watching._COUNTED:
+        raise servers.Missing("Task.cancelling: not in this Python")
+    monkeypatch.setattr(_watching, "_COUNTED", counted)
+
+    async def program() -> None:
+        client = any_server.asyncio_client()
+        jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+        for number in range(200):
+            task = asyncio.create_task(jobs.pop(wait=math.inf))
+            await asyncio.sleep(number % 20 * 0.0001)
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=10)
+            assert done and task.cancelled(), number
+        assert not client.connection_pool._in_use_connections
+        await servers.aclose(client)
+
+    asyncio.run(program())
+
+
 @pytest.mark.slow(3)
 def test_a_cancelled_wait_for_a_lease_loses_nothing(any_server: servers.Server) -> None:
     """Cancelled around the moment that an item comes: it is queued, or leased and comes back."""
