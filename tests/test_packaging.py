@@ -297,7 +297,8 @@ def test_two_makes_at_once_install_once(tmp_path: Path) -> None:
     stub.write_text(STUB.format(python=sys.executable, log=log))
     stub.chmod(0o755)
     command = ["make", "test", f"PYTHON={stub}"]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    own = "MAKE", "REDSET"  # with REDSET_REQUIRE_EXTENSIONS a missing core is built each time
+    env = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     with contextlib.ExitStack() as stack:
         runs = [children.Child(command=command, cwd=tree, env=env) for _ in range(3)]
         for run in runs:
