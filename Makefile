@@ -151,6 +151,7 @@ lint:
 	@if ls redset/*.pyx >/dev/null 2>&1; then \
 	  echo 'cython-lint redset' && PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint redset; fi
 	cd tests && $(abspath $(python)) -m mutants --check
+	$(python) tests/lengths.py
 
 wheel:
 	$(call ready,test)

@@ -17,7 +17,7 @@ from redset._batches import Lease, leases_of
 from redset._effects import Operation
 from redset._face import index
 from redset._logs import one_line, warn_once
-from redset._operations import adding, settling
+from redset._operations import adding, settling, streaming
 from redset._operations.adding import AddResult, Flags
 from redset._operations.known import still_known
 from redset._operations.settling import Settlement
@@ -203,7 +203,7 @@ class Writing:
             items = [entry for _, entry, _, _ in run.adds]
             scores = [score for _, _, score, _ in run.adds] if run.scored else None
             try:
-                result = yield from adding.add_stream(
+                result = yield from streaming.add_stream(
                     self._sent, None, run.flags, "raise", True, False, (), (items, scores)
                 )
             except AddError as error:

@@ -392,21 +392,7 @@ class Worker:
             self._renew_at = math.inf
         if not (settles or fetches or back or renewed or self._refused):
             return
-        done, settlements = [], []
-        for job in handled:
-            if job.cancelled and self._stopping:
-                # All tasks were cancelled, as at the loop's end: the item is not at fault.
-                job.settlement = Settlement("release", [job])
-            if job.settlement is None:
-                done.append(job)
-            else:
-                settlements.append(job.settlement)
-        if self._refused:
-            settlements.append(Settlement("release", self._refused, others_delay()))
-        if back:
-            settlements.append(Settlement("release", back))
-        # One by one, to know which are ours.
-        settlements += [Settlement("renew", [job], self._ttl) for job in renewed]
+        done, settlements = self._settlements(back, renewed)
         if fetches:
             self._crowded = False
             self._pace.ahead = self._pace.next(now)
@@ -436,6 +422,27 @@ class Worker:
         self._handled, self._refused = [], []
         if back:
             self._ready.clear()
+
+    def _settlements(
+        self, back: list[_Job], renewed: list[_Job]
+    ) -> tuple[list[_Job], list[Settlement]]:
+        """Return the jobs to acknowledge, and how to settle the others."""
+        done, settlements = [], []
+        for job in self._handled:
+            if job.cancelled and self._stopping:
+                # All tasks were cancelled, as at the loop's end: the item is not at fault.
+                job.settlement = Settlement("release", [job])
+            if job.settlement is None:
+                done.append(job)
+            else:
+                settlements.append(job.settlement)
+        if self._refused:
+            settlements.append(Settlement("release", self._refused, others_delay()))
+        if back:
+            settlements.append(Settlement("release", back))
+        # One by one, to know which are ours.
+        settlements += [Settlement("renew", [job], self._ttl) for job in renewed]
+        return done, settlements
 
     def _hand(self) -> int:
         """Return how many leases the next request leaves in this worker's hand."""

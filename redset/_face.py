@@ -26,7 +26,7 @@ from redset import _wire
 from redset._clients import AsyncNode, Node, is_cluster
 from redset._effects import Operation
 from redset._keys import LOCK
-from redset._operations import adding, algebra, checking, dead, reading
+from redset._operations import algebra, checking, dead, reading, streaming
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Ahead, Context, ServerClock, checked_name
 from redset._source import Source
@@ -286,7 +286,7 @@ class Face(Generic[T]):
         if later is not None:
             score = later
         return (
-            adding.add_stream(self._ctx, score, flags, errors, source.steady, emit),
+            streaming.add_stream(self._ctx, score, flags, errors, source.steady, emit),
             source,
         )
 

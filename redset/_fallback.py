@@ -544,9 +544,8 @@ class Encoder:
         now: float,
     ) -> tuple[list[_Entry], int, list[Bad], int]:
         """Give the entries, how many items are good, what is bad, how many entries were dropped."""
-        dumps, key, limit, fold = self._dumps, self._key, self._limit, self._fold
-        scorer = self._scorer
-        if fold and type(items) in (list, tuple) and len(items) > 1:
+        key = self._key
+        if self._fold and type(items) in (list, tuple) and len(items) > 1:
             try:
                 if key is not None:
                     some, good, dropped = self._read_by_key(items, scores, key, known, now)
@@ -557,6 +556,16 @@ class Encoder:
                     return some, good, [], dropped
             except Exception:
                 pass  # Item by item it comes out which one it is.
+        some, good, bad = self._read_one_by_one(items, scores, skip)
+        some, dropped = self._without_known(some, known, now)
+        return some, good, bad, dropped
+
+    def _read_one_by_one(
+        self, items: Sequence[Any], scores: Sequence[Any] | None, skip: bool
+    ) -> tuple[list[_Entry], int, list[Bad]]:
+        """Give the entries, how many items are good, and what is bad."""
+        dumps, key, limit, fold = self._dumps, self._key, self._limit, self._fold
+        scorer = self._scorer
         entries: list[_Entry] = []
         places: dict[bytes, int] = {}
         bad: list[Bad] = []
@@ -594,8 +603,7 @@ class Encoder:
                         entries[place] = (score, member, entries[place][2], data)
                     continue
             entries.append((score, member, index, data))
-        entries, dropped = self._without_known(entries, known, now)
-        return entries, good, bad, dropped
+        return entries, good, bad
 
     def _without_known(
         self, entries: list[_Entry], known: Known | None, now: float

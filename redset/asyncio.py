@@ -7,6 +7,7 @@ differs has a docstring of its own, the others are those of the sync methods.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import inspect
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
@@ -618,7 +619,11 @@ class DeadLetters:
     async def requeue(self, letters_or_ids: Iterable[DeadLetter | str] | None = None) -> int:
         return await self._owner._run(requeueing(self._owner, letters_or_ids))
 
-    async def purge(self, before: float | None = None, forget: bool = False) -> int:
+    async def purge(
+        self,
+        before: float | datetime.datetime | datetime.timedelta | None = None,
+        forget: bool = False,
+    ) -> int:
         return await self._owner._run(dead.purge(self._owner._ctx, before, forget))
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
 from typing import TYPE_CHECKING, Any, Generic, overload
 
@@ -2102,15 +2103,20 @@ class DeadLetters:
         """
         return self._owner._run(requeueing(self._owner, letters_or_ids))
 
-    def purge(self, before: float | None = None, forget: bool = False) -> int:
-        """Delete dead letters, all or those older than a Unix time in seconds; how many.
+    def purge(
+        self,
+        before: float | datetime.datetime | datetime.timedelta | None = None,
+        forget: bool = False,
+    ) -> int:
+        """Delete dead letters, all or those that died before a time; return how many.
 
         O(1) a letter, a round trip for each 1,000; with ``forget`` two or three for each 500.
 
         Parameters
         ----------
-        before : float, optional
-            Unix time on the server's clock, in seconds: those that died at it or later stay.
+        before : float, datetime or timedelta, optional
+            Unix time in seconds, an aware datetime, or a timedelta: so long ago. All on the
+            server's clock. Letters of that time or later stay.
         forget : bool
             Whether the set is to forget their items, so that they may be added again. The item of
             one with ``key`` that cannot be decoded may not be known; the log says so.
@@ -2123,11 +2129,12 @@ class DeadLetters:
         Raises
         ------
         TypeError, ValueError
-            Where ``before`` is no number, or ``forget`` is asked of a set without ``remember``.
+            If ``before`` is no time, or ``forget`` is asked of a set without ``remember``.
 
         Examples
         --------
-        >>> jobs.dead.purge()
+        >>> from datetime import timedelta
+        >>> jobs.dead.purge(before=timedelta(days=30))
         0
         """
         return self._owner._run(dead.purge(self._owner._ctx, before, forget))

@@ -741,7 +741,7 @@ def test_more_seconds_than_a_float_holds_are_no_overflow(make_set: Callable[...,
     ):
         with pytest.raises((TypeError, ValueError), match=text):
             _ = make_set(**options).lock
-    with pytest.raises(TypeError, match="before must be Unix time in seconds, not bool"):
+    with pytest.raises(TypeError, match=r"before must be Unix time .*got True \(bool\)"):
         jobs.dead.purge(before=True)
     _ = make_set(lock_timeout=10**400).lock
 

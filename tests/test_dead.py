@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import time
@@ -129,6 +130,26 @@ def test_a_full_set_takes_back_what_died(make_set: Maker) -> None:
     ids = bury(jobs, ["a"])
     jobs.add("b")
     assert jobs.dead.requeue(ids) == 1 and jobs.size() == 2
+
+
+def test_letters_are_purged_by_their_age_or_a_date(make_set: Maker) -> None:
+    jobs = make_set(max_attempts=1)
+    utc = datetime.timezone.utc
+    for before in (
+        datetime.timedelta(hours=1),
+        datetime.datetime.now(utc) - datetime.timedelta(hours=1),
+        datetime.timedelta.max,
+    ):
+        jobs.dead.purge()
+        bury(jobs, ["a"])
+        assert jobs.dead.purge(before=before) == 0
+    time.sleep(0.01)
+    assert jobs.dead.purge(before=datetime.timedelta(milliseconds=1)) == 1
+    bury(jobs, ["a"])
+    assert jobs.dead.purge(before=datetime.datetime.now(utc) + datetime.timedelta(1)) == 1
+    for wrong in (datetime.datetime(2030, 1, 1), datetime.timedelta(-1)):
+        with pytest.raises(ValueError, match="before must be"):
+            jobs.dead.purge(before=wrong)
 
 
 @every_option

@@ -515,7 +515,9 @@ class Kinds(list[Any]):
         return any(one is each for each in self)
 
 
-def program(make: Maker, raw: redis.Redis, seed: int) -> Iterator[Any]:
+def program(  # noqa: C901 - a table of draws
+    make: Maker, raw: redis.Redis, seed: int
+) -> Iterator[Any]:
     """Do this and that with sets of all kinds; give what came of it."""
     pick = random.Random(seed)
     fields = {"key": "url", "scorer": "depth"}

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import children
+import lengths
 import pytest
 import servers
 
@@ -47,6 +48,31 @@ TEXTS = {
 INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
 INCLUDED = {name for text in TEXTS.values() for name in INCLUDE.findall(text)}
 STEPS = sorted(set(TEXTS) - INCLUDED)
+
+
+# --- functions that are read at a glance
+
+
+def test_no_function_has_more_lines_than_are_allowed() -> None:
+    assert lengths.too_long() == []
+
+
+def test_the_lines_of_functions_are_counted_in_each_language() -> None:
+    python = [
+        "def short(a):",
+        '    """Say.',
+        "",
+        '    More."""',
+        "    return a",
+        "",
+        "def f(): pass",
+    ]
+    assert list(lengths.of_python("\n".join(python))) == [("short", 2), ("f", 1)]
+    lua = ["local function outer(a)", "  local function inner()", "    x()", "  end", "end", ""]
+    assert list(lengths.of_lua("\n".join(lua))) == [("outer", 5), ("inner", 3)]
+    cython = ["cdef int f(", "    int a,", ") noexcept:", "    return a", "", "cdef class C:", ""]
+    cython += ["    def g(self):", "        pass", ""]
+    assert list(lengths.of_cython("\n".join(cython))) == [("f", 4), ("g", 2)]
 
 
 # --- who imports whom

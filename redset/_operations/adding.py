@@ -1,4 +1,4 @@
-"""Adding: single items and streams of them."""
+"""Adding single items, and what encodes items and judges replies for all adds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from redset._effects import READ, Ask, Emit, Operation, Pull, Read, Send, outsized
-from redset._logs import warn_once
+from redset._effects import Ask, Operation, Send
 from redset._operations.checking import check_once
 from redset._operations.context import (
     CHUNK,
@@ -18,21 +17,18 @@ from redset._operations.context import (
     FOLD,
     HEAVY_CHUNK,
     HEAVY_WINDOW,
-    NOT_OF_ITEM,
     SCRIPT_CHUNK,
     WINDOW,
     Ahead,
     Clock,
     Context,
     ServerClock,
-    error_text,
     new_epoch,
 )
 from redset._operations.known import Trust, check, learn, look
 from redset._operations.replies import Reader, bytes_of, count, listed, refuse, up_to
-from redset._operations.taking import end_of
 from redset._scripts import script
-from redset.exceptions import AddError, Full, OptionsDiffer, _FullAddError, _OptionsAddError
+from redset.exceptions import Full
 
 #: What ``errors=`` takes besides "raise" and "skip".
 OnError = Callable[[int, Any, Exception], object]
@@ -207,30 +203,12 @@ class Adder:
             self.encoder = encoder
             return
         memory = wire.MEMORY_NONE
-        prefix: list[Any]
-        if self.script is None:
-            prefix = [b"ZADD", ctx.keys.queue]
-            prefix += {"": (), "nx": (b"NX",), "xx": (b"XX", b"CH")}[self.condition]
-        else:
-            keys = ctx.step_keys(self._keys())
-            prefix = [b"EVALSHA", self.script.sha, len(keys), *keys]
-            prefix += self.settling or ()
-            prefix += head_of(
-                ctx,
-                self.condition,
-                again=self.again,
-                outcomes=self.outcomes,
-                epoch=epoch,
-                proposed=self.proposed,
-                asks=self._asks,
-                aside=self.aside,
-            )
-            if ctx.remember == "ever":
-                memory = wire.MEMORY_INTEGER
-            elif ctx.remember and not ctx.keyed:
-                memory = wire.MEMORY_DIGEST
+        if self.script is not None and ctx.remember == "ever":
+            memory = wire.MEMORY_INTEGER
+        elif self.script is not None and ctx.remember and not ctx.keyed:
+            memory = wire.MEMORY_DIGEST
         self.encoder = encoder = wire.Encoder(
-            prefix,
+            self._prefix(epoch),
             dumps,
             ctx.key,
             scorer,
@@ -249,6 +227,25 @@ class Adder:
         if len(ctx.encoders) >= ENCODERS:
             ctx.encoders.clear()
         ctx.encoders[use] = encoder
+
+    def _prefix(self, epoch: bytes) -> list[Any]:
+        """Return what each request begins with, before its entries."""
+        ctx = self.ctx
+        if self.script is None:
+            flags = {"": (), "nx": (b"NX",), "xx": (b"XX", b"CH")}[self.condition]
+            return [b"ZADD", ctx.keys.queue, *flags]
+        keys = ctx.step_keys(self._keys())
+        head = head_of(
+            ctx,
+            self.condition,
+            again=self.again,
+            outcomes=self.outcomes,
+            epoch=epoch,
+            proposed=self.proposed,
+            asks=self._asks,
+            aside=self.aside,
+        )
+        return [b"EVALSHA", self.script.sha, len(keys), *keys, *(self.settling or ()), *head]
 
     def _keys(self) -> list[bytes]:
         ctx, names = self.ctx, self.ctx.keys
@@ -523,365 +520,3 @@ def add(
             if trust is not None and lasting is not None:
                 yield from learn(trust, generation, chunk.digests, lasting, sent)
             return score if added or updated else None
-
-
-class _Batch:
-    """A run of the caller's items, kept until all of it is acknowledged; and what came of it.
-
-    Cut into chunks it is encoded again as a whole where the set got another epoch in between: it
-    was cleared, and what was acknowledged before counts no more.
-    """
-
-    __slots__ = ("counts", "found", "items", "judged", "left", "outsized", "scores", "start")
-
-    def __init__(self, start: int, items: list[Any], scores: list[Any] | None) -> None:
-        self.start = start
-        self.items = items
-        self.scores = scores
-        #: Whether it was said what is to become of its bad items.
-        self.judged = False
-        #: Places of items that the server does not take, since they are too large.
-        self.outsized: set[int] = set()
-        self.begin(0)
-
-    def begin(self, chunks: int) -> None:
-        """Go by so many chunks, none of them acknowledged."""
-        self.left = chunks
-        self.counts = [0, 0, 0]
-        #: Places of items that were added.
-        self.found: list[int] = []
-
-    def count(self, added: int, updated: int, refused: int) -> None:
-        self.left -= 1
-        self.counts[0] += added
-        self.counts[1] += updated
-        self.counts[2] += refused
-
-
-class _Part:
-    """A chunk of a batch, and the table that is to learn what the server says of it."""
-
-    __slots__ = ("batch", "chunk", "generation", "sent", "trust")
-
-    def __init__(self, batch: _Batch, chunk: Any, trust: Trust | None, generation: int) -> None:
-        self.batch = batch
-        self.chunk = chunk
-        self.trust = trust
-        self.generation = generation
-        self.sent = 0.0
-
-
-def add_stream(
-    ctx: Context,
-    score: Any,
-    flags: Flags,
-    errors: str | OnError,
-    steady: bool,
-    emit: bool,
-    settling: Sequence[list[Any]] = (),
-    pulled: tuple[list[Any], list[Any] | None] = ([], None),
-    more: bool = True,
-) -> Operation[AddResult]:
-    """Add the items that Pull brings, in chunks, a window of them in flight.
-
-    A steady source (a list) is pulled while chunks are in flight. Any other may run the caller's
-    code, which may be slow or use the same client, so the window is drained before each pull.
-    ``score`` may be a clock, for what is due later. ``settling`` makes each chunk a step of
-    settlements, of the first of these of which a lease is its holder's; ``pulled`` came before, and
-    is all of it where there is no ``more``.
-    """
-    if not (errors in ("raise", "skip") or callable(errors)):
-        kind = type(errors).__name__
-        raise ValueError(f"errors must be 'raise', 'skip' or a callable, not {errors!r} ({kind})")
-    clock: Any = None
-    scorer = ctx.scorer if score is None else score
-    if isinstance(scorer, Clock):
-        clock = scorer
-    elif score is not None:
-        score = ctx.to_score(score)
-    adder = Adder(ctx, flags, score, emit, settling[0] if settling else None, settling[1:])
-    skip = errors != "raise"
-    counts = [0, 0, 0, 0]
-    #: Pulled; encoded, and not all acknowledged; their chunks to be sent, and those sent.
-    waiting: deque[_Batch] = deque()
-    begun: deque[_Batch] = deque()
-    ready: deque[_Part] = deque()
-    flying: deque[_Part] = deque()
-    found: list[Any] = []
-    failure: _Failure | None = None
-    position = 0
-    ended = False
-    prepared = False
-    #: What brings the next answer: of a chunk on its own also what sends it.
-    awaited: Ask | Read = READ
-
-    def fail(at: int, cause: Exception, place: int | None = None, item: Any = None) -> _Failure:
-        waiting.clear()
-        if failure is not None and failure.at <= at:
-            return failure
-        return _Failure(at, cause, place, item)
-
-    def settle(batch: _Batch) -> None:
-        for i in range(3):
-            counts[i] += batch.counts[i]
-        found.extend(batch.items[place] for place in sorted(batch.found))
-
-    def settle_first() -> None:
-        while begun and begun[0].left == 0:
-            settle(begun.popleft())
-
-    while True:
-        if found and not flying:
-            values, found = found, []
-            yield Emit(values)
-        idle = not (waiting or ready)
-        if idle and not ended and failure is None and (steady or not flying):
-            num = adder.run if steady else max(adder.run, adder.chunk * WINDOW)
-            try:
-                if pulled[0]:
-                    (items, scores), pulled = pulled, ([], None)
-                    ended = not more
-                else:
-                    items, scores = yield Pull(num)
-                    # Nothing more comes of a list that gave less; scores are to end with it.
-                    ended = steady and scores is None and len(items) < num
-            except Exception as error:
-                ended, failure = True, fail(position, error)
-                continue
-            if not items:
-                ended = True
-                continue
-            if len(items) <= adder.run:
-                waiting.append(_Batch(position, items, scores))
-            else:
-                for at in range(0, len(items), adder.run):
-                    end = at + adder.run
-                    own = scores[at:end] if scores is not None else None
-                    waiting.append(_Batch(position + at, items[at:end], own))
-            position += len(items)
-        if waiting and not prepared:
-            try:
-                yield from adder.prepare()
-            except Exception as error:
-                failure = fail(waiting[0].start, error)
-                continue
-            prepared = True
-        stale = clock is not None and prepared and bool(waiting) and clock.stale()
-        if clock is not None and stale and not (flying or ready):
-            try:
-                yield from clock.refresh(ctx)
-            except Exception as error:
-                failure = fail(waiting[0].start, error)
-            continue
-        # A large item is on its way alone: if the server closes the connection on it, nothing else
-        # was in flight.
-        room = len(flying) < adder.window and not (flying and is_large(flying[0].chunk))
-        if waiting and not ready and not stale and room:
-            trust, due = yield from adder.look(len(waiting[0].items))
-            if due and flying and trust is None:
-                room = False  # What is in flight is read before anything is asked.
-            elif due and not flying:
-                try:
-                    trust = yield from check(ctx)
-                except Exception as error:
-                    failure = fail(waiting[0].start, error)
-                    continue
-        if waiting and not ready and not stale and room:
-            batch = waiting.popleft()
-            chunks, trust, generation = adder.encode(batch.items, batch.scores, skip, trust)
-            for place, item, cause in chunks[-1].bad:
-                at = batch.start + place
-                if not skip or (errors == "skip" and isinstance(cause, NOT_OF_ITEM)):
-                    failure, ended = fail(at, cause, at, item), True
-                    break
-                elif not batch.judged:
-                    counts[3] += 1
-                    try:
-                        _skip(ctx, errors, at, item, cause)
-                    except Exception as error:
-                        failure, ended = fail(at, error, at, item), True
-                        break
-            batch.judged = True
-            ready.extend(
-                _Part(batch, chunk, trust, generation) for chunk in chunks if chunk.entries
-            )
-            batch.begin(len(ready))
-            begun.append(batch)
-            if not ready:
-                # What is good here is known.
-                batch.counts[2] = chunks[-1].good
-                settle_first()
-            continue
-        if ready and room and not (flying and is_large(ready[0].chunk)):
-            part = ready.popleft()
-            part.sent = monotonic()
-            if is_large(part.chunk) or (ended and not (waiting or ready or flying)):
-                awaited = adder.ask(part.chunk)
-                flying.append(part)
-                continue
-            flying.append(part)
-            try:
-                yield adder.send(part.chunk)
-            except Exception as error:
-                failure, ended = fail(flying[0].batch.start, error), True
-                flying.clear()
-                ready.clear()
-            continue
-        if flying:
-            part = flying.popleft()
-            batch, chunk = part.batch, part.chunk
-            try:
-                asked, awaited = awaited, READ
-                reply = yield asked
-                added, updated, refused, outcomes, lasting = adder.judge(chunk, reply)
-            except OtherEpoch as other:
-                # Everything behind it was refused as well (what is lost stays lost): read it off,
-                # encode all of it again.
-                lost: Exception | None = None
-                for _ in flying:
-                    try:
-                        yield READ
-                    except Exception as error:
-                        lost = lost or error
-                flying.clear()
-                ready.clear()
-                if lost is not None:
-                    failure, ended = fail(batch.start, lost), True
-                    continue
-                # Nothing from a failure on, and all that is before it.
-                end = position if failure is None else failure.at
-                again = [each for each in begun if each.start < end]
-                waiting.extendleft(reversed(again))
-                for each in again:
-                    begun.remove(each)
-                adder.begin_again(other)
-                continue
-            except Exception as error:
-                large = place_of_large(ctx, batch.items, chunk, error)
-                cause = error
-                fault = None if large is None else batch.start + large
-                item = None if large is None else batch.items[large]
-                if skip and large is not None:
-                    try:
-                        if large not in batch.outsized:
-                            batch.outsized.add(large)
-                            counts[3] += 1
-                            _skip(ctx, errors, batch.start + large, item, cause)
-                    except Exception as raised:
-                        cause = raised
-                    else:
-                        batch.count(0, 0, 0)
-                        settle_first()
-                        continue
-                failure, ended = fail(batch.start, cause, fault, item), True
-                ready.clear()
-                continue
-            batch.count(added, updated, refused)
-            if emit and added:
-                places = chunk.positions
-                batch.found += [
-                    place for place, mark in zip(places, outcomes, strict=True) if mark == 97
-                ]
-            if part.trust is not None and lasting is not None:
-                yield from learn(part.trust, part.generation, chunk.digests, lasting, part.sent)
-            settle_first()
-            continue
-        if not waiting and (ended or failure is not None):
-            break
-    for batch in begun:
-        settle(batch)
-    if found:
-        yield Emit(found)
-    result = AddResult(*counts)
-    if failure is not None:
-        raise failure.error(result) from failure.cause
-    if ctx.remember and ctx.fresh and position and more and not settling:
-        ctx.fresh = False
-        if result.refused == position and "xx" not in adder.condition:
-            yield from _tell_if_finished(ctx, result)
-    return result
-
-
-def _tell_if_finished(ctx: Context, result: AddResult) -> Operation[None]:
-    """Log where an object's first bulk add brought only what a finished set knows."""
-    try:
-        end = yield end_of(ctx)
-    except Exception:  # the items are in, whatever this says
-        return
-    if end.finished:
-        warn_once(
-            ctx.name,
-            "all of the %d items added to %r are known, and nothing is left to be done: clear() "
-            "makes it forget them",
-            result.refused,
-            ctx.name,
-        )
-
-
-def is_large(chunk: Any) -> bool:
-    """Whether a chunk is one item that not every server may take."""
-    return chunk.entries == 1 and len(chunk.data) > CHUNK_BYTES
-
-
-def place_of_large(ctx: Context, items: list[Any], chunk: Any, error: Exception) -> int | None:
-    """Return which of the items a chunk has, if the server does not take it for its size."""
-    if outsized(error) is None or chunk.entries != 1:
-        return None
-    for place, item in enumerate(items):
-        try:
-            data = ctx.wire.payload(item, ctx.dumps, 0)
-        except Exception:  # a bad one
-            continue
-        if len(data) > CHUNK_BYTES and data in chunk.data:
-            return place
-    return None
-
-
-def large_item(ctx: Context, items: list[Any], chunk: Any, error: Exception) -> Exception:
-    """Return the error of a step that adds: it names an item that is too large, if one is."""
-    place = place_of_large(ctx, items, chunk, error)
-    if place is None:
-        return error
-    return _Failure(0, error, place, items[place]).error(AddResult())
-
-
-def bad_item(bad: Any) -> AddError:
-    """Make the error of a bulk add's item that cannot be encoded, nothing at all sent."""
-    return _Failure(0, bad.error, bad.place, bad.item).error(AddResult())
-
-
-class _Failure(NamedTuple):
-    """Where a stream ended before its end, and why."""
-
-    at: int
-    cause: Exception
-    place: int | None
-    item: Any
-
-    def error(self, result: AddResult) -> AddError:
-        kind = AddError
-        if isinstance(self.cause, Full):
-            kind = _FullAddError
-        elif isinstance(self.cause, OptionsDiffer):
-            kind = _OptionsAddError
-        where = f"item {self.place}" if self.place is not None else f"from item {self.at} on"
-        return kind(
-            f"{where}: {str(self.cause) or type(self.cause).__name__}",
-            result=result,
-            resume_at=self.at,
-            index=self.place,
-            item=self.item,
-        )
-
-
-def _skip(ctx: Context, errors: str | OnError, at: int, item: Any, cause: Exception) -> None:
-    if callable(errors):
-        errors(at, item, cause)
-    else:
-        warn_once(
-            ctx.name,
-            "skipped item %d of an add to %r: %r",
-            at,
-            ctx.name,
-            error_text(cause),
-        )

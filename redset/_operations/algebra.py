@@ -13,7 +13,6 @@ from redset._operations.adding import (
     AddResult,
     Flags,
     Refusal,
-    add_stream,
     head_of,
     refusal_of,
 )
@@ -40,6 +39,7 @@ from redset._operations.replies import (
     refuse,
     up_to,
 )
+from redset._operations.streaming import add_stream
 from redset.exceptions import AddError, OptionsDiffer
 
 T = TypeVar("T")

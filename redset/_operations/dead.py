@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 from typing import Any, NamedTuple
 
 from redset._effects import Ask, Emit, Operation
@@ -15,8 +17,10 @@ from redset._operations.context import (
     NOT_OF_ITEM,
     STEP,
     Context,
+    ServerClock,
     error_text,
 )
+from redset._operations.reading import server_time
 from redset._operations.replies import (
     Reader,
     bytes_of,
@@ -27,6 +31,7 @@ from redset._operations.replies import (
     refuse,
     up_to,
 )
+from redset._times import seconds
 
 
 class DeadLetter(NamedTuple):
@@ -243,20 +248,40 @@ def _member(ctx: Context, raw: bytes) -> bytes:
         return b""
 
 
-def purge(ctx: Context, before: float | None, forget: bool) -> Operation[int]:
+def _unix_time(ctx: Context, before: Any) -> Operation[float]:
+    """Return the Unix time of a bound: a number, an aware datetime, or an age as a timedelta."""
+    time = before
+    if isinstance(before, datetime.datetime):
+        if before.utcoffset() is None:
+            raise ValueError(
+                f"before must be an aware datetime, with a time zone, got {before!r} (datetime)"
+            )
+        time = before.timestamp()
+    elif isinstance(before, datetime.timedelta):
+        age = seconds("before", before, most=math.inf)
+        time = (yield from server_time(ctx, ServerClock())) - age
+    if not isinstance(time, (int, float)) or isinstance(time, bool):
+        kind = type(before).__name__
+        raise TypeError(
+            "before must be Unix time in seconds, a datetime or a timedelta, "
+            f"got {before!r} ({kind})"
+        )
+    if time != time:  # not isnan(): an int may be more than a float holds
+        raise ValueError("before must be Unix time in seconds, got nan (float)")
+    return time
+
+
+def purge(ctx: Context, before: Any, forget: bool) -> Operation[int]:
     """Delete the dead letters older than a time, and forget their items; how many there were."""
     if forget:
         ctx.need_memory("forget")
     last = "+"
     if before is not None:
-        if not isinstance(before, (int, float)) or isinstance(before, bool):
-            raise TypeError(f"before must be Unix time in seconds, not {type(before).__name__}")
-        if before != before:  # not isnan(): an int may be more than a float holds
-            raise ValueError("before must be Unix time in seconds, not NaN")
-        if before * 1000 < 1:
+        time = yield from _unix_time(ctx, before)
+        if time * 1000 < 1:
             return 0  # no id is below 0-0
-        if before < 2**63 / 1000:
-            last = f"({int(before * 1000)}-0"
+        if time < 2**63 / 1000:
+            last = f"({int(time * 1000)}-0"
     gone: int = 0
     while True:
         num, until = STEP, last

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from redset._effects import Operation, Send
-from redset._operations.adding import Adder, Flags, is_large
+from redset._operations.adding import Adder, Flags
 from redset._operations.checking import check_once
 from redset._operations.context import LEASE_STEP, SCRIPT_CHUNK, STEP_BYTES, Context
 from redset._operations.leasing import decode_given, keep_unanswered, lease_call, token_for
@@ -29,6 +29,7 @@ from redset._operations.settling import (
     tally,
     to_send,
 )
+from redset._operations.streaming import is_large
 from redset._operations.taking import ENOUGH, end_of, look_first, none_of, out_of_memory
 from redset._operations.waiting import wait_for
 from redset.exceptions import AddError, Full

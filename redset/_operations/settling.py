@@ -8,14 +8,7 @@ from typing import Any, NamedTuple
 
 from redset._effects import READ, Ask, Operation, Pull, Send
 from redset._logs import one_line
-from redset._operations.adding import (
-    Adder,
-    Flags,
-    OtherEpoch,
-    add_stream,
-    bad_item,
-    large_item,
-)
+from redset._operations.adding import Adder, Flags, OtherEpoch
 from redset._operations.context import (
     CHUNK_BYTES,
     LEASE_STEP,
@@ -26,6 +19,7 @@ from redset._operations.context import (
     Context,
 )
 from redset._operations.replies import Reader, count, listed, many
+from redset._operations.streaming import add_stream, bad_item, large_item
 from redset._operations.taking import out_of_memory
 
 log = logging.getLogger("redset")

@@ -137,7 +137,9 @@ def world_of(pick: random.Random) -> World:
     return World(kind, pick.random() < 0.5, options, wires, pick.random() < 0.1)
 
 
-def steps_of(world: World, pick: random.Random, length: int) -> list[Step]:
+def steps_of(  # noqa: C901 - a table of draws
+    world: World, pick: random.Random, length: int
+) -> list[Step]:
     """Draw an episode."""
     known = bool(world.options["remember"])
     names = [name for name in OPERATIONS if known or name not in ("forget", "seen")]

@@ -19,6 +19,13 @@ CONCERNED: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     (
+        "redset/_operations/streaming.py",
+        (
+            "test_sets.py", "test_transport.py", "test_memory.py", "test_identity.py",
+            "test_known.py", "test_bad_input.py", "test_buffered.py",
+        ),
+    ),
+    (
         "redset/_operations/[els]*ing.py",
         (
             "test_leases.py", "test_consuming.py", "test_ties.py", "test_waiting.py",
@@ -130,8 +137,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "window-is-lost-with-the-epoch",
-        "redset/_operations/adding.py",
-        "add_stream",
+        "redset/_operations/streaming.py",
+        "_begin_again",
         "waiting.extendleft(reversed(again))",
         "waiting.extendleft(reversed(again[:1]))",
         "After a clear in mid stream only the first chunk in flight is sent again.",
@@ -139,17 +146,17 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "resume-skips-what-was-in-flight",
-        "redset/_operations/adding.py",
-        "add_stream",
-        "fail(batch.start, cause, fault, item), True\n                ready.clear()",
-        "fail(position, cause, fault, item), True\n                ready.clear()",
+        "redset/_operations/streaming.py",
+        "_judge_lost",
+        "self._end(batch.start, error)",
+        "self._end(self.position, error)",
         "AddError.resume_at lies after items that were not written; a resumed add loses them.",
         ("test_transport.py::test_without_retries_a_cut_connection_says_from_where_to_go_on",),
     ),
     Mutant(
         "new-items-in-order-of-score",
-        "redset/_operations/adding.py",
-        "settle",
+        "redset/_operations/streaming.py",
+        "_settle",
         "for place in sorted(batch.found)",
         "for place in batch.found",
         "add_new yields the items of a chunk by score and not in the order of the input.",
@@ -924,7 +931,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "fallback-names-the-last-duplicate",
         "redset/_fallback.py",
-        "_read",
+        "_read_one_by_one",
         "entries[place] = (score, member, entries[place][2], data)",
         "entries[place] = (score, member, index, data)",
         "A chunk names the last of equal items as the one that was added.",
