@@ -1038,12 +1038,12 @@ BAD_ARGUMENTS: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "a set of scores": (lambda s: s.add_many(["a"], {1}), TypeError, "score must be .* not set"),
     "bytes": (lambda s: s.add_many(memoryview(b"ab")), TypeError, "items must .* not memoryview"),
     "errors": (lambda s: s.add_many(["a"], errors=1), ValueError, "errors must .* not 1 .int"),
-    "purge('x')": (lambda s: s.dead.purge("x"), TypeError, "before must be .* not str"),
-    "purge(NaN)": (lambda s: s.dead.purge(NAN), ValueError, "before must be .* not NaN"),
+    "purge('x')": (lambda s: s.dead.purge("x"), TypeError, r"before must be .* got 'x' \(str\)"),
+    "purge(NaN)": (lambda s: s.dead.purge(NAN), ValueError, "before must be .* got nan"),
     "purge(datetime)": (
         lambda s: s.dead.purge(datetime.datetime.now()),
-        TypeError,
-        "before must be .* not datetime",
+        ValueError,
+        "before must be an aware datetime, .* got datetime",
     ),
 }
 
