@@ -88,7 +88,7 @@ class Lease(Generic[T]):
         return self._owner.fail(self, error, delay)
 
     def release(self, delay: Time = 0, score: Any = None, item: Any = None) -> Any:
-        """Give it back untouched, or with a new score and payload; 1 where it was ours.
+        """Release it untouched, or with a new score and payload; 1 where it was ours.
 
         Examples
         --------
@@ -173,7 +173,7 @@ class Leases(Generic[T]):
         return self._owner.fail(self, error, delay)
 
     def release(self, delay: Time = 0, score: Any = None, item: Any = None) -> Any:
-        """Give back all that is not settled, without an attempt; how many were still ours.
+        """Release all that is not settled, without an attempt; how many were still ours.
 
         Examples
         --------
@@ -257,7 +257,7 @@ class Leases(Generic[T]):
 
 
 class Batch(Leases[T]):
-    """Leases, lowest score first; false where there are none.
+    """Leases, lowest score first; false if there are none.
 
     Entered with ``with``, it settles by iteration: asking for the next lease marks the one before
     as done. On leaving, those done are acknowledged. On an exception the current one is failed,
@@ -274,7 +274,7 @@ class Batch(Leases[T]):
     Raises
     ------
     RuntimeError
-        Where it is entered twice, or iterated after it was left.
+        If it is entered twice, or iterated after it was left.
 
     Examples
     --------

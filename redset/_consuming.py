@@ -503,7 +503,7 @@ class Worker:
         return free + ahead if free > 0 or -free <= ahead // 2 else 0
 
     def _rest(self, now: float, busy: bool) -> float:
-        """Give the seconds until there may be something to do of which nobody tells."""
+        """Return the seconds until there may be something to do of which nobody tells."""
         rest = self._renew_at - now
         if busy:
             rest = min(rest, LINGER)

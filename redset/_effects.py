@@ -118,7 +118,7 @@ class Emit:
 
 
 class Wait:
-    """Until something may be had: True; False where the time is over and nothing came.
+    """Until something may be had: True; False if the time is over and nothing came.
 
     Nothing is in flight, and no connection is held meanwhile. ``look`` asks the server how much may
     be had now, and in how many seconds there may be more; ``keys`` are those that it reads;
@@ -144,7 +144,7 @@ class Sight:
     """What connections there are: a value that equals another as long as the client lost and
     opened none, nor the process any that redset uses. It begins with the number of the database.
 
-    None where they cannot be seen.
+    None if they cannot be seen.
     """
 
     __slots__ = ()

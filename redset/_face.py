@@ -68,7 +68,7 @@ class Options(TypedDict, total=False):
 class Face(Generic[T]):
     """A set's name, options and way to its server; what a face adds are the calls."""
 
-    # Slots keep a set small; the dict, made where it is needed, takes what a program adds.
+    # Slots keep a set small; the dict, made if it is needed, takes what a program adds.
     __slots__ = (
         "__dict__", "__weakref__", "_ctx", "_link", "_lock", "_made", "_name", "_owned", "_redis",
         "_scorer",
@@ -299,7 +299,7 @@ class Face(Generic[T]):
         return self._ctx.clock_ahead(seconds("delay", delay))
 
     def _operand(self, other: Any) -> algebra.Other | None:
-        """Give what an operation is told of another set; None where it is none of redset's."""
+        """Return what an operation is told of another set; None if it is none of redset's."""
         if not isinstance(other, Face):
             return None
         if other._link_class is not self._link_class:
@@ -438,7 +438,7 @@ def check_url(url: Any) -> str:
 
 
 def whole(argument: str, value: Any) -> int:
-    """Give a number of items as int() does."""
+    """Return a number of items as int() does."""
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -448,7 +448,7 @@ def whole(argument: str, value: Any) -> int:
 
 
 def index(argument: str, value: Any) -> int:
-    """Give a position, or a number of items, that is an int."""
+    """Return a position, or a number of items, that is an int."""
     try:
         return operator.index(value)
     except TypeError:
@@ -485,6 +485,6 @@ def checking_of(link: Any, client: Any, name: Any) -> Operation[list[str]]:
 
 
 def many(argument: str, values: Iterable[Any]) -> list[Any]:
-    """Give an argument of many items as a list."""
+    """Return an argument of many items as a list."""
     refuse_single(argument, values)
     return list(values)

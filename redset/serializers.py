@@ -240,7 +240,7 @@ def _refuse_deep(obj: Any) -> None:
 class JSONSerializer(Serializer):
     """JSON with sorted keys, so that equal dicts are one item.
 
-    What is stored is compact UTF-8, written by orjson; where that is missing (or
+    What is stored is compact UTF-8, written by orjson; if that is missing (or
     writes numbers in another way, as it did before 3.11.7), by the standard library,
     to the same bytes.
 

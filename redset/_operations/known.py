@@ -25,7 +25,7 @@ PAUSE, BLIND = 0.25, 60.0
 SOON = 2.0
 #: By how much this process's clock may run faster than the server's.
 DRIFT = 0.0005
-#: A call with so many items is worth a check also where it is the first for a while.
+#: A call with so many items is worth a check also if it is the first for a while.
 WORTH = 16
 
 
@@ -160,7 +160,7 @@ def learn(
     Parameters
     ----------
     lasting : float or list of int
-        ``math.inf``, or for each entry the milliseconds since, 0 where that is not known.
+        ``math.inf``, or for each entry the milliseconds since, 0 if that is not known.
     """
     sight = yield SIGHT
     # The answer came by one of the connections that the check had seen.
