@@ -1,4 +1,4 @@
-"""What a lease call gives: leases, in a batch that settles itself."""
+"""Leases, and the batch that holds them and settles itself."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Lease(Generic[T]):
     score : float
         The score at which it was queued, and to which it returns.
     attempts : int
-        How often it was leased in vain before: failed, or not settled in time.
+        Number of earlier leases that failed or expired.
     expires : float
         Until when it is the holder's: Unix time of the server, in seconds.
     settled : bool
@@ -118,7 +118,7 @@ class Lease(Generic[T]):
 
 
 class Leases(Generic[T]):
-    """What batches of both faces share: the leases, and what is to become of them."""
+    """Base of the batches of both faces: leases, and how to settle them."""
 
     __slots__ = ("_at", "_current", "_done", "_leases", "_owner", "_state", "lost")
 

@@ -56,7 +56,7 @@ class _Run:
 
 
 class _Part:
-    """What is written next: adds, and behind them acknowledgements."""
+    """The next part to write: adds, then acknowledgements."""
 
     __slots__ = ("leases", "runs")
 
@@ -76,7 +76,7 @@ class _Part:
 
 
 class Writing:
-    """What writers of both faces share: all that was accepted, and what becomes of it.
+    """Base of the writers of both faces: what was accepted, and what becomes of it.
 
     It does no I/O and waits for nothing. Items are serialised when they are accepted: a bad one is
     its caller's error, and what becomes of the object later does not matter.

@@ -1,4 +1,4 @@
-"""What the faces share: the constructor and its checks, properties, scorers, arguments."""
+"""Base of both faces: the constructor and its checks, properties, scorers, arguments."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class Face(Generic[T]):
 
     @property
     def scorer(self) -> Any:
-        """What scores an item that is added without a score; may be reassigned.
+        """The scorer of items that are added without a score; may be reassigned.
 
         A callable of the item, or the name of its field. None stands for the default of the class.
 
@@ -203,7 +203,7 @@ class Face(Generic[T]):
 
     @property
     def serializer(self) -> Any:
-        """What makes bytes of items; may be reassigned.
+        """The serializer of items; may be reassigned.
 
         After that the next removal first looks whether it can decode anything, as the first one of
         an object does. None stands for the default.

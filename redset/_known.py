@@ -16,7 +16,7 @@ LAST, RANDOM, POOL = 32, 8, 256
 
 
 class Memory(NamedTuple):
-    """What tells one memory from all others, and from what it was before something was forgotten.
+    """Identity of a memory, also as it was before something was forgotten.
 
     A server's run is that of its process since it was started or last became the primary.
     """

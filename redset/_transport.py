@@ -89,7 +89,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 class _Lines:
-    """What the process talked over: `change` is another object whenever it lost a connection, or
+    """The connections of the process: `change` is another object whenever it lost one, or
     used one that is new, whichever client's."""
 
     def __init__(self) -> None:
@@ -471,7 +471,7 @@ def _decodes_all(client: Any) -> bool:
 
 
 class _Session:
-    """What one operation has under way."""
+    """Requests that one operation has under way."""
 
     _awaits: bool
     #: Where its connections come from, if it has some; else its client.
@@ -795,7 +795,7 @@ class _PackedSession(_Session):
                     await self._put(flight)
                 unread[0].answer = await self._fetch(unread[0])
             except Exception as again:
-                # Twice, and the server does not tell its limit: a third time would be in vain.
+                # Twice, and the server does not tell its limit: a third try would fail, too.
                 if large is not None and limit is None and _may_be_too_large(again):
                     raise _Suspected from again
                 raise
@@ -946,7 +946,7 @@ class _GenericSession(_Session):
 
 
 async def _release(pool: Any, connection: Any) -> None:
-    """Give a connection back, also if this is cancelled in between."""
+    """Return a connection to its pool, also if this is cancelled in between."""
     try:
         await pool.release(connection)
     except asyncio.CancelledError:
@@ -1175,7 +1175,7 @@ def _no_right(text: str, script: Script | None) -> str | None:
 
 
 def _translated(error: Exception, script: Script | None = None) -> Exception:
-    """Give an error the class and text that it has outside of scripts (Redis 6.2 wraps both)."""
+    """Restore the class and text that an error has outside of scripts (Redis 6.2 wraps both)."""
     text = str(error)
     if type(error).__name__ != "ResponseError":
         return error

@@ -106,7 +106,7 @@ class Watch:
             self.changed, self.earliest = True, monotonic() + self._later()
 
     def answered(self, available: int, rest: float) -> None:
-        """What a look has found: how many there are, and in how many seconds there may be more."""
+        """Take the result of a look: number of items, and seconds until there may be more."""
         told, self.asked, self.seen = self.earliest > 0, None, monotonic()
         self.due = self.seen + rest + self._later()
         if told and not available:
@@ -118,7 +118,7 @@ class Watch:
         return random.random() * self.spread
 
     def succeeded(self) -> None:
-        """Who was woken got something."""
+        """Note that the waiter that was woken got something."""
         self.spread = 0.0
         self.pace.refill()
 
@@ -183,7 +183,7 @@ class Watcher:
             if not self.runs():
                 try:
                     self._start()
-                except RuntimeError:  # no thread is to be had, as at the interpreter's end
+                except RuntimeError:  # no thread can be started, as at the interpreter's end
                     self._remove(waiter)
                     waiting.waiter = None
                     return

@@ -1,4 +1,4 @@
-"""What a serializer looks like."""
+"""The interface of serializers."""
 
 from __future__ import annotations
 

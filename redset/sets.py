@@ -83,7 +83,7 @@ class SortedSet(Face[T]):
     lock_timeout, lock_expires : float or timedelta, optional
         For `lock`, in seconds: how long to wait for it (10), and how long it may be held (20).
     key : callable, str or tuple of str, optional
-        Gives an item's identity (str, bytes or int), likewise; several fields make one together:
+        Gives an item's identity (str, bytes or int) in the same way; several fields make one:
         ``key=("customer", "kind")``. Items with equal keys are one item, whatever else they hold.
         The default serializer is then `redset.serializers.JSONSerializer`.
     remember : True, float or timedelta, optional
@@ -530,7 +530,7 @@ class SortedSet(Face[T]):
             If ``int()`` does not take ``num``, or ``wait`` is not a number of seconds; nothing was
             sent.
         redset.exceptions.DecodeError
-            If 10 or more were to be had, and none could be decoded. If the user may write no
+            If there were 10 or more, and none could be decoded. If the user may write no
             dead letters and no item was decoded, those that cannot be were put back.
 
         Examples
@@ -1165,7 +1165,7 @@ class SortedSet(Face[T]):
 
     @property
     def dead(self) -> DeadLetters:
-        """The dead letters: what could not be decoded, and what was leased too often in vain.
+        """The dead letters: items that could not be decoded, or that failed too often.
 
         Sends nothing by itself.
 
@@ -1977,7 +1977,7 @@ class Between(Generic[T]):
         TypeError, ValueError, OverflowError
             If ``int()`` does not take ``num``; nothing was sent.
         redset.exceptions.DecodeError
-            If 10 or more were to be had, and none could be decoded.
+            If there were 10 or more, and none could be decoded.
 
         Examples
         --------

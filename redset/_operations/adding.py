@@ -35,7 +35,7 @@ OnError = Callable[[int, Any, Exception], object]
 
 
 class AddResult(NamedTuple):
-    """What became of the items of a bulk add.
+    """Result of a bulk add.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What an operation may know of its set."""
+"""Context of an operation: the options of its set, and its knowledge of the server."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Key:
 
 
 class TextSerializer(Serializer):
-    """What an item is stored as without a serializer: its bytes, else its text in UTF-8."""
+    """The format without a serializer: an item's bytes, else its text in UTF-8."""
 
     def dumps(self, obj: Any) -> bytes:
         return _wire.DEFAULT.payload(obj, None, 0)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""What the process knows of a set's memory without asking: whether it may be trusted now.
+"""The known table of a process: whether it may be trusted now.
 
 A table holds only what the server said. It is trusted for a second after a check that the memory
 and the run of its server are the same, and as long as the process has the same connections as then:
@@ -30,7 +30,7 @@ WORTH = 16
 
 
 class Trust(NamedTuple):
-    """What a check found, and when, with which connections."""
+    """Result of a check, with its time and its connections."""
 
     sight: Any
     since: float

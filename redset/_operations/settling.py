@@ -44,7 +44,7 @@ class Held(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """What is to become of some leases: ack, fail, bury, release, renew, or for now check."""
+    """How to settle some leases: ack, fail, bury, release, renew, or only check."""
 
     how: str
     leases: Sequence[Any]

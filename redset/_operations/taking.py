@@ -1,4 +1,4 @@
-"""Handing items out for good: pop and take."""
+"""Removing items: pop and take."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def none_of(ctx: Context, total: int) -> DecodeError:
 
 
 class _Taken(NamedTuple):
-    """What was removed: members, or with ``key=`` payloads, and their scores if they came."""
+    """Removed members, or with ``key=`` payloads, and their scores if they came."""
 
     members: list[Any]
     scores: list[Any] | None
@@ -424,7 +424,7 @@ def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False)
 
 
 def _give_back(ctx: Context, within: Range | None) -> Operation[int]:
-    """Give expired leases back; return how many."""
+    """Return expired leases to the queue; return how many."""
     if within is not None or ctx.keys.prefix is None:
         return 0
     try:

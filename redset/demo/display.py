@@ -1,4 +1,4 @@
-"""What the demo shows: progress while it runs, and a summary."""
+"""Display of the demo: progress while it runs, and a summary."""
 
 from __future__ import annotations
 

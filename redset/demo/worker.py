@@ -1,4 +1,4 @@
-"""What each worker process does: fetch page after page, and offer all of its links."""
+"""A worker process: fetches page after page, and offers all of its links."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH, TTL = 5, 2.0
 
 
 class Tally(NamedTuple):
-    """What workers have done: one of them, or all together."""
+    """Tallies of one worker, or of all together."""
 
     pages: int = 0
     missing: int = 0
@@ -33,7 +33,7 @@ class Tally(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a worker is told: its server, its set, and its site."""
+    """Settings of a worker: its server, its set and its site."""
 
     url: str
     name: str
@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
 
 class Shared:
-    """What the workers of a crawl have in common.
+    """State that the workers of a crawl share.
 
     Parameters
     ----------

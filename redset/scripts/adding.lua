@@ -187,7 +187,7 @@ local function add(argv, from, try_removals)
     updated = new - added
   elseif ties and remember == '' and (condition == '' or condition == 'nx')
     and not (holding or limit) then
-    -- Likewise: what is queued stays where it is, unless its score or payload changes.
+    -- The same way, what is queued stays where it is, unless its score or payload changes.
     local members, at_once = columns(2), false
     try_writes()
     if n >= 16 and not (keyed or wanted) then
@@ -228,7 +228,7 @@ local function add(argv, from, try_removals)
     end
     if condition == '' then updated = n - added end
   elseif condition == 'nx' and remember == '' and not (keyed or wanted or limit or ties) then
-    -- Likewise: ZADD itself refuses what is queued.
+    -- The same way, ZADD itself refuses what is queued.
     local held = holding and held_among(columns(2)) or {}
     for i = 1, n do
       if not held[i] then accept(head + (i - 1) * width) end

@@ -1,5 +1,5 @@
 -- Included by steps that ask what holds members back, after check. They have the key of that as
--- leases. Its values, of what is leased, waits out a delay, or is queued and was leased in vain: the
+-- leases. Its values, of what is leased, waits out a delay, or is queued and failed before: the
 -- owner's token (16 characters), 1 if the item was added meanwhile, else 0, attempts, ' ', score,
 -- then what there is of ' ' and the score added meanwhile, and of a line break and the last error.
 --
@@ -14,7 +14,7 @@
 -- deleted) holds nothing back.
 -- With a key= what was added meanwhile is in `items` as member .. '+'.
 -- With ties= a score is the user's times TIE, plus what orders equal ones, and ~ stands in front of
--- one that takes that of the item where this goes on: if its lease was in vain, not acknowledged.
+-- one that takes that of the item where this goes on: if its lease failed or expired.
 local QUEUED, DELAYED = '................', '----------------'
 local TIE = 2 ^ 40
 -- Performs a command on any number of arguments; the sum of its counts.
