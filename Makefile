@@ -152,6 +152,7 @@ lint:
 	  echo 'cython-lint redset' && PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint redset; fi
 	cd tests && $(abspath $(python)) -m mutants --check
 	$(python) tests/lengths.py
+	$(python) tests/language.py
 
 wheel:
 	$(call ready,test)

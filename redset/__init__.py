@@ -27,7 +27,7 @@ __all__ = (
     "check_server",
 )
 
-#: ``"cython"`` where the compiled core is in use, else ``"python"``.
+#: ``"cython"`` if the compiled core is in use, else ``"python"``.
 IMPLEMENTATION: str = _wire.DEFAULT.IMPLEMENTATION
 
 

@@ -1,4 +1,4 @@
-"""What a lease call gives: leases, in a batch that settles itself."""
+"""Leases, and the batch that holds them and settles itself."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Lease(Generic[T]):
     score : float
         The score at which it was queued, and to which it returns.
     attempts : int
-        How often it was leased in vain before: failed, or not settled in time.
+        Number of earlier leases that failed or expired.
     expires : float
         Until when it is the holder's: Unix time of the server, in seconds.
     settled : bool
@@ -88,7 +88,7 @@ class Lease(Generic[T]):
         return self._owner.fail(self, error, delay)
 
     def release(self, delay: Time = 0, score: Any = None, item: Any = None) -> Any:
-        """Give it back untouched, or with a new score and payload; 1 where it was ours.
+        """Release it untouched, or with a new score and payload; 1 where it was ours.
 
         Examples
         --------
@@ -118,7 +118,7 @@ class Lease(Generic[T]):
 
 
 class Leases(Generic[T]):
-    """What batches of both faces share: the leases, and what is to become of them."""
+    """Base of the batches of both faces: leases, and how to settle them."""
 
     __slots__ = ("_at", "_current", "_done", "_leases", "_owner", "_state", "lost")
 
@@ -173,7 +173,7 @@ class Leases(Generic[T]):
         return self._owner.fail(self, error, delay)
 
     def release(self, delay: Time = 0, score: Any = None, item: Any = None) -> Any:
-        """Give back all that is not settled, without an attempt; how many were still ours.
+        """Release all that is not settled, without an attempt; how many were still ours.
 
         Examples
         --------
@@ -257,7 +257,7 @@ class Leases(Generic[T]):
 
 
 class Batch(Leases[T]):
-    """Leases, lowest score first; false where there are none.
+    """Leases, lowest score first; false if there are none.
 
     Entered with ``with``, it settles by iteration: asking for the next lease marks the one before
     as done. On leaving, those done are acknowledged. On an exception the current one is failed,
@@ -274,7 +274,7 @@ class Batch(Leases[T]):
     Raises
     ------
     RuntimeError
-        Where it is entered twice, or iterated after it was left.
+        If it is entered twice, or iterated after it was left.
 
     Examples
     --------

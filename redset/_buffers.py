@@ -56,7 +56,7 @@ class _Run:
 
 
 class _Part:
-    """What is written next: adds, and behind them acknowledgements."""
+    """The next part to write: adds, then acknowledgements."""
 
     __slots__ = ("leases", "runs")
 
@@ -76,7 +76,7 @@ class _Part:
 
 
 class Writing:
-    """What writers of both faces share: all that was accepted, and what becomes of it.
+    """Base of the writers of both faces: what was accepted, and what becomes of it.
 
     It does no I/O and waits for nothing. Items are serialised when they are accepted: a bad one is
     its caller's error, and what becomes of the object later does not matter.
@@ -94,7 +94,7 @@ class Writing:
         self._max_pending = index("max_pending", max_pending)
         self._max_items = min(index("max_items", max_items), self._max_pending)
         self._max_delay = seconds("max_delay", max_delay, most=math.inf)
-        #: Adds, lists of leases to acknowledge, None where the one before goes first.
+        #: Adds, lists of leases to acknowledge, None if the one before goes first.
         self._queue: deque[_Add | list[Lease[Any]] | None] = deque()
         #: Members whose acknowledgement is queued.
         self._acking: set[bytes] = set()
@@ -335,14 +335,14 @@ class Writing:
 class Writer(Writing):
     """Adds to a set in the background, in bulk; `SortedSet.buffered` makes it.
 
-    Entered with ``with``; leaving writes all that was accepted, also where the block raises. Any
+    Entered with ``with``; leaving writes all that was accepted, also if the block raises. Any
     number of threads may use it.
 
     When something cannot be written, after the client's own retries, the writer is at its end:
     nothing that was accepted behind it is sent, and each later call, and leaving the block, raise
     the same `redset.exceptions.AddError`. Its ``unwritten`` has what is not known to be in the set,
     and adding that again is safe; leases whose acknowledgement was not sent come back when their
-    time is over. Where the block raises something else, that goes on, and the log has the writer's
+    time is over. If the block raises something else, that goes on, and the log has the writer's
     error.
 
     In a forked child its calls are a RuntimeError. A writer that is still open when the interpreter
@@ -396,9 +396,9 @@ class Writer(Writing):
         Raises
         ------
         TypeError, ValueError
-            Where an argument cannot be used; the item was not accepted, the writer goes on.
+            If an argument cannot be used; the item was not accepted, the writer goes on.
         redset.exceptions.AddError
-            Where something that was accepted before cannot be written; this item was not accepted.
+            If something that was accepted before cannot be written; this item was not accepted.
         RuntimeError
             Outside of the block, and in a forked child.
 
@@ -430,7 +430,7 @@ class Writer(Writing):
         Raises
         ------
         TypeError, ValueError
-            Where a lease is another set's or settled already; none was accepted.
+            If a lease is another set's or settled already; none was accepted.
         redset.exceptions.AddError, RuntimeError
             As for `add`.
 
@@ -521,7 +521,7 @@ class Writer(Writing):
 class AsyncWriter(Writing):
     """`Writer` of an asyncio set: entered with ``async with``; its methods are awaited.
 
-    Where its event loop is closed before it was left, what was accepted is written first.
+    If its event loop is closed before it was left, what was accepted is written first.
     """
 
     def __init__(self, owner: Any, max_items: Any, max_delay: Any, max_pending: Any) -> None:

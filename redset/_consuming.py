@@ -46,13 +46,13 @@ PATIENCE = 60.0
 
 
 class Event(Protocol):
-    """What says that a worker is to stop: an event of threading, asyncio or multiprocessing."""
+    """An event of threading, asyncio or multiprocessing that stops a worker."""
 
     def is_set(self) -> bool: ...
 
 
 class Consumed(NamedTuple):
-    """What a `consume` call did.
+    """Result of a `consume` call.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class _Job:
 
 
 class Threads:
-    """What a worker of a sync set runs handlers in, and sleeps with."""
+    """Threads that run the handlers of a sync set's worker, and its sleep."""
 
     def __init__(self) -> None:
         self.lock: Any = threading.Lock()
@@ -503,7 +503,7 @@ class Worker:
         return free + ahead if free > 0 or -free <= ahead // 2 else 0
 
     def _rest(self, now: float, busy: bool) -> float:
-        """Give the seconds until there may be something to do of which nobody tells."""
+        """Return the seconds until there may be something to do of which nobody tells."""
         rest = self._renew_at - now
         if busy:
             rest = min(rest, LINGER)

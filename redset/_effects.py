@@ -1,4 +1,4 @@
-"""What an operation asks of the transport: the words between the two."""
+"""Effects: the requests of an operation to the transport."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Send:
 
     @property
     def name(self) -> str:
-        """What an error calls it: its script, or its first command."""
+        """Name of a request in errors: its script, or its first command."""
         if self.script is not None:
             return f"the step {self.script.name!r}"
         return self.data.split(b"\r\n", 3)[2].decode()
@@ -118,7 +118,7 @@ class Emit:
 
 
 class Wait:
-    """Until something may be had: True; False where the time is over and nothing came.
+    """Until something may be had: True; False if the time is over and nothing came.
 
     Nothing is in flight, and no connection is held meanwhile. ``look`` asks the server how much may
     be had now, and in how many seconds there may be more; ``keys`` are those that it reads;
@@ -141,10 +141,10 @@ class Wait:
 
 
 class Sight:
-    """What connections there are: a value that equals another as long as the client lost and
+    """A fingerprint of the open connections: two are equal if in between the client lost and
     opened none, nor the process any that redset uses. It begins with the number of the database.
 
-    None where they cannot be seen.
+    None if they cannot be seen.
     """
 
     __slots__ = ()
@@ -154,7 +154,7 @@ SIGHT = Sight()
 
 
 class There:
-    """An answer to be had over another set's link; nothing is in flight."""
+    """A request over another set's link; nothing is in flight."""
 
     __slots__ = ("ask", "link")
 

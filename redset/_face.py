@@ -1,4 +1,4 @@
-"""What the faces share: the constructor and its checks, properties, scorers, arguments."""
+"""Base of both faces: the constructor and its checks, properties, scorers, arguments."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Options(TypedDict, total=False):
 class Face(Generic[T]):
     """A set's name, options and way to its server; what a face adds are the calls."""
 
-    # Slots keep a set small; the dict, made where it is needed, takes what a program adds.
+    # Slots keep a set small; the dict, made if it is needed, takes what a program adds.
     __slots__ = (
         "__dict__", "__weakref__", "_ctx", "_link", "_lock", "_made", "_name", "_owned", "_redis",
         "_scorer",
@@ -169,7 +169,7 @@ class Face(Generic[T]):
 
     @property
     def scorer(self) -> Any:
-        """What scores an item that is added without a score; may be reassigned.
+        """The scorer of items that are added without a score; may be reassigned.
 
         A callable of the item, or the name of its field. None stands for the default of the class.
 
@@ -203,7 +203,7 @@ class Face(Generic[T]):
 
     @property
     def serializer(self) -> Any:
-        """What makes bytes of items; may be reassigned.
+        """The serializer of items; may be reassigned.
 
         After that the next removal first looks whether it can decode anything, as the first one of
         an object does. None stands for the default.
@@ -299,7 +299,7 @@ class Face(Generic[T]):
         return self._ctx.clock_ahead(seconds("delay", delay))
 
     def _operand(self, other: Any) -> algebra.Other | None:
-        """Give what an operation is told of another set; None where it is none of redset's."""
+        """Return what an operation is told of another set; None if it is none of redset's."""
         if not isinstance(other, Face):
             return None
         if other._link_class is not self._link_class:
@@ -438,7 +438,7 @@ def check_url(url: Any) -> str:
 
 
 def whole(argument: str, value: Any) -> int:
-    """Give a number of items as int() does."""
+    """Return a number of items as int() does."""
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -448,7 +448,7 @@ def whole(argument: str, value: Any) -> int:
 
 
 def index(argument: str, value: Any) -> int:
-    """Give a position, or a number of items, that is an int."""
+    """Return a position, or a number of items, that is an int."""
     try:
         return operator.index(value)
     except TypeError:
@@ -485,6 +485,6 @@ def checking_of(link: Any, client: Any, name: Any) -> Operation[list[str]]:
 
 
 def many(argument: str, values: Iterable[Any]) -> list[Any]:
-    """Give an argument of many items as a list."""
+    """Return an argument of many items as a list."""
     refuse_single(argument, values)
     return list(values)

@@ -96,7 +96,7 @@ def split(data: bytes) -> list[list[bytes]]:
 
 
 def to_score(value: Any, timed: bool = False) -> float:
-    """Give a score as a float; TypeError or ValueError name what is wrong with it.
+    """Return a score as a float; TypeError or ValueError name what is wrong with it.
 
     A ``timed`` score is a time: it may be a datetime that knows its time zone.
     """
@@ -130,7 +130,7 @@ def _unix_time(value: datetime.datetime) -> float:
 
 
 def whole_score(score: float) -> float:
-    """Give a score that a set with ``ties=`` can have; any other is a ValueError that says so."""
+    """Return a score that a set with ``ties=`` can have; any other is a ValueError that says so."""
     if not _LEAST <= score <= _MOST or score % 1:
         raise ValueError(
             f"score must be a whole number from {_LEAST} to {_MOST} in a set with ties=, "
@@ -157,7 +157,7 @@ def digests(values: Iterable[bytes]) -> list[bytes]:
 
 
 def key_bytes(key: Any) -> bytes:
-    """Give the bytes of an identity: 1, "1" and b"1" are one key."""
+    """Return the bytes of an identity: 1, "1" and b"1" are one key."""
     # Not isinstance(), here and below, which believes what an object calls its class.
     kind = type(key)
     if issubclass(kind, bytes):
@@ -170,7 +170,7 @@ def key_bytes(key: Any) -> bytes:
 
 
 def joined_key(parts: Sequence[Any]) -> bytes:
-    """Give the bytes of an identity of several parts, which are those of no others.
+    """Return the bytes of an identity of several parts, which are those of no others.
 
     The length of each part is in front of it: ("a", "bc") and ("ab", "c") are two keys.
     """
@@ -178,7 +178,7 @@ def joined_key(parts: Sequence[Any]) -> bytes:
 
 
 def _text_bytes(text: str) -> bytes:
-    """Give text as UTF-8; a subclass of str, what it makes of itself."""
+    """Return text as UTF-8; a subclass of str, what it makes of itself."""
     data: Any = text.encode()
     if type(text) is str:
         return data  # type: ignore[no-any-return]
@@ -244,7 +244,7 @@ def _is_structure(item: Any) -> bool:
 
 
 def _serialised(data: Any) -> bytes:
-    """Give what a serializer returned as bytes of our own."""
+    """Return what a serializer returned as bytes of our own."""
     kind = type(data)
     if kind is bytes:
         # A copy: an object of orjson's that is let go at once costs little, 500 that are kept
@@ -262,7 +262,7 @@ def identity(
     dumps: Callable[[Any], Any] | None,
     key: str | tuple[str, ...] | Callable[[Any], Any] | None,
 ) -> bytes:
-    """Give the member that stands for an item: the digest of its key, or its serialised bytes."""
+    """Return the member that stands for an item: the digest of its key, or its serialised bytes."""
     if key is None:
         return payload(item, dumps, 0)
     return digest(key_bytes(_key_of(item, key)))
@@ -273,7 +273,7 @@ def identities(
     dumps: Callable[[Any], Any] | None,
     key: str | tuple[str, ...] | Callable[[Any], Any] | None,
 ) -> list[bytes]:
-    """Give the member of each item."""
+    """Return the member of each item."""
     return [identity(item, dumps, key) for item in items]
 
 
@@ -396,7 +396,7 @@ class Known:
             return now < self._until.get(digest, -math.inf)
 
     def unknown(self, digests: Sequence[bytes], now: float) -> list[int]:
-        """Give the places of the digests that it does not hold."""
+        """Return the places of the digests that it does not hold."""
         with self._lock:
             get = self._until.get
             return [at for at, name in enumerate(digests) if not now < get(name, -math.inf)]
@@ -543,7 +543,7 @@ class Encoder:
         known: Known | None,
         now: float,
     ) -> tuple[list[_Entry], int, list[Bad], int]:
-        """Give the entries, how many items are good, what is bad, how many entries were dropped."""
+        """Return entries, number of good items, what is bad, and number of dropped entries."""
         key = self._key
         if self._fold and type(items) in (list, tuple) and len(items) > 1:
             try:
@@ -563,7 +563,7 @@ class Encoder:
     def _read_one_by_one(
         self, items: Sequence[Any], scores: Sequence[Any] | None, skip: bool
     ) -> tuple[list[_Entry], int, list[Bad]]:
-        """Give the entries, how many items are good, and what is bad."""
+        """Return the entries, how many items are good, and what is bad."""
         dumps, key, limit, fold = self._dumps, self._key, self._limit, self._fold
         scorer = self._scorer
         entries: list[_Entry] = []
@@ -732,7 +732,7 @@ def decode(
     """Deserialise members; those that cannot be are told apart.
 
     ``binary`` says what ``loads`` is given: bytes, text, or (None) the text, and the bytes where
-    there is no text or ``loads`` raised on it.
+    there is not a text or ``loads`` raised on it.
     """
     items: list[Any] = []
     bad: list[Bad] = []

@@ -27,7 +27,7 @@ _REGISTRY = b"redset:sets"
 
 
 class Keys:
-    """The keys of the set called ``name``; ``prefix`` is None where it can have no second key.
+    """The keys of the set called ``name``; ``prefix`` is None if it can have no second key.
 
     ``queue`` is the sorted set of its members: with ``key=`` or ``ties=`` one that no process
     without the option reads.

@@ -16,7 +16,7 @@ LAST, RANDOM, POOL = 32, 8, 256
 
 
 class Memory(NamedTuple):
-    """What tells one memory from all others, and from what it was before something was forgotten.
+    """Identity of a memory, also as it was before something was forgotten.
 
     A server's run is that of its process since it was started or last became the primary.
     """
@@ -106,12 +106,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def era() -> object:
-    """Give what is another object in a forked child: tables are of one process."""
+    """Return what is another object in a forked child: tables are of one process."""
     return _tables
 
 
 def table_of(memory: Memory, kind: Callable[[int], Any], most: int) -> Any:
-    """Give the table of a memory, which the first to ask for it makes."""
+    """Return the table of a memory, which the first to ask for it makes."""
     tables = _tables
     with tables.lock:
         table = tables.by_memory.get((memory, kind))

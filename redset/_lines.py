@@ -56,7 +56,7 @@ def loads(line: bytes) -> Any:
 
 
 def data(raw: bytes) -> Any:
-    """Write bytes as text, or as base64 where they are none."""
+    """Write bytes as text, or as base64 if they are none."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -195,7 +195,7 @@ class Lines:
             self.sequence = max(self.sequence, tie + 1)
 
     def of(self, kind: str) -> Iterator[dict[str, Any]]:
-        """Give what was laid aside of a kind."""
+        """Return what was laid aside of a kind."""
         self._file.seek(0)
         for line in self._file:
             value = loads(line)
@@ -236,7 +236,7 @@ def _is_count(value: Any, limit: int = _EXACT) -> bool:
 
 
 def tie_of(value: dict[str, Any]) -> int | None:
-    """Give the how-manieth item it was of a set with ``ties=``; None of another set's."""
+    """Return the how-manieth item it was of a set with ``ties=``; None of another set's."""
     tie = value.get("tie")
     if tie is not None and tie != _UNTIED and not _is_count(tie, _TIES):
         raise ValueError

@@ -1,4 +1,4 @@
-"""What redset logs: once per process and set, and never more lines than it says itself."""
+"""Log messages: once per process and set, each on one line."""
 
 from __future__ import annotations
 

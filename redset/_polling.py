@@ -1,6 +1,6 @@
 """Looking at a set again and again, once for all of a process who wait for it.
 
-Where nobody can tell that a set changed, those who wait look at it. They take turns: whoever comes
+If nobody can tell that a set changed, those who wait look at it. They take turns: whoever comes
 first when a look is due looks, and wakes as many as there are items. Looks are 20 a second at
 first. While nothing comes they grow rarer, as a tenth of the time since something came last, down
 to one a second: so a wait is at most a tenth longer than it must be.

@@ -41,7 +41,7 @@ class Script:
 
 @cache
 def script(name: str) -> Script:
-    """Give the script of a name; a line ``-- include: other`` stands for that file's text."""
+    """Return the script of a name; a line ``-- include: other`` stands for that file's text."""
     return Script(name, _read(name).encode())
 
 

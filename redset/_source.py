@@ -38,7 +38,7 @@ class Source:
         self._error: Exception | None = None
 
     async def pull(self, num: int) -> tuple[list[Any], list[Any] | None]:
-        """Give up to ``num`` items, fewer where they are slow to come, none at the end."""
+        """Return up to ``num`` items, fewer if they are slow to come, none at the end."""
         if self._error is not None:
             raise self._error
         if self._feed is not None:

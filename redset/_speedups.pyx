@@ -751,12 +751,12 @@ cdef double to_double(object value, bint timed) except? -1.0:
 
 
 def to_score(value, bint timed=False):
-    """Give a score as a float; TypeError or ValueError name what is wrong with it."""
+    """Return a score as a float; TypeError or ValueError name what is wrong with it."""
     return to_double(value, timed)
 
 
 def whole_score(score):
-    """Give a score that a set with ties= can have; any other is a ValueError that says so."""
+    """Return a score that a set with ties= can have; any other is a ValueError that says so."""
     return _python.whole_score(score)
 
 
@@ -1073,7 +1073,7 @@ cdef int view_payload(
 
 
 cdef object owned(View* out):
-    """Give a view as bytes."""
+    """Return a view as bytes."""
     owner = <object> out.owner
     if PyBytes_CheckExact(owner):
         return owner
@@ -1144,7 +1144,7 @@ cdef int view_key(View* out, object key) except -1:
 
 
 def key_bytes(key):
-    """Give the bytes of an identity: 1, "1" and b"1" are one key."""
+    """Return the bytes of an identity: 1, "1" and b"1" are one key."""
     cdef View data
     data.owner = NULL
     try:
@@ -1155,7 +1155,7 @@ def key_bytes(key):
 
 
 def joined_key(parts):
-    """Give the bytes of an identity of several parts, which are those of no others."""
+    """Return the bytes of an identity of several parts, which are those of no others."""
     return _python.joined_key(parts)
 
 
@@ -1171,7 +1171,7 @@ cdef int digest_key(void* out, object item, object key) except -1:
 
 
 def identity(item, dumps, key):
-    """Give the member that stands for an item: the digest of its key, or its serialised bytes."""
+    """Return the member that stands for an item: the digest of its key, or its serialised bytes."""
     if key is None:
         return payload(item, dumps, 0)
     result = PyBytes_FromStringAndSize(NULL, 16)
@@ -1180,7 +1180,7 @@ def identity(item, dumps, key):
 
 
 def identities(items, dumps, key):
-    """Give the member of each item."""
+    """Return the member of each item."""
     cdef list results = []
     for item in items:
         results.append(identity(item, dumps, key))
@@ -1263,7 +1263,7 @@ cdef int reserve(Work* work, Py_ssize_t capacity) except -1:
 
 
 cdef void* fit(Room* room, Py_ssize_t count, Py_ssize_t size) noexcept nogil:
-    """Give memory for so many elements; NULL where there is none."""
+    """Return memory for so many elements; NULL if there is none."""
     if room.count < count or room.data == NULL:
         PyMem_RawFree(room.data)
         room.count = count
@@ -1277,7 +1277,7 @@ cdef enum:
 
 
 cdef Work* take_work() except NULL:
-    """Give a workspace: the one that is kept, since an allocator that gives memory back to the
+    """Return a workspace: the one that is kept, since an allocator that gives memory back to the
     system after each chunk, to fault it in again, takes longer than the encoding."""
     cdef Work* work = <Work*> exchange_kept(NULL)
     if work == NULL:
@@ -1410,7 +1410,7 @@ cdef int compare(const Work* work, uint32_t a, uint32_t b) noexcept nogil:
 
 
 cdef inline uint64_t rank_of(double score) noexcept nogil:
-    """Give a number that is ordered as scores are."""
+    """Return a number that is ordered as scores are."""
     cdef uint64_t bits
     if score == 0:
         score = 0.0  # And not -0.0.
@@ -1558,7 +1558,7 @@ cdef int sort_kept(Work* work) noexcept nogil:
 # stands behind a slot that is given up.
 cdef struct Table:
     uint64_t* digests  # Two words each.
-    double* until  # NULL as long as all are valid for ever.
+    double* until  # NULL as long as all are valid forever.
     uint32_t* slots  # 1 + place; 0 where there is none.
     Py_ssize_t most, room, count, next
     uint64_t mask
@@ -1575,7 +1575,7 @@ cdef inline uint64_t slot_of(const Table* table, const uint64_t* digest) noexcep
 
 
 cdef inline Py_ssize_t place_of(const Table* table, const uint64_t* digest) noexcept nogil:
-    """Give the place of a digest, -1 where it has none."""
+    """Return the place of a digest, -1 if it has none."""
     cdef uint64_t at
     cdef const uint64_t* other
     if table.count == 0:
@@ -1602,7 +1602,7 @@ cdef inline void fill_slot(Table* table, Py_ssize_t place) noexcept nogil:
 
 
 cdef void empty_slot(Table* table, Py_ssize_t place) noexcept nogil:
-    """Give up the slot of a place, and move up what was put behind it."""
+    """Free the slot of a place, and move up the entries after it."""
     cdef uint64_t hole = slot_of(table, table.digests + 2 * place), at, home
     while table.slots[hole] != <uint32_t> (place + 1):
         hole = (hole + 1) & table.mask
@@ -1864,7 +1864,7 @@ cdef class Known:
         return known
 
     def unknown(self, digests, double now):
-        """Give the places of the digests that it does not hold."""
+        """Return the places of the digests that it does not hold."""
         cdef list places = []
         cdef Py_ssize_t at = 0
         for digest in digests:
@@ -2188,7 +2188,7 @@ cdef class Encoder:
         return stop
 
     cdef bytes names(self, const Work* work, Py_ssize_t start, Py_ssize_t stop):
-        """Give the digests of entries."""
+        """Return the digests of entries."""
         cdef bytes data = PyBytes_FromStringAndSize(NULL, 16 * (stop - start))
         cdef char* out = PyBytes_AS_STRING(data)
         cdef Py_ssize_t i
@@ -2220,7 +2220,7 @@ cdef class Encoder:
         return data
 
     cdef void remember(self, Work* work) noexcept nogil:
-        """Give each line what its entry is remembered by."""
+        """Set in each line how its entry is remembered."""
         cdef Lanes lanes
         cdef uint64_t h[8]
         cdef const Entry* entry

@@ -63,7 +63,7 @@ class Tracking:
         return self._connection is not None
 
     async def open(self, pool: Any) -> None:
-        """Connect, and switch it on; Refused where that is not to be had."""
+        """Connect, and switch it on; Refused if the server does not do it."""
         # What tells the pool of a server's maintenance is the pool's own affair.
         options = {
             name: value for name, value in pool.connection_kwargs.items() if "maint" not in name

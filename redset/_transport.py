@@ -74,7 +74,7 @@ _loaded: weakref.WeakKeyDictionary[Any, set[bytes]] = weakref.WeakKeyDictionary(
 def _renew_locks() -> None:
     """Make the pools' locks anew in a forked child: who held one of them may not be in it.
 
-    A pool makes itself anew there, but first waits for its lock (redis-py 8.1), for ever.
+    A pool makes itself anew there, but first waits for its lock (redis-py 8.1), forever.
     """
     for pool in list(_loaded):
         for holder in (pool, getattr(pool, "_event_dispatcher", None)):
@@ -89,7 +89,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 class _Lines:
-    """What the process talked over: `change` is another object whenever it lost a connection, or
+    """The connections of the process: `change` is another object whenever it lost one, or
     used one that is new, whichever client's."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class _Lines:
         self._used: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def use(self, connection: Any) -> Any:
-        """Give the socket of a connection that something was sent over."""
+        """Return the socket of a connection that something was sent over."""
         socket = _socket_of(connection)
         if socket is not None and socket not in self._used:
             self.change = object()
@@ -122,7 +122,7 @@ class _Link:
     Raises
     ------
     TypeError
-        Where the client is of the wrong kind, or none at all.
+        If the client is of the wrong kind, or none at all.
     """
 
     __slots__ = ("_client", "_lender", "_options", "_split")
@@ -184,7 +184,7 @@ class _Link:
 
 
 def _place_of(pool: Any) -> Any:
-    """Give where a pool's connections lead to, None where that may change."""
+    """Return which server a pool's connections lead to, or None if that may change."""
     if hasattr(pool, "service_name"):
         return None
     where = pool.connection_kwargs
@@ -459,7 +459,7 @@ def _in_its_loop(error: Exception) -> Exception:
 
 
 def _decodes_all(client: Any) -> bool:
-    # Up to redis-py 5.0.3 asyncio connections decode with hiredis also where they are told not to.
+    # Up to redis-py 5.0.3 asyncio connections decode with hiredis also if they are told not to.
     library = library_of(type(client))
     decodes = client.connection_pool.connection_kwargs.get("decode_responses")
     return bool(decodes) and getattr(library, "__version__", "") in (
@@ -471,7 +471,7 @@ def _decodes_all(client: Any) -> bool:
 
 
 class _Session:
-    """What one operation has under way."""
+    """Requests that one operation has under way."""
 
     _awaits: bool
     #: Where its connections come from, if it has some; else its client.
@@ -479,7 +479,7 @@ class _Session:
     _client: Any = None
 
     async def _settled(self, result: Any) -> Any:
-        """Give what a method of the client returned, awaited where it must be."""
+        """Return what a method of the client returned, awaited where it must be."""
         return (await result) if self._awaits else result
 
     async def send(self, effect: Send) -> None:
@@ -618,7 +618,7 @@ class _PackedSession(_Session):
             self._pool.release(connection)
 
     async def close(self) -> None:
-        # May be called again where an interrupt ended it, until the connection is given back.
+        # May be called again if an interrupt ended it, until the connection is given back.
         connection = self._connection
         if connection is None:
             return
@@ -795,7 +795,7 @@ class _PackedSession(_Session):
                     await self._put(flight)
                 unread[0].answer = await self._fetch(unread[0])
             except Exception as again:
-                # Twice, and the server does not tell its limit: a third time would be in vain.
+                # Twice, and the server does not tell its limit: a third try would fail, too.
                 if large is not None and limit is None and _may_be_too_large(again):
                     raise _Suspected from again
                 raise
@@ -946,7 +946,7 @@ class _GenericSession(_Session):
 
 
 async def _release(pool: Any, connection: Any) -> None:
-    """Give a connection back, also where this is cancelled in between."""
+    """Return a connection to its pool, also if this is cancelled in between."""
     try:
         await pool.release(connection)
     except asyncio.CancelledError:
@@ -981,13 +981,13 @@ def _get_connection(pool: Any) -> Any:
 
 
 def _held(lock: Any) -> contextlib.AbstractContextManager[Any]:
-    """Give what holds a pool's lock. In asyncio nobody else runs meanwhile; old pools have none."""
+    """Return what holds a pool's lock. In asyncio nobody else runs; old pools have none."""
     return lock if hasattr(lock, "__enter__") else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def _idle_of(pool: Any) -> Iterator[list[Any]]:
-    """Give the connections that nobody uses, nor can take meanwhile."""
+    """Return the connections that nobody uses, nor can take meanwhile."""
     queue = getattr(pool, "pool", None)
     with _held(getattr(pool, "_lock", None) if queue is None else getattr(queue, "mutex", None)):
         if queue is None:
@@ -1004,7 +1004,7 @@ def _follows_primary(pool: Any) -> bool:
 
 
 def _socket_of(connection: Any) -> Any:
-    """Give what a connection is made anew with: its socket, or the asyncio writer over it."""
+    """Return what a connection is made anew with: its socket, or the asyncio writer over it."""
     try:
         return connection._sock
     except AttributeError:
@@ -1012,7 +1012,7 @@ def _socket_of(connection: Any) -> Any:
 
 
 def _sight_of(pool: Any) -> Any:
-    """Give the database and the open sockets of a pool, used or not, by whomever, and what tells
+    """Return the database and the open sockets of a pool, used or not, by whomever, and what tells
     whether the process has other connections since.
     """
     try:
@@ -1175,7 +1175,7 @@ def _no_right(text: str, script: Script | None) -> str | None:
 
 
 def _translated(error: Exception, script: Script | None = None) -> Exception:
-    """Give an error the class and text that it has outside of scripts (Redis 6.2 wraps both)."""
+    """Restore the class and text that an error has outside of scripts (Redis 6.2 wraps both)."""
     text = str(error)
     if type(error).__name__ != "ResponseError":
         return error

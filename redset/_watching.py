@@ -29,7 +29,7 @@ from redset._tracking import PATIENCE, AsyncTracking, Failure, Lost, Push, Refus
 
 log = logging.getLogger("redset")
 
-#: What a watcher may spend, and in advance: more than who looks without one, and paid back. Where a
+#: What a watcher may spend, and in advance: more than who looks without one, and paid back. If a
 #: few items come at once, who misses the first may have the next. Over five seconds that is a
 #: command in each PERIOD, too.
 WATCHING, CHANGES = 1.1 * PERIOD, 10 * PERIOD
@@ -58,7 +58,7 @@ class Waiter(Sleeper):
         self.watch = watch
 
     def watched(self) -> float:
-        """Until when no change can go unnoticed; a time that is past where nobody watches."""
+        """Until when no change can go unnoticed; a time that is past if nobody watches."""
         return self.watch.seen + FRESH
 
 
@@ -106,7 +106,7 @@ class Watch:
             self.changed, self.earliest = True, monotonic() + self._later()
 
     def answered(self, available: int, rest: float) -> None:
-        """What a look has found: how many there are, and in how many seconds there may be more."""
+        """Take the result of a look: number of items, and seconds until there may be more."""
         told, self.asked, self.seen = self.earliest > 0, None, monotonic()
         self.due = self.seen + rest + self._later()
         if told and not available:
@@ -118,7 +118,7 @@ class Watch:
         return random.random() * self.spread
 
     def succeeded(self) -> None:
-        """Who was woken got something."""
+        """Note that the waiter that was woken got something."""
         self.spread = 0.0
         self.pace.refill()
 
@@ -183,7 +183,7 @@ class Watcher:
             if not self.runs():
                 try:
                     self._start()
-                except RuntimeError:  # no thread is to be had, as at the interpreter's end
+                except RuntimeError:  # no thread can be started, as at the interpreter's end
                     self._remove(waiter)
                     waiting.waiter = None
                     return
@@ -286,7 +286,7 @@ class Watcher:
                     await tracking.receive(min(rest, left))
 
     def _rest(self) -> float | None:
-        """How long it may sleep with nobody waiting; None where it is to end."""
+        """How long it may sleep with nobody waiting; None if it is to end."""
         with self._lock:
             if not self._running:
                 return None
@@ -518,7 +518,7 @@ class Waiting:
         self._hinted = False
         #: What a watcher wakes, where one watches.
         self.waiter: Waiter | None = None
-        #: What looks are shared by, where there is no watcher, and what that wakes.
+        #: What looks are shared by, if there is no watcher, and what that wakes.
         self._rota: Rota | None = None
         self._sleeper: Sleeper | None = None
 
@@ -587,7 +587,7 @@ class Waiting:
         return True
 
     async def _poll(self, effect: Wait, progress: _Progress, now: float) -> bool | None:
-        """Look in turn with others, where nobody watches; False after the last look."""
+        """Look in turn with others, if nobody watches; False after the last look."""
         rota = self._rota or self._join_rota(effect)
         # The last look may exceed the budget.
         at = rota.turn(now >= effect.until)
@@ -598,7 +598,7 @@ class Waiting:
         if at == math.inf:
             return False
         wake = at if now >= effect.until else min(at, effect.until)
-        # By itself once more where nobody watches yet: it may be the one to begin.
+        # By itself once more if nobody watches yet: it may be the one to begin.
         progress.polled = progress.polled or self._pool is not None
         await self._sleep(min(wake - now, _longest(effect)))
         return None
@@ -655,7 +655,7 @@ class Waiting:
     def end(self, failed: bool) -> None:
         """Wait no more; may be called again.
 
-        ``failed`` where the operation ended early: what it was woken for is another's.
+        ``failed`` if the operation ended early: what it was woken for is another's.
         """
         self._leave_rota(failed)
         self._leave_watcher(failed)

@@ -689,7 +689,7 @@ def _awaited_line(match: re.Match[str]) -> str:
 
 
 def _end_of_call(code: str, start: int) -> int:
-    """Give where the parenthesis that opens at ``start`` is closed."""
+    """Return where the parenthesis that opens at ``start`` is closed."""
     depth = 0
     for at in range(start, len(code)):
         depth += {"(": 1, ")": -1}.get(code[at], 0)

@@ -96,7 +96,7 @@ class Full(RedsetError):
 
 
 class _FullAddError(AddError, Full):
-    """What a bulk call raises when the set is full: to be caught as either."""
+    """Error of a bulk call if the set is full; can be caught as either."""
 
 
 class DecodeError(RedsetError):
@@ -136,11 +136,11 @@ class OptionsDiffer(RedsetError):
 
 
 class _OptionsAddError(AddError, OptionsDiffer):
-    """What a bulk call raises when the options differ: to be caught as either."""
+    """Error of a bulk call if the options differ; can be caught as either."""
 
 
 class LockTimeout(RedsetError):
-    """The lock was not to be had in the time allowed.
+    """The lock could not be acquired in the time allowed.
 
     Examples
     --------

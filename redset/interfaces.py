@@ -1,4 +1,4 @@
-"""What a serializer looks like."""
+"""The interface of serializers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Serializer:
     ----------
     binary : bool, optional
         What ``loads`` is given: True for the stored bytes, False for their text.
-        Not defined here. Where a serializer does not say, ``loads`` gets the text,
+        Not defined here. If a serializer does not say, ``loads`` gets the text,
         and the bytes if they are not UTF-8 or if ``loads`` raised on the text.
 
     Examples

@@ -34,7 +34,7 @@ _POLL_INTERVAL = 0.2
 class BaseLock:
     """A lock's name, times and holders."""
 
-    # Slots keep it small; the dict, made where it is needed, takes what a program adds.
+    # Slots keep it small; the dict, made if it is needed, takes what a program adds.
     __slots__ = (
         "__dict__", "__weakref__", "_entered", "expires", "key", "poll_interval", "redis",
         "timeout",
@@ -63,11 +63,11 @@ class BaseLock:
         return f"<{type(self).__name__} {self.key!r}>"
 
     def _begin(self) -> tuple[str, float]:
-        """Give a new holder's digits, and until when to try."""
+        """Return a new holder's digits, and until when to try."""
         return f"{secrets.randbelow(10**15):015}", time.monotonic() + self.timeout
 
     def _pause(self, until: float) -> float:
-        """Give how long to wait before the next try."""
+        """Return how long to wait before the next try."""
         left = until - time.monotonic()
         if left <= 0:
             raise LockTimeout(f"Timeout while waiting for lock {self.key!r}")
@@ -77,7 +77,7 @@ class BaseLock:
         self._entered.setdefault(_here(), []).append(digits)
 
     def _leave(self) -> str:
-        """Give the digits of what was entered last, which is entered no more."""
+        """Return the digits of what was entered last, which is entered no more."""
         here = _here()
         entered = self._entered.get(here)
         if not entered:

@@ -32,7 +32,7 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class _StandardJSON(Serializer):
-    """What `JSONSerializer` stores and reads, in terms of the standard library."""
+    """The format of `JSONSerializer`, in terms of the standard library."""
 
     binary = True
 
@@ -161,7 +161,7 @@ def _int_or_float(text: str) -> int | float:
 
 
 def _inside(obj: Any) -> Iterable[Any] | None:
-    """What a container contains, as orjson sees it: past what a subclass makes of it."""
+    """Contents of a container as orjson sees them, whatever a subclass makes of them."""
     if isinstance(obj, dict):
         return dict.values(obj)
     if isinstance(obj, list):
@@ -240,7 +240,7 @@ def _refuse_deep(obj: Any) -> None:
 class JSONSerializer(Serializer):
     """JSON with sorted keys, so that equal dicts are one item.
 
-    What is stored is compact UTF-8, written by orjson; where that is missing (or
+    What is stored is compact UTF-8, written by orjson; if that is missing (or
     writes numbers in another way, as it did before 3.11.7), by the standard library,
     to the same bytes.
 

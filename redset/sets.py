@@ -74,7 +74,7 @@ class SortedSet(Face[T]):
         The Redis key of the set, and the beginning of every other key of it.
     scorer : callable or str, optional
         Gives an item's score: a callable of the item, or the name of its field (a mapping's key,
-        else an attribute). 0 where there is none.
+        else an attribute). 0 if there is none.
     serializer : object, optional
         Has ``dumps(obj) -> str | bytes``, ``loads(bytes | str) -> obj``, or one of them; a module
         such as ``json`` will do. Without one bytes and text are stored as they are, anything else
@@ -83,11 +83,11 @@ class SortedSet(Face[T]):
     lock_timeout, lock_expires : float or timedelta, optional
         For `lock`, in seconds: how long to wait for it (10), and how long it may be held (20).
     key : callable, str or tuple of str, optional
-        Gives an item's identity (str, bytes or int), likewise; several fields make one together:
+        Gives an item's identity (str, bytes or int) in the same way; several fields make one:
         ``key=("customer", "kind")``. Items with equal keys are one item, whatever else they hold.
         The default serializer is then `redset.serializers.JSONSerializer`.
     remember : True, float or timedelta, optional
-        How long an accepted item stays known, for ever or for so many seconds, also after it was
+        How long an accepted item stays known, forever or for so many seconds, also after it was
         handed out: a known item that is no longer queued is refused.
     duplicates : {"move", "keep", "lowest", "highest"}
         What an add does to the score of an item that is queued. With ``remember`` one that is known
@@ -119,7 +119,7 @@ class SortedSet(Face[T]):
     Raises
     ------
     TypeError, ValueError
-        Where an argument cannot be used; the error names it.
+        If an argument cannot be used; the error names it.
 
     Examples
     --------
@@ -224,7 +224,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where the URL or another argument cannot be used.
+            If the URL or another argument cannot be used.
 
         Examples
         --------
@@ -280,13 +280,13 @@ class SortedSet(Face[T]):
         item : object
             What is to be handed out.
         score : float, optional
-            Its place in the order, lowest first; the scorer's where none is given. 0 is a score.
+            Its place in the order, lowest first; the scorer's if none is given. 0 is a score.
             Anything that ``float()`` takes but NaN.
         nx : bool
-            Only where it is neither queued nor leased: what is named again while it is being worked
+            Only if it is neither queued nor leased: what is named again while it is being worked
             on is dropped. A plain add, and ``lt``, keep it for afterwards.
         xx : bool
-            Only where it is queued.
+            Only if it is queued.
         gt, lt : bool
             A queued item only to a higher, to a lower score.
         again : bool
@@ -299,17 +299,17 @@ class SortedSet(Face[T]):
         Returns
         -------
         float or None
-            The score, or None where the item was refused. 0.0 is a score: compare with None.
+            The score, or None if the item was refused. 0.0 is a score: compare with None.
 
         Raises
         ------
         TypeError, ValueError
-            Where the item or its score cannot be used, or the flags contradict each other; nothing
+            If the item or its score cannot be used, or the flags contradict each other; nothing
             was sent. A scorer's, a key's and a serializer's own exceptions pass through.
         redset.exceptions.Full
-            Where the set has ``max_size`` items, and this would be one more.
+            If the set has ``max_size`` items, and this would be one more.
         redset.exceptions.OptionsDiffer
-            Where the set was made with other options.
+            If the set was made with other options.
 
         Examples
         --------
@@ -361,9 +361,9 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where an argument cannot be used.
+            If an argument cannot be used.
         redset.exceptions.AddError
-            Where the call ended early: ``result`` says what was acknowledged, ``resume_at`` from
+            If the call ended early: ``result`` says what was acknowledged, ``resume_at`` from
             where to go on, ``index`` and ``item`` which item was bad.
 
         Examples
@@ -406,7 +406,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where an argument cannot be used.
+            If an argument cannot be used.
         redset.exceptions.AddError
             As for `add_many`.
 
@@ -437,7 +437,7 @@ class SortedSet(Face[T]):
             How many seconds one may wait for others.
         max_pending : int
             How many may be accepted and not yet written: beyond that ``add`` waits, so that memory
-            does not grow where the server is slower. What they serialise to is kept, and the items.
+            does not grow if the server is slower. What they serialise to is kept, and the items.
 
         Returns
         -------
@@ -447,7 +447,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where an argument cannot be used.
+            If an argument cannot be used.
 
         Examples
         --------
@@ -462,7 +462,7 @@ class SortedSet(Face[T]):
     # Handing out.
 
     def pop(self, *, wait: Time = 0) -> T:
-        """Remove and return the item with the lowest score; wait for one where there is none.
+        """Remove and return the item with the lowest score; wait for one if there is none.
 
         At most once: what was removed when the caller dies is gone. One round trip, O(log N). An
         object's first removal takes one more, to look whether it can decode what is there.
@@ -475,7 +475,7 @@ class SortedSet(Face[T]):
         ----------
         wait : float or timedelta
             Seconds to wait for an item, whoever adds it, for one to fall due or for a lease to end:
-            0 for not at all, ``math.inf`` for ever.
+            0 for not at all, ``math.inf`` forever.
 
         Returns
         -------
@@ -485,12 +485,12 @@ class SortedSet(Face[T]):
         Raises
         ------
         KeyError
-            Where there is none, and none came in time.
+            If there is none, and none came in time.
         TypeError, ValueError
-            Where ``wait`` is no number of seconds, or negative; nothing was sent.
+            If ``wait`` is not a number of seconds, or negative; nothing was sent.
         redset.exceptions.DecodeError
-            Where none of the first 10 items can be decoded, at a first removal: nothing was
-            removed. Where 10 items one after another could not be decoded: they are in `dead`.
+            If none of the first 10 items can be decoded, at a first removal: nothing was
+            removed. If 10 items one after another could not be decoded: they are in `dead`.
             If the user may write no dead letters, the item that cannot be decoded was put back.
 
         Examples
@@ -503,11 +503,11 @@ class SortedSet(Face[T]):
         return self._run(taking.pop(self._ctx, waiting_time(wait)))  # type: ignore[no-any-return]
 
     def take(self, num: int, *, wait: Time = 0, with_scores: bool = False) -> list[Any]:
-        """Remove and return up to ``num`` items, lowest first; wait for one where there is none.
+        """Remove and return up to ``num`` items, lowest first; wait for one if there is none.
 
         At most once, as `pop`. O(log N + num), a round trip for each 2,000 (1,000
         with ``key`` or ``ties``).
-        Where a later step fails, what was removed before is returned, and the error is logged.
+        If a later step fails, what was removed before is returned, and the error is logged.
 
         Parameters
         ----------
@@ -515,22 +515,22 @@ class SortedSet(Face[T]):
             How many at most; below 1 none.
         wait : float or timedelta
             Seconds to wait until there is at least one, at the cost that `pop` has: 0 for not at
-            all, ``math.inf`` for ever.
+            all, ``math.inf`` forever.
         with_scores : bool
             Whether to give ``(item, score)`` pairs.
 
         Returns
         -------
         list
-            Items, or pairs of an item and its score; empty where there is nothing to hand out.
+            Items, or pairs of an item and its score; empty if there is nothing to hand out.
 
         Raises
         ------
         TypeError, ValueError, OverflowError
-            Where ``int()`` does not take ``num``, or ``wait`` is no number of seconds; nothing was
+            If ``int()`` does not take ``num``, or ``wait`` is not a number of seconds; nothing was
             sent.
         redset.exceptions.DecodeError
-            Where 10 or more were to be had, and none could be decoded. If the user may write no
+            If there were 10 or more, and none could be decoded. If the user may write no
             dead letters and no item was decoded, those that cannot be were put back.
 
         Examples
@@ -565,17 +565,17 @@ class SortedSet(Face[T]):
             For how many seconds, from when they are handed out.
         wait : float or timedelta
             Seconds to wait until there is at least one, also by the end of another's lease: 0 for
-            not at all, ``math.inf`` for ever.
+            not at all, ``math.inf`` forever.
 
         Returns
         -------
         Batch
-            Of `Lease`; false where there is nothing to hand out.
+            Of `Lease`; false if there is nothing to hand out.
 
         Raises
         ------
         TypeError, ValueError
-            Where ``num``, ``ttl`` or ``wait`` cannot be used, or the set's name can have no second
+            If ``num``, ``ttl`` or ``wait`` cannot be used, or the set's name can have no second
             key; nothing was sent.
         redset.exceptions.DecodeError
             As for `take`; items that cannot be decoded are in `dead`.
@@ -600,7 +600,7 @@ class SortedSet(Face[T]):
 
         With ``add`` both happen in one step, or neither. More than a chunk of them (250 items, or
         1 MiB) is added before, as long as any of the leases is still held, and acknowledged last;
-        adding them again is safe. Where none of the leases is the caller's any more nothing is
+        adding them again is safe. If none of the leases is the caller's any more nothing is
         added: their next holder finds the items again. A lease whose item somebody else holds by
         now is left alone. One round trip, and one for each 400 leases; with ``add`` as `add_many`.
 
@@ -620,9 +620,9 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where a lease is another set's or settled already; nothing was sent.
+            If a lease is another set's or settled already; nothing was sent.
         redset.exceptions.AddError
-            Where one of the items is bad (nothing was sent of its chunk), and where there is more
+            If one of the items is bad (nothing was sent of its chunk), and where there is more
             than a chunk of them as `add_many`; the leases stay as they are.
         redset.exceptions.Full, redset.exceptions.OptionsDiffer
             As for `add_many`; the leases stay as they are.
@@ -645,7 +645,7 @@ class SortedSet(Face[T]):
         error: BaseException | str,
         delay: Time = 0,
     ) -> int:
-        """Give leases back as failed: an attempt is counted, and the error's text kept.
+        """Fail leases: count an attempt, and keep the error's text.
 
         After ``max_attempts`` of them an item goes to the dead letters. One round trip (for each
         400 leases).
@@ -667,7 +667,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where an argument cannot be used, or a lease is another set's or settled already.
+            If an argument cannot be used, or a lease is another set's or settled already.
 
         Examples
         --------
@@ -688,7 +688,7 @@ class SortedSet(Face[T]):
         score: Any = None,
         item: Any = None,
     ) -> int:
-        """Give leases back without an attempt, as they were or with a new score and payload.
+        """Release leases without an attempt, as they were or with a new score and payload.
 
         One round trip (for each 400 leases).
 
@@ -712,7 +712,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where an argument cannot be used, or a lease is another set's or settled already.
+            If an argument cannot be used, or a lease is another set's or settled already.
 
         Examples
         --------
@@ -743,7 +743,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where an argument cannot be used, or a lease is another set's or settled already.
+            If an argument cannot be used, or a lease is another set's or settled already.
 
         Examples
         --------
@@ -755,7 +755,7 @@ class SortedSet(Face[T]):
         return self._run(_batches.renewing(self, leases, ttl))
 
     def leased(self) -> Iterator[Leased]:
-        """Give what is leased, and what waits out a delay, in order of expiry.
+        """Return what is leased, and what waits out a delay, in order of expiry.
 
         A round trip for each 250. Items that cannot be decoded are skipped, with a warning.
 
@@ -898,9 +898,9 @@ class SortedSet(Face[T]):
         Raises
         ------
         KeyError
-            Where there is none.
+            If there is none.
         redset.exceptions.DecodeError
-            Where it cannot be decoded.
+            If it cannot be decoded.
 
         Examples
         --------
@@ -930,7 +930,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError
-            Where ``num`` is no int.
+            If ``num`` is not an int.
 
         Examples
         --------
@@ -942,7 +942,7 @@ class SortedSet(Face[T]):
         return self._run(reading.peek_many(self._ctx, index("num", num)))
 
     def peek_score(self) -> float | None:
-        """Return the lowest score; None where there is no item.
+        """Return the lowest score; None if there is no item.
 
         One round trip, O(log N).
 
@@ -979,7 +979,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where the item cannot be encoded.
+            If the item cannot be encoded.
 
         Examples
         --------
@@ -1009,7 +1009,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where an item cannot be encoded: the error names its position, and nothing was sent.
+            If an item cannot be encoded: the error names its position, and nothing was sent.
 
         Examples
         --------
@@ -1038,9 +1038,9 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where the item cannot be encoded.
+            If the item cannot be encoded.
         redset.exceptions.DecodeError
-            Where what is queued cannot be decoded.
+            If what is queued cannot be decoded.
 
         Examples
         --------
@@ -1069,7 +1069,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where the item cannot be encoded.
+            If the item cannot be encoded.
 
         Examples
         --------
@@ -1150,7 +1150,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where one is no score, or ``min`` is above ``max``.
+            If one is not a score, or ``min`` is above ``max``.
 
         Examples
         --------
@@ -1165,7 +1165,7 @@ class SortedSet(Face[T]):
 
     @property
     def dead(self) -> DeadLetters:
-        """The dead letters: what could not be decoded, and what was leased too often in vain.
+        """The dead letters: items that could not be decoded, or that failed too often.
 
         Sends nothing by itself.
 
@@ -1203,7 +1203,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where the item cannot be encoded; for ``forget`` on a set without ``remember``.
+            If the item cannot be encoded; for ``forget`` on a set without ``remember``.
 
         Examples
         --------
@@ -1234,7 +1234,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where an item cannot be encoded: the error names its position, and nothing was removed.
+            If an item cannot be encoded: the error names its position, and nothing was removed.
             For ``forget`` on a set without ``remember``.
 
         Examples
@@ -1259,9 +1259,9 @@ class SortedSet(Face[T]):
         Raises
         ------
         KeyError
-            Where it is neither queued nor leased.
+            If it is neither queued nor leased.
         TypeError, ValueError
-            Where it cannot be encoded.
+            If it cannot be encoded.
 
         Examples
         --------
@@ -1280,7 +1280,7 @@ class SortedSet(Face[T]):
         """Remove everything, in one step; true where anything was queued.
 
         The dead letters go, too, and whatever else is kept under the set's keys, of any type. The
-        server unlinks each key in O(1), and frees it in the background. What a memory for ever
+        server unlinks each key in O(1), and frees it in the background. What a memory without end
         leaves is then unlinked in bounded steps, a round trip for each 500 buckets (about 90,000
         items).
 
@@ -1329,7 +1329,7 @@ class SortedSet(Face[T]):
         stays out. An iterable is added as by `add_many`.
 
         In steps of 125 or 250, none of which holds the server for long; it is not atomic, and
-        readers see what has been added so far. Where one server has both, the items do not leave
+        readers see what has been added so far. If one server has both, the items do not leave
         it, but for those that a set with ``remember`` is given. O(log N) an item.
 
         Parameters
@@ -1340,15 +1340,15 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError
-            Where it is no iterable, or a set of the other kind (sync, asyncio).
+            If it is not an iterable, or a set of the other kind (sync, asyncio).
         ValueError
-            Where it is the set itself, or in another slot of a cluster.
+            If it is the set itself, or in another slot of a cluster.
         redset.exceptions.OptionsDiffer
-            Where the two have not the same ``key``.
+            If the two have not the same ``key``.
         redset.exceptions.DecodeError
-            Where the key of an item of a set elsewhere cannot be read.
+            If the key of an item of a set elsewhere cannot be read.
         redset.exceptions.Full
-            Where there would be more than ``max_size``; what was added before stays.
+            If there would be more than ``max_size``; what was added before stays.
 
         Examples
         --------
@@ -1385,10 +1385,10 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where it is no iterable, an item cannot be identified, or a set is of the other kind
+            If it is not an iterable, an item cannot be identified, or a set is of the other kind
             (sync, asyncio), or in another slot of a cluster.
         redset.exceptions.OptionsDiffer
-            Where the two have not the same ``key``.
+            If the two have not the same ``key``.
 
         Examples
         --------
@@ -1406,7 +1406,7 @@ class SortedSet(Face[T]):
         this set in the same step: it is never in both, nor in none. What the other refuses stays
         here, as does what is leased. An item that is accepted becomes known to the other, where
         that has ``remember``, and stays known here. Its attempts start again. O(log N) an item, a
-        step and a round trip for each 250 (125 where the other has ``remember``).
+        step and a round trip for each 250 (125 if the other has ``remember``).
 
         Parameters
         ----------
@@ -1418,17 +1418,17 @@ class SortedSet(Face[T]):
         Returns
         -------
         int
-            How many were moved. Where the connection was lost meanwhile it may be fewer.
+            How many were moved. If the connection was lost meanwhile it may be fewer.
 
         Raises
         ------
         TypeError, ValueError
-            Where an item cannot be identified, or ``other`` is no set, this set itself, on another
+            If an item cannot be identified, or ``other`` is not a set, this set itself, on another
             server, or in another slot of a cluster; nothing was moved.
         redset.exceptions.OptionsDiffer
-            Where the two have not the same ``key``, or the other was made with other options.
+            If the two have not the same ``key``, or the other was made with other options.
         redset.exceptions.Full
-            Where a chunk would make the other larger than its ``max_size``; earlier ones are moved.
+            If a chunk would make the other larger than its ``max_size``; earlier ones are moved.
 
         Examples
         --------
@@ -1493,7 +1493,7 @@ class SortedSet(Face[T]):
     # In and out.
 
     def export(self) -> Iterator[str]:
-        """Give the whole set as lines of JSON, while it may be in use, in constant memory.
+        """Return the whole set as lines of JSON, while it may be in use, in constant memory.
 
         What is queued and leased (as if it were queued), with scores, payloads, attempts and last
         errors; dead letters; what it remembers, where this object was made with ``remember``. The
@@ -1528,7 +1528,7 @@ class SortedSet(Face[T]):
         All lines are read and checked first (what does not fit in memory waits in a temporary
         file). If a call is cut off, the same call with the same lines goes on where it stopped; no
         other lines can be restored before a `clear`. A set with other options takes the items as
-        its own: with ``key`` they are decoded for it. What was remembered for ever can only go on
+        its own: with ``key`` they are decoded for it. What was remembered forever can only go on
         being that, with the same ``key``; else it is left out, and the log says so. O(log N) an
         item, a step and a round trip for each 250.
 
@@ -1545,10 +1545,10 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where they are not those of an exported set, or end too soon, or the set is not empty;
-            nothing was written. With ``key``, also where an item's digest is not that of its key.
+            If they are not those of an exported set, or end too soon, or the set is not empty;
+            nothing was written. With ``key``, also if an item's digest is not that of its key.
         redset.exceptions.OptionsDiffer
-            Where an item has no identity in this set; nothing was written.
+            If an item has no identity in this set; nothing was written.
 
         Examples
         --------
@@ -1585,7 +1585,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where the item cannot be encoded, or the set has no ``remember``.
+            If the item cannot be encoded, or the set has no ``remember``.
 
         Examples
         --------
@@ -1615,7 +1615,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where an item cannot be encoded (the error names its position), or the set has no
+            If an item cannot be encoded (the error names its position), or the set has no
             ``remember``; nothing was forgotten.
 
         Examples
@@ -1645,7 +1645,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where the item cannot be encoded, or the set has no ``remember``.
+            If the item cannot be encoded, or the set has no ``remember``.
 
         Examples
         --------
@@ -1709,7 +1709,7 @@ class SortedSet(Face[T]):
         Raises
         ------
         TypeError, ValueError
-            Where an item cannot be encoded (the error names its position), or the set has no
+            If an item cannot be encoded (the error names its position), or the set has no
             ``remember``.
 
         Examples
@@ -1970,14 +1970,14 @@ class Between(Generic[T]):
         Returns
         -------
         list
-            Items; empty where there is none.
+            Items; empty if there is none.
 
         Raises
         ------
         TypeError, ValueError, OverflowError
-            Where ``int()`` does not take ``num``; nothing was sent.
+            If ``int()`` does not take ``num``; nothing was sent.
         redset.exceptions.DecodeError
-            Where 10 or more were to be had, and none could be decoded.
+            If there were 10 or more, and none could be decoded.
 
         Examples
         --------
@@ -1998,7 +1998,7 @@ class Between(Generic[T]):
         Returns
         -------
         int
-            How many were removed. Where the connection was lost meanwhile it may be fewer.
+            How many were removed. If the connection was lost meanwhile it may be fewer.
 
         Examples
         --------
@@ -2080,14 +2080,14 @@ class DeadLetters:
         Returns
         -------
         int
-            How many were queued. Where the connection was lost meanwhile it may be fewer.
+            How many were queued. If the connection was lost meanwhile it may be fewer.
 
         Raises
         ------
         TypeError, ValueError
             If one is neither a dead letter nor an id; nothing was sent.
         redset.exceptions.OptionsDiffer
-            Where the set was made with other options.
+            If the set was made with other options.
 
         Examples
         --------

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import blocking
+import language
 import pytest
 import redis
 import servers
@@ -501,3 +502,12 @@ def test_the_numbers_that_the_pages_give_are_those_of_the_code() -> None:
     text = page("how-it-works")
     assert f"buckets hold more than {fill[1]} integers" in text
     assert f"the first {taking.ENOUGH} items are looked at" in text
+
+
+def test_no_phrase_stands_anywhere_that_is_read_twice() -> None:
+    assert list(language.found()) == []
+
+
+def test_phrases_that_are_read_twice_are_found_by_line() -> None:
+    text = '"""What it gives."""\nIt is kept for\never, and for ever.\n"""Return it."""\n'
+    assert [number for number, _ in language.found_in(text)] == [1, 3]

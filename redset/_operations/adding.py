@@ -35,7 +35,7 @@ OnError = Callable[[int, Any, Exception], object]
 
 
 class AddResult(NamedTuple):
-    """What became of the items of a bulk add.
+    """Result of a bulk add.
 
     Attributes
     ----------
@@ -121,7 +121,7 @@ class Adder:
         #: What a step of settlements is given that adds as well, and how many it has settled.
         self.settling = settling
         self.settled: list[int] = []
-        #: What is given instead where none of those leases is its holder's any more.
+        #: What is given instead if none of those leases is its holder's any more.
         self._others = deque(others)
         #: ZADD alone tells these apart; under nx what is leased counts as there.
         alone = ("", "xx") if ctx.keys.prefix is not None else ("", "nx", "xx")
@@ -147,7 +147,7 @@ class Adder:
         #: acknowledgement: what the server has forgotten within the second would be lost with it.
         tabled = ctx.tabled and foldable and not self.aside
         self.tabled = tabled and not self.again and settling is None
-        #: Whether answers say what is known: where that is more than that all entries are.
+        #: Whether answers say what is known: if that is more than that all entries are.
         self._asks = False
         self._may_ask = self.tabled and (ctx.remember == "limited" or self.condition == "nx")
 
@@ -326,7 +326,7 @@ class Adder:
         return read if self.settling is None else self._settled(read)
 
     def _settled(self, read: Reader[Any]) -> Reader[Any]:
-        """Read what a step says that settles and adds: nothing is added where no lease was ours."""
+        """Read what a step says that settles and adds: nothing is added if no lease was ours."""
 
         def reads(reply: Any) -> Any:
             parts = listed(reply)
@@ -341,13 +341,13 @@ class Adder:
         return reads
 
     def judge(self, chunk: Any, reply: Any) -> tuple[int, int, int, bytes, Any]:
-        """Give added, updated, refused, the outcome of each entry, and how long each is known:
-        ``math.inf``, the milliseconds of each, or None where the answer does not say so.
+        """Return added, updated, refused, the outcome of each entry, and how long each is known:
+        ``math.inf``, the milliseconds of each, or None if the answer does not say so.
 
         Raises
         ------
         OtherEpoch, OtherLeases, Full, OptionsDiffer
-            Where the step said so; it wrote nothing then.
+            If the step said so; it wrote nothing then.
         """
         if self.script is None:
             rest = chunk.good - reply
@@ -393,7 +393,7 @@ def head_of(
     asks: bool = False,
     aside: bool = False,
 ) -> list[Any]:
-    """Give what stands in front of the entries of a step that adds (see ``adding.lua``)."""
+    """Return what stands in front of the entries of a step that adds (see ``adding.lua``)."""
     head: list[Any] = [condition, "1" if again else "", "1" if outcomes else ""]
     head += [ctx.max_size or "", "1" if ctx.keyed else "", ctx.remember, ctx.ttl, epoch]
     head += ["1" if proposed else "", ctx.options, "1" if asks else "", ctx.ties]
@@ -452,7 +452,7 @@ def _outcome_of(
                 known = count(parts[3], entries)
             return added, updated, outcomes, known
         refusal = refusal_of(parts, (b"EPOCH", b"OPTIONS", b"NAME", b"FULL"))
-        # That the set has another epoch cannot be where it has ours.
+        # That the set has another epoch cannot be if it has ours.
         if refusal is not None and refusal != (b"EPOCH", epoch):
             return refusal
         raise refuse("what became of the entries, or why nothing did", reply)
@@ -473,7 +473,7 @@ class OtherLeases(OtherEpoch):
 
 
 def score_of(ctx: Context, item: Any, score: Any) -> float | None:
-    """Check a score, or ask the scorer for it; None where that is the server's clock."""
+    """Check a score, or ask the scorer for it; None if that is the server's clock."""
     made: float | None = None
     if score is not None:
         made = ctx.to_score(score)

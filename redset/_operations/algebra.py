@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class Other(NamedTuple):
-    """The other set: ``link`` is the way to it, None where it is on our server."""
+    """The other set: ``link`` is the way to it, None if it is on our server."""
 
     ctx: Context
     link: Any
@@ -233,7 +233,7 @@ def _each_page(other: Other, do: Callable[[Page], Operation[Any]]) -> Operation[
 
 
 def _picked(values: list[T], marks: list[bool], mark: bool) -> list[T]:
-    """Give the values that are marked so."""
+    """Return the values that are marked so."""
     return [value for value, own in zip(values, marks, strict=True) if own == mark]
 
 

@@ -1,4 +1,4 @@
-"""What an operation may know of its set."""
+"""Context of an operation: the options of its set, and its knowledge of the server."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Key:
     Raises
     ------
     TypeError
-        Where the key is none of those.
+        If the key is none of those.
 
     Examples
     --------
@@ -116,7 +116,7 @@ class Key:
 
 
 class TextSerializer(Serializer):
-    """What an item is stored as without a serializer: its bytes, else its text in UTF-8."""
+    """The format without a serializer: an item's bytes, else its text in UTF-8."""
 
     def dumps(self, obj: Any) -> bytes:
         return _wire.DEFAULT.payload(obj, None, 0)  # type: ignore[no-any-return]
@@ -126,7 +126,7 @@ class TextSerializer(Serializer):
 
 
 class UnserializedWarning:
-    """Warns once that what is no text is stored as ``str(item)``, and comes out as that."""
+    """Warns once that what is not a text is stored as ``str(item)``, and comes out as that."""
 
     __slots__ = ("_name", "_warned")
 
@@ -298,17 +298,17 @@ class Context:
         return self.wire.whole_score(found) if self.ties else found
 
     def told(self, stored: float) -> float:
-        """Give the score that was given, of the one that is stored."""
+        """Return the score that was given, of the one that is stored."""
         # Infinite ones are none of redset's.
         return stored // TIE if self.ties and math.isfinite(stored) else stored
 
     def tie_of(self, stored: float) -> int:
-        """Give the how-manieth item it was that the set took, of its stored score."""
+        """Return the how-manieth item it was that the set took, of its stored score."""
         tie = int(stored % TIE)
         return tie if self.ties == "fifo" else TIE - 1 - tie
 
     def stored(self, score: float, tie: int) -> bytes:
-        """Give what is stored for a score, and the how-manieth item it is."""
+        """Return what is stored for a score, and the how-manieth item it is."""
         return b"%d" % (int(score) * TIE + (tie if self.ties == "fifo" else TIE - 1 - tie))
 
     def use_scorer(self, scorer: Any) -> None:
@@ -340,19 +340,19 @@ class Context:
         self.adders.clear()
 
     def identity(self, item: Any) -> bytes:
-        """Give the member that stands for an item, or for a Key."""
+        """Return the member that stands for an item, or for a Key."""
         if type(item) is Key:
             data = bytes(item)
             return self.wire.digest(data) if self.keyed else data
         return self.wire.identity(item, self.dumps, self.key)  # type: ignore[no-any-return]
 
     def serialise(self, item: Any) -> Any:
-        """Give what stands for an item in a context `of_serialised`: its bytes, and its key's."""
+        """Return what stands for an item in a context `of_serialised`: its bytes, and its key's."""
         data = self.wire.payload(item, self.dumps, self.max_item_bytes, self.warn)
         return (data, self.key_bytes(item)) if self.keyed else data
 
     def key_bytes(self, item: Any) -> Any:
-        """Give the bytes of an item's key."""
+        """Return the bytes of an item's key."""
         key, wire = self.key, self.wire
         if not isinstance(key, (str, tuple)):
             return wire.key_bytes(key(item))
@@ -365,12 +365,12 @@ class Context:
             raise
 
     def member_of(self, serialised: Any) -> bytes:
-        """Give the member that stands for a serialised item."""
+        """Return the member that stands for a serialised item."""
         member: bytes = self.wire.digest(serialised[1]) if self.keyed else serialised
         return member
 
     def of_serialised(self) -> Context:
-        """Give a context for the same set whose items are what `serialise` gave."""
+        """Return a context for the same set whose items are what `serialise` gave."""
         made = copy.copy(self)
         made.adders, made.encoders, made.tables, made.origin = {}, {}, set(), self
         made.dumps, made.max_item_bytes, made.warn = None, 0, None
@@ -379,7 +379,7 @@ class Context:
         return made
 
     def identities(self, items: list[Any], first: int = 0) -> Operation[list[bytes]]:
-        """Give the member of each item or Key; ``first`` is the place of the first of them."""
+        """Return the member of each item or Key; ``first`` is the place of the first of them."""
         members = []
         for at, item in enumerate(items):
             if at and at % RUN == 0:
@@ -394,7 +394,7 @@ class Context:
         return members
 
     def memory_tokens(self, members: list[bytes], epoch: bytes) -> list[bytes]:
-        """Give what the memory keeps of each member under an epoch."""
+        """Return what the memory keeps of each member under an epoch."""
         wire = self.wire
         if not self.keyed:
             members = wire.digests(members)
@@ -498,7 +498,7 @@ class Context:
             raise ValueError(f"{argument} needs a set with remember=, and this one has none")
 
     def know_epoch(self) -> Operation[bytes | None]:
-        """Give the memory's epoch, asked for once; None where the set has none.
+        """Return the memory's epoch, asked for once; None if the set has none.
 
         Another thread may learn another: a step goes by what it was given.
         """
@@ -544,7 +544,7 @@ class ServerClock:
         return monotonic() - self._told[1] > 60.0
 
     def refresh(self, ctx: Context) -> Operation[None]:
-        """Ask for the time, where it is stale."""
+        """Ask for the time, if it is stale."""
         if self.stale():
             told = yield ctx.command(b"TIME", reads=_clock)
             self._told = told, monotonic()
@@ -597,7 +597,7 @@ def cut_by_bytes(
 
 
 def error_text(error: Any) -> str:
-    """Give what is kept of an error."""
+    """Return what is kept of an error."""
     if isinstance(error, BaseException):
         kind = type(error).__name__
         try:
@@ -606,7 +606,7 @@ def error_text(error: Any) -> str:
             error = kind
     if not isinstance(error, str):
         raise TypeError(f"error must be an exception or str, not {type(error).__name__}")
-    # Also what is no text for UTF-8.
+    # Also what is not a text for UTF-8.
     return error[:TEXT].encode("utf-8", "replace").decode()
 
 

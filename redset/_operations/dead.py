@@ -237,7 +237,7 @@ def _outcomes(num: int) -> Reader[Any]:
 
 
 def _member(ctx: Context, raw: bytes) -> bytes:
-    """Give the member of what was kept with ``key=``; empty where it cannot be decoded."""
+    """Return the member of what was kept with ``key=``; empty if it cannot be decoded."""
     try:
         return ctx.identity(ctx.decode_one(raw))
     except NOT_OF_ITEM:

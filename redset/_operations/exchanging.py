@@ -36,7 +36,7 @@ from redset.exceptions import AddError, Full
 
 
 class Exchange:
-    """What a worker tells the server and asks of it, in one round trip; and what came of it.
+    """One round trip of a worker: its settlements, its lease calls, and their results.
 
     Performing it again changes nothing and gives the same leases.
     """

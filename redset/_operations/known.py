@@ -1,4 +1,4 @@
-"""What the process knows of a set's memory without asking: whether it may be trusted now.
+"""The known table of a process: whether it may be trusted now.
 
 A table holds only what the server said. It is trusted for a second after a check that the memory
 and the run of its server are the same, and as long as the process has the same connections as then:
@@ -25,12 +25,12 @@ PAUSE, BLIND = 0.25, 60.0
 SOON = 2.0
 #: By how much this process's clock may run faster than the server's.
 DRIFT = 0.0005
-#: A call with so many items is worth a check also where it is the first for a while.
+#: A call with so many items is worth a check also if it is the first for a while.
 WORTH = 16
 
 
 class Trust(NamedTuple):
-    """What a check found, and when, with which connections."""
+    """Result of a check, with its time and its connections."""
 
     sight: Any
     since: float
@@ -160,7 +160,7 @@ def learn(
     Parameters
     ----------
     lasting : float or list of int
-        ``math.inf``, or for each entry the milliseconds since, 0 where that is not known.
+        ``math.inf``, or for each entry the milliseconds since, 0 if that is not known.
     """
     sight = yield SIGHT
     # The answer came by one of the connections that the check had seen.

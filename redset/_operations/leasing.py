@@ -137,7 +137,7 @@ def lease_call(
 
 
 class Given(NamedTuple):
-    """What a step leased: member, score, attempts and payload of each."""
+    """Leases of one step: member, score, attempts and payload of each."""
 
     token: bytes
     expires: float

@@ -134,7 +134,7 @@ def _marks(num: int) -> Reader[list[bool]]:
 
 
 def _asked(ctx: Context, name: str, members: list[bytes], reads: Reader[Any]) -> Operation[Any]:
-    """Run a step on the memory under its present epoch; None where there is no memory yet."""
+    """Run a step on the memory under its present epoch; None if there is no memory yet."""
     epoch = yield from ctx.know_epoch()
     while epoch:
         arguments = [ctx.remember, epoch, *ctx.memory_tokens(members, epoch)]
@@ -151,7 +151,7 @@ class _Epoch(bytes):
 
 
 def _or_other_epoch(reads: Reader[Any], ours: bytes) -> Reader[Any]:
-    """Read an answer, or {'EPOCH', the set's} where that is not ours."""
+    """Read an answer, or {'EPOCH', the set's} if that is not ours."""
 
     def read(reply: Any) -> Any:
         if not isinstance(reply, (list, tuple)):

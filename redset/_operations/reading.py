@@ -51,7 +51,7 @@ class Stats(NamedTuple):
     remembered : int
         Items that ``remember`` knows.
     oldest_score : float or None
-        The lowest score; None where the set is empty.
+        The lowest score; None if the set is empty.
     oldest_age : float or None
         Seconds since the lowest score, on the server's clock; only for sets scored by time.
     memory_bytes : int
@@ -80,7 +80,7 @@ class Stats(NamedTuple):
 
 
 def server_time(ctx: Context, clock: ServerClock) -> Operation[float]:
-    """Give the server's time, asked for or still known."""
+    """Return the server's time, asked for or still known."""
     yield from clock.refresh(ctx)
     return clock()
 
@@ -93,7 +93,7 @@ class Range(NamedTuple):
 
 
 def range_of(ctx: Context, lowest: float, highest: float) -> Range:
-    """Give a range of the scores that are given."""
+    """Return a range of the scores that are given."""
     if ctx.ties:
         lowest = lowest * TIE if abs(lowest) > 1e4 else math.ceil(lowest) * TIE
         highest = highest * TIE if abs(highest) > 1e4 else math.floor(highest) * TIE + TIE - 1

@@ -33,7 +33,7 @@ def is_answer(error: Exception) -> bool:
 
 
 def bytes_of(reply: Any) -> bytes:
-    """Give a bulk reply as bytes, also where a client decoded it."""
+    """Return a bulk reply as bytes, also if a client decoded it."""
     if isinstance(reply, bytes):
         return reply
     if isinstance(reply, str):
@@ -110,7 +110,7 @@ def scored_in_bytes(most: int) -> Reader[tuple[bool, list[Any], list[Any]]]:
 
 
 def scored(most: int) -> Reader[tuple[list[Any], list[Any]]]:
-    """Read member, score, ... of at most so many, also where they come as pairs (RESP3)."""
+    """Read member, score, ... of at most so many, also if they come as pairs (RESP3)."""
 
     def read(reply: Any) -> tuple[list[Any], list[Any]]:
         found = listed(reply)

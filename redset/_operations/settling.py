@@ -44,7 +44,7 @@ class Held(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """What is to become of some leases: ack, fail, bury, release, renew, or for now check."""
+    """How to settle some leases: ack, fail, bury, release, renew, or only check."""
 
     how: str
     leases: Sequence[Any]
@@ -152,7 +152,7 @@ def to_send(ask: Ask) -> Send:
 def in_flight(sends: Sequence[Send]) -> Operation[list[Any]]:
     """Perform requests, a window of them in flight: each one's answer, or the error that it met.
 
-    Where one meets an error no more are sent, and have the same. What a full server refuses is no
+    If one meets an error no more are sent, and have the same. What a full server refuses is no
     reason not to settle the others, and not to lease.
     """
     answers: list[Any] = []
@@ -210,7 +210,7 @@ def acknowledge_with(
 ) -> Operation[int]:
     """Acknowledge leases and add items, and what Pull brings if there may be more.
 
-    Each chunk before gives the leases more time, where there is a ttl.
+    Each chunk before gives the leases more time, if there is a ttl.
     """
     done = [Settlement("ack", leases)]
     steps = steps_of(done)
@@ -258,14 +258,14 @@ def judged(adder: Adder, items: list[Any], chunk: Any, reply: Any) -> Operation[
 
 
 def answer_of(answer: Any) -> Any:
-    """Give an answer, or raise what came instead."""
+    """Return an answer, or raise what came instead."""
     if isinstance(answer, Exception):
         raise answer
     return answer
 
 
 def payload_of(ctx: Context, lease: Any, item: Any) -> bytes:
-    """Give what is stored of an item that takes a lease's place: it must be the same one."""
+    """Return what is stored of an item that takes a lease's place: it must be the same one."""
     if ctx.identity(item) != lease.member:
         raise ValueError("item must have the identity of the leased one: add it, else")
     stored: bytes = ctx.wire.payload(item, ctx.dumps, ctx.max_item_bytes)
@@ -273,7 +273,7 @@ def payload_of(ctx: Context, lease: Any, item: Any) -> bytes:
 
 
 def place_of(ctx: Context, score: Any) -> bytes:
-    """Give what a step of settlements is told of a new score."""
+    """Return what a step of settlements is told of a new score."""
     found = ctx.to_score(score)
     # Its item's number among equal ones stays (see ``leases.lua``).
     return b"~%d" % (int(found) * TIE) if ctx.ties else ctx.wire.score_text(found)

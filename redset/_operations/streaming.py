@@ -92,7 +92,7 @@ def add_stream(
 class _Batch:
     """A run of the caller's items, kept until all of it is acknowledged; and what came of it.
 
-    Cut into chunks it is encoded again as a whole where the set got another epoch in between: it
+    Cut into chunks it is encoded again as a whole if the set got another epoch in between: it
     was cleared, and what was acknowledged before counts no more.
     """
 
@@ -418,7 +418,7 @@ class _Stream:
 
 
 def _tell_if_finished(ctx: Context, result: AddResult) -> Operation[None]:
-    """Log where an object's first bulk add brought only what a finished set knows."""
+    """Log if an object's first bulk add brought only what a finished set knows."""
     try:
         end = yield end_of(ctx)
     except Exception:  # the items are in, whatever this says
@@ -466,7 +466,7 @@ def bad_item(bad: Any) -> AddError:
 
 
 class _Failure(NamedTuple):
-    """Where a stream ended before its end, and why."""
+    """The place where a stream ended early, and the cause."""
 
     at: int
     cause: Exception

@@ -1,4 +1,4 @@
-"""Handing items out for good: pop and take."""
+"""Removing items: pop and take."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def none_of(ctx: Context, total: int) -> DecodeError:
 
 
 class _Taken(NamedTuple):
-    """What was removed: members, or with ``key=`` payloads, and their scores where they came."""
+    """Removed members, or with ``key=`` payloads, and their scores if they came."""
 
     members: list[Any]
     scores: list[Any] | None
@@ -328,7 +328,7 @@ def _take_step(ctx: Context, keys: list[bytes], num: int, within: Range | None) 
 
 
 def _queue_and_dead(ctx: Context) -> list[bytes]:
-    """The queue's key, and that of the dead letters where there can be some."""
+    """The queue's key, and that of the dead letters if there can be some."""
     return [ctx.keys.queue] if ctx.keys.prefix is None else [ctx.keys.queue, ctx.keys.dead]
 
 
@@ -386,7 +386,7 @@ def refused(error: Exception) -> bool:
 def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False) -> Operation[bool]:
     """Until something was decoded: refuse to empty a set, or a range, of which nothing can be.
 
-    False where there is nothing to hand out. An error that says nothing of the item is raised, or
+    False if there is nothing to hand out. An error that says nothing of the item is raised, or
     if the caller ``goes_on``, left for it to meet.
     """
     if ctx.looked:
@@ -424,7 +424,7 @@ def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False)
 
 
 def _give_back(ctx: Context, within: Range | None) -> Operation[int]:
-    """Give expired leases back; how many."""
+    """Return expired leases to the queue; return how many."""
     if within is not None or ctx.keys.prefix is None:
         return 0
     try:
@@ -484,7 +484,7 @@ def _decoded(
 ) -> Operation[tuple[list[Any], int, Exception | None]]:
     """Decode what was removed; how much cannot be, and went to the dead letters.
 
-    Where that fails it is put back, and why comes with the items: they are the caller's.
+    If that fails it is put back, and why comes with the items: they are the caller's.
     """
     raws, scores, _ = taken
     if None in raws:

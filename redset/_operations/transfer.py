@@ -257,7 +257,7 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
         )
     epoch = b""
     if ctx.remember:
-        # The integers of a memory for ever are those of its epoch.
+        # The integers of a memory forever are those of its epoch.
         epoch = head["epoch"].encode() if keeps and remembered == ctx.remember else b""
         epoch = epoch or new_epoch()
     begin = [keys.queue]
@@ -334,7 +334,7 @@ def _total(reply: Any) -> int:
 
 
 class _Begun(NamedTuple):
-    """Where a restore stands: its epoch, the steps that are done, the items they queued."""
+    """How far a restore is: its epoch, the steps that are done, the items they queued."""
 
     status: int
     epoch: bytes
@@ -421,7 +421,7 @@ def _again(ctx: Context, value: dict[str, Any]) -> Row:
 
 
 def _placed(ctx: Context, value: dict[str, Any], ties: Iterator[int]) -> bytes:
-    """Give what a set with ``ties=`` stores for the score of a line."""
+    """Return what a set with ``ties=`` stores for the score of a line."""
     if value["score"] is None:
         return b""
     try:

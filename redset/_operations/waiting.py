@@ -34,7 +34,7 @@ def until(
 def wait_for(
     ctx: Context, end: float, finish: bool = False, ended: Callable[[], bool] | None = None
 ) -> Wait:
-    """Make the effect that waits for something to be had; with ``finish``, also for the set's end,
+    """Make the effect that waits for an item; with ``finish``, also for the set's end,
     of which it tells as of something that all may have.
     """
     keys = [ctx.keys.queue] if ctx.keys.prefix is None else [ctx.keys.queue, ctx.keys.leased]

@@ -97,7 +97,7 @@ def _workers(text: str) -> int:
 
 @contextlib.contextmanager
 def _server(url: str | None) -> Iterator[tuple[redis.Redis, str]]:
-    """Give a client, and a URL for the workers'."""
+    """Return a client, and a URL for the workers'."""
     if url is not None:
         with redis.Redis.from_url(url) as client:
             yield client, url

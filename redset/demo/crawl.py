@@ -47,7 +47,7 @@ class Report(NamedTuple):
 
 
 class Faults(NamedTuple):
-    """What is done to a crawl: whether a worker is killed, and the server restarted."""
+    """Faults of a crawl: whether a worker is killed, and the server restarted."""
 
     kill: bool
     restart: bool

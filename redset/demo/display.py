@@ -1,4 +1,4 @@
-"""What the demo shows: progress while it runs, and a summary."""
+"""Display of the demo: progress while it runs, and a summary."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from redset.demo.worker import Tally
 
 __all__ = ("progress", "summary")
 
-_LINE_INTERVAL = 1.0  # seconds between two lines where there is no terminal
+_LINE_INTERVAL = 1.0  # seconds between two lines if there is no terminal
 
 
 @contextlib.contextmanager
 def progress(pages: int) -> Iterator[Callable[[Tally], None]]:
     """Show progress towards so many pages; gives what is to be called with each new tally.
 
-    A bar where the standard output is a terminal, else a line a second.
+    A bar if the standard output is a terminal, else a line a second.
     """
     if sys.stdout.isatty():
         with _bar(pages) as show:

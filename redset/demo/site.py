@@ -61,7 +61,7 @@ class Site:
         return len({self.start}.union(*self.links.values()))
 
     def get(self, url: str, worker: str = "") -> str | None:
-        """Count a worker's request, and return the page as HTML; None where there is none."""
+        """Count a worker's request, and return the page as HTML; None if there is none."""
         with self._lock:
             self.requests[url] += 1
             self.workers[url].append(worker)

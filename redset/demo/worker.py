@@ -1,4 +1,4 @@
-"""What each worker process does: fetch page after page, and offer all of its links."""
+"""A worker process: fetches page after page, and offers all of its links."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH, TTL = 5, 2.0
 
 
 class Tally(NamedTuple):
-    """What workers have done: one of them, or all together."""
+    """Tallies of one worker, or of all together."""
 
     pages: int = 0
     missing: int = 0
@@ -33,7 +33,7 @@ class Tally(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a worker is told: its server, its set, and its site."""
+    """Settings of a worker: its server, its set and its site."""
 
     url: str
     name: str
@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
 
 class Shared:
-    """What the workers of a crawl have in common.
+    """State that the workers of a crawl share.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Shared:
 
 
 def open_set(client: Any, name: str) -> SortedSet[Any]:
-    """Open the set of pages: one item a URL, for ever, those nearest to the start first."""
+    """Open the set of pages: one item a URL, forever, those nearest to the start first."""
     return SortedSet(client, name, key="url", remember=True, scorer="depth")
 
 
@@ -101,7 +101,7 @@ def work(worker: int, job: Job, shared: Shared) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     site = http.client.HTTPConnection("127.0.0.1", job.port, timeout=30)
     # A server that restarts is waited for, also where it refuses connections: for 1.5 s, and ten
-    # times as long where a request is under way, whose retries connect with retries of their own.
+    # times as long if a request is under way, whose retries connect with retries of their own.
     errors = (redis.ConnectionError, redis.TimeoutError, OSError)
     retry = Retry(ExponentialBackoff(cap=0.25, base=0.02), 8, errors)
     with redis.Redis.from_url(job.url, retry=retry) as client:
@@ -150,7 +150,7 @@ def _visit(
 
 
 def fetch(site: http.client.HTTPConnection, url: str, worker: int = 0) -> bytes | None:
-    """Get a page over the connection, whatever its host; None where it is no HTML page."""
+    """Get a page over the connection, whatever its host; None if it is no HTML page."""
     parts = urlsplit(url)
     target = parts.path or "/"
     if parts.query:
@@ -163,7 +163,7 @@ def fetch(site: http.client.HTTPConnection, url: str, worker: int = 0) -> bytes 
 
 
 def links(body: bytes, base: str) -> Iterator[str]:
-    """Give the URL of each link of a page, absolute and without fragment, in order.
+    """Return the URL of each link of a page, absolute and without fragment, in order.
 
     Examples
     --------

@@ -1,5 +1,5 @@
--- Included by steps that add a chunk of items, behind check, due, leases, buckets and drop. They
--- have the set's keys as queue, then where it has second ones leased, leases, meta, seen, items,
+-- Included by steps that add a chunk of items, after check, due, leases, buckets and drop. They
+-- have the set's keys as queue, then if it has second ones leased, leases, meta, seen, items,
 -- name.
 -- What stands in front of the entries: condition ('', nx, xx, lt, gt, xxlt, xxgt), again, outcomes
 -- wanted, largest size, keyed, remember ('', ever, limited), its length in ms, epoch, whether the
@@ -8,9 +8,9 @@
 -- is remembered].
 local ADD_HEAD = 13
 -- Adds the entries of argv, whose head is behind `from`, and says what became of each, as if they
--- had been added one by one: {added, updated, outcomes, [known]}. Known is, of a memory for ever,
+-- had been added one by one: {added, updated, outcomes, [known]}. Known is, of a memory forever,
 -- how many entries may not be known even now; of a limited one, for each entry, how many ms it stays
--- known, 0 where it is not. Or where nothing was written {'EPOCH', the set's}, {'OPTIONS', the
+-- known, 0 if it is not. Or where nothing was written {'EPOCH', the set's}, {'OPTIONS', the
 -- set's}, {'NAME'}, {'FULL', size}, or an error.
 -- `try_removals`, where given, is called behind the first write that may grow memory and before any
 -- that changes something.
@@ -24,7 +24,7 @@ local function add(argv, from, try_removals)
   local head = from + ADD_HEAD
 
   -- What could refuse the step is asked before its first write.
-  -- A count fails where a key has another type, and costs less than to ask for that.
+  -- A count fails if a key has another type, and costs less than to ask for that.
   call('ZCARD', queue)
   local stored, holding = {}, leases and call('HLEN', leases) > 0
   if keyed or remember ~= '' or ties then
@@ -187,7 +187,7 @@ local function add(argv, from, try_removals)
     updated = new - added
   elseif ties and remember == '' and (condition == '' or condition == 'nx')
     and not (holding or limit) then
-    -- Likewise: what is queued stays where it is, unless its score or payload changes.
+    -- The same way, what is queued stays where it is, unless its score or payload changes.
     local members, at_once = columns(2), false
     try_writes()
     if n >= 16 and not (keyed or wanted) then
@@ -228,7 +228,7 @@ local function add(argv, from, try_removals)
     end
     if condition == '' then updated = n - added end
   elseif condition == 'nx' and remember == '' and not (keyed or wanted or limit or ties) then
-    -- Likewise: ZADD itself refuses what is queued.
+    -- The same way, ZADD itself refuses what is queued.
     local held = holding and held_among(columns(2)) or {}
     for i = 1, n do
       if not held[i] then accept(head + (i - 1) * width) end

@@ -1,8 +1,8 @@
--- Begins to restore a set, which must be empty, or goes on where a restore of the same was cut off.
+-- Begins to restore a set, which must be empty, or goes on if a restore of the same was cut off.
 -- KEYS: queue, then with second keys: none, name, leased, dead, meta, seen
--- ARGV: options ('' where there is no meta), epoch ('' where nothing is remembered), with ties= what
+-- ARGV: options ('' if there is no meta), epoch ('' if nothing is remembered), with ties= what
 --   number its next item gets, else '', from what number forgetting is counted, what is restored,
---   how many integers it remembers for ever
+--   how many integers it remembers forever
 -- Returns {1 where it was empty, 2 where buckets of a cleared memory are left, 3 where another
 --   restore was cut off, else 0; the epoch; how many steps are done, how many items they queued}
 -- include: check

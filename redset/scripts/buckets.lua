@@ -1,4 +1,4 @@
--- Included by steps that touch the memory for ever: sets of integers, one for each bucket.
+-- Included by steps that touch the memory forever: sets of integers, one for each bucket.
 -- Linear hashing (Litwin 1980): 2^level + split buckets; split by split they double, so that no
 -- step moves more than a few hundred integers, and nearly all sets stay in compact encoding.
 local FILL = 180

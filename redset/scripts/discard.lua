@@ -1,6 +1,6 @@
 -- Removes items by identity, also leased ones, and forgets them where asked.
 -- KEYS: queue, none, leased, leases, meta, seen, items
--- ARGV: keyed, remember ('' where nothing is to be forgotten), epoch, number of members, members,
+-- ARGV: keyed, remember ('' if nothing is to be forgotten), epoch, number of members, members,
 --   then for each what is remembered of it
 -- Returns how many were queued or leased, or {'EPOCH', the set's}
 -- include: check

@@ -1,4 +1,4 @@
--- Included by steps that remove by identity, behind check, due and leases. They have the set's keys as
+-- Included by steps that remove by identity, after check, due and leases. They have the set's keys as
 -- queue, leased, leases, and with a key= items.
 -- Removes members, also leased ones; how many were queued or leased.
 local function discard(members)

@@ -1,4 +1,4 @@
--- Included by steps that read dead letters, behind portions.
+-- Included by steps that read dead letters, after portions.
 -- Returns up to so many entries of a stream, from an id to another, and whether there may be more of
 -- so many. It reads `first` of them at first.
 local function entries_of(stream, from, to, num, first)

@@ -1,5 +1,5 @@
--- Included by steps that give back what nobody holds any more, behind leases and portions. They have
--- what finishing asks for, of which functions are made only where there is something to give back.
+-- Included by steps that give back what nobody holds any more, after leases and portions. They have
+-- what finishing asks for, of which functions are made only if there is something to give back.
 -- Gives back up to so many of those whose lease or delay is over, of which it reads `first` at first.
 -- Returns how many, how many of these became dead letters, and whether their bytes ended it.
 local function expire(now, limit, first)

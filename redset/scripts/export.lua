@@ -1,6 +1,6 @@
--- Returns a page of a set as it would stand in it if nothing were leased, behind the last one seen.
+-- Returns a page of a set as it would stand in it if nothing were leased, after the last one seen.
 -- KEYS: queue, or what is held back; then with second keys: none, the queue, leases, items (with a key=)
--- ARGV: how many, how many to read at first, and behind a first page: the last score or expiry and
+-- ARGV: how many, how many to read at first, and after the first page: the last score or expiry and
 --   member seen
 -- Returns {where the page ends: score or expiry, member; how many there were; whether there may be more
 --   of so many; then score, member, attempts, last error, payload ('' without a key=), ...}

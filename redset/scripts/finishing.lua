@@ -1,4 +1,4 @@
--- Included by steps that end leases, behind leases. They have the set's keys as queue, leased,
+-- Included by steps that end leases, after leases. They have the set's keys as queue, leased,
 -- leases, dead, and with a key= items; and max, after how many attempts an item dies (0: never).
 -- Ends what holds these members back, each of them once; how many died. how: ack, fail, bury (it cannot be
 -- decoded), release, expire; settled: {delay in ms, new score or '', the error, new payload or ''}.

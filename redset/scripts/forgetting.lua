@@ -1,4 +1,4 @@
--- Included by steps that forget, behind due and buckets, which have the set's key `none`: takes what is remembered out of the memory;
+-- Included by steps that forget, after due and buckets, which have the set's key `none`: takes what is remembered out of the memory;
 -- how many it held.
 -- The count of such steps tells processes whose tables of known duplicates hold the past.
 local function forget(remember, meta, seen, epoch, tokens)
@@ -34,7 +34,7 @@ local function try_to_forget(remember, meta, none)
   redis.call(remember == 'limited' and 'ZREM' or 'SREM', none, '')
   redis.call('HINCRBY', meta, 'forgets', 0)
 end
--- Nil where the step may go on, else what to tell the caller.
+-- Nil if the step may go on, else what to tell the caller.
 local function other_epoch(meta, epoch)
   local stored = redis.call('HGET', meta, 'epoch') or ''
   if stored ~= epoch then return {'EPOCH', stored} end

@@ -120,7 +120,7 @@ while got < num and budget > 0 and (bytes < BYTES or #removed == 0) and not stop
         break
       end
       passed = passed + 1
-      -- It is read in vain: it counts less, or large ones would leave no room for others.
+      -- It is read but not handed out: it counts less, or large ones would leave no room for others.
       size = size / 16
     else
       removed[#removed + 1] = member

@@ -1,6 +1,6 @@
--- Returns the page of what is held back, behind the last one seen, in order of expiry.
+-- Returns the page of what is held back, after the last one seen, in order of expiry.
 -- KEYS: leased, none, leases, items (with a key=)
--- ARGV: how many, how many to read at first, and behind a first page: the last expiry and member seen
+-- ARGV: how many, how many to read at first, and after the first page: the last expiry and member seen
 -- Returns {members, expiries in ms, payloads, whether there may be more of so many, attempts, scores,
 --   last errors}
 -- include: check

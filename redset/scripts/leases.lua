@@ -1,6 +1,6 @@
--- Included by steps that ask what holds members back, behind check. They have the key of that as
--- leases. Its values, of what is leased, waits out a delay, or is queued and was leased in vain: the
--- owner's token (16 characters), 1 where the item was added meanwhile, else 0, attempts, ' ', score,
+-- Included by steps that ask what holds members back, after check. They have the key of that as
+-- leases. Its values, of what is leased, waits out a delay, or is queued and failed before: the
+-- owner's token (16 characters), 1 if the item was added meanwhile, else 0, attempts, ' ', score,
 -- then what there is of ' ' and the score added meanwhile, and of a line break and the last error.
 --
 -- Theory of suspects. An item that kills its worker must not take its neighbours to the dead letters.
@@ -14,7 +14,7 @@
 -- deleted) holds nothing back.
 -- With a key= what was added meanwhile is in `items` as member .. '+'.
 -- With ties= a score is the user's times TIE, plus what orders equal ones, and ~ stands in front of
--- one that takes that of the item where this goes on: where its lease was in vain, not acknowledged.
+-- one that takes that of the item where this goes on: if its lease failed or expired.
 local QUEUED, DELAYED = '................', '----------------'
 local TIE = 2 ^ 40
 -- Performs a command on any number of arguments; the sum of its counts.
@@ -65,7 +65,7 @@ local function values_reader(num)
 end
 local function values_of(members) return values_reader(#members)(members) end
 local function owner_of(value) return string.sub(value, 1, 16) end
--- Gives those of the members that nothing holds back and that have attempts, by their values.
+-- Returns those of the members that nothing holds back and that have attempts, by their values.
 local function with_attempts(members, values)
   local found = {}
   for i, value in ipairs(values) do
@@ -76,13 +76,13 @@ end
 local function parse(value)
   return string.match(value, '^(%S+) (%S+) ?(%S*)\n?(.*)$', 18)
 end
--- Gives attempts as a number, the cohort, and whether the item is a suspect.
+-- Returns attempts as a number, the cohort, and whether the item is a suspect.
 local function tried(attempts)
   local number, cohort, mark = string.match(attempts, '^(%d+)/?(%d*)(!?)')
   return tonumber(number), tonumber(cohort) or 1, mark == '!'
 end
 local function bare(score) return string.match(score, '^~?(.*)') end
--- Gives a score as it is for an item that goes on from another one.
+-- Returns a score as it is for an item that goes on from another one.
 local function going_on(score, from)
   local own = string.match(score, '^~(.*)')
   if not own then return score end

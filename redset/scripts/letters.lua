@@ -2,8 +2,8 @@
 -- an id of the future would be before all that die from now on: such a letter gets a new id.
 -- KEYS: dead, none, meta
 -- ARGV: what is restored, the number of this step, then id, raw, score, reason, attempts, member (''
---   where that is raw), ...
--- Returns how many items this restore queued; -1 where the set was cleared meanwhile
+--   if that is raw), ...
+-- Returns how many items this restore queued; -1 if the set was cleared meanwhile
 -- include: check
 -- include: due
 -- include: restoring

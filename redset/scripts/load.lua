@@ -1,8 +1,8 @@
--- Puts items of an exported set back, where they are not there.
+-- Puts items of an exported set back, if they are not there.
 -- KEYS: queue, then with second keys: none, meta, leases, items (with a key=)
 -- ARGV: what is restored, the number of this step, then score, member, attempts, last error,
 --   payload, ...
--- Returns how many items this restore queued, without second keys this step; -1 where the set was
+-- Returns how many items this restore queued, without second keys this step; -1 if the set was
 --   cleared meanwhile
 -- include: check
 -- include: restoring

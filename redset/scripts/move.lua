@@ -2,7 +2,7 @@
 -- payloads. What it refuses stays.
 -- KEYS: our queue, none, our leases and items; the other's queue, leased, leases, meta, seen, items, name
 -- ARGV: number of members, how many payloads to read at first, members, whether ours has ties=, what `adding` says of heads, then what is
---   remembered of each member where that is asked for
+--   remembered of each member if that is asked for
 -- Returns {how many were moved, how many of the members this step was about}; where nothing was what
 --   `adding` says, or {'SCORE', one that the other cannot have}
 -- include: check

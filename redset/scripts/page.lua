@@ -1,6 +1,6 @@
--- Returns the page of members behind the last one seen.
+-- Returns the page of members after the last one seen.
 -- KEYS: queue, none, items (with a key=)
--- ARGV: how many, how many to read at first, lowest and highest score ('' where any), and behind a
+-- ARGV: how many, how many to read at first, lowest and highest score ('' if any), and behind a
 --   first page: the last score and member seen
 -- Returns {members, scores, payloads, whether there may be more of so many}
 -- include: portions

@@ -1,8 +1,8 @@
--- Included by steps that page through a sorted set, in order of score, then bytes, behind portions.
+-- Included by steps that page through a sorted set, in order of score, then bytes, after portions.
 -- Paging by rank would miss members that stay while others go.
--- Gives up to so many members behind the last one seen, and their scores; where a range is given, of
+-- Returns up to so many members after the last one seen, and their scores; if a range is given, of
 -- those from its lowest to its highest score. It reads `first` of them at first. payloads_of(members),
--- where it is given, says what belongs to members.
+-- if it is given, says what belongs to members.
 -- Returns members, scores, whether there may be more, and what belongs to the members.
 local function page(key, num, first, score, last, lowest, highest, payloads_of)
   local from = 0

@@ -1,7 +1,7 @@
--- Returns what some buckets of a memory for ever hold.
+-- Returns what some buckets of a memory forever hold.
 -- KEYS: meta, none, seen
 -- ARGV: epoch, first bucket, how many
--- Returns {the next bucket, or 0 behind the last one; the integers}
+-- Returns {the next bucket, or 0 after the last one; the integers}
 local meta, seen = KEYS[1], KEYS[3]
 local m = redis.call('HMGET', meta, 'epoch', 'level', 'split')
 local first = tonumber(ARGV[2])

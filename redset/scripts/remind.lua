@@ -2,7 +2,7 @@
 -- KEYS: meta, none, seen
 -- ARGV: what is restored, the number of this step, epoch, remember, then integers, or of a limited
 --   memory: expiry in ms, digest, ...
--- Returns how many items this restore queued; -1 where the set was cleared meanwhile
+-- Returns how many items this restore queued; -1 if the set was cleared meanwhile
 -- include: check
 -- include: buckets
 -- include: restoring

@@ -1,7 +1,7 @@
 -- Queues dead letters again, at their scores, where nothing of the same identity is there.
 -- KEYS: dead, none, queue, leased, leases, meta, items, name
--- ARGV: whether there is a key=, options, ties ('', fifo, lifo), then id, member ('' where the letter says it), ...
--- Returns {for each letter, up to the one that makes them 256 KiB, 1 where it was queued, 0 where its item is there, -1 where there is no
+-- ARGV: whether there is a key=, options, ties ('', fifo, lifo), then id, member ('' if the letter says it), ...
+-- Returns {for each letter, up to the one that makes them 256 KiB, 1 where it was queued, 0 where its item is there, -1 if there is no
 --   such letter, or what is to be decoded for its member}; or {'OPTIONS', the set's}, {'NAME'},
 --   where nothing was written
 -- include: check
@@ -43,7 +43,7 @@ for i = 4, #ARGV, 2 do
         if not score or score == '' then
           score = 0
           if ties ~= '' then
-            -- Where they are used up it gets the last one.
+            -- If they are used up it gets the last one.
             local number = math.min(call('HINCRBY', meta, 'sequence', 1), 2 ^ 40)
             score = ties == 'fifo' and number - 1 or 2 ^ 40 - number
           end

@@ -1,8 +1,8 @@
--- Puts members back that were taken and could not be decoded, where no dead letters can be kept.
+-- Puts members back that were taken and could not be decoded, if no dead letters can be kept.
 -- The removal of nothing is there for a full server, which lets a script write on after it.
 -- What is among the newest dead letters was kept after all: its step's answer was lost.
--- KEYS: queue, none, dead (where there can be dead letters)
--- ARGV: how many letters to read at first, then score ('' where it is not known: the lowest that there
+-- KEYS: queue, none, dead (if there can be dead letters)
+-- ARGV: how many letters to read at first, then score ('' if it is not known: the lowest that there
 --   is, else 0), member, ...
 -- include: portions
 redis.call('ZREMRANGEBYRANK', KEYS[1], 1, 0)

@@ -1,4 +1,4 @@
--- Included by the steps of restore, behind check. The meta has in restoring what is restored, how
+-- Included by the steps of restore, after check. The meta has in restoring what is restored, how
 -- many steps of it are done and how many items they queued. So a step that is sent again, or that a
 -- restore repeats which was cut off, does nothing.
 local function progress(meta)

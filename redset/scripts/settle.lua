@@ -33,7 +33,7 @@ for i = 1, tonumber(ARGV[3]) do
   buries = buries or group.how == 'fail' or group.how == 'bury'
 end
 -- Leaves of each group what is still its holder's, with the values; none of it was added
--- meanwhile where it is plain.
+-- meanwhile if it is plain.
 local function look()
   for _, group in ipairs(groups) do
     local members, found = group.members, values_of(group.members)

@@ -1,4 +1,4 @@
--- Removes and returns the lowest items, with those whose lease is over where there are too few.
+-- Removes and returns the lowest items, with those whose lease is over if there are too few.
 -- Its first write frees memory: it works on a full server.
 -- KEYS: queue, then with second keys: none, leased, leases, calls, dead, items (with a key=)
 -- ARGV: how many, whether only what is due, most attempts, how many expired leases to give back, how

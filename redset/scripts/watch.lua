@@ -1,5 +1,5 @@
 -- Tells how much a consumer may have, and when there may be more. Reads only.
--- KEYS: queue, none, leased (where there can be leases)
+-- KEYS: queue, none, leased (if there can be leases)
 -- ARGV: whether only what is due, whether the end is to be told: that nothing is left, or leased
 -- Returns how many, milliseconds until the next falls due or its lease ends (-1: none is known)
 local queue, leased = KEYS[1], KEYS[3]

@@ -2,10 +2,10 @@
 -- same, what is known stays known. All is read in one step: growth, forgetting and expiry in between
 -- cannot be taken for a loss.
 -- KEYS: meta, none, seen
--- ARGV: remember, epoch ('' where nothing is asked about), then what is remembered of some items
+-- ARGV: remember, epoch ('' if nothing is asked about), then what is remembered of some items
 -- Returns {epoch, how often something was forgotten, run of the server, how many items are
---   remembered for ever, keys that the server has evicted (if it may evict any), how many of those asked about are not
---   known}, each '' where there is none; a run cannot be seen where INFO is refused, and a replica has
+--   remembered forever, keys that the server has evicted (if it may evict any), how many of those asked about are not
+--   known}, each '' if there is none; a run cannot be seen where INFO is refused, and a replica has
 --   none
 -- include: check
 -- include: due
