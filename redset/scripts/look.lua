@@ -19,12 +19,7 @@ if first < 0 or last < first then return {0, {}} end
 local found = {}
 local n, more = in_portions(last - first + 1, tonumber(ARGV[4]), function(at, want)
   local part = redis.call('ZRANGE', queue, first + at, first + at + want - 1, 'WITHSCORES')
-  local names, payloads = {}, nil
-  for i = 1, #part / 2 do names[i] = part[2 * i - 1] end
-  if items and #names > 0 then
-    payloads = redis.call('HMGET', items, unpack(names))
-    for i = 1, #names do part[2 * i - 1] = payloads[i] end
-  end
+  local names, payloads = members_in(part, items)
   found = append(found, part)
   return names, 1, payloads
 end)

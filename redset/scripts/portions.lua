@@ -29,6 +29,17 @@ local function in_portions(num, first, read)
   end
   return at, false
 end
+-- Returns the members of {member, score, ...}. With a key=, that is if the key of its payloads is
+-- given, also the payloads, which take the members' places.
+local function members_in(part, items)
+  local names, payloads = {}, nil
+  for i = 1, #part / 2 do names[i] = part[2 * i - 1] end
+  if items and #names > 0 then
+    payloads = redis.call('HMGET', items, unpack(names))
+    for i = 1, #names do part[2 * i - 1] = payloads[i] end
+  end
+  return names, payloads
+end
 -- Appends a part of a list; the list.
 local function append(list, part)
   local length = #list

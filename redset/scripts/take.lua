@@ -31,12 +31,8 @@ local died = 0
 local function lowest()
   found, members = {}, {}
   n, more = in_portions(num, first, function(at, want)
-    local part, names, payloads = read(at, want), {}, nil
-    for i = 1, #part / 2 do names[i] = part[2 * i - 1] end
-    if items and #names > 0 then
-      payloads = call('HMGET', items, unpack(names))
-      for i = 1, #names do part[2 * i - 1] = payloads[i] end
-    end
+    local part = read(at, want)
+    local names, payloads = members_in(part, items)
     members, found = append(members, names), append(found, part)
     return names, 1, payloads
   end)
