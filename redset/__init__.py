@@ -1,9 +1,9 @@
 """Redis-backed sorted sets that behave like ``set`` and hand out deduplicated, ordered work."""
 
 from redset import _wire
-from redset._batches import Batch, Lease
-from redset._buffers import Writer
-from redset._consuming import Consumed
+from redset._faces.leases import Batch, Lease
+from redset._faces.worker import Consumed
+from redset._faces.writer import Writer
 from redset._operations.adding import AddResult
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats

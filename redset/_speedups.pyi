@@ -1,10 +1,10 @@
-"""The types of the compiled core, which are those of `_fallback`."""
+"""The types of the compiled core, which are those of `redset._wire.fallback`."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
-from redset._fallback import Bad as Bad
-from redset._fallback import Chunk as Chunk
+from redset._wire.fallback import Bad as Bad
+from redset._wire.fallback import Chunk as Chunk
 
 IMPLEMENTATION: str
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, auto_pickle=False, cdivision=True
-"""The wire format compiled: the names, bytes and errors of ``_fallback``, its specification.
+"""The wire format compiled: the names, bytes and errors of ``_wire/fallback.py``, its specification.
 
 What is rare (subclasses, foreign types, errors) is left to the fallback's own functions, so that
 it cannot differ. What is frequent works on views, pointers into objects that are held meanwhile:
@@ -44,9 +44,9 @@ from libc.math cimport INFINITY
 from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from redset import _fallback as _python
+from redset._wire import fallback as _python
 from redset import serializers as _serializers
-from redset._fallback import Bad, Chunk
+from redset._wire.fallback import Bad, Chunk
 
 IMPLEMENTATION = "cython"
 

@@ -13,13 +13,10 @@ import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, overload
 
-from redset import _batches, _wire, sets
-from redset._batches import AsyncBatch, Lease
-from redset._buffers import AsyncWriter
-from redset._clients import is_cluster
-from redset._consuming import Consumed, Event, Tasks, Worker
-from redset._effects import Operation, R
-from redset._face import (
+from redset import _wire, sets
+from redset._faces import leases as settling
+from redset._faces.arguments import Time
+from redset._faces.base import (
     Face,
     KeyOf,
     Loads,
@@ -37,7 +34,9 @@ from redset._face import (
     waiting_time,
     whole,
 )
-from redset._lines import Lines
+from redset._faces.leases import AsyncBatch, Lease
+from redset._faces.worker import Consumed, Event, Tasks, Worker
+from redset._faces.writer import AsyncWriter
 from redset._operations import (
     adding,
     algebra,
@@ -53,10 +52,12 @@ from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
 from redset._operations.leasing import Leased
+from redset._operations.lines import Lines
 from redset._operations.reading import Stats
-from redset._source import Source
-from redset._times import Time
-from redset._transport import AsyncLink
+from redset._transport.clients import is_cluster
+from redset._transport.effects import Operation, R
+from redset._transport.link import AsyncLink
+from redset._transport.source import Source
 from redset.locks import AsyncLock
 
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server")
@@ -284,14 +285,14 @@ class SortedSet(Face[T]):
         low
         high
         """
-        return AsyncBatch(self, _batches.leasing_out(self, num, ttl, wait))
+        return AsyncBatch(self, settling.leasing_out(self, num, ttl, wait))
 
     async def ack(
         self,
         leases: Lease[T] | Iterable[Lease[T]],
         add: Iterable[Any] | AsyncIterable[Any] = (),
     ) -> int:
-        return await self._run(*_batches.acknowledging(self, leases, add))
+        return await self._run(*settling.acknowledging(self, leases, add))
 
     async def fail(
         self,
@@ -299,7 +300,7 @@ class SortedSet(Face[T]):
         error: BaseException | str,
         delay: Time = 0,
     ) -> int:
-        return await self._run(_batches.failing(self, leases, error, delay))
+        return await self._run(settling.failing(self, leases, error, delay))
 
     async def release(
         self,
@@ -308,10 +309,10 @@ class SortedSet(Face[T]):
         score: Any = None,
         item: Any = None,
     ) -> int:
-        return await self._run(_batches.releasing(self, leases, delay, score, item))
+        return await self._run(settling.releasing(self, leases, delay, score, item))
 
     async def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: Time) -> int:
-        return await self._run(_batches.renewing(self, leases, ttl))
+        return await self._run(settling.renewing(self, leases, ttl))
 
     def leased(self) -> AsyncIterator[Leased]:
         return self._open().iterate(leasing.leased(self._ctx))  # type: ignore[no-any-return]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redset._times import Time, seconds
+from redset._faces.arguments import Time, seconds
 
 __all__ = (
     "AddError",

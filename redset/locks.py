@@ -12,10 +12,10 @@ import threading
 import time
 from typing import Any
 
-from redset._scripts import script
-from redset._times import Time, seconds
-from redset._transport import undisturbed
+from redset._faces.arguments import Time, seconds
+from redset._transport.link import undisturbed
 from redset.exceptions import LockTimeout
+from redset.scripts import script
 
 __all__ = ("AsyncLock", "Lock")
 

@@ -7,12 +7,10 @@ import datetime
 from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
 from typing import TYPE_CHECKING, Any, Generic, overload
 
-from redset import _batches, _wire
-from redset._batches import Batch, Lease
-from redset._buffers import Writer
-from redset._consuming import Consumed, Event, Threads, Worker
-from redset._effects import Operation, R
-from redset._face import (
+from redset import _wire
+from redset._faces import leases as settling
+from redset._faces.arguments import Time
+from redset._faces.base import (
     Face,
     KeyOf,
     Loads,
@@ -30,7 +28,9 @@ from redset._face import (
     waiting_time,
     whole,
 )
-from redset._lines import Lines
+from redset._faces.leases import Batch, Lease
+from redset._faces.worker import Consumed, Event, Threads, Worker
+from redset._faces.writer import Writer
 from redset._operations import (
     adding,
     algebra,
@@ -46,10 +46,11 @@ from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Key
 from redset._operations.dead import DeadLetter
 from redset._operations.leasing import Leased
+from redset._operations.lines import Lines
 from redset._operations.reading import Stats
-from redset._source import Source
-from redset._times import Time
-from redset._transport import Link, complete
+from redset._transport.effects import Operation, R
+from redset._transport.link import Link, complete
+from redset._transport.source import Source
 from redset.locks import Lock
 
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server")
@@ -593,7 +594,7 @@ class SortedSet(Face[T]):
         >>> jobs.finished()
         True
         """
-        return Batch(self, self._run(_batches.leasing_out(self, num, ttl, wait)))
+        return Batch(self, self._run(settling.leasing_out(self, num, ttl, wait)))
 
     def ack(self, leases: Lease[T] | Iterable[Lease[T]], add: Iterable[Any] = ()) -> int:
         """Acknowledge leases: their items are done. Items found meanwhile are added as well.
@@ -637,7 +638,7 @@ class SortedSet(Face[T]):
         >>> jobs.size()
         2
         """
-        return self._run(*_batches.acknowledging(self, leases, add))
+        return self._run(*settling.acknowledging(self, leases, add))
 
     def fail(
         self,
@@ -679,7 +680,7 @@ class SortedSet(Face[T]):
         >>> jobs.score("a")
         3.0
         """
-        return self._run(_batches.failing(self, leases, error, delay))
+        return self._run(settling.failing(self, leases, error, delay))
 
     def release(
         self,
@@ -723,7 +724,7 @@ class SortedSet(Face[T]):
         >>> jobs.score("a")
         9.0
         """
-        return self._run(_batches.releasing(self, leases, delay, score, item))
+        return self._run(settling.releasing(self, leases, delay, score, item))
 
     def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: Time) -> int:
         """Extend leases to ``ttl`` seconds from now. One round trip (for each 400 leases).
@@ -752,7 +753,7 @@ class SortedSet(Face[T]):
         >>> jobs.renew(jobs.lease(ttl=1), 60)
         1
         """
-        return self._run(_batches.renewing(self, leases, ttl))
+        return self._run(settling.renewing(self, leases, ttl))
 
     def leased(self) -> Iterator[Leased]:
         """Return what is leased, and what waits out a delay, in order of expiry.

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from redset import _fallback
+from redset._wire import fallback
 
 
 def told(error: BaseException | None) -> Any:
@@ -28,7 +28,7 @@ def seen(value: Any) -> Any:
     """A value with its types, NaN equal to NaN, errors by what is told of them."""
     if isinstance(value, Exception):
         return told(value)
-    if isinstance(value, _fallback.Bad):
+    if isinstance(value, fallback.Bad):
         return "Bad", value.place, id(value.item), told(value.error)
     if isinstance(value, (list, tuple)):
         return type(value), [seen(each) for each in value]

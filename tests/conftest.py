@@ -26,8 +26,7 @@ import servers
 from hypothesis.database import InMemoryExampleDatabase
 from load import Load
 
-from redset import _logs
-from redset._operations import checking
+from redset._operations import checking, logs
 
 # For the benchmarks; last, so that a redset that is installed comes before the tree's.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -120,7 +119,7 @@ def server_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def nothing_was_logged() -> None:
     """What is logged once a process and set is logged once a test."""
-    _logs._told.clear()
+    logs._told.clear()
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ MOST = 60
 #: Longer ones that are still to be broken up, and the most lines that each may have.
 ALLOWED = {
     "redset/_operations/context.py:__init__": 68,
-    "redset/scripts/adding.lua:add": 346,
-    "redset/scripts/finishing.lua:finish": 113,
+    "redset/scripts/include/adding.lua:add": 346,
+    "redset/scripts/include/finishing.lua:finish": 113,
 }
 
 

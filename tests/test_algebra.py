@@ -24,8 +24,9 @@ from options import every_option, fit, made, once_more
 from selection import drawn
 
 import redset.asyncio
-from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _transport
-from redset._fallback import digest
+from redset import Key, ScheduledSet, SortedSet, TimeSortedSet
+from redset._transport import link
+from redset._wire.fallback import digest
 from redset.exceptions import DecodeError, Full, OptionsDiffer
 
 Maker = Callable[..., Any]
@@ -364,9 +365,9 @@ def test_no_step_between_two_large_sets_holds_the_server(
             score=(number * 7907 % 1_000_003 for number in range(size)),
         )
         held = Held(server)
-        ask = _transport._PackedSession.ask
+        ask = link._PackedSession.ask
         monkeypatch.setattr(
-            _transport._PackedSession, "ask", lambda self, effect: held(ask, self, effect)
+            link._PackedSession, "ask", lambda self, effect: held(ask, self, effect)
         )
         assert not jobs.isdisjoint(others) and jobs != others and not jobs <= others
         jobs |= others

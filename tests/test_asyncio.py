@@ -28,11 +28,11 @@ import redset
 import redset.asyncio
 from redset import sets
 from redset._operations import adding
-from redset._scripts import script
-from redset._transport import Link, complete
+from redset._transport.link import Link, complete
 from redset.asyncio import ScheduledSet, SortedSet, TimeSortedSet
 from redset.exceptions import AddError, LockTimeout
 from redset.locks import AsyncLock, Lock
+from redset.scripts import script
 
 CLASSES = ("SortedSet", "TimeSortedSet", "ScheduledSet")
 LOST = (redis.ConnectionError, redis.TimeoutError)

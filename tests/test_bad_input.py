@@ -24,8 +24,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet
-from redset._keys import PARTS
 from redset._operations import context
+from redset._operations.keys import PARTS
 from redset.exceptions import AddError, Full, OptionsDiffer, RedsetError
 from redset.serializers import JSONSerializer
 

@@ -28,7 +28,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import redset.asyncio
-from redset import ScheduledSet, SortedSet, TimeSortedSet, _buffers
+from redset import ScheduledSet, SortedSet, TimeSortedSet
+from redset._faces import writer as writers
 from redset.exceptions import AddError, Full, OptionsDiffer
 from redset.serializers import JSONSerializer
 
@@ -227,7 +228,7 @@ def test_whatever_ends_the_background_is_an_error_of_the_writers(
             raise ZeroDivisionError("of all things")
         return 1000.0
 
-    monkeypatch.setattr(_buffers.Writing, "_left", left)
+    monkeypatch.setattr(writers.Writing, "_left", left)
     with (
         pytest.raises(AddError, match="1 items of 'jobs' were not written") as caught,
         jobs.buffered() as writer,
@@ -940,7 +941,7 @@ def test_a_failure_after_an_interrupted_exit_is_logged_at_once(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    others = len(_buffers._open)
+    others = len(writers._open)
 
     async def main() -> None:
         began, go = asyncio.Event(), asyncio.Event()
@@ -984,7 +985,7 @@ def test_a_failure_after_an_interrupted_exit_is_logged_at_once(
         go.set()
         until(lambda: bool(written_to(caplog)))
     assert written_to(caplog) == ["1 items of 'jobs' were not written: no server today"]
-    assert len(_buffers._open) == others
+    assert len(writers._open) == others
 
 
 def written_to(caplog: pytest.LogCaptureFixture) -> list[str]:

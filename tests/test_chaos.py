@@ -21,7 +21,7 @@ from chaos.history import Undone
 from chaos.worker import Work, Worker
 from load import Load
 
-from redset import _batches
+from redset._faces import leases as batches
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="signals, and clocks that processes share"
@@ -57,12 +57,12 @@ def test_a_random_walk_of_two_clients_does_what_the_model_does(
 def test_a_walk_that_fails_is_told_with_few_steps(
     any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proper = _batches.releasing
+    proper = batches.releasing
 
     def forgetful(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Any:
         return proper(owner, leases, delay, None if delay else score, item)
 
-    monkeypatch.setattr(_batches, "releasing", forgetful)
+    monkeypatch.setattr(batches, "releasing", forgetful)
     _, _, failure = walk.run(any_server, seed=1, count=5000)
     assert failure is not None and len(failure.steps) <= 5
     assert [step.what for step in failure.steps].count("release") == 1

@@ -479,14 +479,14 @@ def test_asyncio_clients_are_not_bypassed(server: servers.Server) -> None:
 
 
 def test_a_client_that_is_no_longer_used_is_let_go(made: Callable[..., Any]) -> None:
-    from redset import _clients
+    from redset._transport import clients
 
     client = redis.Redis()
     SortedSet(client, "jobs")
-    assert client in _clients._lenders
-    before = len(_clients._lenders)
+    assert client in clients._lenders
+    before = len(clients._lenders)
     del client
-    assert len(_clients._lenders) == before - 1
+    assert len(clients._lenders) == before - 1
 
 
 INSTRUMENTATIONS = {

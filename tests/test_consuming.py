@@ -29,9 +29,11 @@ from options import every_option, made
 from redis.backoff import ConstantBackoff, NoBackoff
 
 import redset.asyncio
-from redset import Consumed, Reject, Retry, SortedSet, _consuming, _failures
-from redset._consuming import _Pace
-from redset._failures import is_transient
+from redset import Consumed, Reject, Retry, SortedSet
+from redset._faces import failures
+from redset._faces import worker as working
+from redset._faces.failures import is_transient
+from redset._faces.worker import _Pace
 from redset._operations import exchanging
 
 Maker = Callable[..., Any]
@@ -132,9 +134,9 @@ def test_what_raises_is_tried_again_later_and_dies_at_last(
     caplog: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert _failures.FIRST == 1
+    assert failures.FIRST == 1
     # So long that the item does not come back while this runs.
-    monkeypatch.setattr(_failures, "FIRST", 20)
+    monkeypatch.setattr(failures, "FIRST", 20)
     jobs = make_set(**options, max_attempts=2)
     jobs.add_many([made(options, "good"), made(options, "bad")], 7)
     tried: list[str] = []
@@ -458,7 +460,7 @@ def test_asyncio_waits_for_a_server_that_refuses_for_a_while(any_server: servers
 def test_a_server_that_refuses_for_too_long_ends_it(
     any_server: servers.Server, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(_consuming, "PATIENCE", 0.4)
+    monkeypatch.setattr(working, "PATIENCE", 0.4)
     client = redis.Redis(unix_socket_path=any_server.unix, retry=redis_retry.Retry(NoBackoff(), 0))
     jobs: SortedSet[str] = SortedSet(client, "jobs")
     jobs.add_many(["a", "b"])
@@ -473,11 +475,11 @@ def test_the_client_s_own_retries_are_waited_for_as_well() -> None:
     def client(retries: int) -> redis.Redis:
         return redis.Redis(retry=redis_retry.Retry(ConstantBackoff(30), retries))
 
-    assert _consuming._retry_time(client(3)) == 90
-    assert _consuming._retry_time(client(1000)) == 30_000
-    assert _consuming._retry_time(client(0)) == 0
-    assert _consuming._retry_time(client(-1)) == math.inf
-    assert _consuming._retry_time(object()) == 0
+    assert working._retry_time(client(3)) == 90
+    assert working._retry_time(client(1000)) == 30_000
+    assert working._retry_time(client(0)) == 0
+    assert working._retry_time(client(-1)) == math.inf
+    assert working._retry_time(object()) == 0
 
 
 @pytest.mark.parametrize(

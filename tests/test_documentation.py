@@ -496,7 +496,7 @@ def test_the_numbers_that_the_pages_give_are_those_of_the_code() -> None:
         (memory.SWEEP, "1 for each {} buckets"),
     ):
         assert sentence.format(f"{number:,}") in reference
-    buckets = (Path(redset.__file__).parent / "scripts" / "buckets.lua").read_text("utf-8")
+    buckets = (Path(redset.__file__).parent / "scripts/include/buckets.lua").read_text("utf-8")
     fill = re.search(r"^local FILL = (\d+)$", buckets, re.M)
     assert fill
     text = page("how-it-works")

@@ -20,9 +20,11 @@ from load import Load
 from test_memory import P
 from test_model import recording, recording_asyncio
 
-from redset import AddResult, Key, SortedSet, _known, _transport
+from redset import AddResult, Key, SortedSet
 from redset._operations import known
-from redset._scripts import script
+from redset._operations import tables as known_tables
+from redset._transport import link
+from redset.scripts import script
 
 EVER: list[dict[str, Any]] = [{"remember": True}, {"remember": True, "key": str}]
 ALL: list[dict[str, Any]] = [*EVER, {"remember": 3600}, {"remember": 3600, "key": str}]
@@ -141,10 +143,10 @@ def test_all_objects_of_a_set_share_a_table_and_no_others(any_server: servers.Se
     assert len({id(table) for table in tables}) == 3
     assert all(len(table) == 20 for table in tables)
     # It goes with the last of them.
-    count = len(_known._tables.by_memory)
+    count = len(known_tables._tables.by_memory)
     del jobs, sets, tables
     gc.collect()
-    assert len(_known._tables.by_memory) <= count - 3
+    assert len(known_tables._tables.by_memory) <= count - 3
     for client in clients:
         client.close()
 
@@ -409,9 +411,9 @@ def test_a_limited_item_is_known_no_longer_than_on_the_server(
 
 
 def _digest(item: str) -> bytes:
-    from redset import _fallback
+    from redset._wire import fallback
 
-    return _fallback.digest(item.encode())
+    return fallback.digest(item.encode())
 
 
 @each
@@ -479,7 +481,7 @@ def test_what_is_forgotten_in_another_process_is_new_to_the_next_check(
 ) -> None:
     """The check finds another count of forgettings, so the old table answers no more."""
     # It asks about the entries learned last, and not about this one.
-    monkeypatch.setattr(_known, "RANDOM", 0)
+    monkeypatch.setattr(known_tables, "RANDOM", 0)
     with any_server.client() as client:
         jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
         jobs.add("before")
@@ -600,7 +602,7 @@ def test_a_connection_that_another_user_of_the_pool_opened_ends_the_trust(
         for _ in range(3):
             jobs.add_many(URLS[:20])
         pool = jobs.redis.connection_pool
-        first, second = _transport._get_connection(pool), _transport._get_connection(pool)
+        first, second = link._get_connection(pool), link._get_connection(pool)
         pool.release(first)
         pool.release(second)
         jobs._ctx.next_check = 0.0

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from selection import drawn
 from test_wire import each, encoder, entries_of, needs_core
 
-from redset import _fallback
+from redset._wire import fallback
 from redset.serializers import JSONSerializer
 
 try:
@@ -28,7 +28,7 @@ EVER = math.inf
 
 
 def name(number: int) -> bytes:
-    return _fallback.digest(b"%d" % number)
+    return fallback.digest(b"%d" % number)
 
 
 def names(*numbers: int) -> bytes:
@@ -130,7 +130,7 @@ def test_a_table_grows_on_use_to_what_its_docstring_says(wire: ModuleType) -> No
     assert sizes[0] < 64 * 1024
     assert sizes == sorted(sizes)
     assert len(known) == 2**18
-    if wire is not _fallback:
+    if wire is not fallback:
         assert sizes[-1] <= 24 * 2**18 + 1000
         known.learn(digests[:16], 1.0, 0)
         assert known.nbytes <= 32 * 2**18 + 1000
@@ -163,7 +163,7 @@ def test_what_is_not_valid_any_more_makes_room_before_a_table_grows(wire: Module
     st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 400), st.integers(0, 5)), max_size=20)
 )
 def test_both_drop_the_same_that_is_not_valid_any_more(steps: list[tuple[int, int, int]]) -> None:
-    tables = [_fallback.Known(800), _speedups.Known(800)]
+    tables = [fallback.Known(800), _speedups.Known(800)]
     for now, (first, count, lasting) in enumerate(steps):
         for known in tables:
             known.learn(names(*range(first, first + count)), float(now + lasting), 0, float(now))
@@ -210,7 +210,7 @@ def test_wrong_arguments_are_refused(wire: ModuleType) -> None:
     ),
 )
 def test_both_hold_the_same_after_whatever_was_learned(most: int, steps: list[Any]) -> None:
-    tables = [_fallback.Known(most), _speedups.Known(most)]
+    tables = [fallback.Known(most), _speedups.Known(most)]
     asked = [name(number) for number in range(61)]
     for step in steps:
         found = []
@@ -281,7 +281,7 @@ def test_known_items_are_dropped_and_count_as_good(wire: ModuleType, key: Any) -
         sorted(left) if key is None else sorted(left, key=lambda item: name(int(item)))
     )
     in_order = [entry[-1] for entry in entries_of(wire, chunk, columns)]
-    assert chunk.digests == b"".join(map(_fallback.digest, in_order))
+    assert chunk.digests == b"".join(map(fallback.digest, in_order))
     assert [items[place].encode() for place in chunk.positions] == in_order
     [none] = encoded(wire, None, items, key=key)
     assert (none.entries, none.dropped, none.digests) == (50, 0, b"")
@@ -358,7 +358,7 @@ def test_both_drop_the_same_of_whatever_is_encoded(
         return JSONSerializer().dumps(item)
 
     options["dumps"] = dumps if bad else JSONSerializer().dumps
-    wires = (_fallback, _speedups)
+    wires = (fallback, _speedups)
     makers = [encoder(wire, **options).encode_all for wire in wires]
     tables = [wire.Known(most) for wire in wires]
     for now, run in zip(itertools.count(), runs, strict=False):

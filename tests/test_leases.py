@@ -761,7 +761,7 @@ def test_undecodable_members_are_buried_and_the_others_leased(make_set: Maker, r
 
 def test_the_same_request_gives_the_same_leases(any_server: servers.Server) -> None:
     """Within its time and before its first settlement; over its time it begins anew."""
-    from redset._scripts import script
+    from redset.scripts import script
 
     raw = any_server.raw
     jobs = SortedSet(raw, "jobs")

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import servers
 
-from redset import ScheduledSet, SortedSet, _consuming, _failures, _logs
+from redset import ScheduledSet, SortedSet
+from redset._faces import failures
+from redset._faces import worker as working
+from redset._operations import logs
 from redset.exceptions import AddError, DecodeError
 
 Maker = Callable[..., Any]
@@ -63,10 +66,10 @@ def test_many_calls_that_meet_what_cannot_be_decoded_log_once(
 
 
 def test_what_was_logged_is_kept_in_bounded_memory(caplog: pytest.LogCaptureFixture) -> None:
-    for number in range(_logs._MOST + 10):
-        _logs.warn_once(f"pages of {number}", "one of %r", number)
-    assert len(_logs._told) <= _logs._MOST
-    assert len(lines(caplog)) == _logs._MOST + 10
+    for number in range(logs._MOST + 10):
+        logs.warn_once(f"pages of {number}", "one of %r", number)
+    assert len(logs._told) <= logs._MOST
+    assert len(lines(caplog)) == logs._MOST + 10
 
 
 def test_an_items_text_forges_no_line(
@@ -89,8 +92,8 @@ def test_an_items_text_forges_no_line(
 
 
 def test_a_text_on_one_line_is_the_same_but_for_what_breaks_lines() -> None:
-    assert _logs.one_line("näher 'so'") == "näher 'so'"
-    assert _logs.one_line(FORGED) == "x\\n2026-01-01 ERROR root: all is lost\\r\\x1b[2K\\u2028"
+    assert logs.one_line("näher 'so'") == "näher 'so'"
+    assert logs.one_line(FORGED) == "x\\n2026-01-01 ERROR root: all is lost\\r\\x1b[2K\\u2028"
 
 
 def test_what_a_finished_set_refuses_is_told_once(
@@ -225,7 +228,7 @@ def test_such_an_error_releases_what_was_leased(
 def test_consume_goes_on_without_what_cannot_be_decoded_now(
     make_set: Maker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_failures, "OTHERS", 0.02)
+    monkeypatch.setattr(failures, "OTHERS", 0.02)
 
     class Short(Moody):
         def loads(self, text: str) -> str:
@@ -248,9 +251,9 @@ def test_consume_goes_on_without_what_cannot_be_decoded_now(
 def test_consume_ends_where_nothing_can_be_decoded_for_a_minute(
     make_set: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_failures, "OTHERS", 0.02)
-    assert _consuming.PATIENCE == 60
-    monkeypatch.setattr(_consuming, "PATIENCE", 0.1)
+    monkeypatch.setattr(failures, "OTHERS", 0.02)
+    assert working.PATIENCE == 60
+    monkeypatch.setattr(working, "PATIENCE", 0.1)
     serializer = Moody()
     jobs = make_set(serializer=serializer)
     jobs.add("a")

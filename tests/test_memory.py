@@ -24,7 +24,7 @@ from selection import drawn
 from redset import AddResult, Key, SortedSet
 from redset._operations import memory
 from redset._operations.context import MEMORY_STEP
-from redset._scripts import script
+from redset.scripts import script
 
 P = "jobs:{jobs}"
 EVER: list[dict[str, Any]] = [{"remember": True}, {"remember": True, "key": str}]

@@ -32,8 +32,9 @@ from model import CHUNK, Json, Model, Text
 from options import fit
 from selection import share
 
-from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _known, _source, _wire
-from redset._operations import adding, known, memory, taking
+from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, _wire
+from redset._operations import adding, known, memory, tables, taking
+from redset._transport import source
 from redset.exceptions import AddError, DecodeError, Full, RedsetError
 from redset.serializers import JSONSerializer
 
@@ -653,7 +654,7 @@ def test_a_program_does_the_same_with_both_implementations_and_faces(
 ) -> None:
     runs = []
     # However slow its iterator is, a stream is cut into the same chunks.
-    monkeypatch.setattr(_source, "_PATIENCE", 600)
+    monkeypatch.setattr(source, "_PATIENCE", 600)
     # A pop or take asks for records of leases once, not once a second.
     monkeypatch.setattr(taking, "LOOK", 1e9)
     kinds = ((_wire.load("python"), recording), (cython(), recording))
@@ -663,11 +664,11 @@ def test_a_program_does_the_same_with_both_implementations_and_faces(
         monkeypatch.setattr(adding, "new_epoch", epochs.__next__)
         monkeypatch.setattr(memory, "new_epoch", epochs.__next__)
         clock = itertools.count(PAST)
-        monkeypatch.setattr("redset._face.time", SimpleNamespace(time=clock.__next__))
+        monkeypatch.setattr("redset._faces.base.time", SimpleNamespace(time=clock.__next__))
         # What the process knows without asking is looked after by this clock. Since the epochs are
         # those of the last run, what was known then must be unknown now.
-        _known._start_again()
-        monkeypatch.setattr(_known, "random", random.Random(seed))
+        tables._start_again()
+        monkeypatch.setattr(tables, "random", random.Random(seed))
         ticks = itertools.count(1.0, 0.01)
         monkeypatch.setattr(adding, "monotonic", ticks.__next__)
         monkeypatch.setattr(known, "monotonic", ticks.__next__)

@@ -106,11 +106,11 @@ def test_every_kind_of_source_has_mutants() -> None:
     files = [each.file for each in MUTANTS]
     for kind, least in (
         (r"redset/_operations/\w+\.py", 14),
-        (r"redset/scripts/\w+\.lua", 13),
-        (r"redset/_(transport|watching|tracking|consuming|buffers|batches)\.py", 8),
+        (r"redset/scripts/(include/)?\w+\.lua", 13),
+        (r"redset/_(transport|faces)/\w+\.py", 8),
         (r"redset/_speedups\.pyx", 7),
-        (r"redset/_fallback\.py", 6),
-        (r"redset/(serializers|_keys|locks|embedded)\.py", 4),
+        (r"redset/_wire/\w+\.py", 6),
+        (r"redset/(serializers|_operations/keys|locks|embedded)\.py", 4),
     ):
         assert sum(bool(re.fullmatch(kind, file)) for file in files) >= least, kind
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from redset import _polling
-from redset._polling import PERIOD, AsyncSleeper, Rota, Sleeper, rota_of
+from redset._transport import polling
+from redset._transport.polling import PERIOD, AsyncSleeper, Rota, Sleeper, rota_of
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which only the test moves."""
     now = [1000.0]
-    monkeypatch.setattr(_polling, "monotonic", lambda: now[0])
+    monkeypatch.setattr(polling, "monotonic", lambda: now[0])
     return now
 
 
@@ -78,7 +78,7 @@ def test_one_looks_at_a_time_and_another_where_that_one_hangs(clock: list[float]
     assert rota.turn(False) is None
     assert rota.turn(False) == pytest.approx(clock[0] + PERIOD)
     assert rota.turn(True) == pytest.approx(clock[0] + PERIOD)
-    clock[0] += _polling.PATIENCE + 0.1
+    clock[0] += polling.PATIENCE + 0.1
     assert rota.turn(False) is None
     rota.failed()
     clock[0] += 2 * PERIOD
@@ -142,7 +142,7 @@ def test_calls_that_follow_each_other_go_on_as_rarely(clock: list[float]) -> Non
     rota.leave(sleeper, False)
     clock[0] += 60
     assert rota_of(pool, b"look", False) is not rota
-    assert len(_polling._rotas[pool]) == 1
+    assert len(polling._rotas[pool]) == 1
     del pool
     gc.collect()
 

@@ -361,7 +361,12 @@ def test_a_periodic_job_runs_once_a_turn_in_many_processes(run: Run) -> None:
         for each in (one, other):
             each.send_signal(signal.SIGTERM)
         outs = [each.check().out.splitlines() for each in (one, other)]
-    assert sorted(outs[0] + outs[1]) == ["ready", "ready", "run: rotate the logs", "run: send the digest"]
+    assert sorted(outs[0] + outs[1]) == [
+        "ready",
+        "ready",
+        "run: rotate the logs",
+        "run: send the digest",
+    ]
     assert periodic.size() == 2
 
 

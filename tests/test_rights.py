@@ -22,8 +22,8 @@ from proxy import Proxy
 from redis.backoff import NoBackoff
 
 from redset import ScheduledSet, SortedSet, TimeSortedSet
-from redset._scripts import script
 from redset.exceptions import DecodeError
+from redset.scripts import script
 from redset.serializers import JSONSerializer
 
 FACES = ("sync", "asyncio")

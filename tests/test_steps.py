@@ -11,10 +11,10 @@ import pytest
 import servers
 
 from redset import ScheduledSet, SortedSet
-from redset._effects import only
 from redset._operations.context import CHUNK_BYTES, STEP_BYTES
 from redset._operations.exchanging import Exchange, exchange
 from redset._operations.leasing import lease_call
+from redset._transport.effects import only
 
 P = "jobs:{jobs}"
 LEASED = f"{P}:leased"

@@ -13,11 +13,11 @@ from options import made
 from selection import share
 
 from redset import ScheduledSet, SortedSet
-from redset._consuming import _Job
-from redset._effects import only
+from redset._faces.worker import _Job
 from redset._operations import exchanging, leasing, settling
 from redset._operations.exchanging import Exchange
 from redset._operations.settling import Settlement
+from redset._transport.effects import only
 
 P = "jobs:{jobs}"
 OPTIONS: list[dict[str, Any]] = [{}, {"key": "url"}, {"remember": True, "ties": "fifo"}]

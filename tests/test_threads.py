@@ -25,7 +25,8 @@ import children
 import pytest
 import servers
 
-from redset import SortedSet, _fallback, _wire
+from redset import SortedSet, _wire
+from redset._wire import fallback
 from redset.serializers import JSONSerializer
 
 THREADS = 16
@@ -33,7 +34,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork: not on
 
 
 def wires() -> Iterator[Any]:
-    yield pytest.param(_fallback, id="python")
+    yield pytest.param(fallback, id="python")
     with contextlib.suppress(ImportError):
         yield pytest.param(_wire.load("cython"), id="cython")
 

@@ -22,9 +22,10 @@ from proxy import Proxy
 from selection import share
 
 import redset.asyncio
-from redset import Key, ScheduledSet, SortedSet, _lines
-from redset._scripts import script
+from redset import Key, ScheduledSet, SortedSet
+from redset._operations import lines as export_lines
 from redset.exceptions import OptionsDiffer
+from redset.scripts import script
 from redset.serializers import JSONSerializer
 
 Maker = Callable[..., Any]
@@ -209,7 +210,7 @@ def test_the_lines_are_the_same_without_orjson(
     jobs.add_many([{"url": "ü"}, {"url": "\u2028"}], score=[1.5, -2e300])
     jobs.fail(jobs.lease(1), "nö")
     lines = list(jobs.export())
-    monkeypatch.setattr(_lines, "orjson", None)
+    monkeypatch.setattr(export_lines, "orjson", None)
     assert [json.loads(line) for line in jobs.export()] == [json.loads(line) for line in lines]
     jobs.clear()
     assert jobs.restore(lines) == 2
@@ -333,8 +334,8 @@ def test_foreign_and_truncated_lines_are_refused_before_anything_is_written(
 ) -> None:
     some = [line] if isinstance(line, bytes) else line.split("\n") if line else []
     lines = [*GOOD[:place], *some, *GOOD[place + 1 :]]
-    for reader in (_lines.orjson, None):
-        monkeypatch.setattr(_lines, "orjson", reader)
+    for reader in (export_lines.orjson, None):
+        monkeypatch.setattr(export_lines, "orjson", reader)
         with pytest.raises(ValueError, match=f"lines must be those of export.*{text}"):
             make_set().restore(lines)
         assert raw.dbsize() == 0

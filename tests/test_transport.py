@@ -20,10 +20,11 @@ from proxy import Proxy
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
-from redset import ScheduledSet, SortedSet, _fallback
+from redset import ScheduledSet, SortedSet
 from redset._operations import adding, context
-from redset._scripts import script
+from redset._wire import fallback
 from redset.exceptions import AddError, Full
+from redset.scripts import script
 from redset.serializers import JSONSerializer
 
 LOST = (redis.ConnectionError, redis.TimeoutError)
@@ -69,7 +70,7 @@ def watched(server: servers.Server, pool: Any = redis.ConnectionPool, **options:
     class Watched(redis.UnixDomainSocketConnection):
         def send_packed_command(self, command: Any, check_health: bool = True) -> None:
             data = command if isinstance(command, bytes) else b"".join(command)
-            names = [arguments[0].upper() for arguments in _fallback.split(data)]
+            names = [arguments[0].upper() for arguments in fallback.split(data)]
             if watch.name in names:
                 watch.requests += 1
                 if watch.before is not None:

@@ -29,9 +29,11 @@ from redis.retry import Retry
 from test_transport import watched
 
 import redset.asyncio
-from redset import ScheduledSet, SortedSet, _tracking, _watching
-from redset._scripts import script
-from redset._tracking import Failure, Lost, Push, _parsed
+from redset import ScheduledSet, SortedSet
+from redset._transport import tracking
+from redset._transport import watcher as module
+from redset._transport.tracking import Failure, Lost, Push, _parsed
+from redset.scripts import script
 
 #: Far more than a wake takes on an idle machine, and less than would pass unnoticed.
 SOON = 2.0
@@ -108,13 +110,13 @@ async def work_on(jobs: Any, wait: float, done: list[str]) -> None:
 
 def waiting_now(client: Any) -> int:
     """How many are watched for."""
-    watcher = _watching._watchers.get(client.connection_pool)
+    watcher = module._watchers.get(client.connection_pool)
     return sum(len(watch.waiters) for watch in watcher._watches.values()) if watcher else 0
 
 
 def watched_now(client: Any) -> bool:
     """Whether what is waited for was seen on the connection that watches, and will be told."""
-    watcher = _watching._watchers.get(client.connection_pool)
+    watcher = module._watchers.get(client.connection_pool)
     watches = list(watcher._watches.values()) if watcher else []
     return bool(watches) and all(watch.seen > 0 and not watch.changed for watch in watches)
 
@@ -542,7 +544,7 @@ def test_an_idle_waiter_sends_about_one_command_a_second(
             thread.start()
             # It polls until it is watched, which takes long on a busy machine.
             assert eventually(lambda: waiting_now(client) == 1 and watched_now(client))
-            assert sent(raw) <= 5 + (time.monotonic() - start) / _watching.PERIOD
+            assert sent(raw) <= 5 + (time.monotonic() - start) / module.PERIOD
             raw.config_resetstat()
             time.sleep(seconds)
             assert sent(raw) <= seconds + 2
@@ -679,9 +681,9 @@ def test_who_comes_too_late_lets_others_go_first_until_it_gets_something(
         def others() -> None:
             try:
                 assert eventually(lambda: waiting_now(client) == 1 and watched_now(client))
-                (watch,) = _watching._watchers[client.connection_pool]._watches.values()
+                (watch,) = module._watchers[client.connection_pool]._watches.values()
                 end = time.monotonic() + 20
-                while (not rounds or rounds[-1] < _watching.SPREAD) and time.monotonic() < end:
+                while (not rounds or rounds[-1] < module.SPREAD) and time.monotonic() < end:
                     raw.eval(
                         "redis.call('ZADD', KEYS[1], 1, 'a'); redis.call('DEL', KEYS[1])", 1, "jobs"
                     )
@@ -692,7 +694,7 @@ def test_who_comes_too_late_lets_others_go_first_until_it_gets_something(
 
         with later(0, others):
             assert jobs.pop(wait=40) == "a"
-        assert rounds == sorted(rounds) and rounds[0] < rounds[-1] == _watching.SPREAD
+        assert rounds == sorted(rounds) and rounds[0] < rounds[-1] == module.SPREAD
 
 
 def test_a_sleeping_call_holds_no_connection_of_the_pool(any_server: servers.Server) -> None:
@@ -730,7 +732,7 @@ def test_a_wait_may_be_longer_than_the_clients_timeout(any_server: servers.Serve
 def test_the_watcher_leaves_when_nobody_has_waited_for_some_time(
     any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_watching, "LINGER", 1.0)
+    monkeypatch.setattr(module, "LINGER", 1.0)
 
     def here() -> bool:
         return len(watchers(any_server.raw, "leaves")) == 1
@@ -856,9 +858,9 @@ def test_a_cancellation_that_the_client_keeps_to_itself_ends_a_wait(
     any_server: servers.Server, counted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before Python 3.12, `wait_for` returns a result that came together with the cancellation."""
-    if counted and not _watching._COUNTED:
+    if counted and not module._COUNTED:
         raise servers.Missing("Task.cancelling: not in this Python")
-    monkeypatch.setattr(_watching, "_COUNTED", counted)
+    monkeypatch.setattr(module, "_COUNTED", counted)
 
     async def program() -> None:
         client = any_server.asyncio_client()
@@ -909,7 +911,7 @@ def test_an_interrupted_wait_for_a_lease_loses_nothing(any_server: servers.Serve
     """
     program = f"""
 import random, redis.connection, redset, signal, threading
-from redset import _watching
+from redset._transport import watcher as module
 connecting = 0
 connect = redis.connection.AbstractConnection.connect
 def connect_undisturbed(self):
@@ -944,7 +946,7 @@ for turn in range(200):
             assert str(error) == "release unlocked lock", error
             assert type(error.__context__) is KeyboardInterrupt
         interrupted += 1
-    watcher = _watching._watchers.get(pool)
+    watcher = module._watchers.get(pool)
     assert watcher is None or not watcher._watches
 assert interrupted == 200
 seen = set(held)
@@ -969,7 +971,7 @@ def test_what_a_cancelled_waiter_was_woken_for_is_anothers(any_server: servers.S
         tasks += [asyncio.create_task(jobs.pop(wait=40)) for _ in range(4)]
         assert await soon(lambda: waiting_now(client) == 5)
         first = asyncio.Event()
-        hint = _watching.Watch.hint
+        hint = module.Watch.hint
 
         def cancelling(self: Any, available: int) -> None:
             hint(self, available)
@@ -978,13 +980,13 @@ def test_what_a_cancelled_waiter_was_woken_for_is_anothers(any_server: servers.S
                 tasks[0].cancel()
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_watching.Watch, "hint", cancelling)
+            patch.setattr(module.Watch, "hint", cancelling)
             # Nobody looks by itself in time.
-            patch.setattr(_watching, "REFRESH", 60.0)
-            patch.setattr(_watching, "FRESH", 60.0)
+            patch.setattr(module, "REFRESH", 60.0)
+            patch.setattr(module, "FRESH", 60.0)
             any_server.raw.zadd("jobs", {"a": 1})
             # Before any of them doubts its watcher, and looks.
-            await soon(lambda: sum(task.done() for task in tasks) >= 2, _watching.DOUBT / 2)
+            await soon(lambda: sum(task.done() for task in tasks) >= 2, module.DOUBT / 2)
             done, _ = await asyncio.wait(tasks, timeout=0.3)
         assert tasks[0].cancelled() and len(done) == 2
         assert [task.result() for task in done if not task.cancelled()] == ["a"]
@@ -1020,7 +1022,7 @@ def test_a_watcher_whose_task_a_program_cancelled_begins_anew(any_server: server
         jobs: Any = redset.asyncio.SortedSet(client, "jobs")
         first = asyncio.create_task(jobs.pop(wait=50))
         assert await soon(lambda: waiting_now(client) == 1 and watched_now(client))
-        watcher: Any = _watching._watchers[client.connection_pool]
+        watcher: Any = module._watchers[client.connection_pool]
         (watch,) = watcher._watches.values()
         with any_server.frozen():
             assert await soon(lambda: watch.asked is not None)
@@ -1182,8 +1184,8 @@ def test_a_server_that_is_flushed_and_forgets_its_scripts_is_waited_on(
 def test_a_server_that_says_nothing_ends_a_wait_by_the_clients_timeout(
     any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_watching, "PATIENCE", 0.3)
-    monkeypatch.setattr(_watching, "FRESH", 1.2)
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
+    monkeypatch.setattr(module, "FRESH", 1.2)
     # redis-py 5.0.0 has no timeouts on unix sockets.
     with any_server.tcp_client(socket_timeout=1.5, retry=retries(0)) as client:
         jobs: SortedSet[str] = SortedSet(client, "jobs")
@@ -1226,4 +1228,4 @@ def test_errors_and_pushes_are_told_apart_from_answers() -> None:
         assert type(error) is Failure and error.text == "ERR no"
     with pytest.raises(Lost, match="the server sent b'H'"):
         _parsed(b"HTTP/1.1 400 Bad Request\r\n", 0)
-    assert _tracking.Tracking().is_open is False
+    assert tracking.Tracking().is_open is False

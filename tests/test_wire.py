@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from selection import drawn
 
-from redset import _fallback
+from redset._wire import fallback
 from redset.serializers import JSONSerializer, NamedtupleSerializer
 
 try:
@@ -37,21 +37,21 @@ needs_core = pytest.mark.skipif(_speedups is None, reason="redset._speedups is n
 each = pytest.mark.parametrize(
     "wire",
     [
-        pytest.param(_fallback, id="python"),
+        pytest.param(fallback, id="python"),
         pytest.param(_speedups, id="cython", marks=needs_core),
     ],
 )
 
 NAMES = sorted(
     name
-    for name, value in vars(_fallback).items()
-    if getattr(value, "__module__", "") in (_fallback.__name__,) and not name.startswith("_")
-) + [name for name in vars(_fallback) if name.isupper() and not name.startswith("_")]
+    for name, value in vars(fallback).items()
+    if getattr(value, "__module__", "") in (fallback.__name__,) and not name.startswith("_")
+) + [name for name in vars(fallback) if name.isupper() and not name.startswith("_")]
 
 
 def same(name: str, *arguments: Any) -> Any:
     """Call both implementations; they must agree. Gives the outcome."""
-    theirs = outcome(getattr(_fallback, name), *arguments)
+    theirs = outcome(getattr(fallback, name), *arguments)
     assert outcome(getattr(_speedups, name), *arguments) == theirs
     return theirs
 
@@ -75,13 +75,13 @@ def encoder(wire: ModuleType, **options: Any) -> Any:
 def same_chunk(items: Any, scores: Any = None, skip: bool = True, **options: Any) -> Any:
     """Encode by both; they must agree. Gives the fallback's chunk, or what it raised."""
     results = []
-    for wire in (_fallback, _speedups):
+    for wire in (fallback, _speedups):
         chunk = outcome(lambda w=wire: encoder(w, **options).encode(items, scores, skip))
         results.append(chunk)
     assert results[1] == results[0]
     if results[0][0] == "raised":
         return results[0]
-    return encoder(_fallback, **options).encode(items, scores, skip)
+    return encoder(fallback, **options).encode(items, scores, skip)
 
 
 def entries_of(wire: ModuleType, chunk: Any, columns: int = 2) -> list[tuple[bytes, ...]]:
@@ -189,8 +189,8 @@ def test_the_core_has_the_names_of_the_fallback() -> None:
     for name in NAMES:
         assert hasattr(_speedups, name), name
         if name.isupper() and name != "IMPLEMENTATION":
-            assert getattr(_speedups, name) == getattr(_fallback, name)
-    assert _fallback.IMPLEMENTATION == "python"
+            assert getattr(_speedups, name) == getattr(fallback, name)
+    assert fallback.IMPLEMENTATION == "python"
     assert _speedups.IMPLEMENTATION == "cython"
 
 
@@ -326,7 +326,7 @@ def test_digests_are_those_of_hashlib_whatever_their_number_and_sizes(wire: Modu
                 )
                 chunk = by_integer.encode(values, None, False)
                 assert [entry[-1] for entry in entries_of(wire, chunk, columns)] == [
-                    _fallback.memory_integer(each, b"epoch") for each in expected
+                    fallback.memory_integer(each, b"epoch") for each in expected
                 ]
 
 
@@ -372,7 +372,7 @@ def test_requests_with_foreign_epochs_agree() -> None:
         None,
     ):
         for items in (["a", "b"], []):
-            for wire in (_fallback, _speedups):
+            for wire in (fallback, _speedups):
                 encoder(wire, memory=wire.MEMORY_INTEGER, epoch=epoch)
             theirs = [
                 outcome(
@@ -380,7 +380,7 @@ def test_requests_with_foreign_epochs_agree() -> None:
                         w, memory=w.MEMORY_INTEGER, epoch=e
                     ).encode(i, None, False)
                 )
-                for wire in (_fallback, _speedups)
+                for wire in (fallback, _speedups)
             ]
             assert theirs[0] == theirs[1]
 
@@ -523,20 +523,20 @@ def test_requests_of_many_chunks_agree_and_are_those_of_one_cut(key: str | None)
         skip = rng.random() < 0.5
         arguments = (items, None, skip, most, most_bytes)
         chunks, others = (
-            encoder(wire, **options).encode_all(*arguments) for wire in (_fallback, _speedups)
+            encoder(wire, **options).encode_all(*arguments) for wire in (fallback, _speedups)
         )
         assert seen(chunks) == seen(others)
-        whole = encoder(_fallback, **options).encode(items, None, skip)
+        whole = encoder(fallback, **options).encode(items, None, skip)
         columns = 2 + (key is not None) + (options["memory"] != 0)
-        cut = [entries_of(_fallback, chunk, columns) for chunk in chunks if chunk.entries]
-        together = entries_of(_fallback, whole, columns) if whole.entries else []
+        cut = [entries_of(fallback, chunk, columns) for chunk in chunks if chunk.entries]
+        together = entries_of(fallback, whole, columns) if whole.entries else []
         assert [entry for entries in cut for entry in entries] == together
         assert [place for chunk in chunks for place in chunk.positions] == whole.positions
         assert sum(chunk.good for chunk in chunks) == whole.good
         assert seen([bad for chunk in chunks for bad in chunk.bad]) == seen(whole.bad)
         for chunk, entries in zip(chunks, cut, strict=False):
             assert len(entries) == chunk.entries <= most
-            size = len(_fallback.bulk([part for entry in entries for part in entry]))
+            size = len(fallback.bulk([part for entry in entries for part in entry]))
             assert len(entries) == 1 or size <= most_bytes
 
 
@@ -698,7 +698,7 @@ def test_callables_may_change_the_lists_that_they_are_called_for(where: str, wha
             [(bad.place, bad.item, told(bad.error)) for bad in chunk.bad],
         )
 
-    assert run(_speedups) == run(_fallback)
+    assert run(_speedups) == run(fallback)
 
 
 @each
@@ -880,7 +880,7 @@ def test_a_real_looking_stream_agrees() -> None:
                 dumps=JSONSerializer().dumps,
                 key="url",
                 scorer="depth",
-                fold=_fallback.FOLD_FIRST,
+                fold=fallback.FOLD_FIRST,
                 memory=memory,
                 epoch=b"0123456789abcdef",
             )
@@ -893,7 +893,7 @@ def test_a_serializer_whose_methods_were_replaced_is_asked(
     monkeypatch.setattr(JSONSerializer, "dumps", lambda self, item: b"replaced")
     monkeypatch.setattr(JSONSerializer, "loads", lambda self, data: "replaced")
     serializer = JSONSerializer()
-    for wire in (_fallback, _speedups):
+    for wire in (fallback, _speedups):
         chunk = encoder(wire, dumps=serializer.dumps).encode([{"a": 1}], None, False)
         assert b"replaced" in chunk.data
         assert wire.decode([b"1"], serializer.loads, True) == (["replaced"], [])

@@ -22,7 +22,7 @@ import redset
 from redset import SortedSet, _wire
 from redset._operations import adding
 from redset._operations.context import WINDOW
-from redset._transport import _get_connection
+from redset._transport.link import _get_connection
 from redset.serializers import JSONSerializer
 
 TAKE = 1000

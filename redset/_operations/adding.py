@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from redset._effects import Ask, Operation, Send
 from redset._operations.checking import check_once
 from redset._operations.context import (
     CHUNK,
@@ -27,8 +26,9 @@ from redset._operations.context import (
 )
 from redset._operations.known import Trust, check, learn, look
 from redset._operations.replies import Reader, bytes_of, count, listed, refuse, up_to
-from redset._scripts import script
+from redset._transport.effects import Ask, Operation, Send
 from redset.exceptions import Full
+from redset.scripts import script
 
 #: What ``errors=`` takes besides "raise" and "skip".
 OnError = Callable[[int, Any, Exception], object]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from redset._effects import Ask, Operation, Pull, There
 from redset._operations.adding import (
     AddResult,
     Flags,
@@ -40,6 +39,7 @@ from redset._operations.replies import (
     up_to,
 )
 from redset._operations.streaming import add_stream
+from redset._transport.effects import Ask, Operation, Pull, There
 from redset.exceptions import AddError, OptionsDiffer
 
 T = TypeVar("T")

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-from redset._effects import Ask, Operation, There
 from redset._operations.context import Context
 from redset._operations.replies import bytes_of, count, is_answer, listed
-from redset._scripts import script
+from redset._transport.effects import Ask, Operation, There
+from redset.scripts import script
 
 log = logging.getLogger("redset")
 

@@ -15,12 +15,12 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from redset import _wire
-from redset._effects import PAUSE, Ask, Operation
-from redset._keys import Keys, owner_of
+from redset._operations.keys import Keys, owner_of
 from redset._operations.replies import Reader, bytes_of, listed, number, optional
-from redset._scripts import script
+from redset._transport.effects import PAUSE, Ask, Operation
 from redset.exceptions import OptionsDiffer
 from redset.interfaces import Serializer
+from redset.scripts import script
 from redset.serializers import JSONSerializer
 
 T = TypeVar("T")

@@ -6,9 +6,7 @@ import datetime
 import math
 from typing import Any, NamedTuple
 
-from redset._effects import Ask, Emit, Operation
-from redset._lines import ID
-from redset._logs import warn_once
+from redset._faces.arguments import seconds
 from redset._operations import memory
 from redset._operations.adding import Refusal, refusal_of
 from redset._operations.context import (
@@ -20,6 +18,8 @@ from redset._operations.context import (
     ServerClock,
     error_text,
 )
+from redset._operations.lines import ID
+from redset._operations.logs import warn_once
 from redset._operations.reading import server_time
 from redset._operations.replies import (
     Reader,
@@ -31,7 +31,7 @@ from redset._operations.replies import (
     refuse,
     up_to,
 )
-from redset._times import seconds
+from redset._transport.effects import Ask, Emit, Operation
 
 
 class DeadLetter(NamedTuple):

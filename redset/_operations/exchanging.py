@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from redset._effects import Operation, Send
 from redset._operations.adding import Adder, Flags
 from redset._operations.checking import check_once
 from redset._operations.context import LEASE_STEP, SCRIPT_CHUNK, STEP_BYTES, Context
@@ -32,6 +31,7 @@ from redset._operations.settling import (
 from redset._operations.streaming import is_large
 from redset._operations.taking import ENOUGH, end_of, look_first, none_of, out_of_memory
 from redset._operations.waiting import wait_for
+from redset._transport.effects import Operation, Send
 from redset.exceptions import AddError, Full
 
 

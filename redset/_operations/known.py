@@ -11,11 +11,11 @@ import math
 from time import monotonic
 from typing import Any, NamedTuple
 
-from redset import _known
-from redset._effects import SIGHT, Operation
-from redset._known import Memory
+from redset._operations import tables
 from redset._operations.context import Context
 from redset._operations.replies import bytes_of, is_answer, many
+from redset._operations.tables import Memory
+from redset._transport.effects import SIGHT, Operation
 
 #: Seconds for which a check is trusted, and after which the next is due.
 TRUST, RENEW = 1.0, 0.8
@@ -62,7 +62,7 @@ def _still_trusted(ctx: Context, sight: Any, now: float) -> Trust | None:
     trust: Trust | None = ctx.trust
     if trust is None or trust.age(now) >= TRUST:
         return None
-    return trust if trust.sight == sight and trust.era is _known.era() else None
+    return trust if trust.sight == sight and trust.era is tables.era() else None
 
 
 def knows(ctx: Context, item: Any) -> Operation[bool | None]:
@@ -109,8 +109,8 @@ def check(ctx: Context) -> Operation[Trust | None]:
         ctx.believe(None)
         return None
     memory = Memory(ctx.keys.name, sight[0], run, epoch, forgets)
-    table = _known.table_of(memory, ctx.wire.Known, ctx.known_max)
-    sample = _known.sample_of(table)
+    table = tables.table_of(memory, ctx.wire.Known, ctx.known_max)
+    sample = tables.sample_of(table)
     if since >= sample.checked:  # else another thread has asked later, and knows better
         if (
             (table in asked and missing != b"0")
@@ -120,10 +120,10 @@ def check(ctx: Context) -> Operation[Trust | None]:
         ):
             # Keys were put back, swapped, deleted or evicted: what was known may be so no more.
             table.clear()
-            sample = _known.sample_of(table)
+            sample = tables.sample_of(table)
         sample.count, sample.evicted = max(sample.count, int(count or 0)), evicted
         sample.checked = since
-    trust = Trust(sight, since, epoch, table, _known.era())
+    trust = Trust(sight, since, epoch, table, tables.era())
     ctx.believe(trust)
     return trust
 
@@ -133,23 +133,23 @@ def _questions(ctx: Context, now: float) -> tuple[list[Any], list[Any]]:
     if ctx.epoch is None:
         return [], [ctx.remember, b""]
     # Others are of the past: as of fewer items forgotten, or of another run of the server.
-    tables = _known.tables_of(ctx.keys.name, ctx.epoch)
-    tables = sorted(tables, key=lambda table: _known.sample_of(table).checked)[-1:]
-    digests = [digest for table in tables for digest in _known.sample_of(table).draw(now + SOON)]
+    found = tables.tables_of(ctx.keys.name, ctx.epoch)
+    found = sorted(found, key=lambda table: tables.sample_of(table).checked)[-1:]
+    digests = [digest for table in found for digest in tables.sample_of(table).draw(now + SOON)]
     tokens = digests
     if ctx.remember == "ever":
         tokens = [ctx.wire.memory_integer(digest, ctx.epoch) for digest in digests]
-    return tables, [ctx.remember, ctx.epoch, *tokens]
+    return found, [ctx.remember, ctx.epoch, *tokens]
 
 
 def still_known(ctx: Context) -> Operation[bool]:
     """Say whether the server knows now what the tables said that it knows."""
-    tables, ctx.tables = ctx.tables, None
-    if not tables:
+    told, ctx.tables = ctx.tables, None
+    if not told:
         return True
     trust = yield from check(ctx)
     # One that was emptied since has told what the server may not know.
-    return trust is not None and tables == {(trust.table, trust.table.generation)}
+    return trust is not None and told == {(trust.table, trust.table.generation)}
 
 
 def learn(
@@ -164,7 +164,7 @@ def learn(
     """
     sight = yield SIGHT
     # The answer came by one of the connections that the check had seen.
-    if sight != trust.sight or trust.era is not _known.era():
+    if sight != trust.sight or trust.era is not tables.era():
         return
     until = lasting
     if lasting is not math.inf:
@@ -173,4 +173,4 @@ def learn(
         until = [sent + (left - 1) * rate if left > 1 else 0.0 for left in lasting]
     trust.table.learn(digests, until, generation, sent)
     if trust.table.generation == generation:
-        _known.sample_of(trust.table).add(digests, until)
+        tables.sample_of(trust.table).add(digests, until)

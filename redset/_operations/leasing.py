@@ -8,8 +8,6 @@ import logging
 import os
 from typing import Any, NamedTuple
 
-from redset._effects import Ask, Emit, Operation
-from redset._logs import one_line, warn_once
 from redset._operations.checking import check_once
 from redset._operations.context import (
     LEASE_STEP,
@@ -18,6 +16,7 @@ from redset._operations.context import (
     error_text,
     raise_unable,
 )
+from redset._operations.logs import one_line, warn_once
 from redset._operations.reading import log_expired, looked_at, page_of
 from redset._operations.reading import size as size_of
 from redset._operations.replies import (
@@ -39,6 +38,7 @@ from redset._operations.taking import (
     warn_of_dead,
 )
 from redset._operations.waiting import until
+from redset._transport.effects import Ask, Emit, Operation
 
 log = logging.getLogger("redset")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from redset import _known
-from redset._effects import Operation, only
+from redset._operations import tables
 from redset._operations.context import (
     LEASE_STEP,
     MEMORY_STEP,
@@ -16,6 +15,7 @@ from redset._operations.context import (
 from redset._operations.reading import Range, log_expired, size
 from redset._operations.replies import Reader, bytes_of, count, listed, many, refuse, up_to
 from redset._operations.taking import refused
+from redset._transport.effects import Operation, only
 
 #: Members that one step removes, each of which is looked for among what is leased.
 DISCARD_STEP = 250
@@ -39,11 +39,11 @@ def forgetting(ctx: Context, operation: Operation[int]) -> Operation[int]:
     Before, since an add that begins meanwhile goes by the server; after, since one that was
     answered before may have filled them meanwhile.
     """
-    _known.empty(ctx.keys.name)
+    tables.empty(ctx.keys.name)
     try:
         return (yield from operation)
     finally:
-        _known.empty(ctx.keys.name)
+        tables.empty(ctx.keys.name)
 
 
 def discard_members(ctx: Context, members: list[bytes], forget: bool = False) -> Operation[int]:

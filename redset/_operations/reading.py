@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from redset._effects import Ask, Emit, Operation
-from redset._logs import log, warn_once
 from redset._operations.context import (
     LEASE_STEP,
     NOT_OF_ITEM,
@@ -19,6 +17,7 @@ from redset._operations.context import (
     error_text,
     raise_unable,
 )
+from redset._operations.logs import log, warn_once
 from redset._operations.replies import (
     bytes_of,
     count,
@@ -31,8 +30,9 @@ from redset._operations.replies import (
     refuse,
     scored_in_bytes,
 )
-from redset._scripts import script
+from redset._transport.effects import Ask, Emit, Operation
 from redset.exceptions import DecodeError
+from redset.scripts import script
 
 
 class Stats(NamedTuple):

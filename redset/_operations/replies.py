@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from redset._effects import Unexpected
+from redset._transport.effects import Unexpected
 
 T = TypeVar("T")
 Reader = Callable[[Any], T]

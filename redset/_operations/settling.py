@@ -6,8 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from redset._effects import READ, Ask, Operation, Pull, Send
-from redset._logs import one_line
 from redset._operations.adding import Adder, Flags, OtherEpoch
 from redset._operations.context import (
     CHUNK_BYTES,
@@ -18,9 +16,11 @@ from redset._operations.context import (
     WINDOW,
     Context,
 )
+from redset._operations.logs import one_line
 from redset._operations.replies import Reader, count, listed, many
 from redset._operations.streaming import add_stream, bad_item, large_item
 from redset._operations.taking import out_of_memory
+from redset._transport.effects import READ, Ask, Operation, Pull, Send
 
 log = logging.getLogger("redset")
 

@@ -29,8 +29,6 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from redset._effects import READ, Ask, Emit, Operation, Pull, Read, outsized
-from redset._logs import warn_once
 from redset._operations.adding import Adder, AddResult, Flags, OnError, OtherEpoch
 from redset._operations.context import (
     CHUNK_BYTES,
@@ -41,7 +39,9 @@ from redset._operations.context import (
     error_text,
 )
 from redset._operations.known import Trust, check, learn
+from redset._operations.logs import warn_once
 from redset._operations.taking import end_of
+from redset._transport.effects import READ, Ask, Emit, Operation, Pull, Read, outsized
 from redset.exceptions import AddError, Full, OptionsDiffer, _FullAddError, _OptionsAddError
 
 #: What stands for an added item among a chunk's outcomes.

@@ -7,8 +7,6 @@ import logging
 from time import monotonic
 from typing import Any, NamedTuple
 
-from redset._effects import READ, Ask, Operation, Send
-from redset._logs import log_once, one_line, warn_once
 from redset._operations.context import (
     LEASE_STEP,
     NOT_OF_ITEM,
@@ -18,6 +16,7 @@ from redset._operations.context import (
     error_text,
     raise_unable,
 )
+from redset._operations.logs import log_once, one_line, warn_once
 from redset._operations.reading import Range, log_expired, page_behind
 from redset._operations.replies import (
     Reader,
@@ -32,6 +31,7 @@ from redset._operations.replies import (
     up_to,
 )
 from redset._operations.waiting import until
+from redset._transport.effects import READ, Ask, Operation, Send
 from redset.exceptions import DecodeError
 
 log = logging.getLogger("redset")

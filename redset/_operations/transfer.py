@@ -12,8 +12,16 @@ from itertools import chain
 from itertools import count as count_from
 from typing import Any, NamedTuple
 
-from redset._effects import Emit, Operation, Pull
-from redset._lines import (
+from redset._operations import dead
+from redset._operations.context import (
+    CHUNK_BYTES,
+    NOT_OF_ITEM,
+    SCRIPT_CHUNK,
+    STEP,
+    Context,
+    new_epoch,
+)
+from redset._operations.lines import (
     VERSION,
     Lines,
     Row,
@@ -24,15 +32,6 @@ from redset._lines import (
     row_of,
     tie_of,
     to_number,
-)
-from redset._operations import dead
-from redset._operations.context import (
-    CHUNK_BYTES,
-    NOT_OF_ITEM,
-    SCRIPT_CHUNK,
-    STEP,
-    Context,
-    new_epoch,
 )
 from redset._operations.memory import forgetting, sweep
 from redset._operations.reading import page_of
@@ -46,6 +45,7 @@ from redset._operations.replies import (
     refuse,
     up_to,
 )
+from redset._transport.effects import Emit, Operation, Pull
 from redset.exceptions import OptionsDiffer
 
 log = logging.getLogger("redset")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar
 
-from redset._effects import Operation, Wait
 from redset._operations.context import Context
 from redset._operations.replies import count, listed, number
+from redset._transport.effects import Operation, Wait
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from agreement import outcome
 
-from redset import _fallback
+from redset._wire import fallback
 
 #: So many successes in a row say that a call makes no more allocations.
 ENOUGH = 30
@@ -32,7 +32,7 @@ def cases(wire: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     prefix = [b"EVALSHA", "é", 10**30, "a" * 600]
     yield "encode", lambda: wire.encode(prefix)
     yield "bulk", lambda: wire.bulk(prefix)
-    request = _fallback.encode([b"a", b"b" * 600])
+    request = fallback.encode([b"a", b"b" * 600])
     yield "split", lambda: wire.split(request)
     yield "to_score", lambda: [wire.to_score(value) for value in (1, 2.5, "3.5", 10**30)]
     yield "score_text", lambda: [wire.score_text(value) for value in (1.0, 0.1, 1e300, 1e-9)]
@@ -48,9 +48,9 @@ def cases(wire: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "identities", lambda: wire.identities(many, None, "url")
     yield "score_of", lambda: wire.score_of(many[5], "depth")
     yield "decode", lambda: wire.decode([b"1", b"\xff", "é".encode()], str, None)
-    names = b"".join(map(_fallback.digest, [*raws, *(b"%d" % n for n in range(600))]))
+    names = b"".join(map(fallback.digest, [*raws, *(b"%d" % n for n in range(600))]))
 
-    known_raws = list(map(_fallback.digest, raws))
+    known_raws = list(map(fallback.digest, raws))
 
     def learned() -> Any:
         # Without memory a table holds less, and says nothing.
@@ -128,9 +128,9 @@ def _holds_memory_error(result: Any) -> bool:
     """An item that there was no memory for is a bad one; so is a member."""
     if isinstance(result, list):
         return any(_holds_memory_error(each) for each in result)
-    if isinstance(result, _fallback.Chunk):
+    if isinstance(result, fallback.Chunk):
         return _holds_memory_error(result.bad)
-    if isinstance(result, _fallback.Bad):
+    if isinstance(result, fallback.Bad):
         return isinstance(result.error, MemoryError)
     return isinstance(result, tuple) and any(_holds_memory_error(each) for each in result)
 

@@ -15,7 +15,7 @@ from hostile import meddled
 
 from fuzz.report import Report
 from fuzz.values import Values
-from redset import _fallback
+from redset._wire import fallback
 
 #: Gives the arguments of one call anew: iterators and what meddles can be used once only.
 Arguments = Callable[[], tuple[Any, ...]]
@@ -114,7 +114,7 @@ def bulk(draw: Values) -> Arguments:
 def split(draw: Values) -> Arguments:
     """A request, whole, cut, changed in a place, or no request at all."""
     commands = [
-        _fallback.encode([draw.data() for _ in range(draw.rng.randrange(4))])
+        fallback.encode([draw.data() for _ in range(draw.rng.randrange(4))])
         for _ in range(draw.rng.randrange(3))
     ]
     data = b"".join(commands)
@@ -398,7 +398,7 @@ def run(count: int, seed: int, first: int = 0) -> Report:
     from redset import _speedups
 
     report = Report("inputs", count, seed)
-    calls = {name: (function(_fallback, name), function(_speedups, name)) for name in GENERATORS}
+    calls = {name: (function(fallback, name), function(_speedups, name)) for name in GENERATORS}
     for number in report.cases(first):
         name, arguments = case(seed, number)
         specified, compiled = calls[name]

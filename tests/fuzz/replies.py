@@ -33,7 +33,7 @@ from redis.retry import Retry
 
 import redset.asyncio
 from fuzz.report import Report
-from redset import Key, ScheduledSet, SortedSet, _scripts
+from redset import Key, ScheduledSet, SortedSet, scripts
 from redset.exceptions import AddError, RedsetError
 
 #: Seconds that a client waits for a reply.
@@ -319,7 +319,7 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "take": _taken,
     "watch": lambda draw, command: [draw.count(1), draw.rng.choice((-1, 0, 7))],
 }
-NAMES = {_scripts.script(name).sha: name for name in STEPS}
+NAMES = {scripts.script(name).sha: name for name in STEPS}
 #: What belongs to a connection's setup is answered as a server would, as are the probes.
 HELLO = {b"server": b"redis", b"version": b"7.0.0", b"proto": 3, b"id": 1, b"mode": b"standalone",
          b"role": b"master", b"modules": []}  # fmt: skip

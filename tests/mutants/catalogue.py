@@ -59,26 +59,29 @@ CONCERNED: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("test_sets.py", "test_identity.py", "test_leases.py", "test_ties.py", "test_model.py"),
     ),
     (
-        "redset/_transport.py",
+        "redset/_transport/link.py",
         (
             "test_transport.py", "test_asyncio.py", "test_generic.py", "test_known.py",
             "test_replies.py", "test_consuming.py",
         ),
     ),
-    ("redset/_watching.py", ("test_waiting.py", "test_consuming.py")),
-    ("redset/_tracking.py", ("test_waiting.py",)),
-    ("redset/_consuming.py", ("test_consuming.py",)),
-    ("redset/_buffers.py", ("test_buffered.py",)),
-    ("redset/_batches.py", ("test_leases.py", "test_consuming.py", "test_buffered.py")),
-    ("redset/_source.py", ("test_bad_input.py", "test_transport.py", "test_asyncio.py")),
-    ("redset/_known.py", ("test_known.py",)),
-    ("redset/_lines.py", ("test_transfer.py", "test_ties.py")),
-    ("redset/_keys.py", ("test_identity.py", "test_sets.py", "test_memory.py", "test_ties.py")),
+    ("redset/_transport/watcher.py", ("test_waiting.py", "test_consuming.py")),
+    ("redset/_transport/tracking.py", ("test_waiting.py",)),
+    ("redset/_faces/worker.py", ("test_consuming.py",)),
+    ("redset/_faces/writer.py", ("test_buffered.py",)),
+    ("redset/_faces/leases.py", ("test_leases.py", "test_consuming.py", "test_buffered.py")),
+    ("redset/_transport/source.py", ("test_bad_input.py", "test_transport.py", "test_asyncio.py")),
+    ("redset/_operations/tables.py", ("test_known.py",)),
+    ("redset/_operations/lines.py", ("test_transfer.py", "test_ties.py")),
+    (
+        "redset/_operations/keys.py",
+        ("test_identity.py", "test_sets.py", "test_memory.py", "test_ties.py"),
+    ),
     ("redset/locks.py", ("test_locks.py", "test_asyncio.py")),
     ("redset/serializers.py", ("test_serializers.py", "test_wire.py")),
     ("redset/embedded.py", ("test_embedded.py",)),
     ("redset/_speedups.pyx", ("test_wire.py", "test_known_wire.py", "test_sets.py")),
-    ("redset/_fallback.py", ("test_wire.py", "test_known_wire.py", "test_sets.py")),
+    ("redset/_wire/fallback.py", ("test_wire.py", "test_known_wire.py", "test_sets.py")),
     ("redset/scripts/*lock.lua", ("test_locks.py",)),
     (
         "redset/scripts/add*.lua",
@@ -411,7 +414,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # --- transport, waiting, faces
     Mutant(
         "lost-requests-are-all-sent-again",
-        "redset/_transport.py",
+        "redset/_transport/link.py",
         "_lost",
         "if retry is None or not all(flight.effect.resend for flight in unread):",
         "if retry is None:",
@@ -420,7 +423,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "first-answer-is-not-kept",
-        "redset/_transport.py",
+        "redset/_transport/link.py",
         "_reload",
         "flight.kept = flight.answer",
         "pass",
@@ -432,7 +435,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "connection-goes-back-with-answers-unread",
-        "redset/_transport.py",
+        "redset/_transport/link.py",
         "close",
         "if self._flying or self._broken:",
         "if self._broken:",
@@ -441,7 +444,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "interrupted-read-goes-unnoticed",
-        "redset/_transport.py",
+        "redset/_transport/link.py",
         "ask",
         "connection = self._connection\n        self._broken = True\n",
         "connection = self._connection\n",
@@ -450,7 +453,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "closed-sockets-count-as-open",
-        "redset/_transport.py",
+        "redset/_transport/link.py",
         "_still_open",
         "if number not in closed]",
         "]",
@@ -459,7 +462,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "waiters-poll-between-looks",
-        "redset/_watching.py",
+        "redset/_transport/watcher.py",
         "",
         "FRESH = REFRESH + PATIENCE / 2",
         "FRESH = REFRESH / 2",
@@ -468,7 +471,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "hint-of-a-leaver-is-dropped",
-        "redset/_watching.py",
+        "redset/_transport/watcher.py",
         "leave",
         "waiter.watch.mark()",
         "pass",
@@ -477,7 +480,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "half-a-message-is-read",
-        "redset/_tracking.py",
+        "redset/_transport/tracking.py",
         "_parsed",
         "if len(data) < end + size + 2:",
         "if len(data) < end + size:",
@@ -486,7 +489,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "expired-job-is-handled",
-        "redset/_consuming.py",
+        "redset/_faces/worker.py",
         "_next_job",
         "if now >= job.deadline:",
         "if now >= job.deadline + 3600:",
@@ -495,7 +498,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "leases-are-renewed-too-late",
-        "redset/_consuming.py",
+        "redset/_faces/worker.py",
         "_apply",
         "exchange.at + self._ttl / 2000)",
         "exchange.at + self._ttl / 500)",
@@ -504,7 +507,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "add-overtakes-its-acknowledgement",
-        "redset/_buffers.py",
+        "redset/_faces/writer.py",
         "_put",
         "queue.append(None)",
         "pass",
@@ -513,7 +516,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "unwritten-item-is-forgotten",
-        "redset/_buffers.py",
+        "redset/_faces/writer.py",
         "_count",
         "del run.adds[:num]",
         "del run.adds[: num + 1]",
@@ -522,7 +525,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "break-acknowledges-the-current-item",
-        "redset/_batches.py",
+        "redset/_faces/leases.py",
         "_walk",
         "yield lease\n            self._done.append(lease)",
         "self._done.append(lease)\n            yield lease",
@@ -540,7 +543,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "scores-end-silently",
-        "redset/_source.py",
+        "redset/_transport/source.py",
         "pull",
         "if len(scores) < len(items):",
         "if not scores and items:",
@@ -568,7 +571,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "one-attempt-too-many",
-        "redset/scripts/finishing.lua",
+        "redset/scripts/include/finishing.lua",
         "finish",
         "attempts >= max)",
         "attempts > max)",
@@ -586,7 +589,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "neighbours-of-a-killer-die",
-        "redset/scripts/finishing.lua",
+        "redset/scripts/include/finishing.lua",
         "finish",
         "if cohort == 1 or max == 1 then attempts = attempts + 1 end",
         "attempts = attempts + 1",
@@ -595,7 +598,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "cohorts-do-not-shrink",
-        "redset/scripts/finishing.lua",
+        "redset/scripts/include/finishing.lua",
         "finish",
         "cohort, suspect = math.max(1, math.floor(cohort / 2)), true",
         "suspect = true",
@@ -613,7 +616,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "pages-end-at-their-bytes",
-        "redset/scripts/portions.lua",
+        "redset/scripts/include/portions.lua",
         "",
         "return at, at < num end",
         "return at, false end",
@@ -622,7 +625,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "payloads-do-not-count",
-        "redset/scripts/portions.lua",
+        "redset/scripts/include/portions.lua",
         "",
         "if other then size",
         "if false then size",
@@ -658,7 +661,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "memory-before-the-place",
-        "redset/scripts/adding.lua",
+        "redset/scripts/include/adding.lua",
         "add",
         "call('ZADD', none, 'XX', 0, '')",
         "",
@@ -667,7 +670,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "records-hold-without-a-row",
-        "redset/scripts/adding.lua",
+        "redset/scripts/include/adding.lua",
         "add",
         "if call('ZSCORE', leased, asked[k]) then",
         "if true then",
@@ -703,7 +706,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "two-memories-are-proposed",
-        "redset/scripts/adding.lua",
+        "redset/scripts/include/adding.lua",
         "add",
         "and (stored[2] or not proposed) then",
         "and not proposed then",
@@ -712,7 +715,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "chunk-forgets-its-own-scores",
-        "redset/scripts/adding.lua",
+        "redset/scripts/include/adding.lua",
         "add",
         "queued[member] = tonumber(",
         "queued[at] = tonumber(",
@@ -721,7 +724,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "one-item-less-than-max-size",
-        "redset/scripts/adding.lua",
+        "redset/scripts/include/adding.lua",
         "add",
         "if size + grown > limit then",
         "if size + grown >= limit then",
@@ -730,7 +733,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "split-moves-the-wrong-integers",
-        "redset/scripts/buckets.lua",
+        "redset/scripts/include/buckets.lua",
         "grow",
         "if low % (memory.size * 2) ~= memory.split then",
         "if low % (memory.size * 2) == memory.split then",
@@ -739,7 +742,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "forgetting-is-not-counted",
-        "redset/scripts/forgetting.lua",
+        "redset/scripts/include/forgetting.lua",
         "forget",
         "save(meta, memory)\n    redis.call('HINCRBY', meta, 'forgets', 1)",
         "save(meta, memory)",
@@ -748,7 +751,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "first-bucket-is-never-unlinked",
-        "redset/scripts/drop.lua",
+        "redset/scripts/include/drop.lua",
         "drop",
         "names[#names + 1] = seen .. ':' .. epoch .. ':' .. string.format('%d', buckets)",
         "names[#names + 1] = seen .. ':' .. epoch .. ':' .. string.format('%d', buckets + 1)",
@@ -775,7 +778,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "unremembered-items-are-remembered",
-        "redset/scripts/adding.lua",
+        "redset/scripts/include/adding.lua",
         "add",
         "if remember ~= '' and not (is_known or aside) then",
         "if remember ~= '' and not is_known then",
@@ -802,7 +805,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "discarded-lease-can-be-acknowledged",
-        "redset/scripts/discarding.lua",
+        "redset/scripts/include/discarding.lua",
         "discard",
         "bulk('HDEL', leases, told)",
         "bulk('HDEL', leases, {})",
@@ -921,7 +924,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # --- the fallback
     Mutant(
         "fallback-counts-characters",
-        "redset/_fallback.py",
+        "redset/_wire/fallback.py",
         "bulk",
         'parts.append(b"$%d\\r\\n%b\\r\\n" % (len(argument), argument))',
         'parts.append(b"$%d\\r\\n%b\\r\\n" % (len(argument.decode(errors="ignore")), argument))',
@@ -930,7 +933,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "fallback-names-the-last-duplicate",
-        "redset/_fallback.py",
+        "redset/_wire/fallback.py",
         "_read_one_by_one",
         "entries[place] = (score, member, entries[place][2], data)",
         "entries[place] = (score, member, index, data)",
@@ -939,7 +942,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "fallback-cuts-chunks-too-early",
-        "redset/_fallback.py",
+        "redset/_wire/fallback.py",
         "_fitting",
         "if at and size > most_bytes:",
         "if at and size >= most_bytes:",
@@ -948,7 +951,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "fallback-table-drops-the-newest",
-        "redset/_fallback.py",
+        "redset/_wire/fallback.py",
         "_make_room",
         "held.popitem(last=False)",
         "held.popitem()",
@@ -957,7 +960,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "fallback-takes-nan",
-        "redset/_fallback.py",
+        "redset/_wire/fallback.py",
         "to_score",
         "if score != score:",
         "if score is None:",
@@ -966,7 +969,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "fallback-takes-fractions-with-ties",
-        "redset/_fallback.py",
+        "redset/_wire/fallback.py",
         "whole_score",
         "if not _LEAST <= score <= _MOST or score % 1:",
         "if not _LEAST <= score <= _MOST:",
@@ -978,7 +981,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "fallback-remembers-unsigned",
-        "redset/_fallback.py",
+        "redset/_wire/fallback.py",
         "memory_integer",
         "signed=True",
         "signed=False",
@@ -1006,7 +1009,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "name-of-another-sets-keys",
-        "redset/_keys.py",
+        "redset/_operations/keys.py",
         "_prefix",
         "return name if tag and name != _prefix_of(tag) else None",
         "return name if tag else None",

@@ -6,15 +6,15 @@ import logging
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
-from redset._effects import Operation
-from redset._face import T, index, refuse_single, waiting_time
-from redset._failures import settlement_of
-from redset._logs import one_line, warn_once
+from redset._faces.arguments import Time, milliseconds
+from redset._faces.base import T, index, refuse_single, waiting_time
+from redset._faces.failures import settlement_of
 from redset._operations import leasing, settling
 from redset._operations.context import error_text
+from redset._operations.logs import one_line, warn_once
 from redset._operations.settling import Held, Settlement
-from redset._source import Source
-from redset._times import Time, milliseconds
+from redset._transport.effects import Operation
+from redset._transport.source import Source
 
 if TYPE_CHECKING:
     from typing_extensions import Self

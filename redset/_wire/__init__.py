@@ -6,7 +6,7 @@ import importlib
 import os
 from types import ModuleType
 
-_MODULES = {"cython": "redset._speedups", "python": "redset._fallback"}
+_MODULES = {"cython": "redset._speedups", "python": "redset._wire.fallback"}
 
 
 def load(implementation: str) -> ModuleType:

@@ -23,14 +23,14 @@ from typing import (
 )
 
 from redset import _wire
-from redset._clients import AsyncNode, Node, is_cluster
-from redset._effects import Operation
-from redset._keys import LOCK
+from redset._faces.arguments import Time, seconds
 from redset._operations import algebra, checking, dead, reading, streaming
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Ahead, Context, ServerClock, checked_name
-from redset._source import Source
-from redset._times import Time, seconds
+from redset._operations.keys import LOCK
+from redset._transport.clients import AsyncNode, Node, is_cluster
+from redset._transport.effects import Operation
+from redset._transport.source import Source
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -13,16 +13,16 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from redset._batches import Lease, leases_of
-from redset._effects import Operation
-from redset._face import index
-from redset._logs import one_line, warn_once
+from redset._faces.arguments import seconds
+from redset._faces.base import index
+from redset._faces.leases import Lease, leases_of
 from redset._operations import adding, settling, streaming
 from redset._operations.adding import AddResult, Flags
 from redset._operations.known import still_known
+from redset._operations.logs import one_line, warn_once
 from redset._operations.settling import Settlement
-from redset._source import Source
-from redset._times import seconds
+from redset._transport.effects import Operation
+from redset._transport.source import Source
 from redset.exceptions import AddError
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import random
 import re
 from typing import Any
 
+from redset._faces.arguments import milliseconds
 from redset._operations.context import error_text
 from redset._operations.settling import Settlement
-from redset._times import milliseconds
 from redset.exceptions import AddError, Reject, Retry
 
 #: Seconds before a failed item is tried again: at first, and at most.

@@ -1,10 +1,10 @@
 """Sleeping until a set changes: one connection of a process watches for all who wait.
 
-Looking at the set again and again (`redset._polling`) is always right, and what everything falls
-back to. On top of it a watcher looks at each watched set once on a tracking connection, which arms
-it. When the server says that the set changed, when something is to fall due, and once a second the
-watcher looks again, and wakes as many waiters as there are items. A lost hint costs time and never
-an item.
+Looking at the set again and again (`redset._transport.polling`) is always right, and what
+everything falls back to. On top of it a watcher looks at each watched set once on a tracking
+connection, which arms it. When the server says that the set changed, when something is to fall due,
+and once a second the watcher looks again, and wakes as many waiters as there are items. A lost hint
+costs time and never an item.
 """
 
 from __future__ import annotations
@@ -22,10 +22,18 @@ from collections.abc import Callable, Generator
 from time import monotonic
 from typing import Any
 
-from redset._effects import Send, Unexpected, Wait
-from redset._polling import PERIOD, AsyncSleeper, Pace, Rota, Sleeper, hint, rota_of
-from redset._scripts import Script
-from redset._tracking import PATIENCE, AsyncTracking, Failure, Lost, Push, Refused, Tracking
+from redset._transport.effects import Send, Unexpected, Wait
+from redset._transport.polling import PERIOD, AsyncSleeper, Pace, Rota, Sleeper, hint, rota_of
+from redset._transport.tracking import (
+    PATIENCE,
+    AsyncTracking,
+    Failure,
+    Lost,
+    Push,
+    Refused,
+    Tracking,
+)
+from redset.scripts import Script
 
 log = logging.getLogger("redset")
 

@@ -1,4 +1,4 @@
-"""Loads the server-side steps from ``scripts/*.lua``."""
+"""Loads the server-side steps, one to a file; ``include/`` has what several of them share."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def _read(name: str) -> str:
     # late, since it takes longer than the rest of redset.
     from importlib import resources
 
-    file = resources.files("redset") / "scripts" / f"{name}.lua"
+    file = resources.files("redset") / f"scripts/{name}.lua"
     lines = []
     for line in file.read_text("utf-8").splitlines():
         if line.startswith(_INCLUDE):
-            lines.append(_read(line[len(_INCLUDE) :].strip()))
+            lines.append(_read("include/" + line[len(_INCLUDE) :].strip()))
         else:
             lines.append(line)
     return "\n".join(lines)

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Generic, NoReturn, TypeVar
 
-from redset._clients import (
+from redset._transport.clients import (
     caches,
     check_client,
     decoding_options,
@@ -28,7 +28,7 @@ from redset._clients import (
     lender_of,
     library_of,
 )
-from redset._effects import (
+from redset._transport.effects import (
     Ask,
     Emit,
     Operation,
@@ -44,9 +44,9 @@ from redset._effects import (
     Wait,
     only,
 )
-from redset._scripts import Script
-from redset._source import Source
-from redset._watching import Waiting, cancellations, heard
+from redset._transport.source import Source
+from redset._transport.watcher import Waiting, cancellations, heard
+from redset.scripts import Script
 
 T = TypeVar("T")
 

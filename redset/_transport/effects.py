@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
-from redset._scripts import Script
+from redset.scripts import Script
 
 R = TypeVar("R")
 

@@ -20,15 +20,15 @@ from collections.abc import Callable, Coroutine, Mapping
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
-from redset._batches import how_many
-from redset._failures import is_transient, others_delay, settlement_of
-from redset._logs import one_line, warn_once
+from redset._faces.arguments import milliseconds
+from redset._faces.failures import is_transient, others_delay, settlement_of
+from redset._faces.leases import how_many
 from redset._operations import exchanging, settling
 from redset._operations.context import error_text
 from redset._operations.exchanging import Exchange
+from redset._operations.logs import one_line, warn_once
 from redset._operations.settling import Held, Settlement
-from redset._times import milliseconds
-from redset._transport import complete
+from redset._transport.link import complete
 from redset.exceptions import Reject, Retry
 
 log = logging.getLogger("redset")

@@ -1,0 +1,1 @@
+"""Classes and checks that the sync and the asyncio sets share."""
