@@ -240,7 +240,7 @@ def test_updates_of_any_size(make_set: Maker, options: dict[str, Any]) -> None:
         jobs.clear()
 
 
-def test_what_is_known_and_gone_stays_out(make_set: Maker) -> None:
+def test_a_known_item_that_is_gone_stays_out(make_set: Maker) -> None:
     jobs, others = make_set(remember=True), make_set(name="others")
     jobs.add_many(["a", "b"], score=[5, 5])
     assert jobs.pop() == "a"
@@ -256,7 +256,7 @@ def test_what_is_known_and_gone_stays_out(make_set: Maker) -> None:
 
 @every_option
 @pytest.mark.parametrize("what", ["|=", "^="])
-def test_what_is_leased_waits_with_what_was_added(
+def test_a_leased_item_waits_with_the_score_of_its_new_add(
     any_server: servers.Server, options: dict[str, Any], what: str
 ) -> None:
     jobs: SortedSet[Any] = SortedSet(any_server.raw, "jobs", **options)
@@ -473,7 +473,7 @@ def test_payloads_are_copied_as_they_are_stored(places: Places, options: dict[st
         jobs |= others
 
 
-def test_a_symmetric_difference_whose_answer_is_lost_is_not_made_twice(
+def test_a_symmetric_difference_whose_reply_is_lost_is_not_repeated(
     any_server: servers.Server,
 ) -> None:
     raw = any_server.raw
@@ -559,7 +559,7 @@ def test_sets_with_different_keys_have_nothing_in_common(any_server: servers.Ser
     assert jobs != others and jobs.size() == 0
 
 
-def test_equality_never_raises_for_what_is_no_item_here(any_server: servers.Server) -> None:
+def test_equality_never_raises_for_foreign_items(any_server: servers.Server) -> None:
     raw = any_server.raw
     jobs: Any = SortedSet(raw, "jobs", key="url")
     assert jobs != {"a"} and {"a"} != jobs
@@ -569,7 +569,7 @@ def test_equality_never_raises_for_what_is_no_item_here(any_server: servers.Serv
     assert jobs != awaited and awaited != jobs and jobs not in [awaited] and awaited not in [jobs]
 
 
-def test_equality_is_false_whatever_key_and_serializer_say(any_server: servers.Server) -> None:
+def test_equality_is_false_although_key_or_serializer_raises(any_server: servers.Server) -> None:
     raw = any_server.raw
 
     class Picky:
@@ -587,7 +587,7 @@ def test_equality_is_false_whatever_key_and_serializer_say(any_server: servers.S
     assert jobs == {"a"}
 
 
-def test_what_is_no_text_is_named_by_its_place(make_set: Maker, raw: Any) -> None:
+def test_text_that_is_not_utf_8_is_named_by_its_position(make_set: Maker, raw: Any) -> None:
     jobs = make_set()
     jobs.add_many(["a", "b"])
     for call in (
@@ -600,7 +600,9 @@ def test_what_is_no_text_is_named_by_its_place(make_set: Maker, raw: Any) -> Non
 
 
 @pytest.mark.parametrize("remember", [None, True])
-def test_how_large_an_item_the_other_takes_is_no_matter(places: Places, remember: Any) -> None:
+def test_an_item_larger_than_the_others_max_item_bytes_is_copied(
+    places: Places, remember: Any
+) -> None:
     """What is stored is a union's, though the other would not take it now."""
     jobs: SortedSet[Any] = SortedSet(places.here.raw, "jobs", key="url", remember=remember)
     for how in ("client", "elsewhere"):
@@ -718,7 +720,7 @@ def test_items_move_with_score_and_payload(
         others.clear()
 
 
-def test_what_the_other_refuses_stays(make_set: Maker, raw: Any) -> None:
+def test_items_that_the_other_set_refuses_stay(make_set: Maker, raw: Any) -> None:
     jobs, others = make_set(), make_set(name="others", duplicates="lowest")
     jobs.add_many(["a", "b", "c"], score=[1, 2, 3])
     others.add_many(["a", "b"], score=[0, 9])
@@ -766,7 +768,7 @@ def test_leases_stay_and_attempts_start_again(
 
 
 @pytest.mark.parametrize("options", [{}, {"key": "url"}], ids=str)
-def test_what_cannot_be_moved_is_refused(places: Places, options: dict[str, Any]) -> None:
+def test_a_bad_move_is_refused(places: Places, options: dict[str, Any]) -> None:
     raw = places.here.raw
     jobs: SortedSet[Any] = SortedSet(raw, "jobs", **options)
     jobs.add(made(options, "a"))

@@ -153,7 +153,7 @@ def test_the_docstrings_are_those_of_the_sync_methods_awaited() -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_each_face_takes_its_own_kind_of_client_and_says_which(name: str) -> None:
+def test_each_face_takes_its_own_kind_of_client_and_names_the_other_class(name: str) -> None:
     sync, awaited = redis.Redis(), redis.asyncio.Redis()
 
     class Generic:
@@ -210,7 +210,9 @@ def test_a_client_that_cannot_but_decode_is_refused(
         (lambda s: s & s, r"use update"),
     ],
 )
-def test_what_cannot_be_awaited_says_what_to_use(use: Callable[..., Any], say: str) -> None:
+def test_syntax_that_cannot_be_awaited_names_the_method_to_use(
+    use: Callable[..., Any], say: str
+) -> None:
     jobs: SortedSet[str] = SortedSet(redis.asyncio.Redis(), "jobs")
     with pytest.raises(TypeError, match=say):
         use(jobs)
@@ -317,7 +319,7 @@ async def test_a_lock_is_held_by_one_task_at_a_time(any_server: servers.Server) 
 
 
 @runs
-async def test_a_lock_whose_taking_was_cancelled_is_nobodys(any_server: servers.Server) -> None:
+async def test_a_cancelled_acquire_leaves_the_lock_free(any_server: servers.Server) -> None:
     async with connected(any_server) as client:
         for turns in range(40):
             jobs: SortedSet[str] = SortedSet(client, "jobs")
@@ -367,7 +369,7 @@ async def test_an_async_iterable_is_streamed(any_server: servers.Server, every: 
 
 
 @runs
-async def test_what_came_is_sent_while_the_next_item_is_waited_for(
+async def test_items_are_sent_while_the_next_one_is_awaited(
     any_server: servers.Server,
 ) -> None:
     async with connected(any_server) as client:
@@ -409,7 +411,7 @@ async def test_memory_holds_a_bounded_part_of_an_async_iterable(any_server: serv
 
 
 @runs
-async def test_an_async_iterable_that_fails_says_from_where_to_go_on(
+async def test_an_async_iterable_that_fails_reports_resume_at(
     any_server: servers.Server,
 ) -> None:
     async def failing(count: int) -> AsyncIterator[str]:
@@ -757,7 +759,7 @@ async def test_adds_survive_connections_that_are_cut(proxy: Proxy, flags: Any) -
 
 
 @runs
-async def test_without_retries_a_lost_connection_says_from_where_to_go_on(proxy: Proxy) -> None:
+async def test_without_retries_a_lost_connection_reports_resume_at(proxy: Proxy) -> None:
     items = numbered(8000)
     async with through(proxy, retry=never()) as client:
         jobs: SortedSet[str] = SortedSet(client, "jobs")
@@ -814,7 +816,7 @@ async def test_scripts_flushed_in_mid_window_change_nothing(any_server: servers.
 
 
 @runs
-async def test_a_restart_between_calls_is_no_matter(any_server: servers.Server) -> None:
+async def test_a_restart_between_calls_changes_nothing(any_server: servers.Server) -> None:
     async with connected(any_server, retry=times(3)) as client:
         jobs: SortedSet[str] = SortedSet(client, "jobs")
         await jobs.add("a", lt=True)
@@ -824,7 +826,9 @@ async def test_a_restart_between_calls_is_no_matter(any_server: servers.Server) 
 
 
 @runs
-async def test_who_may_not_load_scripts_sends_them_whole(any_server: servers.Server) -> None:
+async def test_without_the_right_to_load_scripts_they_are_sent_whole(
+    any_server: servers.Server,
+) -> None:
     raw = any_server.raw
     raw.execute_command("ACL", "SETUSER", "eve", "on", ">secret", "~*", "&*", "+@all", "-script")
     try:

@@ -103,7 +103,7 @@ def test_a_bad_score_in_a_stream_ends_it_there(
         assert jobs.add_many(items[701:], scores[701:]).added == 799
 
 
-def test_what_float_takes_is_a_score(make_set: Callable[..., Any], raw: Any) -> None:
+def test_every_value_that_float_accepts_is_a_score(make_set: Callable[..., Any], raw: Any) -> None:
     from decimal import Decimal
     from fractions import Fraction
 
@@ -146,7 +146,7 @@ def test_scores_that_end_too_soon_pair_what_they_can(
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["list", "generator"])
 @pytest.mark.parametrize("count", [0, 3, 500, 1200, 2000])
-def test_scores_that_go_on_too_long_are_told_after_all_pairs_went_in(
+def test_surplus_scores_are_an_error_after_all_pairs_were_added(
     make_set: Callable[..., Any], raw: Any, count: int, lazy: bool
 ) -> None:
     jobs = make_set()
@@ -159,7 +159,7 @@ def test_scores_that_go_on_too_long_are_told_after_all_pairs_went_in(
     assert len(queued(raw)) == count
 
 
-def test_an_error_of_the_scores_iterable_is_told_where_it_happened(
+def test_an_error_of_the_scores_iterable_has_its_position(
     make_set: Callable[..., Any], raw: Any
 ) -> None:
     def scores() -> Iterator[int]:
@@ -176,7 +176,7 @@ def test_an_error_of_the_scores_iterable_is_told_where_it_happened(
 # --- items
 
 
-def test_an_error_of_the_items_iterable_is_told_where_it_happened(
+def test_an_error_of_the_items_iterable_has_its_position(
     make_set: Callable[..., Any], raw: Any
 ) -> None:
     def items() -> Iterator[str]:
@@ -235,7 +235,7 @@ def test_an_item_that_cannot_be_serialised_far_into_a_generator(
 
 
 @pytest.mark.parametrize("place", [0, 1, 250, 499, 500, 1999, 2000, 2499])
-def test_everything_before_a_bad_item_is_in_and_nothing_behind_it(
+def test_everything_before_a_bad_item_is_added_and_nothing_after_it(
     make_set: Callable[..., Any], raw: Any, place: int
 ) -> None:
     items: list[Any] = list(range(2500))
@@ -255,9 +255,7 @@ def test_everything_before_a_bad_item_is_in_and_nothing_behind_it(
         assert jobs.size() == 2500
 
 
-def test_new_items_come_before_the_error_behind_them(
-    make_set: Callable[..., Any], raw: Any
-) -> None:
+def test_new_items_are_yielded_before_a_later_error(make_set: Callable[..., Any], raw: Any) -> None:
     new = []
     jobs = make_set(serializer=JSONSerializer())
     with pytest.raises(AddError, match="item 1100") as caught:
@@ -300,7 +298,7 @@ NO_ITEMS: list[Any] = [
 
 
 @pytest.mark.parametrize("what", NO_ITEMS, ids=lambda what: type(what).__name__)
-def test_what_is_rarely_meant_as_items_is_refused(
+def test_arguments_that_are_rarely_meant_as_items_are_refused(
     make_set: Callable[..., Any], raw: Any, what: Any
 ) -> None:
     jobs = make_set(remember=True)
@@ -440,7 +438,7 @@ def test_bad_items_can_be_skipped_and_are_counted(
         assert len(queued(raw)) == 1495
 
 
-def test_a_callable_is_told_of_every_bad_item(make_set: Callable[..., Any], raw: Any) -> None:
+def test_a_callable_receives_every_bad_item(make_set: Callable[..., Any], raw: Any) -> None:
     told: list[Any] = []
     scores = [1, NAN, 3, "x", 5]
     result = make_set(remember=True).add_many(
@@ -472,7 +470,9 @@ def test_a_callable_that_raises_ends_the_call_there(make_set: Callable[..., Any]
 
 
 @pytest.mark.parametrize("errors", ["ignore", None, 5, ""])
-def test_what_errors_may_be_is_said(make_set: Callable[..., Any], raw: Any, errors: Any) -> None:
+def test_a_bad_value_of_errors_is_refused(
+    make_set: Callable[..., Any], raw: Any, errors: Any
+) -> None:
     with pytest.raises(ValueError, match="errors must be 'raise', 'skip' or a callable"):
         make_set().add_many(["a"], errors=errors)
     with pytest.raises(ValueError, match="errors must be"):
@@ -516,7 +516,7 @@ def test_a_full_set_refuses_a_chunk_whole(make_set: Callable[..., Any], raw: Any
         assert jobs.add_many(items[600:900]).added == 300
 
 
-def test_what_a_full_set_already_holds_may_still_be_moved(make_set: Callable[..., Any]) -> None:
+def test_an_item_of_a_full_set_may_still_be_moved(make_set: Callable[..., Any]) -> None:
     jobs = make_set(max_size=3)
     jobs.add_many(list("abc"))
     assert jobs.add("a", 5) == 5
@@ -649,7 +649,7 @@ def test_a_name_that_ends_as_a_lock_does_is_warned_of(make_set: Callable[..., An
 
 
 @pytest.mark.parametrize("name", ["a}b", "{}x", "a{}{b}", "a{b", b"}\xff"])
-def test_braces_that_are_no_hash_tag_are_refused_where_a_second_key_is_needed(
+def test_braces_without_a_hash_tag_are_refused_if_a_second_key_is_needed(
     make_set: Callable[..., Any], raw: Any, name: Any
 ) -> None:
     for options in ({"key": str}, {"remember": True}, {"remember": 5}):
@@ -727,7 +727,9 @@ def test_flags_that_contradict_are_refused(
     assert servers.everything(raw) == {}
 
 
-def test_more_seconds_than_a_float_holds_are_no_overflow(make_set: Callable[..., Any]) -> None:
+def test_more_seconds_than_a_float_holds_raise_no_overflow_error(
+    make_set: Callable[..., Any],
+) -> None:
     jobs = make_set()
     jobs.add("a")
     jobs.fail(jobs.lease(), "no")
@@ -746,7 +748,7 @@ def test_more_seconds_than_a_float_holds_are_no_overflow(make_set: Callable[...,
     _ = make_set(lock_timeout=10**400).lock
 
 
-def test_what_a_memory_is_needed_for_says_so(make_set: Callable[..., Any], raw: Any) -> None:
+def test_a_call_that_needs_a_memory_names_remember(make_set: Callable[..., Any], raw: Any) -> None:
     jobs = make_set()
     jobs.add("a")
     for call, argument in (
@@ -1017,7 +1019,7 @@ def test_a_set_with_a_key_refuses_to_stand_beside_a_plain_one(
     assert servers.everything(raw) == before
 
 
-def test_a_length_of_memory_is_no_other_option(make_set: Callable[..., Any]) -> None:
+def test_another_length_of_memory_is_the_same_option(make_set: Callable[..., Any]) -> None:
     make_set(remember=60).add("a")
     assert make_set(remember=datetime.timedelta(days=1)).add("b") == 0
     assert make_set(remember=60, duplicates="keep", max_size=9, scorer=len).add("abc") == 3
@@ -1211,7 +1213,7 @@ class Uncalled(NoBackoff):
         return 0
 
 
-def test_what_cannot_pass_is_not_sent_again_and_again(any_server: servers.Server) -> None:
+def test_an_item_above_proto_max_bulk_len_is_not_retried(any_server: servers.Server) -> None:
     raw = any_server.raw
     raw.config_set("proto-max-bulk-len", MIB)
     raw.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">secret", "~*", "&*", "+@all")

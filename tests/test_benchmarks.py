@@ -181,7 +181,7 @@ def test_a_plots_values_lie_beside_its_markers() -> None:
 
 
 @pytest.mark.parametrize("size", [85, 115, 1000])
-def test_items_are_distinct_and_of_the_size_they_are_said_to_be(size: int) -> None:
+def test_items_are_distinct_and_have_the_stated_size(size: int) -> None:
     texts = [
         json.dumps(item, sort_keys=True, separators=(",", ":")) for item in data.items(0, 500, size)
     ]
@@ -261,7 +261,7 @@ def test_the_time_of_several_producers_is_from_the_first_to_the_last(bench: Benc
 
 
 @needs_core
-def test_a_contender_that_does_less_than_it_says_is_an_error(bench: Bench) -> None:
+def test_a_contender_that_does_less_work_is_an_error(bench: Bench) -> None:
     wrong = Contest(
         "wrong", "title", (OURS,), (), lambda scale: Size({"size": 1000}, 1000, "", left=1001)
     )
@@ -374,7 +374,7 @@ def test_memory_is_measured_of_entries_that_are_queued_leased_and_done(bench: Be
 
 
 @pytest.mark.slow(5)
-def test_what_an_entry_takes_is_measured_for_each_option(
+def test_the_memory_of_an_entry_is_measured_for_each_option(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Environment, "python", _only_the_tree)

@@ -91,7 +91,7 @@ def test_thousands_are_paged_taken_and_discarded(make_set: Maker, options: dict[
     assert list(jobs) == items[:700] + items[5600:]
 
 
-def test_what_stays_is_seen_once_whatever_changes_around_it(make_set: Maker) -> None:
+def test_a_staying_item_is_seen_once_whatever_changes_around_it(make_set: Maker) -> None:
     jobs = make_set()
     jobs.add_many([f"{number:05}" for number in range(3000)], score=[0] * 1000 + [1] * 2000)
     seen = []
@@ -123,7 +123,7 @@ def test_the_empty_item_is_one_like_others(make_set: Maker) -> None:
 
 
 @every_option
-def test_what_is_leased_is_not_in_it_and_stays_leased(
+def test_a_leased_item_is_not_in_the_set_and_stays_leased(
     make_set: Maker, raw: Any, options: dict[str, Any]
 ) -> None:
     jobs = make_set(**options)
@@ -142,7 +142,7 @@ def test_what_is_leased_is_not_in_it_and_stays_leased(
 
 
 @every_option
-def test_attempts_go_with_what_is_discarded(
+def test_a_discarded_item_loses_its_attempts(
     make_set: Maker, raw: Any, options: dict[str, Any]
 ) -> None:
     jobs = make_set(**options)
@@ -161,7 +161,7 @@ def test_attempts_go_with_what_is_discarded(
         assert raw.hlen(f"{P}:items") == 1
 
 
-def test_what_is_discarded_stays_known(make_set: Maker) -> None:
+def test_a_discarded_item_stays_known(make_set: Maker) -> None:
     jobs = make_set(remember=True)
     jobs.add_many(["a", "b"], score=[1, 2])
     assert jobs.between(1, 1).discard() == 1
@@ -239,7 +239,7 @@ def test_a_name_that_has_no_second_key_has_views_too(make_set: Maker, raw: Any) 
     assert raw.dbsize() == 0
 
 
-def test_a_view_tells_what_it_is_of_and_asks_nothing() -> None:
+def test_the_repr_of_a_view_names_its_set_and_sends_nothing() -> None:
     jobs: SortedSet[str] = SortedSet(redis.Redis(unix_socket_path="/nowhere"), "jobs")
     assert repr(jobs.between(1, math.inf)) == "<SortedSet name='jobs'>.between(1.0, inf)"
 
@@ -248,7 +248,7 @@ def test_a_view_tells_what_it_is_of_and_asks_nothing() -> None:
     ("use", "say"),
     [(len, r"await size\(\)"), (bool, r"await size\(\)"), (list, "async for")],
 )
-def test_an_asyncio_view_says_what_to_use(use: Callable[..., Any], say: str) -> None:
+def test_len_of_an_asyncio_view_names_the_method_to_use(use: Callable[..., Any], say: str) -> None:
     jobs: Any = redset.asyncio.SortedSet(redis.asyncio.Redis(), "jobs")
     with pytest.raises(TypeError, match=say):
         use(jobs.between(1, 2))

@@ -165,9 +165,7 @@ def test_every_page_fits_its_width_without_an_error_or_a_dead_link(
 
 
 @pytest.mark.timeout(300)
-def test_what_a_copy_button_copies_has_neither_prompts_nor_output(
-    site: str, chromium: browser.Chromium
-) -> None:
+def test_copied_code_has_neither_prompts_nor_output(site: str, chromium: browser.Chromium) -> None:
     # The clipboard is the browser's own affair: what is asked here is the text that it is given.
     script = """
         new Promise(done => {

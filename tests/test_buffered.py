@@ -96,7 +96,7 @@ def held_up(name: bytes, go: threading.Event) -> Callable[[Command], None]:
 
 
 @every_option
-def test_leaving_the_block_writes_all_that_was_accepted(
+def test_leaving_the_block_writes_all_accepted_items(
     make_set: Maker, options: dict[str, Any]
 ) -> None:
     jobs = make_set(**options)
@@ -141,7 +141,7 @@ def test_it_is_written_when_the_first_of_it_is_max_delay_old(make_set: Maker, lo
         until(lambda: "now" in jobs)
 
 
-def test_what_was_accepted_is_what_was_given_whatever_becomes_of_the_object(
+def test_an_accepted_item_is_written_as_it_was_although_the_object_changes(
     make_set: Maker,
 ) -> None:
     jobs = make_set(key="url", scorer="depth")
@@ -197,7 +197,7 @@ def test_it_ends_as_the_same_adds_one_after_another(
     assert scored(written) == scored(added)
 
 
-def test_a_set_that_is_cleared_meanwhile_gets_what_comes_then(make_set: Maker) -> None:
+def test_a_set_that_is_cleared_in_mid_stream_gets_the_later_items(make_set: Maker) -> None:
     jobs, other = make_set(remember=True), make_set(remember=True)
     with jobs.buffered(max_delay=LONG, max_items=2) as writer:
         for name in "ab":
@@ -218,7 +218,7 @@ def test_it_may_be_long_before_it_writes(make: Maker) -> None:
         jobs.buffered(max_delay=True)
 
 
-def test_whatever_ends_the_background_is_an_error_of_the_writers(
+def test_an_error_that_ends_the_background_is_raised_by_the_writer(
     make: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = make()
@@ -240,7 +240,7 @@ def test_whatever_ends_the_background_is_an_error_of_the_writers(
 # --- bounds
 
 
-def test_where_the_server_is_slower_the_producer_waits(
+def test_a_slower_server_makes_the_producer_wait(
     proxy: Proxy, make: Maker, any_server: servers.Server, load: Load
 ) -> None:
     jobs = make()
@@ -258,7 +258,7 @@ def test_where_the_server_is_slower_the_producer_waits(
     assert list(jobs) == [f"{number:03}" for number in range(300)]
 
 
-def test_fewer_pending_than_max_items_are_written_when_there_is_no_room(make_set: Maker) -> None:
+def test_a_max_pending_below_max_items_writes_when_it_is_reached(make_set: Maker) -> None:
     jobs = make_set()
     with jobs.buffered(max_delay=LONG, max_pending=3) as writer:
         for number in range(20):
@@ -373,7 +373,7 @@ def test_a_writer_is_used_inside_of_its_block(make_set: Maker) -> None:
 # --- what cannot be written
 
 
-def test_a_full_set_is_an_error_that_says_what_is_not_in_it(make_set: Maker) -> None:
+def test_a_full_set_is_an_error_with_the_unwritten_items(make_set: Maker) -> None:
     jobs = make_set(max_size=5)
     with pytest.raises(Full) as caught, jobs.buffered(max_items=3, max_delay=LONG) as writer:
         for number in range(3):
@@ -399,7 +399,7 @@ def test_a_full_set_is_an_error_that_says_what_is_not_in_it(make_set: Maker) -> 
     assert jobs.add_many(items, scores, nx=True).added == 3
 
 
-def test_an_error_comes_out_of_the_exit_where_no_call_met_it(make_set: Maker) -> None:
+def test_an_error_that_no_call_met_is_raised_at_the_exit(make_set: Maker) -> None:
     make_set(remember=True).add("a")
     jobs = make_set(remember=60)
     with pytest.raises(OptionsDiffer) as caught, jobs.buffered(max_delay=LONG) as writer:
@@ -472,7 +472,9 @@ def test_a_connection_that_is_cut_is_made_again_by_the_clients_retries(
         client.close()
 
 
-def test_what_the_block_raises_goes_on_and_what_was_accepted_is_written(make_set: Maker) -> None:
+def test_an_error_of_the_block_is_raised_and_the_accepted_items_are_written(
+    make_set: Maker,
+) -> None:
     jobs = make_set()
     with pytest.raises(ZeroDivisionError), jobs.buffered(max_delay=LONG) as writer:
         writer.add("a")
@@ -480,7 +482,7 @@ def test_what_the_block_raises_goes_on_and_what_was_accepted_is_written(make_set
     assert list(jobs) == ["a"]
 
 
-def test_what_the_block_raises_goes_before_what_could_not_be_written(
+def test_the_error_of_the_block_goes_before_that_of_the_writer(
     make_set: Maker, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = make_set(max_size=1)
@@ -498,7 +500,7 @@ def test_what_the_block_raises_goes_before_what_could_not_be_written(
 # --- acknowledging
 
 
-def test_an_ack_is_sent_behind_all_adds_that_were_accepted_before_it(
+def test_an_ack_is_sent_after_all_adds_that_were_accepted_before_it(
     proxy: Proxy, make: Maker, any_server: servers.Server
 ) -> None:
     jobs = make()
@@ -526,7 +528,7 @@ def test_an_ack_is_sent_behind_all_adds_that_were_accepted_before_it(
 
 
 @every_option
-def test_an_ack_is_withheld_where_an_add_before_it_failed(
+def test_an_ack_is_withheld_if_an_add_before_it_failed(
     make_set: Maker, raw: Any, options: dict[str, Any]
 ) -> None:
     jobs = make_set(**options, max_size=3)
@@ -564,7 +566,7 @@ def test_a_batch_leaves_to_the_writer_what_was_handed_to_it(
 
 
 @every_option
-def test_an_item_that_is_added_behind_its_ack_is_there_again(
+def test_an_item_that_is_added_after_its_ack_is_queued_again(
     make_set: Maker, options: dict[str, Any]
 ) -> None:
     jobs = make_set(**options)
@@ -580,7 +582,7 @@ def test_an_item_that_is_added_behind_its_ack_is_there_again(
         assert jobs.take(2) == [item] and jobs.finished()
 
 
-def test_leases_that_were_over_are_said_in_the_log(
+def test_late_settlements_are_logged(
     make_set: Maker, raw: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = make_set()
@@ -668,7 +670,7 @@ def test_an_error_wakes_every_thread_that_waits_for_room(any_server: servers.Ser
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_gets_an_error_and_the_parent_writes_what_is_its_own(
+def test_a_forked_child_gets_an_error_and_the_parent_writes_its_items(
     make_set: Maker, case: tuple[str, str, str]
 ) -> None:
     if "fakeredis" in case[2]:
@@ -757,7 +759,7 @@ def test_a_writer_that_is_open_at_the_interpreters_exit_is_written(
 @pytest.mark.parametrize(
     "program", [PROGRAM, ASYNC_PROGRAM + RUN, ASYNC_PROGRAM + STOP], ids=["sync", "run", "stop"]
 )
-def test_what_cannot_be_written_at_the_interpreters_exit_is_said(
+def test_items_that_are_unwritten_at_the_interpreters_exit_are_logged(
     tmp_path: Any, program: str
 ) -> None:
     said = run(program, str(tmp_path / "no-server"))
@@ -766,7 +768,7 @@ def test_what_cannot_be_written_at_the_interpreters_exit_is_said(
     assert found[0].startswith("900 items"), said
 
 
-def test_an_interrupt_while_it_waits_loses_nothing_that_was_accepted(
+def test_an_interrupt_while_it_waits_loses_no_accepted_item(
     any_server: servers.Server,
 ) -> None:
     with Proxy(any_server) as proxy:
@@ -914,7 +916,7 @@ def test_a_writer_whose_task_was_cancelled_at_once_writes_what_it_accepted(
     asyncio.run(main())
 
 
-def test_what_an_interrupted_task_had_accepted_is_said_not_to_be_written(
+def test_items_that_an_interrupted_task_accepted_are_reported_as_unwritten(
     any_server: servers.Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An interrupt that strikes the writer's task itself ends it, and the loop."""

@@ -54,7 +54,7 @@ def test_a_random_walk_of_two_clients_does_what_the_model_does(
     assert done >= 3000 and set(tally) >= set(walk.OPERATIONS) - {"purge", "clear"}
 
 
-def test_a_walk_that_fails_is_told_with_few_steps(
+def test_a_failing_walk_is_shortened(
     any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proper = batches.releasing
@@ -72,7 +72,7 @@ def test_a_walk_that_fails_is_told_with_few_steps(
     assert walk.attempt(world, steps, any_server, clients, 1)[1:] == (-1, "")
 
 
-def test_a_line_that_a_kill_cut_says_nothing(tmp_path: Path) -> None:
+def test_a_line_that_a_kill_cut_short_is_ignored(tmp_path: Path) -> None:
     recorder = history.Recorder(tmp_path / "a.jsonl", True)
     first, second = recorder.begin("add", item="a"), recorder.begin("add", item="b")
     recorder.end(first, score=1.0)
@@ -118,7 +118,7 @@ def story(any_server: servers.Server, tmp_path: Path) -> Iterator[Story]:
     made.consumer.close()
 
 
-def test_a_good_story_is_told_so(story: Story) -> None:
+def test_a_correct_history_passes_the_checker(story: Story) -> None:
     story.consume()
     found = story.findings()
     assert not found.bad
@@ -172,7 +172,7 @@ def test_an_item_that_returns_at_an_old_score_is_wrong(story: Story) -> None:
     assert said.startswith("item0 was handed out at 0.0") and "{99.0}" in said
 
 
-def test_what_a_client_sends_again_may_come_late(story: Story) -> None:
+def test_a_repeated_request_may_arrive_late(story: Story) -> None:
     number, [lease] = story.consumer._lease(1)
     story.consumer._settle("release", number, [lease], score=99.0)
     story.raw.zadd("jobs", {"item0": 0})
@@ -189,7 +189,7 @@ def test_an_item_that_nobody_added_is_wrong(story: Story) -> None:
     assert [each.split()[0] for each in story.findings().wrong] == ["stranger"]
 
 
-def test_what_was_undone_does_not_count(story: Story) -> None:
+def test_steps_that_the_server_undid_do_not_count(story: Story) -> None:
     began = time.monotonic()
     number, batch = story.consumer._lease(5)
     story.consumer._settle("ack", number, list(batch))

@@ -56,13 +56,13 @@ NOW = 1_000_900
         ("7.0.15", "unstable", None),
     ],
 )
-def test_each_thing_that_is_wrong_is_said(was: str, now: str, said: str | None) -> None:
+def test_each_problem_of_a_server_is_a_warning(was: str, now: str, said: str | None) -> None:
     found = checking.warnings(SOUND.replace(was, now, 1), NOW)
     assert len(found) == (said is not None)
     assert said is None or said in found[0]
 
 
-def test_what_is_hidden_is_no_fault_and_neither_is_what_another_way_keeps() -> None:
+def test_a_hidden_figure_is_not_a_warning_and_neither_is_one_form_of_persistence() -> None:
     assert checking.warnings("", NOW) == []
     old = SOUND.replace("time:1000000", "time:1")
     assert len(checking.warnings(old, NOW)) == 1
@@ -78,7 +78,7 @@ def test_a_server_as_it_comes_has_nothing_wrong(make_set: Callable[..., Any]) ->
     assert check(jobs.redis) == check(jobs.redis, "jobs") == check(jobs.redis, b"jobs") == []
 
 
-def test_each_server_tells_what_is_asked(any_server: servers.Server) -> None:
+def test_check_server_works_on_each_server(any_server: servers.Server) -> None:
     raw = any_server.raw
     text = raw.execute_command("INFO")
     assert {line.split(":")[0] for line in SOUND.split("\r\n") if ":" in line} <= set(text)
@@ -94,7 +94,7 @@ def test_each_server_tells_what_is_asked(any_server: servers.Server) -> None:
     assert check_server(raw) == []
 
 
-def test_a_server_that_hides_it_is_no_error(any_server: servers.Server) -> None:
+def test_a_server_that_hides_its_version_is_not_an_error(any_server: servers.Server) -> None:
     raw = any_server.raw
     raw.config_set("maxmemory-policy", "allkeys-lru")
     try:
@@ -122,9 +122,7 @@ def test_a_server_that_hides_it_is_no_error(any_server: servers.Server) -> None:
         ((redis.Redis(), "jobs:{jobs}:meta"), ValueError, "name must not be a key of another set"),
     ],
 )
-def test_a_check_of_what_is_no_server_or_set_is_refused(
-    arguments: Any, error: type[Exception], text: str
-) -> None:
+def test_a_check_refuses_bad_arguments(arguments: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         check_server(*arguments)
 
@@ -190,7 +188,7 @@ def names_clear(caplog: pytest.LogCaptureFixture) -> int:
 
 
 @pytest.mark.parametrize("remember", [True, 60])
-def test_a_finished_crawl_that_is_started_again_says_what_to_do(
+def test_a_finished_crawl_that_is_started_again_logs_how_to_start_over(
     make_set: Callable[..., Any], remember: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "redset")
@@ -221,7 +219,7 @@ def test_a_finished_crawl_that_is_started_again_says_what_to_do(
     assert again.add_many(seeds).added == 3
 
 
-def test_what_is_refused_for_another_reason_says_nothing(
+def test_items_refused_for_another_reason_cause_no_warning(
     any_server: servers.Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     raw = any_server.raw
@@ -283,7 +281,7 @@ def test_a_check_that_is_refused_is_not_made_again(
         client.close()
 
 
-def test_a_check_that_found_no_server_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_failed_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checking, "_checked", False)
     client = redis.Redis(unix_socket_path="/nowhere", retry=Retry(NoBackoff(), 0))
     with pytest.raises(redis.ConnectionError):
@@ -308,7 +306,7 @@ EVICTED: dict[str, tuple[list[tuple[str, float]], bool]] = {
 
 
 @pytest.mark.parametrize("key", EVICTED)
-def test_an_evicted_key_loses_what_the_documentation_says(
+def test_an_evicted_key_loses_only_its_documented_content(
     any_server: servers.Server, key: str
 ) -> None:
     raw = any_server.raw

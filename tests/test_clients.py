@@ -286,7 +286,7 @@ def is_packed(jobs: Any) -> bool:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_nothing_that_stands_in_front_of_a_clients_commands_is_bypassed(
+def test_no_wrapper_of_a_clients_commands_is_bypassed(
     made: Callable[..., Any], way: Callable[..., Any]
 ) -> None:
     seen: list[Any] = []
@@ -327,7 +327,7 @@ def test_a_guard_refuses_what_it_refuses_the_client(made: Callable[..., Any]) ->
 
 
 @pytest.mark.parametrize("way", [instance_attribute, patched_class, wrapped_class])
-def test_what_comes_after_the_set_was_made_is_not_bypassed_either(
+def test_a_wrapper_that_is_added_later_is_not_bypassed(
     made: Callable[..., Any], way: Callable[..., Any]
 ) -> None:
     class Mine(redis.Redis):
@@ -478,7 +478,7 @@ def test_asyncio_clients_are_not_bypassed(server: servers.Server) -> None:
     asyncio.run(later())
 
 
-def test_a_client_that_is_no_longer_used_is_let_go(made: Callable[..., Any]) -> None:
+def test_a_client_that_is_no_longer_used_is_released(made: Callable[..., Any]) -> None:
     from redset._transport import clients
 
     client = redis.Redis()
@@ -619,7 +619,7 @@ def test_a_pipelines_transaction_stays_whole(made: Callable[..., Any]) -> None:
         (servers.Generic, "the class servers.Generic"),
     ],
 )
-def test_a_class_is_no_client(kind: Any, said: str) -> None:
+def test_a_class_is_not_a_client(kind: Any, said: str) -> None:
     for cls in (SortedSet, redset.asyncio.SortedSet):
         with pytest.raises(TypeError, match=f"^redis_client must be a client, got {said}"):
             cls(kind, "jobs")
@@ -637,7 +637,7 @@ def test_a_class_is_no_client(kind: Any, said: str) -> None:
         lambda: mock.create_autospec(redis.asyncio.Redis, instance=True),
     ],
 )
-def test_a_mock_is_no_client(make: Callable[[], Any]) -> None:
+def test_a_mock_is_not_a_client(make: Callable[[], Any]) -> None:
     for cls in (SortedSet, redset.asyncio.SortedSet):
         with pytest.raises(TypeError, match=r"got a mock \(unittest.mock.\w+\).*fakeredis\[lua\]"):
             cls(make(), "jobs")
@@ -679,7 +679,7 @@ for client in fakeredis.FakeRedis(), Other(fakeredis.FakeRedis()):
 """
 
 
-def test_fakeredis_without_lua_says_what_to_install() -> None:
+def test_fakeredis_without_lua_is_an_error_that_names_the_package() -> None:
     pytest.importorskip("fakeredis")
     env = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(redset.__file__))}
     subprocess.run([sys.executable, "-c", WITHOUT_LUA], check=True, timeout=60, env=env)
@@ -696,7 +696,7 @@ LOOPS: list[Callable[[Any], Any]] = [
 
 @pytest.mark.parametrize("call", LOOPS)
 @pytest.mark.parametrize("options", [{}, {"single_connection_client": True}])
-def test_a_set_in_a_second_event_loop_says_so(
+def test_a_set_in_a_second_event_loop_raises_an_error(
     server: servers.Server, options: dict[str, Any], call: Callable[[Any], Any]
 ) -> None:
     client = server.asyncio_client(**options)

@@ -53,7 +53,7 @@ def nothing(item: Any) -> None:
 
 @every_option
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_all_that_there_is_and_all_that_is_found_is_handled_once(
+def test_every_queued_and_every_new_item_is_handled_once(
     make_set: Maker, options: dict[str, Any], concurrency: int
 ) -> None:
     jobs = make_set(**options)
@@ -72,7 +72,9 @@ def test_all_that_there_is_and_all_that_is_found_is_handled_once(
 
 
 @every_option
-def test_more_is_found_than_one_step_takes(make_set: Maker, options: dict[str, Any]) -> None:
+def test_more_new_items_than_a_step_takes_are_added(
+    make_set: Maker, options: dict[str, Any]
+) -> None:
     jobs = make_set(**options)
     jobs.add(made(options, "root"))
 
@@ -84,7 +86,7 @@ def test_more_is_found_than_one_step_takes(make_set: Maker, options: dict[str, A
     assert jobs.consume(handler, batch=200, until_finished=True) == (1101, 0, 0)
 
 
-def test_large_items_are_found(make_set: Maker) -> None:
+def test_large_items_can_be_looked_up(make_set: Maker) -> None:
     jobs = make_set()
     jobs.add("root")
 
@@ -127,7 +129,7 @@ def test_items_of_many_small_calls_are_settled_with_what_they_led_to(
 
 
 @every_option
-def test_what_raises_is_tried_again_later_and_dies_at_last(
+def test_a_job_that_raises_is_retried_later_and_dies_at_last(
     make_set: Maker,
     raw: Any,
     options: dict[str, Any],
@@ -161,7 +163,7 @@ def test_what_raises_is_tried_again_later_and_dies_at_last(
     assert "1 items of 'jobs' moved to dead letters: RuntimeError" in caplog.text
 
 
-def test_a_handler_says_when_to_try_again_and_when_not_to(make_set: Maker, caplog: Any) -> None:
+def test_a_handler_chooses_the_retry_delay_or_rejects(make_set: Maker, caplog: Any) -> None:
     jobs = make_set(max_attempts=5)
     jobs.add_many(["busy", "later", "soon", "wrong", "worse"])
 
@@ -249,7 +251,7 @@ async def pages(item: str) -> Any:
     ],
     ids=["coroutine", "future", "asyncio future", "deferred", "async generator"],
 )
-def test_a_plain_handler_that_returned_work_to_come_ends_it_and_its_item_is_released(
+def test_a_plain_handler_that_returns_a_coroutine_ends_consume_and_releases_its_item(
     any_server: servers.Server, handler: Any
 ) -> None:
     jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", max_attempts=1)
@@ -282,7 +284,7 @@ def test_a_handler_of_asyncio_that_returned_a_thread_s_future_ends_it(
 
 
 @pytest.mark.parametrize("found", ["text", b"bytes", {"a": 1}])
-def test_one_bare_item_that_was_returned_makes_a_dead_letter_and_ends_it(
+def test_a_handler_that_returns_a_bare_item_makes_a_dead_letter_and_ends_consume(
     make_set: Maker, found: Any
 ) -> None:
     jobs = make_set()
@@ -296,7 +298,7 @@ def test_one_bare_item_that_was_returned_makes_a_dead_letter_and_ends_it(
 
 
 @pytest.mark.parametrize("found", [True, 7, object()])
-def test_a_result_that_was_returned_ends_it_and_its_item_is_done(
+def test_a_handler_that_returns_a_result_ends_consume_and_its_item_is_done(
     make_set: Maker, found: Any
 ) -> None:
     jobs = make_set()
@@ -307,7 +309,7 @@ def test_a_result_that_was_returned_ends_it_and_its_item_is_done(
     assert jobs.dead.size() == jobs.stats().leased == 0
 
 
-def test_what_cannot_be_added_fails_its_item_alone(make_set: Maker) -> None:
+def test_a_new_item_that_cannot_be_added_fails_its_job_alone(make_set: Maker) -> None:
     jobs = make_set(key="url", max_attempts=1)
     jobs.add_many([{"url": name} for name in ("bad", "good", "worse", "fine")])
 
@@ -561,7 +563,9 @@ def test_a_slow_handler_keeps_its_item(make_set: Maker, raw: Any, load: Load) ->
     assert jobs.consume(slowly, ttl=ttl, until_finished=True) == (1, 0, 0)
 
 
-def test_what_somebody_else_holds_is_lost(make_set: Maker, raw: Any) -> None:
+def test_a_settlement_of_an_item_that_another_worker_holds_is_lost(
+    make_set: Maker, raw: Any
+) -> None:
     jobs = make_set()
     jobs.add("a")
 
@@ -629,7 +633,7 @@ def test_an_item_is_kept_while_much_that_it_led_to_is_added(
     assert jobs.size() == 80_000
 
 
-def test_what_is_over_before_it_is_begun_is_left_to_others(make_set: Maker, load: Load) -> None:
+def test_an_item_whose_lease_may_have_expired_is_not_begun(make_set: Maker, load: Load) -> None:
     jobs = make_set()
     jobs.add_many(["a", "b"], [1, 2])
     handled = []
@@ -734,7 +738,7 @@ def test_suspects_are_had_though_jobs_outlast_the_ttl(any_server: servers.Server
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
 @pytest.mark.slow(2)
-def test_what_waits_unbegun_for_a_second_is_released(any_server: servers.Server, face: str) -> None:
+def test_an_unbegun_item_is_released_after_a_second(any_server: servers.Server, face: str) -> None:
     other: SortedSet[str] = SortedSet(any_server.client(), "jobs")
     other.add_many(["long", "b", "c", "d"], [1, 2, 3, 4])
     stop = threading.Event()
@@ -805,7 +809,7 @@ def test_about_100_ms_of_work_is_leased_ahead() -> None:
 # --- the end
 
 
-def test_stopped_it_finishes_what_runs_and_gives_back_the_rest(make_set: Maker) -> None:
+def test_a_stop_finishes_running_items_and_releases_the_others(make_set: Maker) -> None:
     jobs = make_set()
     jobs.add_many((f"{number:03}" for number in range(50)), range(50))
     stop = threading.Event()
@@ -833,7 +837,7 @@ def test_a_set_stop_ends_it_at_once_and_sends_nothing(make_set: Maker) -> None:
     assert jobs.size() == 1
 
 
-def test_an_interrupt_ends_it_as_stop_does(any_server: servers.Server, caplog: Any) -> None:
+def test_an_interrupt_ends_consume_as_stop_does(any_server: servers.Server, caplog: Any) -> None:
     jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
     jobs.add_many((f"{number:03}" for number in range(50)), range(50))
     handled = []
@@ -869,7 +873,7 @@ def test_a_handler_that_exits_ends_it(make_set: Maker) -> None:
     assert jobs.size() == 1 and jobs.stats().leased == 1
 
 
-def test_a_cancelled_task_finishes_what_runs_and_gives_back_the_rest(
+def test_a_cancelled_task_finishes_running_items_and_releases_the_others(
     any_server: servers.Server,
 ) -> None:
     async def main() -> tuple[list[str], list[str], Any]:
@@ -930,7 +934,7 @@ def test_a_second_cancellation_ends_the_handlers(any_server: servers.Server, loa
     assert asyncio.run(main()) < load.seconds(10)
 
 
-def test_a_loop_that_ends_gives_back_what_was_begun_without_an_attempt(
+def test_a_loop_that_ends_releases_begun_items_without_an_attempt(
     any_server: servers.Server,
 ) -> None:
     """As ``asyncio.run`` ends: all tasks are cancelled at once, those of the handlers, too."""
@@ -1109,7 +1113,7 @@ def test_an_idle_worker_asks_little_and_stops_soon(
 
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
-def test_what_comes_after_a_long_time_is_leased_from_then_on(
+def test_an_item_that_comes_late_is_leased_from_that_moment(
     any_server: servers.Server, face: str, load: Load
 ) -> None:
     raw = any_server.raw

@@ -51,7 +51,9 @@ def test_a_dead_item_is_queued_again_at_its_score_and_starts_again(
 
 
 @every_option
-def test_what_is_there_again_stays_dead(make_set: Maker, options: dict[str, Any]) -> None:
+def test_a_dead_letter_stays_if_its_item_is_queued_again(
+    make_set: Maker, options: dict[str, Any]
+) -> None:
     jobs = make_set(**options, max_attempts=1)
     items = [made(options, name) for name in ("queued", "leased", "gone")]
     ids = [id for item in items for id in bury(jobs, [item])]
@@ -73,7 +75,7 @@ def test_more_than_a_step_of_letters(make_set: Maker) -> None:
     assert jobs.take(1000) == items
 
 
-def test_what_could_not_be_decoded_is_queued_again_as_it_was(make_set: Maker) -> None:
+def test_an_undecodable_item_is_queued_again_as_it_was(make_set: Maker) -> None:
     jobs = make_set()
     jobs.add_many(["[1]", "[2"], 5)
     jobs.serializer = json
@@ -153,7 +155,9 @@ def test_letters_are_purged_by_their_age_or_a_date(make_set: Maker) -> None:
 
 
 @every_option
-def test_purged_letters_are_forgotten_where_asked(make_set: Maker, options: dict[str, Any]) -> None:
+def test_purged_letters_are_forgotten_with_forget_true(
+    make_set: Maker, options: dict[str, Any]
+) -> None:
     if "remember" not in options:
         with pytest.raises(ValueError, match="forget needs a set with remember"):
             make_set(**options).dead.purge(forget=True)
@@ -233,9 +237,7 @@ class Mute(ValueError):
 
 @pytest.mark.parametrize("error", [ValueError("lone \udcff"), Mute(), ValueError("x" * 5000)])
 @pytest.mark.parametrize("key", [None, lambda item: item])
-def test_what_an_error_says_keeps_nobody_from_burying(
-    make_set: Maker, key: Any, error: Exception
-) -> None:
+def test_an_error_with_any_text_can_be_buried(make_set: Maker, key: Any, error: Exception) -> None:
     jobs = make_set(serializer=Awkward(error), key=key)
     for take in (jobs.pop, lambda: jobs.take(3)[0], lambda: next(iter(jobs.lease(2))).item):
         before = jobs.dead.size()

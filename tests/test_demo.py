@@ -243,7 +243,7 @@ def test_interrupted_it_cleans_up(number: int, client: redis.Redis, url: str) ->
     assert keys(client) == [b"theirs"]
 
 
-def test_workers_whose_parent_was_killed_end_as_well(needs: None, load: Load) -> None:
+def test_workers_end_if_their_parent_was_killed(needs: None, load: Load) -> None:
     with demo(change=_SLOW) as process:
         while "of 526 pages" not in process.line(60):
             pass
@@ -284,14 +284,14 @@ def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     assert out == ""
 
 
-def test_what_is_no_url_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_url_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("rich")
     pytest.importorskip("selectolax")
     assert command.main(["--url", "localhost"]) == 2
     assert "redis://" in capsys.readouterr().err
 
 
-def test_without_its_packages_it_says_which_extra_has_them(
+def test_without_its_packages_it_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -299,7 +299,7 @@ def test_without_its_packages_it_says_which_extra_has_them(
     assert "no rich and no selectolax here: pip install 'redset[demo]'" in capsys.readouterr().err
 
 
-def test_without_a_binary_it_says_so(
+def test_a_missing_binary_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("rich")

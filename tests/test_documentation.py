@@ -81,7 +81,7 @@ def blocks(language: str, text: str = README) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("at", range(3))
-def test_each_block_of_the_readme_runs_as_it_stands_and_prints_what_it_says(
+def test_each_block_of_the_readme_runs_as_it_stands_and_prints_its_output(
     at: int,
     server_client: redis.Redis,
     capsys: pytest.CaptureFixture[str],
@@ -128,7 +128,7 @@ def test_the_readme_begins_with_a_problem_a_claim_and_five_bullets() -> None:
     assert heading.startswith("## ")
 
 
-def test_the_readme_says_lowest_first_where_scores_first_appear() -> None:
+def test_the_readme_explains_scores_at_their_first_use() -> None:
     sentences = re.split(r"(?<=[.:])\s", README)
     assert "lowest score comes out first" in next(each for each in sentences if "score" in each)
     _, _, after = section("Tour").partition("score=")
@@ -147,7 +147,7 @@ def test_the_readme_has_the_two_commands_and_how_long_they_take() -> None:
         assert re.search(rf"`{command}` takes about \d+ (seconds|minutes)", README)
 
 
-def test_the_readme_says_how_to_install_and_that_pypi_still_has_0_5_1() -> None:
+def test_the_readme_has_the_installation_and_names_the_0_5_1_of_pypi() -> None:
     text = section("Install")
     [(_, shell)] = blocks("", text)
     assert re.search(r"^python3 -m venv (\w+)\n\. \1/bin/activate$", shell, re.MULTILINE)
@@ -164,13 +164,13 @@ def test_every_extra_is_in_the_table_of_the_quickstart() -> None:
     assert listed == set(extras)
 
 
-def test_the_readme_says_how_to_move_from_0_5_1() -> None:
+def test_the_readme_has_the_move_from_0_5_1() -> None:
     text = section("Moving from 0.5.1")
     for said in ("`score=0`", "`None`", "Falsy", "`ScheduledSet`", "dead", "redis-py 5"):
         assert said in text
 
 
-def test_the_readme_says_what_is_done_at_least_once() -> None:
+def test_the_readme_names_the_calls_that_are_at_least_once() -> None:
     promises = re.findall(r"^- .+$", section("Guarantees"), re.MULTILINE)
     assert len(promises) == 6
     assert "**at least once**: write handlers that may run twice" in promises[0]
@@ -316,7 +316,7 @@ def public_things() -> Iterator[tuple[str, Any]]:
     yield "redset.sets.Between", Between  # what `between` gives
 
 
-def test_every_module_says_in_one_line_what_it_is() -> None:
+def test_every_module_has_a_docstring_of_one_line() -> None:
     assert [name for name, module in MODULES.items() if not has_summary(module)] == []
 
 
@@ -333,7 +333,7 @@ def test_every_public_name_and_method_has_a_docstring_that_begins_with_a_summary
 
 
 @pytest.mark.parametrize("cls", [SortedSet, DeadLetters, Between])
-def test_every_method_says_its_cost_and_has_an_example(cls: type) -> None:
+def test_every_method_documents_its_cost_and_has_an_example(cls: type) -> None:
     texts = {name: inspect.getdoc(value) or "" for name, value in own_methods(cls)}
     methods = {name for name in texts if not isinstance(vars(cls)[name], property)}
     cost = re.compile(r"O\(|round trip|[Ss]ends nothing|^As `", re.M)
@@ -475,7 +475,7 @@ def test_the_pages_name_the_keys_and_scripts_that_there_are() -> None:
     assert set(re.findall(r"``(\w+\.lua)``", text)) <= scripts
 
 
-def test_the_monitoring_page_tells_each_figure_of_stats() -> None:
+def test_the_monitoring_page_has_each_figure_of_stats() -> None:
     text = page("monitoring")
     assert [name for name in Stats._fields if f"   * - ``{name}``\n" not in text] == []
 
@@ -508,6 +508,6 @@ def test_no_phrase_stands_anywhere_that_is_read_twice() -> None:
     assert list(language.found()) == []
 
 
-def test_phrases_that_are_read_twice_are_found_by_line() -> None:
+def test_phrases_that_are_read_twice_are_reported_by_line() -> None:
     text = '"""What it gives."""\nIt is kept for\never, and for ever.\n"""Return it."""\n'
     assert [number for number, _ in language.found_in(text)] == [1, 3]

@@ -295,7 +295,9 @@ def test_a_serializer_with_one_method_alone_may_be_subclassed(
 
 
 @pytest.mark.parametrize("kind", STORED)
-def test_what_0_5_1_stored_is_read(make_set: Callable[..., Any], raw: Any, kind: str) -> None:
+def test_items_that_0_5_1_stored_are_read(
+    make_set: Callable[..., Any], raw: Any, kind: str
+) -> None:
     serializer, rows = STORED[kind]
     jobs = make_set(serializer=serializer)
     for score, (_, stored, _) in enumerate(rows):
@@ -317,7 +319,7 @@ def test_what_0_5_1_stored_is_read(make_set: Callable[..., Any], raw: Any, kind:
 
 @pytest.mark.parametrize("bulk", [False, True], ids=["add", "add_many"])
 @pytest.mark.parametrize("kind", STORED)
-def test_what_is_stored_0_5_1_reads(
+def test_stored_items_are_read_by_0_5_1(
     make_set: Callable[..., Any], raw: Any, kind: str, bulk: bool
 ) -> None:
     serializer, rows = STORED[kind]
@@ -484,7 +486,7 @@ def test_consumers_of_a_scheduled_set_get_no_item_twice(
 
 
 @pytest.mark.parametrize("hours", [-5, 5])
-def test_what_is_due_is_the_servers_to_say(
+def test_the_servers_clock_decides_when_an_item_is_due(
     any_server: servers.Server,
     recording: Recording,
     monkeypatch: pytest.MonkeyPatch,

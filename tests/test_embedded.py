@@ -105,7 +105,7 @@ def test_it_listens_on_no_tcp_port() -> None:
                 assert not {f"socket:[{row.split()[9]}]" for row in rows} & sockets
 
 
-def test_it_writes_nothing_to_disk_unless_told_to() -> None:
+def test_it_writes_to_disk_only_on_request() -> None:
     with server() as client:
         assert client.config_get("save") == {"save": ""}
         assert client.config_get("appendonly") == {"appendonly": "no"}
@@ -123,7 +123,7 @@ def test_two_servers_know_nothing_of_each_other() -> None:
         assert one.get("key") == b"one"
 
 
-def test_it_works_where_temporary_directories_have_long_names(
+def test_it_works_in_temporary_directories_with_long_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = tmp_path / ("d" * 120)
@@ -134,7 +134,7 @@ def test_it_works_where_temporary_directories_have_long_names(
         assert client.ping()
 
 
-def test_it_works_where_temporary_directories_have_odd_names(
+def test_it_works_in_temporary_directories_with_odd_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     odd = Path(tempfile.mkdtemp(prefix="redset test '\"é\\", dir="/tmp"))
@@ -203,13 +203,13 @@ def test_an_empty_list_is_refused() -> None:
 @pytest.mark.parametrize(
     "name", ["port", "tls_port", "unixsocket", "unixsocketperm", "dir", "DIR", "logfile"]
 )
-def test_what_makes_it_private_cannot_be_given(name: str) -> None:
+def test_directives_that_keep_it_private_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} cannot be given"):
         server(**{name: 1})
 
 
 @pytest.mark.parametrize("name", ["", "max memory", "a\nport", "#"])
-def test_a_name_that_is_no_directive_is_refused(name: str) -> None:
+def test_a_name_that_is_not_a_directive_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="cannot be a directive"):
         server(**{name: 1})
 
@@ -259,7 +259,7 @@ def test_a_server_that_is_not_ready_in_time_is_an_error_and_is_ended(
 
 
 @pytest.mark.parametrize("missing", ["package", "platform"])
-def test_without_a_binary_the_error_says_what_to_do(
+def test_a_missing_binary_is_an_error_with_a_remedy(
     missing: str, own_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if missing == "package":
@@ -311,14 +311,14 @@ def test_it_ends_at_once_also_while_it_is_stopped_and_saving(own_tmp: Path, load
     assert not list(own_tmp.iterdir())
 
 
-def test_a_server_that_died_is_no_error_at_the_end(own_tmp: Path) -> None:
+def test_a_dead_server_is_not_an_error_at_the_end_of_the_block(own_tmp: Path) -> None:
     with server() as client:
         os.kill(pid_of(client), signal.SIGKILL)
     assert not list(own_tmp.iterdir())
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc: not on this platform")
-def test_it_ends_with_the_context_where_its_keeper_was_killed(own_tmp: Path, load: Load) -> None:
+def test_it_ends_with_the_block_also_if_its_keeper_was_killed(own_tmp: Path, load: Load) -> None:
     with server() as client:
         pid = pid_of(client)
         keeper = children.parent_of(pid)
@@ -358,7 +358,7 @@ def test_it_is_gone_when_its_owner_and_its_keeper_were_killed(how: str, first: s
                 os.kill(other, signal.SIGKILL)
 
 
-def test_nobody_is_left_who_watches(own_tmp: Path) -> None:
+def test_no_watcher_is_left_at_the_end(own_tmp: Path) -> None:
     with server() as client:
         pid = pid_of(client)
         assert len(children.group_of(pid)) == 2

@@ -134,7 +134,7 @@ def test_a_full_server_refuses_an_add_and_a_chunk_whole(full: Full, client: Any,
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_a_writer_on_a_full_server_says_what_is_not_written(
+def test_a_writer_on_a_full_server_names_the_unwritten_items(
     full: Full, client: Any, kind: str
 ) -> None:
     jobs = make(client, "jobs", kind)
@@ -153,7 +153,7 @@ def test_a_writer_on_a_full_server_says_what_is_not_written(
     assert jobs.add_many(*zip(*error.unwritten, strict=True)).added == 700
 
 
-def test_a_server_that_gets_full_in_mid_stream_holds_what_the_error_says(full: Full) -> None:
+def test_a_server_that_gets_full_in_mid_stream_holds_the_items_before_resume_at(full: Full) -> None:
     client = full.server.client()
     for kind in ("plain", "keyed", "remember"):
         full.empty()
@@ -230,7 +230,7 @@ def test_a_full_server_can_be_looked_at_and_emptied(full: Full, client: Any, kin
     assert jobs.size() == 0
 
 
-def test_stats_and_finished_of_a_full_server_count_what_expired(full: Full, client: Any) -> None:
+def test_stats_and_finished_of_a_full_server_count_expired_leases(full: Full, client: Any) -> None:
     jobs: SortedSet[str] = SortedSet(client, "expiring", max_attempts=2)
     full.raw.set("load", "x" * 2_000_000)
     lose_leases(jobs, full.raw)
@@ -389,7 +389,7 @@ def lose_leases(jobs: Any, raw: Any) -> None:
         raw.zadd("expiring:{expiring}:leased", {member: 1})
 
 
-def test_stats_and_finished_of_a_replica_count_what_expired(
+def test_stats_and_finished_of_a_replica_count_expired_leases(
     replica: servers.Server, replicas: Callable[[str], servers.Server]
 ) -> None:
     port = int(replica.raw.info("replication")["master_port"])
@@ -409,7 +409,7 @@ def test_stats_and_finished_of_a_replica_count_what_expired(
 
 
 @pytest.mark.parametrize("kind", servers.REAL)
-def test_stats_and_finished_count_what_expired_without_replicas(kind: str) -> None:
+def test_stats_and_finished_count_expired_leases_without_replicas(kind: str) -> None:
     with servers.start(kind) as server:
         jobs: SortedSet[str] = SortedSet(server.raw, "expiring", max_attempts=2)
         lose_leases(jobs, server.raw)

@@ -50,7 +50,7 @@ def test_there_is_a_generator_for_every_function_of_the_core() -> None:
 
 @needs_core
 @pytest.mark.drawn
-def test_whatever_comes_in_the_core_does_what_the_fallback_does() -> None:
+def test_the_core_does_what_the_fallback_does_for_any_input() -> None:
     report = inputs.run(share(20_000), seed=11)
     assert not report.failed, report
 
@@ -74,7 +74,7 @@ def alone(*arguments: str) -> children.Ended:
 
 @pytest.mark.slow(13)
 @needs_core
-def test_where_memory_runs_out_there_is_a_memory_error_and_nothing_else() -> None:
+def test_a_failed_allocation_is_a_memory_error_and_nothing_else() -> None:
     if importlib.util.find_spec("_testcapi") is None:
         pytest.skip("this Python has no _testcapi, which makes allocations fail")
     # What traces lines would meet the failures too, and raise where nothing else does.
@@ -86,7 +86,7 @@ def test_where_memory_runs_out_there_is_a_memory_error_and_nothing_else() -> Non
 
 @needs_unix
 @pytest.mark.drawn
-def test_whatever_the_server_replies_a_call_gives_or_raises_what_is_documented() -> None:
+def test_any_reply_has_a_documented_result_or_error() -> None:
     report = replies.run(share(3000), seed=13)
     assert not report.failed, report
 

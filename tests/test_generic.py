@@ -350,7 +350,7 @@ def test_each_step_is_one_command_or_script(any_server: servers.Server, options:
     assert len(taken) == (0 if options else 2)
 
 
-def test_a_script_is_sent_whole_only_where_the_server_does_not_know_it(
+def test_a_script_is_sent_whole_only_if_the_server_does_not_know_it(
     any_server: servers.Server,
 ) -> None:
     any_server.raw.script_flush()

@@ -532,7 +532,9 @@ def calls(condition: str) -> Iterable[tuple[str, str, Callable[..., Any]]]:
 
 @pytest.mark.parametrize("row", TABLE)
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_what_becomes_of_an_added_item(server_client: Any, row: str, condition: str) -> None:
+def test_an_add_has_the_documented_result_for_each_state_of_its_item(
+    server_client: Any, row: str, condition: str
+) -> None:
     names = itertools.count()
     for keyed, remember, again in itertools.product((False, True), (None, True, 60), (False, True)):
         if remember is None and (again or "known" in row):
@@ -589,7 +591,7 @@ def test_a_score_that_lies_to_the_last_digit_beside_the_queued_one_is_another(
         assert jobs.add("a", -math.inf, xx=True, lt=True) is None
 
 
-def test_duplicates_says_what_an_add_without_flags_does(make_set: Callable[..., Any]) -> None:
+def test_duplicates_decides_an_add_without_flags(make_set: Callable[..., Any]) -> None:
     for options in ({}, {"key": str}):
         for duplicates, scores in (
             ("move", [2, 9, 5]),
@@ -806,7 +808,7 @@ def test_a_bulk_add_is_adding_one_after_another(
     combinations(),
     ids=lambda value: str(value),
 )
-def test_many_duplicates_in_whole_chunks_fare_as_one_after_another(
+def test_many_duplicates_in_whole_chunks_count_as_single_adds(
     one_server: servers.AnyServer,
     any_implementation: str,
     condition: str,
@@ -860,7 +862,7 @@ def test_many_duplicates_in_whole_chunks_fare_as_one_after_another(
 
 
 @pytest.mark.parametrize("remember", [True, 60])
-def test_what_a_full_set_refused_is_not_known(
+def test_an_item_that_a_full_set_refused_is_not_known(
     make_set: Callable[..., Any], raw: Any, remember: Any
 ) -> None:
     for key in (None, "url"):
@@ -900,7 +902,7 @@ def test_what_a_full_set_refused_is_not_known(
 
 @pytest.mark.parametrize("remember", [True, 60])
 @pytest.mark.parametrize("key", [None, str])
-def test_what_is_forgotten_may_be_added_again(server_client: Any, remember: Any, key: Any) -> None:
+def test_a_forgotten_item_may_be_added_again(server_client: Any, remember: Any, key: Any) -> None:
     jobs: SortedSet[str] = SortedSet(server_client, "jobs", key=key, remember=remember)
     assert not jobs.seen("a")
     assert not jobs.forget("a")
@@ -936,7 +938,7 @@ def test_an_item_that_is_named_twice_is_forgotten_once(
 
 @pytest.mark.parametrize("remember", [True, 60])
 @pytest.mark.parametrize("key", [None, str])
-def test_discarding_forgets_only_where_asked_to(
+def test_discarding_forgets_only_with_forget_true(
     make_set: Callable[..., Any], remember: Any, key: Any
 ) -> None:
     jobs = make_set(key=key, remember=remember)

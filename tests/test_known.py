@@ -187,7 +187,7 @@ def test_adds_that_known_items_may_pass_ask_the_server(
 
 @each
 @faces
-def test_a_process_says_without_asking_what_it_knows(
+def test_known_answers_without_a_round_trip(
     any_server: servers.Server, any_implementation: str, face: Any, options: Any
 ) -> None:
     with face(any_server) as (make, requests):
@@ -213,7 +213,7 @@ def test_a_process_says_without_asking_what_it_knows(
         assert jobs.known(URLS[1]) is None
 
 
-def test_what_a_writer_learns_its_set_knows(any_server: servers.Server) -> None:
+def test_a_writer_and_its_set_share_the_known_table(any_server: servers.Server) -> None:
     jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", remember=True)
     for _ in range(2):
         with jobs.buffered() as writer:
@@ -223,7 +223,9 @@ def test_what_a_writer_learns_its_set_knows(any_server: servers.Server) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"key": str}, {"remember": True, "known_max": 0}], ids=str)
-def test_a_set_without_a_table_cannot_tell(make_set: Callable[..., Any], options: Any) -> None:
+def test_a_set_without_a_table_returns_none_from_known(
+    make_set: Callable[..., Any], options: Any
+) -> None:
     jobs = make_set(**options)
     jobs.add_many(URLS[:100])
     jobs.add_many(URLS[:100])
@@ -232,7 +234,7 @@ def test_a_set_without_a_table_cannot_tell(make_set: Callable[..., Any], options
         jobs.known("\ud800")
 
 
-def test_a_generic_client_cannot_tell(any_server: servers.Server) -> None:
+def test_a_generic_client_has_no_known_table(any_server: servers.Server) -> None:
     client = servers.Generic(any_server.client())
     jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
     jobs.add_many(URLS[:100])
@@ -245,7 +247,7 @@ def test_a_generic_client_cannot_tell(any_server: servers.Server) -> None:
 
 @each
 @faces
-def test_what_is_not_to_be_remembered_is_not_learned(
+def test_an_item_added_with_remember_false_is_not_learned(
     any_server: servers.Server, any_implementation: str, face: Any, options: Any
 ) -> None:
     with face(any_server) as (make, _):
@@ -311,7 +313,7 @@ def test_a_leased_item_that_is_not_known_is_not_learned(
     client.close()
 
 
-def test_what_is_acknowledged_with_found_items_asks_the_server(
+def test_an_acknowledgement_with_new_items_asks_the_server(
     any_server: servers.Server, any_implementation: str
 ) -> None:
     """A table may be a second behind the server, and what it hides would be lost for good."""
@@ -338,7 +340,7 @@ def test_what_is_acknowledged_with_found_items_asks_the_server(
     ("forgotten", "again"),
     [(how, again) for how in ("", "deleted", "forgotten") for again in (True, False)],
 )
-def test_what_a_writer_acknowledges_behind_is_known_to_the_server(
+def test_a_writer_acknowledges_only_after_the_server_knows_its_items(
     any_server: servers.Server, any_implementation: str, forgotten: str, again: bool
 ) -> None:
     """A page's links that the table refused: only where the server still knows them."""
@@ -418,7 +420,7 @@ def _digest(item: str) -> bytes:
 
 @each
 @faces
-def test_what_is_forgotten_in_this_process_is_new_at_once(
+def test_an_item_forgotten_in_this_process_is_new_at_once(
     any_server: servers.Server, any_implementation: str, face: Any, options: Any
 ) -> None:
     with face(any_server) as (make, _), recording(any_server) as (make_other, _):
@@ -442,7 +444,7 @@ def test_what_is_forgotten_in_this_process_is_new_at_once(
                 assert jobs.add(URLS[0]) is None
 
 
-def test_what_is_forgotten_with_its_dead_letter_is_new_at_once(
+def test_an_item_forgotten_with_its_dead_letter_is_new_at_once(
     any_server: servers.Server, any_implementation: str
 ) -> None:
     client = any_server.client()
@@ -460,7 +462,7 @@ def test_what_is_forgotten_with_its_dead_letter_is_new_at_once(
 @pytest.mark.parametrize(
     "code", ["jobs.forget('a')", "jobs.discard('a', forget=True)", "jobs.clear()"]
 )
-def test_what_is_forgotten_in_another_process_is_new_within_about_a_second(
+def test_an_item_forgotten_in_another_process_is_new_within_about_a_second(
     any_server: servers.Server, any_implementation: str, code: str, load: Load
 ) -> None:
     client = any_server.client()
@@ -476,7 +478,7 @@ def test_what_is_forgotten_in_another_process_is_new_within_about_a_second(
     client.close()
 
 
-def test_what_is_forgotten_in_another_process_is_new_to_the_next_check(
+def test_an_item_forgotten_in_another_process_is_new_to_the_next_check(
     any_server: servers.Server, any_implementation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check finds another count of forgettings, so the old table answers no more."""
@@ -514,7 +516,7 @@ def test_an_add_that_was_sent_before_a_forget_teaches_nothing(
     client.close()
 
 
-def test_threads_that_add_and_forget_are_told_the_truth(
+def test_threads_that_add_and_forget_see_the_true_memory(
     any_server: servers.Server, any_implementation: str
 ) -> None:
     client = any_server.client()
@@ -552,7 +554,7 @@ def test_threads_that_add_and_forget_are_told_the_truth(
 
 
 @pytest.mark.parametrize("noticed", [True, False])
-def test_after_a_restart_from_an_old_dump_what_was_lost_is_new(
+def test_after_a_restart_from_an_old_dump_lost_items_are_new(
     all_servers: servers.Servers, any_implementation: str, noticed: bool
 ) -> None:
     for kind in servers.REAL:
@@ -662,7 +664,7 @@ def test_it_is_trusted_for_a_second(any_server: servers.Server, load: Load) -> N
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_where_info_is_refused_there_is_no_table(
+def test_without_info_there_is_no_known_table(
     any_server: servers.Server, any_implementation: str, protocol: int
 ) -> None:
     any_server.raw.execute_command(
@@ -721,7 +723,7 @@ def delete_half_of_the_buckets(raw: redis.Redis, dump: dict[bytes, bytes]) -> No
     "how", [put_back, flush_and_put_back, swap, delete_the_memory, delete_half_of_the_buckets]
 )
 @each
-def test_what_an_operator_does_to_the_memory_is_seen_at_the_next_check(
+def test_a_change_of_the_memory_by_hand_is_seen_at_the_next_check(
     any_server: servers.Server, any_implementation: str, options: dict[str, Any], how: Any
 ) -> None:
     raw = any_server.client(single_connection_client=True)

@@ -56,7 +56,7 @@ def test_it_knows_what_it_learned_and_nothing_else(wire: ModuleType) -> None:
 
 @each
 @pytest.mark.parametrize("most", [0, 1, 2, 7, 256, 300, 1000])
-def test_it_holds_so_many_and_of_more_the_last(wire: ModuleType, most: int) -> None:
+def test_a_table_keeps_the_newest_entries(wire: ModuleType, most: int) -> None:
     known = wire.Known(most)
     for number in range(0, 3 * most + 10, 3):
         known.learn(names(number, number + 1, number + 2), EVER, 0)
@@ -81,7 +81,7 @@ def test_a_full_table_forgets_nothing_that_it_holds(wire: ModuleType) -> None:
 
 
 @each
-def test_what_is_learned_again_keeps_its_turn(wire: ModuleType) -> None:
+def test_an_entry_that_is_learned_again_keeps_its_age(wire: ModuleType) -> None:
     known = wire.Known(3)
     known.learn(names(1, 2, 3), EVER, 0)
     known.learn(names(1), EVER, 0)
@@ -119,7 +119,7 @@ def test_an_emptied_table_learns_nothing_from_before(wire: ModuleType) -> None:
 
 
 @each
-def test_a_table_grows_on_use_to_what_its_docstring_says(wire: ModuleType) -> None:
+def test_a_table_grows_on_use_to_the_documented_size(wire: ModuleType) -> None:
     assert wire.Known(10**12).nbytes < 1000
     known = wire.Known(2**18)
     digests = b"".join(map(name, range(2**18 + 1000)))
@@ -139,7 +139,7 @@ def test_a_table_grows_on_use_to_what_its_docstring_says(wire: ModuleType) -> No
 
 
 @each
-def test_what_is_not_valid_any_more_makes_room_before_a_table_grows(wire: ModuleType) -> None:
+def test_expired_entries_make_room_before_a_table_grows(wire: ModuleType) -> None:
     known = wire.Known(2**18)
     for turn in range(200):  # Each lasts for 2: of 150 a turn, 300 are valid.
         now = float(turn)

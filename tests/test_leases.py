@@ -188,7 +188,9 @@ def test_a_batch_is_released_to_a_score(make_set: Maker) -> None:
     assert batch.release(0, 5, "c") == 1 and jobs.score("c") == 5
 
 
-def test_a_lease_of_another_client_is_said_to_be_one(any_server: servers.Server) -> None:
+def test_a_lease_of_the_other_kind_of_client_is_named_in_the_error(
+    any_server: servers.Server,
+) -> None:
     with any_server.client() as one, any_server.client() as other:
         jobs: SortedSet[str] = SortedSet(one, "jobs")
         jobs.add("a")
@@ -250,7 +252,7 @@ def test_an_item_added_while_leased_waits_for_the_end_of_the_lease(
 
 @pytest.mark.parametrize("end", ["fail", "release", "expire", "delay", "die"])
 @pytest.mark.parametrize("keyed", [False, True])
-def test_what_was_added_meanwhile_is_there_once_however_the_lease_ends(
+def test_an_item_added_while_leased_is_queued_once_however_the_lease_ends(
     make_set: Maker, raw: Any, end: str, keyed: bool
 ) -> None:
     options: dict[str, Any] = {"key": "url"} if keyed else {}
@@ -347,7 +349,7 @@ def test_a_finished_set_alone_is_cleared_if_that_is_asked(
     assert jobs.add(item, 3) == 3 and jobs.clear() == 1
 
 
-def test_what_an_end_of_a_lease_buries_is_not_cleared_with_it(
+def test_an_item_that_dies_as_its_lease_ends_survives_the_clear(
     make_set: Maker, raw: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = make_set(max_attempts=1)
@@ -373,7 +375,7 @@ def test_a_finished_set_is_cleared_whatever_its_options_were(make_set: Maker, ra
     assert alone.pop() == "a" and alone.clear(if_finished=True) == 0
 
 
-def test_nothing_is_cleared_where_nobody_can_see_if_it_is_finished(
+def test_nothing_is_cleared_if_the_leases_cannot_be_read(
     any_server: servers.Server,
 ) -> None:
     jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs")
@@ -388,7 +390,9 @@ def test_nothing_is_cleared_where_nobody_can_see_if_it_is_finished(
 
 
 @every_option
-def test_found_items_and_acknowledgement_are_one(make_set: Maker, options: dict[str, Any]) -> None:
+def test_new_items_and_acknowledgement_are_one_step(
+    make_set: Maker, options: dict[str, Any]
+) -> None:
     jobs = make_set(**options, scorer=lambda item: 5)
     for num in (1, 250, 251, 1800):
         jobs.add(made(options, "page"), 1)
@@ -399,7 +403,7 @@ def test_found_items_and_acknowledgement_are_one(make_set: Maker, options: dict[
         jobs.clear()
 
 
-def test_found_items_of_a_lost_lease_are_not_added(make_set: Maker, raw: Any) -> None:
+def test_new_items_of_a_lost_lease_are_not_added(make_set: Maker, raw: Any) -> None:
     jobs = make_set()
     jobs.add("page")
     for num in (3, 600):
@@ -411,7 +415,7 @@ def test_found_items_of_a_lost_lease_are_not_added(make_set: Maker, raw: Any) ->
         lease.release()
 
 
-def test_a_bad_item_among_the_found_ones_changes_nothing(make_set: Maker) -> None:
+def test_a_bad_item_among_the_new_ones_changes_nothing(make_set: Maker) -> None:
     jobs = make_set(max_item_bytes=10)
     jobs.add("page")
     [lease] = jobs.lease()
@@ -443,7 +447,7 @@ def test_a_page_that_names_itself_is_there_again(make_set: Maker) -> None:
         assert jobs.size() == 1 and jobs.stats().leased == 0
 
 
-def test_the_first_found_item_of_a_remembering_set_begins_its_memory(make_set: Maker) -> None:
+def test_the_first_new_item_of_an_acknowledgement_begins_the_memory(make_set: Maker) -> None:
     make_set().add("page")
     jobs = make_set(remember=True)
     [lease] = jobs.lease()
@@ -454,7 +458,7 @@ def test_the_first_found_item_of_a_remembering_set_begins_its_memory(make_set: M
     assert jobs.size() == 0
 
 
-def test_what_is_leased_is_told_with_its_last_error(make_set: Maker) -> None:
+def test_leased_yields_each_item_with_its_last_error(make_set: Maker) -> None:
     jobs = make_set()
     jobs.add_many(["a", "b"], [1, 2])
     jobs.fail(jobs.lease(), "no\nsuch page")
@@ -544,7 +548,7 @@ def test_a_death_is_logged(make_set: Maker, caplog: pytest.LogCaptureFixture) ->
     ],
     ids=["lease", "take", "pop", "stats", "finished", "consume"],
 )
-def test_a_death_by_an_expired_lease_is_logged_by_who_notices(
+def test_a_death_by_an_expired_lease_is_logged_by_the_noticing_process(
     make_set: Maker, raw: Any, caplog: pytest.LogCaptureFixture, call: Callable[[Any], Any]
 ) -> None:
     jobs = make_set(max_attempts=1)
@@ -599,7 +603,7 @@ def test_a_break_releases_the_current_one(make_set: Maker) -> None:
     ]
 
 
-def test_explicit_settlements_stand_and_lost_leases_are_told(
+def test_explicit_settlements_stand_and_lost_leases_are_counted(
     make_set: Maker, raw: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = make_set()
@@ -689,7 +693,7 @@ def test_bad_arguments_are_refused_and_named(make_set: Maker) -> None:
 
 
 @every_option
-def test_stats_tell_how_many_failed_items_wait_for_their_next_try(
+def test_stats_count_the_failed_items_that_wait_for_a_retry(
     make_set: Maker, raw: Any, options: dict[str, Any]
 ) -> None:
     jobs = make_set(**options)
@@ -709,7 +713,7 @@ def test_stats_tell_how_many_failed_items_wait_for_their_next_try(
     assert (stats.size, stats.leased, stats.retrying) == (6, 0, 0)
 
 
-def test_of_many_items_stats_tell_roughly_how_many_are_retried(make_set: Maker) -> None:
+def test_stats_estimate_the_retrying_items_of_many(make_set: Maker) -> None:
     jobs = make_set()
     jobs.add_many([f"{number:04}" for number in range(1000)], range(1000))
     jobs.fail(jobs.lease(300), "no", delay=600)
@@ -1010,7 +1014,7 @@ def test_a_random_walk_does_what_the_model_does(any_server: servers.Server, seed
 
 @pytest.mark.parametrize("count", [1, 300, 3000])
 @every_option
-def test_what_was_found_is_added_as_long_as_any_lease_is_its_holders(
+def test_new_items_are_added_while_any_lease_is_still_held(
     any_server: servers.Server, options: dict[str, Any], count: int
 ) -> None:
     """Also where the first hundred of them are lost, before or while it is added."""

@@ -61,7 +61,7 @@ def test_the_stored_value_is_an_expiry_time_that_old_processes_read(client: Any,
         assert raw.get("lock")[-15:] != stored[-15:]
 
 
-def test_a_lock_is_never_released_by_one_who_lost_it(
+def test_a_lock_is_never_released_by_a_process_that_lost_it(
     client: Any, raw: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Lock(client, "lock", expires=0.01):
@@ -121,7 +121,7 @@ def test_old_and_new_processes_take_over_from_each_other(client: Any, raw: Any) 
     assert raw.exists("lock"), "it is the old process's now"
 
 
-def test_a_value_that_is_no_time_is_nobodys_to_take(client: Any, raw: Any) -> None:
+def test_a_lock_with_a_malformed_value_cannot_be_taken(client: Any, raw: Any) -> None:
     raw.set("lock", "mine")
     with pytest.raises(LockTimeout), Lock(client, "lock", timeout=0):
         pass

@@ -65,7 +65,7 @@ def test_many_calls_that_meet_what_cannot_be_decoded_log_once(
     assert len(lines(caplog, logging.DEBUG)) > 40
 
 
-def test_what_was_logged_is_kept_in_bounded_memory(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_remembers_its_warnings_in_bounded_memory(caplog: pytest.LogCaptureFixture) -> None:
     for number in range(logs._MOST + 10):
         logs.warn_once(f"pages of {number}", "one of %r", number)
     assert len(logs._told) <= logs._MOST
@@ -91,12 +91,12 @@ def test_an_items_text_forges_no_line(
     assert all("ERROR root" in line for line in told)
 
 
-def test_a_text_on_one_line_is_the_same_but_for_what_breaks_lines() -> None:
+def test_a_text_on_one_line_keeps_all_but_line_breaks() -> None:
     assert logs.one_line("näher 'so'") == "näher 'so'"
     assert logs.one_line(FORGED) == "x\\n2026-01-01 ERROR root: all is lost\\r\\x1b[2K\\u2028"
 
 
-def test_what_a_finished_set_refuses_is_told_once(
+def test_a_finished_set_that_refuses_all_items_is_logged_once(
     make_set: Maker, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(4):  # as a set per host, made anew for each page
@@ -107,7 +107,7 @@ def test_what_a_finished_set_refuses_is_told_once(
     assert [line.startswith(told) for line in lines(caplog)] == [True]
 
 
-def test_skipped_items_are_told_once_and_quoted(
+def test_skipped_items_are_logged_once_and_quoted(
     make_set: Maker, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Picky(Moody):
@@ -159,7 +159,7 @@ def test_an_error_that_is_not_the_items_own_makes_no_dead_letters(
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_with_a_key_an_item_that_was_removed_is_kept_whatever_the_error(
+def test_with_a_key_a_removed_item_is_kept_whatever_the_error(
     make_set: Maker, raw: Any, error: Exception
 ) -> None:
     serializer = Moody()
@@ -204,7 +204,7 @@ def test_an_add_does_not_skip_for_an_error_that_is_not_the_items_own(
 
 @pytest.mark.parametrize("options", [{}, {"key": str}], ids=str)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_such_an_error_releases_what_was_leased(
+def test_an_error_of_the_process_releases_the_leased_items(
     make_set: Maker, error: Exception, options: dict[str, Any]
 ) -> None:
     serializer = Moody()
@@ -225,7 +225,7 @@ def test_such_an_error_releases_what_was_leased(
     assert [(lease.item, lease.attempts) for lease in jobs.lease(3)] == [("b", 0), ("c", 0)]
 
 
-def test_consume_goes_on_without_what_cannot_be_decoded_now(
+def test_consume_goes_on_without_items_that_cannot_be_decoded_now(
     make_set: Maker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(failures, "OTHERS", 0.02)
@@ -248,7 +248,7 @@ def test_consume_goes_on_without_what_cannot_be_decoded_now(
     assert line == told % "MemoryError: "
 
 
-def test_consume_ends_where_nothing_can_be_decoded_for_a_minute(
+def test_consume_ends_if_nothing_can_be_decoded_for_a_minute(
     make_set: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(failures, "OTHERS", 0.02)
@@ -263,7 +263,7 @@ def test_consume_ends_where_nothing_can_be_decoded_for_a_minute(
     assert jobs.dead.size() == 0
 
 
-def test_what_a_handler_raises_forges_no_line(
+def test_an_error_of_a_handler_forges_no_log_line(
     make_set: Maker, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = make_set(max_attempts=1)
@@ -294,7 +294,7 @@ def test_own_errors_and_others_of_one_call_go_their_ways(make_set: Maker, raw: A
     assert raw.zrange("jobs", 0, -1) == [b"c"]
 
 
-def test_a_requeue_and_a_restore_do_not_conclude_from_such_an_error(
+def test_a_requeue_and_a_restore_raise_errors_of_the_process(
     any_server: servers.Server,
 ) -> None:
     serializer = Moody()

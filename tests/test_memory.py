@@ -295,7 +295,7 @@ def test_processes_that_write_at_once_make_one_memory(any_server: servers.Server
     assert_remembered(any_server.raw, shared | own)
 
 
-def test_a_chunk_is_wholly_before_a_clear_or_wholly_behind_it(any_server: servers.Server) -> None:
+def test_a_chunk_is_wholly_before_a_clear_or_wholly_after_it(any_server: servers.Server) -> None:
     failures: list[BaseException] = []
     stop = threading.Event()
 
@@ -602,7 +602,7 @@ def test_an_item_may_be_accepted_without_being_remembered(
 
 
 @pytest.mark.parametrize("options", [{}, {"key": str}, {"ties": "fifo"}], ids=str)
-def test_a_set_without_a_memory_need_not_be_told_to_remember_nothing(
+def test_a_set_without_a_memory_accepts_remember_false(
     make_set: Callable[..., Any], options: Any
 ) -> None:
     jobs = make_set(**options)
@@ -612,7 +612,7 @@ def test_a_set_without_a_memory_need_not_be_told_to_remember_nothing(
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 60, "no", []], ids=repr)
-def test_what_a_call_may_say_of_remembering_is_checked(
+def test_the_argument_remember_is_checked(
     make_set: Callable[..., Any], raw: Any, wrong: Any
 ) -> None:
     jobs = make_set(remember=True)
@@ -743,7 +743,7 @@ def test_a_clear_in_mid_stream_divides_it_between_two_chunks(server_client: redi
         assert mine.size() == mine.stats().remembered == 2000
 
 
-def test_what_was_in_flight_at_a_clear_is_sent_again(any_server: servers.Server) -> None:
+def test_chunks_in_flight_at_a_clear_are_sent_again(any_server: servers.Server) -> None:
     """Each chunk that the clear made the server refuse, not only the first of them."""
     with any_server.client() as other, Proxy(any_server) as proxy:
         for options in (*EVER, *LIMITED):
@@ -833,7 +833,7 @@ def test_an_item_is_known_until_its_time_and_not_a_millisecond_longer(
 
 
 @pytest.mark.parametrize("key", [None, str])
-def test_a_time_is_renewed_only_by_what_counts_as_new(
+def test_a_time_is_renewed_only_by_adds_that_count_as_new(
     make_set: Callable[..., Any], raw: Any, key: Any
 ) -> None:
     jobs = make_set(remember=3600, key=key)
@@ -898,7 +898,7 @@ def test_an_item_that_is_queued_past_its_time_is_not_known(
 
 
 @pytest.mark.parametrize("key", [None, str])
-def test_what_is_past_its_time_goes_in_bounded_steps(
+def test_expired_memory_is_removed_in_bounded_steps(
     any_server: servers.Server, server_client: redis.Redis, key: Any
 ) -> None:
     jobs: SortedSet[str] = SortedSet(server_client, "jobs", remember=3600, key=key)
@@ -993,7 +993,7 @@ def test_threads_may_forget_while_others_clear(server_client: redis.Redis) -> No
         assert failed == []
 
 
-def test_what_a_step_forgets_it_forgets_under_the_epoch_that_it_was_encoded_with(
+def test_a_step_forgets_under_the_epoch_that_it_was_encoded_with(
     server_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = SortedSet(server_client, "jobs", remember=True)

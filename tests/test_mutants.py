@@ -94,7 +94,7 @@ def test_no_python_file_is_broken_by_a_mutant() -> None:
             compile(text, place.file, "exec")
 
 
-def test_names_are_unique_and_say_what_breaks() -> None:
+def test_faults_have_unique_names_and_a_sentence_each() -> None:
     names = [each.name for each in MUTANTS]
     assert len(set(names)) == len(names) >= 48
     for each in MUTANTS:
@@ -141,7 +141,9 @@ def test_every_source_file_has_tests_that_concern_it() -> None:
         ("return 4", "", "redset/step.lua"),
     ],
 )
-def test_a_text_is_found_in_its_function(tree: Path, old: str, function: str, file: str) -> None:
+def test_a_planted_text_is_located_in_its_function(
+    tree: Path, old: str, function: str, file: str
+) -> None:
     one = mutant(old, function, file)
     place, text = mutated(one, tree)
     source = (tree / file).read_text()
@@ -168,7 +170,7 @@ def test_a_text_of_another_function_does_not_apply(
 
 
 @pytest.mark.parametrize("remains", [True, False])
-def test_a_function_that_moved_to_another_file_is_found(
+def test_a_function_that_moved_to_another_file_is_located(
     tree: Path, capsys: pytest.CaptureFixture[str], remains: bool
 ) -> None:
     old = tree / "redset/one.py"

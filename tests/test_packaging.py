@@ -163,7 +163,7 @@ def test_the_version_stands_in_one_place(tree: Path) -> None:
 
 
 @pytest.mark.slow(8)
-def test_without_a_compiler_the_wheel_is_pure_and_says_so(
+def test_without_a_compiler_the_wheel_is_pure_with_a_message(
     build: Build, tree: Path, tmp_path: Path
 ) -> None:
     wheel = built(build("wheel"), tree)
@@ -214,9 +214,7 @@ def test_without_cython_only_a_required_core_fails_the_build(
     refused(done, "Cython is missing")
 
 
-def test_no_extensions_gives_a_pure_wheel_where_there_is_a_compiler(
-    build: Build, tree: Path
-) -> None:
+def test_no_extensions_gives_a_pure_wheel_despite_a_compiler(build: Build, tree: Path) -> None:
     wheel = built(build("wheel", compiler=True, REDSET_NO_EXTENSIONS="1"), tree)
     assert wheel.name == f"redset-{VERSION}-py3-none-any.whl"
     assert_holds_the_package(names(wheel), tree)

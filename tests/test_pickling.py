@@ -93,7 +93,7 @@ def test_a_pickled_set_has_the_url_the_name_and_the_options(cls: Any, awaits: bo
         assert copied.redis is not made.redis
 
 
-def test_what_was_reassigned_goes_along() -> None:
+def test_reassigned_attributes_are_pickled() -> None:
     made: SortedSet[Any] = SortedSet.from_url("redis://localhost", "jobs")
     made.scorer, made.serializer = length, json
     copied = pickle.loads(pickle.dumps(made))
@@ -112,7 +112,7 @@ def test_serializers_go_along(serializer: Any) -> None:
 
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("awaits", [False, True])
-def test_a_set_on_a_client_says_where_to_make_it(
+def test_pickling_a_set_without_a_url_is_an_error(
     any_server: servers.Server, cls: Any, awaits: bool
 ) -> None:
     if awaits:

@@ -48,7 +48,7 @@ def test_looks_are_20_a_second_at_first_and_one_a_second_in_the_end(clock: list[
     )
 
 
-def test_what_comes_makes_looks_frequent_again(clock: list[float]) -> None:
+def test_an_item_that_comes_makes_looks_frequent_again(clock: list[float]) -> None:
     rota = Rota()
     rota.join(Sleeper())
     for _ in range(100):
@@ -70,7 +70,7 @@ def test_a_look_comes_when_something_falls_due(clock: list[float]) -> None:
     assert rota.turn(False) == pytest.approx(clock[0] + 0.3)
 
 
-def test_one_looks_at_a_time_and_another_where_that_one_hangs(clock: list[float]) -> None:
+def test_one_waiter_looks_at_a_time_and_another_if_that_one_hangs(clock: list[float]) -> None:
     rota = Rota()
     for _ in range(3):
         rota.join(Sleeper())
@@ -85,7 +85,7 @@ def test_one_looks_at_a_time_and_another_where_that_one_hangs(clock: list[float]
     assert rota.turn(False) is None
 
 
-def test_who_ends_need_not_look_where_somebody_just_did(clock: list[float]) -> None:
+def test_a_waiter_that_ends_uses_a_recent_look_of_another(clock: list[float]) -> None:
     rota = Rota()
     rota.join(Sleeper())
     clock[0] += 1
@@ -109,7 +109,7 @@ def test_as_many_wake_as_there_are_items_in_turn(clock: list[float]) -> None:
     assert [sleeper.hinted for sleeper in sleepers] == [False, False, True, True]
 
 
-def test_what_one_was_woken_for_and_did_not_use_is_anothers(clock: list[float]) -> None:
+def test_a_waiter_passes_an_unused_wake_on(clock: list[float]) -> None:
     rota = Rota()
     first, second = Sleeper(), Sleeper()
     for sleeper in (first, second):

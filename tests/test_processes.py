@@ -98,7 +98,7 @@ def offer(number: int, path: str, options: dict[str, Any]) -> tuple[int, list[st
     ],
     ids=lambda options: " ".join(f"{name}={value}" for name, value in options.items()),
 )
-def test_what_8_processes_add_sums_up_to_the_distinct_urls(
+def test_the_adds_of_8_processes_sum_up_to_the_distinct_urls(
     any_server: servers.Server,
     server_client: redis.Redis,
     together: Callable[..., list[Any]],
@@ -301,7 +301,7 @@ def take_on(path: str, kind: str, num: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "num"), [("plain", 1), ("plain", 20), ("keyed", 20), ("scheduled", 1)]
 )
-def test_a_killed_consumer_loses_at_most_what_its_last_call_took(
+def test_a_killed_consumer_loses_at_most_the_items_of_its_last_call(
     any_server: servers.Server, server_client: redis.Redis, kind: str, num: int
 ) -> None:
     jobs = make(kind, server_client)

@@ -371,7 +371,7 @@ def test_a_periodic_job_runs_once_a_turn_in_many_processes(run: Run) -> None:
 
 
 @pytest.mark.slow(2)
-def test_what_fails_is_retried_or_a_dead_letter_as_its_handler_says(run: Run) -> None:
+def test_a_failed_job_is_retried_or_dead_as_its_handler_decides(run: Run) -> None:
     run("calls.py", "add", "555", "busy", "nobody", "x")
     calls = SortedSet(run.client, "calls")
     with run.beside("calls.py", "worker"):
@@ -397,7 +397,7 @@ def test_a_worker_that_gets_sigterm_finishes_what_runs(run: Run) -> None:
     assert set(jobs) == {f"job {n}" for n in range(10)} - begun
 
 
-def test_the_asyncio_service_handles_what_it_found_and_stops(run: Run) -> None:
+def test_the_asyncio_service_handles_its_new_items_and_stops(run: Run) -> None:
     with run.beside("service.py") as service:
         fetched = [service.line() for _ in range(3)]
         assert fetched[0] == "fetched /"

@@ -111,7 +111,7 @@ def test_nothing_is_known_of_a_set_after_a_reply_of_another_shape(fake: Server) 
     jobs.redis.close()
 
 
-def test_an_epoch_that_is_the_one_that_was_sent_is_no_other(fake: Server) -> None:
+def test_an_unchanged_epoch_is_not_a_new_one(fake: Server) -> None:
     # Believed, it would be asked for ever.
     fake.answers = Always(b"0123456789abcdef")
     jobs: SortedSet[Any] = SortedSet(sync_client(fake), "jobs", remember=True)
@@ -129,7 +129,7 @@ def test_an_epoch_that_is_the_one_that_was_sent_is_no_other(fake: Server) -> Non
     jobs.redis.close()
 
 
-def test_a_bulk_call_says_where_a_reply_of_another_shape_stopped_it(fake: Server) -> None:
+def test_a_malformed_reply_stops_a_bulk_call_with_its_position(fake: Server) -> None:
     fake.answers = Always(501)
     jobs: SortedSet[str] = SortedSet(sync_client(fake), "jobs")
     with pytest.raises(AddError, match="expected a count of at most 500, got 501") as caught:
@@ -178,7 +178,7 @@ def test_with_valkey_py_it_is_its_own_invalid_response(fake: Server) -> None:
     client.close()
 
 
-def test_an_asyncio_set_says_the_same(fake: Server) -> None:
+def test_an_asyncio_set_raises_the_same_invalid_response(fake: Server) -> None:
     fake.answers = Always([b"x"])
 
     async def work() -> None:

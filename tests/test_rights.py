@@ -157,7 +157,7 @@ OLD = {
 
 
 @pytest.mark.parametrize("cls", [SortedSet, TimeSortedSet, ScheduledSet])
-def test_the_keys_that_0_5_1_used_are_enough_for_what_it_could_do(
+def test_the_keys_of_0_5_1_are_enough_for_its_calls(
     any_server: servers.Server, face: str, cls: Any
 ) -> None:
     with user(any_server, face, *OLD["keys"]) as client:
@@ -248,7 +248,7 @@ def test_a_removal_by_a_user_of_the_queue_alone_is_never_sent_twice(
 @pytest.mark.parametrize("moment", ["first", "later"])
 @pytest.mark.parametrize("call", ["pop", "take"])
 @pytest.mark.parametrize("rules", OLD.values(), ids=OLD)
-def test_what_cannot_be_decoded_stays_at_its_score_if_dead_letters_are_refused(
+def test_an_undecodable_item_stays_at_its_score_if_dead_letters_are_refused(
     any_server: servers.Server, face: str, rules: tuple[str, ...], call: str, moment: str
 ) -> None:
     raw = any_server.raw
@@ -288,7 +288,7 @@ def test_rights_withdrawn_before_a_burial_lose_nothing(
         assert raw.zscore("jobs", "4") == 3
 
 
-def test_a_scheduled_set_leaves_what_cannot_be_decoded_at_its_score(
+def test_a_scheduled_set_leaves_an_undecodable_item_at_its_score(
     any_server: servers.Server, face: str
 ) -> None:
     any_server.raw.zadd("jobs", {"no JSON": 1.5, "9": 7})
@@ -300,7 +300,7 @@ def test_a_scheduled_set_leaves_what_cannot_be_decoded_at_its_score(
     assert any_server.raw.zrange("jobs", 0, -1, withscores=True) == [(b"no JSON", 1.5)]
 
 
-def test_what_needs_other_keys_says_that_they_are_refused(
+def test_a_call_that_needs_other_keys_raises_no_permission(
     any_server: servers.Server, face: str
 ) -> None:
     with user(any_server, face, *OLD["keys"]) as client:
@@ -451,7 +451,7 @@ def in_disorder(jobs: Any, raw: Any, options: dict[str, Any], seed: int) -> None
 
 @every_option
 @pytest.mark.parametrize("max_attempts", [1, 2, None])
-def test_stats_and_finished_tell_the_same_without_the_right_to_write(
+def test_stats_and_finished_return_the_same_without_the_right_to_write(
     any_server: servers.Server,
     face: str,
     options: dict[str, Any],

@@ -116,7 +116,7 @@ def test_a_function_of_what_is_missing_is_kept_to_be_skipped() -> None:
     assert bare("test_a", made) == made[2:]
 
 
-def test_what_is_missing_is_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDSET_TEST_SERVERS", "valkey9")
     monkeypatch.setenv("REDSET_TEST_IMPLEMENTATIONS", "python")
     found = servers.absent()
@@ -180,7 +180,7 @@ def test_a_test_that_is_named_is_run(
     assert collected(*arguments) == ids
 
 
-def test_header_and_end_tell_what_this_machine_cannot_run(
+def test_header_and_summary_name_the_cases_that_this_machine_cannot_run(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selection, "_thorough", False)
@@ -221,7 +221,7 @@ def test_all_budgets_fit_into_five_minutes_of_three_workers() -> None:
     assert {"scrapy", "cluster", "cli", "groups", "browser"} <= set(selection.BUDGET)
 
 
-def test_what_an_expected_run_takes_is_about_what_was_measured() -> None:
+def test_the_expected_time_of_a_run_is_near_the_measured_one() -> None:
     class Item:
         nodeid = "tests/test_waiting.py::test_a"
 

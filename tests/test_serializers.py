@@ -240,7 +240,9 @@ def test_equal_dicts_are_one_item(json_serializer: Serializer) -> None:
     ],
     ids=lambda item: type(item).__name__,
 )
-def test_what_json_cannot_represent_is_refused(json_serializer: Serializer, item: Any) -> None:
+def test_a_value_that_json_cannot_represent_is_refused(
+    json_serializer: Serializer, item: Any
+) -> None:
     with pytest.raises((TypeError, ValueError)):
         json_serializer.dumps(item)
 
@@ -267,7 +269,9 @@ def test_what_json_cannot_represent_is_refused(json_serializer: Serializer, item
     ],
     ids=repr,
 )
-def test_what_json_represents(json_serializer: Serializer, item: Any, data: bytes) -> None:
+def test_values_that_json_represents_come_back(
+    json_serializer: Serializer, item: Any, data: bytes
+) -> None:
     assert json_serializer.dumps(item) == data
 
 
@@ -343,7 +347,7 @@ def test_texts_nested_too_deep_are_refused(json_serializer: Serializer, brackets
     ],
     ids=lambda text: repr(text)[:20],
 )
-def test_what_is_no_json_is_refused(json_serializer: Serializer, text: Any) -> None:
+def test_a_line_that_is_not_json_is_refused(json_serializer: Serializer, text: Any) -> None:
     with pytest.raises(ValueError):
         json_serializer.loads(text)
 
@@ -361,9 +365,7 @@ def test_what_is_no_json_is_refused(json_serializer: Serializer, text: Any) -> N
         (bytearray(b"[]"), []),
     ],
 )
-def test_what_others_stored_as_json_is_read(
-    json_serializer: Serializer, text: Any, item: Any
-) -> None:
+def test_json_of_other_programs_is_read(json_serializer: Serializer, text: Any, item: Any) -> None:
     assert repr(json_serializer.loads(text)) == repr(item)
 
 
@@ -483,12 +485,12 @@ def test_an_item_of_another_type_is_refused_before_it_is_stored() -> None:
 
 @needs_msgspec
 @pytest.mark.parametrize("data", [b"", b"{", b'{"depth":1}', b'{"url":1}', b'{"url":"\xff"}'])
-def test_what_is_no_such_struct_is_refused(data: bytes) -> None:
+def test_bytes_of_another_struct_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         pages.loads(data)
 
 
-def test_without_msgspec_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_msgspec_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "msgspec", None)
     with pytest.raises(ImportError, match="pip install msgspec"):
         StructSerializer(Data)
@@ -530,7 +532,7 @@ def test_every_error_of_redset_is_a_redset_error(kind: type[RedsetError]) -> Non
 @pytest.mark.parametrize(
     ("kind", "other"), [(_FullAddError, Full), (_OptionsAddError, OptionsDiffer)]
 )
-def test_what_ends_a_bulk_add_is_caught_as_either_error(kind: Any, other: Any) -> None:
+def test_the_error_of_a_bulk_add_is_caught_as_either_class(kind: Any, other: Any) -> None:
     for base in (AddError, other):
         with pytest.raises(base, match="why"):
             raise kind("why", result=None, resume_at=0)
@@ -552,9 +554,7 @@ DEEP = {
 
 @pytest.mark.parametrize("name", DEEP)
 @pytest.mark.parametrize("wire", ["python", "cython"])
-def test_what_is_nested_too_deep_is_refused_before_it_overflows_the_stack(
-    name: str, wire: str
-) -> None:
+def test_deep_nesting_is_refused_before_it_overflows_the_stack(name: str, wire: str) -> None:
     """In a process of its own, which would be gone."""
     program = f"""
 import os
@@ -632,7 +632,7 @@ STRUCTURES = [{"a": 1}, [1, 2], (1, 2), {1}, frozenset({1}), Point(1), Pair(1, 2
 
 @pytest.mark.parametrize("item", STRUCTURES, ids=lambda item: type(item).__name__)
 @pytest.mark.parametrize("how", ["add", "add_many", "buffered"])
-def test_what_is_stored_as_its_text_for_want_of_a_serializer_warns_once(
+def test_items_stored_as_text_without_a_serializer_warn_once(
     make_set: Callable[..., Any], raw: Any, item: Any, how: str
 ) -> None:
     jobs = make_set()
@@ -654,7 +654,7 @@ def test_what_is_stored_as_its_text_for_want_of_a_serializer_warns_once(
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
-def test_what_has_a_serializer_or_one_meaning_as_text_warns_of_nothing(
+def test_items_with_a_serializer_or_one_text_form_cause_no_warning(
     make_set: Callable[..., Any],
 ) -> None:
     make_set(name="plain").add_many(["text", b"bytes", 1, 1.5, True, None, Plain()])

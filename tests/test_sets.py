@@ -71,7 +71,7 @@ def table(outcome: str) -> AddResult:
 
 
 @pytest.mark.parametrize(("names", "to_queued", "to_new"), FLAGS, ids=lambda value: "+".join(value))
-def test_flags_say_what_an_add_does(
+def test_flags_decide_an_add(
     make_set: Callable[..., Any], raw: Any, names: tuple[str, ...], to_queued: str, to_new: str
 ) -> None:
     jobs = make_set()
@@ -99,7 +99,7 @@ def test_flags_say_what_an_add_does(
 
 
 @pytest.mark.parametrize("duplicates", DUPLICATES)
-def test_duplicates_says_what_an_add_without_flags_does(
+def test_duplicates_decides_an_add_without_flags(
     make_set: Callable[..., Any], duplicates: str
 ) -> None:
     by_option = make_set(name="a", duplicates=duplicates)
@@ -127,7 +127,7 @@ def test_duplicates_says_what_an_add_without_flags_does(
     ],
     ids=lambda value: str(value),
 )
-def test_an_item_that_stands_twice_in_a_call_is_added_one_time_after_another(
+def test_an_item_that_is_twice_in_a_call_is_added_twice_in_order(
     make_set: Callable[..., Any], names: tuple[str, ...], outcomes: str, score: float | None
 ) -> None:
     flags = dict.fromkeys(names, True)
@@ -178,7 +178,7 @@ def test_counts_are_those_of_a_set_over_many_chunks(make_set: Callable[..., Any]
     assert dict(queued(raw)) == {item.encode(): score for item, score in last.items()}
 
 
-def test_new_items_are_given_once_and_in_order_of_the_input(make_set: Callable[..., Any]) -> None:
+def test_new_items_are_yielded_once_and_in_order_of_the_input(make_set: Callable[..., Any]) -> None:
     jobs = make_set()
     jobs.add_many([f"{number}" for number in range(0, 3000, 3)])
     items = [f"{number * 7919 % 3000}" for number in range(4500)]
@@ -292,7 +292,9 @@ def test_a_scorer_may_be_reassigned(make_set: Callable[..., Any]) -> None:
     assert jobs.add("abc") == 0
 
 
-def test_what_bulk_adds_use_again_goes_by_what_holds_now(make_set: Callable[..., Any]) -> None:
+def test_reused_state_of_bulk_adds_follows_the_present_options(
+    make_set: Callable[..., Any],
+) -> None:
     for options in ({}, {"key": "url", "remember": True}):
         jobs = make_set(serializer=JSONSerializer(), scorer=lambda item: 1, **options)
         number = 0
@@ -372,7 +374,7 @@ def test_a_time_set_that_keeps_is_first_in_first_out_with_duplicates(
     assert jobs.take(5) == ["b", "a", "c"]
 
 
-def test_what_is_added_to_a_scheduled_set_is_due_at_once(make_set: Callable[..., Any]) -> None:
+def test_an_item_without_a_score_is_due_at_once(make_set: Callable[..., Any]) -> None:
     later = make_set(ScheduledSet)
     for number in range(30):
         later.add(number)
@@ -466,7 +468,7 @@ def test_the_lowest_comes_first(make_set: Callable[..., Any]) -> None:
     assert (jobs.pop(), jobs.take(2), jobs.take(9)) == ("c", ["a", "b"], ["d"])
 
 
-def test_take_gives_scores_where_asked(make_set: Callable[..., Any]) -> None:
+def test_take_returns_scores_with_with_scores(make_set: Callable[..., Any]) -> None:
     jobs = make_set()
     jobs.add_many(["a", "b", "c"], [0.1, 1 / 3, 1732500000.1234567])
     assert jobs.take(1, with_scores=True) == [("a", 0.1)]
@@ -525,7 +527,7 @@ def test_scores_are_given_in_the_order_asked(make_set: Callable[..., Any]) -> No
     assert jobs.score("1") is None
 
 
-def test_an_item_is_found_by_what_it_is_stored_as(make_set: Callable[..., Any]) -> None:
+def test_an_item_is_looked_up_by_its_stored_bytes(make_set: Callable[..., Any]) -> None:
     jobs = make_set()
     jobs.add(5, 2)
     for same in (5, "5", b"5", Key("5"), Key(5)):
@@ -581,7 +583,7 @@ def test_iteration_fetches_a_page_at_a_time(recording: Recording) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"key": str}], ids=["plain", "key"])
 @pytest.mark.parametrize("scores", ["equal", "few", "rising", "infinite"])
-def test_iteration_sees_what_stays_exactly_once_whatever_changes_around_it(
+def test_iteration_sees_a_staying_item_exactly_once_whatever_changes_around_it(
     any_server: servers.Server,
     server_client: redis.Redis,
     options: Any,
@@ -652,7 +654,7 @@ def test_stats_are_the_set_in_figures(
     assert jobs.stats()[:5] == (2, 1 if cls is ScheduledSet else 2, 0, 1, 0)
 
 
-def test_the_age_of_the_oldest_is_told_by_the_servers_clock(
+def test_the_age_of_the_oldest_goes_by_the_servers_clock(
     server_client: redis.Redis, any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = server_time(any_server.raw)
@@ -701,7 +703,9 @@ def test_stats_estimate_the_memory_of_all_keys(
 # --- removing
 
 
-def test_discard_says_whether_an_item_was_there(make_set: Callable[..., Any], raw: Any) -> None:
+def test_discard_returns_whether_the_item_was_queued(
+    make_set: Callable[..., Any], raw: Any
+) -> None:
     jobs = make_set()
     jobs.add_many(["a", "b", "c"])
     assert jobs.discard("a") is True
@@ -712,7 +716,9 @@ def test_discard_says_whether_an_item_was_there(make_set: Callable[..., Any], ra
     assert queued(raw) == [(b"c", 0.0)]
 
 
-def test_discard_many_says_how_many_were_there(make_set: Callable[..., Any], raw: Any) -> None:
+def test_discard_many_returns_the_number_of_removed_items(
+    make_set: Callable[..., Any], raw: Any
+) -> None:
     jobs = make_set()
     items = [f"{number}" for number in range(2500)]
     jobs.add_many(items[:2000])
@@ -787,7 +793,7 @@ def test_a_serializer_is_given_what_it_asks_for(
     assert set(map(type, asking.given)) == {type(given)}
 
 
-def test_a_serializer_that_does_not_say_is_given_bytes_that_are_no_text(
+def test_a_serializer_without_binary_receives_bytes_that_are_not_text(
     any_server: servers.Server, server_client: redis.Redis, any_implementation: str
 ) -> None:
     asking = Asking()
@@ -818,7 +824,7 @@ def test_a_serializer_that_raises_on_text_is_given_the_bytes(
     ]
 
 
-def test_a_serializer_of_text_has_no_say_about_other_bytes(
+def test_a_serializer_of_text_never_sees_bytes_that_are_not_text(
     server_client: redis.Redis, any_implementation: str
 ) -> None:
     asking = Asking()
@@ -839,7 +845,7 @@ def test_without_a_serializer_items_are_text(make_set: Callable[..., Any]) -> No
     assert jobs.peek_many(3) == list(jobs) == jobs.take(3) == ["é", "ä", "5"]
 
 
-def test_without_a_serializer_bytes_that_are_no_text_cannot_be_decoded(
+def test_without_a_serializer_bytes_that_are_not_text_cannot_be_decoded(
     any_server: servers.Server, server_client: redis.Redis, any_implementation: str
 ) -> None:
     jobs: SortedSet[str] = SortedSet(server_client, "jobs")
@@ -854,7 +860,7 @@ def test_without_a_serializer_bytes_that_are_no_text_cannot_be_decoded(
     assert jobs.pop() == b"\xff"
 
 
-def test_what_a_serializer_has_no_method_for_is_done_as_without_one(
+def test_a_method_that_a_serializer_lacks_has_the_default(
     make_set: Callable[..., Any], raw: Any
 ) -> None:
     class Undefined(Serializer):
@@ -971,7 +977,7 @@ def test_undecodable_members_are_kept_as_dead_letters_and_the_others_returned(
     assert raw.keys() == [b"jobs:{jobs}:dead"]
 
 
-def test_scores_stay_with_their_items_where_others_cannot_be_decoded(
+def test_scores_stay_with_their_items_if_others_cannot_be_decoded(
     make_set: Callable[..., Any], raw: Any
 ) -> None:
     raw.zadd("jobs", {"x": 1, "2": 2, "y": 3, "4": 4})
@@ -992,7 +998,7 @@ def test_pop_goes_on_to_the_first_item_that_can_be_decoded(
     assert (jobs.size(), jobs.dead.size()) == (0, 7)
 
 
-def test_a_take_that_met_undecodable_members_goes_on_behind_them(
+def test_a_take_that_met_undecodable_members_goes_on_after_them(
     make_set: Callable[..., Any], raw: Any
 ) -> None:
     jobs = make_set(serializer=Numbers())
@@ -1028,7 +1034,7 @@ def test_a_consumer_with_the_wrong_serializer_removes_nothing(
     assert make_set(cls).take(10) == [member.decode() for member in members]
 
 
-def test_fewer_than_ten_are_removed_also_where_none_can_be_decoded(
+def test_fewer_than_ten_are_removed_also_if_none_can_be_decoded(
     make_set: Callable[..., Any], raw: Any
 ) -> None:
     members = fill(raw, good=0, bad=9)
@@ -1047,7 +1053,7 @@ def test_one_of_the_first_ten_that_can_be_decoded_is_enough(
     assert jobs.dead.size() == 9
 
 
-def test_what_is_not_due_is_not_looked_at(make_set: Callable[..., Any], raw: Any) -> None:
+def test_an_item_that_is_not_due_is_not_read(make_set: Callable[..., Any], raw: Any) -> None:
     raw.zadd("jobs", {f"bad {number}": server_time(raw) + 3600 for number in range(20)})
     raw.zadd("jobs", {"bad": 1, "1": 2})
     later = make_set(ScheduledSet, serializer=Numbers())
@@ -1106,7 +1112,7 @@ def test_a_pop_that_could_decode_none_of_ten_or_more_raises(
 
 
 @pytest.mark.parametrize("options", [{}, {"key": str}], ids=["plain", "key"])
-def test_looking_never_moves_what_cannot_be_decoded(
+def test_looking_never_moves_an_undecodable_item(
     make_set: Callable[..., Any], raw: Any, caplog: pytest.LogCaptureFixture, options: Any
 ) -> None:
     writer = make_set(serializer=SimpleNamespace(dumps=str), **options)
@@ -1130,7 +1136,7 @@ def test_looking_never_moves_what_cannot_be_decoded(
     assert {key: raw.dump(key) for key in raw.keys()} == before  # noqa: SIM118
 
 
-def test_what_cannot_be_decoded_may_be_discarded(make_set: Callable[..., Any], raw: Any) -> None:
+def test_an_undecodable_item_may_be_discarded(make_set: Callable[..., Any], raw: Any) -> None:
     fill(raw, good=1, bad=1)
     jobs = make_set(serializer=Numbers())
     assert jobs.discard(Key("bad 0000"))
@@ -1138,7 +1144,7 @@ def test_what_cannot_be_decoded_may_be_discarded(make_set: Callable[..., Any], r
     assert not jobs.dead.size()
 
 
-def test_dead_letters_are_given_oldest_first_over_many_pages(
+def test_dead_letters_are_yielded_oldest_first_over_many_pages(
     any_server: servers.Server, server_client: redis.Redis, any_implementation: str
 ) -> None:
     jobs: SortedSet[int] = SortedSet(server_client, "jobs", serializer=Numbers())
@@ -1186,7 +1192,7 @@ def test_a_set_has_its_name_as_given(make_set: Callable[..., Any], raw: Any) -> 
     assert make_set(name="jobs").pop() == "a"
 
 
-def test_sets_are_told_apart_by_identity_in_hashes(server_client: redis.Redis) -> None:
+def test_sets_hash_by_identity(server_client: redis.Redis) -> None:
     one, other = SortedSet(server_client, "jobs"), SortedSet(server_client, "jobs")
     one.add("a")
     assert hash(one) == hash(one)
@@ -1354,7 +1360,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[str]]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", range(len(TYPES)), ids=lambda number: TYPES[number][0])
-def test_what_comes_out_of_a_set_has_a_type(typed: dict[int, list[str]], number: int) -> None:
+def test_items_of_a_set_have_a_type(typed: dict[int, list[str]], number: int) -> None:
     assert typed.get(number, []) == []
 
 
@@ -1362,7 +1368,7 @@ def test_what_comes_out_of_a_set_has_a_type(typed: dict[int, list[str]], number:
 
 
 @pytest.mark.parametrize("cls", SETS)
-def test_a_wrong_serializer_empties_no_set_also_after_polls_that_found_nothing(
+def test_a_wrong_serializer_empties_no_set_also_after_polls_of_an_empty_set(
     make_set: Callable[..., Any], cls: Any
 ) -> None:
     consumer = make_set(cls, serializer=JSONSerializer())
@@ -1409,7 +1415,7 @@ def test_a_long_stream_asks_for_the_time_once_a_minute(
     assert any_server.raw.info("commandstats")["cmdstat_time"]["calls"] >= 2
 
 
-def test_a_clock_is_told_in_one_value() -> None:
+def test_a_clock_is_returned_as_one_value() -> None:
     """Threads share it: between two writes another would add the old time to the new."""
     clock = ServerClock()
     asking = clock.refresh(SortedSet(redis.Redis(), "jobs")._ctx)
@@ -1421,7 +1427,7 @@ def test_a_clock_is_told_in_one_value() -> None:
     assert not clock.stale()
 
 
-def test_a_scorer_is_no_number(make_set: Callable[..., Any]) -> None:
+def test_a_number_is_not_a_scorer(make_set: Callable[..., Any]) -> None:
     for scorer in (5, 5.0, float("nan")):
         with pytest.raises(TypeError, match=r"scorer must be .* not (int|float)"):
             make_set(scorer=scorer)
@@ -1430,7 +1436,7 @@ def test_a_scorer_is_no_number(make_set: Callable[..., Any]) -> None:
     assert jobs.add("a") == 0
 
 
-def test_a_bad_item_is_found_before_the_server_is_asked() -> None:
+def test_a_bad_item_is_refused_before_a_request_is_sent() -> None:
     client = redis.Redis(unix_socket_path="/nowhere")
     for cls in (SortedSet, ScheduledSet):
         for options in ({"remember": True}, {"key": "url", "remember": True}, {}):
@@ -1448,7 +1454,7 @@ def test_a_bad_item_of_many_is_named_by_its_place(make_set: Callable[..., Any]) 
             call(items)
 
 
-def test_the_prefix_of_another_set_is_no_name_for_one_with_second_keys(
+def test_the_prefix_of_another_set_is_refused_as_a_name(
     make_set: Callable[..., Any],
 ) -> None:
     with pytest.raises(ValueError, match="prefix of another"):
@@ -1577,7 +1583,9 @@ def test_delay_and_score_contradict_each_other(make_set: Callable[..., Any], raw
     assert servers.everything(raw) == {}
 
 
-def test_a_scheduled_set_says_that_nothing_is_due_yet(make_set: Callable[..., Any]) -> None:
+def test_a_scheduled_set_raises_key_error_if_nothing_is_due_yet(
+    make_set: Callable[..., Any],
+) -> None:
     later = make_set(ScheduledSet)
     later.add("a", delay=600)
     for call in (later.pop, lambda: later.pop(wait=0.01), later.peek, lambda: later.peek(-1)):

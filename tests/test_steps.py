@@ -93,7 +93,9 @@ def test_no_step_carries_much_more_than_its_bound(
 
 
 @every_option
-def test_what_expires_comes_back_by_bytes(any_server: servers.Server, options: Any) -> None:
+def test_expired_leases_return_in_steps_bounded_by_bytes(
+    any_server: servers.Server, options: Any
+) -> None:
     """Each call returns some, of which the largest may be above the bound."""
     raw = any_server.raw
     jobs: SortedSet[Any] = SortedSet(raw, "jobs", max_attempts=1, **options)
@@ -260,7 +262,7 @@ def test_suspects_bound_a_call_of_several_steps(any_server: servers.Server) -> N
 
 @every_option
 @pytest.mark.parametrize("call", ["pop", "take", "lease"])
-def test_what_is_after_a_large_death_is_handed_out(
+def test_items_after_a_large_dead_one_are_handed_out(
     any_server: servers.Server, options: Any, call: str
 ) -> None:
     raw = any_server.raw
@@ -295,7 +297,7 @@ def test_a_take_by_command_goes_on_with_what_was_leased(any_server: servers.Serv
     assert len(jobs.take(16)) == 16
 
 
-def test_a_lease_step_that_is_sent_again_says_that_there_is_more(
+def test_a_repeated_lease_step_reports_that_more_is_queued(
     any_server: servers.Server,
 ) -> None:
     jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs")
@@ -316,7 +318,7 @@ def test_a_symmetric_difference_of_large_payloads_is_whole(any_server: servers.S
     assert sorted(map(name_of, ours)) == sorted(map(name_of, new))
 
 
-def test_an_export_is_bounded_by_what_was_added_meanwhile(any_server: servers.Server) -> None:
+def test_the_steps_of_an_export_count_items_added_while_leased(any_server: servers.Server) -> None:
     client = servers.Recording(any_server.client())
     jobs: SortedSet[Any] = SortedSet(client, "jobs", key="url")
     jobs.add_many(item_of({"key": "url"}, str(place), 0) for place in range(30))

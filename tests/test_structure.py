@@ -276,7 +276,7 @@ def code_of(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(TEXTS))
-def test_every_script_says_what_it_does_and_what_it_is_given(name: str) -> None:
+def test_every_script_documents_its_step_and_its_arguments(name: str) -> None:
     text = TEXTS[name]
     comments = [line for line in text.splitlines() if line.startswith("-- ")]
     assert text.startswith("-- ") and not text.startswith("-- KEYS")
@@ -485,7 +485,7 @@ def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> Non
     )
 
 
-def test_what_checks_a_server_takes_a_client_and_a_name() -> None:
+def test_check_server_takes_a_client_and_a_name() -> None:
     for check in (redset.check_server, redset.asyncio.check_server):
         assert bare(check) == "(client, name=None)"
     assert inspect.iscoroutinefunction(redset.asyncio.check_server)
@@ -531,6 +531,6 @@ def test_the_version_is_that_of_the_installed_distribution() -> None:
         _ = redset.nothing
 
 
-def test_the_package_says_that_it_is_typed() -> None:
+def test_the_package_is_marked_as_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
     assert (PACKAGE / "_speedups.pyi").is_file()

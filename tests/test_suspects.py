@@ -162,7 +162,7 @@ def test_max_attempts_of_1_hands_an_item_out_once(any_server: servers.Server) ->
     assert jobs.finished() and jobs.dead.size() == 3
 
 
-def test_items_whose_lease_call_got_no_answer_count_no_attempt(
+def test_items_whose_lease_call_got_no_reply_count_no_attempt(
     any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long its answers are lost for."""
@@ -281,7 +281,7 @@ def test_a_letter_that_may_not_be_written_keeps_nothing_else_back(
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_what_an_evicted_key_held_back_is_handed_out(
+def test_items_of_an_evicted_lease_key_are_handed_out(
     any_server: servers.Server, options: dict[str, Any]
 ) -> None:
     raw = any_server.raw

@@ -92,7 +92,7 @@ def share(jobs: SortedSet[str], name: str, rounds: int, took: list[str], added: 
 @needs_fork
 @pytest.mark.timeout(240)
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_what_16_threads_and_forked_children_share_is_handed_out_once(
+def test_an_item_is_handed_out_once_among_16_threads_and_forked_children(
     any_server: servers.Server, tmp_path: Path
 ) -> None:
     client = any_server.client()

@@ -117,7 +117,7 @@ def test_lower_scores_come_first_whatever_their_place(
 
 
 @both_ways
-def test_chunks_of_new_and_queued_items_are_told_apart(make_set: Maker, ties: str) -> None:
+def test_chunks_of_new_and_of_queued_items_are_distinguished(make_set: Maker, ties: str) -> None:
     for queued, duplicates in itertools.product(
         [0, 1, 60, 150, 250, 299, 300], ["move", "keep", "lowest"]
     ):
@@ -169,7 +169,7 @@ def test_a_buffered_producer_keeps_its_order(make_set: Maker, ties: str) -> None
 
 @every_option
 @both_ways
-def test_what_comes_back_comes_back_to_its_place(
+def test_a_returned_item_keeps_its_place(
     make_set: Maker, raw: Any, ties: str, options: dict[str, Any]
 ) -> None:
     jobs = make_set(ties=ties, **options)
@@ -205,7 +205,7 @@ def test_what_comes_back_comes_back_to_its_place(
 
 @every_option
 @both_ways
-def test_what_was_acknowledged_is_new_when_it_was_added_meanwhile(
+def test_an_acknowledged_item_is_new_if_it_was_added_while_leased(
     make_set: Maker, ties: str, options: dict[str, Any]
 ) -> None:
     jobs = make_set(ties=ties, **options)
@@ -263,7 +263,7 @@ def test_dead_letters_are_queued_again_at_their_place(
     assert names(jobs) == ["a", *ordered(ties, "yxz"), *ordered(ties, "bc")]
 
 
-def test_what_is_told_of_leases_is_the_score_that_was_given(make_set: Maker) -> None:
+def test_leases_have_the_score_that_was_given(make_set: Maker) -> None:
     jobs = make_set(ties="lifo")
     jobs.add_many(["a", "b"], score=[-7, 3])
     batch = jobs.lease(2)
@@ -276,7 +276,7 @@ def test_what_is_told_of_leases_is_the_score_that_was_given(make_set: Maker) -> 
 
 
 @both_ways
-def test_every_call_tells_the_score_that_was_given(make_set: Maker, ties: str) -> None:
+def test_every_call_returns_the_score_that_was_given(make_set: Maker, ties: str) -> None:
     jobs = make_set(scorer=len, ties=ties)
     for score in (-4096, -1, 0, 1, 4095):
         assert jobs.add(f"{score}", score) == score
@@ -345,7 +345,7 @@ def test_a_score_that_is_not_whole_or_too_large_is_refused_before_anything_is_se
 
 
 @pytest.mark.parametrize("score", [7.0, "7", True, 7, b"7"])
-def test_whatever_float_takes_is_a_score_where_it_is_whole(make_set: Maker, score: Any) -> None:
+def test_a_whole_value_that_float_accepts_is_a_score_with_ties(make_set: Maker, score: Any) -> None:
     jobs = make_set(ties="fifo")
     assert jobs.add("a", score) == float(score)
     assert jobs.add_many(["b", "c"], score=[score, score]).added == 2
@@ -355,9 +355,7 @@ def test_whatever_float_takes_is_a_score_where_it_is_whole(make_set: Maker, scor
 # --- what is stored
 
 
-def test_what_is_stored_is_the_score_and_a_number_that_orders_equal_ones(
-    make_set: Maker, raw: Any
-) -> None:
+def test_the_stored_score_has_the_score_and_a_sequence_number(make_set: Maker, raw: Any) -> None:
     jobs = make_set(ties="fifo")
     jobs.add_many(["a", "b"], score=-2)
     jobs.add("c", 3)
@@ -426,7 +424,7 @@ def test_ties_are_fifo_or_lifo(bad: Any) -> None:
 
 @every_option
 @both_ways
-def test_what_is_refused_takes_no_number(
+def test_a_refused_item_takes_no_number(
     make_set: Maker, raw: Any, ties: str, options: dict[str, Any]
 ) -> None:
     jobs = make_set(ties=ties, **options)
@@ -579,7 +577,7 @@ def test_an_exported_set_keeps_its_order(
     assert names(back) == [*names(plain), "newer"]
 
 
-def test_what_a_set_with_ties_cannot_hold_is_not_restored(make_set: Maker, raw: Any) -> None:
+def test_a_score_that_ties_cannot_hold_is_not_restored(make_set: Maker, raw: Any) -> None:
     plain = make_set()
     plain.add_many(["a", "b"], score=[1, 0.5])
     lines = list(plain.export())
@@ -605,7 +603,7 @@ def test_what_a_set_with_ties_cannot_hold_is_not_restored(make_set: Maker, raw: 
 
 
 @both_ways
-def test_what_was_put_back_without_a_number_leaves_room_for_those_of_others(
+def test_an_item_returned_without_a_number_leaves_room_for_others(
     make_set: Maker, raw: Any, ties: str
 ) -> None:
     jobs = make_set(ties=ties)
@@ -628,7 +626,7 @@ def test_with_the_other_ties_nothing_is_exported(make_set: Maker) -> None:
 # --- when something fails
 
 
-def test_a_chunk_that_is_refused_lets_nothing_pass_behind_it(any_server: servers.Server) -> None:
+def test_no_chunk_is_added_after_a_refused_one(any_server: servers.Server) -> None:
     """Adding again from `resume_at` on keeps the order."""
     raw = any_server.raw
     jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", ties="fifo", max_size=700)
@@ -677,7 +675,7 @@ def test_beside_what_a_plain_process_has_leased_nothing_is_added(make_set: Maker
     assert make_set(ties="fifo").add("x") == 0
 
 
-def test_a_letter_without_a_score_is_queued_at_0_also_where_numbers_are_used_up(
+def test_a_letter_without_a_score_is_queued_at_0_also_if_numbers_are_used_up(
     make_set: Maker, raw: Any
 ) -> None:
     for ties in ("fifo", "lifo"):
@@ -710,7 +708,7 @@ def test_keys_and_members_are_asked_about_as_without(make_set: Maker) -> None:
     assert jobs.discard(Key("a")) and jobs.finished()
 
 
-def test_time_sets_say_how_they_are_first_in_first_out(make_set: Maker) -> None:
+def test_duplicates_keep_makes_time_sets_first_in_first_out(make_set: Maker) -> None:
     for cls in (TimeSortedSet, ScheduledSet):
         jobs = make_set(cls, duplicates="keep")
         jobs.add_many(["b", "a"], score=[1, 2])

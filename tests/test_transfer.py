@@ -69,7 +69,7 @@ def test_a_set_comes_back_as_it_was(make_set: Maker, raw: Any, options: dict[str
 
 
 @every_option
-def test_what_is_leased_comes_back_queued(
+def test_a_leased_item_is_restored_as_queued(
     make_set: Maker, raw: Any, options: dict[str, Any]
 ) -> None:
     jobs = make_set(**options)
@@ -179,7 +179,7 @@ def test_a_set_with_other_options_takes_the_items(
     assert ("what 'jobs' remembered is left out" in caplog.text) == left_out
 
 
-def test_bytes_that_are_no_text_come_back(make_set: Maker, raw: Any) -> None:
+def test_bytes_that_are_not_text_come_back(make_set: Maker, raw: Any) -> None:
     jobs = make_set()
     raw.zadd("jobs", {b"\xff\x00": 1, b"": 2, b'"\\\n': 3, "ü": 1.7325000001234567e9})
     before = everything(raw)
@@ -219,7 +219,9 @@ def test_the_lines_are_the_same_without_orjson(
 # --- in use
 
 
-def test_what_stays_is_exported_once_while_others_come_and_go(any_server: servers.Server) -> None:
+def test_a_staying_item_is_exported_once_while_others_come_and_go(
+    any_server: servers.Server,
+) -> None:
     jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs")
     stay = [f"stay {number:05}" for number in range(5000)]
     jobs.add_many(stay, score=range(1000, 6000))
@@ -342,7 +344,7 @@ def test_foreign_and_truncated_lines_are_refused_before_anything_is_written(
     assert make_set().restore(GOOD) == 1
 
 
-def test_what_is_no_lines_is_named(make_set: Maker, raw: Any) -> None:
+def test_an_argument_that_is_not_lines_is_named(make_set: Maker, raw: Any) -> None:
     jobs = make_set()
     for wrong in ("text", b"bytes", {"a": 1}, 5, None):
         with pytest.raises(TypeError, match="lines must be an iterable"):
@@ -417,7 +419,7 @@ def test_tables_of_known_duplicates_do_not_outlive_a_restore(
         assert jobs.size() == 50
 
 
-def test_what_a_cleared_memory_left_is_gone_before_it_comes_back(
+def test_buckets_of_a_cleared_memory_are_gone_before_their_epoch_could_return(
     any_server: servers.Server,
 ) -> None:
     """A memory comes back under its epoch, and so do the names of its buckets."""
@@ -595,7 +597,7 @@ def test_a_restore_that_was_cut_off_is_repeated(
     assert number >= 6
 
 
-def test_what_was_handed_out_in_between_is_not_queued_again(any_server: servers.Server) -> None:
+def test_an_item_handed_out_in_between_is_not_queued_again(any_server: servers.Server) -> None:
     raw = any_server.raw
     jobs: SortedSet[str] = SortedSet(raw, "jobs")
     jobs.add_many([f"{number:03}" for number in range(600)], score=range(600))
@@ -609,7 +611,7 @@ def test_what_was_handed_out_in_between_is_not_queued_again(any_server: servers.
     assert jobs.size() == 591 and "000" not in jobs
 
 
-def test_other_lines_do_not_go_on_where_a_restore_was_cut_off(
+def test_other_lines_do_not_continue_a_restore(
     any_server: servers.Server,
 ) -> None:
     raw = any_server.raw

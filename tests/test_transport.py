@@ -172,7 +172,7 @@ def test_a_health_check_is_made_before_a_call_and_never_within_one(
     assert watch.sent == [b"PING"] + [b"ZADD"] * 8
 
 
-def test_a_connection_remade_behind_our_back_is_noticed(any_server: servers.Server) -> None:
+def test_a_connection_that_the_client_remade_is_noticed(any_server: servers.Server) -> None:
     # redis-py reconnects without a word when it finds the socket gone: the answers are gone too.
     def remake(number: int, connection: Any) -> None:
         if number == 3:
@@ -228,7 +228,7 @@ def test_adds_survive_connections_that_are_cut_anywhere(
         assert jobs.take(2500, with_scores=True) == list(zip(items, range(2500), strict=True))
 
 
-def test_without_retries_a_cut_connection_says_from_where_to_go_on(
+def test_without_retries_a_cut_connection_reports_resume_at(
     any_server: servers.Server, proxy: Proxy, through: Callable[..., redis.Redis]
 ) -> None:
     chance = random.Random(4)
@@ -741,7 +741,7 @@ def test_a_generator_may_use_the_one_connection_that_there_is(
     assert client.get("used") == b"60"
 
 
-def test_who_has_a_new_item_may_use_the_one_connection_that_there_is(
+def test_the_consumer_of_new_items_may_use_the_only_connection(
     pool_of_one: redis.Redis,
 ) -> None:
     client = pool_of_one
@@ -909,7 +909,7 @@ def test_a_script_is_loaded_once_a_server(any_server: servers.Server) -> None:
     client.close()
 
 
-def test_what_a_memory_takes_goes_in_smaller_steps(any_server: servers.Server) -> None:
+def test_a_filling_memory_gets_smaller_steps(any_server: servers.Server) -> None:
     client, watch = watched(any_server)
     watch.name = b"EVALSHA"
     jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True, known_max=0)
@@ -921,7 +921,7 @@ def test_what_a_memory_takes_goes_in_smaller_steps(any_server: servers.Server) -
     assert (watch.requests, watch.most) == (3000 // 250, 4)
 
 
-def test_a_server_that_forgot_its_scripts_is_told_them_again(any_server: servers.Server) -> None:
+def test_scripts_that_the_server_forgot_are_loaded_again(any_server: servers.Server) -> None:
     raw = any_server.raw
     jobs: SortedSet[Any] = SortedSet(any_server.client(), "jobs", key=str)
     jobs.add_many(range(10), range(10))
@@ -987,7 +987,7 @@ def test_another_client_that_loads_the_script_in_mid_window_changes_nothing(
         ]
 
 
-def test_a_connection_lost_while_scripts_are_told_again_changes_nothing(
+def test_a_connection_lost_while_scripts_are_loaded_again_changes_nothing(
     any_server: servers.Server,
 ) -> None:
     raw = any_server.raw
@@ -1029,7 +1029,9 @@ def test_answers_lost_while_the_window_is_read_to_its_end_change_nothing(
 
 
 @pytest.mark.parametrize("kind", ["packed", "generic"])
-def test_who_may_not_load_scripts_sends_them_whole(any_server: servers.Server, kind: str) -> None:
+def test_without_the_right_to_load_scripts_they_are_sent_whole(
+    any_server: servers.Server, kind: str
+) -> None:
     with servers.user(any_server, "-script") as options:
         any_server.raw.script_flush()
         client = any_server.client(**options, retry=never())
@@ -1100,7 +1102,7 @@ def test_keys_that_a_script_may_not_use_are_the_same_error_on_every_server(
         client.close()
 
 
-def test_a_wait_works_for_who_may_not_load_scripts(any_server: servers.Server) -> None:
+def test_a_wait_works_without_the_right_to_load_scripts(any_server: servers.Server) -> None:
     with servers.user(any_server, "-script") as options:
         any_server.raw.script_flush()
         client = any_server.client(**options)
@@ -1283,7 +1285,7 @@ def test_sentinel_chooses_the_server(any_server: servers.Server, sentinel: int) 
 
 
 @pytest.mark.parametrize("options", [{}, {"key": str}])
-def test_connections_that_the_server_ended_between_calls_are_no_matter(
+def test_connections_that_the_server_closed_between_calls_change_nothing(
     any_server: servers.Server, options: Any
 ) -> None:
     for client in (any_server.client(retry=never()), any_server.tcp_client(retry=never())):
@@ -1300,7 +1302,7 @@ def test_connections_that_the_server_ended_between_calls_are_no_matter(
         client.close()
 
 
-def test_connections_that_the_server_ended_as_idle_are_no_matter() -> None:
+def test_connections_that_the_server_closed_as_idle_change_nothing() -> None:
     with servers.start(servers.some(), timeout=1) as server:
         client = server.client(retry=never())
         jobs: SortedSet[str] = SortedSet(client, "jobs")
@@ -1317,7 +1319,7 @@ def test_connections_that_the_server_ended_as_idle_are_no_matter() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"key": str}, {"remember": True}])
-def test_a_restart_between_calls_is_no_matter(any_server: servers.Server, options: Any) -> None:
+def test_a_restart_between_calls_changes_nothing(any_server: servers.Server, options: Any) -> None:
     client = any_server.client(retry=never())
     jobs: SortedSet[str] = SortedSet(client, "jobs", **options)
     jobs.add_many(numbered(100), range(100))
@@ -1333,7 +1335,7 @@ def test_a_restart_between_calls_is_no_matter(any_server: servers.Server, option
 
 
 @pytest.mark.parametrize("options", [{}, {"key": str}, {"remember": True}])
-def test_a_restart_in_mid_stream_is_no_matter(any_server: servers.Server, options: Any) -> None:
+def test_a_restart_in_mid_stream_changes_nothing(any_server: servers.Server, options: Any) -> None:
     # The server comes back with all it had, but not with its scripts.
     client, watch = watched(any_server, retry=Retry(ConstantBackoff(0.05), 20))
     watch.name = b"EVALSHA" if options else b"ZADD"
@@ -1351,7 +1353,7 @@ def test_a_restart_in_mid_stream_is_no_matter(any_server: servers.Server, option
     assert jobs.take(5000)[1:] == numbered(4000)
 
 
-def test_a_restart_while_a_generator_runs_is_no_matter(any_server: servers.Server) -> None:
+def test_a_restart_while_a_generator_runs_changes_nothing(any_server: servers.Server) -> None:
     def generator() -> Iterator[str]:
         yield from numbered(3000)
         any_server.restart(save=True)
@@ -1372,7 +1374,7 @@ def test_the_chunks_are_those_that_the_documentation_names() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"key": str}], ids=["plain", "keyed"])
-def test_a_take_that_fails_in_a_later_step_gives_what_it_has(
+def test_a_take_that_fails_in_a_later_step_returns_the_earlier_items(
     proxy: Proxy, through: Callable[..., redis.Redis], options: Any, caplog: Any
 ) -> None:
     jobs = SortedSet(through(), "jobs", **options)
@@ -1432,7 +1434,7 @@ def test_an_undecodable_item_whose_burial_fails_is_in_one_place(
     assert jobs.dead.size() == 1
 
 
-def test_nothing_new_is_sent_after_a_full_set_that_was_cleared_meanwhile(
+def test_nothing_new_is_sent_after_a_full_set_that_was_then_cleared(
     any_server: servers.Server, proxy: Proxy, through: Callable[..., redis.Redis]
 ) -> None:
     jobs = SortedSet(through(), "jobs", remember=True, max_size=300)

@@ -156,7 +156,7 @@ def test_a_call_gives_up_when_the_time_is_over(make_set: Any, load: Load) -> Non
     assert time.monotonic() - start < load.seconds(SOON)
 
 
-def test_what_is_there_is_given_at_once(make_set: Any) -> None:
+def test_queued_items_are_returned_at_once(make_set: Any) -> None:
     jobs = make_set()
     jobs.add_many(["a", "b", "c"], score=[1, 2, 3])
     assert jobs.pop(wait=math.inf) == "a"
@@ -258,7 +258,7 @@ async def _await_and_enter(any_server: servers.Server) -> None:
     await servers.aclose(client)
 
 
-def test_the_look_says_how_many_there_are_and_when_there_are_more(
+def test_a_look_returns_the_available_items_and_the_next_time(
     any_server: servers.Server,
 ) -> None:
     raw = any_server.raw
@@ -290,17 +290,13 @@ def test_the_look_says_how_many_there_are_and_when_there_are_more(
         look("", "q", "l")
 
 
-def test_a_set_whose_name_can_have_no_second_key_is_waited_for_as_well(
-    make_set: Any, raw: Any
-) -> None:
+def test_a_set_whose_name_allows_no_second_key_can_be_waited_for(make_set: Any, raw: Any) -> None:
     jobs = make_set(name="{}jobs")
     with later(0.2, lambda: raw.zadd("{}jobs", {"a": 1})):
         assert jobs.pop(wait=30) == "a"
 
 
-def test_all_of_what_is_added_goes_to_those_who_wait(
-    any_server: servers.Server, load: Load
-) -> None:
+def test_all_added_items_go_to_waiting_calls(any_server: servers.Server, load: Load) -> None:
     """20 threads on one client; each item to one of them."""
     client = any_server.client()
     jobs: SortedSet[str] = SortedSet(client, "jobs")
@@ -348,7 +344,7 @@ def test_all_of_what_is_added_goes_to_the_tasks_that_wait(
     asyncio.run(program())
 
 
-def test_who_finds_nothing_after_it_was_woken_waits_on(any_server: servers.Server) -> None:
+def test_a_waiter_that_was_woken_in_error_waits_on(any_server: servers.Server) -> None:
     """Another consumer may have taken what the waiting one was woken for."""
     raw = any_server.raw
     client, watch = watched(any_server)
@@ -442,7 +438,7 @@ def listen_with_tls(server: servers.Server, names: dict[str, str]) -> int:
 
 
 @pytest.mark.parametrize("made", [redis.sentinel, redis.asyncio.sentinel])
-def test_it_is_watched_where_sentinel_says(
+def test_the_watcher_connects_to_the_primary_that_sentinel_names(
     any_server: servers.Server, sentinel: int, made: Any, load: Load
 ) -> None:
     any_server.raw.client_kill_filter(_type="normal", skipme=True)
@@ -487,9 +483,7 @@ def test_without_a_wait_what_is_sent_is_what_always_was(any_server: servers.Serv
         (1j, TypeError),
     ],
 )
-def test_a_wait_that_is_no_time_is_refused_before_anything_is_sent(
-    wait: Any, error: type[Exception]
-) -> None:
+def test_a_bad_wait_is_refused_before_anything_is_sent(wait: Any, error: type[Exception]) -> None:
     class Nothing:
         def execute_command(self, *args: Any) -> Any:
             raise AssertionError(f"sent {args}")
@@ -572,7 +566,7 @@ def test_20_waiters_of_a_process_send_as_much_as_one(any_server: servers.Server)
 
 
 @pytest.mark.slow(2)
-def test_a_waiter_whose_client_is_another_looks_more_and_more_rarely(
+def test_a_waiter_of_a_generic_client_looks_more_and_more_rarely(
     any_server: servers.Server,
 ) -> None:
     """20 times a second for half a second, then as a tenth of the time that it waited."""
@@ -592,9 +586,7 @@ def test_a_waiter_whose_client_is_another_looks_more_and_more_rarely(
 @pytest.mark.slow(3)
 @pytest.mark.parametrize("kind", ["generic", "refused"])
 @pytest.mark.parametrize("awaits", [False, True])
-def test_those_who_look_share_their_looks(
-    any_server: servers.Server, kind: str, awaits: bool
-) -> None:
+def test_waiters_share_their_looks(any_server: servers.Server, kind: str, awaits: bool) -> None:
     raw = any_server.raw
     with servers.user(any_server, "-client") as login:
         options = {"protocol": 2, **(login if kind == "refused" else {})}
@@ -668,7 +660,7 @@ def test_a_waiter_keeps_its_budget_while_others_get_the_items(
 
 
 @pytest.mark.slow(3)
-def test_who_comes_too_late_lets_others_go_first_until_it_gets_something(
+def test_a_waiter_that_comes_too_late_lets_others_go_first_until_it_gets_an_item(
     any_server: servers.Server,
 ) -> None:
     raw = any_server.raw
@@ -832,7 +824,7 @@ asyncio.run(main())
     assert (done.out, done.err) == ("[]\n", "")
 
 
-def test_a_cancelled_wait_leaves_nothing_behind(any_server: servers.Server) -> None:
+def test_a_cancelled_wait_leaves_no_task_and_no_connection(any_server: servers.Server) -> None:
     async def program() -> None:
         client = any_server.asyncio_client()
         jobs: Any = redset.asyncio.SortedSet(client, "jobs")
@@ -961,7 +953,7 @@ print("all there")
     assert (done.out, done.err) == ("all there\n", "")
 
 
-def test_what_a_cancelled_waiter_was_woken_for_is_anothers(any_server: servers.Server) -> None:
+def test_a_cancelled_waiter_passes_its_wake_on(any_server: servers.Server) -> None:
     async def program() -> None:
         client = any_server.asyncio_client()
         jobs: Any = redset.asyncio.SortedSet(client, "jobs")
@@ -1014,7 +1006,7 @@ def test_each_event_loop_has_a_watcher_of_its_own(any_server: servers.Server) ->
 
 
 @pytest.mark.slow(2)
-def test_a_watcher_whose_task_a_program_cancelled_begins_anew(any_server: servers.Server) -> None:
+def test_a_cancelled_watcher_task_starts_again(any_server: servers.Server) -> None:
     """Cancelled with a question unanswered, while somebody waits."""
 
     async def program() -> None:
@@ -1138,7 +1130,7 @@ def test_a_server_that_closes_idle_connections_is_waited_on(any_server: servers.
         any_server.raw.config_set("timeout", 0)
 
 
-def test_who_may_not_track_polls(
+def test_a_user_without_the_right_to_track_polls(
     any_server: servers.Server, caplog: pytest.LogCaptureFixture, load: Load
 ) -> None:
     caplog.set_level(logging.INFO, "redset")
@@ -1181,7 +1173,7 @@ def test_a_server_that_is_flushed_and_forgets_its_scripts_is_waited_on(
             assert jobs.pop(wait=30) == "a"
 
 
-def test_a_server_that_says_nothing_ends_a_wait_by_the_clients_timeout(
+def test_a_silent_server_ends_a_wait_by_the_clients_timeout(
     any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.3)
@@ -1221,7 +1213,7 @@ def test_a_message_is_read_when_it_is_whole(data: bytes, value: Any) -> None:
             _parsed(data[:end], 0)
 
 
-def test_errors_and_pushes_are_told_apart_from_answers() -> None:
+def test_errors_and_pushes_are_distinguished_from_replies() -> None:
     assert type(_parsed(b">1\r\n+invalidate\r\n", 0)[0]) is Push
     for data in (b"-ERR no\r\n", b"!6\r\nERR no\r\n"):
         error = _parsed(data, 0)[0]

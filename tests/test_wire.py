@@ -286,7 +286,7 @@ def test_requests_of_json_agree(items: list[Any], kind: str, options: Any, data:
 
 @needs_core
 @given(value=st.one_of(scores, members, keys))
-def test_what_becomes_of_single_values_agrees(value: Any) -> None:
+def test_single_values_have_the_same_result_in_both_implementations(value: Any) -> None:
     same("to_score", value)
     same("key_bytes", value)
     for limit in (0, 3, -1, 10**30):
@@ -350,13 +350,13 @@ def test_the_text_of_scores_agrees(score: Any) -> None:
     loads=st.sampled_from([None, json.loads, JSONSerializer().loads, int, dumps_some]),
     binary=st.sampled_from([None, True, False]),
 )
-def test_what_is_decoded_agrees(raws: list[Any], loads: Any, binary: Any) -> None:
+def test_decoded_replies_agree(raws: list[Any], loads: Any, binary: Any) -> None:
     same("decode", raws, loads, binary)
 
 
 @needs_core
 @given(data=st.one_of(st.binary(), st.text("*$\r\n0123456789 ", max_size=20).map(str.encode)))
-def test_what_is_split_agrees(data: bytes) -> None:
+def test_split_requests_agree(data: bytes) -> None:
     same("split", data)
 
 
@@ -477,7 +477,7 @@ def test_a_chunk_is_sorted_by_score_then_member(wire: ModuleType) -> None:
 
 
 @each
-def test_of_equal_members_the_first_or_the_last_stays(wire: ModuleType) -> None:
+def test_the_first_or_the_last_of_equal_members_stays(wire: ModuleType) -> None:
     items = [{"url": "a", "n": 1}, {"url": "b", "n": 2}, {"url": "a", "n": 3}]
     for fold, score, payload in (
         (wire.FOLD_FIRST, b"5", b'{"n":1,"url":"a"}'),
@@ -541,7 +541,7 @@ def test_requests_of_many_chunks_agree_and_are_those_of_one_cut(key: str | None)
 
 
 @each
-def test_what_equals_an_earlier_key_is_not_serialised(wire: ModuleType) -> None:
+def test_an_item_with_an_earlier_key_is_not_serialised(wire: ModuleType) -> None:
     written: list[int] = []
 
     def dumps(item: dict[str, int]) -> str:
@@ -558,7 +558,7 @@ def test_what_equals_an_earlier_key_is_not_serialised(wire: ModuleType) -> None:
 
 
 @each
-def test_the_memory_stands_behind_each_entry(wire: ModuleType) -> None:
+def test_every_entry_of_the_table_is_in_the_memory(wire: ModuleType) -> None:
     digest = wire.digest(b"a")
     for key, memory, entry in (
         (None, wire.MEMORY_DIGEST, (b"0", b"a", digest)),
@@ -614,7 +614,9 @@ def test_large_items_go_through(wire: ModuleType) -> None:
 
 @needs_core
 @pytest.mark.parametrize("make", HOSTILE)
-def test_hostile_values_fare_the_same_with_both(make: Callable[[], Any]) -> None:
+def test_hostile_values_have_the_same_result_in_both_implementations(
+    make: Callable[[], Any],
+) -> None:
     value = make()
     same("to_score", value)
     same("key_bytes", value)
@@ -887,7 +889,7 @@ def test_a_real_looking_stream_agrees() -> None:
 
 
 @needs_core
-def test_a_serializer_whose_methods_were_replaced_is_asked(
+def test_replaced_methods_of_a_serializer_are_called(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(JSONSerializer, "dumps", lambda self, item: b"replaced")
@@ -914,7 +916,7 @@ def test_text_that_makes_no_bytes_of_itself_is_a_bad_item(made: Any) -> None:
 
 
 @each
-def test_what_an_object_calls_its_class_changes_nothing(wire: ModuleType) -> None:
+def test_a_faked_class_name_changes_nothing(wire: ModuleType) -> None:
     for kind in (str, bytes, int, float):
         assert wire.payload(Mask(kind), None, 0) == b"mask"
         with pytest.raises(TypeError, match="must return str or bytes, not Mask"):
@@ -939,7 +941,7 @@ def test_a_request_has_no_negative_sizes(wire: ModuleType) -> None:
 
 
 @each
-def test_what_is_too_long_is_not_kept_alive(wire: ModuleType) -> None:
+def test_an_item_over_the_limit_is_not_kept_alive(wire: ModuleType) -> None:
     text = "https://example.org/" * 3
     items = [{"url": "a", "text": text}, {"url": "b", "text": text}]
     limited = encoder(wire, dumps=lambda item: item["text"], key="url", limit=10)
@@ -963,7 +965,7 @@ def test_good_are_those_that_were_read_whatever_became_of_the_list(wire: ModuleT
 
 
 @each
-def test_what_a_serializer_makes_may_be_empty(wire: ModuleType) -> None:
+def test_a_serializer_may_return_empty_bytes(wire: ModuleType) -> None:
     # Copied from nowhere to nowhere: what the sanitizers reported.
     for made in ("", b""):
         chunk = encoder(wire, dumps=lambda item, made=made: made).encode(["a"], None, False)

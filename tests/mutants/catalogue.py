@@ -118,7 +118,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "if self.fold == self.ctx.wire.FOLD_LAST:",
         "if self.fold == self.ctx.wire.FOLD_FIRST:",
         "add_many reports duplicates within one call as refused instead of updated, and reverse.",
-        ("test_sets.py::test_an_item_that_stands_twice_in_a_call_is_added_one_time_after_another",),
+        ("test_sets.py::test_an_item_that_is_twice_in_a_call_is_added_twice_in_order",),
     ),
     Mutant(
         "known-duplicate-replaces-the-first",
@@ -136,7 +136,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "if self.proposed or self.ctx.ties:",
         "if self.proposed:",
         "With ties=, chunks after a refused one are added first, so the order is lost.",
-        ("test_ties.py::test_a_chunk_that_is_refused_lets_nothing_pass_behind_it",),
+        ("test_ties.py::test_no_chunk_is_added_after_a_refused_one",),
     ),
     Mutant(
         "window-is-lost-with-the-epoch",
@@ -145,7 +145,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "waiting.extendleft(reversed(again))",
         "waiting.extendleft(reversed(again[:1]))",
         "After a clear in mid stream only the first chunk in flight is sent again.",
-        ("test_memory.py::test_what_was_in_flight_at_a_clear_is_sent_again",),
+        ("test_memory.py::test_chunks_in_flight_at_a_clear_are_sent_again",),
     ),
     Mutant(
         "resume-skips-what-was-in-flight",
@@ -154,7 +154,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "self._end(batch.start, error)",
         "self._end(self.position, error)",
         "AddError.resume_at lies after items that were not written; a resumed add loses them.",
-        ("test_transport.py::test_without_retries_a_cut_connection_says_from_where_to_go_on",),
+        ("test_transport.py::test_without_retries_a_cut_connection_reports_resume_at",),
     ),
     Mutant(
         "new-items-in-order-of-score",
@@ -163,7 +163,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "for place in sorted(batch.found)",
         "for place in batch.found",
         "add_new yields the items of a chunk by score and not in the order of the input.",
-        ("test_sets.py::test_new_items_are_given_once_and_in_order_of_the_input",),
+        ("test_sets.py::test_new_items_are_yielded_once_and_in_order_of_the_input",),
     ),
     Mutant(
         "moved-item-is-reported-as-refused",
@@ -172,7 +172,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "return score if added or updated else None",
         "return score if added else None",
         "add returns None for a queued item that it moved.",
-        ("test_sets.py::test_flags_say_what_an_add_does",),
+        ("test_sets.py::test_flags_decide_an_add",),
     ),
     Mutant(
         "table-answers-beside-an-acknowledgement",
@@ -181,7 +181,7 @@ MUTANTS: tuple[Mutant, ...] = (
         " and not self.again and settling is None",
         " and not self.again",
         "ack(add=) trusts the known table, so a found item the server forgot is lost.",
-        ("test_known.py::test_what_is_acknowledged_with_found_items_asks_the_server",),
+        ("test_known.py::test_an_acknowledgement_with_new_items_asks_the_server",),
     ),
     Mutant(
         "clock-is-never-asked-again",
@@ -199,7 +199,7 @@ MUTANTS: tuple[Mutant, ...] = (
         '"renew" if ttl else "check"',
         '"ack"',
         "The first chunk of found items ends the lease, and the other chunks are not added.",
-        ("test_leases.py::test_what_was_found_is_added_as_long_as_any_lease_is_its_holders",),
+        ("test_leases.py::test_new_items_are_added_while_any_lease_is_still_held",),
     ),
     Mutant(
         "repeated-settlement-counts-as-lost",
@@ -280,10 +280,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "if items:",
         "if items or not raws:",
         "A consumer with the wrong serializer that polled an empty set once later empties it.",
-        (
-            "test_sets.py::"
-            "test_a_wrong_serializer_empties_no_set_also_after_polls_that_found_nothing",
-        ),
+        ("test_sets.py::test_a_wrong_serializer_empties_no_set_also_after_polls_of_an_empty_set",),
     ),
     Mutant(
         "union-takes-the-higher-score",
@@ -301,7 +298,7 @@ MUTANTS: tuple[Mutant, ...] = (
         'again = what != "xor"',
         "again = True",
         "^= whose answer was lost runs twice and adds what it had removed.",
-        ("test_algebra.py::test_a_symmetric_difference_whose_answer_is_lost_is_not_made_twice",),
+        ("test_algebra.py::test_a_symmetric_difference_whose_reply_is_lost_is_not_repeated",),
     ),
     Mutant(
         "equal-set-is-a-proper-subset",
@@ -337,7 +334,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "yield from forgetting(ctx, _forget(ctx, members))",
         "yield from _forget(ctx, members)",
         "An item that this process forgot stays refused by its own known table.",
-        ("test_known.py::test_what_is_forgotten_in_this_process_is_new_at_once",),
+        ("test_known.py::test_an_item_forgotten_in_this_process_is_new_at_once",),
     ),
     Mutant(
         "range-ends-at-its-first-tie",
@@ -346,7 +343,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "math.floor(highest) * TIE + TIE - 1",
         "math.floor(highest) * TIE",
         "With ties=, between leaves out all items of its highest score but the first.",
-        ("test_ties.py::test_every_call_tells_the_score_that_was_given",),
+        ("test_ties.py::test_every_call_returns_the_score_that_was_given",),
     ),
     Mutant(
         "peek-from-the-end-turns-back",
@@ -364,7 +361,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "while not found and (yield effect):",
         "if not found and (yield effect):",
         "A waiting call returns empty early if another consumer took what it was woken for.",
-        ("test_waiting.py::test_who_finds_nothing_after_it_was_woken_waits_on",),
+        ("test_waiting.py::test_a_waiter_that_was_woken_in_error_waits_on",),
     ),
     Mutant(
         "encoded-letters-stay-dead",
@@ -382,7 +379,7 @@ MUTANTS: tuple[Mutant, ...] = (
         'start = f"({entries[-1].letter.id}"',
         "start = entries[-1].letter.id",
         "Iterating many dead letters gives the last one of each page twice.",
-        ("test_sets.py::test_dead_letters_are_given_oldest_first_over_many_pages",),
+        ("test_sets.py::test_dead_letters_are_yielded_oldest_first_over_many_pages",),
     ),
     Mutant(
         "purge-includes-its-limit",
@@ -458,7 +455,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "if number not in closed]",
         "]",
         "A connection the server closed keeps the known table trusted.",
-        ("test_known.py::test_after_a_restart_from_an_old_dump_what_was_lost_is_new",),
+        ("test_known.py::test_after_a_restart_from_an_old_dump_lost_items_are_new",),
     ),
     Mutant(
         "waiters-poll-between-looks",
@@ -476,7 +473,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "waiter.watch.mark()",
         "pass",
         "A waiter that was woken and gave up wakes no other, though its item is still there.",
-        ("test_waiting.py::test_what_a_cancelled_waiter_was_woken_for_is_anothers",),
+        ("test_waiting.py::test_a_cancelled_waiter_passes_its_wake_on",),
     ),
     Mutant(
         "half-a-message-is-read",
@@ -494,7 +491,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "if now >= job.deadline:",
         "if now >= job.deadline + 3600:",
         "A worker handles an item whose lease expired before it began.",
-        ("test_consuming.py::test_what_is_over_before_it_is_begun_is_left_to_others",),
+        ("test_consuming.py::test_an_item_whose_lease_may_have_expired_is_not_begun",),
     ),
     Mutant(
         "leases-are-renewed-too-late",
@@ -512,7 +509,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "queue.append(None)",
         "pass",
         "An item added after its ack is added before it, and is gone.",
-        ("test_buffered.py::test_an_item_that_is_added_behind_its_ack_is_there_again",),
+        ("test_buffered.py::test_an_item_that_is_added_after_its_ack_is_queued_again",),
     ),
     Mutant(
         "unwritten-item-is-forgotten",
@@ -521,7 +518,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "del run.adds[:num]",
         "del run.adds[: num + 1]",
         "A failed writer leaves one item out of AddError.unwritten.",
-        ("test_buffered.py::test_a_full_set_is_an_error_that_says_what_is_not_in_it",),
+        ("test_buffered.py::test_a_full_set_is_an_error_with_the_unwritten_items",),
     ),
     Mutant(
         "break-acknowledges-the-current-item",
@@ -558,7 +555,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "if held and held:sub(-#ARGV[1]) == ARGV[1] then",
         "if held then",
         "A holder that came too late releases the lock of its successor.",
-        ("test_locks.py::test_a_lock_is_never_released_by_one_who_lost_it",),
+        ("test_locks.py::test_a_lock_is_never_released_by_a_process_that_lost_it",),
     ),
     Mutant(
         "settlement-without-a-token",
@@ -585,7 +582,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "lease_value(owner_of(value), tries, old_score, score, failure)",
         "value",
         "An item that an old process adds again while it is leased is lost with the ack.",
-        ("test_leases.py::test_what_was_added_meanwhile_is_there_once_however_the_lease_ends",),
+        ("test_leases.py::test_an_item_added_while_leased_is_queued_once_however_the_lease_ends",),
     ),
     Mutant(
         "neighbours-of-a-killer-die",
@@ -675,7 +672,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "if call('ZSCORE', leased, asked[k]) then",
         "if true then",
         "After P:leased was evicted, adds are accepted and never handed out.",
-        ("test_suspects.py::test_what_an_evicted_key_held_back_is_handed_out",),
+        ("test_suspects.py::test_items_of_an_evicted_lease_key_are_handed_out",),
     ),
     Mutant(
         "unreceived-leases-count-attempts",
@@ -684,7 +681,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "finish('release', rest, theirs, now, {0, '', '', ''})",
         "finish('expire', rest, theirs, now, {0, '', '', ''})",
         "Items of a lease call whose answer was lost for longer than its ttl become dead letters.",
-        ("test_suspects.py::test_items_whose_lease_call_got_no_answer_count_no_attempt",),
+        ("test_suspects.py::test_items_whose_lease_call_got_no_reply_count_no_attempt",),
     ),
     Mutant(
         "repeated-lease-gives-other-items",
@@ -720,7 +717,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "queued[member] = tonumber(",
         "queued[at] = tonumber(",
         "With lt=, an item that stands twice in a chunk counts as added twice, at its last score.",
-        ("test_sets.py::test_an_item_that_stands_twice_in_a_call_is_added_one_time_after_another",),
+        ("test_sets.py::test_an_item_that_is_twice_in_a_call_is_added_twice_in_order",),
     ),
     Mutant(
         "one-item-less-than-max-size",
@@ -747,7 +744,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "save(meta, memory)\n    redis.call('HINCRBY', meta, 'forgets', 1)",
         "save(meta, memory)",
         "Other processes' known tables refuse what was forgotten, until they end.",
-        ("test_known.py::test_what_is_forgotten_in_another_process_is_new_to_the_next_check",),
+        ("test_known.py::test_an_item_forgotten_in_another_process_is_new_to_the_next_check",),
     ),
     Mutant(
         "first-bucket-is-never-unlinked",
@@ -765,7 +762,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "if there + back > 0 or",
         "if there > 0 or",
         "clear(if_finished=True) deletes the dead letter of a lease that it ended itself.",
-        ("test_leases.py::test_what_an_end_of_a_lease_buries_is_not_cleared_with_it",),
+        ("test_leases.py::test_an_item_that_dies_as_its_lease_ends_survives_the_clear",),
     ),
     Mutant(
         "leases-count-as-retrying",
@@ -774,7 +771,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "value and owner_of(value) == DELAYED and",
         "value and",
         "stats() takes an item that is leased for the second time for one that waits.",
-        ("test_leases.py::test_stats_tell_how_many_failed_items_wait_for_their_next_try",),
+        ("test_leases.py::test_stats_count_the_failed_items_that_wait_for_a_retry",),
     ),
     Mutant(
         "unremembered-items-are-remembered",
@@ -792,7 +789,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "foldable and not self.aside",
         "foldable",
         "The known table refuses an item that was added with remember=False.",
-        ("test_known.py::test_what_is_not_to_be_remembered_is_not_learned",),
+        ("test_known.py::test_an_item_added_with_remember_false_is_not_learned",),
     ),
     Mutant(
         "clear-keeps-the-epoch",
@@ -819,7 +816,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "string.sub(value, 1, 1) ~= '.'",
         "false",
         "dead.requeue queues an item that a worker holds, so two workers get it.",
-        ("test_dead.py::test_what_is_there_again_stays_dead",),
+        ("test_dead.py::test_a_dead_letter_stays_if_its_item_is_queued_again",),
     ),
     Mutant(
         "move-drops-what-is-refused",
@@ -828,7 +825,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "if string.sub(outcome[3], k, k) ~= 'r' then moved[#moved + 1] = names[k] end",
         "moved[#moved + 1] = names[k]",
         "move_many removes items that the other set refused.",
-        ("test_algebra.py::test_what_the_other_refuses_stays",),
+        ("test_algebra.py::test_items_that_the_other_set_refuses_stay",),
     ),
     Mutant(
         "cut-leaves-attempts",
@@ -837,7 +834,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "bulk('HDEL', leases, gone)",
         "bulk('HDEL', leases, {})",
         "An item discarded by range and added again starts with its old attempts.",
-        ("test_between.py::test_attempts_go_with_what_is_discarded",),
+        ("test_between.py::test_a_discarded_item_loses_its_attempts",),
     ),
     Mutant(
         "watcher-overlooks-expired-leases",
@@ -846,7 +843,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "available = available + count(leased, ms, ms, 1)",
         "count(leased, ms, ms, 1)",
         "A waiting call is not woken by a lease that expires.",
-        ("test_waiting.py::test_the_look_says_how_many_there_are_and_when_there_are_more",),
+        ("test_waiting.py::test_a_look_returns_the_available_items_and_the_next_time",),
     ),
     # --- the core
     Mutant(
@@ -856,7 +853,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "other.score = entry.score",
         "entry.score = other.score",
         "Of equal items in a chunk the first one's score stays with the last one's payload.",
-        ("test_wire.py::test_of_equal_members_the_first_or_the_last_stays",),
+        ("test_wire.py::test_the_first_or_the_last_of_equal_members_stays",),
     ),
     Mutant(
         "core-cuts-chunks-too-late",
@@ -956,7 +953,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "held.popitem(last=False)",
         "held.popitem()",
         "A full known table drops what it has just learned.",
-        ("test_known_wire.py::test_it_holds_so_many_and_of_more_the_last",),
+        ("test_known_wire.py::test_a_table_keeps_the_newest_entries",),
     ),
     Mutant(
         "fallback-takes-nan",
@@ -1005,7 +1002,7 @@ MUTANTS: tuple[Mutant, ...] = (
         'if data.rfind(b"null") >= 0 and',
         'if data.rfind(b"null") > 0 and',
         "An item that is NaN itself is stored as null.",
-        ("test_serializers.py::test_what_json_cannot_represent_is_refused",),
+        ("test_serializers.py::test_a_value_that_json_cannot_represent_is_refused",),
     ),
     Mutant(
         "name-of-another-sets-keys",
@@ -1014,7 +1011,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "return name if tag and name != _prefix_of(tag) else None",
         "return name if tag else None",
         "A set called like the prefix of another set writes to that set's keys.",
-        ("test_sets.py::test_the_prefix_of_another_set_is_no_name_for_one_with_second_keys",),
+        ("test_sets.py::test_the_prefix_of_another_set_is_refused_as_a_name",),
     ),
     Mutant(
         "directive-brings-in-another",
