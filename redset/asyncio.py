@@ -443,7 +443,7 @@ class SortedSet(Face[T]):
         return (await self._run(memory.seen(self._ctx, [item])))[0]
 
     def known(self, item: Any) -> bool | None:
-        return self._open().tell(known.knows(self._ctx, item))  # type: ignore[no-any-return]
+        return self._open().run_offline(known.knows(self._ctx, item))  # type: ignore[no-any-return]
 
     async def seen_many(self, items: Iterable[Any]) -> list[bool]:
         return await self._run(memory.seen(self._ctx, many("items", items)))

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from redset._faces.arguments import Time, seconds
-from redset._transport.link import undisturbed
+from redset._transport.coroutines import undisturbed
 from redset.exceptions import LockTimeout
 from redset.scripts import script
 

@@ -48,8 +48,9 @@ from redset._operations.dead import DeadLetter
 from redset._operations.leasing import Leased
 from redset._operations.lines import Lines
 from redset._operations.reading import Stats
+from redset._transport.coroutines import complete
 from redset._transport.effects import Operation, R
-from redset._transport.link import Link, complete
+from redset._transport.link import Link
 from redset._transport.source import Source
 from redset.locks import Lock
 
@@ -1690,7 +1691,7 @@ class SortedSet(Face[T]):
         >>> s.known("/7"), s.known("/new")
         (True, None)
         """
-        return self._open().tell(known.knows(self._ctx, item))  # type: ignore[no-any-return]
+        return self._open().run_offline(known.knows(self._ctx, item))  # type: ignore[no-any-return]
 
     def seen_many(self, items: Iterable[Any]) -> list[bool]:
         """Say of each item whether ``remember`` knows it.

@@ -25,7 +25,7 @@ from selection import drawn
 
 import redset.asyncio
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet
-from redset._transport import link
+from redset._transport.packed import PackedSession
 from redset._wire.fallback import digest
 from redset.exceptions import DecodeError, Full, OptionsDiffer
 
@@ -365,10 +365,8 @@ def test_no_step_between_two_large_sets_holds_the_server(
             score=(number * 7907 % 1_000_003 for number in range(size)),
         )
         held = Held(server)
-        ask = link._PackedSession.ask
-        monkeypatch.setattr(
-            link._PackedSession, "ask", lambda self, effect: held(ask, self, effect)
-        )
+        ask = PackedSession.ask
+        monkeypatch.setattr(PackedSession, "ask", lambda self, effect: held(ask, self, effect))
         assert not jobs.isdisjoint(others) and jobs != others and not jobs <= others
         jobs |= others
         assert len(jobs) == size + size // 2

@@ -28,7 +28,8 @@ import redset
 import redset.asyncio
 from redset import sets
 from redset._operations import adding
-from redset._transport.link import Link, complete
+from redset._transport.coroutines import complete
+from redset._transport.link import Link
 from redset.asyncio import ScheduledSet, SortedSet, TimeSortedSet
 from redset.exceptions import AddError, LockTimeout
 from redset.locks import AsyncLock, Lock

@@ -23,7 +23,7 @@ from test_model import recording, recording_asyncio
 from redset import AddResult, Key, SortedSet
 from redset._operations import known
 from redset._operations import tables as known_tables
-from redset._transport import link
+from redset._transport import pools
 from redset.scripts import script
 
 EVER: list[dict[str, Any]] = [{"remember": True}, {"remember": True, "key": str}]
@@ -604,7 +604,7 @@ def test_a_connection_that_another_user_of_the_pool_opened_ends_the_trust(
         for _ in range(3):
             jobs.add_many(URLS[:20])
         pool = jobs.redis.connection_pool
-        first, second = link._get_connection(pool), link._get_connection(pool)
+        first, second = pools.get_connection(pool), pools.get_connection(pool)
         pool.release(first)
         pool.release(second)
         jobs._ctx.next_check = 0.0

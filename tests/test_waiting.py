@@ -30,7 +30,7 @@ from test_transport import watched
 
 import redset.asyncio
 from redset import ScheduledSet, SortedSet
-from redset._transport import tracking
+from redset._transport import coroutines, tracking
 from redset._transport import watcher as module
 from redset._transport.tracking import Failure, Lost, Push, _parsed
 from redset.scripts import script
@@ -111,13 +111,13 @@ async def work_on(jobs: Any, wait: float, done: list[str]) -> None:
 def waiting_now(client: Any) -> int:
     """How many are watched for."""
     watcher = module._watchers.get(client.connection_pool)
-    return sum(len(watch.waiters) for watch in watcher._watches.values()) if watcher else 0
+    return sum(len(watch.alarms) for watch in watcher._sets.values()) if watcher else 0
 
 
 def watched_now(client: Any) -> bool:
     """Whether what is waited for was seen on the connection that watches, and will be told."""
     watcher = module._watchers.get(client.connection_pool)
-    watches = list(watcher._watches.values()) if watcher else []
+    watches = list(watcher._sets.values()) if watcher else []
     return bool(watches) and all(watch.seen > 0 and not watch.changed for watch in watches)
 
 
@@ -673,7 +673,7 @@ def test_a_waiter_that_comes_too_late_lets_others_go_first_until_it_gets_an_item
         def others() -> None:
             try:
                 assert eventually(lambda: waiting_now(client) == 1 and watched_now(client))
-                (watch,) = module._watchers[client.connection_pool]._watches.values()
+                (watch,) = module._watchers[client.connection_pool]._sets.values()
                 end = time.monotonic() + 20
                 while (not rounds or rounds[-1] < module.SPREAD) and time.monotonic() < end:
                     raw.eval(
@@ -850,9 +850,9 @@ def test_a_cancellation_that_the_client_keeps_to_itself_ends_a_wait(
     any_server: servers.Server, counted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before Python 3.12, `wait_for` returns a result that came together with the cancellation."""
-    if counted and not module._COUNTED:
+    if counted and not coroutines._COUNTED:
         raise servers.Missing("Task.cancelling: not in this Python")
-    monkeypatch.setattr(module, "_COUNTED", counted)
+    monkeypatch.setattr(coroutines, "_COUNTED", counted)
 
     async def program() -> None:
         client = any_server.asyncio_client()
@@ -939,7 +939,7 @@ for turn in range(200):
             assert type(error.__context__) is KeyboardInterrupt
         interrupted += 1
     watcher = module._watchers.get(pool)
-    assert watcher is None or not watcher._watches
+    assert watcher is None or not watcher._sets
 assert interrupted == 200
 seen = set(held)
 while len(seen) < 200:
@@ -963,7 +963,7 @@ def test_a_cancelled_waiter_passes_its_wake_on(any_server: servers.Server) -> No
         tasks += [asyncio.create_task(jobs.pop(wait=40)) for _ in range(4)]
         assert await soon(lambda: waiting_now(client) == 5)
         first = asyncio.Event()
-        hint = module.Watch.hint
+        hint = module.WatchedSet.hint
 
         def cancelling(self: Any, available: int) -> None:
             hint(self, available)
@@ -972,7 +972,7 @@ def test_a_cancelled_waiter_passes_its_wake_on(any_server: servers.Server) -> No
                 tasks[0].cancel()
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module.Watch, "hint", cancelling)
+            patch.setattr(module.WatchedSet, "hint", cancelling)
             # Nobody looks by itself in time.
             patch.setattr(module, "REFRESH", 60.0)
             patch.setattr(module, "FRESH", 60.0)
@@ -1015,7 +1015,7 @@ def test_a_cancelled_watcher_task_starts_again(any_server: servers.Server) -> No
         first = asyncio.create_task(jobs.pop(wait=50))
         assert await soon(lambda: waiting_now(client) == 1 and watched_now(client))
         watcher: Any = module._watchers[client.connection_pool]
-        (watch,) = watcher._watches.values()
+        (watch,) = watcher._sets.values()
         with any_server.frozen():
             assert await soon(lambda: watch.asked is not None)
             watcher._task.cancel()

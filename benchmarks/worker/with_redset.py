@@ -22,7 +22,7 @@ import redset
 from redset import SortedSet, _wire
 from redset._operations import adding
 from redset._operations.context import WINDOW
-from redset._transport.link import _get_connection
+from redset._transport.pools import get_connection
 from redset.serializers import JSONSerializer
 
 TAKE = 1000
@@ -380,7 +380,7 @@ def part_encode(job: Job) -> Run:
 
 def part_held(job: Job) -> Run:
     """Requests encoded beforehand, through redis-py's connection, which is held."""
-    connection = _get_connection(redis.Redis(**job.address).connection_pool)
+    connection = get_connection(redis.Redis(**job.address).connection_pool)
     requests = _requests(job)
 
     def run() -> int:
@@ -399,7 +399,7 @@ def part_pooled(job: Job) -> Run:
 
     def run() -> int:
         for request in requests:
-            connection = _get_connection(pool)
+            connection = get_connection(pool)
             connection.send_packed_command([request], check_health=False)
             connection.read_response()
             pool.release(connection)

@@ -28,7 +28,7 @@ from redset._operations.context import error_text
 from redset._operations.exchanging import Exchange
 from redset._operations.logs import one_line, warn_once
 from redset._operations.settling import Held, Settlement
-from redset._transport.link import complete
+from redset._transport.coroutines import complete
 from redset.exceptions import Reject, Retry
 
 log = logging.getLogger("redset")

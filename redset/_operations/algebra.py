@@ -39,7 +39,7 @@ from redset._operations.replies import (
     up_to,
 )
 from redset._operations.streaming import add_stream
-from redset._transport.effects import Ask, Operation, Pull, There
+from redset._transport.effects import Ask, AskOther, Operation, Pull
 from redset.exceptions import AddError, OptionsDiffer
 
 T = TypeVar("T")
@@ -216,7 +216,7 @@ def _throughout(ctx: Context, other: Other, holds: Callable[[int, int], bool]) -
 def _at(other: Other, ask: Ask) -> Operation[Any]:
     if other.link is None:
         return (yield ask)
-    return (yield There(other.link, ask))
+    return (yield AskOther(other.link, ask))
 
 
 def _page(other: Other, last: list[bytes]) -> Operation[Page | None]:

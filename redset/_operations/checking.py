@@ -10,7 +10,7 @@ from typing import Any
 
 from redset._operations.context import Context
 from redset._operations.replies import bytes_of, count, is_answer, listed
-from redset._transport.effects import Ask, Operation, There
+from redset._transport.effects import Ask, AskOther, Operation
 from redset.scripts import script
 
 log = logging.getLogger("redset")
@@ -32,7 +32,7 @@ def check_nodes(wire: ModuleType, nodes: Iterable[tuple[str, Any]]) -> Operation
     """Return what is wrong with each of some nodes, given by their names and links."""
     found = []
     for name, link in nodes:
-        told = yield There(link, _ask(wire, None))
+        told = yield AskOther(link, _ask(wire, None))
         found += [f"{name}: {each}" for each in _warnings_of(told)]
     return found
 

@@ -15,7 +15,7 @@ from redset._operations import tables
 from redset._operations.context import Context
 from redset._operations.replies import bytes_of, is_answer, many
 from redset._operations.tables import Memory
-from redset._transport.effects import SIGHT, Operation
+from redset._transport.effects import FINGERPRINT, Operation
 
 #: Seconds for which a check is trusted, and after which the next is due.
 TRUST, RENEW = 1.0, 0.8
@@ -32,7 +32,7 @@ WORTH = 16
 class Trust(NamedTuple):
     """Result of a check, with its time and its connections."""
 
-    sight: Any
+    fingerprint: Any
     since: float
     epoch: bytes
     table: Any
@@ -45,24 +45,24 @@ class Trust(NamedTuple):
 
 def look(ctx: Context, items: int) -> Operation[tuple[Trust | None, bool]]:
     """Say what may be trusted now, and whether a check is due before so many items are added."""
-    sight = yield SIGHT
-    if sight is None:
+    fingerprint = yield FINGERPRINT
+    if fingerprint is None:
         return None, False
     now = monotonic()
     used, ctx.used = ctx.used, now
-    trust = _still_trusted(ctx, sight, now)
+    trust = _still_trusted(ctx, fingerprint, now)
     if trust is not None and trust.age(now) < RENEW:
         return trust, False
     # A lone add now and then is not worth another request.
     return trust, now >= ctx.next_check and (items >= WORTH or now - used < TRUST)
 
 
-def _still_trusted(ctx: Context, sight: Any, now: float) -> Trust | None:
+def _still_trusted(ctx: Context, fingerprint: Any, now: float) -> Trust | None:
     """Return what the last check found if it may be trusted with these connections now."""
     trust: Trust | None = ctx.trust
     if trust is None or trust.age(now) >= TRUST:
         return None
-    return trust if trust.sight == sight and trust.era is tables.era() else None
+    return trust if trust.fingerprint == fingerprint and trust.era is tables.era() else None
 
 
 def knows(ctx: Context, item: Any) -> Operation[bool | None]:
@@ -70,9 +70,9 @@ def knows(ctx: Context, item: Any) -> Operation[bool | None]:
     member = ctx.identity(item)
     if not ctx.tabled:
         return None
-    sight = yield SIGHT
+    fingerprint = yield FINGERPRINT
     now = monotonic()
-    trust = None if sight is None else _still_trusted(ctx, sight, now)
+    trust = None if fingerprint is None else _still_trusted(ctx, fingerprint, now)
     if trust is None:
         return None
     digest = member if ctx.keyed else ctx.wire.digest(member)
@@ -85,7 +85,7 @@ def check(ctx: Context) -> Operation[Trust | None]:
     # At once, so that of many threads one asks.
     ctx.next_check = since + PAUSE
     for _ in range(3):
-        before = yield SIGHT
+        before = yield FINGERPRINT
         since = monotonic()
         asked, arguments = _questions(ctx, since)
         keys = [ctx.keys.meta, ctx.keys.seen]
@@ -96,9 +96,9 @@ def check(ctx: Context) -> Operation[Trust | None]:
                 raise
             # The user lacks TYPE, say: as good as a server whose run cannot be seen.
             found = [b""] * 6
-        sight = yield SIGHT
+        fingerprint = yield FINGERPRINT
         # A connection that was opened meanwhile, perhaps by this very request, is not covered.
-        if before is None or sight == before:
+        if before is None or fingerprint == before:
             break
     else:
         return None
@@ -108,7 +108,7 @@ def check(ctx: Context) -> Operation[Trust | None]:
     if before is None or not (run and epoch):
         ctx.believe(None)
         return None
-    memory = Memory(ctx.keys.name, sight[0], run, epoch, forgets)
+    memory = Memory(ctx.keys.name, fingerprint[0], run, epoch, forgets)
     table = tables.table_of(memory, ctx.wire.Known, ctx.known_max)
     sample = tables.sample_of(table)
     if since >= sample.checked:  # else another thread has asked later, and knows better
@@ -123,7 +123,7 @@ def check(ctx: Context) -> Operation[Trust | None]:
             sample = tables.sample_of(table)
         sample.count, sample.evicted = max(sample.count, int(count or 0)), evicted
         sample.checked = since
-    trust = Trust(sight, since, epoch, table, tables.era())
+    trust = Trust(fingerprint, since, epoch, table, tables.era())
     ctx.believe(trust)
     return trust
 
@@ -162,9 +162,9 @@ def learn(
     lasting : float or list of int
         ``math.inf``, or for each entry the milliseconds since, 0 if that is not known.
     """
-    sight = yield SIGHT
+    fingerprint = yield FINGERPRINT
     # The answer came by one of the connections that the check had seen.
-    if sight != trust.sight or trust.era is not tables.era():
+    if fingerprint != trust.fingerprint or trust.era is not tables.era():
         return
     until = lasting
     if lasting is not math.inf:

@@ -331,3 +331,16 @@ def caches(client: Any) -> bool:
     pool = getattr(client, "connection_pool", None)
     options = getattr(pool, "connection_kwargs", None) or {}
     return getattr(pool, "cache", None) is not None or bool(options.get("cache_enabled"))
+
+
+def decodes_all(client: Any) -> bool:
+    """Return whether an asyncio client decodes all replies, even if it is told not to."""
+    # Up to redis-py 5.0.3 asyncio connections do, with hiredis.
+    library = library_of(type(client))
+    decodes = client.connection_pool.connection_kwargs.get("decode_responses")
+    return bool(decodes) and getattr(library, "__version__", "") in (
+        "5.0.0",
+        "5.0.1",
+        "5.0.2",
+        "5.0.3",
+    )

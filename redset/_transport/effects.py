@@ -1,4 +1,4 @@
-"""Effects: the requests of an operation to the transport."""
+"""Effects: what an operation yields to the transport, and is sent the result of."""
 
 from __future__ import annotations
 
@@ -9,18 +9,28 @@ from redset.scripts import Script
 
 R = TypeVar("R")
 
-#: Yields effects, is sent what came of them, and returns the operation's result.
+#: Yields effects, is sent their results, and returns the result of the operation.
 Operation = Generator[Any, Any, R]
 
 
 class Send:
-    """One atomic server step, to be answered by a later READ.
+    """One atomic server step, whose reply a later READ takes.
 
-    ``replies`` is how many answers the bytes bring (MULTI to EXEC: one for each command);
-    ``resend`` says that the step may be performed again after its connection was lost; ``reads``
-    makes of the answer what the operation is given, or raises `Unexpected`. If there are several
-    answers, it takes a list of all, errors as exceptions; the last one is EXEC's. ``resent`` is set
-    where it was sent again, so that it may have been performed twice.
+    Attributes
+    ----------
+    data : bytes
+        The encoded request.
+    replies : int
+        Number of replies (MULTI to EXEC: one per command).
+    script : Script
+        The script that it calls, if any.
+    resend : bool
+        Whether it may be performed again after its connection was lost.
+    reads : callable
+        Makes the result of the reply, or raises `Unexpected`. It takes a list if there are several
+        replies, with errors as exceptions; the last one is EXEC's.
+    resent : bool
+        Whether it was sent again, and so may have been performed twice.
     """
 
     __slots__ = ("data", "reads", "replies", "resend", "resent", "script")
@@ -42,24 +52,24 @@ class Send:
 
     @property
     def name(self) -> str:
-        """Name of a request in errors: its script, or its first command."""
+        """The name of the request in errors: its script, or its first command."""
         if self.script is not None:
             return f"the step {self.script.name!r}"
         return self.data.split(b"\r\n", 3)[2].decode()
 
 
 class Outsized:
-    """Why a connection was lost: one argument is, or may be, more than the server takes."""
+    """The size of an argument that is, or may be, the reason for a lost connection."""
 
     __slots__ = ("limit", "size")
 
     def __init__(self, size: int, limit: int | None) -> None:
-        #: Its bytes, and the most that the server takes, if it says so.
+        #: The size of the argument and the limit of the server, in bytes. None: it does not say.
         self.size = size
         self.limit = limit
 
     def error(self, kind: type[Exception], argument: bytes) -> Exception:
-        """Make the error that says so, of a client's class."""
+        """Make the error for the user, of a client's class."""
         rest = "..." if len(argument) < self.size else ""
         limit = "may be less" if self.limit is None else f"is {self.limit:,}"
         made = kind(
@@ -72,23 +82,23 @@ class Outsized:
 
 
 def outsized(error: BaseException) -> Outsized | None:
-    """Return what an error says of an argument that is too large, if it says so."""
-    found: Outsized | None = getattr(error, "_redset_outsized", None)
-    return found
+    """Return the size that an error is about, if it is about an argument that is too large."""
+    size: Outsized | None = getattr(error, "_redset_outsized", None)
+    return size
 
 
 class Unexpected(Exception):
-    """A reply that the command which it answers cannot have."""
+    """A reply that its command cannot have."""
 
 
 class Ask(Send):
-    """A Send whose answer is wanted at once."""
+    """A Send whose reply is read at once."""
 
     __slots__ = ()
 
 
 class Read:
-    """The oldest unread answer, or its error thrown in."""
+    """Read the oldest unread reply; its error is thrown in."""
 
     __slots__ = ()
 
@@ -97,9 +107,9 @@ READ = Read()
 
 
 class Pull:
-    """Up to ``num`` more of the caller's items, with their scores; no items are the end.
+    """Take up to ``num`` more of the caller's items, with their scores; no items are the end.
 
-    The caller's code may run: with an unsteady source an operation has nothing in flight here.
+    The caller's code may run, so with an unsteady source nothing may be in flight.
     """
 
     __slots__ = ("num",)
@@ -109,7 +119,7 @@ class Pull:
 
 
 class Emit:
-    """Results for the caller of a generator; nothing is in flight."""
+    """Hand values to the caller of a generator. Nothing may be in flight."""
 
     __slots__ = ("values",)
 
@@ -118,43 +128,52 @@ class Emit:
 
 
 class Wait:
-    """Until something may be had: True; False if the time is over and nothing came.
+    """Wait until there may be an item: True; False if the time is over.
 
-    Nothing is in flight, and no connection is held meanwhile. ``look`` asks the server how much may
-    be had now, and in how many seconds there may be more; ``keys`` are those that it reads;
-    ``until`` is a time of `time.monotonic`; ``ended`` is called every 50 ms, and ends it, too.
+    Nothing may be in flight. No connection is held while it waits.
+
+    Attributes
+    ----------
+    poll : Ask
+        Asks how many items there are, and in how many seconds there may be more.
+    keys : list of bytes
+        The keys that ``poll`` reads.
+    until : float
+        The end of the wait, a time of `time.monotonic`.
+    ended : callable
+        Called every 50 ms; ends the wait if it returns True.
     """
 
-    __slots__ = ("ended", "keys", "look", "until")
+    __slots__ = ("ended", "keys", "poll", "until")
 
     def __init__(
         self,
-        look: Ask,
+        poll: Ask,
         keys: list[bytes],
         until: float,
         ended: Callable[[], bool] | None = None,
     ) -> None:
-        self.look = look
+        self.poll = poll
         self.keys = keys
         self.until = until
         self.ended = ended
 
 
-class Sight:
-    """A fingerprint of the open connections: two are equal if in between the client lost and
-    opened none, nor the process any that redset uses. It begins with the number of the database.
+class Fingerprint:
+    """Take a fingerprint of the open connections.
 
-    None if they cannot be seen.
+    Two are equal only if the client lost and opened no connection in between, nor the process one
+    that redset uses. It begins with the number of the database. None if they cannot be seen.
     """
 
     __slots__ = ()
 
 
-SIGHT = Sight()
+FINGERPRINT = Fingerprint()
 
 
-class There:
-    """A request over another set's link; nothing is in flight."""
+class AskOther:
+    """Ask over another set's link. Nothing may be in flight."""
 
     __slots__ = ("ask", "link")
 
@@ -164,12 +183,12 @@ class There:
 
 
 def only(ask: Ask) -> Operation[Any]:
-    """Do nothing but ask."""
+    """Perform one request, as an operation."""
     return (yield ask)
 
 
 class Pause:
-    """Nothing: a place in a long computation where others may have their turn."""
+    """Do nothing: other tasks of an event loop may run here, in a long computation."""
 
     __slots__ = ()
 

@@ -1,9 +1,13 @@
-"""Looking at a set again and again, once for all of a process who wait for it.
+"""Polling a set, in turns, for all operations of a process that wait for it.
 
-If nobody can tell that a set changed, those who wait look at it. They take turns: whoever comes
-first when a look is due looks, and wakes as many as there are items. Looks are 20 a second at
-first. While nothing comes they grow rarer, as a tenth of the time since something came last, down
-to one a second: so a wait is at most a tenth longer than it must be.
+Theory of operation. If no watcher reports changes (`redset._transport.watcher`), those that wait
+poll the set. They take turns: the first that comes when a poll is due sends it, and wakes as many
+waiters as there are items. Polls come 20 times a second at first. While nothing comes they grow
+rarer: the period is a tenth of the time since something came, up to a second. So a wait is at most
+a tenth longer than it must be. Attempts that found nothing count against the same budget.
+
+A waiter that polls may be stuck with a server that hangs. After ``PATIENCE`` seconds another waiter
+takes its turn.
 """
 
 from __future__ import annotations
@@ -15,20 +19,22 @@ import weakref
 from time import monotonic
 from typing import Any
 
-#: Seconds between two looks at first, and at most.
+from redset._transport.alarms import Alarm, hint
+
+#: Seconds between two polls at first, and at most.
 PERIOD = 0.05
 SLOWEST = 1.0
-#: By how much looks grow rarer: a part of the time since something came.
+#: The period of polls as a part of the time since something came.
 SLOWING = 0.1
-#: What may be spent in advance: commands that come one after another at a change.
+#: Seconds of the budget that may be spent in advance, by commands at a change.
 BURST = 2 * PERIOD
-#: How long others leave a look to the one who is at it, in seconds; then its server may hang.
+#: Seconds that others leave a poll to the waiter that sent it. After that its server may hang.
 PATIENCE = 2.0
-#: How long what is known of a set is kept when nobody waits for it.
+#: Seconds that a set without waiters is kept.
 LINGER = 5.0
 
 
-class Pace:
+class Budget:
     """A budget of one command in each period, of which some may be spent in advance."""
 
     __slots__ = ("_burst", "_period", "_spent")
@@ -41,164 +47,110 @@ class Pace:
         self._spent = max(self._spent, monotonic()) + commands * self._period / shares
 
     def ready(self) -> float:
-        """When the next command is in the budget."""
+        """Return when the next command is in the budget."""
         return self._spent - self._burst
 
     def refill(self) -> None:
         self._spent = 0.0
 
 
-class Sleeper:
-    """One that waits for a set; of a sync client."""
+class PolledSet:
+    """A set that its waiters poll in turns."""
 
-    __slots__ = ("_event", "hinted")
-
-    def __init__(self) -> None:
-        #: Whether there may be something for it.
-        self.hinted = False
-        self._event: Any = self._make_event()
-
-    def _make_event(self) -> Any:
-        return threading.Event()
-
-    def wake(self) -> None:
-        self._event.set()
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep until woken. An interrupt ends it."""
-        self._event.clear()
-        if not self.hinted:
-            self._event.wait(seconds)
-
-
-class AsyncSleeper(Sleeper):
-    """One that waits for a set; of an asyncio client."""
-
-    __slots__ = ()
-
-    def _make_event(self) -> Any:
-        return None
-
-    def wake(self) -> None:
-        if self._event is not None and not self._event.done():
-            self._event.set_result(None)
-
-    async def sleep(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._event = loop.create_future()
-        timer = loop.call_later(seconds, self.wake)
-        try:
-            if not self.hinted:
-                await self._event
-        finally:
-            timer.cancel()
-            self._event = None
-
-
-def hint(sleepers: dict[Any, None], available: int) -> None:
-    """Wake as many as there are items, those first that were not woken for longest."""
-    available -= sum(sleeper.hinted for sleeper in sleepers)
-    for sleeper in [each for each in sleepers if not each.hinted][: max(available, 0)]:
-        del sleepers[sleeper]
-        sleepers[sleeper] = None
-        sleeper.hinted = True
-        sleeper.wake()
-
-
-class Rota:
-    """One set that is looked at in turns."""
-
-    __slots__ = ("_busy", "_came", "_due", "_left", "_lock", "_looked", "_pace", "sleepers")
+    __slots__ = ("_budget", "_busy", "_came", "_due", "_left", "_lock", "_polled_at", "alarms")
 
     def __init__(self) -> None:
-        #: Held for moments.
+        #: Guards all that follows; held for moments.
         self._lock = threading.Lock()
         #: In order: the next to be woken comes first.
-        self.sleepers: dict[Sleeper, None] = {}
-        self._pace = Pace(PERIOD, BURST)
-        #: Until when a look is left to the one who is at it.
+        self.alarms: dict[Alarm, None] = {}
+        self._budget = Budget(PERIOD, BURST)
+        #: Until when a poll that is under way keeps others from polling.
         self._busy = 0.0
-        #: When the last look began, when the next is due, when something came, when all had left.
-        self._looked = self._due = self._came = self._left = float("-inf")
+        #: When the last poll began, when the next is due, when something came, when the last waiter
+        #: left.
+        self._polled_at = self._due = self._came = self._left = float("-inf")
 
-    def join(self, sleeper: Sleeper) -> None:
+    def join(self, alarm: Alarm) -> None:
         now = monotonic()
         with self._lock:
-            if not self.sleepers and now - self._left > LINGER:
+            if not self.alarms and now - self._left > LINGER:
                 self._came = now
                 self._due = now + PERIOD
-            self.sleepers[sleeper] = None
+            self.alarms[alarm] = None
 
-    def leave(self, sleeper: Sleeper, unspent: bool) -> None:
-        """Go by one less, whose hint may be another's."""
+    def leave(self, alarm: Alarm, unspent: bool) -> None:
+        """Count one waiter less. Its hint goes to another if it is unspent."""
         with self._lock:
-            self.sleepers.pop(sleeper, None)
+            self.alarms.pop(alarm, None)
             self._left = monotonic()
             if unspent:
                 self._due = self._left
-                for each in self.sleepers:
+                for each in self.alarms:
                     each.wake()
 
     def charge(self, commands: int) -> None:
-        """Count what was spent on attempts that found nothing."""
+        """Count commands of attempts that found nothing."""
         with self._lock:
-            self._pace.charge(commands, max(len(self.sleepers), 1))
+            self._budget.charge(commands, max(len(self.alarms), 1))
 
     def turn(self, last: bool) -> float | None:
-        """Return None if the caller is to look now, else when to ask again.
+        """Return None if the caller is to poll now, else when to ask again.
 
-        With ``last``, the caller's time is over: infinity says that there is nothing more to see.
+        With ``last``, the caller's time is over, and infinity says that it need not poll again.
         """
         with self._lock:
             now = monotonic()
             if self._busy > now:
                 return now + PERIOD
-            if last and now - self._looked < PERIOD:
+            if last and now - self._polled_at < PERIOD:
                 return float("inf")
-            due = max(self._due, self._pace.ready())
+            due = max(self._due, self._budget.ready())
             if not last and now < due:
                 return due
             self._busy = now + PATIENCE
             return None
 
-    def answered(self, began: float, available: int, rest: float) -> None:
-        """Take in what a look found: how many there are, and when there may be more."""
+    def record(self, began: float, available: int, rest: float) -> None:
+        """Record the reply to a poll: the items, and in how many seconds there may be more."""
         with self._lock:
             now = monotonic()
-            self._busy, self._looked = 0.0, began
+            self._busy, self._polled_at = 0.0, began
             if available:
                 self._came = now
             period = min(max(SLOWING * (now - self._came), PERIOD), SLOWEST)
             self._due = now + min(period, max(rest, 0.0))
-            self._pace.charge(1)
-            hint(self.sleepers, available)
+            self._budget.charge(1)
+            hint(self.alarms, available)
 
-    def failed(self) -> None:
-        """A look came to nothing; somebody else may try."""
+    def note_failure(self) -> None:
+        """Note that a poll failed, so that another waiter tries."""
         with self._lock:
             self._busy, self._due = 0.0, monotonic() + PERIOD
 
 
-_rotas: weakref.WeakKeyDictionary[Any, dict[Any, tuple[Any, Rota]]] = weakref.WeakKeyDictionary()
+_polled_sets: weakref.WeakKeyDictionary[Any, dict[Any, tuple[Any, PolledSet]]] = (
+    weakref.WeakKeyDictionary()
+)
 _lock = threading.Lock()
 
 
-def rota_of(owner: Any, data: bytes, awaits: bool) -> Rota:
-    """Return what those share who look at a set by way of a pool or a client."""
+def polled_set(owner: Any, data: bytes, awaits: bool) -> PolledSet:
+    """Return the polled set that the waiters of a pool, or of a client without one, share."""
     # Tasks of two loops cannot wake each other.
     loop = asyncio.get_running_loop() if awaits else None
     with _lock:
         try:
-            known = _rotas.setdefault(owner, {})
+            known = _polled_sets.setdefault(owner, {})
         except TypeError:  # no hash, or no weak references
-            return Rota()
+            return PolledSet()
         now = monotonic()
-        for key, (_, rota) in list(known.items()):
-            if not rota.sleepers and now - rota._left > LINGER:
+        for key, (_, polled) in list(known.items()):
+            if not polled.alarms and now - polled._left > LINGER:
                 del known[key]
         found = known.get((id(loop), data))
         if found is None or found[0] is not loop:
-            found = known[id(loop), data] = loop, Rota()
+            found = known[id(loop), data] = loop, PolledSet()
             found[1]._left = now
             found[1]._came = now
             found[1]._due = now + PERIOD
@@ -206,9 +158,9 @@ def rota_of(owner: Any, data: bytes, awaits: bool) -> Rota:
 
 
 def _after_fork() -> None:
-    # Who waits in the parent does not in the child; its locks may be held.
-    global _rotas, _lock
-    _rotas, _lock = weakref.WeakKeyDictionary(), threading.Lock()
+    # The waiters are the parent's, and its locks may be held.
+    global _polled_sets, _lock
+    _polled_sets, _lock = weakref.WeakKeyDictionary(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,12 @@
-"""The caller's items and scores, pulled a run at a time from iterables of any kind."""
+"""The caller's items and scores, pulled in runs from iterables of any kind.
+
+Theory of operation. A bulk add pulls as many items as fit into a chunk. Lists and the like are
+*steady*: a pull runs no code of the caller's, so requests may be in flight and a connection held. A
+generator may block, raise or use the same client. So its items are pulled with nothing in flight,
+and at most for 50 ms: what came by then is sent, however slow the rest is. Runs of items grow while
+they come fast, so that the clock costs nothing per item. A task of its own draws from an
+asynchronous iterable, so that sending never cancels a step of it.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +18,10 @@ from itertools import islice
 from typing import Any
 
 _UNREAD = object()
-#: Iterables that run none of the caller's code: pulled from while requests are in flight.
+#: Iterables that run none of the caller's code.
 _STEADY = (list, tuple, set, frozenset, dict, range, deque)
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
-#: How long one pull may go on, in seconds, before what came is sent.
+#: The longest pull, in seconds.
 _PATIENCE = 0.05
 #: The most items pulled between two looks at the clock.
 _RUN = 32

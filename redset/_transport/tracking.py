@@ -1,9 +1,10 @@
-"""A connection outside the pool that tells which keys changed after they were read on it.
+"""A connection outside the pool on which the server reports changes of keys.
 
-Redis's client-side caching (``CLIENT TRACKING``): reading a key arms it, and its next change, by
-whatever client, comes as a push message. The client makes the connection, with all that it knows of
-TLS, authentication and Sentinel; from then on it is spoken to here, in RESP3 whatever the pool
-speaks, since clients consume push messages while they read something else.
+Theory of operation. Redis's client-side caching (``CLIENT TRACKING``): reading a key arms it, and
+its next change, by whatever client, comes as a push message. The client's pool makes the
+connection, with all that it knows of TLS, authentication and Sentinel. From then on redset speaks
+to it itself, in RESP3 whatever the pool speaks: clients consume push messages while they read
+something else.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ PATIENCE = 2.0
 
 
 class Refused(Exception):
-    """The server, or the client's connections, cannot do it."""
+    """The server, or the client's connections, cannot track keys."""
 
 
 class Lost(Exception):
-    """The connection has ended, or what it says makes no sense."""
+    """The connection has ended, or a reply on it is malformed."""
 
 
 class Push(list[Any]):
-    """A message that answers nothing."""
+    """A push message: it is not a reply."""
 
 
 class Failure:
-    """An answer that is an error."""
+    """A reply that is an error."""
 
     __slots__ = ("text",)
 
@@ -45,7 +46,7 @@ class Failure:
 
 
 class Tracking:
-    """One such connection, of a sync client: blocks its thread, which others may wake."""
+    """A tracking connection of a sync client: blocks its thread, which others may wake."""
 
     def __init__(self) -> None:
         self._connection: Any = None
@@ -63,7 +64,7 @@ class Tracking:
         return self._connection is not None
 
     async def open(self, pool: Any) -> None:
-        """Connect, and switch it on; Refused if the server does not do it."""
+        """Connect and switch tracking on; raise Refused if the server does not do it."""
         # What tells the pool of a server's maintenance is the pool's own affair.
         options = {
             name: value for name, value in pool.connection_kwargs.items() if "maint" not in name
@@ -104,7 +105,7 @@ class Tracking:
         self._socket.sendall(data)
 
     async def receive(self, seconds: float) -> list[Any]:
-        """Wait for messages, so long at most, or until it is woken; Lost at their end."""
+        """Wait for messages, so many seconds at most, or until woken; raise Lost at their end."""
         pending = getattr(self._socket, "pending", None)  # what TLS has decrypted already
         if pending is None or not pending():
             ready = {key.fileobj for key, _ in self._selector.select(max(seconds, 0))}
@@ -149,7 +150,7 @@ class Tracking:
                 connection.disconnect()
 
     async def close(self) -> None:
-        """Leave nothing behind."""
+        """Disconnect, and close all else that is open."""
         await self.disconnect()
         self._selector.close()
         self._woken.close()
@@ -157,7 +158,7 @@ class Tracking:
 
 
 class AsyncTracking(Tracking):
-    """The same of an asyncio client: suspends its task."""
+    """A tracking connection of an asyncio client: suspends its task."""
 
     def __init__(self) -> None:
         self._connection = None
@@ -216,7 +217,7 @@ class AsyncTracking(Tracking):
 
 
 def _parsed(data: bytes, at: int) -> tuple[Any, int]:
-    """Read one RESP3 value, and say where it ends; IndexError where it is not whole."""
+    """Parse one RESP3 value, and return it with its end; raise IndexError if it is not whole."""
     stop = data.find(b"\r\n", at)
     if stop < 0:
         raise IndexError

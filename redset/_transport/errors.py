@@ -1,0 +1,123 @@
+"""Server errors, translated to the classes and texts that they have outside of scripts.
+
+Theory of operation. Redis 6.2 wraps an error of a command that a script calls, so that the client
+no longer sees its code and raises a plain ResponseError. Servers also tell in different words which
+right a user lacks, and never in which of redset's steps. `translated` restores the client library's
+own class and the plain text, so that a program catches the same exception whatever the server.
+Nothing here imports a client library: its exceptions are found by the module of an object.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+from redset._transport.clients import library_of
+from redset._transport.effects import Send, Unexpected
+from redset.scripts import Script
+
+#: Error codes that the client libraries have a class for.
+
+
+_CLASSES = {
+    "OOM": "OutOfMemoryError",
+    "READONLY": "ReadOnlyError",
+    "NOSCRIPT": "NoScriptError",
+    "NOPERM": "NoPermissionError",
+}
+#: How servers say that a script's user lacks a right: Redis 6.2 and 7.0, then 7.2 and Valkey.
+_NO_RIGHT = re.compile(
+    r"(The user executing the script can't [^@]*?|ACL failure in script: .*?)"
+    r"(?: script: .*)?$",
+    re.DOTALL,
+)
+_LINE = re.compile(r"@user_script: ?(\d+)")
+
+
+def exceptions_of(value: Any) -> Any:
+    """Return the exceptions of an object's client library; None for other objects."""
+    library = library_of(type(value))
+    if library is None:
+        return None
+    return importlib.import_module(f"{library.__name__}.exceptions")
+
+
+def connection_error(connection: Any) -> type[Exception]:
+    """Return the class of a lost connection in an object's client library."""
+    exceptions = exceptions_of(connection)
+    return exceptions.ConnectionError if exceptions else ConnectionError
+
+
+def invalid_response(value: Any, effect: Send, error: Unexpected) -> Exception:
+    """Make the error of a malformed reply, of the client's own class if it has one."""
+    exceptions = exceptions_of(value)
+    kind = exceptions.InvalidResponse if exceptions else ConnectionError
+    made: Exception = kind(f"{effect.name}: {error}")
+    made.__cause__ = error
+    return made
+
+
+def is_reply(error: Exception) -> bool:
+    """Return whether an exception is a server's reply, after which the connection is in order."""
+    return any(base.__name__ == "ResponseError" for base in type(error).__mro__)
+
+
+def is_abort(error: Exception) -> bool:
+    """Return whether EXEC ended a MULTI without performing it."""
+    return type(error).__name__ == "ExecAbortError" or str(error).startswith("EXECABORT")
+
+
+def is_no_eval(error: Exception) -> bool:
+    """Return whether an error says that the user, or the server, has no EVAL."""
+    text = str(error).lower()
+    return "eval" in text and ("permission" in text or "unknown command" in text)
+
+
+def translated(error: Exception, script: Script | None = None) -> Exception:
+    """Restore the class and text that an error has outside of scripts (Redis 6.2 wraps both)."""
+    text = str(error)
+    if type(error).__name__ != "ResponseError":
+        return error
+    if script is not None and re.search("unknown command.*evalsha", text, re.I | re.S):
+        made = type(error)(
+            f"{text.rstrip()} (redset needs a server with Lua scripts; for tests, "
+            "fakeredis runs them if it is installed as fakeredis[lua])"
+        )
+        made.__cause__ = error
+        return made
+    refused = _no_right(text, script)
+    if refused is not None:
+        kind = getattr(exceptions_of(error), "NoPermissionError", None)
+        made = type(error)(f"NOPERM {refused}") if kind is None else kind(refused)
+        made.__cause__ = error
+        return made
+    for code in ("OOM", "READONLY", "WRONGTYPE", "NOPERM", "MISCONF"):
+        at = text.find(code + " ")
+        if at < 0 or (
+            at > 0 and not text.startswith(("Error running script", "ERR Error", "EXECABORT"))
+        ):
+            continue
+        exceptions = exceptions_of(error)
+        kind = getattr(exceptions, _CLASSES.get(code, ""), None)
+        # A class of its own has the text without the code.
+        made = type(error)(text[at:]) if kind is None else kind(text[at + len(code) + 1 :])
+        made.__cause__ = error if at else None
+        return made
+    return error
+
+
+def _no_right(text: str, script: Script | None) -> str | None:
+    """Return what an error of a script says of a missing right, and of which command."""
+    found = _NO_RIGHT.search(text)
+    if found is None:
+        return None
+    said = found[1].removeprefix("ACL failure in script: ").removesuffix(".")
+    if script is None:
+        return said
+    line = _LINE.search(text)
+    names = script.commands_at(int(line[1])) if line else []
+    where = f"in the step {script.name!r}"
+    if not names or any(f"'{name.lower()}'" in said for name in names):
+        return f"{said}, {where}"
+    return f"{said}: {' or '.join(repr(name.lower()) for name in names)}, {where}"

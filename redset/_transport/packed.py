@@ -1,0 +1,406 @@
+"""The packed session: whole requests on a connection of the client's own pool.
+
+Theory of operation. An operation sends requests, each one atomic step on the server, before it
+reads the replies to the first. Requests without a reply form the window; each one is a `Flight`. A
+session takes a connection with its first request, and gives it back when the operation has nothing
+in flight and ends, waits, or runs the caller's code.
+
+*Order.* Replies come in the order of requests, so the oldest flight is read first. The position is
+the only thing that says whose reply it is. The session therefore remembers the socket of its
+requests. It never reads from another one, since redis-py reconnects silently. ``_broken`` is set
+while bytes are half written or half read. A connection that is given back with flights unread, or
+half way through one, is disconnected first: else its next user would read a reply that is not
+theirs.
+
+*Scripts.* A request names its script by its hash. Unless the script was loaded by way of this pool,
+SCRIPT LOAD travels in front of the request: no round trip of its own. If the server refuses to load
+scripts (ACL), the text travels in the request, by EVAL. If the server forgot a script (SCRIPT
+FLUSH, a failover), all requests of the window that named it fail with NOSCRIPT. The window is read
+to its end, and what failed is sent again in order. Another client may have loaded the script in
+between, so that later requests were performed before this one. Those are sent once more, to come
+last again; their first replies stay, since the second ones would report duplicates.
+
+*Resends.* If the connection is lost, nobody knows which of the unread requests were performed. They
+are all sent again on a new connection, as often as the client's retry policy says, if each of them
+may be performed twice (``resend``). A pop may not: its items would be lost. Then the error is
+raised to the operation, which knows what to do.
+
+*Large arguments.* A server closes the connection on an argument above its proto-max-bulk-len. That
+looks like a lost connection. So if a lost window had an argument above 1 MiB, the server is asked
+for its limit, and the error says which item is too large (`redset._transport.limits`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NoReturn
+
+from redset._transport.coroutines import complete, heard
+from redset._transport.effects import Outsized, Send, Unexpected
+from redset._transport.errors import (
+    connection_error,
+    invalid_response,
+    is_abort,
+    is_no_eval,
+    is_reply,
+    translated,
+)
+from redset._transport.limits import (
+    ASK_LIMIT,
+    SHOWN,
+    is_too_large,
+    largest_argument,
+    limit_of,
+    may_be_too_large,
+)
+from redset._transport.pools import (
+    fingerprint_of,
+    follows_primary,
+    get_connection,
+    idle_connections,
+    loaded_scripts,
+    release,
+    socket_of,
+    used_sockets,
+)
+from redset._transport.session import UNREAD, Failed, Flight, Session, is_no_script
+from redset.scripts import Script
+
+#: How often one request is repeated because the server forgot its script.
+_RELOADS = 5
+
+
+class PackedSession(Session):
+    """Whole requests on a connection of the client's own pool."""
+
+    def __init__(self, pool: Any, awaits: bool) -> None:
+        self._pool = pool
+        self._awaits = awaits
+        #: How to end a connection without waiting for it.
+        self._at_once = {"nowait": True} if awaits else {}
+        self._connection: Any = None
+        self._socket: Any = None
+        self._flying: deque[Flight] = deque()
+        #: Scripts whose loading went out on this socket.
+        self._sent: set[bytes] = set()
+        #: Scripts whose loading the server refused, and how.
+        self._refused: dict[bytes, Exception] = {}
+        self._broken = False
+
+    async def send(self, effect: Send) -> None:
+        flight = Flight(effect)
+        if self._connection is None:
+            await self._take()
+        self._flying.append(flight)
+        try:
+            await self._put(flight)
+        except Exception as error:
+            await self._lost(error)
+
+    async def read(self) -> Any:
+        flight = self._flying[0]
+        while True:
+            if flight.answer is UNREAD:
+                try:
+                    flight.answer = await self._fetch(flight)
+                except Exception as error:
+                    await self._lost(error)
+            if not is_no_script(flight.answer) or flight.reloads == _RELOADS:
+                break
+            await self._reload()
+        self._flying.popleft()
+        answer = flight.answer if flight.kept is UNREAD else flight.kept
+        if type(answer) is Failed:
+            raise answer.error
+        effect = flight.effect
+        try:
+            return answer if effect.reads is None else effect.reads(answer)
+        except Unexpected as error:
+            # Replies may be out of step from here on, so drop the connection.
+            await self._give_up(invalid_response(self._connection, effect, error))
+
+    def ask(self, effect: Send) -> Any:
+        """Send one request on a sync connection and read its reply, with nothing in flight.
+
+        A short path: without a Flight and two coroutines a single call takes half of the time that
+        it adds to the client's own work. What is not plain goes the long way.
+        """
+        script = effect.script
+        if (
+            self._socket is not None
+            or effect.replies != 1
+            or (script is not None and script.sha not in loaded_scripts.get(self._pool, ()))
+        ):
+            complete(self.send(effect))
+            return complete(self.read())
+        if self._connection is None:
+            complete(self._take())
+        connection = self._connection
+        self._broken = True
+        try:
+            connection.send_packed_command([effect.data])
+            self._socket = used_sockets.use(connection)
+            answer = connection.read_response(disable_decoding=True)
+        except Exception as error:
+            flight = Flight(effect)
+            self._flying.append(flight)
+            if is_reply(error) and not is_too_large(error):
+                self._broken = False
+                flight.answer = self._failed(error, script)
+            else:
+                complete(self._lost(error))
+            return complete(self.read())
+        self._broken = False
+        try:
+            return answer if effect.reads is None else effect.reads(answer)
+        except Unexpected as error:
+            return complete(self._give_up(invalid_response(connection, effect, error)))
+
+    def fingerprint(self) -> Any:
+        return fingerprint_of(self._pool)
+
+    def end(self) -> None:
+        """Close on a sync connection."""
+        if self._flying or self._broken:
+            complete(self.close())
+        elif self._connection is not None:
+            connection, self._connection = self._connection, None
+            self._pool.release(connection)
+
+    async def close(self) -> None:
+        # May be called again if an interrupt ended it, until the connection is given back.
+        connection = self._connection
+        if connection is None:
+            return
+        if self._flying or self._broken:
+            # Whoever gets the connection next must not read our answers.
+            await self._settled(connection.disconnect(**self._at_once))
+            self._flying.clear()
+            self._broken = False
+        self._socket = None
+        self._sent.clear()
+        self._refused.clear()
+        self._connection = None
+        if self._awaits:
+            await release(self._pool, connection)
+        else:
+            self._pool.release(connection)
+
+    async def _take(self) -> None:
+        try:
+            self._connection = await self._settled(heard(get_connection(self._pool)))
+        except Exception:
+            raise
+        except BaseException:
+            # Interrupted. The pool has the connection back as it was, and would hand it out so:
+            # without its login and, worse, on another database.
+            with idle_connections(self._pool) as idle:
+                for connection in idle:
+                    # None of this lets the event loop go on.
+                    await self._settled(connection.disconnect(**self._at_once))
+            raise
+
+    async def _put(self, flight: Flight) -> None:
+        connection = self._connection
+        effect = flight.effect
+        data = effect.data
+        script = effect.script
+        flight.loading = flight.whole = False
+        if script is not None and script.sha in self._refused:
+            flight.whole = True
+            data = script.whole(data)
+        elif (
+            script is not None
+            and script.sha not in loaded_scripts.setdefault(self._pool, set())
+            and script.sha not in self._sent
+        ):
+            # The loading travels in front of the call: no round trip of its own.
+            flight.loading = True
+            self._sent.add(script.sha)
+            data = script.load + data
+        self._broken = True  # until the whole of it is out
+        if self._socket is None:
+            # Only now, with nothing in flight: later the PING's answer would be taken for ours.
+            await self._settled(heard(connection.send_packed_command([data], check_health=True)))
+            self._socket = used_sockets.use(connection)
+        else:
+            if socket_of(connection) is not self._socket:
+                raise connection_error(connection)("the connection was remade with answers unread")
+            await self._settled(heard(connection.send_packed_command([data], check_health=False)))
+        self._broken = False
+
+    async def _fetch(self, flight: Flight) -> Any:
+        """Read one request's answers; a lost connection is raised, a server's error returned."""
+        connection = self._connection
+        if socket_of(connection) is not self._socket:
+            raise connection_error(connection)("the connection was lost with answers unread")
+        effect = flight.effect
+        script = effect.script
+        if flight.loading and script is not None:
+            loaded = await self._one(None)
+            if type(loaded) is Failed:
+                self._refused[script.sha] = loaded.error
+            else:
+                loaded_scripts.setdefault(self._pool, set()).add(script.sha)
+        if effect.replies == 1:
+            answer = await self._one(script)
+            if flight.whole and script is not None:
+                if type(answer) is not Failed:
+                    loaded_scripts.setdefault(self._pool, set()).add(
+                        script.sha
+                    )  # EVAL loads it, too
+                elif is_no_eval(answer.error):
+                    return Failed(self._refused[script.sha])
+            return answer
+        answers = [await self._one(script) for _ in range(effect.replies)]
+        if type(answers[-1]) is Failed and not is_abort(answers[-1].error):
+            # EXEC was refused: the connection may still be in the MULTI, in which its next user's
+            # commands would be queued and never performed.
+            await self._settled(connection.disconnect())
+            self._socket = None
+            self._sent.clear()
+        if is_no_script(answers[0]):
+            return answers[0]
+        return [_bare(answer) for answer in answers]
+
+    async def _one(self, script: Script | None) -> Any:
+        connection = self._connection
+        self._broken = True
+        try:
+            answer = await self._settled(connection.read_response(disable_decoding=True))
+        except Exception as error:
+            if not is_reply(error) or is_too_large(error):
+                raise
+            answer = self._failed(error, script)
+        self._broken = False
+        return answer
+
+    def _failed(self, error: Exception, script: Script | None) -> Failed:
+        failed = Failed(translated(error, script))
+        if type(failed.error).__name__ == "ReadOnlyError" and follows_primary(self._pool):
+            connection = self._connection
+            raise connection_error(connection)("the primary is a replica now") from error
+        return failed
+
+    async def _reload(self) -> None:
+        """Read the window after the server forgot a script, then send it again, in order."""
+        for flight in list(self._flying)[1:]:
+            if flight.answer is UNREAD:
+                try:
+                    flight.answer = await self._fetch(flight)
+                except Exception as error:
+                    await self._lost(error)
+        scripts = loaded_scripts.setdefault(self._pool, set())
+        self._sent.clear()
+        for flight in self._flying:
+            if flight.effect.script is not None:
+                scripts.discard(flight.effect.script.sha)
+        again = []
+        for flight in self._flying:
+            if not is_no_script(flight.answer) and flight.kept is UNREAD:
+                if not flight.effect.resend:
+                    continue
+                flight.kept = flight.answer
+            flight.reloads += 1
+            flight.answer = UNREAD
+            again.append(flight)
+        try:
+            for flight in again:
+                await self._put(flight)
+        except Exception as error:
+            await self._lost(error)
+
+    async def _lost(self, error: Exception) -> None:
+        """Send all unread requests again, as the client's retry policy says, or raise.
+
+        The oldest is then read as well: only an answer ends the policy's count of failures.
+        """
+        connection = self._connection
+        used_sockets.change = object()
+        retry = getattr(connection, "retry", None)
+        unread = [flight for flight in self._flying if flight.answer is UNREAD]
+        await self._settled(connection.disconnect())
+        large = largest_argument(unread) if may_be_too_large(error) else None
+        limit = None if large is None else await self._limit()
+        if large is not None and limit is not None and len(large) > limit:
+            await self._give_up(self._too_large(large, limit))
+        if retry is None or not all(flight.effect.resend for flight in unread):
+            await self._give_up(error)
+        if is_reply(error):
+            error = connection_error(connection)(str(error))
+        failed: list[Exception] = [error]
+
+        async def perform() -> None:
+            if failed:
+                raise failed.pop()
+            self._socket = None
+            self._sent.clear()
+            # Sending connects as well, but not by way of Sentinel.
+            await self._settled(heard(connection.connect()))
+            try:
+                for flight in unread:
+                    flight.effect.resent = True
+                    await self._put(flight)
+                unread[0].answer = await self._fetch(unread[0])
+            except Exception as again:
+                # Twice, and the server does not tell its limit: a third try would fail, too.
+                if large is not None and limit is None and may_be_too_large(again):
+                    raise _Suspected from again
+                raise
+
+        try:
+            # Its retries, its waiting; the failure that happened is its first attempt.
+            await self._settled(
+                retry.call_with_retry(
+                    perform if self._awaits else lambda: complete(perform()),
+                    lambda _: connection.disconnect(),
+                )
+            )
+        except _Suspected:
+            assert large is not None
+            await self._give_up(self._too_large(large, None))
+        except Exception as last:
+            await self._give_up(last)
+
+    async def _limit(self) -> int | None:
+        """Ask on a new connection how large an argument may be; None if that is not told."""
+        connection = self._connection
+        self._socket = None
+        self._sent.clear()
+        try:
+            await self._settled(heard(connection.connect()))
+            await self._settled(
+                heard(connection.send_packed_command([ASK_LIMIT], check_health=False))
+            )
+            answer = await self._settled(connection.read_response(disable_decoding=True))
+        except Exception as error:
+            if not is_reply(error):
+                await self._settled(connection.disconnect())
+            return None
+        return limit_of(answer)
+
+    def _too_large(self, argument: memoryview, limit: int | None) -> Exception:
+        kind = connection_error(self._connection)
+        return Outsized(len(argument), limit).error(kind, bytes(argument[:SHOWN]))
+
+    async def _give_up(self, error: Exception) -> NoReturn:
+        self._flying.clear()
+        await self._settled(self._connection.disconnect())
+        # What the operation sends next goes out on a new socket.
+        self._socket = None
+        self._sent.clear()
+        self._broken = True
+        raise error
+
+
+def _bare(answer: Any) -> Any:
+    """Return one of several answers; errors, and those inside of EXEC's list, as exceptions."""
+    if type(answer) is Failed:
+        return answer.error
+    if isinstance(answer, list):
+        return [translated(part) if isinstance(part, Exception) else part for part in answer]
+    return answer
+
+
+class _Suspected(Exception):
+    """A connection was lost twice on a large argument. No policy's retries are for this."""

@@ -1,0 +1,79 @@
+"""Sessions: one operation's use of a connection, and its requests in flight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redset._transport.coroutines import complete
+from redset._transport.effects import Send
+
+#: Stands for a reply that was not read yet.
+
+
+UNREAD = object()
+
+
+class Session:
+    """One operation's use of a connection: its requests in flight, in order."""
+
+    _awaits: bool
+    #: Where its connections come from, if it has some; else its client.
+    _pool: Any = None
+    _client: Any = None
+
+    async def _settled(self, result: Any) -> Any:
+        """Return what a method of the client returned, awaited where it must be."""
+        return (await result) if self._awaits else result
+
+    async def send(self, effect: Send) -> None:
+        """Send a request, without waiting for its reply."""
+        raise NotImplementedError
+
+    async def read(self) -> Any:
+        """Read the reply to the oldest unread request, or raise its error."""
+        raise NotImplementedError
+
+    def ask(self, effect: Send) -> Any:
+        """Send and read with a sync client."""
+        complete(self.send(effect))
+        return complete(self.read())
+
+    async def close(self) -> None:
+        """Return the connection to its pool, with nothing unread on it."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> Any:
+        """Return a fingerprint of the open connections; None if they cannot be seen."""
+        return None
+
+
+class Flight:
+    """A request in flight: how many replies are still to be read, and those known already."""
+
+    __slots__ = ("answer", "effect", "kept", "loading", "reloads", "whole")
+
+    def __init__(self, effect: Send) -> None:
+        self.effect = effect
+        self.loading = False
+        #: Whether the script's text went out with it, since the server refused to load it.
+        self.whole = False
+        self.reloads = 0
+        self.answer: Any = UNREAD
+        #: The first reply, of a request that is sent again only to come last.
+        self.kept: Any = UNREAD
+
+
+class Failed:
+    """A reply that is an error."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def is_no_script(answer: Any) -> bool:
+    """Return whether a reply says that the server does not have the script."""
+    return type(answer) is Failed and (
+        type(answer.error).__name__ == "NoScriptError" or str(answer.error).startswith("NOSCRIPT")
+    )
