@@ -37,7 +37,9 @@ no := $(or $(REDSET_NO_EXTENSIONS),0)
 required := $(or $(REDSET_REQUIRE_EXTENSIONS),0)
 # The variables are part of the name: a change of them builds again.
 flags := no$(no)-required$(required)
-sources := pyproject.toml setup.py $(wildcard redset/*.pyx redset/*.pxd)
+# What the core includes is among them: setup.py asks for the same.
+sources := pyproject.toml setup.py $(wildcard redset/*.pyx redset/*.pxd redset/_wire/*.pxi \
+  redset/_wire/*.pxd redset/_wire/*.h)
 core := $(wildcard redset/_speedups*.so)
 missing := $(if $(core),,$(filter-out 0,$(required)))
 

@@ -46,8 +46,22 @@ def extensions():
         if lacks:
             return []
     # Not cythonize(): it drops `optional`.
-    shapes = sorted(path.as_posix() for path in Path("redset").glob("*.pxd"))
-    return [Extension("redset._speedups", [SOURCE], depends=shapes, optional=not required)]
+    return [
+        Extension(
+            "redset._speedups",
+            [SOURCE],
+            depends=pieces(),
+            # The generated C is elsewhere, and includes headers as the source names them.
+            include_dirs=["redset"],
+            optional=not required,
+        )
+    ]
+
+
+def pieces():
+    """Return what the source includes: the core is built again if one of these changes."""
+    found = (path for kind in ("pxi", "pxd", "h") for path in Path("redset").rglob(f"*.{kind}"))
+    return sorted(path.as_posix() for path in found)
 
 
 class BuildExt(build_ext):

@@ -108,7 +108,8 @@ def test_every_kind_of_source_has_mutants() -> None:
         (r"redset/_operations/\w+\.py", 14),
         (r"redset/scripts/(include/)?\w+\.lua", 13),
         (r"redset/_(transport|faces)/\w+\.py", 8),
-        (r"redset/_speedups\.pyx", 7),
+        (r"redset/(_wire/\w+\.pxi|_speedups\.pyx)", 7),
+        (r"redset/_wire/\w+\.h", 2),
         (r"redset/_wire/\w+\.py", 6),
         (r"redset/(serializers|_operations/keys|locks|embedded)\.py", 4),
     ):
@@ -117,7 +118,7 @@ def test_every_kind_of_source_has_mutants() -> None:
 
 def test_every_source_file_has_tests_that_concern_it() -> None:
     for path in (TREE / "redset").rglob("*"):
-        if path.suffix in (".py", ".pyx", ".lua") and "demo" not in path.parts:
+        if path.suffix in (".py", ".pyx", ".pxi", ".h", ".lua") and "demo" not in path.parts:
             assert concerned_by(path.relative_to(TREE).as_posix())
     for _, tests in CONCERNED:
         assert [test for test in tests if not (TREE / "tests" / test).is_file()] == []

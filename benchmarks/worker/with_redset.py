@@ -435,7 +435,9 @@ def part_identities(job: Job) -> Run:
     pages = job.linked_pages()
     dumps = JSONSerializer().dumps
 
+    identity = _wire.DEFAULT.identity
+
     def run() -> int:
-        return sum(len(_wire.DEFAULT.identities(page, dumps, "url")) for page in pages)
+        return sum(len([identity(link, dumps, "url") for link in page]) for page in pages)
 
     return run

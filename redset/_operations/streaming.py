@@ -310,7 +310,7 @@ class _Stream:
             return
         batch.count(added, updated, refused)
         if self._emits and added:
-            marked = zip(chunk.positions, outcomes, strict=True)
+            marked = zip(chunk.places, outcomes, strict=True)
             batch.found += [place for place, mark in marked if mark == ADDED]
         if part.trust is not None and lasting is not None:
             yield from learn(part.trust, part.generation, chunk.digests, lasting, part.sent)

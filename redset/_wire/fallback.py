@@ -1,10 +1,30 @@
-"""The wire format in Python: the specification that the compiled core follows to the byte."""
+"""The wire format in Python: the specification that the compiled core follows to the byte.
+
+Theory of operation
+-------------------
+
+`Encoder` makes a request of items: one command in RESP, an array of bulk strings.
+
+=========  =================================================  ===============================
+arguments  content                                            if
+=========  =================================================  ===============================
+prefix     command, keys, options                             always
+score      fewest digits that give the float back             always, per entry
+member     digest of the key, else the serialised item        always, per entry
+payload    the serialised item                                with a key, per entry
+memory     digest of the member, or a keyed integer of it     as ``memory`` says, per entry
+=========  =================================================  ===============================
+
+An entry is made of an item. Of items with the same member one entry is kept (folding), entries that
+the known table holds are dropped, and the rest is sorted and cut into requests.
+
+The compiled core calls these functions for rare cases: subclasses, foreign types, errors.
+"""
 
 from __future__ import annotations
 
 import datetime
 import math
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -16,12 +36,12 @@ from redset import serializers
 
 IMPLEMENTATION = "python"
 
-#: What an encoder's ``fold`` says about equal members of one chunk.
+#: Values of an encoder's ``fold``: which of equal members in one chunk is kept.
 FOLD_NONE, FOLD_FIRST, FOLD_LAST = 0, 1, 2
-#: What an encoder's ``memory`` adds to each entry: nothing, the bucketed integer, the digest.
+#: Values of an encoder's ``memory``: the argument that each entry has for the memory.
 MEMORY_NONE, MEMORY_INTEGER, MEMORY_DIGEST = 0, 1, 2
 
-#: The scores of a set with ``ties=``: what is stored for them, an integer, is exact as a float.
+#: Limits of scores in a set with ``ties=``: within them the stored integer is exact as a float.
 _LEAST, _MOST = -4096, 4095
 
 _EXACT = float(2**53)
@@ -29,7 +49,7 @@ _INT = frozenset((int,))
 
 
 class Bad(NamedTuple):
-    """An item that could not be encoded: its place in the list given, itself, and why."""
+    """An item that could not be encoded: its place in the caller's list, the item, the error."""
 
     place: int
     item: Any
@@ -39,16 +59,27 @@ class Bad(NamedTuple):
 class Chunk(NamedTuple):
     """A request made from a list of items.
 
-    ``data`` is empty where nothing is to be sent. ``good`` items went in as ``entries`` entries
-    (fewer where equals were folded, or known ones dropped: so many entries as ``dropped`` says);
-    ``positions`` names the first item of each entry. ``digests`` are those of the entries'
-    identities, 16 bytes each, where a table was looked into.
+    Attributes
+    ----------
+    data : bytes
+        Empty if there is nothing to send.
+    entries : int
+        Number of entries in the request.
+    good : int
+        Number of items that could be encoded: more than ``entries`` if some were folded or dropped.
+    places : list of int or None
+        The place of the first item of each entry.
+    bad : list of Bad
+    dropped : int
+        Number of entries that the known table held.
+    digests : bytes
+        The digest of each entry's member, 16 bytes each; empty if there was no known table.
     """
 
     data: bytes
     entries: int
     good: int
-    positions: list[int] | None
+    places: list[int] | None
     bad: list[Bad]
     dropped: int = 0
     digests: bytes = b""
@@ -56,10 +87,10 @@ class Chunk(NamedTuple):
 
 def encode(arguments: Sequence[bytes | str | int]) -> bytes:
     """Encode one command as a RESP array of bulk strings (https://redis.io/docs/reference/protocol-spec/)."""
-    return b"*%d\r\n%b" % (len(arguments), bulk(arguments))
+    return b"*%d\r\n%b" % (len(arguments), _bulk_strings(arguments))
 
 
-def bulk(arguments: Iterable[bytes | str | int]) -> bytes:
+def _bulk_strings(arguments: Iterable[bytes | str | int]) -> bytes:
     """Encode arguments as RESP bulk strings, without the array's head."""
     parts = []
     argument: Any
@@ -70,7 +101,7 @@ def bulk(arguments: Iterable[bytes | str | int]) -> bytes:
         elif issubclass(kind, int):
             argument = b"%d" % argument
         elif kind is not bytes:
-            # What it holds, whatever it says of its length.
+            # The bytes that it holds, whatever its __len__ returns.
             argument = bytes(memoryview(argument))
         parts.append(b"$%d\r\n%b\r\n" % (len(argument), argument))
     return b"".join(parts)
@@ -96,7 +127,7 @@ def split(data: bytes) -> list[list[bytes]]:
 
 
 def to_score(value: Any, timed: bool = False) -> float:
-    """Return a score as a float; TypeError or ValueError name what is wrong with it.
+    """Return a score as a float; a TypeError or ValueError says what is wrong with it.
 
     A ``timed`` score is a time: it may be a datetime that knows its time zone.
     """
@@ -147,18 +178,18 @@ def score_text(score: float) -> bytes:
 
 
 def digest(data: bytes) -> bytes:
-    """BLAKE2b with 16 bytes of output (RFC 7693)."""
+    """Return the BLAKE2b of data with 16 bytes of output (RFC 7693)."""
     return blake2b(data, digest_size=16).digest()
 
 
 def digests(values: Iterable[bytes]) -> list[bytes]:
-    """Digest each value."""
+    """Return the digest of each value."""
     return [blake2b(value, digest_size=16).digest() for value in values]
 
 
 def key_bytes(key: Any) -> bytes:
-    """Return the bytes of an identity: 1, "1" and b"1" are one key."""
-    # Not isinstance(), here and below, which believes what an object calls its class.
+    """Return the bytes of a key: 1, "1" and b"1" are one key."""
+    # Not isinstance(), here and below: it trusts an object's __class__.
     kind = type(key)
     if issubclass(kind, bytes):
         return bytes(key)
@@ -170,15 +201,15 @@ def key_bytes(key: Any) -> bytes:
 
 
 def joined_key(parts: Sequence[Any]) -> bytes:
-    """Return the bytes of an identity of several parts, which are those of no others.
+    """Return the bytes of a key of several parts; keys of other parts have other bytes.
 
-    The length of each part is in front of it: ("a", "bc") and ("ab", "c") are two keys.
+    Each part has its length in front: ("a", "bc") and ("ab", "c") are two keys.
     """
     return b"".join([b"%d %b" % (len(part), part) for part in map(key_bytes, parts)])
 
 
 def _text_bytes(text: str) -> bytes:
-    """Return text as UTF-8; a subclass of str, what it makes of itself."""
+    """Return text as UTF-8; a subclass of str may encode itself."""
     data: Any = text.encode()
     if type(text) is str:
         return data  # type: ignore[no-any-return]
@@ -191,11 +222,6 @@ def memory_integer(identity: bytes, epoch: bytes) -> bytes:
     """Write the 64 bits by which a digest is remembered: a keyed BLAKE2b, as a signed decimal."""
     value = blake2b(identity, digest_size=8, key=epoch).digest()
     return b"%d" % int.from_bytes(value, "little", signed=True)
-
-
-def memory_integers(identities: Iterable[bytes], epoch: bytes) -> list[bytes]:
-    """Write the memory's integer of each digest."""
-    return [memory_integer(identity, epoch) for identity in identities]
 
 
 def field_of(item: Any, field: str) -> Any:
@@ -213,7 +239,8 @@ def payload(
 ) -> bytes:
     """Serialise an item; ``limit`` is the most bytes that it may have (0: any number).
 
-    ``warn`` is called with what is stored as its text for want of a serializer, as dicts are.
+    ``warn`` is called with an item that is stored as its text for want of a serializer, as dicts
+    are.
     """
     if dumps is None:
         kind = type(item)
@@ -244,11 +271,11 @@ def _is_structure(item: Any) -> bool:
 
 
 def _serialised(data: Any) -> bytes:
-    """Return what a serializer returned as bytes of our own."""
+    """Return a serializer's result as bytes."""
     kind = type(data)
     if kind is bytes:
-        # A copy: an object of orjson's that is let go at once costs little, 500 that are kept
-        # to the end of a chunk cost twenty times as much as writing them.
+        # A copy. An object of orjson that is let go at once costs little; 500 that are kept to the
+        # end of a chunk cost twenty times as much as writing them.
         return b"%b" % data
     if issubclass(kind, str):
         return _text_bytes(data)
@@ -266,15 +293,6 @@ def identity(
     if key is None:
         return payload(item, dumps, 0)
     return digest(key_bytes(_key_of(item, key)))
-
-
-def identities(
-    items: Iterable[Any],
-    dumps: Callable[[Any], Any] | None,
-    key: str | tuple[str, ...] | Callable[[Any], Any] | None,
-) -> list[bytes]:
-    """Return the member of each item."""
-    return [identity(item, dumps, key) for item in items]
 
 
 def _key_of(item: Any, key: str | tuple[str, ...] | Callable[[Any], Any]) -> Any:
@@ -308,14 +326,13 @@ def score_of(item: Any, scorer: float | str | Callable[[Any], Any], timed: bool 
 class Known:
     """A table of digests that a server is known to know: the last ``most`` that were learned.
 
-    It grows on use, where more than half of what it holds is still valid. Of one that may not grow
-    the digest goes that was learned first (first in, first out: what is met again is learned
-    again). It may be shared by threads.
+    The table grows when it is full and more than half of its digests are still valid. If it may not
+    grow, the digest that was learned first is dropped. Threads may share a table.
 
     Parameters
     ----------
     most : int
-        How many digests it holds at most; 0 is none.
+        Largest number of digests; 0 for none.
     """
 
     def __init__(self, most: int) -> None:
@@ -323,28 +340,22 @@ class Known:
             raise ValueError(f"most must not be negative, not {most}")
         self._most = most
         self._room = 0
-        #: Until when each is valid, in the order in which they were learned.
+        #: The time until which each digest is valid, in the order in which they were learned.
         self._until: OrderedDict[bytes, float] = OrderedDict()
         self._lock = Lock()
         self._generation = 0
 
     @property
     def generation(self) -> int:
-        """How often it was emptied."""
+        """How often the table was emptied."""
         return self._generation
 
-    @property
-    def nbytes(self) -> int:
-        """The memory that it takes, roughly."""
-        each = sys.getsizeof(b"") + 16 + sys.getsizeof(0.0)
-        return sys.getsizeof(self._until) + len(self._until) * each
-
     def __len__(self) -> int:
-        """How many digests it holds, valid or not."""
+        """The number of digests in the table, valid or not."""
         return len(self._until)
 
     def clear(self) -> None:
-        """Empty it: what is still to be learned by an earlier generation is not learned."""
+        """Empty the table. It learns nothing more for an earlier generation."""
         with self._lock:
             self._until = OrderedDict()
             self._room = 0
@@ -353,10 +364,10 @@ class Known:
     def learn(
         self, digests: bytes, until: float | Sequence[float], generation: int, now: float = 0.0
     ) -> None:
-        """Take in digests, 16 bytes each, that are valid before ``until``: one time, or one each.
+        """Learn digests of 16 bytes that are valid before ``until``: one time, or one per digest.
 
-        A time that is not above 0 says that a digest is not to be learned. Nothing is learned where
-        the table was emptied since ``generation``. What is not valid at ``now`` may be dropped.
+        A digest whose time is not above 0 is not learned. If the table was emptied after
+        ``generation``, nothing is learned. Digests that are not valid at ``now`` may be dropped.
         """
         count = len(digests) // 16
         if len(digests) != 16 * count:
@@ -389,26 +400,26 @@ class Known:
             self._room = min(max(2 * self._room, 256), self._most)
 
     def knows(self, digest: bytes, now: float) -> bool:
-        """Whether it holds a digest that is still valid."""
+        """Whether a digest is in the table, and still valid."""
         if len(digest) != 16:
             raise ValueError("a digest must have 16 bytes")
         with self._lock:
             return now < self._until.get(digest, -math.inf)
 
-    def unknown(self, digests: Sequence[bytes], now: float) -> list[int]:
-        """Return the places of the digests that it does not hold."""
+    def _unknown(self, digests: Sequence[bytes], now: float) -> list[int]:
+        """Return the places of the digests that are not known."""
         with self._lock:
             get = self._until.get
             return [at for at, name in enumerate(digests) if not now < get(name, -math.inf)]
 
 
-#: Score, member, the place of the first item that it stands for, and payload: in this order equals
-#: (there are none after folding) sort by place.
+#: Score, member, place of the first item, payload. In this order equal members (if they are not
+#: folded) sort by place.
 _Entry = tuple[float, bytes, int, bytes]
-#: The most bytes of an entry's arguments beside its payload: a score, a digest, an integer, and
-#: what stands in front of each.
+#: The most bytes of an entry besides its payload: a score, a digest, an integer, and the four
+#: heads of these and of the payload.
 _MOST_REST = 24 + 16 + 20 + 4 * 25
-#: What stands between the argument before and one of so many bytes.
+#: The bytes between one argument and the next, by the size of the next.
 _GAPS = [b"\r\n$%d\r\n" % size for size in range(1024)]
 
 
@@ -416,40 +427,41 @@ def _gap(size: int) -> bytes:
     return _GAPS[size] if size < 1024 else b"\r\n$%d\r\n" % size
 
 
-def _is_usual(dumps: Any, key: Any, fold: int, positions: bool) -> bool:
-    """Whether items are their own keys, as JSON, the last of equals stays, and no more is asked."""
+def _is_usual(dumps: Any, key: Any, fold: int, places: bool) -> bool:
+    """Whether these are the options of a plain set of JSON, which has a way of its own."""
     if type(dumps) is not MethodType or dumps.__func__ is not serializers.JSONSerializer.dumps:
         return False
-    return key is None and fold == FOLD_LAST and not positions
+    return key is None and fold == FOLD_LAST and not places
 
 
 class Encoder:
     """Makes requests of chunks of items: ``prefix`` arguments, then an entry for each item.
 
-    An entry is score, member, with ``key`` the payload, and what ``memory`` says.
+    See the table above for the arguments of an entry.
 
     Parameters
     ----------
     prefix : sequence of bytes, str or int
-        The arguments in front.
+        Arguments before the entries.
     dumps : callable or None
-        The serializer's.
+        Method of the serializer.
     key : str, tuple of str, callable or None
-        Gives the identity; None makes the serialised bytes the member.
+        Field, fields or function whose value is the item's key. With None the serialised bytes are
+        the member.
     scorer : float, str or callable
         The score of items that come without one; a str is a field's name.
     limit : int
-        The most bytes of a serialised item; 0 is no limit.
+        The most bytes of a serialised item; 0 for no limit.
     fold : int
-        ``FOLD_FIRST``, ``FOLD_LAST``: of equal members one stays. ``FOLD_NONE`` keeps all.
+        Which of equal members is kept: ``FOLD_FIRST``, ``FOLD_LAST``, or all (``FOLD_NONE``).
     sort : bool
-        Order the entries by score, then member: the server inserts them faster so.
+        Whether entries are sorted by score, then member. The server inserts them faster then.
     memory : int
         ``MEMORY_INTEGER`` (with ``epoch``), ``MEMORY_DIGEST`` or ``MEMORY_NONE``.
-    positions : bool
-        Whether chunks say which item each entry came from.
+    places : bool
+        Whether chunks have the place of the item of each entry.
     whole : bool
-        Whether items must have the scores of sets with ``ties=``. A constant one is not looked at.
+        Whether scores must be those of sets with ``ties=``. A constant score is not checked.
     timed : bool
         Whether scores are times, which may be datetimes.
     warn : callable, optional
@@ -467,13 +479,13 @@ class Encoder:
         sort: bool,
         memory: int,
         epoch: bytes,
-        positions: bool,
+        places: bool,
         whole: bool = False,
         timed: bool = False,
         warn: Callable[[Any], object] | None = None,
     ) -> None:
-        # From the end of the array's head to the last argument, without its end.
-        self._prefix = (b"\r\n" + bulk(prefix))[:-2]
+        # From the end of the array's head to the last argument, without the last line end.
+        self._prefix = (b"\r\n" + _bulk_strings(prefix))[:-2]
         self._count = len(prefix)
         self._dumps = dumps
         self._key = key
@@ -483,15 +495,15 @@ class Encoder:
         self._sort = sort
         self._memory = memory
         self._epoch = epoch
-        self._positions = positions
+        self._places = places
         self._whole = whole
         self._timed = timed
         self._warn = warn
-        # Where items are read list by list: what writes them.
-        self._write_json = dumps if _is_usual(dumps, key, fold, positions) else None
+        # Set if items are read list by list.
+        self._write_json = dumps if _is_usual(dumps, key, fold, places) else None
 
     def encode(self, items: Sequence[Any], scores: Sequence[Any] | None, skip: bool) -> Chunk:
-        """Encode items as one request; the first bad one ends it, unless they are to be skipped."""
+        """Encode items as one request, up to the first bad one unless bad ones are skipped."""
         return self.encode_all(items, scores, skip, 0, 0)[0]
 
     def encode_all(
@@ -506,13 +518,13 @@ class Encoder:
     ) -> list[Chunk]:
         """Encode items as requests of at most ``most`` entries (0: any number) each.
 
-        A request ends early with the entry that would make all entries of it larger than
-        ``most_bytes``. Members are folded and sorted over all requests. There is at least one
-        request; the last one has what is bad, and counts what was folded as good.
+        A request ends before the entry with which its entries have more than ``most_bytes``.
+        Members are folded and sorted over all requests. There is at least one request. The last one
+        has the bad items, and counts folded items as good.
 
-        Entries that ``known`` holds (by the digest of the key, else of the serialised bytes) and
-        that are valid ``now`` are dropped after folding: the last request counts them as good, too.
-        With a key they need not be serialised, unless something is bad.
+        Entries that ``known`` holds ``now`` (by the digest of the key, else of the serialised
+        bytes) are dropped after folding. The last request counts them as good, too. With a key they
+        are not serialised, unless an item is bad.
         """
         entries, good, bad, dropped = self._read(items, scores, skip, known, now)
         if self._sort and len(entries) > 1:
@@ -555,7 +567,7 @@ class Encoder:
                     some, dropped = self._without_known(some, known, now)
                     return some, good, [], dropped
             except Exception:
-                pass  # Item by item it comes out which one it is.
+                pass  # Reading the items one by one names the bad one.
         some, good, bad = self._read_one_by_one(items, scores, skip)
         some, dropped = self._without_known(some, known, now)
         return some, good, bad, dropped
@@ -567,12 +579,12 @@ class Encoder:
         dumps, key, limit, fold = self._dumps, self._key, self._limit, self._fold
         scorer = self._scorer
         entries: list[_Entry] = []
-        places: dict[bytes, int] = {}
+        rows: dict[bytes, int] = {}
         bad: list[Bad] = []
         good = 0
-        for index, item in enumerate(items):
+        for place, item in enumerate(items):
             try:
-                # What is usual stands here, without a call: half of the time went by with calls.
+                # The usual case stands here, without calls: calls took half of the time.
                 if dumps is None:
                     data = payload(item, dumps, limit, self._warn)
                 else:
@@ -584,25 +596,25 @@ class Encoder:
                 if scores is None:
                     score = scorer if type(scorer) is float else score_of(item, scorer, self._timed)
                 else:
-                    score = scores[index]
-                    # An int sorts, and is written, as the float that it stands for would be.
+                    score = scores[place]
+                    # An int sorts, and is written, as its float would be.
                     if type(score) is not int or not -_EXACT < score < _EXACT:
                         score = to_score(score, self._timed)
                 if self._whole:
                     whole_score(score)
             except Exception as error:
-                bad.append(Bad(index, item, error))
+                bad.append(Bad(place, item, error))
                 if skip:
                     continue
                 break
             good += 1
             if fold:
-                place = places.setdefault(member, len(entries))
-                if place < len(entries):
+                row = rows.setdefault(member, len(entries))
+                if row < len(entries):
                     if fold == FOLD_LAST:
-                        entries[place] = (score, member, entries[place][2], data)
+                        entries[row] = (score, member, entries[row][2], data)
                     continue
-            entries.append((score, member, index, data))
+            entries.append((score, member, place, data))
         return entries, good, bad
 
     def _without_known(
@@ -610,7 +622,7 @@ class Encoder:
     ) -> tuple[list[_Entry], int]:
         if known is None:
             return entries, 0
-        new = known.unknown([self._digest_of(entry) for entry in entries], now)
+        new = known._unknown([self._digest_of(entry) for entry in entries], now)
         return [entries[place] for place in new], len(entries) - len(new)
 
     def _read_by_key(
@@ -621,36 +633,36 @@ class Encoder:
         known: Known | None,
         now: float,
     ) -> tuple[list[_Entry], int, int]:
-        """Fold by the bytes of the keys: only what stays is digested, what is new serialised."""
+        """Fold by the bytes of keys; digest only what is kept, serialise only what is new."""
         found: list[tuple[float, bytes, Any, int]] = []
-        places: dict[bytes, int] = {}
-        good = 0  # Not the length of the list, which what is called may change.
-        for index, item in enumerate(items):
+        rows: dict[bytes, int] = {}
+        good = 0  # Not the length of the list, which the calls may change.
+        for place, item in enumerate(items):
             good += 1
             name = key_bytes(_key_of(item, key))
-            score = self._score(item, scores, index)
-            place = places.setdefault(name, len(found))
-            if place == len(found):
-                found.append((score, name, item, index))
+            score = self._score(item, scores, place)
+            row = rows.setdefault(name, len(found))
+            if row == len(found):
+                found.append((score, name, item, place))
             elif self._fold == FOLD_LAST:
-                found[place] = (score, name, item, found[place][3])
+                found[row] = (score, name, item, found[row][3])
         names = digests([name for _, name, _, _ in found])
-        new = range(len(names)) if known is None else known.unknown(names, now)
+        new = range(len(names)) if known is None else known._unknown(names, now)
         entries = []
-        for place in new:
-            score, _, item, index = found[place]
+        for row in new:
+            score, _, item, place = found[row]
             data = payload(item, self._dumps, self._limit)
-            entries.append((score, names[place], index, data))
+            entries.append((score, names[row], place, data))
         return entries, good, len(found) - len(entries)
 
     def _read_json(
         self, dumps: Callable[[Any], Any], items: Sequence[Any], scores: Sequence[Any] | None
     ) -> tuple[list[_Entry], int]:
-        """Read what is usual list by list, in half of the time; anything else raises something."""
+        """Read a plain list of JSON list by list, in half of the time; raise if it is not plain."""
         # Copies: see _serialised().
         members = [b"%b" % data for data in map(dumps, items)]
         if self._limit and members and max(map(len, members)) > self._limit:
-            raise ValueError  # item by item it comes out which one it is
+            raise ValueError  # reading the items one by one names it
         last: dict[bytes, float]
         if scores is None:
             if type(self._scorer) is not float:
@@ -673,9 +685,9 @@ class Encoder:
         return whole_score(score) if self._whole else score
 
     def _parts(self, entries: list[_Entry]) -> list[bytes]:
-        """Write the arguments of entries, in pieces: a join takes half as long as the % of bulk().
+        """Return the arguments of entries in pieces; joining takes half as long as formatting.
 
-        The first piece ends the argument in front; the last argument has no end.
+        The first piece ends the argument before it; the last argument has no line end.
         """
         keyed, memory = self._key is not None, self._memory
         parts: list[bytes] = []
@@ -698,7 +710,7 @@ class Encoder:
         return parts
 
     def _fitting(self, entries: list[_Entry], most_bytes: int) -> int:
-        """Count the entries in front that have at most so many bytes, or the one in front."""
+        """Count the first entries that have at most so many bytes, at least one."""
         size = 0
         for at, entry in enumerate(entries):
             size += sum(map(len, self._parts([entry])))
@@ -715,13 +727,13 @@ class Encoder:
         dropped: int,
         names: bytes,
     ) -> Chunk:
-        positions = [entry[2] for entry in entries] if self._positions else None
+        places = [entry[2] for entry in entries] if self._places else None
         if not entries:
-            return Chunk(b"", 0, good, positions, bad, dropped, names)
+            return Chunk(b"", 0, good, places, bad, dropped, names)
         columns = 2 + (self._key is not None) + (self._memory != MEMORY_NONE)
         head = b"*%d" % (self._count + columns * len(entries))
         whole = b"".join((head, self._prefix, data, b"\r\n"))
-        return Chunk(whole, len(entries), good, positions, bad, dropped, names)
+        return Chunk(whole, len(entries), good, places, bad, dropped, names)
 
 
 def decode(
@@ -729,10 +741,10 @@ def decode(
     loads: Callable[[Any], Any] | None,
     binary: bool | None,
 ) -> tuple[list[Any], list[Bad]]:
-    """Deserialise members; those that cannot be are told apart.
+    """Deserialise members; return items, and the bad ones.
 
-    ``binary`` says what ``loads`` is given: bytes, text, or (None) the text, and the bytes where
-    there is not a text or ``loads`` raised on it.
+    ``loads`` is given bytes if ``binary`` is True, text if it is False. If ``binary`` is None it is
+    given the text first, and the bytes if there is no text or it raised.
     """
     items: list[Any] = []
     bad: list[Bad] = []

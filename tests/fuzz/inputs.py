@@ -106,11 +106,6 @@ def encode(draw: Values) -> Arguments:
     return lambda: (arguments,)
 
 
-def bulk(draw: Values) -> Arguments:
-    make = iterable(draw, some(draw, lambda: argument(draw)))
-    return lambda: (make(),)
-
-
 def split(draw: Values) -> Arguments:
     """A request, whole, cut, changed in a place, or no request at all."""
     commands = [
@@ -177,11 +172,6 @@ def memory_integer(draw: Values) -> Arguments:
     return lambda: (data, epoch)
 
 
-def memory_integers(draw: Values) -> Arguments:
-    make, epoch = iterable(draw, some(draw, draw.raw)), draw.epoch()
-    return lambda: (make(), epoch)
-
-
 def field_of(draw: Values) -> Arguments:
     item, field = draw.item(), draw.pick("url", "depth", "missing", draw.text())
     if draw.one_in(20):
@@ -197,20 +187,6 @@ def payload(draw: Values) -> Arguments:
 def identity(draw: Values) -> Arguments:
     item, dumps, key = draw.item(), draw.dumps(), draw.key_of()
     return lambda: (item, dumps, key)
-
-
-def identities(draw: Values) -> Arguments:
-    values, dumps, key = draw.items()[:50], draw.dumps(), draw.key_of()
-    if draw.one_in(10):
-        how = draw.rng.randrange(4)
-        return lambda: _meddled_identities(values, dumps, how)
-    make = iterable(draw, values)
-    return lambda: (make(), dumps, key)
-
-
-def _meddled_identities(values: list[Any], dumps: Any, how: int) -> tuple[Any, ...]:
-    mine = list(values)
-    return mine, dumps, meddling(repr, mine, how)
 
 
 def score_of(draw: Values) -> Arguments:
@@ -296,11 +272,6 @@ def known_knows(draw: Values) -> Arguments:
     return lambda: (*make(), name, now)
 
 
-def known_unknown(draw: Values) -> Arguments:
-    make, names, now = known(draw), some(draw, lambda: name_of(draw)), draw.pick(0.0, 1.0, 2.5)
-    return lambda: (*make(), names, now)
-
-
 def name_of(draw: Values) -> bytes:
     """One of few digests, some of which begin alike."""
     return draw.pick(b"\0", b"\1", b"\xff") * 8 + draw.rng.randrange(8).to_bytes(8, "big")
@@ -323,7 +294,6 @@ def learning(draw: Values) -> tuple[bytes, Any, int]:
 #: By the names of the core.
 GENERATORS: dict[str, Callable[[Values], Arguments]] = {
     "encode": encode,
-    "bulk": bulk,
     "split": split,
     "to_score": to_score,
     "whole_score": whole_score,
@@ -333,11 +303,9 @@ GENERATORS: dict[str, Callable[[Values], Arguments]] = {
     "key_bytes": key_bytes,
     "joined_key": joined_key,
     "memory_integer": memory_integer,
-    "memory_integers": memory_integers,
     "field_of": field_of,
     "payload": payload,
     "identity": identity,
-    "identities": identities,
     "score_of": score_of,
     "decode": decode,
     "Encoder.encode": encoder,
@@ -346,8 +314,6 @@ GENERATORS: dict[str, Callable[[Values], Arguments]] = {
     "Known.generation": known,
     "Known.knows": known_knows,
     "Known.learn": known_learn,
-    "Known.nbytes": known,
-    "Known.unknown": known_unknown,
 }
 #: Most of what can go wrong is in these.
 _NAMES = [*GENERATORS, *["Encoder.encode", "Encoder.encode_all"] * 2, "decode", "payload"]
@@ -387,10 +353,8 @@ def _of_known(table: Any, steps: Any, method: str, last: Any) -> Any:
     result = getattr(table, method)
     if callable(result):
         result = result(*last)
-    elif method == "nbytes":  # is each implementation's own
-        result = result > 0
     held = [name.to_bytes(8, "big") for name in range(8)]
-    return result, len(table), table.generation, [table.unknown([b"\0" * 8 + x], 1.5) for x in held]
+    return result, len(table), table.generation, [table.knows(b"\0" * 8 + x, 1.5) for x in held]
 
 
 def run(count: int, seed: int, first: int = 0) -> Report:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 TREE = Path(__file__).resolve().parents[2]
+#: Text moves within these kinds of files, too.
+_KINDS = {".pyx": (".pyx", ".pxi"), ".pxi": (".pyx", ".pxi")}
 
 
 class Mutant(NamedTuple):
@@ -64,8 +66,9 @@ def find(mutant: Mutant, tree: Path = TREE) -> Place:
     where, moved = [mutant.file] * len(found), False
     if not found:
         moved = True
-        for path in sorted((tree / "redset").rglob(f"*{named.suffix}")):
-            more = _places(mutant, path)
+        kinds = _KINDS.get(named.suffix, (named.suffix,))
+        for path in sorted((tree / "redset").rglob("*")):
+            more = _places(mutant, path) if path.suffix in kinds else []
             found += more
             where += [path.relative_to(tree).as_posix()] * len(more)
     function = mutant.function or "the file"

@@ -1,0 +1,227 @@
+# Items: their serialised bytes, their fields and their keys.
+
+cdef object orjson_function(object bound, str name):
+    """Return the function of orjson behind a method of JSONSerializer; None of any other."""
+    if not _serializers._USE_ORJSON or type(bound) is not MethodType:
+        return None
+    if bound.__func__ is not _OWN_METHODS[name]:
+        return None
+    return _serializers._orjson_dumps if name == "dumps" else _serializers._orjson_loads
+
+
+cdef object dumps_directly(object item, object dumps, object write_json):
+    """Do as JSONSerializer.dumps does for items that need no second look; others go to it."""
+    if not is_shallow(item, JSON_DEPTH):
+        return dumps(item)
+    data = write_json(item, None, _JSON_OPTIONS)
+    if not PyBytes_CheckExact(data):
+        return data
+    if holds_null(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)):
+        return dumps(item)
+    return data
+
+
+cdef bint holds_null(const char* text, Py_ssize_t size) noexcept nogil:
+    """Whether text contains "null", in a loop that compilers vectorise."""
+    cdef unsigned char found = 0
+    cdef Py_ssize_t i
+    for i in range(size - 3):
+        found |= (
+            (text[i] == c"n") & (text[i + 1] == c"u")
+            & (text[i + 2] == c"l") & (text[i + 3] == c"l")
+        )
+    return found
+
+
+cdef inline bint is_plain(object value) noexcept:
+    """Whether a value holds no other."""
+    return (
+        PyUnicode_CheckExact(value)
+        or PyLong_CheckExact(value)
+        or PyFloat_CheckExact(value)
+        or value is None
+        or value is True
+        or value is False
+    )
+
+
+cdef bint is_shallow(object value, int depth) noexcept:
+    """Whether these are JSON's own types, not nested deeper: orjson counts not all levels."""
+    cdef PyObject* key
+    cdef PyObject* inner
+    cdef Py_ssize_t at = 0
+    if is_plain(value):
+        return True
+    if depth == 0:
+        return False
+    if type(value) is dict:
+        # Without a GIL another thread may change it at the same time.
+        with cython.critical_section(value):
+            while PyDict_Next(value, &at, &key, &inner):
+                if not is_plain(<object> inner) and not is_shallow(<object> inner, depth - 1):
+                    return False
+        return True
+    if type(value) is list:
+        for each in <list> value:
+            if not is_shallow(each, depth - 1):
+                return False
+        return True
+    if type(value) is tuple:
+        for each in <tuple> value:
+            if not is_shallow(each, depth - 1):
+                return False
+        return True
+    return False
+
+
+cdef int view_serialised(View* out, object data, Arena* arena) except -1:
+    """View what a serializer returned; nobody else needs it."""
+    if isinstance(data, str):
+        view_text(out, data)
+    elif PyBytes_CheckExact(data):
+        view_bytes(out, data)
+    elif isinstance(data, bytes):
+        view_bytes(out, bytes(data))
+    else:
+        raise TypeError(
+            f"serializer.dumps must return str or bytes, not {type(data).__name__}"
+        )
+    if arena != NULL:
+        copy_into(arena, out)
+    return 0
+
+
+cdef bint is_structure(object item) except -1:
+    """Whether an item is one of which str() is rarely meant to be stored."""
+    return not (PyLong_CheckExact(item) or PyFloat_CheckExact(item)) and (
+        isinstance(item, (dict, list, tuple, set, frozenset))
+        or hasattr(type(item), "__dataclass_fields__")
+    )
+
+
+cdef int view_payload(
+    View* out, object item, object dumps, object write_json, bint limited, Py_ssize_t limit,
+    Arena* arena, object warn,
+) except -1:
+    if write_json is not None:
+        view_serialised(out, dumps_directly(item, dumps, write_json), arena)
+    elif dumps is not None:
+        view_serialised(out, dumps(item), arena)
+    elif isinstance(item, str):
+        view_text(out, item)
+    elif PyBytes_CheckExact(item):
+        view_bytes(out, item)
+    elif isinstance(item, bytes):
+        view_bytes(out, bytes(item))
+    else:
+        if warn is not None and is_structure(item):
+            warn(item)
+        view_text(out, str(item))
+    if limited and out.size > limit:
+        raise ValueError(
+            f"item has {out.size} bytes serialised, more than max_item_bytes={limit}"
+        )
+    return 0
+
+
+cdef Py_ssize_t limit_of(object limit) except? -1:
+    return max(min(limit, PY_SSIZE_T_MAX), -PY_SSIZE_T_MAX)
+
+
+def payload(item, dumps, limit, warn=None):
+    """Serialise an item; ``limit`` is the most bytes that it may have (0: any number).
+
+    ``warn`` is called with an item that is stored as its text for want of a serializer, as dicts
+    are.
+    """
+    cdef View data
+    cdef bint limited = bool(limit)
+    data.owner = NULL
+    try:
+        view_payload(
+            &data, item, dumps, None, limited, limit_of(limit) if limited else 0, NULL,
+            warn,
+        )
+        return bytes_of(&data)
+    finally:
+        drop_view(&data)
+
+
+def field_of(item, field):
+    """Read a field of an item: the key of a mapping, else an attribute."""
+    if type(item) is dict or isinstance(item, Mapping):
+        return item[field]
+    return getattr(item, field)
+
+
+cdef object read_field(object item, object field, str role):
+    cdef PyObject* found = NULL
+    try:
+        if type(item) is dict:
+            if lookup(item, field, &found):
+                value = <object> found
+                Py_XDECREF(found)
+                return value
+        else:
+            return field_of(item, field)
+    except (KeyError, AttributeError):
+        pass
+    raise ValueError(
+        f"item of type {type(item).__name__} has no field {field!r} to be its {role}"
+    ) from None
+
+
+cdef object key_of(object item, object key):
+    if isinstance(key, str):
+        return read_field(item, key, "key")
+    if isinstance(key, tuple):
+        parts = []
+        for field in key:
+            parts.append(read_field(item, field, "key"))
+        return _python.joined_key(parts)
+    return key(item)
+
+
+cdef int view_key(View* out, object key) except -1:
+    """View the bytes of a key."""
+    if isinstance(key, str):
+        return view_text(out, key)
+    if PyBytes_CheckExact(key):
+        return view_bytes(out, key)
+    return view_bytes(out, _python.key_bytes(key))
+
+
+def key_bytes(key):
+    """Return the bytes of a key: 1, "1" and b"1" are one key."""
+    cdef View data
+    data.owner = NULL
+    try:
+        view_key(&data, key)
+        return bytes_of(&data)
+    finally:
+        drop_view(&data)
+
+
+def joined_key(parts):
+    """Return the bytes of a key of several parts; keys of other parts have other bytes."""
+    return _python.joined_key(parts)
+
+
+cdef int digest_key(void* out, object item, object key) except -1:
+    cdef View data
+    data.owner = NULL
+    try:
+        view_key(&data, key_of(item, key))
+        digest_of(out, data.data, data.size)
+    finally:
+        drop_view(&data)
+    return 0
+
+
+def identity(item, dumps, key):
+    """Return the member that stands for an item: the digest of its key, or its serialised bytes."""
+    if key is None:
+        return payload(item, dumps, 0)
+    result = PyBytes_FromStringAndSize(NULL, 16)
+    digest_key(PyBytes_AS_STRING(result), item, key)
+    return result
