@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tarfile
@@ -128,7 +129,7 @@ def assert_holds_the_package(files: set[str], tree: Path) -> None:
         path.relative_to(tree).as_posix() for path in (tree / "redset/demo/data").glob("*.*")
     }
     assert wanted <= files
-    assert not [name for name in files if name.endswith((".pyx", ".pxd", ".c"))]
+    assert not [name for name in files if name.endswith((".pyx", ".pxi", ".pxd", ".h", ".c"))]
     assert {name.split("/")[0] for name in files} == {"redset", f"redset-{VERSION}.dist-info"}
 
 
@@ -266,6 +267,121 @@ def test_the_sdist_holds_all_sources_and_nothing_built(
     assert_holds_the_package(names(wheel), tree)
 
 
+@pytest.mark.slow(12)
+@needs_compiler
+def test_the_sdist_builds_the_core_from_itself(build: Build, tree: Path, tmp_path: Path) -> None:
+    sdist = built(build("sdist"), tree)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    source = tmp_path / "unpacked" / f"redset-{VERSION}"
+    made = build("wheel", compiler=True, cwd=source, REDSET_REQUIRE_EXTENSIONS="1")
+    assert run_away_from_the_tree(built(made, tree), tmp_path) == "cython"
+
+
+# --- a change of a source takes effect
+
+#: What each piece of the core is changed to, and a call that tells.
+CHANGES = {
+    "redset/_wire/resp.pxi": ("out[0] = kind", 'out[0] = c"%"', 'core.encode([b"a"])[:1]', "b'%'"),
+    "redset/_wire/words.h": (
+        "word = word << 8 | p[size];",
+        "word = 0;",
+        "core.digest(b'a') == fallback.digest(b'a')",
+        "False",
+    ),
+}
+
+
+def pieces_of_the_core() -> list[str]:
+    """The files that the core includes, by what its source says."""
+    pattern = re.compile(r'^(?:include|cdef extern from|#include) "(_wire/)?([\w.]+)"', re.M)
+    found, texts = set(), [(TREE / "redset/_speedups.pyx").read_text()]
+    while texts:
+        for _, name in pattern.findall(texts.pop()):
+            path = TREE / "redset/_wire" / name
+            if name not in found and path.is_file():
+                found.add(name)
+                texts.append(path.read_text())
+    return sorted(f"redset/_wire/{name}" for name in found)
+
+
+def test_every_piece_is_included() -> None:
+    here = [
+        path.relative_to(TREE).as_posix()
+        for path in (TREE / "redset").rglob("*")
+        if path.suffix in (".pxi", ".pxd", ".h")
+    ]
+    assert sorted(here) == pieces_of_the_core()
+    assert {path.rpartition(".")[2] for path in here} == {"pxi", "h"} and set(CHANGES) < set(here)
+
+
+@pytest.mark.slow(20)
+@needs_compiler
+def test_setup_builds_the_core_again_after_a_change_of_a_piece(tree: Path) -> None:
+    command = "setup.py", "-q", "build_ext", "--inplace"
+    env = {name: value for name, value in os.environ.items() if "REDSET_" not in name}
+    env |= {"CFLAGS": "-O0", "REDSET_REQUIRE_EXTENSIONS": "1", "PYTHONPATH": str(tree)}
+
+    def core() -> Path:
+        children.run(*command, cwd=tree, env=env)
+        [found] = (tree / "redset").glob("_speedups*.so")
+        return found
+
+    before = core().stat().st_mtime_ns
+    assert core().stat().st_mtime_ns == before  # it is not built for nothing
+    for name, (old, new, call, told) in CHANGES.items():
+        text = (tree / name).read_text()
+        assert text.count(old) == 1
+        (tree / name).write_text(text.replace(old, new))
+        core()
+        code = "from redset import _speedups as core; from redset._wire import fallback; "
+        code += f"print({call})"
+        assert children.run("-c", code, cwd=tree, env=env).out.strip() == told
+
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make: not on the PATH")
+
+
+@needs_core
+@needs_make
+def test_make_builds_the_core_again_after_a_change_of_a_piece(tree: Path) -> None:
+    stamp = tree / ".venv" / ".installed-test-no0-required0"
+    stamp.parent.mkdir()
+    env = {name: value for name, value in os.environ.items() if name[:4] not in ("MAKE", "REDS")}
+
+    def is_done() -> bool:
+        command = ["make", "--question", f".venv/{stamp.name}"]
+        status = subprocess.run(command, cwd=tree, env=env, capture_output=True).returncode
+        assert status in (0, 1)
+        return status == 0
+
+    sources = ["setup.py", "pyproject.toml", "redset/_speedups.pyx", *pieces_of_the_core()]
+    for name in (".venv/.created", *sources):
+        (tree / name).touch()
+        os.utime(tree / name, (1e9, 1e9))
+    for name in sources:
+        stamp.touch()
+        assert is_done()
+        later = stamp.stat().st_mtime + 1
+        os.utime(tree / name, (later, later))
+        assert not is_done(), name
+        os.utime(tree / name, (1e9, 1e9))
+
+
+def test_a_change_of_an_included_script_takes_effect_without_a_build(tree: Path) -> None:
+    code = "from redset.scripts import script; print(script('add').sha, script('clear').sha)"
+    env = {**os.environ, "PYTHONPATH": str(tree), "REDSET_NO_EXTENSIONS": "1"}
+
+    def digests() -> list[str]:
+        return children.run("-c", code, cwd=tree, env=env).out.split()
+
+    before = digests()
+    included = tree / "redset/scripts/include/adding.lua"
+    included.write_text(included.read_text() + "local touched = 1\n")
+    after = digests()
+    assert after[0] != before[0] and after[1] == before[1]
+
+
 # --- two runs of make in one tree
 
 LOCKED = str(TREE / "tests" / "locked.py")
@@ -286,7 +402,7 @@ echo "begin $2" >> {log}; sleep 0.2; echo "end $2" >> {log}
 
 
 @needs_flock
-@pytest.mark.skipif(shutil.which("make") is None, reason="make: not on the PATH")
+@needs_make
 def test_two_makes_at_once_install_once(tmp_path: Path) -> None:
     tree, log, stub = tmp_path / "tree", tmp_path / "log", tmp_path / "python"
     (tree / "tests").mkdir(parents=True)

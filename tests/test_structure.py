@@ -71,6 +71,28 @@ def test_the_lines_of_functions_are_counted_in_each_language() -> None:
     cython = ["cdef int f(", "    int a,", ") noexcept:", "    return a", "", "cdef class C:", ""]
     cython += ["    def g(self):", "        pass", ""]
     assert list(lengths.of_cython("\n".join(cython))) == [("f", 4), ("g", 2)]
+    c = ["static int f(", "    int a)", "{", "    return a;", "}", "", "static const int b[] = {"]
+    c += ["    1,", "};", '__attribute__((target("avx2"))) static void g(int *a)', "{", "}"]
+    assert list(lengths.of_c("\n".join(c))) == [("f", 5), ("g", 3)]
+
+
+def test_no_function_of_the_core_is_too_complex() -> None:
+    assert lengths.too_complex() == []
+    cython = [
+        "cdef int f(a):",
+        '    """Whether if or for."""',
+        "    if a:  # or if b",
+        "        pass",
+    ]
+    cython += [
+        "    elif a and b:",
+        "        return 1 if c else 2",
+        "    for each in a:",
+        "        pass",
+    ]
+    assert lengths.complexity(cython) == 5
+    c = ["/* if a", " or if b */", "#if A", "    if (a && b)", "        c = d ? e : f;", "#endif"]
+    assert lengths.complexity(c) == 4
 
 
 # --- who imports whom
