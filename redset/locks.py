@@ -88,11 +88,13 @@ class BaseLock:
         return digits
 
     def _acquire(self, digits: str) -> Any:
-        return self._run("lock", repr(float(self.expires)), digits)
+        return self._run("lock", seconds=repr(float(self.expires)), digits=digits)
 
-    def _run(self, name: str, *args: str) -> Any:
+    def _run(self, name: str, **arguments: str) -> Any:
         # Rare enough for EVAL: any client has it, and no server can have forgotten the script.
-        return self.redis.execute_command("EVAL", script(name).text, 1, self.key, *args)
+        step = script(name)
+        values = step.arguments.values(arguments)
+        return self.redis.execute_command("EVAL", step.text, 1, self.key, *values)
 
     def _warn_unless(self, released: Any) -> None:
         if not int(released):
@@ -150,7 +152,7 @@ class Lock(BaseLock):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._warn_unless(self._run("unlock", self._leave()))
+        self._warn_unless(self._run("unlock", digits=self._leave()))
 
 
 class AsyncLock(BaseLock):
@@ -174,11 +176,11 @@ class AsyncLock(BaseLock):
         except asyncio.CancelledError:
             # It may be ours by now, and nobody else would release it.
             with contextlib.suppress(Exception):
-                await undisturbed(self._run("unlock", digits))
+                await undisturbed(self._run("unlock", digits=digits))
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._warn_unless(await undisturbed(self._run("unlock", self._leave())))
+        self._warn_unless(await undisturbed(self._run("unlock", digits=self._leave())))
 
 
 def _here() -> tuple[int, int, int]:

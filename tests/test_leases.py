@@ -770,12 +770,12 @@ def test_the_same_request_gives_the_same_leases(any_server: servers.Server) -> N
     raw = any_server.raw
     jobs = SortedSet(raw, "jobs")
     jobs.add_many(map(str, range(500)), range(500))
-    keys = jobs._ctx.step_keys(jobs._ctx.lease_keys)
-    text = script("lease").text
+    step = script("lease")
+    others = {"max_attempts": 10, "due": False, "limit": 100, "hand": 0, "passes": False}
 
     def call(token: bytes, num: int, ttl: int = 60_000) -> list[Any]:
-        tail = ttl, 10, "", 100, 0, "", 16
-        found: list[Any] = raw.eval(text, len(keys), *keys, token, num, *tail)
+        arguments = {"token": token, "num": num, "ttl": ttl, "first": 16, **others}
+        found: list[Any] = raw.eval(step.text, *jobs._ctx.request(step, arguments)[2:])
         return found
 
     token = b"A" * 16

@@ -10,9 +10,9 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import children
@@ -21,10 +21,10 @@ import pytest
 import servers
 
 import redset.asyncio
-from redset import ScheduledSet, SortedSet, TimeSortedSet, _wire
+from redset import ScheduledSet, SortedSet, TimeSortedSet, _wire, scripts
 from redset._faces.writer import AsyncWriter
 from redset.locks import Lock
-from redset.scripts import script
+from redset.scripts import arguments_of, script
 from redset.serializers import JSONSerializer
 from redset.sets import Between, DeadLetters
 
@@ -298,20 +298,126 @@ def code_of(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(TEXTS))
-def test_every_script_documents_its_step_and_its_arguments(name: str) -> None:
+def test_every_script_documents_its_step_and_names_its_arguments(name: str) -> None:
     text = TEXTS[name]
-    comments = [line for line in text.splitlines() if line.startswith("-- ")]
-    assert text.startswith("-- ") and not text.startswith("-- KEYS")
-    said = {
-        kind for kind in ("KEYS", "ARGV") if any(c.startswith(f"-- {kind}: ") for c in comments)
-    }
-    given = {kind for kind in ("KEYS", "ARGV") if re.search(rf"\b{kind}\b", code_of(text))}
-    assert said == given
+    assert text.startswith("-- ") and not text.startswith(("-- KEYS", "-- ARGV"))
+    code = code_of(text)
+    assert not re.search(r"\bKEYS\b|\bARGV\[\d|\bARGV, \d", code)
     if name in INCLUDED:
-        assert text.startswith("-- Included by ") and not given
-    else:
-        # A step on no key in particular has one to find the server by.
-        assert "KEYS" in given or name == "server"
+        assert text.startswith("-- Included by ")
+        assert set(arguments_of(name).names) <= set(re.findall(r"\w+", code))
+        return
+    step = script(name)
+    # A step on no key in particular has one to find the server by.
+    assert step.keys or name == "server"
+    # Beside another key there is the one that never exists, by which a moving slot refuses it.
+    assert "none" in step.keys or len(step.keys) < 2
+    # Each name occurs where it is declared and where it is used.
+    words = re.findall(r"\w+", code_of(step.text.decode()))
+    assert [each for each in step.arguments.names if words.count(each) < 2] == []
+    if "ARGV" in code:
+        assert re.search(r"^--   \w+\.\.\.", text, re.MULTILINE)
+
+
+HEAD = """-- Does.
+-- KEYS: queue; with second keys none, leases; with options meta; with key= items
+--   Of a set.
+-- ARGV:
+--   num: number        how many
+--   lowest, highest
+--   due: flag          whether
+--     so or so
+--   last: optional
+--   rows...(id, text)  of each
+-- Returns it.
+for i = rows_at, #ARGV, rows_width do
+  -- fields: rows at i
+end"""
+
+
+@pytest.fixture
+def script_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], scripts.Script]]:
+    """Makes a script of a text."""
+
+    def made(text: str) -> scripts.Script:
+        monkeypatch.setattr(scripts, "_read", lambda name: text)
+        return script.__wrapped__("made")
+
+    return made
+
+
+def test_what_a_script_declares_becomes_locals(
+    script_of: Callable[[str], scripts.Script],
+) -> None:
+    step = script_of(HEAD)
+    assert step.text.decode().splitlines()[11:] == [
+        "local queue, none, leases, meta, items = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]",
+        "local num, lowest, highest, due, last = "
+        "tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4] == '1', (ARGV[5] ~= '' and ARGV[5] or nil)",
+        "local rows_at = 6",
+        "local rows_width = 2",
+        "for i = rows_at, #ARGV, rows_width do",
+        "  local id, text = ARGV[i + 0], ARGV[i + 1]",
+        "end",
+    ]
+    keys = SimpleNamespace(queue=b"q", none=b"n", leases=b"l", meta=b"m", items=b"i")
+    assert step.keys_of(keys, False, False, False) == (b"q",)
+    assert step.keys_of(keys, True, False, False) == (b"q", b"n", b"l")
+    assert step.keys_of(keys, True, True, True) == (b"q", b"n", b"l", b"m", b"i")
+    assert step.keys_given({"none": b"n", "queue": b"q"}) == [b"q", b"n"]
+    values = {"due": True, "last": b"", "lowest": 1, "highest": 2, "num": 3}
+    assert step.arguments.values(values) == [3, 1, 2, b"1", b""]
+    assert step.arguments.values(values | {"due": 0})[3] == b""
+
+
+def test_a_wrong_or_missing_name_fails_at_once_with_an_error_that_names_it() -> None:
+    sweep, discard = script("sweep"), script("discard")
+    with pytest.raises(TypeError, match="the step 'sweep' has no argument 'much'"):
+        sweep.arguments.values({"much": 1})
+    with pytest.raises(TypeError, match="the step 'sweep' has no argument 'much'"):
+        sweep.arguments.values({"limit": 1, "much": 1})
+    with pytest.raises(TypeError, match="the step 'sweep' needs the argument 'limit'"):
+        sweep.arguments.values({})
+    given = {"keyed": True, "remember": "", "epoch": b"", "nun": 1}
+    with pytest.raises(TypeError, match="the step 'discard' has no argument 'nun'"):
+        discard.arguments.values(given)
+    with pytest.raises(TypeError, match="the step 'discard' has no key 'leased'"):
+        discard.keys_given({"queue": b"", "leased": b""})
+    with pytest.raises(TypeError, match="the file 'adding' needs the argument 'condition'"):
+        arguments_of("adding").values({})
+
+
+@pytest.mark.parametrize(
+    "line", ["--   a b", "--   a: int", "--   a...: number", "--   rest...\n--   more"]
+)
+def test_a_head_that_cannot_be_read_fails_at_once(
+    line: str, script_of: Callable[[str], scripts.Script]
+) -> None:
+    with pytest.raises(ValueError, match=r"made\.lua must declare arguments, got '--   "):
+        script_of(f"-- Does.\n-- ARGV:\n{line}\n")
+    with pytest.raises(ValueError, match=r"made\.lua must declare keys, got 'with luck it'"):
+        script_of("-- Does.\n-- KEYS: queue; with luck it\n")
+
+
+def test_every_step_is_called_with_the_names_that_its_script_declares() -> None:
+    called: dict[str, list[set[str]]] = {}
+    for tree in TREES.values():
+        for node in ast.walk(tree):
+            function = getattr(getattr(node, "func", None), "attr", "")
+            if not isinstance(node, ast.Call) or function not in ("step", "_run") or not node.args:
+                continue
+            first = node.args[0]
+            if isinstance(first, ast.Constant) and first.value in STEPS:
+                # Names that come in a mapping are checked when it is called.
+                names = {each.arg or "**" for each in node.keywords}
+                called.setdefault(first.value, []).append(names - {"rest", "keys", "resend"})
+    # The others are called by a variable's name.
+    assert set(STEPS) - set(called) == {"add", "server", "forget", "seen"}
+    for name, calls in called.items():
+        declared = set(script(name).arguments.names)
+        for names in calls:
+            assert names - {"**"} <= declared, name
+            assert "**" in names or names == declared, name
 
 
 def calls(name: str | None = None) -> Iterator[tuple[str, str]]:
@@ -331,18 +437,30 @@ def test_every_script_is_used_and_every_used_one_is_there() -> None:
     by_name = {text for _, text in calls()}
     assert [name for name in TEXTS if name not in by_name | INCLUDED] == []
     assert {name for text in TEXTS.values() for name in INCLUDE.findall(text)} == INCLUDED
-    named = {text for function in ("script", "_asked") for _, text in calls(function)}
+    named = {text for function in ("script", "_asked", "step") for _, text in calls(function)}
     assert named and named <= set(STEPS)
 
 
-def test_a_script_is_its_file_and_nothing_is_written_into_it() -> None:
-    def expanded(name: str) -> str:
-        text = TEXTS[name].rstrip("\n")
-        return INCLUDE.sub(lambda match: expanded(match[1]), text)
+def test_a_script_is_its_files_and_the_locals_that_they_declare() -> None:
+    def expanded(name: str) -> Iterator[str]:
+        for line in TEXTS[name].splitlines():
+            included = INCLUDE.fullmatch(line)
+            if included:
+                yield from expanded(included[1])
+            elif not re.match(" *-- fields: ", line):
+                yield line
 
+    made = re.compile(r" *local [\w, ]+ = .*\b(KEYS|ARGV)\[.*|local \w+_(at|width) = \d+")
     for name in STEPS:
         step = script(name)
-        assert step.text.decode() == expanded(name)
+        files, lines = list(expanded(name)), step.text.decode().splitlines()
+        at = 0
+        for line in lines:
+            if at < len(files) and line == files[at]:
+                at += 1
+            else:
+                assert made.fullmatch(line), line
+        assert at == len(files)
         assert step.sha == hashlib.sha1(step.text).hexdigest().encode()
         assert not re.search(r"\b(loadstring|load|dofile)\b", code_of(step.text.decode()))
     # Nor is there Lua anywhere else, or another way to make a script.

@@ -28,7 +28,7 @@ from redset._operations.known import Trust, check, learn, look
 from redset._operations.replies import Reader, bytes_of, count, listed, refuse, up_to
 from redset._transport.effects import Ask, Operation, Send
 from redset.exceptions import Full
-from redset.scripts import script
+from redset.scripts import arguments_of, script
 
 #: What ``errors=`` takes besides "raise" and "skip".
 OnError = Callable[[int, Any, Exception], object]
@@ -97,6 +97,13 @@ class Flags(NamedTuple):
         return ("xx" if self.xx else "") + ("gt" if self.gt else "lt" if self.lt else "")
 
 
+class Settling(NamedTuple):
+    """Arguments of a step of settlements, by name, and the values of its groups."""
+
+    arguments: dict[str, Any]
+    groups: list[Any]
+
+
 class Adder:
     """One call's way of adding: the encoder of its requests and the meaning of their answers."""
 
@@ -106,8 +113,8 @@ class Adder:
         flags: Flags,
         score: Any,
         outcomes: bool,
-        settling: list[Any] | None = None,
-        others: Sequence[list[Any]] = (),
+        settling: Settling | None = None,
+        others: Sequence[Settling] = (),
     ) -> None:
         self.ctx = ctx
         self.condition = flags.condition(ctx)
@@ -234,7 +241,6 @@ class Adder:
         if self.script is None:
             flags = {"": (), "nx": (b"NX",), "xx": (b"XX", b"CH")}[self.condition]
             return [b"ZADD", ctx.keys.queue, *flags]
-        keys = ctx.step_keys(self._keys())
         head = head_of(
             ctx,
             self.condition,
@@ -245,18 +251,10 @@ class Adder:
             asks=self._asks,
             aside=self.aside,
         )
-        return [b"EVALSHA", self.script.sha, len(keys), *keys, *(self.settling or ()), *head]
-
-    def _keys(self) -> list[bytes]:
-        ctx, names = self.ctx, self.ctx.keys
-        if self.settling is not None:
-            return ctx.settling_keys
-        if names.prefix is None:
-            return [names.queue]
-        keys = [names.queue, names.leased, names.leases]
-        if ctx.marked:
-            keys += [names.meta, names.seen, names.items, names.name]
-        return keys
+        if self.settling is None:
+            return ctx.request(self.script, head)
+        arguments, groups = self.settling
+        return ctx.request(self.script, arguments, [*groups, *arguments_of("adding").values(head)])
 
     def try_to_encode(self, item: Any) -> None:
         """Raise what is wrong with an item, before the server is asked anything."""
@@ -392,12 +390,23 @@ def head_of(
     proposed: bool = False,
     asks: bool = False,
     aside: bool = False,
-) -> list[Any]:
-    """Return what stands in front of the entries of a step that adds (see ``adding.lua``)."""
-    head: list[Any] = [condition, "1" if again else "", "1" if outcomes else ""]
-    head += [ctx.max_size or "", "1" if ctx.keyed else "", ctx.remember, ctx.ttl, epoch]
-    head += ["1" if proposed else "", ctx.options, "1" if asks else "", ctx.ties]
-    return [*head, "1" if aside else ""]
+) -> dict[str, Any]:
+    """Return what a step that adds is told besides its entries, by name."""
+    return {
+        "condition": condition,
+        "again": again,
+        "wanted": outcomes,
+        "max_size": ctx.max_size or "",
+        "keyed": ctx.keyed,
+        "remember": ctx.remember,
+        "ttl": ctx.ttl,
+        "epoch": epoch,
+        "proposed": proposed,
+        "options": ctx.options,
+        "asks": asks,
+        "ties": ctx.ties,
+        "aside": aside,
+    }
 
 
 class Refusal(NamedTuple):

@@ -303,20 +303,31 @@ def _by_server(ctx: Context, other: Other, what: str) -> Operation[None]:
 
 def _step(ctx: Context, other: Other, what: str, last: list[bytes]) -> Operation[_Step]:
     ours, theirs = ctx.keys, other.ctx.keys
-    keys = [theirs.queue, ours.queue]
+    keys = {"other": theirs.queue, "queue": ours.queue}
     if ours.prefix is not None:
-        keys += [ours.leased, ours.leases]
+        keys |= {"none": ours.none, "leased": ours.leased, "leases": ours.leases}
     if ctx.keyed or ctx.ties:
-        keys += [ours.meta, ours.seen, ours.items, ours.name]
+        keys |= {"meta": ours.meta, "seen": ours.seen, "items": ours.items, "name": ours.name}
     if ctx.keyed:
-        keys.append(theirs.items)
+        keys["payloads"] = theirs.items
     heavy = what in ("or", "xor") and (ctx.keyed or ctx.ties or ctx.max_size)
     num = HEAVY_CHUNK if heavy else SCRIPT_CHUNK
     first = other.ctx.first if other.ctx.largest else ctx.first
-    arguments = [what, num, first, *(last or (b"", b"")), *head_of(ctx, "lt")]
+    score, member = last or (b"", b"")
     # What both have would be added again by a second time.
     again = what != "xor"
-    ask = ctx.call("algebra", keys, arguments, _step_of(num, last), again)
+    ask = ctx.step(
+        "algebra",
+        _step_of(num, last),
+        keys=keys,
+        resend=again,
+        what=what,
+        num=num,
+        first=first,
+        last_score=score,
+        last_member=member,
+        **head_of(ctx, "lt"),
+    )
     reply: _Step | Refusal = yield from _same_slot(ctx, other, ask)
     if isinstance(reply, Refusal):
         raise reply.error(ctx)
@@ -365,9 +376,10 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[tuple[int
     """Move members, as far as one step goes; how many the other took, how many it was about."""
     to = other.ctx
     ours, theirs = ctx.keys, to.keys
-    keys = [ours.queue, ours.leases, ours.items]
-    keys += [theirs.queue, theirs.leased, theirs.leases]
-    keys += [theirs.meta, theirs.seen, theirs.items, theirs.name]
+    keys = {"ours": ours.queue, "none": ours.none, "our_leases": ours.leases}
+    keys |= {"our_items": ours.items, "queue": theirs.queue, "leased": theirs.leased}
+    keys |= {"leases": theirs.leases, "meta": theirs.meta, "seen": theirs.seen}
+    keys |= {"items": theirs.items, "name": theirs.name}
     epoch = (yield from to.know_epoch()) if to.remember else None
     while True:
         proposed, tokens = epoch is None, []
@@ -376,8 +388,16 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[tuple[int
             if to.remember == "ever" or not to.keyed:
                 tokens = to.memory_tokens(names, epoch)
         head = head_of(to, to.condition, outcomes=True, epoch=epoch or b"", proposed=proposed)
-        arguments = [len(names), ctx.first, *names, "1" if ctx.ties else "", *head, *tokens]
-        ask = ctx.call("move", keys, arguments, _moved(len(names)))
+        ask = ctx.step(
+            "move",
+            _moved(len(names)),
+            [*names, *tokens],
+            keys,
+            num=len(names),
+            first=ctx.first,
+            tied=bool(ctx.ties),
+            **head,
+        )
         reply: _Moved | Refusal = yield from _same_slot(ctx, other, ask)
         if not isinstance(reply, Refusal):
             if to.remember:

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from time import monotonic
 from types import ModuleType
@@ -20,7 +20,7 @@ from redset._operations.replies import Reader, bytes_of, listed, number, optiona
 from redset._transport.effects import PAUSE, Ask, Operation
 from redset.exceptions import OptionsDiffer
 from redset.interfaces import Serializer
-from redset.scripts import script
+from redset.scripts import Script, script
 from redset.serializers import JSONSerializer
 
 T = TypeVar("T")
@@ -439,53 +439,58 @@ class Context:
             raise bad[0].error
         return items[0]
 
-    def call(
+    def step(
         self,
         name: str,
-        keys: list[bytes],
-        arguments: list[Any],
         reads: Reader[Any],
+        rest: Sequence[Any] = (),
+        keys: Mapping[str, bytes] | None = None,
         resend: bool = True,
+        **arguments: Any,
     ) -> Ask:
-        """Make the effect that runs a script; ``reads`` takes its reply."""
+        """Make the effect that runs a script.
+
+        Parameters
+        ----------
+        name : str
+            The script's.
+        reads : Reader
+            It takes the reply.
+        rest : Sequence
+            What stands behind the arguments that have names.
+        keys : Mapping
+            Its keys by name, where they are not this set's as the script declares them.
+        resend : bool
+            Whether it may be sent again after its connection was lost.
+        **arguments
+            What the script declares.
+        """
         step = script(name)
-        keys = self.step_keys(keys)
-        request = [b"EVALSHA", step.sha, len(keys), *keys, *arguments]
+        request = self.request(step, arguments, rest, keys)
         return Ask(self.wire.encode(request), 1, step, resend, reads)
+
+    def request(
+        self,
+        step: Script,
+        arguments: Mapping[str, Any],
+        rest: Sequence[Any] = (),
+        keys: Mapping[str, bytes] | None = None,
+    ) -> list[Any]:
+        """Return the arguments of an EVALSHA, as `step` takes them."""
+        names: Sequence[bytes]
+        if keys is None:
+            second = self.keys.prefix is not None
+            names = step.keys_of(self.keys, second, self.marked, self.keyed)
+        else:
+            names = step.keys_given(keys)
+        values = step.arguments.values(arguments)
+        return [b"EVALSHA", step.sha, len(names), *names, *values, *rest]
 
     def command(
         self, *arguments: bytes | str | int, reads: Reader[Any], resend: bool = True
     ) -> Ask:
         """Make the effect that performs a command; ``reads`` takes its reply."""
         return Ask(self.wire.encode(arguments), 1, None, resend, reads)
-
-    def step_keys(self, keys: list[bytes]) -> list[bytes]:
-        """Return the keys of a step: with more than one, `Keys.none` stands in the second place.
-
-        A name that can have no second key has none of that, either.
-        """
-        if len(keys) == 1 or self.keys.prefix is None:
-            return keys
-        return [keys[0], self.keys.none, *keys[1:]]
-
-    @property
-    def queue_keys(self) -> list[bytes]:
-        """The keys that a step needs which reads or removes queued items."""
-        return [self.keys.queue, self.keys.items] if self.keyed else [self.keys.queue]
-
-    @property
-    def lease_keys(self) -> list[bytes]:
-        """The keys that a step needs which gives back expired leases."""
-        keys = self.keys
-        both = [keys.queue, keys.leased, keys.leases, keys.calls, keys.dead]
-        return [*both, keys.items] if self.keyed else both
-
-    @property
-    def settling_keys(self) -> list[bytes]:
-        """The keys that a step needs which settles leases, and may add."""
-        keys = self.keys
-        both = [keys.queue, keys.leased, keys.leases, keys.calls, keys.dead]
-        return [*both, keys.meta, keys.seen, keys.items, keys.name]
 
     def believe(self, trust: Any) -> None:
         """Set what may be trusted; what a writer's context learns holds for its set as well."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+from itertools import chain
 from typing import Any, NamedTuple
 
 from redset._faces.arguments import seconds
@@ -109,8 +110,8 @@ def read_range(ctx: Context, first: str, last: str, num: int) -> Ask:
 
     The answer says, too, whether there may be more of so many.
     """
-    arguments = [first, last, num, ctx.first]
-    return ctx.call("read_letters", [ctx.keys.dead], arguments, _page_of_entries(ctx, num))
+    reads = _page_of_entries(ctx, num)
+    return ctx.step("read_letters", reads, lowest=first, highest=last, num=num, first=ctx.first)
 
 
 def _page_of_entries(ctx: Context, num: int) -> Reader[tuple[list[_Entry], bool]]:
@@ -164,16 +165,18 @@ def _entry(ctx: Context, entry: Any) -> _Entry:
 def requeue(ctx: Context, letters: list[Any]) -> Operation[int]:
     """Queue dead letters again; how many."""
     names = [_checked_id(place, letter) for place, letter in enumerate(letters)]
-    keys = ctx.keys
-    there = [keys.dead, keys.queue, keys.leased, keys.leases, keys.meta, keys.items, keys.name]
     queued = 0
     for at in range(0, len(names), LEASE_STEP):
         pending = [(name, b"") for name in names[at : at + LEASE_STEP]]
         while pending:
-            arguments: list[Any] = ["1" if ctx.keyed else "", ctx.options, ctx.ties]
-            for each in pending:
-                arguments += each
-            reply = yield ctx.call("requeue", there, arguments, _outcomes(len(pending)))
+            reply = yield ctx.step(
+                "requeue",
+                _outcomes(len(pending)),
+                list(chain.from_iterable(pending)),
+                keyed=ctx.keyed,
+                options=ctx.options,
+                ties=ctx.ties,
+            )
             if type(reply) is Refusal:
                 raise reply.error(ctx)
             again = []
@@ -294,8 +297,8 @@ def purge(ctx: Context, before: Any, forget: bool) -> Operation[int]:
                 raws = [entry.member or _member(ctx, entry.letter.raw) for entry in entries]
             yield from memory.forget_members(ctx, [raw for raw in raws if raw or not ctx.keyed])
             num, until = len(entries), entries[-1].letter.id
-        arguments = [until, num, ctx.first]
-        some, more = yield ctx.call("purge", [ctx.keys.dead], arguments, many(up_to(num), 2))
+        reads = many(up_to(num), 2)
+        some, more = yield ctx.step("purge", reads, highest=until, num=num, first=ctx.first)
         gone += some
         if not (more or forget):
             return gone

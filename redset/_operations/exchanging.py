@@ -18,12 +18,12 @@ from redset._operations.settling import (
     Step,
     acknowledge_with,
     answer_of,
-    arguments_of,
     encoded,
     in_flight,
     judged,
     leases_of,
     send_step,
+    settling_of,
     steps_of,
     tally,
     to_send,
@@ -297,7 +297,7 @@ def _parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_Part], list[An
             waiting = rest
             continue
         (step,) = steps_of([Settlement("ack", leases)])
-        adder = Adder(ctx, Flags(), None, False, arguments_of(ctx, step))
+        adder = Adder(ctx, Flags(), None, False, settling_of(ctx, step))
         yield from adder.prepare()
         chunks = encoded(adder, items, True)
         if chunks[-1].bad:

@@ -87,10 +87,11 @@ def check(ctx: Context) -> Operation[Trust | None]:
     for _ in range(3):
         before = yield FINGERPRINT
         since = monotonic()
-        asked, arguments = _questions(ctx, since)
-        keys = [ctx.keys.meta, ctx.keys.seen]
+        asked, epoch, tokens = _questions(ctx, since)
         try:
-            found = yield ctx.call("whose", keys, arguments, many(bytes_of, 6))
+            found = yield ctx.step(
+                "whose", many(bytes_of, 6), tokens, remember=ctx.remember, epoch=epoch
+            )
         except Exception as error:
             if not is_answer(error):
                 raise
@@ -128,10 +129,10 @@ def check(ctx: Context) -> Operation[Trust | None]:
     return trust
 
 
-def _questions(ctx: Context, now: float) -> tuple[list[Any], list[Any]]:
-    """Return the table that a check expects to find, and what it asks about its entries."""
+def _questions(ctx: Context, now: float) -> tuple[list[Any], bytes, list[bytes]]:
+    """Return the table that a check expects, its epoch, and what it asks about its entries."""
     if ctx.epoch is None:
-        return [], [ctx.remember, b""]
+        return [], b"", []
     # Others are of the past: as of fewer items forgotten, or of another run of the server.
     found = tables.tables_of(ctx.keys.name, ctx.epoch)
     found = sorted(found, key=lambda table: tables.sample_of(table).checked)[-1:]
@@ -139,7 +140,7 @@ def _questions(ctx: Context, now: float) -> tuple[list[Any], list[Any]]:
     tokens = digests
     if ctx.remember == "ever":
         tokens = [ctx.wire.memory_integer(digest, ctx.epoch) for digest in digests]
-    return found, [ctx.remember, ctx.epoch, *tokens]
+    return found, ctx.epoch, tokens
 
 
 def still_known(ctx: Context) -> Operation[bool]:

@@ -131,9 +131,19 @@ def lease_call(
         hand: Number of leases that the worker has already.
         passes: Whether suspects that may not be in so large a cohort are passed over.
     """
-    arguments = [token, num, ttl, ctx.max_attempts, "1" if ctx.due else "", LEASE_STEP]
-    arguments += [hand, "1" if passes else "", ctx.first]
-    return ctx.call("lease", ctx.lease_keys, arguments, _leases(token, num, ctx.keyed))
+    return ctx.step(
+        "lease",
+        _leases(token, num, ctx.keyed),
+        token=token,
+        num=num,
+        ttl=ttl,
+        max_attempts=ctx.max_attempts,
+        due=ctx.due,
+        limit=LEASE_STEP,
+        hand=hand,
+        passes=passes,
+        first=ctx.first,
+    )
 
 
 class Given(NamedTuple):
@@ -236,13 +246,17 @@ def leased(ctx: Context) -> Operation[None]:
     """Emit a `Leased` of each item that is held back, in order of expiry."""
     if ctx.keys.prefix is None:  # where nothing can be leased
         return
-    keys = [ctx.keys.leased, ctx.keys.leases]
-    if ctx.keyed:
-        keys.append(ctx.keys.items)
     last: list[bytes] = []
     while True:
-        arguments = [LEASED_STEP, ctx.first, *last]
-        page = yield ctx.call("leased", keys, arguments, _page_behind(last, ctx.keyed))
+        expiry, member = last or (b"", b"")
+        page = yield ctx.step(
+            "leased",
+            _page_behind(last, ctx.keyed),
+            num=LEASED_STEP,
+            first=ctx.first,
+            last_expiry=expiry,
+            last_member=member,
+        )
         if not page.payloads:
             return
         items, bad = yield from ctx.decode([raw or b"" for raw in page.payloads])

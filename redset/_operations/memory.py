@@ -19,6 +19,10 @@ from redset._transport.effects import Operation, only
 
 #: Members that one step removes, each of which is looked for among what is leased.
 DISCARD_STEP = 250
+#: Names in ``clear.lua`` of the keys that `Keys.fixed` has.
+FIXED = (
+    "name", "keyed", "tied", "keyed_tied", "items", "leased", "leases", "calls", "dead",
+)  # fmt: skip
 #: Buckets that one step unlinks.
 SWEEP = 500
 
@@ -54,20 +58,23 @@ def discard_members(ctx: Context, members: list[bytes], forget: bool = False) ->
             reads = up_to(len(part))
             gone += yield ctx.command(b"ZREM", ctx.keys.queue, *part, reads=reads)
             continue
-        keys = [ctx.keys.queue, ctx.keys.leased, ctx.keys.leases]
-        keys += [ctx.keys.meta, ctx.keys.seen, ctx.keys.items]
-        keyed = "1" if ctx.keyed else ""
         epoch = (yield from ctx.know_epoch()) if forget else None
         while True:
             reads = up_to(len(part))
+            tokens: list[bytes] = []
             if epoch:
                 tokens = ctx.memory_tokens(part, epoch)
-                head = [keyed, ctx.remember, epoch, len(part)]
                 reads = _or_other_epoch(reads, epoch)
-            else:
-                tokens, head = [], [keyed, "", "", len(part)]
             try:
-                reply = yield ctx.call("discard", keys, [*head, *part, *tokens], reads)
+                reply = yield ctx.step(
+                    "discard",
+                    reads,
+                    [*part, *tokens],
+                    keyed=ctx.keyed,
+                    remember=ctx.remember if epoch else "",
+                    epoch=epoch or b"",
+                    num=len(part),
+                )
             except Exception as error:
                 if forget or not (ctx.plain and refused(error)):
                     raise
@@ -81,13 +88,13 @@ def discard_members(ctx: Context, members: list[bytes], forget: bool = False) ->
 
 def discard_between(ctx: Context, within: Range) -> Operation[int]:
     """Remove what is queued within a range; how many."""
-    keys = [ctx.keys.queue]
-    if ctx.keys.prefix is not None:
-        keys += [ctx.keys.leases, ctx.keys.items]
-    arguments = [DISCARD_STEP, *within, "1" if ctx.keyed else "", ctx.first]
+    lowest, highest = within
+    reads = many(up_to(DISCARD_STEP), 2)
     gone, more = 0, 1
     while more:
-        found, more = yield ctx.call("cut", keys, arguments, many(up_to(DISCARD_STEP), 2))
+        found, more = yield ctx.step(
+            "cut", reads, num=DISCARD_STEP, lowest=lowest, highest=highest, first=ctx.first
+        )
         gone += found
     return gone
 
@@ -137,9 +144,9 @@ def _asked(ctx: Context, name: str, members: list[bytes], reads: Reader[Any]) ->
     """Run a step on the memory under its present epoch; None if there is no memory yet."""
     epoch = yield from ctx.know_epoch()
     while epoch:
-        arguments = [ctx.remember, epoch, *ctx.memory_tokens(members, epoch)]
-        keys = [ctx.keys.meta, ctx.keys.seen]
-        reply = yield ctx.call(name, keys, arguments, _or_other_epoch(reads, epoch))
+        tokens = ctx.memory_tokens(members, epoch)
+        epoch_or = _or_other_epoch(reads, epoch)
+        reply = yield ctx.step(name, epoch_or, tokens, remember=ctx.remember, epoch=epoch)
         if type(reply) is not _Epoch:
             return reply
         epoch = _learn(ctx, reply)
@@ -186,15 +193,23 @@ def _clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]
         # Without a second key nothing is leased or remembered, and an empty queue has no key.
         queued = yield from size(ctx) if if_finished else only(unlink)
         return queued
-    keys = [ctx.keys.meta, ctx.keys.seen, *ctx.keys.fixed]
-    arguments: list[Any] = [new_epoch(), "1" if keep_memory else ""]
-    reads: Reader[list[int]] = many(count, 2)
-    if if_finished:
-        keys += ctx.lease_keys
-        arguments += [ctx.max_attempts, LEASE_STEP, ctx.first]
-        reads = _cleared_or_not
+    own = ctx.keys
+    keys = {"meta": own.meta, "none": own.none, "seen": own.seen, "queue": own.queue}
+    keys |= zip(FIXED, own.fixed, strict=True)
+    reads: Reader[list[int]] = _cleared_or_not if if_finished else many(count, 2)
     try:
-        queued, left, *died = yield ctx.call("clear", keys, arguments, reads)
+        queued, left, *died = yield ctx.step(
+            "clear",
+            reads,
+            keys=keys,
+            new_epoch=new_epoch(),
+            keep=keep_memory,
+            if_finished=if_finished,
+            has_key=ctx.keyed,
+            max_attempts=ctx.max_attempts,
+            limit=LEASE_STEP,
+            first=ctx.first,
+        )
     except Exception as error:
         # Whether it is finished cannot be seen without the other keys.
         if ctx.marked or if_finished or not refused(error):
@@ -221,5 +236,5 @@ def _cleared_or_not(reply: Any) -> list[int]:
 
 def sweep(ctx: Context) -> Operation[None]:
     """Unlink what is left of memories that were cleared."""
-    while (yield ctx.call("sweep", [ctx.keys.meta, ctx.keys.seen], [SWEEP], count)):
+    while (yield ctx.step("sweep", count, limit=SWEEP)):
         pass

@@ -109,7 +109,7 @@ def size(ctx: Context, within: Range | None = None) -> Operation[int]:
 
 
 def available(ctx: Context) -> Operation[int]:
-    due: int = yield ctx.call("available", [ctx.keys.queue], [], count)
+    due: int = yield ctx.step("available", count)
     return due
 
 
@@ -135,7 +135,7 @@ def scores(ctx: Context, items: list[Any]) -> Operation[list[float | None]]:
 def get(ctx: Context, item: Any) -> Operation[Any]:
     member = ctx.identity(item)
     if ctx.keyed:
-        raw = yield ctx.call("get", ctx.queue_keys, [member], optional(bytes_of))
+        raw = yield ctx.step("get", optional(bytes_of), member=member)
     else:
         found = yield ctx.command(b"ZSCORE", ctx.keys.queue, member, reads=optional(number))
         raw = None if found is None else member
@@ -192,9 +192,9 @@ def _look(ctx: Context, position: int, num: int) -> Operation[tuple[bool, list[A
 
     Returns first whether there may be more of so many.
     """
-    arguments = [position, num, "1" if ctx.due else "", ctx.first]
-    found: tuple[bool, list[Any], list[Any]] = yield ctx.call(
-        "look", ctx.queue_keys, arguments, scored_in_bytes(num)
+    reads = scored_in_bytes(num)
+    found: tuple[bool, list[Any], list[Any]] = yield ctx.step(
+        "look", reads, position=position, num=num, due=ctx.due, first=ctx.first
     )
     return found
 
@@ -240,9 +240,17 @@ class Page(NamedTuple):
 
 def page_behind(ctx: Context, num: int, within: Range | None, last: list[bytes]) -> Ask:
     """Ask for the page of so many behind the last one seen."""
-    arguments = [num, ctx.first, *(within or (b"", b"")), *last]
-    return ctx.call(
-        "page", ctx.queue_keys, arguments, lambda reply: page_of(reply, last, ctx.keyed)
+    lowest, highest = within or (b"", b"")
+    score, member = last or (b"", b"")
+    return ctx.step(
+        "page",
+        lambda reply: page_of(reply, last, ctx.keyed),
+        num=num,
+        first=ctx.first,
+        lowest=lowest,
+        highest=highest,
+        last_score=score,
+        last_member=member,
     )
 
 
@@ -263,20 +271,22 @@ def page_of(reply: Any, last: list[bytes], keyed: bool) -> Page:
 
 
 def stats(ctx: Context, timed: bool) -> Operation[Stats]:
-    keys = [ctx.keys.queue]
-    if ctx.keys.prefix is not None:
-        keys += [ctx.keys.leased, ctx.keys.leases, ctx.keys.calls, ctx.keys.dead]
-        keys += [ctx.keys.meta, ctx.keys.seen, ctx.keys.items]
-    arguments: list[Any] = ["1" if ctx.due else "", ctx.remember, "1" if ctx.keyed else ""]
-    arguments += [ctx.max_attempts, LEASE_STEP, ctx.first]
+    arguments: dict[str, Any] = {
+        "due": ctx.due,
+        "remember": ctx.remember,
+        "keyed": ctx.keyed,
+        "max_attempts": ctx.max_attempts,
+        "limit": LEASE_STEP,
+        "first": ctx.first,
+    }
 
     def ask(looks: bool) -> Ask:
-        return ctx.call("stats", keys, [*arguments, "1" if looks else ""], _stats)
+        return ctx.step("stats", _stats, looks=looks, **arguments)
 
     try:
         found = yield from looked_at(ask)
     except Exception as error:
-        found = yield from _stats_read_only(ctx, keys, [*arguments, "1"], error)
+        found = yield from _stats_read_only(ctx, arguments | {"looks": True}, error)
     counts, oldest, now, used, died, retrying = found
     log_expired(ctx, died)
     age = now - oldest if timed and oldest is not None else None
@@ -285,14 +295,12 @@ def stats(ctx: Context, timed: bool) -> Operation[Stats]:
     return Stats(size, available, leased, letters, known, lowest, age, used, retrying)
 
 
-def _stats_read_only(
-    ctx: Context, keys: list[bytes], arguments: list[Any], refusal: Exception
-) -> Operation[Any]:
+def _stats_read_only(ctx: Context, arguments: dict[str, Any], refusal: Exception) -> Operation[Any]:
     """Look as a user whose keys may only be read, which EVALSHA does not let (Redis 7)."""
     if not _may_not_write(refusal):
         raise refusal
-    text, keys = script("stats").text, ctx.step_keys(keys)
-    request = (b"EVAL_RO", text, len(keys), *keys, *arguments)
+    step = script("stats")
+    request = [b"EVAL_RO", step.text, *ctx.request(step, arguments)[2:]]
     try:
         return (yield ctx.command(*request, reads=_stats))
     except Exception as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
-from redset._operations.adding import Adder, Flags, OtherEpoch
+from redset._operations.adding import Adder, Flags, OtherEpoch, Settling
 from redset._operations.context import (
     CHUNK_BYTES,
     LEASE_STEP,
@@ -55,7 +56,7 @@ class Settlement(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step of settlements: its groups as arguments, and whose each of them is."""
+    """One step of settlements: its groups as values, and whose each of them is."""
 
     groups: list[list[Any]]
     #: Of each group, which settlement it is of, and how many leases it has.
@@ -105,11 +106,10 @@ def leases_of(step: Step) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def arguments_of(ctx: Context, step: Step) -> list[Any]:
-    head: list[Any] = [ctx.max_attempts, "1" if ctx.keyed else "", len(step.groups)]
-    for group in step.groups:
-        head += group
-    return head
+def settling_of(ctx: Context, step: Step) -> Settling:
+    num = len(step.groups)
+    arguments = {"max_attempts": ctx.max_attempts, "keyed": ctx.keyed, "num_groups": num}
+    return Settling(arguments, list(chain.from_iterable(step.groups)))
 
 
 class Settled(NamedTuple):
@@ -142,7 +142,8 @@ def tally(step: Step, send: Send, ours: list[int], counts: list[int], lost: list
 
 def send_step(ctx: Context, step: Step) -> Send:
     reads = _counts(len(step.groups))
-    return to_send(ctx.call("settle", ctx.settling_keys, arguments_of(ctx, step), reads))
+    arguments, groups = settling_of(ctx, step)
+    return to_send(ctx.step("settle", reads, groups, **arguments))
 
 
 def to_send(ask: Ask) -> Send:
@@ -215,7 +216,7 @@ def acknowledge_with(
     done = [Settlement("ack", leases)]
     steps = steps_of(done)
     if len(steps) == 1 and len(items) <= SCRIPT_CHUNK:
-        adder = Adder(ctx, Flags(), None, False, arguments_of(ctx, steps[0]))
+        adder = Adder(ctx, Flags(), None, False, settling_of(ctx, steps[0]))
         yield from adder.prepare()
         chunks = encoded(adder, items, False)
         if chunks[-1].bad:
@@ -232,7 +233,7 @@ def acknowledge_with(
             mark_settled(done[0])
             return ours
     guards = steps_of([Settlement("renew" if ttl else "check", leases, ttl)])
-    settling = [arguments_of(ctx, guard) for guard in guards]
+    settling = [settling_of(ctx, guard) for guard in guards]
     pulled = items, None
     yield from add_stream(ctx, None, Flags(), "raise", steady, False, settling, pulled, more)
     return (yield from settle(ctx, done)).counts[0]

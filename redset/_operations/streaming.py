@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from redset._operations.adding import Adder, AddResult, Flags, OnError, OtherEpoch
+from redset._operations.adding import Adder, AddResult, Flags, OnError, OtherEpoch, Settling
 from redset._operations.context import (
     CHUNK_BYTES,
     NOT_OF_ITEM,
@@ -55,7 +55,7 @@ def add_stream(
     errors: str | OnError,
     steady: bool,
     emit: bool,
-    settling: Sequence[list[Any]] = (),
+    settling: Sequence[Settling] = (),
     pulled: tuple[list[Any], list[Any] | None] = ([], None),
     more: bool = True,
 ) -> Operation[AddResult]:
@@ -65,7 +65,7 @@ def add_stream(
         score: A number for all items, a clock for what is due later, or None for the scorer.
         steady: Whether the source may be pulled while chunks are in flight.
         emit: Whether to emit the items that were added, as their chunks are answered.
-        settling: Settlements as arguments. Each chunk is a step of the first of these of which a
+        settling: Settlements. Each chunk is a step of the first of these of which a
             lease is still its holder's.
         pulled: Items and scores that were pulled before.
         more: Whether Pull brings more than ``pulled``.

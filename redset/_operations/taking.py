@@ -215,7 +215,7 @@ def _and_look(ctx: Context, ask: Ask) -> Operation[_Taken]:
         ctx.recorded = bool((yield READ))
         if ctx.recorded and taken.members:
             gone = [bytes_of(member) for member in taken.members]
-            yield ctx.call("prune", [ctx.keys.queue, ctx.keys.leases], gone, up_to(len(gone)))
+            yield ctx.step("prune", up_to(len(gone)), gone)
     except Exception:
         # What was removed is the caller's. A user of 0.5.1's rights may not ask.
         ctx.recorded = False
@@ -301,9 +301,8 @@ def _take(ctx: Context, num: int, within: Range | None = None) -> Operation[_Tak
     and if the user may run no script either, it is a command.
     """
     taken: _Taken
-    keys = [ctx.keys.queue] if ctx.keys.prefix is None else ctx.lease_keys
     try:
-        taken = yield _take_step(ctx, keys, num, within)
+        taken = yield _take_step(ctx, num, within)
         ctx.alone = False
         return taken
     except Exception as error:
@@ -311,7 +310,7 @@ def _take(ctx: Context, num: int, within: Range | None = None) -> Operation[_Tak
             raise
         ctx.alone = True
     try:
-        taken = yield _take_step(ctx, [ctx.keys.queue], num, within)
+        taken = yield _take_step(ctx, num, within, {"queue": ctx.keys.queue})
     except Exception as error:
         if within is not None or ctx.due or not refused(error):
             raise
@@ -321,15 +320,23 @@ def _take(ctx: Context, num: int, within: Range | None = None) -> Operation[_Tak
     return taken
 
 
-def _take_step(ctx: Context, keys: list[bytes], num: int, within: Range | None) -> Ask:
-    arguments: list[Any] = [num, "1" if ctx.due else "", ctx.max_attempts, LEASE_STEP, ctx.first]
-    arguments += within or ()
-    return ctx.call("take", keys, arguments, _in_bytes(ctx, num), resend=False)
-
-
-def _queue_and_dead(ctx: Context) -> list[bytes]:
-    """The queue's key, and that of the dead letters if there can be some."""
-    return [ctx.keys.queue] if ctx.keys.prefix is None else [ctx.keys.queue, ctx.keys.dead]
+def _take_step(
+    ctx: Context, num: int, within: Range | None, keys: dict[str, bytes] | None = None
+) -> Ask:
+    lowest, highest = within or (b"", b"")
+    return ctx.step(
+        "take",
+        _in_bytes(ctx, num),
+        keys=keys,
+        resend=False,
+        num=num,
+        due=ctx.due,
+        max_attempts=ctx.max_attempts,
+        limit=LEASE_STEP,
+        first=ctx.first,
+        lowest=lowest,
+        highest=highest,
+    )
 
 
 def _taken(num: int) -> Reader[_Taken]:
@@ -445,7 +452,6 @@ class End(NamedTuple):
 
 def end_of(ctx: Context, looks: bool = False) -> Ask:
     """Ask whether the set is finished; with ``looks``, without giving back expired leases."""
-    arguments = [ctx.max_attempts, LEASE_STEP, ctx.first, "1" if looks else ""]
     read = many(up_to(LEASE_STEP), 3)
 
     def reads(reply: Any) -> End:
@@ -453,7 +459,14 @@ def end_of(ctx: Context, looks: bool = False) -> Ask:
         log_expired(ctx, died)
         return End(bool(finished), back)
 
-    return ctx.call("finished", ctx.lease_keys, arguments, reads)
+    return ctx.step(
+        "finished",
+        reads,
+        max_attempts=ctx.max_attempts,
+        limit=LEASE_STEP,
+        first=ctx.first,
+        looks=looks,
+    )
 
 
 def _after(
@@ -469,8 +482,10 @@ def _after(
         page = yield page_behind(ctx, num, within, end)
         return page.payloads, page.more or len(page.payloads) == num, page.end
     if ctx.due or ctx.keyed:
-        arguments = [seen, num, "1" if ctx.due else "", ctx.first]
-        more, raws, _ = yield ctx.call("look", ctx.queue_keys, arguments, scored_in_bytes(num))
+        reads = scored_in_bytes(num)
+        more, raws, _ = yield ctx.step(
+            "look", reads, position=seen, num=num, due=ctx.due, first=ctx.first
+        )
         return raws, more or len(raws) == num, end
     # By a command: a user of 0.5.1's rights may run no script. One item is nearly always enough.
     num = 1 if seen == 0 else min(num, max(1, STEP_BYTES // max(ctx.largest, 1)))
@@ -524,8 +539,7 @@ def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[E
         for _, raw, error in part:
             arguments += [raw, "", error_text(error)]
         try:
-            keys = [ctx.keys.queue, ctx.keys.dead]
-            yield ctx.call("bury", keys, arguments, count, resend=False)
+            yield ctx.step("bury", count, arguments, resend=False)
         except Exception as error:
             yield from _put_back(ctx, bad[at:], scores)
             if ctx.plain and refused(error):
@@ -579,12 +593,9 @@ def _restore(ctx: Context, arguments: list[Any]) -> Operation[None]:
     """Queue score, member, ...; if the user may use the queue alone, without the other keys."""
     reads = up_to(len(arguments) // 2)
     queue = ctx.keys.queue
-    ways = [_queue_and_dead(ctx)]
-    if ctx.plain:
-        ways.append([queue])
-    for keys in ways:
+    for keys in (None, {"queue": queue}) if ctx.plain else (None,):
         try:
-            yield ctx.call("restore", keys, [ctx.first, *arguments], reads)
+            yield ctx.step("restore", reads, arguments, keys, first=ctx.first)
             return
         except Exception as error:
             if not (ctx.plain and refused(error)):

@@ -45,7 +45,7 @@ from redset._operations.replies import (
     refuse,
     up_to,
 )
-from redset._transport.effects import Emit, Operation, Pull
+from redset._transport.effects import Ask, Emit, Operation, Pull
 from redset.exceptions import OptionsDiffer
 
 log = logging.getLogger("redset")
@@ -108,12 +108,22 @@ class _Rows(NamedTuple):
 
 
 def _rows(ctx: Context, key: bytes, last: list[bytes]) -> Any:
-    keys = [key]
-    if ctx.keys.prefix is not None:
-        keys += [ctx.keys.queue, ctx.keys.leases]
+    own = ctx.keys
+    keys = {"key": key}
+    if own.prefix is not None:
+        keys |= {"none": own.none, "queue": own.queue, "leases": own.leases}
     if ctx.keyed:
-        keys.append(ctx.keys.items)
-    return ctx.call("export", keys, [SCRIPT_CHUNK, ctx.first, *last], _rows_behind(last))
+        keys["items"] = own.items
+    score, member = last or (b"", b"")
+    return ctx.step(
+        "export",
+        _rows_behind(last),
+        keys=keys,
+        num=SCRIPT_CHUNK,
+        first=ctx.first,
+        last_score=score,
+        last_member=member,
+    )
 
 
 def _rows_behind(last: list[bytes]) -> Reader[_Rows]:
@@ -176,18 +186,27 @@ def _export_memory(ctx: Context, epoch: bytes) -> Operation[None]:
     if ctx.remember == "ever":
         bucket = 0
         while True:
-            keys, arguments = [ctx.keys.meta, ctx.keys.seen], [epoch, bucket, BUCKETS]
-            bucket, found = yield ctx.call("recall", keys, arguments, _recalled(bucket))
+            bucket, found = yield ctx.step(
+                "recall", _recalled(bucket), epoch=epoch, bucket=bucket, num=BUCKETS
+            )
             for at in range(0, len(found), REMEMBERED):
                 yield Emit([dumps({"known": found[at : at + REMEMBERED]})])
             if not bucket:
                 return
     last: list[bytes] = []
     while True:
-        # Digests: all of one size.
-        arguments = [REMEMBERED, REMEMBERED, b"", b"", *last]
-        reads = _known_behind(last)
-        page = yield ctx.call("page", [ctx.keys.seen], arguments, reads)
+        score, member = last or (b"", b"")
+        page = yield ctx.step(
+            "page",
+            _known_behind(last),
+            keys={"queue": ctx.keys.seen},
+            num=REMEMBERED,
+            first=REMEMBERED,  # digests: all of one size
+            lowest=b"",
+            highest=b"",
+            last_score=score,
+            last_member=member,
+        )
         pairs = zip(page.members, page.scores, strict=True)
         if page.members:
             rows = [[member.hex(), int(float(expiry))] for member, expiry in pairs]
@@ -260,9 +279,6 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
         # The integers of a memory forever are those of its epoch.
         epoch = head["epoch"].encode() if keeps and remembered == ctx.remember else b""
         epoch = epoch or new_epoch()
-    begin = [keys.queue]
-    if keys.prefix is not None:
-        begin += [keys.name, keys.leased, keys.dead, keys.meta, keys.seen]
     options = ctx.options if ctx.marked else ""
     sequence = lines.sequence + lines.untied
     integers = lines.known if keeps and ctx.remember == "ever" else 0
@@ -271,25 +287,29 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
     # What is forgotten since then is counted from another number, since the epoch may be the same
     # as that of a memory of which processes have tables.
     forgets = int.from_bytes(os.urandom(6), "big")
-    name = lines.name(ctx.options)
-    tie = sequence if ctx.ties else ""
-    arguments: list[Any] = [options, epoch, tie, forgets, name, integers]
+    arguments = {
+        "options": options,
+        "epoch": epoch,
+        "sequence": sequence if ctx.ties else "",
+        "forgets": forgets,
+        "id": lines.name(ctx.options),
+        "integers": integers,
+    }
     # Other processes' tables are emptied by the new count; this one's before and after.
-    return (yield from forgetting(ctx, _fill(ctx, lines, begin, arguments, same, keeps)))
+    return (yield from forgetting(ctx, _fill(ctx, lines, arguments, same, keeps)))
 
 
 def _fill(
     ctx: Context,
     lines: Lines,
-    begin: list[bytes],
-    arguments: list[Any],
+    arguments: dict[str, Any],
     same: bool,
     keeps: bool,
 ) -> Operation[int]:
     keys = ctx.keys
-    begun = yield from _begin(ctx, begin, arguments)
+    begun = yield from _begin(ctx, arguments)
     ctx.epoch = begun.epoch or None
-    name, number, queued = arguments[4], 0, begun.queued
+    id, number, queued = arguments["id"], 0, begun.queued
     second = keys.prefix is not None
     ties = count_from(lines.sequence)
 
@@ -305,22 +325,29 @@ def _fill(
             made[5] = b""  # the identity that it had in another set
         return made
 
-    into = [keys.queue]
+    def load(part: list[Any]) -> Ask:
+        return ctx.step("load", _total, part, id=id, number=number)
+
+    def bury(part: list[Any]) -> Ask:
+        return ctx.step("letters", _total, part, id=id, number=number)
+
+    def remind(part: list[Any]) -> Ask:
+        epoch, remember = begun.epoch, ctx.remember
+        return ctx.step(
+            "remind", _total, part, id=id, number=number, epoch=epoch, remember=remember
+        )
+
+    steps = [(load, _parts(map(stored, lines.of("item"))))]
     if second:
-        into += [keys.meta, keys.leases, keys.items] if ctx.keyed else [keys.meta, keys.leases]
-    steps: list[tuple[str, list[bytes], Iterator[list[Any]]]] = []
-    steps.append(("load", into, _parts(map(stored, lines.of("item")))))
-    if second:
-        steps.append(("letters", [keys.dead, keys.meta], _parts(map(letter, lines.of("dead")))))
+        steps.append((bury, _parts(map(letter, lines.of("dead")))))
     if keeps:
-        epoch = begun.epoch
-        steps.append(("remind", [keys.meta, keys.seen], _reminders(ctx, lines, epoch)))
-    for step, where, parts in steps:
+        steps.append((remind, _reminders(ctx, lines, begun.epoch)))
+    for step, parts in steps:
         for part in parts:
             number += 1
             if number <= begun.done:
                 continue
-            reply = yield ctx.call(step, where, [name, number, *part], _total)
+            reply = yield step(part)
             if reply < 0:
                 raise RuntimeError(f"the set {ctx.name!r} was cleared while it was restored")
             queued = reply if second else queued + reply
@@ -347,10 +374,10 @@ def _begun(reply: Any) -> _Begun:
     return _Begun(count(status, 3), bytes_of(epoch), count(done), count(queued))
 
 
-def _begin(ctx: Context, keys: list[bytes], arguments: list[Any]) -> Operation[_Begun]:
+def _begin(ctx: Context, arguments: dict[str, Any]) -> Operation[_Begun]:
     """Mark the set as one that is restored."""
     while True:
-        begun: _Begun = yield ctx.call("begin", keys, arguments, _begun)
+        begun: _Begun = yield ctx.step("begin", _begun, **arguments)
         if begun.status == 1:
             return begun
         if begun.status != 2:
@@ -442,7 +469,7 @@ def _reminders(ctx: Context, lines: Lines, epoch: bytes) -> Iterator[list[Any]]:
         if remembered == "limited" and ctx.remember == "ever":
             known = [ctx.wire.memory_integer(name, epoch) for name in known[1::2]]
         for at in range(0, len(known), SCRIPT_CHUNK):
-            yield [epoch, ctx.remember, *known[at : at + SCRIPT_CHUNK]]
+            yield known[at : at + SCRIPT_CHUNK]
 
 
 def _parts(rows: Iterator[Any]) -> Iterator[list[Any]]:

@@ -1,17 +1,18 @@
 -- One page of set algebra between two sets of this server.
--- KEYS: the other's queue, none (where ours has second keys), ours, then with second keys: leased, leases, meta, seen, items, name; with
---   a key= the other's items
--- ARGV: what (or, xor: the other's members are added; sub: they are removed; and: ours that the other
---   has not are removed; in: nothing), how many, how many to read at first, last score and member seen
---   ('' and '' at first), then what `adding` says of heads
+-- KEYS: other, queue, none, leased, leases, meta, seen, items, name, payloads
+--   The other's queue and ours, then ours as far as they are needed, and with key= the other's items.
+-- ARGV:
+--   what                  or, xor: the other's members are added; sub: they are removed; and: ours
+--     that the other has not are removed; in: nothing
+--   num: number           how many
+--   first: number         how many to read at first
+--   last_score: optional  of the last one seen
+--   last_member
+--   @adding
 -- Returns {how many were seen, how many of them both have, last score, last member}; or where nothing
 --   was written what `adding` says of that
 -- include: check
 -- include: due
-local other, none, queue, leased, leases, meta, seen, items, name, payloads = unpack(KEYS)
-if #KEYS == 2 then none, queue = nil, none end
-local what, num, first, from = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), 5
-local keyed, ties = ARGV[from + 5] == '1', ARGV[from + 12] ~= ''
 if not keyed then items = nil end
 -- include: leases
 -- include: buckets
@@ -21,8 +22,6 @@ if not keyed then items = nil end
 -- include: portions
 -- include: paging
 local theirs = what == 'or' or what == 'xor' or what == 'sub'
-local score, last
-if ARGV[4] ~= '' then score, last = ARGV[4], ARGV[5] end
 -- Before anything is written: also a key of another type is an error here.
 call('ZCARD', queue)
 call('ZCARD', other)
@@ -33,7 +32,7 @@ if items then
 end
 -- What may be held back is looked for, and found slowly among a few hundred that are packed.
 if leases and call('HLEN', leases) > 0 then num = math.ceil(num / 4) end
-local members, scores = page(theirs and other or queue, num, first, score, last)
+local members, scores = page(theirs and other or queue, num, first, last_score, last_member)
 local n = #members
 if n == 0 then return {0, 0, '', ''} end
 local both = 0
@@ -80,7 +79,7 @@ if #added > 0 then
   -- By `adding` what has a payload, may be too much, or is held back; all else by one command, which
   -- comes to the same.
   local slowly = added
-  if not (items or ties or ARGV[from + 4] ~= '') then
+  if not (items or ties or max_size) then
     local entries, held = {}, leases and call('HLEN', leases) > 0 and values_of(names)
     slowly = {}
     for k, i in ipairs(added) do
@@ -99,7 +98,7 @@ if #added > 0 then
       call('ZADD', queue, 'LT', unpack(entries))
     end
   end
-  local argv = {unpack(ARGV, from + 1, from + ADD_HEAD)}
+  local argv = {}
   for k, i in ipairs(slowly) do
     -- One without a payload is what another consumer has just had.
     if not texts or texts[k] then
@@ -108,8 +107,8 @@ if #added > 0 then
       if texts then argv[#argv + 1] = texts[k] end
     end
   end
-  if #argv > ADD_HEAD then
-    local outcome = add(argv, 0, try_removals)
+  if #argv > 0 then
+    local outcome = add(argv, 1, try_removals)
     if outcome.err or type(outcome[1]) ~= 'number' then return outcome end
   end
 end

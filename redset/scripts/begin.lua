@@ -1,15 +1,17 @@
 -- Begins to restore a set, which must be empty, or goes on if a restore of the same was cut off.
--- KEYS: queue, then with second keys: none, name, leased, dead, meta, seen
--- ARGV: options ('' if there is no meta), epoch ('' if nothing is remembered), with ties= what
---   number its next item gets, else '', from what number forgetting is counted, what is restored,
---   how many integers it remembers forever
+-- KEYS: queue; with second keys none, name, leased, dead, meta, seen
+-- ARGV:
+--   options             '' if there is no meta
+--   epoch               '' if nothing is remembered
+--   sequence: optional  with ties= what number its next item gets
+--   forgets             from what number forgetting is counted
+--   id                  what is restored
+--   integers: number    how many are remembered forever
 -- Returns {1 where it was empty, 2 where buckets of a cleared memory are left, 3 where another
 --   restore was cut off, else 0; the epoch; how many steps are done, how many items they queued}
 -- include: check
 -- include: buckets
 -- include: restoring
-local queue, none, name, leased, dead, meta, seen = unpack(KEYS)
-local options, epoch, sequence, forgets, id, integers = unpack(ARGV)
 if meta then
   if wrong_type(meta, 'hash') then return redis.error_reply(WRONG_TYPE) end
   local other, done, queued = progress(meta)
@@ -37,8 +39,8 @@ if meta then
     add('epoch', epoch)
     add('forgets', forgets)
   end
-  if sequence ~= '' then add('sequence', sequence) end
-  if integers ~= '0' then
+  if sequence then add('sequence', sequence) end
+  if integers > 0 then
     -- All buckets from the start: integers come in the order of other buckets, and those that are
     -- there at some moment need not be spread over fewer.
     local buckets, level = math.ceil(integers / FILL), 0

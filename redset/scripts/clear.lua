@@ -1,24 +1,27 @@
 -- Empties the set in one step, if asked only a finished one; the buckets of its memory are left to
 -- bounded steps.
--- KEYS: meta, none, seen, then every other fixed key; if only a finished set is cleared, behind them
---   what `finished` has: queue, leased, leases, calls, dead, items (with a key=)
--- ARGV: new epoch, whether the memory is kept; if only a finished set is cleared, most attempts,
---   how many expired leases to give back, and to read at first
+-- KEYS: meta, none, seen, queue, name, keyed, tied, keyed_tied, items, leased, leases, calls, dead
+-- ARGV:
+--   new_epoch
+--   keep: flag            whether the memory is kept
+--   if_finished: flag     whether only a finished set is cleared; for this the rest is there
+--   has_key: flag         whether there is a key=
+--   max_attempts: number
+--   limit: number         how many expired leases to give back
+--   first: number         how many of them to read at first
 -- Returns {how many were queued, whether old buckets are left}; of a set that is not finished
 --   {how many are queued or held back, 0, how many became dead letters now}
 -- include: check
-local meta, none, seen, epoch, keep = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2] == '1'
-local fixed = {unpack(KEYS, 4, 12)}
+local fixed = {name, keyed, tied, keyed_tied, items, leased, leases, calls, dead}
 if wrong_type(meta, 'hash') then return redis.error_reply(WRONG_TYPE) end
-if ARGV[3] then
+if if_finished then
+  local items = has_key and items
 -- include: due
-  local queue, leased, leases, calls, dead, items = unpack(KEYS, 13)
-  local max = tonumber(ARGV[3])
 -- include: leases
 -- include: portions
 -- include: expiring
-  local now, limit = milliseconds(call('TIME')), tonumber(ARGV[4])
-  local back, died = expire(now, limit, tonumber(ARGV[5]))
+  local now = milliseconds(call('TIME'))
+  local back, died = expire(now, limit, first)
   if back == 0 then heal(now, limit) end
   local there = call('ZCARD', leased)
   -- As without: an object with other options may have filled another queue.
@@ -52,7 +55,7 @@ if old == '' then
   return {queued, 0}
 end
 -- First, or what the old memory's buckets are would be lost with it.
-call('HSET', meta, 'layout', 1, 'epoch', epoch, 'old', old)
+call('HSET', meta, 'layout', 1, 'epoch', new_epoch, 'old', old)
 call('HDEL', meta, 'options', 'level', 'split', 'count', 'sequence', 'forgets')
 call('UNLINK', seen, unpack(fixed))
 return {queued, 1}

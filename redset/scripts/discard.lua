@@ -1,14 +1,16 @@
 -- Removes items by identity, also leased ones, and forgets them where asked.
 -- KEYS: queue, none, leased, leases, meta, seen, items
--- ARGV: keyed, remember ('' if nothing is to be forgotten), epoch, number of members, members,
---   then for each what is remembered of it
+-- ARGV:
+--   keyed: flag
+--   remember     '' if nothing is to be forgotten
+--   epoch
+--   num: number  of members
+--   members...   then for each what is remembered of it
 -- Returns how many were queued or leased, or {'EPOCH', the set's}
 -- include: check
 -- include: due
 -- include: buckets
 -- include: forgetting
-local queue, none, leased, leases, meta, seen, items = unpack(KEYS)
-local keyed, remember, epoch, n = ARGV[1] == '1', ARGV[2], ARGV[3], tonumber(ARGV[4])
 if wrong_type(queue, 'zset') or wrong_type(leased, 'zset') or wrong_type(leases, 'hash')
   or (keyed and wrong_type(items, 'hash')) or (remember ~= '' and wrong_type(meta, 'hash'))
   or (remember == 'limited' and wrong_type(seen, 'zset')) then
@@ -17,11 +19,14 @@ end
 call('ZREM', none, '')
 call('HDEL', none, '')
 local members, tokens = {}, {}
-for i = 1, n do members[i] = ARGV[4 + i] tokens[i] = ARGV[4 + n + i] end
+for i = 1, num do
+  members[i] = ARGV[members_at + i - 1]
+  tokens[i] = ARGV[members_at + num + i - 1]
+end
 if remember ~= '' then
   local other = other_epoch(meta, epoch)
   if other then return other end
-  if n > 0 then try_to_forget(remember, meta, none) end
+  if num > 0 then try_to_forget(remember, meta, none) end
 end
 if not keyed then items = nil end
 -- include: leases

@@ -1,12 +1,15 @@
 -- Returns a page of a set as it would stand in it if nothing were leased, after the last one seen.
--- KEYS: queue, or what is held back; then with second keys: none, the queue, leases, items (with a key=)
--- ARGV: how many, how many to read at first, and after the first page: the last score or expiry and
---   member seen
+-- KEYS: key, none, queue, leases, items
+--   The key is the queue, or what is held back; then come second keys, and with key= items.
+-- ARGV:
+--   num: number           how many
+--   first: number         how many to read at first
+--   last_score: optional  or expiry, of the last one seen
+--   last_member
 -- Returns {where the page ends: score or expiry, member; how many there were; whether there may be more
 --   of so many; then score, member, attempts, last error, payload ('' without a key=), ...}
 -- include: portions
 -- include: paging
-local key, none, queue, leases, items = unpack(KEYS)
 local call = redis.call
 -- include: leases
 local payloads_of
@@ -23,7 +26,7 @@ if items then
   end
 end
 local members, scores, more, payloads =
-  page(key, tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], nil, nil, payloads_of)
+  page(key, num, first, last_score, last_member, nil, nil, payloads_of)
 local n = #members
 local reply = {scores[n] or '', members[n] or '', n, more and 1 or 0}
 if n == 0 then return reply end

@@ -1,20 +1,20 @@
 -- Says whether nothing is queued, scheduled or held back.
--- KEYS: queue, none, leased, leases, calls, dead, items (with a key=)
--- ARGV: most attempts, how many expired leases to give back, how many to read at first, whether to
---   look only
+-- KEYS: queue, none, leased, leases, calls, dead; with key= items
+-- ARGV:
+--   max_attempts: number
+--   limit: number         how many expired leases to give back
+--   first: number         how many of them to read at first
+--   looks: flag           whether to look only
 -- Returns {whether it is finished, how many were given back, how many of these became dead letters};
 --   if it only looks, whether it would be finished, and 0, 0
 -- include: check
 -- include: due
-local queue, none, leased, leases, calls, dead, items = unpack(KEYS)
-local max = tonumber(ARGV[1])
 -- include: leases
 -- include: portions
 -- include: expiring
 if items then call('HLEN', items) end
-local now, limit = milliseconds(call('TIME')), tonumber(ARGV[2])
-local first = tonumber(ARGV[3])
-if ARGV[4] == '1' then
+local now = milliseconds(call('TIME'))
+if looks then
 -- include: looking
   local over, _, queued, _, _, gone = look_at_expired(now, first, 0)
   local left = call('ZCARD', leased) - over + call('ZCARD', queue) + queued

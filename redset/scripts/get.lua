@@ -1,5 +1,6 @@
 -- Returns the payload of a queued item.
 -- KEYS: queue, none, items
--- ARGV: member
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return false end
-return redis.call('HGET', KEYS[3], ARGV[1])
+-- ARGV:
+--   member
+if not redis.call('ZSCORE', queue, member) then return false end
+return redis.call('HGET', items, member)

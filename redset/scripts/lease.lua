@@ -1,19 +1,22 @@
 -- Hands out the lowest items for a time. Sent again with the same token within that time and
 -- before the first of them is settled, it gives the same ones; later, what is left of them is given
 -- back before others are handed out.
--- KEYS: queue, none, leased, leases, calls, dead, items (with a key=)
--- ARGV: token, how many, for how long in ms, most attempts, whether only what is due, how many
---   expired ones to give back, how many leases the worker has in hand, whether suspects that may not
---   be in such a cohort are passed over, how many items to read at first
+-- KEYS: queue, none, leased, leases, calls, dead; with key= items
+-- ARGV:
+--   token
+--   num: number           how many
+--   ttl: number           for how long in ms
+--   max_attempts: number
+--   due: flag             whether only what is due
+--   limit: number         how many expired ones to give back
+--   hand: number          how many leases the worker has in hand
+--   passes: flag          whether suspects that may not be in such a cohort are passed over
+--   first: number         how many items to read at first
 -- Returns {expiry in ms, whether more may be there (2: a suspect stopped it), members without payload,
 --   the smallest cohort that a suspect among them may be in (0: none is), member, score, attempts,
 --   ..., how many became dead letters}; with a key= member, score, attempts, payload, ...
 -- include: check
 -- include: due
-local queue, none, leased, leases, calls, dead, items = unpack(KEYS)
-local token, num, ttl, max = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local due, limit = ARGV[5] == '1', tonumber(ARGV[6])
-local hand, passes, first = tonumber(ARGV[7]), ARGV[8] == '1', tonumber(ARGV[9])
 -- How long a token is known past its time, in ms: a client's retries may take as long.
 local KEPT = 600000
 -- include: leases

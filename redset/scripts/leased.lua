@@ -1,20 +1,23 @@
 -- Returns the page of what is held back, after the last one seen, in order of expiry.
--- KEYS: leased, none, leases, items (with a key=)
--- ARGV: how many, how many to read at first, and after the first page: the last expiry and member seen
+-- KEYS: leased, none, leases; with key= items
+-- ARGV:
+--   num: number            how many
+--   first: number          how many to read at first
+--   last_expiry: optional  of the last one seen
+--   last_member
 -- Returns {members, expiries in ms, payloads, whether there may be more of so many, attempts, scores,
 --   last errors}
 -- include: check
 -- include: due
-local leased, none, leases, items = unpack(KEYS)
 -- include: leases
 -- include: portions
 -- include: paging
-local num, first, payloads_of = tonumber(ARGV[1]), tonumber(ARGV[2]), nil
+local payloads_of
 if items then
   function payloads_of(names) return lookup('HMGET', items, names) end
 end
 local members, expiries, more, payloads =
-  page(leased, num, first, ARGV[3], ARGV[4], nil, nil, payloads_of)
+  page(leased, num, first, last_expiry, last_member, nil, nil, payloads_of)
 local attempts, scores, errors = {}, {}, {}
 for i, value in ipairs(values_of(members)) do
   attempts[i], scores[i], errors[i] = '0', '0', ''

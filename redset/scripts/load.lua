@@ -1,25 +1,26 @@
 -- Puts items of an exported set back, if they are not there.
--- KEYS: queue, then with second keys: none, meta, leases, items (with a key=)
--- ARGV: what is restored, the number of this step, then score, member, attempts, last error,
---   payload, ...
+-- KEYS: queue; with second keys none, meta, leases; with key= items
+-- ARGV:
+--   id              what is restored
+--   number: number  of this step
+--   rows...(score, member, attempts, last, payload)
 -- Returns how many items this restore queued, without second keys this step; -1 if the set was
 --   cleared meanwhile
 -- include: check
 -- include: restoring
-local queue, none, meta, leases, items = unpack(KEYS)
 -- include: leases
 local queued = 0
 if meta then
-  local id, done, before = progress(meta)
-  if id ~= ARGV[1] then return -1 end
+  local restored, done, before = progress(meta)
+  if restored ~= id then return -1 end
   queued = before
-  if done >= tonumber(ARGV[2]) then return queued end
+  if done >= number then return queued end
 end
-for i = 3, #ARGV, 5 do
-  local score, member, attempts, last = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+for i = rows_at, #ARGV, rows_width do
+  -- fields: rows at i
   if not call('ZSCORE', queue, member) then
     -- The place last: a step that is refused in its middle leaves no item without its payload.
-    if items then call('HSET', items, member, ARGV[i + 4]) end
+    if items then call('HSET', items, member, payload) end
     if attempts ~= '0' and leases then
       call('HSET', leases, member, lease_value(QUEUED, attempts, score, '', last))
     end
@@ -27,5 +28,5 @@ for i = 3, #ARGV, 5 do
     queued = queued + 1
   end
 end
-if meta then note(meta, ARGV[1], ARGV[2], queued) end
+if meta then note(meta, id, number, queued) end
 return queued

@@ -1,29 +1,28 @@
 -- Moves queued items to another set of this server: an add by its rules, at their scores and with their
 -- payloads. What it refuses stays.
--- KEYS: our queue, none, our leases and items; the other's queue, leased, leases, meta, seen, items, name
--- ARGV: number of members, how many payloads to read at first, members, whether ours has ties=, what `adding` says of heads, then what is
---   remembered of each member if that is asked for
+-- KEYS: ours, none, our_leases, our_items, queue, leased, leases, meta, seen, items, name
+--   Our queue, leases and items; then the other set's.
+-- ARGV:
+--   num: number    of members
+--   first: number  how many payloads to read at first
+--   tied: flag     whether ours has ties=
+--   @adding
+--   members...     then what is remembered of each if that is asked for
 -- Returns {how many were moved, how many of the members this step was about}; where nothing was what
 --   `adding` says, or {'SCORE', one that the other cannot have}
 -- include: check
 -- include: due
-local ours, none, our_leases, our_items = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local queue, leased, leases, meta, seen, items, name = unpack(KEYS, 5)
-local n = tonumber(ARGV[1])
-local from = 3 + n
-local tied, keyed, ties = ARGV[from] == '1', ARGV[from + 5] == '1', ARGV[from + 12] ~= ''
 -- include: leases
 -- include: portions
 -- include: buckets
 -- include: drop
 -- include: adding
 if wrong_type(our_leases, 'hash') then return redis.error_reply(WRONG_TYPE) end
-local members = {}
-for i = 1, n do members[i] = ARGV[2 + i] end
+local members, n = {unpack(ARGV, members_at, members_at + num - 1)}, num
 local texts = false
 if keyed then
   texts = {}
-  n = in_portions(n, tonumber(ARGV[2]), function(at, want)
+  n = in_portions(n, first, function(at, want)
     local names = {unpack(members, at + 1, at + want)}
     local part = call('HMGET', our_items, unpack(names))
     texts = append(texts, part)
@@ -32,7 +31,7 @@ if keyed then
   cut(members, n)
 end
 local scores = call('ZMSCORE', ours, unpack(members))
-local argv, names = {unpack(ARGV, from + 1, from + ADD_HEAD)}, {}
+local argv, names = {}, {}
 for i = 1, n do
   -- One without a payload is what another consumer has just had.
   if scores[i] and not (texts and not texts[i]) then
@@ -45,11 +44,11 @@ for i = 1, n do
     argv[#argv + 1] = score
     argv[#argv + 1] = members[i]
     if keyed then argv[#argv + 1] = texts[i] end
-    argv[#argv + 1] = ARGV[from + ADD_HEAD + i]
+    argv[#argv + 1] = ARGV[members_at + num + i - 1]
   end
 end
 if #names == 0 then return {0, n} end
-local outcome = add(argv, 0, function()
+local outcome = add(argv, 1, function()
   call('ZREM', none, '')
   call('HDEL', none, '')
 end)

@@ -1,11 +1,11 @@
 -- Deletes the records of items that were removed by a command, which leaves them. What is queued
 -- again, or held back, keeps its record.
 -- KEYS: queue, none, leases
--- ARGV: members
+-- ARGV:
+--   members...
 -- Returns how many were deleted
 -- include: check
 -- include: due
-local queue, none, leases = unpack(KEYS)
 -- include: leases
 local members, gone = ARGV, {}
 for i, value in ipairs(values_of(members)) do

@@ -1,9 +1,11 @@
 -- Returns dead letters, oldest first.
 -- KEYS: dead
--- ARGV: the first id, the last id, how many, how many to read at first
+-- ARGV:
+--   lowest, highest  ids
+--   num: number      how many
+--   first: number    how many to read at first
 -- Returns {whether there may be more of so many, entries}
 -- include: portions
 -- include: entries
-local entries, more =
-  entries_of(KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]))
+local entries, more = entries_of(dead, lowest, highest, num, first)
 return {more and 1 or 0, entries}

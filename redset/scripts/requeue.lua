@@ -1,13 +1,15 @@
 -- Queues dead letters again, at their scores, where nothing of the same identity is there.
 -- KEYS: dead, none, queue, leased, leases, meta, items, name
--- ARGV: whether there is a key=, options, ties ('', fifo, lifo), then id, member ('' if the letter says it), ...
+-- ARGV:
+--   keyed: flag
+--   options
+--   ties: optional           fifo, lifo
+--   letters...(id, member)   the member is '' if the letter says it
 -- Returns {for each letter, up to the one that makes them 256 KiB, 1 where it was queued, 0 where its item is there, -1 if there is no
 --   such letter, or what is to be decoded for its member}; or {'OPTIONS', the set's}, {'NAME'},
 --   where nothing was written
 -- include: check
 -- include: portions
-local dead, none, queue, leased, leases, meta, items, name = unpack(KEYS)
-local keyed, options, ties = ARGV[1] == '1', ARGV[2], ARGV[3]
 if wrong_type(dead, 'stream') or wrong_type(queue, 'zset') or wrong_type(leased, 'zset')
   or wrong_type(leases, 'hash')
   or wrong_type(meta, 'hash') or (keyed and wrong_type(items, 'hash')) then
@@ -15,13 +17,14 @@ if wrong_type(dead, 'stream') or wrong_type(queue, 'zset') or wrong_type(leased,
 end
 local stored = call('HGET', meta, 'options')
 if stored and stored ~= options then return {'OPTIONS', stored} end
-if (keyed or ties ~= '') and call('EXISTS', name) == 1 then return {'NAME'} end
+if (keyed or ties) and call('EXISTS', name) == 1 then return {'NAME'} end
 -- The removal of nothing shows that the user may remove, and lets a full server take the rest.
 call('XDEL', none, '0-1')
 local outcomes, bytes = {}, 0
-for i = 4, #ARGV, 2 do
+for i = letters_at, #ARGV, letters_width do
   if bytes >= BYTES then break end
-  local id, member, outcome = ARGV[i], ARGV[i + 1], -1
+  -- fields: letters at i
+  local outcome = -1
   local entry = call('XRANGE', dead, id, id)[1]
   if entry then
     local fields = {}
@@ -42,7 +45,7 @@ for i = 4, #ARGV, 2 do
         local score = fields.score
         if not score or score == '' then
           score = 0
-          if ties ~= '' then
+          if ties then
             -- If they are used up it gets the last one.
             local number = math.min(call('HINCRBY', meta, 'sequence', 1), 2 ^ 40)
             score = ties == 'fifo' and number - 1 or 2 ^ 40 - number

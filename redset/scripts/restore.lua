@@ -1,18 +1,19 @@
 -- Puts members back that were taken and could not be decoded, if no dead letters can be kept.
 -- The removal of nothing is there for a full server, which lets a script write on after it.
 -- What is among the newest dead letters was kept after all: its step's answer was lost.
--- KEYS: queue, none, dead (if there can be dead letters)
--- ARGV: how many letters to read at first, then score ('' if it is not known: the lowest that there
---   is, else 0), member, ...
+-- KEYS: queue; with second keys none, dead
+-- ARGV:
+--   first: number           how many letters to read at first
+--   rows...(score, member)  the score is '' if it is not known: the lowest that there is, else 0
 -- include: portions
-redis.call('ZREMRANGEBYRANK', KEYS[1], 1, 0)
-local lowest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2] or '0'
+redis.call('ZREMRANGEBYRANK', queue, 1, 0)
+local lowest = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2] or '0'
 local kept = {}
-if KEYS[3] and redis.call('TYPE', KEYS[3]).ok == 'stream' then
+if dead and redis.call('TYPE', dead).ok == 'stream' then
   local to = '+'
-  in_portions(1000, tonumber(ARGV[1]), function(_, want)
+  in_portions(1000, first, function(_, want)
     local raws = {}
-    for i, entry in ipairs(redis.call('XREVRANGE', KEYS[3], to, '-', 'COUNT', want)) do
+    for i, entry in ipairs(redis.call('XREVRANGE', dead, to, '-', 'COUNT', want)) do
       raws[i], to = entry[2][2], '(' .. entry[1]
       kept[raws[i]] = true
     end
@@ -20,11 +21,12 @@ if KEYS[3] and redis.call('TYPE', KEYS[3]).ok == 'stream' then
   end)
 end
 local back = {}
-for i = 2, #ARGV, 2 do
-  if not kept[ARGV[i + 1]] then
-    back[#back + 1] = ARGV[i] == '' and lowest or ARGV[i]
-    back[#back + 1] = ARGV[i + 1]
+for i = rows_at, #ARGV, rows_width do
+  -- fields: rows at i
+  if not kept[member] then
+    back[#back + 1] = score == '' and lowest or score
+    back[#back + 1] = member
   end
 end
 if #back == 0 then return 0 end
-return redis.call('ZADD', KEYS[1], 'NX', unpack(back))
+return redis.call('ZADD', queue, 'NX', unpack(back))

@@ -1,36 +1,40 @@
 -- Ends, or prolongs, leases that are still their holders', and adds items in the same step.
--- KEYS: queue, none, leased, leases, calls, dead, meta, seen, items (with a key=), name
--- ARGV: most attempts, whether there is a key=, number of groups; for each group: what (ack, fail,
---   bury, release, renew; check does nothing), token, delay or time in ms, new score or '', the
---   error, new payload or '', number of members, members; then, where items are to be added if any
---   of the leases is still its holder's, what `adding` says of heads and entries
+-- KEYS: queue, none, leased, leases, calls, dead, meta, seen, items, name
+-- ARGV:
+--   max_attempts: number
+--   keyed: flag
+--   num_groups: number
+--   groups...(how, token, time, score, error, payload, num)  so many groups, and behind each its
+--     members. How: ack, fail, bury, release, renew; check does nothing. The time is a delay or a ttl
+--     in ms. The score and the payload are new ones, or ''. Behind the groups, where items are to be
+--     added if any of the leases is still its holder's: what `adding` declares, and entries.
 -- Returns {how many of each group were the holder's, what `adding` says or ''}; where nothing was
 --   written because of that, only what it says
 -- include: check
 -- include: due
-local queue, none, leased, leases, calls, dead, meta, seen, items, name = unpack(KEYS)
-local max, keyed = tonumber(ARGV[1]), ARGV[2] == '1'
 if not keyed then items = nil end
 -- include: leases
-local groups, at, any, named, buries = {}, 4, false, {}, false
-for i = 1, tonumber(ARGV[3]) do
-  local group = {how = ARGV[at], token = ARGV[at + 1], members = {}, settled = {
-    tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[at + 4], ARGV[at + 5],
-  }}
-  local n, members = tonumber(ARGV[at + 6]), group.members
-  local seen_before = named[group.token] or {}
-  named[group.token] = seen_before
-  for k = 1, n do
-    local member = ARGV[at + 6 + k]
+local groups, at, any, named, buries = {}, groups_at, false, {}, false
+for i = 1, num_groups do
+  -- fields: groups at at
+  local members = {}
+  local group = {how = how, token = token, members = members}
+  group.settled = {tonumber(time), score, error, payload}
+  local seen_before = named[token] or {}
+  named[token] = seen_before
+  at = at + groups_width
+  local behind = at + tonumber(num)
+  for k = at, behind - 1 do
+    local member = ARGV[k]
     -- Once: a second time it would go by what the first has ended.
     if not seen_before[member] then
       seen_before[member] = true
       members[#members + 1] = member
     end
   end
-  at = at + 7 + n
+  at = behind
   groups[i] = group
-  buries = buries or group.how == 'fail' or group.how == 'bury'
+  buries = buries or how == 'fail' or how == 'bury'
 end
 -- Leaves of each group what is still its holder's, with the values; none of it was added
 -- meanwhile if it is plain.
@@ -68,10 +72,11 @@ local function try_removals()
 end
 if any and at <= #ARGV then
   -- Here, since to make so many functions takes time.
+  -- fields: @adding at at
 -- include: buckets
 -- include: drop
 -- include: adding
-  outcome = add(ARGV, at - 1, try_removals)
+  outcome = add(ARGV, at + adding_width, try_removals)
   if outcome.err or type(outcome[1]) ~= 'number' then return outcome end
   look()
 else

@@ -1,22 +1,26 @@
 -- Counts everything in one step.
--- KEYS: queue, then with second keys: none, leased, leases, calls, dead, meta, seen, items
--- ARGV: whether only what is due is available, remember, whether there is a key=, most attempts,
---   how many expired leases to give back, how many to read at first, whether to look only: then
---   expired leases count as given back
+-- KEYS: queue; with second keys none, leased, leases, calls, dead, meta, seen, items
+-- ARGV:
+--   due: flag             whether only what is due is available
+--   remember              '', ever, limited
+--   keyed: flag
+--   max_attempts: number
+--   limit: number         how many expired leases to give back
+--   first: number         how many of them to read at first
+--   looks: flag           whether to look only: then expired leases count as given back
 -- Returns {size, available, leased, dead, remembered, lowest score or '', time in seconds, bytes, how
 --   many became dead letters now, how many wait for a retry}
 -- include: check
 -- include: due
-local queue, none, leased, leases, calls, dead, meta, seen, items = unpack(KEYS)
-local max, all_items = tonumber(ARGV[4]), items
-if ARGV[3] ~= '1' then items = nil end
+local all_items = items
+if not keyed then items = nil end
 -- include: leases
 -- include: portions
 -- include: expiring
 local clock = call('TIME')
 local now = due_until(clock)
-local first, looks, died, _ = tonumber(ARGV[6]), ARGV[7] == '1', 0, nil
-if leased and not looks then _, died = expire(milliseconds(clock), tonumber(ARGV[5]), first) end
+local died, _ = 0, nil
+if leased and not looks then _, died = expire(milliseconds(clock), limit, first) end
 -- Not every user may ask, and not every server says.
 local function bytes(key)
   local used = redis.pcall('MEMORY', 'USAGE', key)
@@ -54,7 +58,7 @@ local function count_retrying(milli)
   return math.floor(found * n / #members + 0.5)
 end
 local size = call('ZCARD', queue)
-local available = ARGV[1] == '1' and call('ZCOUNT', queue, '-inf', now) or size
+local available = due and call('ZCOUNT', queue, '-inf', now) or size
 local lowest = call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2] or ''
 local memory, held, letters, remembered, retrying = bytes(queue), 0, 0, 0, 0
 if dead then
@@ -63,7 +67,7 @@ if dead then
   retrying = count_retrying(milliseconds(clock))
   if looks then
 -- include: looking
-    local until_score = ARGV[1] == '1' and tonumber(now) or math.huge
+    local until_score = due and tonumber(now) or math.huge
     local over, would_die, queued, ready, least = look_at_expired(milliseconds(clock), first, until_score)
     held, letters = held - over, letters + would_die
     size, available = size + queued, available + ready
@@ -72,10 +76,10 @@ if dead then
   for _, key in ipairs({leased, leases, calls, dead, meta, all_items}) do
     memory = memory + bytes(key)
   end
-  if ARGV[2] == 'limited' then
+  if remember == 'limited' then
     remembered = call('ZCOUNT', seen, '(' .. string.format('%.0f', math.floor(now * 1000)), '+inf')
     memory = memory + bytes(seen)
-  elseif ARGV[2] == 'ever' then
+  elseif remember == 'ever' then
     local m = call('HMGET', meta, 'count', 'level', 'split', 'epoch')
     remembered = tonumber(m[1]) or 0
     if m[2] then

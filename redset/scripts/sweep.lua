@@ -1,6 +1,7 @@
 -- Unlinks a bounded number of a cleared memory's buckets.
 -- KEYS: meta, none, seen
--- ARGV: how many
+-- ARGV:
+--   limit: number  how many
 -- Returns how many are left
 -- include: drop
-return drop(KEYS[1], KEYS[3], tonumber(ARGV[1]))
+return drop(meta, seen, limit)

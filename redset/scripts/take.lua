@@ -1,15 +1,17 @@
 -- Removes and returns the lowest items, with those whose lease is over if there are too few.
 -- Its first write frees memory: it works on a full server.
--- KEYS: queue, then with second keys: none, leased, leases, calls, dead, items (with a key=)
--- ARGV: how many, whether only what is due, most attempts, how many expired leases to give back, how
---   many items to read at first; then, of a range of scores, which ends what is due and gives back
---   nothing: lowest, highest
+-- KEYS: queue; with second keys none, leased, leases, calls, dead; with key= items
+-- ARGV:
+--   num: number                how many
+--   due: flag                  whether only what is due
+--   max_attempts: number
+--   limit: number              how many expired leases to give back
+--   first: number              how many items to read at first
+--   lowest, highest: optional  a range of scores, which ends what is due and gives back nothing
 -- Returns {whether there may be more, {member, score, ...; with a key= payload, score, ...}, how many
 --   became dead letters, since their leases had expired}
 -- include: check
 -- include: due
-local queue, none, leased, leases, calls, dead, items = unpack(KEYS)
-local num, due, max, first = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3]), tonumber(ARGV[5])
 -- include: leases
 -- include: portions
 -- include: expiring
@@ -18,17 +20,16 @@ if dead then call('XLEN', dead) end
 if items then call('HLEN', items) end
 -- A user who may not ask for the time takes what needs none.
 local clock = due and call('TIME') or redis.pcall('TIME')
-local low, high = ARGV[6], ARGV[7]
 local function read(at, want)
-  if low or due then
-    local from, to = low or '-inf', high or due_until(clock)
+  if lowest or due then
+    local from, to = lowest or '-inf', highest or due_until(clock)
     return call('ZRANGEBYSCORE', queue, from, to, 'WITHSCORES', 'LIMIT', at, want)
   end
   return call('ZRANGE', queue, at, at + want - 1, 'WITHSCORES')
 end
 local found, members, n, more
 local died = 0
-local function lowest()
+local function find()
   found, members = {}, {}
   n, more = in_portions(num, first, function(at, want)
     local part = read(at, want)
@@ -39,13 +40,13 @@ local function lowest()
   cut(found, 2 * n)
   cut(members, n)
 end
-lowest()
-if n < num and not more and leased and not low and not clock.err then
-  local now, limit, back = milliseconds(clock), tonumber(ARGV[4]), nil
+find()
+if n < num and not more and leased and not lowest and not clock.err then
+  local now, back = milliseconds(clock), nil
   back, died, more = expire(now, limit, first)
   if back > 0 then
     local expired_more = more
-    lowest()
+    find()
     more = n < num and (more or expired_more)
   else
     heal(now, limit)
@@ -55,7 +56,7 @@ if n == 0 then return {more and 1 or 0, found, died} end
 -- Attempts end with the item; the record of one that is held back as well does not.
 local gone = leases and call('HLEN', leases) > 0 and with_attempts(members, values_of(members)) or {}
 if items or #gone > 0 then call('HDEL', none, '') end
-local from = low and call('ZCOUNT', queue, '-inf', '(' .. low) or 0
+local from = lowest and call('ZCOUNT', queue, '-inf', '(' .. lowest) or 0
 call('ZREMRANGEBYRANK', queue, from, from + n - 1)
 bulk('HDEL', leases, gone)
 if items then call('HDEL', items, unpack(members)) end

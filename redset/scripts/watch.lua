@@ -1,8 +1,9 @@
 -- Tells how much a consumer may have, and when there may be more. Reads only.
--- KEYS: queue, none, leased (if there can be leases)
--- ARGV: whether only what is due, whether the end is to be told: that nothing is left, or leased
+-- KEYS: queue; with second keys none, leased
+-- ARGV:
+--   due: flag     whether only what is due
+--   finish: flag  whether the end is to be told: that nothing is left, or leased
 -- Returns how many, milliseconds until the next falls due or its lease ends (-1: none is known)
-local queue, leased = KEYS[1], KEYS[3]
 local clock = redis.call('TIME')
 local now, next_at = clock[1] * 1000 + math.floor(clock[2] / 1000), nil
 local function count(key, from, to, unit)
@@ -11,9 +12,9 @@ local function count(key, from, to, unit)
   return redis.call('ZCOUNT', key, '-inf', to)
 end
 local available
-if ARGV[1] == '1' then
-  local due = clock[1] .. '.' .. string.format('%06d', tonumber(clock[2]))
-  available = count(queue, due, due, 1000)
+if due then
+  local now_due = clock[1] .. '.' .. string.format('%06d', tonumber(clock[2]))
+  available = count(queue, now_due, now_due, 1000)
 else
   available = redis.call('ZCARD', queue)
 end
@@ -23,7 +24,7 @@ if leased then
 end
 if not next_at then
   -- The end is for all who wait.
-  if ARGV[2] == '1' and available == 0 then available = 1000000 end
+  if finish and available == 0 then available = 1000000 end
   return {available, -1}
 end
 -- Rounded up, and past the millisecond that the leases are counted in; an hour is far enough.

@@ -2,7 +2,10 @@
 -- same, what is known stays known. All is read in one step: growth, forgetting and expiry in between
 -- cannot be taken for a loss.
 -- KEYS: meta, none, seen
--- ARGV: remember, epoch ('' if nothing is asked about), then what is remembered of some items
+-- ARGV:
+--   remember
+--   epoch      '' if nothing is asked about
+--   tokens...  what is remembered of some items
 -- Returns {epoch, how often something was forgotten, run of the server, how many items are
 --   remembered forever, keys that the server has evicted (if it may evict any), how many of those asked about are not
 --   known}, each '' if there is none; a run cannot be seen where INFO is refused, and a replica has
@@ -10,7 +13,6 @@
 -- include: check
 -- include: due
 -- include: buckets
-local meta, none, seen, remember, epoch = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 if wrong_type(meta, 'hash') then return {'', '', '', '', '', '0'} end
 local function info(section, pattern)
   local text = redis.pcall('INFO', section)
@@ -22,15 +24,15 @@ if run == '' or info('replication', 'role:(%w+)') ~= 'master' then
   return {found[1] or '', '', '', '', '', '0'}
 end
 local missing = 0
-if epoch ~= '' and found[1] == epoch and #ARGV > 2 then
+if epoch ~= '' and found[1] == epoch and #ARGV >= tokens_at then
   if remember == 'limited' then
     local now = milliseconds(call('TIME'))
-    for _, expiry in ipairs(call('ZMSCORE', seen, unpack(ARGV, 3))) do
+    for _, expiry in ipairs(call('ZMSCORE', seen, unpack(ARGV, tokens_at))) do
       if not expiry or tonumber(expiry) <= now then missing = missing + 1 end
     end
   else
     local memory = memory_of(meta, seen, epoch)
-    for i = 3, #ARGV do
+    for i = tokens_at, #ARGV do
       missing = missing + 1 - call('SISMEMBER', bucket_of(memory, ARGV[i]), ARGV[i])
     end
   end

@@ -1,12 +1,28 @@
 -- Included by steps that add a chunk of items, after check, due, leases, buckets and drop. They
--- have the set's keys as queue, then if it has second ones leased, leases, meta, seen, items,
+-- have the set's keys as queue, then if it has second ones none, leased, leases, meta, seen, items,
 -- name.
--- What stands in front of the entries: condition ('', nx, xx, lt, gt, xxlt, xxgt), again, outcomes
--- wanted, largest size, keyed, remember ('', ever, limited), its length in ms, epoch, whether the
--- epoch is the caller's proposal, options, whether the caller asks what is known now, ties ('', fifo,
--- lifo), whether what is accepted is not to be remembered. An entry: score, member, [payload], [what
--- is remembered].
-local ADD_HEAD = 13
+-- ARGV:
+--   condition         '', nx, xx, lt, gt, xxlt, xxgt
+--   again: flag
+--   wanted: flag      whether outcomes are
+--   max_size: number  the largest size, nil for any
+--   keyed: flag
+--   remember          '', ever, limited
+--   ttl: number       how long a limited memory lasts, in ms
+--   epoch
+--   proposed: flag    whether the epoch is the caller's proposal
+--   options
+--   asks: flag        whether the caller asks what is known now
+--   ties: optional    fifo, lifo
+--   aside: flag       whether what is accepted is not to be remembered
+-- An entry: score, member, [payload], [what is remembered].
+-- Adds the entries of argv, which begin at `start`, and says what became of each, as if they
+-- had been added one by one: {added, updated, outcomes, [known]}. Known is, of a memory forever,
+-- how many entries may not be known even now; of a limited one, for each entry, how many ms it stays
+-- known, 0 if it is not. Or where nothing was written {'EPOCH', the set's}, {'OPTIONS', the
+-- set's}, {'NAME'}, {'FULL', size}, or an error.
+-- `try_removals`, where given, is called behind the first write that may grow memory and before any
+-- that changes something.
 -- Adds the entries of argv, whose head is behind `from`, and says what became of each, as if they
 -- had been added one by one: {added, updated, outcomes, [known]}. Known is, of a memory forever,
 -- how many entries may not be known even now; of a limited one, for each entry, how many ms it stays
@@ -14,14 +30,9 @@ local ADD_HEAD = 13
 -- set's}, {'NAME'}, {'FULL', size}, or an error.
 -- `try_removals`, where given, is called behind the first write that may grow memory and before any
 -- that changes something.
-local function add(argv, from, try_removals)
-  local condition, again, wanted = argv[from + 1], argv[from + 2] == '1', argv[from + 3] == '1'
-  local limit, keyed = tonumber(argv[from + 4]), argv[from + 5] == '1'
-  local remember, length, epoch = argv[from + 6], argv[from + 7], argv[from + 8]
-  local proposed, options, asks = argv[from + 9] == '1', argv[from + 10], argv[from + 11] == '1'
-  local ties, aside = argv[from + 12] ~= '' and argv[from + 12], argv[from + 13] == '1'
+local function add(argv, start, try_removals)
   local ever, limited = remember == 'ever', remember == 'limited'
-  local head = from + ADD_HEAD
+  local head = start - 1
 
   -- What could refuse the step is asked before its first write.
   -- A count fails if a key has another type, and costs less than to ask for that.
@@ -145,7 +156,7 @@ local function add(argv, from, try_removals)
   end
 
   if ever then memory = memory_from(stored[4], stored[5], stored[6], seen, epoch) end
-  if ever and condition == '' and not (again or limit or aside) then
+  if ever and condition == '' and not (again or max_size or aside) then
     -- The short way: an item that the memory takes is new or updated, any other is refused.
     local fresh, names = {}, {}
     local size, split, prefix = memory.size, memory.split, memory.prefix
@@ -186,7 +197,7 @@ local function add(argv, from, try_removals)
     end
     updated = new - added
   elseif ties and remember == '' and (condition == '' or condition == 'nx')
-    and not (holding or limit) then
+    and not (holding or max_size) then
     -- The same way, what is queued stays where it is, unless its score or payload changes.
     local members, at_once = columns(2), false
     try_writes()
@@ -227,7 +238,7 @@ local function add(argv, from, try_removals)
       end
     end
     if condition == '' then updated = n - added end
-  elseif condition == 'nx' and remember == '' and not (keyed or wanted or limit or ties) then
+  elseif condition == 'nx' and remember == '' and not (keyed or wanted or max_size or ties) then
     -- The same way, ZADD itself refuses what is queued.
     local held = holding and held_among(columns(2)) or {}
     for i = 1, n do
@@ -306,13 +317,13 @@ local function add(argv, from, try_removals)
         if not is_known then unknown = unknown + 1 end
       end
       if asks and limited then
-        left[i] = format('%d', outcome ~= 'r' and length or is_known and expiries[i] - now or 0)
+        left[i] = format('%d', outcome ~= 'r' and ttl or is_known and expiries[i] - now or 0)
       end
       if wanted then outcomes[i] = outcome end
     end
-    if limit and grown > 0 then
+    if max_size and grown > 0 then
       local size = call('ZCARD', queue)
-      if size + grown > limit then return {'FULL', size} end
+      if size + grown > max_size then return {'FULL', size} end
     end
     if added + updated > 0 then try_writes() end
     if ever then
@@ -320,7 +331,7 @@ local function add(argv, from, try_removals)
         new = new + call('SADD', bucket_of(memory, learn[i]), learn[i])
       end
     elseif limited then
-      local expiry, args = string.format('%d', now + length), {}
+      local expiry, args = string.format('%d', now + ttl), {}
       for i = 1, #learn do
         args[2 * i - 1] = expiry
         args[2 * i] = learn[i]

@@ -15,13 +15,13 @@ local function expire(now, limit, first)
   local n, more = in_portions(limit, first, function(at, want)
     local part = at == 0 and head
       or call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', at, want)
-    local found, sizes = read_values(part), items and max > 0 and {}
+    local found, sizes = read_values(part), items and max_attempts > 0 and {}
     for i = 1, #part do
       -- A stray one, which nothing of redset leaves, is not lost either.
       found[i] = found[i] or lease_value(DELAYED, 0, '0', '', '')
       -- The payload of what dies goes into its letter.
       if sizes then
-        local dies = tried((parse(found[i]))) + 1 >= max
+        local dies = tried((parse(found[i]))) + 1 >= max_attempts
         sizes[i] = dies and call('HSTRLEN', items, part[i])
       end
     end

@@ -1,5 +1,6 @@
 -- Included by steps that end leases, after leases. They have the set's keys as queue, leased,
--- leases, dead, and with a key= items; and max, after how many attempts an item dies (0: never).
+-- leases, dead, and with a key= items; and max_attempts, after how many attempts an item
+-- dies (0: never).
 -- Ends what holds these members back, each of them once; how many died. how: ack, fail, bury (it cannot be
 -- decoded), release, expire; settled: {delay in ms, new score or '', the error, new payload or ''}.
 local function finish(how, members, values, now, settled)
@@ -21,7 +22,7 @@ local function finish(how, members, values, now, settled)
         attempts, suspect, last = attempts + 1, false, failure
       elseif failed then
         -- With max_attempts=1 an item is handed out once, whatever came of its neighbours.
-        if cohort == 1 or max == 1 then attempts = attempts + 1 end
+        if cohort == 1 or max_attempts == 1 then attempts = attempts + 1 end
         cohort, suspect = math.max(1, math.floor(cohort / 2)), true
         last = last ~= '' and last or 'the lease expired'
       elseif how == 'bury' then
@@ -29,7 +30,7 @@ local function finish(how, members, values, now, settled)
       elseif how == 'release' and new_score ~= '' then
         attempts, score, last, suspect = 0, going_on(new_score, score), '', false
       end
-      local dies = how == 'bury' or (failed and max > 0 and attempts >= max)
+      local dies = how == 'bury' or (failed and max_attempts > 0 and attempts >= max_attempts)
       local stored = suspect and string.format('%d/%d!', attempts, cohort) or attempts
       if how == 'ack' or dies then
         local its_ends = ends

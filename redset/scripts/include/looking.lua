@@ -23,8 +23,8 @@ local function look_at_expired(now, first, until_score)
     local attempts, score, again = parse(value)
     local number, cohort = tried(attempts)
     local failed = owner_of(value) ~= DELAYED
-    if failed and (cohort == 1 or max == 1) then number = number + 1 end
-    if failed and max > 0 and number >= max then
+    if failed and (cohort == 1 or max_attempts == 1) then number = number + 1 end
+    if failed and max_attempts > 0 and number >= max_attempts then
       died = died + 1
       if values[i] then gone = gone + 1 end
       score = bare(again)

@@ -33,11 +33,11 @@ local function page(key, num, first, score, last, lowest, highest, payloads_of)
       end
       from = low
     end
-  elseif lowest and lowest ~= '' then
+  elseif lowest then
     from = redis.call('ZCOUNT', key, '-inf', '(' .. lowest)
   end
   local members, scores, payloads, to = {}, {}, {}, from + num
-  if highest and highest ~= '' then
+  if highest then
     to = math.min(to, redis.call('ZCOUNT', key, '-inf', highest))
   end
   if to <= from then return members, scores, false, payloads end
