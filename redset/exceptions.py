@@ -20,10 +20,9 @@ __all__ = (
 
 
 class RedsetError(Exception):
-    """The base of the errors that are redset's own.
+    """Base class of redset's own errors.
 
-    Errors of the server and of the connection are the client's and pass
-    through as they are.
+    Errors of the server and of the connection are the client's, and are raised unchanged.
 
     Examples
     --------
@@ -33,24 +32,23 @@ class RedsetError(Exception):
 
 
 class AddError(RedsetError):
-    """A bulk add ended early; what came before is in the set.
+    """A bulk add ended early. The items before ``resume_at`` are settled.
 
     Parameters
     ----------
     message : str
-        What went wrong.
+        The text of the error.
     result : AddResult
-        What the server had acknowledged up to then; some of it may be behind ``resume_at``.
+        Counts of the items that the server acknowledged. Some may come after ``resume_at``.
     resume_at : int
-        The position in the input from which to go on: everything before it
-        is settled.
+        Position in the input to resume from. Everything before it is settled.
     index : int, optional
-        The position of the item at fault, where one item is.
+        Position of the bad item, if one item is at fault.
     item : object, optional
-        That item.
+        The bad item.
     unwritten : list of (object, float or None), optional
-        Of a `redset.Writer` the items that it had accepted and are not known to be in the set, with
-        their scores (None: the server's time), in their order. ``resume_at`` then counts its adds.
+        Only of a `redset.Writer`: the accepted items that may not be in the set, in order, with
+        their scores (None: the server's time). ``resume_at`` then counts the writer's adds.
 
     Examples
     --------
@@ -78,9 +76,9 @@ class AddError(RedsetError):
 
 
 class Full(RedsetError):
-    """The set would have grown past its ``max_size``; nothing of the chunk was added.
+    """The set would exceed its ``max_size``. No item of the chunk was added.
 
-    Out of a bulk call it is an `AddError` as well, with that one's attributes.
+    If a bulk call raises it, it is also an `AddError`, with the attributes of that class.
 
     Examples
     --------
@@ -96,13 +94,13 @@ class Full(RedsetError):
 
 
 class _FullAddError(AddError, Full):
-    """Error of a bulk call if the set is full; can be caught as either."""
+    """Error of a bulk call if the set is full. It can be caught as either class."""
 
 
 class DecodeError(RedsetError):
     """A stored member that the serializer cannot read.
 
-    The serializer's own exception is its cause, where one member is at fault.
+    If one member is at fault, the serializer's exception is the cause.
 
     Examples
     --------
@@ -119,9 +117,9 @@ class DecodeError(RedsetError):
 
 
 class OptionsDiffer(RedsetError):
-    """The set was made with other options than the ones given here.
+    """The set was made with other options than this object's.
 
-    Out of a bulk call it is an `AddError` as well, with that one's attributes.
+    If a bulk call raises it, it is also an `AddError`, with the attributes of that class.
 
     Examples
     --------
@@ -136,11 +134,11 @@ class OptionsDiffer(RedsetError):
 
 
 class _OptionsAddError(AddError, OptionsDiffer):
-    """Error of a bulk call if the options differ; can be caught as either."""
+    """Error of a bulk call if the options differ. It can be caught as either class."""
 
 
 class LockTimeout(RedsetError):
-    """The lock could not be acquired in the time allowed.
+    """The lock could not be acquired within its timeout.
 
     Examples
     --------
@@ -154,16 +152,16 @@ class LockTimeout(RedsetError):
 
 
 class Retry(Exception):
-    """Raised by a handler, or in ``with lease()``: try the item again later.
+    """Raise it in a handler or in ``with lease()`` to retry the item later.
 
-    It counts as a failed attempt. The set keeps the error that it was raised from, if any. Out of
-    ``with lease()`` it is raised further, as any error.
+    It counts as a failed attempt. The set keeps the error that it was raised from, if any. Like any
+    error, it also leaves the ``with lease()`` block.
 
     Parameters
     ----------
     delay : float or timedelta, optional
-        Time until the item may be handed out again, in seconds. Default: as after any error, 1 s,
-        2 s, 4 s and so on up to an hour.
+        Time until the item may be handed out again, in seconds. Default: the backoff of any error
+        (1 s, 2 s, 4 s and so on up to an hour).
 
     Raises
     ------
@@ -199,19 +197,19 @@ class Retry(Exception):
 
 
 class Reject(Exception):
-    """Raised by a handler, or in ``with lease()``: make the item a dead letter at once.
+    """Raise it in a handler or in ``with lease()`` to make the item a dead letter at once.
 
-    Out of ``with lease()`` it is raised further, as any error.
+    Like any error, it also leaves the ``with lease()`` block.
 
     Parameters
     ----------
     reason : str or exception, optional
-        The dead letter's reason. Default: the error that this was raised from, if any.
+        The dead letter's reason. Default: the error that it was raised from, if any.
 
     Raises
     ------
     TypeError
-        If ``reason`` is neither.
+        If ``reason`` has another type.
 
     Examples
     --------

@@ -8,20 +8,18 @@ __all__ = ("Serializer",)
 
 
 class Serializer:
-    """A guideline for serializers, and a base class for those who like one.
+    """The interface of serializers, and an optional base class.
 
-    A serializer need not be a subclass: any object will do that has ``dumps``
-    and ``loads``, or one of them (the module `json`, for one). In a subclass, a
-    method that is inherited from here undefined counts as absent: without
-    ``dumps`` items are stored as they would be without a serializer, without
-    ``loads`` they come out as str.
+    A serializer is any object that has ``dumps``, ``loads`` or both, such as the module `json`. A
+    method that a subclass does not define counts as missing. Without ``dumps`` items are stored as
+    they are without a serializer. Without ``loads`` they come out as str.
 
     Attributes
     ----------
     binary : bool, optional
-        What ``loads`` is given: True for the stored bytes, False for their text.
-        Not defined here. If a serializer does not say, ``loads`` gets the text,
-        and the bytes if they are not UTF-8 or if ``loads`` raised on the text.
+        Type of the argument of ``loads``: bytes if it is True, text if it is False. This class does
+        not define it. Without it ``loads`` receives text, and bytes if they are not UTF-8 or if
+        ``loads`` raised on the text.
 
     Examples
     --------
@@ -37,12 +35,12 @@ class Serializer:
     """
 
     def loads(self, data: Any) -> Any:
-        """Make the item of what was stored.
+        """Return the item of stored bytes.
 
         Parameters
         ----------
         data : bytes or str
-            What ``dumps`` returned; which of the two, ``binary`` says.
+            The result of ``dumps``, as bytes or as text (see ``binary``).
 
         Returns
         -------
@@ -52,16 +50,17 @@ class Serializer:
         Raises
         ------
         Exception
-            Whatever is raised makes the member an undecodable one: `redset.SortedSet.pop` and
-            `redset.SortedSet.take` keep it as a dead letter.
+            Any exception makes the member undecodable: `redset.SortedSet.pop` and
+            `redset.SortedSet.take` keep it as a dead letter. ``MemoryError``, ``OSError`` and
+            ``ImportError`` do not.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no loads")
 
     def dumps(self, obj: Any) -> str | bytes:
-        """Make of an item what is to be stored.
+        """Return the bytes that are stored for an item.
 
-        It is the stored bytes that make two items one (unless the set has a
-        ``key``), so equal items have to give equal bytes.
+        Unless the set has a ``key``, items with equal bytes are one item. So equal items must have
+        equal bytes.
 
         Parameters
         ----------
@@ -71,11 +70,11 @@ class Serializer:
         Returns
         -------
         str or bytes
-            What is stored; a str is stored as UTF-8.
+            The stored bytes. A str is stored as UTF-8.
 
         Raises
         ------
         Exception
-            Whatever is raised makes the item a bad one, which is not sent.
+            Any exception makes the item a bad one. It is not sent.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no dumps")

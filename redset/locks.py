@@ -1,4 +1,4 @@
-"""A lock in Redis."""
+"""A lock that processes share through Redis."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _TIMEOUT = 10.0
 _EXPIRES = 20.0
 _POLL_INTERVAL = 0.2
 
-# The key holds the Unix time of its expiry as a decimal number, as 0.5.1 stored it, so
-# that its processes can read it with float(). What makes it one holder's own are 15
-# random digits past the microseconds, too small to change the number. Processes of 0.5.1
-# give a lock 0.01 seconds past its expiry.
+# Theory of operation. The key holds the Unix time of its expiry as a decimal number, as 0.5.1
+# stored it, so processes of 0.5.1 can read it with float(). 15 random digits after the microseconds
+# make the value unique to its holder; they are too small to change the number. Processes of 0.5.1
+# take a lock over 0.01 seconds after its expiry.
 
 
 class BaseLock:
     """A lock's name, times and holders."""
 
-    # Slots keep it small; the dict, made if it is needed, takes what a program adds.
+    # Slots keep it small. The dict, made on its first use, holds attributes that a program adds.
     __slots__ = (
         "__dict__", "__weakref__", "_entered", "expires", "key", "poll_interval", "redis",
         "timeout",
@@ -56,18 +56,18 @@ class BaseLock:
         self.poll_interval = seconds("poll_interval", interval, most=math.inf)
         if math.isinf(self.expires):
             raise ValueError("expires must be finite")
-        #: The digits of what each thread has entered and not left.
+        #: For each thread or task, the digits of the locks that it entered and did not leave.
         self._entered: dict[tuple[int, int, int], list[str]] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key!r}>"
 
     def _begin(self) -> tuple[str, float]:
-        """Return a new holder's digits, and until when to try."""
+        """Return a new holder's digits, and the time to give up at."""
         return f"{secrets.randbelow(10**15):015}", time.monotonic() + self.timeout
 
     def _pause(self, until: float) -> float:
-        """Return how long to wait before the next try."""
+        """Return the time until the next try, in seconds."""
         left = until - time.monotonic()
         if left <= 0:
             raise LockTimeout(f"Timeout while waiting for lock {self.key!r}")
@@ -77,7 +77,7 @@ class BaseLock:
         self._entered.setdefault(_here(), []).append(digits)
 
     def _leave(self) -> str:
-        """Return the digits of what was entered last, which is entered no more."""
+        """Remove and return the digits that were entered last."""
         here = _here()
         entered = self._entered.get(here)
         if not entered:
@@ -91,46 +91,48 @@ class BaseLock:
         return self._run("lock", seconds=repr(float(self.expires)), digits=digits)
 
     def _run(self, name: str, **arguments: str) -> Any:
-        # Rare enough for EVAL: any client has it, and no server can have forgotten the script.
+        # It is rare, so EVAL will do: any client has it, and the server needs no loaded script.
         step = script(name)
         values = step.arguments.values(arguments)
         return self.redis.execute_command("EVAL", step.text, 1, self.key, *values)
 
     def _warn_unless(self, released: Any) -> None:
         if not int(released):
-            log.warning("Lock %r was no longer held when it was released", self.key)
+            log.warning(
+                "lock %r was no longer held when it was released; choose a longer expires", self.key
+            )
 
 
 class Lock(BaseLock):
     """A lock that processes share through Redis, as a context manager.
 
-    Whoever holds it longer than `expires` may lose it to another, and then leaves it
-    alone when the context ends. It knows nothing of threads: one object may be used by
-    several, of which one at a time holds the lock; entered again in the same thread it
-    waits like anyone else. Processes of redset 0.5.1 may share it.
+    A holder may lose the lock after `expires` seconds. It then does not release it at the end of
+    the block. Several threads may use one object; one of them at a time holds the lock. The lock is
+    not reentrant: a thread that holds it and enters it again waits. Processes of redset 0.5.1 may
+    share it.
 
-    Making one sends nothing. Each try is one round trip, leaving is one more.
+    Making a lock sends nothing. Each try is one round trip, and leaving is one more.
 
     Parameters
     ----------
     redis : client
-        Anything with ``execute_command``.
+        Any object with ``execute_command``.
     key : str or bytes
         The name of the lock.
     expires : float or timedelta, optional
-        After so many seconds a lock counts as left by a process that died, and may be
-        taken over; longer than the work done under it. 0: at once. Default 20.
+        Time after which others may take the lock over, in seconds. Choose it longer than the work
+        under the lock. 0: at once. Default 20.
     timeout : float or timedelta, optional
-        How long to wait for the lock, in seconds. 0: one try. Default 10.
+        Time to wait for the lock, in seconds. 0: one try. Default 10.
     poll_interval : float or timedelta, optional
-        Seconds between two tries. Default 0.2.
+        Time between two tries, in seconds. Default 0.2.
 
     Raises
     ------
     redset.exceptions.LockTimeout
-        On entering, if another held the lock all the time.
+        On entering, if others held the lock for the whole timeout.
     ValueError
-        If one of the times is negative or no number.
+        If one of the times is negative or NaN.
 
     Examples
     --------
@@ -156,9 +158,9 @@ class Lock(BaseLock):
 
 
 class AsyncLock(BaseLock):
-    """The same lock on an asyncio client, entered with ``async with``; one task at a time holds it.
+    """The same lock on an asyncio client, entered with ``async with``. One task at a time holds it.
 
-    It takes the arguments of `Lock`, and is the same lock to processes that use that one.
+    It takes the arguments of `Lock`. Processes that use `Lock` share it.
     """
 
     __slots__ = ()
@@ -174,7 +176,7 @@ class AsyncLock(BaseLock):
         try:
             return bool(int(await self._acquire(digits)))
         except asyncio.CancelledError:
-            # It may be ours by now, and nobody else would release it.
+            # The server may have granted the lock, and only this task can release it.
             with contextlib.suppress(Exception):
                 await undisturbed(self._run("unlock", digits=digits))
             raise
@@ -184,7 +186,7 @@ class AsyncLock(BaseLock):
 
 
 def _here() -> tuple[int, int, int]:
-    """Name this task or thread of this process: a forked child holds none of its parent's locks."""
+    """Return the identity of this task or thread. A forked child has another one."""
     try:
         task = id(asyncio.current_task())
     except RuntimeError:

@@ -32,12 +32,12 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class _StandardJSON(Serializer):
-    """The format of `JSONSerializer`, in terms of the standard library."""
+    """The format of `JSONSerializer`, written by the standard library."""
 
     binary = True
 
     def dumps(self: Serializer, obj: Any) -> bytes:
-        """The JSON text of an item, in UTF-8."""
+        """Return the JSON text of an item, in UTF-8."""
         parts: list[str] = []
         _write(obj, parts.append, _DUMPS_DEPTH)
         try:
@@ -46,7 +46,7 @@ class _StandardJSON(Serializer):
             raise TypeError(f"JSON text has no lone surrogates: {error}") from error
 
     def loads(self: Serializer, data: bytes | str) -> Any:
-        """The item that a JSON text stands for."""
+        """Return the item of a JSON text."""
         if isinstance(data, str):
             data.encode()  # a lone surrogate is a ValueError
             text = data
@@ -66,8 +66,8 @@ class _StandardJSON(Serializer):
 
 
 def _write(obj: Any, emit: Callable[[str], None], depth: int) -> None:
-    # The order of the tests is orjson's, and so are the types: of str, int, list and dict
-    # the subclasses too, read as what they are underneath; of the others none.
+    # The order of the tests is orjson's, and so are the types. Subclasses of str, int, list and
+    # dict are written as their base class. Subclasses of other types are refused.
     if isinstance(obj, str):
         emit(encode_basestring(str.__str__(obj)))
     elif obj is None:
@@ -161,7 +161,7 @@ def _int_or_float(text: str) -> int | float:
 
 
 def _inside(obj: Any) -> Iterable[Any] | None:
-    """Contents of a container as orjson sees them, whatever a subclass makes of them."""
+    """Return the contents of a container as orjson sees them, also if a subclass overrides them."""
     if isinstance(obj, dict):
         return dict.values(obj)
     if isinstance(obj, list):
@@ -177,16 +177,16 @@ def _stands_for_value(obj: Any) -> bool:
     return type(type(obj)) is enum.EnumMeta and not isinstance(obj, (str, int, list, dict))
 
 
-#: Types of which a value holds no other.
+#: Types whose values hold no other value.
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 
 
-#: Types of those whose values JSON has all.
+#: The plain types of which JSON has every value.
 _SURE = frozenset((str, int, bool))
 
 
 def _is_deeper(obj: Any, limit: int, brackets: int) -> bool:
-    """Whether containers are nested more than `limit` deep; `brackets` is a bound for that."""
+    """Return whether containers are nested more than `limit` deep. `brackets` bounds the depth."""
     if brackets <= limit:
         return False
     level = [obj]
@@ -194,7 +194,7 @@ def _is_deeper(obj: Any, limit: int, brackets: int) -> bool:
         inside = [each for each in map(_inside, level) if each is not None]
         if not inside:
             return False
-        # Each once: in a cycle they would double level by level.
+        # Each object once: in a cycle they would double level by level.
         level = list(
             {id(one): one for each in inside for one in each if type(one) not in _PLAIN}.values()
         )
@@ -212,8 +212,8 @@ def _refuse_non_finite(obj: Any) -> None:
 
 
 def _orjson_agrees() -> bool:
-    # Before 3.11.7 orjson wrote 1e16 for 1e+16. Another text is another item, so a version
-    # that writes numbers otherwise cannot be used beside the others.
+    # Before 3.11.7 orjson wrote 1e16 for 1e+16. Another text is another item, so such a version
+    # cannot be used beside the others.
     numbers = [1e15, 1e16, -1.5e300, 1e-4, -1.25e-5, 1e-6, 1.5e-7, 1e-10, -0.0, 5e-324]
     return orjson.dumps(numbers) == _StandardJSON().dumps(numbers)
 
@@ -228,10 +228,9 @@ if _USE_ORJSON:
 
 
 def _refuse_deep(obj: Any) -> None:
-    """Refuse what is nested too deep, before orjson sees it.
+    """Refuse an item that is nested too deep, before orjson sees it.
 
-    It does not count tuples and enum members, so that deep ones, and cycles through them,
-    overflow its stack.
+    orjson does not count tuples and enum members, so deep ones and cycles overflow its stack.
     """
     if _is_deeper(obj, _DUMPS_DEPTH, _DUMPS_DEPTH + 1):
         _one_less(0)
@@ -240,22 +239,23 @@ def _refuse_deep(obj: Any) -> None:
 class JSONSerializer(Serializer):
     """JSON with sorted keys, so that equal dicts are one item.
 
-    What is stored is compact UTF-8, written by orjson; if that is missing (or
-    writes numbers in another way, as it did before 3.11.7), by the standard library,
-    to the same bytes.
+    The stored bytes are compact UTF-8, written by orjson. If orjson is missing or older than
+    3.11.7, the standard library writes the same bytes.
 
-    Stored are None, bool, int within 64 bits, finite float, str, list, tuple and dict
-    with str keys, nested at most 254 deep; of int, str, list and dict also
-    subclasses, as what they are underneath; `uuid.UUID` as its text and a member of an
-    `enum.Enum` as its value. Everything else is refused. Out come JSON's types only:
-    a tuple comes out as a list.
+    It stores these types, nested at most 254 deep, and refuses all others:
+
+    - None, bool, int within 64 bits, finite float, str, list, tuple, and dict with str keys;
+    - subclasses of int, str, list and dict, as their base class;
+    - `uuid.UUID` as its text, a member of an `enum.Enum` as its value.
+
+    Items come out with the types of JSON: a tuple comes out as a list.
 
     Raises
     ------
     TypeError
-        From ``dumps``, for what JSON cannot hold, dataclasses and datetimes included.
+        From ``dumps`` for other types, such as dataclasses and datetimes.
     ValueError
-        From ``dumps`` for NaN and infinity; from ``loads`` for what is not JSON.
+        From ``dumps`` for NaN and infinity. From ``loads`` for text that is not JSON.
 
     Examples
     --------
@@ -271,22 +271,21 @@ class JSONSerializer(Serializer):
     if _USE_ORJSON:
 
         def dumps(self, obj: Any) -> bytes:
-            """The JSON text of an item, in UTF-8."""
+            """Return the JSON text of an item, in UTF-8."""
             if type(obj) is dict and _SURE.issuperset(map(type, obj.values())):
                 return _orjson_dumps(obj, None, _OPTIONS)
             flat = type(obj) is dict and _PLAIN.issuperset(map(type, obj.values()))
             if not flat:
                 _refuse_deep(obj)
             data = _orjson_dumps(obj, None, _OPTIONS)
-            # orjson writes null for NaN. Reading it back is the cheapest way to see that there
-            # was none, where the item's own comparison cannot hide it. (rfind is twice as fast
-            # here as find.)
+            # orjson writes null for NaN. The cheapest check is to read the text back and compare,
+            # if the item's own comparison cannot hide a NaN. (rfind is twice as fast here as find.)
             if data.rfind(b"null") >= 0 and not (flat and _orjson_loads(data) == obj):
                 _refuse_non_finite(obj)
             return data
 
         def loads(self, data: bytes | str) -> Any:
-            """The item that a JSON text stands for."""
+            """Return the item of a JSON text."""
             return _orjson_loads(data)
 
     else:
@@ -295,7 +294,7 @@ class JSONSerializer(Serializer):
 
 
 class NamedtupleSerializer(Serializer):
-    """Namedtuples of one class as JSON objects, to the same bytes as redset 0.5.1.
+    """Namedtuples of one class as JSON objects, in the same bytes as redset 0.5.1.
 
     Parameters
     ----------
@@ -320,36 +319,35 @@ class NamedtupleSerializer(Serializer):
         self.NTClass = NTClass
 
     def dumps(self, obj: Any) -> str:
-        """The JSON text of a namedtuple."""
+        """Return the JSON text of a namedtuple."""
         return json.dumps(obj._asdict())
 
     def loads(self, data: bytes | str) -> Any:
-        """The namedtuple that a JSON text stands for."""
+        """Return the namedtuple of a JSON text."""
         return self.NTClass(**json.loads(data))
 
 
 class StructSerializer(Serializer):
-    """Values of one type as JSON, by msgspec: typed, checked when they are read.
+    """Values of one type as JSON, by msgspec. Their type is checked when they are read.
 
-    Fields and keys are sorted, so that equal values are one item. Needs msgspec
+    Fields and keys are sorted, so equal values are one item. It needs msgspec
     (``pip install msgspec``).
 
     Parameters
     ----------
     type : type
-        What comes out: a `msgspec.Struct`, a dataclass, a TypedDict or any other
-        type that msgspec reads.
+        Type of the items: a `msgspec.Struct`, a dataclass, a TypedDict or any other type that
+        msgspec reads.
 
     Raises
     ------
     ImportError
         Without msgspec.
     TypeError
-        From ``dumps``, for an item that is no instance of the Struct or dataclass, or
-        that msgspec cannot write.
+        From ``dumps``, for an item of another class than the Struct or dataclass, or one that
+        msgspec cannot write.
     ValueError
-        From ``dumps`` for NaN and infinity; from ``loads`` for what is not JSON of the
-        type.
+        From ``dumps`` for NaN and infinity. From ``loads`` for text that is not JSON of the type.
 
     Examples
     --------
@@ -382,9 +380,11 @@ class StructSerializer(Serializer):
         return self.__class__, (self.type,)
 
     def dumps(self, obj: Any) -> bytes:
-        """The JSON text of a value, in UTF-8."""
+        """Return the JSON text of a value, in UTF-8."""
         if not isinstance(obj, self._instances_of):
-            raise TypeError(f"{self.type.__name__} expected, not {type(obj).__name__}")
+            raise TypeError(
+                f"an item must be a {self.type.__name__}, got {obj!r:.100} ({type(obj).__name__})"
+            )
         data = self._encode(obj)
         # msgspec, too, writes null for NaN.
         if b"null" in data:
@@ -392,5 +392,5 @@ class StructSerializer(Serializer):
         return data
 
     def loads(self, data: bytes | str) -> Any:
-        """The value that a JSON text stands for."""
+        """Return the value of a JSON text."""
         return self._decode(data)

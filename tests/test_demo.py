@@ -158,7 +158,7 @@ def test_with_fewer_rights_on_the_server_it_works_with_fewer_figures(
     _, out, err = run("--url", url.replace("unix://", "unix://guest:secret@"))
     assert err == ""
     assert " on a server, " in out
-    assert row(out, "memory") == "the server does not say"
+    assert row(out, "memory") == "unknown: the server refused MEMORY USAGE"
     assert PASSED in out
     assert keys(client) == [b"theirs"]
 
@@ -272,7 +272,7 @@ def test_on_a_terminal_it_shows_a_bar(needs: None) -> None:
     assert PASSED.encode() in shown
 
 
-# --- where it cannot run
+# --- when it cannot run
 
 
 def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_without_its_packages_it_names_the_extra(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert command.main([]) == 2
-    assert "no rich and no selectolax here: pip install 'redset[demo]'" in capsys.readouterr().err
+    assert "rich and selectolax missing: pip install 'redset[demo]'" in capsys.readouterr().err
 
 
 def test_a_missing_binary_is_reported(
@@ -317,7 +317,7 @@ def test_a_number_of_workers_that_is_none_is_refused(
     with pytest.raises(SystemExit) as caught:
         command.main(["--workers", workers])
     assert caught.value.code == 2
-    assert f"{workers!r} is no number from 1 to 100" in capsys.readouterr().err
+    assert f"must be a whole number from 1 to 100, got {workers!r}" in capsys.readouterr().err
 
 
 # --- its parts
@@ -384,8 +384,8 @@ def test_the_check_names_what_is_wrong() -> None:
     assert check(site, good, None) == check(site, good, 0) == ([], [])
     site.get("https://a.example/c", "0")
     assert check(site, good._replace(offered=3), 0)[1] == [
-        "https://a.example/c (no page of the site) was asked for 2 times",
-        "3 links were offered, 1 are there",
+        "https://a.example/c (not a page of the site) was requested 2 times",
+        "3 links were offered, the site has 1",
     ]
 
 
@@ -395,7 +395,7 @@ def test_the_check_allows_twice_what_the_killed_worker_had() -> None:
         site.get("https://a.example/" + url, worker)
     for offered in (1, 2):
         assert check(site, Tally(pages=3, offered=offered), 0) == (["https://a.example/"], [])
-    assert check(site, Tally(pages=3, offered=3), 0)[1] == ["3 links were offered, 1 are there"]
+    assert check(site, Tally(pages=3, offered=3), 0)[1] == ["3 links were offered, the site has 1"]
     assert check(site, Tally(pages=3, offered=2), 1)[1][0] == (
         "https://a.example/ was fetched 2 times"
     )
@@ -408,7 +408,7 @@ def test_the_check_allows_twice_what_the_killed_worker_had() -> None:
 def test_the_summary_of_nothing_divides_by_nothing() -> None:
     text = summary(Report(Tally(), 1, 0.1, 0, None, None, False, [], []))
     assert row(text, "links offered") == "0"
-    assert row(text, "memory") == "the server does not say"
+    assert row(text, "memory") == "unknown: the server refused MEMORY USAGE"
 
 
 @pytest.mark.parametrize("module", ["embedded", "demo.site", "demo.worker", "demo.display"])

@@ -1,4 +1,4 @@
-"""``python -m redset.demo``: crawl a site of 526 pages, of which none is lost whatever happens."""
+"""``python -m redset.demo``: crawl a site of 526 pages, and lose none of them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ _MOST_WORKERS = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; 0 if every page was fetched as often as it may be, 1 if not, 2 if it cannot."""
+    """Run the demo.
+
+    Return 0 if each page was fetched as it should be, 1 if not, 2 if the demo cannot run.
+    """
     options = _options(arguments)
     missing = [name for name in ("rich", "selectolax") if importlib.util.find_spec(name) is None]
     if missing:
-        return _cannot(f"no {' and no '.join(missing)} here: pip install 'redset[demo]'")
+        return _cannot(f"{' and '.join(missing)} missing: pip install 'redset[demo]'")
     site = Site.of_python_docs()
     name = f"redset-demo:{secrets.token_hex(6)}"
     try:
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(report.problems[:_FEW]))
         return 1
     if report.twice:
-        print("\nEvery page was fetched. Those that the killed worker had were fetched twice:")
+        print("\nEvery page was fetched. Pages that the killed worker held were fetched twice:")
         print("\n".join(report.twice))
     else:
         print("\nEvery page was fetched exactly once.")
@@ -66,20 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m redset.demo",
-        description="Crawl a site of 526 pages, in which 97 % of the links are duplicates, with "
-        "several processes, of which one is killed; the private server is restarted half-way. "
-        "Fails unless each page was fetched, and but for those that the killed one had only once.",
+        description="Crawl a site of 526 pages with several processes. 97 % of its links are "
+        "duplicates. One process is killed, and the private server is restarted half-way. Fails "
+        "unless each page was fetched, and only once if the killed process did not hold it.",
     )
     parser.add_argument(
         "--url",
-        help="a server of your own, as in redis://localhost:6379/0; the set gets a name of its "
-        "own there, and is removed (without: a private server, started for this)",
+        help="your own server, such as redis://localhost:6379/0. The set has an unused name and is "
+        "removed at the end (default: a private server)",
     )
     parser.add_argument(
         "--workers",
         type=_workers,
         default=max(2, min(4, os.cpu_count() or 2)),
-        help="how many processes (default: %(default)s)",
+        help="number of processes (default: %(default)s)",
     )
     parser.add_argument("--calm", action="store_true", help="kill and restart nothing")
     return parser.parse_args(arguments)
@@ -91,18 +94,20 @@ def _workers(text: str) -> int:
     except ValueError:
         number = 0
     if not 1 <= number <= _MOST_WORKERS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST_WORKERS}")
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 1 to {_MOST_WORKERS}, got {text!r}"
+        )
     return number
 
 
 @contextlib.contextmanager
 def _server(url: str | None) -> Iterator[tuple[redis.Redis, str]]:
-    """Return a client, and a URL for the workers'."""
+    """Return a client, and the URL for the workers' clients."""
     if url is not None:
         with redis.Redis.from_url(url) as client:
             yield client, url
     else:
-        # What it acknowledged is on the disk.
+        # Each acknowledged step is on the disk.
         with embedded.server(
             appendonly=True, appendfsync="always", enable_debug_command="local"
         ) as client:
@@ -130,6 +135,6 @@ def _terminate(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    # To be asked to end is to clean up as well.
+    # SIGTERM cleans up, too.
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""The crawl from the outside: workers, progress, figures, and the check at the end."""
+"""A crawl from the outside: workers, progress, figures, and the check at the end."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ _GRACE = 5.0  # seconds for workers to finish the page they are at
 
 
 class CrawlFailed(Exception):
-    """A worker process ended before the crawl did, or what it left could not be removed."""
+    """A worker process ended too early, or the keys of the set could not be removed."""
 
 
 class Report(NamedTuple):
     """A crawl in figures.
 
-    ``seconds`` begins when all workers are up. ``memory_bytes`` is what the server says of the
-    set's keys at the end, when nothing is queued: what remembering costs; None where it does not
-    say. ``killed`` is the worker that was killed, ``restarted`` whether the server was. ``twice``
-    are the pages that were fetched twice for that, and ``problems`` is what `check` found.
+    ``seconds`` begins when all workers are up. ``memory_bytes`` is the size of the set's keys at
+    the end, when nothing is queued: the price of the memory. It is None if the user may not ask.
+    ``killed`` is the number of the killed worker, ``restarted`` is True if the server was
+    restarted. ``twice`` are the pages that were fetched twice for that, ``problems`` the result of
+    `check`.
     """
 
     tally: Tally
@@ -62,9 +63,9 @@ def crawl(
     faults: Faults,
     show: Callable[[Tally], None],
 ) -> Report:
-    """Crawl a site with so many worker processes, and say how it went.
+    """Crawl a site with so many worker processes, and return a report.
 
-    Leaves nothing on the server, however it ends.
+    It removes its keys from the server, also if it fails.
 
     Parameters
     ----------
@@ -73,22 +74,22 @@ def crawl(
     url : str
         The same server, for the workers.
     name : str
-        A name that is free on the server.
+        An unused name for the set.
     site : Site
-        What to crawl; it must not have been asked for anything.
+        The site to crawl. It must be new: no page of it was requested.
     workers : int
-        How many processes.
+        Number of processes.
     faults : Faults
-        What is to go wrong: a worker after a third of the pages, whose place another one takes,
-        the server after half of them.
+        Faults to inject: a worker is killed after a third of the pages, and another one takes its
+        place. The server is restarted after half of them.
     show : callable
-        Is called with the `Tally` of all workers, about ten times a second.
+        Called with the `Tally` of all workers, about ten times a second.
 
     Raises
     ------
     CrawlFailed
-        If one of the processes ended early (what it said is on the standard error), or the
-        server did not answer at the end.
+        If one of the processes ended early (its error is on the standard error), or the server
+        did not reply at the end.
     """
     queue = open_set(client, name)
     killed: int | None = None
@@ -129,7 +130,7 @@ def crawl(
 
 
 def _crash(client: Any) -> None:
-    """Let a private server end as by SIGKILL, and start again with what is in its log."""
+    """Let a private server end as by SIGKILL, and start again from its log."""
     with contextlib.suppress(redis.ConnectionError):
         client.execute_command("DEBUG", "CRASH-AND-RECOVER", "100")
 
@@ -141,7 +142,7 @@ class _Crew:
         self._context = multiprocessing.get_context("spawn")
         self._job = job
         self._workers = workers
-        # One more, for who takes the place of one that is killed.
+        # One more, for the worker that takes the place of the killed one.
         self.shared = Shared(self._context, workers + 1)
         self._processes: list[SpawnProcess] = []
         self._killed: SpawnProcess | None = None
@@ -157,7 +158,7 @@ class _Crew:
                     self._all_well()
             yield
         finally:
-            # They must be gone before the set is cleared: one that goes on would fill it again.
+            # They must end before the set is cleared: a running worker would fill it again.
             self.shared.end()
             until = time.monotonic() + _GRACE
             for process in self._processes:
@@ -178,14 +179,14 @@ class _Crew:
         self._processes.append(process)
 
     def wait(self) -> bool:
-        """Wait for a moment, and say whether anybody works."""
+        """Wait for a moment, and return whether a worker is running."""
         running = [process for process in self._processes if process.is_alive()]
         wait([process.sentinel for process in running], _REFRESH if len(running) > 1 else 0.02)
         self._all_well()
         return bool(running)
 
     def kill_one(self) -> int:
-        """Kill the first worker, and let another one take its place; the number of the first."""
+        """Kill the first worker, start another one in its place, and return the first's number."""
         self._killed = self._processes[0]
         self._killed.kill()
         self._start()
@@ -198,20 +199,20 @@ class _Crew:
 
 
 def _memory(client: Any, queue: SortedSet[Any]) -> tuple[int, int | None]:
-    """Ask the server how many URLs are remembered, and what the set's keys take, in bytes."""
+    """Return the number of remembered URLs, and the size of the set's keys in bytes."""
     try:
         keys = list(client.scan_iter(match=f"{queue.name!s}*", count=1000))
-        taken = sum(client.memory_usage(key, samples=0) or 0 for key in keys)
-        return queue.stats().remembered, taken
+        size = sum(client.memory_usage(key, samples=0) or 0 for key in keys)
+        return queue.stats().remembered, size
     except redis.ResponseError:
         return 0, None  # not every user may ask
 
 
 def check(site: Site, tally: Tally, killed: int | None) -> tuple[list[str], list[str]]:
-    """Say which pages were fetched twice, as they may be, and what is wrong about a crawl.
+    """Return the pages that were fetched twice as they may be, and the problems of a crawl.
 
-    Each page must have been fetched once; twice, where a worker was killed that had it. Nothing
-    else may have been fetched twice either, and each link of each page must have been offered.
+    Each page must have been fetched once, or twice if the killed worker held it. No other URL may
+    have been fetched twice. Each hyperlink of each page must have been offered.
     """
     twice, problems = [], []
     for page in site.links:
@@ -222,9 +223,9 @@ def check(site: Site, tally: Tally, killed: int | None) -> tuple[list[str], list
             problems.append(f"{page} was fetched {times} times")
     for url, times in site.requests.items():
         if times > 1 and url not in site.links and site.workers[url][0] != str(killed):
-            problems.append(f"{url} (no page of the site) was asked for {times} times")
-    there = site.mentions()
+            problems.append(f"{url} (not a page of the site) was requested {times} times")
+    mentions = site.mentions()
     again = sum(len(site.links[page]) for page in twice)
-    if not there <= tally.offered <= there + again:
-        problems.append(f"{tally.offered:,} links were offered, {there:,} are there")
+    if not mentions <= tally.offered <= mentions + again:
+        problems.append(f"{tally.offered:,} links were offered, the site has {mentions:,}")
     return twice, problems

@@ -12,14 +12,14 @@ from redset.demo.worker import Tally
 
 __all__ = ("progress", "summary")
 
-_LINE_INTERVAL = 1.0  # seconds between two lines if there is no terminal
+_LINE_INTERVAL = 1.0  # seconds between two lines without a terminal
 
 
 @contextlib.contextmanager
 def progress(pages: int) -> Iterator[Callable[[Tally], None]]:
-    """Show progress towards so many pages; gives what is to be called with each new tally.
+    """Show progress towards so many pages: yield a function to call with each new tally.
 
-    A bar if the standard output is a terminal, else a line a second.
+    It is a bar if the standard output is a terminal, else a line a second.
     """
     if sys.stdout.isatty():
         with _bar(pages) as show:
@@ -81,13 +81,13 @@ def summary(report: Report) -> str:
     """
     tally = report.tally
     offered = tally.offered or 1
-    # All that is known was added once, the first page by hand.
+    # Each known URL was added once, the first page by hand.
     refused = max(tally.offered - max(report.remembered - 1, 0), 0)
     faults = "none" if report.killed is None else f"worker {report.killed + 1} killed"
     if report.restarted:
         faults += ", server restarted"
     if report.memory_bytes is None:
-        memory = "the server does not say"
+        memory = "unknown: the server refused MEMORY USAGE"
     else:
         each = report.memory_bytes / (report.remembered or 1)
         memory = f"{each:.0f} bytes a URL ({report.remembered:,} remembered)"

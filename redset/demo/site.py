@@ -1,4 +1,4 @@
-"""The site that the demo crawls: served as pages, every request counted."""
+"""The site that the demo crawls: it serves pages and counts requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ("Site",)
 
 
 class Site:
-    """Pages and their links, and how often each was asked for.
+    """Pages, their hyperlinks, and the number of requests for each.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Site:
         self.start = next(iter(links))
         self.scheme, self.host = urlsplit(self.start)[:2]
         self.requests: Counter[str] = Counter()
-        #: Which workers asked, in order.
+        #: The workers that requested each URL, in order.
         self.workers: defaultdict[str, list[str]] = defaultdict(list)
         self._lock = threading.Lock()
 
@@ -53,15 +53,15 @@ class Site:
         return cls({row["page"]: row["links"] for row in rows})
 
     def mentions(self) -> int:
-        """Return how many links its pages have together."""
+        """Return the number of hyperlinks on all pages."""
         return sum(map(len, self.links.values()))
 
     def mentioned(self) -> int:
-        """Return how many URLs there are, of its pages and in them."""
+        """Return the number of different URLs: of the pages, and on them."""
         return len({self.start}.union(*self.links.values()))
 
     def get(self, url: str, worker: str = "") -> str | None:
-        """Count a worker's request, and return the page as HTML; None if there is none."""
+        """Count a worker's request, and return the page as HTML, or None for another URL."""
         with self._lock:
             self.requests[url] += 1
             self.workers[url].append(worker)
@@ -70,9 +70,9 @@ class Site:
 
     @contextlib.contextmanager
     def served(self) -> Iterator[int]:
-        """Serve the site over HTTP on the loopback interface, and give the port.
+        """Serve the site over HTTP on the loopback interface, and yield the port.
 
-        The ``Host`` of a request says which site is meant, as it does behind a proxy.
+        The ``Host`` of a request names the site.
         """
         server = _Server(("127.0.0.1", 0), _Handler)
         server.site = self
@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def handle(self) -> None:
-        # A worker that was killed reads its answer no more.
+        # A killed worker does not read its response.
         with contextlib.suppress(ConnectionError):
             super().handle()
 

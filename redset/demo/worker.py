@@ -1,4 +1,4 @@
-"""A worker process: fetches page after page, and offers all of its links."""
+"""A worker process of the demo: it fetches pages and adds their hyperlinks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from redset import SortedSet
 
 __all__ = ("Job", "Shared", "Tally", "fetch", "links", "open_set", "work")
 
-#: Pages that a worker leases at a time, and for how many seconds: how long those of a killed one
-#: are missing.
+#: Pages in a lease call, and the time of a lease in seconds. Pages of a killed worker are missing
+#: for that time.
 BATCH, TTL = 5, 2.0
 
 
@@ -47,61 +47,61 @@ class Shared:
     Parameters
     ----------
     context : multiprocessing context
-        What makes the processes.
+        The context that starts the processes.
     workers : int
-        How many of them there will be.
+        Number of processes.
     """
 
     def __init__(self, context: SpawnContext, workers: int) -> None:
         self.ready = context.Semaphore(0)
-        # No events: an interrupt in the middle of setting one, or a worker that is killed while it
-        # asks, would leave its lock held.
+        # No events: an interrupt while one is set, or a worker that is killed while it asks, would
+        # leave the lock of the event held.
         self._gate = context.Semaphore(0)
         self._over = context.RawValue("b", 0)
         # Each row has one writer, so that none needs a lock.
         self._rows = [context.RawArray("q", len(Tally._fields)) for _ in range(workers)]
 
     def begin(self) -> None:
-        """Let the workers begin, and who takes the place of one."""
+        """Let the workers begin, and the one that takes the place of a killed one."""
         for _ in self._rows:
             self._gate.release()
 
     def end(self) -> None:
-        """Let the workers come to an end, also those that have not begun."""
+        """Stop the workers, also those that have not begun."""
         self._over.value = 1
         self.begin()
 
     def may_begin(self, seconds: float) -> bool:
-        """Wait for the beginning, for so long at most; whether it has come."""
+        """Wait for the beginning for so long at most, and return whether it came."""
         return self._gate.acquire(timeout=seconds)
 
     def is_over(self) -> bool:
-        """Whether the workers are to come to an end."""
+        """Return whether the workers should stop."""
         return bool(self._over.value)
 
     def count(self, worker: int, **more: int) -> None:
-        """Add to what a worker has done."""
+        """Add to a worker's tally."""
         row = self._rows[worker]
         for field, number in more.items():
             row[Tally._fields.index(field)] += number
 
     def total(self) -> Tally:
-        """Return what all workers have done up to now."""
+        """Return the tally of all workers."""
         return Tally(*map(sum, zip(*self._rows, strict=True)))
 
 
 def open_set(client: Any, name: str) -> SortedSet[Any]:
-    """Open the set of pages: one item a URL, forever, those nearest to the start first."""
+    """Open the set of pages: each URL once, forever, the lowest depth first."""
     return SortedSet(client, name, key="url", remember=True, scorer="depth")
 
 
 def work(worker: int, job: Job, shared: Shared) -> None:
-    """Crawl until nothing is queued or leased any more, or until told to stop."""
-    # Ctrl-C goes to all processes of a terminal; the parent says what to do about it.
+    """Crawl until nothing is queued or leased, or until the parent stops the crawl."""
+    # Ctrl-C goes to all processes of a terminal; the parent acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     site = http.client.HTTPConnection("127.0.0.1", job.port, timeout=30)
-    # A server that restarts is waited for, also where it refuses connections: for 1.5 s, and ten
-    # times as long if a request is under way, whose retries connect with retries of their own.
+    # Wait for a server that restarts, also while it refuses connections: for 1.5 s, and ten times
+    # as long during a request, because each of its retries connects with retries.
     errors = (redis.ConnectionError, redis.TimeoutError, OSError)
     retry = Retry(ExponentialBackoff(cap=0.25, base=0.02), 8, errors)
     with redis.Redis.from_url(job.url, retry=retry) as client:
@@ -121,7 +121,7 @@ def work(worker: int, job: Job, shared: Shared) -> None:
 
 
 class _Stop:
-    """An event: the crawl is to stop, or there is no parent any more that could say so."""
+    """An event that is set when the crawl should stop, or when the parent is gone."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
@@ -135,7 +135,7 @@ class _Stop:
 def _visit(
     worker: int, job: Job, shared: Shared, site: http.client.HTTPConnection, item: Any
 ) -> list[Any]:
-    """Fetch a page, and give the items for its links: they are added as it is acknowledged."""
+    """Fetch a page, and return items for its hyperlinks. They are added as it is acknowledged."""
     url, depth = item["url"], item["depth"]
     if urlsplit(url).netloc != job.host:
         shared.count(worker, elsewhere=1)
@@ -150,7 +150,7 @@ def _visit(
 
 
 def fetch(site: http.client.HTTPConnection, url: str, worker: int = 0) -> bytes | None:
-    """Get a page over the connection, whatever its host; None if it is no HTML page."""
+    """Return a page of any host, or None if it is not an HTML page."""
     parts = urlsplit(url)
     target = parts.path or "/"
     if parts.query:
@@ -163,7 +163,7 @@ def fetch(site: http.client.HTTPConnection, url: str, worker: int = 0) -> bytes 
 
 
 def links(body: bytes, base: str) -> Iterator[str]:
-    """Return the URL of each link of a page, absolute and without fragment, in order.
+    """Yield the URL of each hyperlink of a page, absolute and without fragment, in order.
 
     Examples
     --------
