@@ -1,4 +1,4 @@
-"""What can be seen of a call, in a form in which two implementations can be compared."""
+"""The observable result of a call, in a form in which two implementations can be compared."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from redset._wire import fallback
 
 
 def told(error: BaseException | None) -> Any:
-    """What there is to see of an error."""
+    """Return the observable parts of an error."""
     if error is None:
         return None
     return type(error), str(error), told(error.__cause__), error.__suppress_context__
 
 
 def outcome(call: Callable[..., Any], *arguments: Any) -> Any:
-    """What a call gives or raises, in a form that can be compared."""
+    """Return the result or the error of a call, in a form that can be compared."""
     try:
         return seen(call(*arguments))
     except Exception as error:
@@ -25,7 +25,7 @@ def outcome(call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def seen(value: Any) -> Any:
-    """A value with its types, NaN equal to NaN, errors by what is told of them."""
+    """Return a value with its types. NaN equals NaN; errors are compared by their texts."""
     if isinstance(value, Exception):
         return told(value)
     if isinstance(value, fallback.Bad):

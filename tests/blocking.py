@@ -1,4 +1,4 @@
-"""Asyncio sets behind the sync names, so that the one suite runs over both faces."""
+"""Asyncio sets with the sync names, so that the one suite runs over both faces."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def wait(awaitable: Awaitable[Any]) -> Any:
 
 
 def iterate(values: AsyncIterator[Any]) -> Iterator[Any]:
-    """Iterates as ``async for`` does; closed early it ends what it iterates."""
+    """Iterates as ``async for`` does. If it is closed early, it closes its source."""
     try:
         while True:
             try:
@@ -49,7 +49,7 @@ def twin(cls: type[SortedSet[Any]]) -> type[Any]:
 
 
 class BlockingSet:
-    """One asyncio set: what is awaitable is awaited, what is iterated async is iterated."""
+    """One asyncio set: awaitables are awaited, asynchronous iterators are iterated."""
 
     def __init__(self, cls: type[SortedSet[Any]], *args: Any, **options: Any) -> None:
         self.__dict__["face"] = twin(cls)(*args, **options)
@@ -106,7 +106,7 @@ class BlockingSet:
 
 
 def face_of(value: Any) -> Any:
-    """What a wrapper stands for, also in a list."""
+    """Return the object that a wrapper holds, also in a list."""
     if isinstance(value, (BlockingBatch, BlockingLease, BlockingSet)):
         return value.face
     if isinstance(value, list):
@@ -195,7 +195,7 @@ class BlockingView:
 
 
 class BlockingLock:
-    """One asyncio lock; what enters it is a task, and the same one must leave it."""
+    """One asyncio lock. The task that enters it must also leave it."""
 
     def __init__(self, lock: Any) -> None:
         self.__dict__["_of"] = lock

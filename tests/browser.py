@@ -29,7 +29,7 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 class Visit(NamedTuple):
-    """One page that was loaded: what the browser's console has as errors."""
+    """One page that was loaded, with the errors of the browser's console."""
 
     url: str
     errors: list[str]
@@ -74,7 +74,7 @@ class Chromium:
         self.call("Page.navigate", url=url)
         while not any(event.get("method") == "Page.loadEventFired" for event in self._events):
             self._events.append(self._next())
-        # What is still under way on this page is done before its answer.
+        # Work that is under way on this page ends before its reply.
         self.evaluate("new Promise(done => setTimeout(done, 50))")
         return Visit(url, [text for event in self._events for text in _errors(event)])
 
@@ -100,7 +100,7 @@ class Chromium:
 
 
 def _errors(event: dict[str, Any]) -> Iterator[str]:
-    """Yield the error that an event of the console tells of, if it is one."""
+    """Yield the error of a console event, if it is one."""
     parameters = event.get("params", {})
     if event.get("method") == "Runtime.exceptionThrown":
         yield str(parameters["exceptionDetails"])
@@ -117,7 +117,7 @@ def start(profile: Path) -> Iterator[Chromium]:
     if path is None or shutil.which("bash") is None:
         raise servers.Missing("browser: no chromium (Debian: apt install chromium)")
     ends = [*os.pipe(), *os.pipe()]
-    # Chromium reads file 3 and writes file 4: no end of ours may be one of them.
+    # Chromium reads file 3 and writes file 4: our ends must have other numbers.
     their_in, commands, answers, their_out = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in ends)
     for end in ends:
         os.close(end)

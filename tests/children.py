@@ -188,7 +188,7 @@ def run(
 
 
 def described(command: str, status: int | None, out: str, err: str = "") -> str:
-    """Return what a failure says of a child."""
+    """Return the text of a failure about a child."""
     now = "still running" if status is None else f"status {status}"
     parts = [f"{command} ({now})"]
     for name, text in (("stdout", out), ("stderr", err)):
@@ -265,7 +265,7 @@ class _Task:
         self.child, self._pipe = child, pipe
 
     def result(self, limit: float = LIMIT) -> Any:
-        """Wait for the result. What the child raised is an AssertionError with its traceback."""
+        """Wait for the result. An error in the child is an AssertionError with its traceback."""
         try:
             came = self._pipe.poll(limit)
             assert came, f"no result in {limit:g} s: {named(self.child)}"
@@ -330,7 +330,7 @@ class Team:
             self._members.append(_Task(child, ours))
 
     def perform(self, work: Callable[..., Any], *args: Any, limit: float = LIMIT) -> list[Any]:
-        """Call ``work(number, *args)`` in all at once; return what each returned."""
+        """Call ``work(number, *args)`` in all at once; return the results."""
         if not self._members:
             self._start()
         end = time.monotonic() + limit

@@ -42,7 +42,7 @@ if threading.current_thread() is threading.main_thread():
             signal.signal(_number, signal.SIG_DFL)
 
 # Two runs in one tree have no database in common, and no example fails for its time alone.
-# A failure prints what repeats it.
+# A failure prints the command that repeats it.
 hypothesis.settings.register_profile(
     "redset",
     database=InMemoryExampleDatabase(),
@@ -89,7 +89,7 @@ def all_servers() -> Iterator[servers.Servers]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give ``case``: (implementation, server, kind of client).
 
-    What has its sets from `make_set` and does not use their client itself runs over both faces.
+    A test that has its sets from `make_set` and does not use their client runs over both faces.
     """
     if "case" not in metafunc.fixturenames:
         return
@@ -118,7 +118,7 @@ def server_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_was_logged() -> None:
-    """What is logged once a process and set is logged once a test."""
+    """Warnings that are logged once a process and set are logged once a test."""
     logs._told.clear()
 
 
@@ -171,7 +171,7 @@ def make_set(client: Any, case: tuple[str, str, str]) -> Callable[..., Any]:
     """Makes sets over `client`: ``make_set(cls=SortedSet, name="jobs", **options)``.
 
     Called twice with the same name it gives two objects for one set. Over an asyncio client it
-    makes the twin of the class, behind the sync names.
+    makes the twin of the class, with the sync names.
     """
     from redset import SortedSet
 
@@ -186,7 +186,7 @@ def make_set(client: Any, case: tuple[str, str, str]) -> Callable[..., Any]:
 
 @pytest.fixture(params=servers.REAL)
 def any_server(request: pytest.FixtureRequest, all_servers: servers.Servers) -> servers.Server:
-    """Each real server, empty; for faults, and for what a client's kind does not change."""
+    """Each real server, empty, for faults and for behaviour that is the same with every client."""
     server = _empty(all_servers, request.param)
     assert isinstance(server, servers.Server)
     return server

@@ -1,4 +1,4 @@
-"""Objects that are not what they say they are, or raise where they should answer."""
+"""Objects that lie about themselves, or raise instead of returning."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Hostile:
 
 
 class Liar:
-    """Is not what it says it is."""
+    """Lies about its type."""
 
     @property
     def __class__(self) -> Any:  # type: ignore[override]

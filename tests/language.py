@@ -16,7 +16,7 @@ PLACES = (
     "redset/**/*.py", "redset/*.pyx", "redset/**/*.lua", "docs/**/*.rst", "README.md",
     "CONTRIBUTING.md", "CHANGELOG.md",
 )  # fmt: skip
-#: Pattern, and what to write.
+#: Pattern, and its replacement.
 PHRASES = {
     r'"""(?:What|Where|That|Who)\b': "begin with a verb (Return, Add, Raise) or a plain noun",
     r'"""Give\b': "Return",
@@ -29,7 +29,7 @@ PHRASES = {
 
 
 def found_in(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the line number of each phrase, and what is wrong with it."""
+    """Yield the line number of each phrase, and its remedy."""
     for number, line in enumerate(text.splitlines(), 1):
         for phrase, plain in PHRASES.items():
             match = re.search(phrase, line, re.IGNORECASE)

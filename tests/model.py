@@ -1,4 +1,4 @@
-"""What a set should do, in the plainest Python: a dict, a set and a list, one item at a time."""
+"""The model of a set, in the plainest Python: a dict, a set and a list, one item at a time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 from redset import Key
 from redset.exceptions import AddError, DecodeError, Full
 
-#: The flag that does to a queued item what ``duplicates`` says.
+#: The flag that has the effect of each value of ``duplicates``.
 FLAG = {"move": "", "keep": "nx", "lowest": "lt", "highest": "gt"}
 #: A set refuses for its ``max_size`` chunk by chunk; a call of the model is one chunk.
 CHUNK = 250
 
 
 class Text:
-    """What is stored of an item without a serializer."""
+    """Return the stored bytes of an item without a serializer."""
 
     @staticmethod
     def dumps(item: Any) -> bytes:
@@ -30,7 +30,7 @@ class Text:
 
 
 class Json:
-    """What is stored of an item with a `redset.serializers.JSONSerializer`."""
+    """Return the stored bytes of an item with a `redset.serializers.JSONSerializer`."""
 
     @staticmethod
     def dumps(item: Any) -> bytes:
@@ -45,12 +45,12 @@ class Json:
 class Model:
     """A set. Its time stands still: nothing is forgotten by and by, nothing gets due.
 
-    It lets itself be emptied by who can decode nothing of it, so at most 9 may be undecodable.
+    A consumer that can decode nothing may empty it, so at most 9 items may be undecodable.
 
     Parameters
     ----------
     codec : Text or Json
-        What is stored of an item.
+        The stored bytes of an item.
     key, scorer : callable, optional
         Give an item's identity and its score.
     remember, duplicates, max_size
@@ -79,9 +79,9 @@ class Model:
         self.max_size = max_size
         self.ties = ties
         self.due_until = due_until
-        #: Member to (score, what is stored of the item).
+        #: Member to (score, stored bytes of the item).
         self.queued: dict[bytes, tuple[float, bytes]] = {}
-        #: With `ties`: member to its place among equal scores, also where it is queued no more.
+        #: With `ties`: member to its place among equal scores, also after it left the queue.
         self.places: dict[bytes, int] = {}
         self._taken = 0
         self.known: set[bytes] = set()
@@ -90,7 +90,7 @@ class Model:
     # Members and their order.
 
     def member(self, item: Any) -> bytes:
-        """What stands for an item, or for a Key, in the sorted set."""
+        """Return the member of an item, or of a Key, in the sorted set."""
         if isinstance(item, Key):
             data = bytes(item)
         elif self.key is None:
@@ -130,7 +130,7 @@ class Model:
         return items
 
     def plant(self, member: bytes, raw: bytes, score: float) -> None:
-        """What another program does to the keys of the set."""
+        """Change the keys of the set as another program would."""
         self.queued[member] = (float(score), raw)
         self.places[member] = 0
 
@@ -194,7 +194,7 @@ class Model:
         return self._score_of(item, score) if outcome != "refused" else None
 
     def _saved(self) -> Any:
-        """What a refused chunk leaves as it was."""
+        """The parts of a set that a refused chunk leaves unchanged."""
         return (dict(self.queued), set(self.known), self._taken) if self.max_size else None
 
     def _limit(self, before: Any) -> None:
@@ -366,19 +366,19 @@ class ModelLease(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What holds an item back: the lease of a call, or where that is 0 a delay."""
+    """The record of a held item: the call that leased it, or 0 for a delay."""
 
     holder: int
     score: float
     stored: bytes
-    #: Score and what is stored of the item, where it was added meanwhile.
+    #: Score and stored bytes of the item, if it was added while it was leased.
     again: tuple[float, bytes] | None = None
     #: How many its call handed out.
     cohort: int = 1
 
 
 class LeasingModel(Model):
-    """A set with leases; their time is over where a member is in `overdue`.
+    """A set with leases. A lease has expired if its member is in `overdue`.
 
     A plain add that is a ZADD does not look at the leases: without further options what is held
     back is then queued as well, until a lease call meets it.
@@ -388,13 +388,13 @@ class LeasingModel(Model):
         super().__init__(codec, **options)
         self.max_attempts = max_attempts
         self.held: dict[bytes, Held] = {}
-        #: With `ties`: the place of what was added while it is held, where that ends well.
+        #: With `ties`: the place of an item that was added while it is held, if that ends well.
         self.again_places: dict[bytes, int] = {}
         self.overdue: set[bytes] = set()
         #: Of queued and held items: attempts, the last error, and of a suspect the cohort it may be
         #: in (queued) or is in (held); 0 for others.
         self.attempts: dict[bytes, tuple[int, str, int]] = {}
-        #: What is stored, score, reason, attempts.
+        #: Stored bytes, score, reason, attempts.
         self.letters: list[tuple[bytes, float, str, int]] = []
         self._calls = 0
         self._by_script = False
@@ -453,7 +453,7 @@ class LeasingModel(Model):
     # Handing out.
 
     def expire(self) -> int:
-        """Give back what is over its time; how many."""
+        """Return expired leases to the queue, and return their number."""
         over = sorted(self.overdue)
         for member in over:
             self._end("expire" if self.held[member].holder else "release", member)
@@ -473,7 +473,7 @@ class LeasingModel(Model):
     def take(self, num: int, *, with_scores: bool = False) -> list[Any]:
         if num < 1:
             return []
-        # A script takes anew from all there is; the others add to what they have.
+        # A script counts all there is anew; the other adds count on.
         script = self.key is not None or self.due_until < math.inf
         if script:
             return self._take_by_script(num, with_scores)

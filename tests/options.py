@@ -1,4 +1,4 @@
-"""Sets with options, and items for them; what tests of more than one file are about."""
+"""Sets with options, and items for them, for the tests of more than one file."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def made(options: dict[str, Any], name: str) -> Any:
 
 
 def fit(options: dict[str, Any], score: float) -> float:
-    """The score, or what is near it and a set with these options can have."""
+    """Return the score, or the nearest one that a set with these options can have."""
     return math.floor(max(-4096, min(score, 4095))) if "ties" in options else score
 
 
 def once_more(options: dict[str, Any]) -> dict[str, Any]:
-    """The flags that add an item again, also where it is known."""
+    """Return the flags that add an item again, also if it is known."""
     return {"again": True} if "remember" in options else {}

@@ -1,4 +1,4 @@
-"""A proxy between a client and a server that sees every command and can lose what it carries.
+"""A proxy between a client and a server that sees every command and can lose it or its reply.
 
 with Proxy(server) as proxy:
     proxy.rule = lambda command: Proxy.LOSE if command[0] == b"ZADD" else None
@@ -25,7 +25,7 @@ class Proxy:
     Attributes
     ----------
     port : int
-        Where to connect.
+        The address to connect to.
     seen : list of list of bytes
         The commands that clients sent, in order, also those that were lost.
     connections : int
@@ -179,7 +179,7 @@ class Proxy:
         _end(near, far)
 
     def _spend(self, way: str, data: bytes) -> int | None:
-        """Say after how many of these bytes the connection is to end; None where it goes on."""
+        """Return after how many of these bytes the connection should end; None if it goes on."""
         with self._lock:
             left = self._budget[way]
             if left is None:
@@ -196,13 +196,13 @@ def _end(*sockets: socket.socket) -> None:
         with contextlib.suppress(OSError):
             if each.family == socket.AF_INET:
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            # What waits in a recv of it in another thread wakes up.
+            # A recv of it that waits in another thread wakes up.
             each.shutdown(socket.SHUT_RDWR)
         each.close()
 
 
 def _command_end(data: bytes) -> int | None:
-    """The end of the first command in data; None where it is not whole."""
+    """Return the end of the first command in data; None if it is not whole."""
     at = data.find(b"\r\n")
     if at < 0:
         return None

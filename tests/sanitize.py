@@ -24,7 +24,7 @@ TREE = Path(__file__).resolve().parent.parent
 APART = tempfile.TemporaryDirectory(prefix="redset-sanitize-", ignore_cleanup_errors=True)
 BUILD = Path(APART.name, "build")
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g"
-#: What a report of either begins with.
+#: The beginning of a report of either sanitizer.
 MARKS = ("ERROR: AddressSanitizer", "runtime error:")
 UNABLE = 77
 
@@ -59,7 +59,7 @@ def compiler() -> list[str]:
 
 
 def runtimes() -> list[str]:
-    """The libraries that must be loaded before all others; none where there are none."""
+    """The libraries that must be loaded before all others, or an empty string."""
     found = []
     for name in ("libasan.so", "libubsan.so", "libstdc++.so.6"):
         asked = [*compiler(), f"-print-file-name={name}"]
@@ -75,7 +75,7 @@ def runtimes() -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """What the core is run in: checked memory for each object, and leaks looked for elsewhere."""
+    """The environment of the core: checked memory for each object, leaks looked for elsewhere."""
     return {
         **os.environ,
         "LD_PRELOAD": " ".join(runtimes()),
@@ -108,7 +108,7 @@ def build() -> None:
 
 
 def check_that_it_reports() -> None:
-    """Do what must be reported; Failed where it is not."""
+    """Do the faults that must be reported; Failed if one is not."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "bad.c")
         source.write_text(BAD)
@@ -129,7 +129,7 @@ def check_that_it_reports() -> None:
 
 
 def run(*arguments: str, trace: Path | None = None) -> None:
-    """Run Python on the instrumented core, in the tests' directory; Failed where it fails."""
+    """Run Python on the instrumented core, in the tests' directory; Failed if it fails."""
     print("+ python", *arguments, flush=True)
     started = time.monotonic()
     env = environment()

@@ -1,4 +1,4 @@
-"""Chooses the cases of a run, and reports what a run will take and took.
+"""Chooses the cases of a run, and reports its expected and its measured time.
 
 Theory of operation. A test function is parametrized over up to 19 rows (implementation,
 server, kind of client) and over its own parameters. The product of both takes an hour of CPU.
@@ -8,8 +8,8 @@ A plain run keeps, of each function, cases in which
 - each implementation, each server, each face and fakeredis occur,
 - at least five rows occur.
 
-The choice is made of the cases that can run on this machine: those whose server, implementation
-and client are here, and that no ``skipif`` skips. So the rest is tested as densely without
+The choice is made among the cases that can run on this machine. Their server, implementation
+and client are here, and no ``skipif`` skips them. So the rest is tested as densely without
 a server or a compiler as with them. A function that has no such case keeps its choice of the
 others, which are skipped by name. The end of a run names what is missing.
 
@@ -18,7 +18,7 @@ is the same in every process and every run, and over all functions every row mee
 A plain run leaves out the tests marked ``slow``, and property tests draw a fifth of their
 examples, the same ones in each run.
 
-``--all`` runs the whole product with all examples. ``--rest`` runs what a plain run leaves out.
+``--all`` runs the whole product with all examples. ``--rest`` runs the other cases.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def reasons(parameters: dict[str, Any], absent: Mapping[str, str]) -> list[str]:
 
     Args:
         parameters: The parameters of the case.
-        absent: What `servers.absent` returns.
+        absent: The result of `servers.absent`.
     """
     names = [value for value in parameters.values() if type(value) is str]
     names += parameters.get("case", ())
@@ -190,7 +190,7 @@ def reasons(parameters: dict[str, Any], absent: Mapping[str, str]) -> list[str]:
 
 
 def _values(parameters: dict[str, Any]) -> set[Hashable]:
-    """Return what a case meets: each of its parameters, and of its row each part."""
+    """Return the parts of a case: each of its parameters, and of its row each part."""
     met: set[Hashable] = set()
     for name, value in parameters.items():
         if name == "case":
@@ -220,7 +220,7 @@ class Selection:
         #: Why this machine cannot run a case, by the item's id().
         self._unable: dict[int, list[str]] = {}
 
-    # After -k and -m, so that the choice is made of what these leave.
+    # After -k and -m, so that the choice is made among their cases.
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         everything = list(items)
@@ -277,7 +277,7 @@ class Selection:
                 found.append(mark.kwargs.get("reason", "skipif"))
         return found
 
-    # --- what is printed
+    # --- printed text
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -350,7 +350,7 @@ def is_slow(item: pytest.Item) -> bool:
 
 
 def is_drawn(item: pytest.Item) -> bool:
-    """Tell whether a thorough run draws more examples than a plain one."""
+    """Return whether a thorough run draws more examples than a plain one."""
     return item.get_closest_marker("drawn") is not None
 
 

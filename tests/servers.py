@@ -40,7 +40,7 @@ except ModuleNotFoundError:  # imported by a benchmark, as tests.servers
 
 # Runs the server and waits for a line or the end of its input, which is a pipe that
 # only the starting process writes to: it ends with that process, however that ends.
-# Nobody is left to remove the directory then.
+# The directory has no other process to remove it then.
 _KEEPER = """
 "$@" </dev/null & read -r _ || orphan=1
 kill -9 $!; wait $!
@@ -49,7 +49,7 @@ kill -9 $!; wait $!
 
 
 class Missing(Exception):
-    """Something that the tests would use is not installed; says what."""
+    """Something that the tests would use is not installed; its text names it."""
 
 
 # --- the servers
@@ -72,7 +72,7 @@ def _redis62() -> str:
 
 @functools.cache
 def version_of(path: str) -> tuple[str, tuple[int, ...]]:
-    """Return what a server's program is, "redis" or "valkey", and its version."""
+    """Return the name of a server's program, "redis" or "valkey", and its version."""
     try:
         printed = children.run(command=[path, "--version"], status=None).out
     except OSError:  # of another machine
@@ -108,7 +108,7 @@ BINARIES: dict[str, Callable[[], str]] = {
     "redis62": _redis62,
     "redis7": _on_the_path("redis", 7),
 }
-#: Servers of a newer distribution. There are no rows for one that is missing, hence no skips.
+#: Servers of a newer distribution. A missing one has no rows, hence no skips.
 OPTIONAL: dict[str, Callable[[], str]] = {
     "redis8": _on_the_path("redis", 8),
     "valkey8": _on_the_path("valkey", 8),
@@ -147,7 +147,7 @@ def some(least: tuple[int, ...] = ()) -> str:
 
 
 def binary(kind: str) -> str:
-    """The path of a server's program; Missing where it is none of ``REDSET_TEST_SERVERS``."""
+    """Return the path of a server's program; Missing if it is not in ``REDSET_TEST_SERVERS``."""
     chosen = os.environ.get("REDSET_TEST_SERVERS")
     if chosen and kind not in chosen.split():
         raise Missing(f"{kind}: not one of REDSET_TEST_SERVERS ({chosen})")
@@ -227,7 +227,7 @@ class Server:
             self.revive()
 
     def revive(self) -> None:
-        """Kill it, and start it at the same addresses with what it has on disk."""
+        """Kill it, and start it at the same addresses from its data on disk."""
         self.kill()
         self._start()
 
@@ -261,7 +261,7 @@ class Server:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Stop its process for as long as the context lasts: it accepts, and says nothing."""
+        """Stop its process during the block: it accepts connections and never replies."""
         pid = self.pid
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -387,7 +387,7 @@ AnyServer = Server | FakeServer
 
 
 def everything(raw: redis.Redis) -> dict[bytes, bytes]:
-    """Every key of a server and what it holds."""
+    """Return every key of a server and its content."""
     return {key: raw.dump(key) for key in raw.scan_iter()}
 
 
@@ -430,7 +430,7 @@ def cluster(kind: str, size: int = 1) -> Iterator[list[Server]]:
 
 
 def _serves(node: Server, size: int) -> bool:
-    """Whether a node of a cluster knows who has each slot."""
+    """Return whether a node of a cluster knows the owner of each slot."""
     told = str(node.raw.execute_command("CLUSTER", "INFO"))
     expected = {"cluster_state": "ok", "cluster_slots_ok": SLOTS, "cluster_size": size}
     return all(re.search(rf"{name}\W+{value}\b", told) for name, value in expected.items())
@@ -438,7 +438,7 @@ def _serves(node: Server, size: int) -> bool:
 
 @contextlib.contextmanager
 def user(server: Server, *rules: str) -> Iterator[dict[str, str]]:
-    """A user with some rights less; what a client's options say of it."""
+    """Make a user with fewer rights; yield its client options."""
     raw = server.raw
     raw.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">secret", "~*", "&*", "+@all")
     raw.execute_command("ACL", "SETUSER", "bob", *rules)
@@ -498,7 +498,7 @@ assert eval(sys.argv[3])
 
 
 def elsewhere(server: Server, code: str, remember: Any = True) -> None:
-    """Do something to the set ``jobs`` in another process; ``code`` gives what is true then."""
+    """Change the set ``jobs`` in another process; ``code`` returns the fact to check."""
     children.run("-c", _ELSEWHERE, server.unix, repr(remember), code)
 
 
@@ -516,7 +516,7 @@ class Generic:
 def as_the_librarys(kind: Any) -> Any:
     """Make a class with methods of its own look as if redis-py had it.
 
-    A client whose connections or pool have methods of somebody else's gets the generic link.
+    A client whose connections or pool have foreign methods gets the generic link.
     """
     for name, method in list(vars(kind).items()):
         if isinstance(method, types.FunctionType):
@@ -530,7 +530,7 @@ def as_the_librarys(kind: Any) -> Any:
 
 
 class Recording:
-    """A client that keeps what was asked and what was answered."""
+    """A client that keeps its requests and their replies."""
 
     def __init__(self, client: redis.Redis) -> None:
         client.response_callbacks.clear()
@@ -545,7 +545,7 @@ class Recording:
 
 
 class GenericDecoded:
-    """A thin layer over a redis-py client that decodes; hands on what it is told."""
+    """A thin layer over a redis-py client that decodes, and passes its arguments on."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._execute = client.execute_command

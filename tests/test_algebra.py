@@ -39,7 +39,7 @@ COMPARISONS = {
 
 
 def in_place(ours: dict[str, float], theirs: dict[str, float], what: str) -> dict[str, float]:
-    """What an operator makes of items and scores, the rule of a union being the lower score."""
+    """Return the result of an operator on items and scores. A union takes the lower score."""
     if what == "|=":
         lower = {n: min(score, ours.get(n, score)) for n, score in theirs.items()}
         return {**ours, **lower}
@@ -152,7 +152,7 @@ def test_operators_do_with_iterables_what_a_model_does(
             put(jobs, options, ours)
             perform(jobs, values)
             wanted = in_place(ours, dict.fromkeys(theirs, 7.0), what)
-            if what == "|=":  # as add_many: moved, but for what is known
+            if what == "|=":  # as add_many: moved, except for known items
                 wanted = {**ours, **dict.fromkeys(theirs, 7.0)}
                 if "remember" in options:
                     wanted.update(ours)
@@ -205,7 +205,7 @@ def test_the_same_set_is_equal_to_itself_without_asking() -> None:
     assert jobs != SortedSet(nowhere, "jobs", key="url")
 
 
-# --- what goes along
+# --- payloads and places of the copied items
 
 
 def test_a_union_takes_the_payload_of_the_lower_score(make_set: Maker, raw: Any) -> None:
@@ -248,7 +248,7 @@ def test_a_known_item_that_is_gone_stays_out(make_set: Maker) -> None:
     jobs.update(face_of(others))
     assert jobs.take(5, with_scores=True) == [("b", 2.0), ("c", 3.0)]
     assert jobs.seen_many(["a", "b", "c"]) == [True, True, True]
-    # Sets whose memories differ have items in common.
+    # Sets with different memories have items in common.
     plain = make_set(name="plain")
     plain.update(face_of(others))
     assert plain.size() == 3
@@ -284,7 +284,7 @@ def test_removing_cancels_what_is_leased(any_server: servers.Server) -> None:
         batch = jobs.lease()
         remove()
         assert jobs.ack(batch) == 0 and jobs.finished()
-    # What is leased is not in the set: an intersection leaves it alone.
+    # A leased item is not in the set: an intersection leaves it alone.
     jobs.add_many(["a", "z"], score=[1, 2])
     batch = jobs.lease()
     jobs &= others
@@ -444,7 +444,7 @@ def test_sets_of_different_slots_of_a_cluster_are_refused(tmp_path: Any) -> None
 @pytest.mark.parametrize("how", ["client", "elsewhere"])
 @pytest.mark.parametrize("remember", [None, True, 60])
 def test_members_are_copied_as_they_are_stored(places: Places, how: str, remember: Any) -> None:
-    """Whatever the serializers: what cannot be decoded here goes to the dead letters, as always."""
+    """An item that cannot be decoded here goes to the dead letters, whatever the serializers."""
     others: Any = places.other(how, {})
     others._redis.zadd("others", {"[1": 1, "[2]": 2, b"\xff": 3})
     jobs: SortedSet[Any] = SortedSet(
@@ -601,7 +601,7 @@ def test_text_that_is_not_utf_8_is_named_by_its_position(make_set: Maker, raw: A
 def test_an_item_larger_than_the_others_max_item_bytes_is_copied(
     places: Places, remember: Any
 ) -> None:
-    """What is stored is a union's, though the other would not take it now."""
+    """A union copies stored items, also if an add of the other set would refuse them."""
     jobs: SortedSet[Any] = SortedSet(places.here.raw, "jobs", key="url", remember=remember)
     for how in ("client", "elsewhere"):
         places.other(how, {"key": "url"}).add({"url": "x" * 50})
@@ -700,7 +700,7 @@ def test_items_move_with_score_and_payload(
         jobs.add_many(items, score=range(size + 3))
         gone = jobs.take(1)
         assert gone == items[:1]
-        # What is named twice moves once; what is not queued is passed over.
+        # An item that is named twice moves once; an item that is not queued is skipped.
         assert jobs.move_many([*items[: size + 1], *items[:2]], face_of(others)) == size
         assert list(jobs) == items[size + 1 :]
         assert others.take(5000, with_scores=True) == [

@@ -1,6 +1,6 @@
-"""The asyncio face, in what is its own: its names, its client, its event loop, cancellation.
+"""The asyncio face's own part: its names, its client, its event loop, cancellation.
 
-What both faces do alike is in the other modules, whose `make_set` makes sets of both.
+The common part is in the other modules, whose `make_set` makes sets of both faces.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def held(client: redis.asyncio.Redis) -> int:
 
 
 async def nothing_is_left(client: redis.asyncio.Redis) -> None:
-    """The connections are back, and their next users read what they asked for."""
+    """The connections are back, and their next users read their own replies."""
     assert held(client) == 0
     for text in ("one", "two", "three"):
         assert await client.echo(text) in (text, text.encode())
@@ -108,7 +108,7 @@ def public(cls: type) -> set[str]:
     return {name for name in dir(cls) if not name.startswith("_")}
 
 
-#: What is not awaited: iterated with ``async for``, or as it is.
+#: Names that are not awaited: iterated with ``async for``, or used as they are.
 PLAIN = {"add_new", "between", "buffered", "export", "from_url", "known", "lease", "leased"}
 
 
@@ -147,7 +147,7 @@ def test_the_docstrings_are_those_of_the_sync_methods_awaited() -> None:
         assert mine and other
         assert mine.replace("await ", "").split("Examples")[0] == other.split("Examples")[0]
         for line in mine.splitlines():
-            # What is iterated is not awaited.
+            # An iterator is not awaited.
             called = re.sub(r"jobs\.(add_new|between|export|known|leased)\(", "", line)
             if ">>>" in line and "jobs." in called:
                 assert "await " in line or not inspect.isfunction(getattr(SortedSet, name)), line
@@ -385,7 +385,7 @@ async def test_items_are_sent_while_the_next_one_is_awaited(
         task = asyncio.ensure_future(jobs.add_many(slow()))
         while not await jobs.contains("first"):
             await asyncio.sleep(0.001)
-        # Nor is a connection held meanwhile, once the answer is read.
+        # Nor is a connection held during the pause, once the reply is read.
         while held(client):
             await asyncio.sleep(0.001)
         there.set()

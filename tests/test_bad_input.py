@@ -1,4 +1,4 @@
-"""Bad input is refused before it is sent, and a bulk call that fails says where it stands."""
+"""Bad input is refused before it is sent, and a bulk call that fails reports its position."""
 
 from __future__ import annotations
 
@@ -464,7 +464,7 @@ def test_a_callable_that_raises_ends_the_call_there(make_set: Callable[..., Any]
         make_set(serializer=JSONSerializer()).add_many(items, errors=errors)
     assert isinstance(caught.value.__cause__, OSError)
     assert (caught.value.index, caught.value.resume_at) == (900, 900)
-    # Its chunk may have gone in whole; what it did not say is in may be added again.
+    # Its chunk may have been added whole; the items after resume_at may be added again.
     assert caught.value.result.failed == 2
     assert caught.value.result.added == len(queued(raw)) >= 899
 
@@ -583,7 +583,7 @@ def test_a_bad_name_is_refused(client: Any, name: Any, error: type[Exception], t
             cls(client, name)
 
 
-#: Each part, behind prefixes of both kinds; and what has parts of its own.
+#: Each part, after prefixes of both kinds; and values that have parts of their own.
 TAKEN = [
     *(f"{prefix}:{part.decode()}" for prefix in ("jobs:{jobs}", "{a}:jobs") for part in PARTS),
     "{a}:leased",
@@ -830,7 +830,7 @@ def test_closing_a_set_leaves_a_client_that_was_passed_in(
     assert SortedSet(server_client, "jobs").pop() == "a"
 
 
-# --- what is in the server already
+# --- foreign keys on the server
 
 
 WRONG_KEYS: dict[str, tuple[dict[str, Any], str, Callable[[Any, str], Any]]] = {
@@ -932,7 +932,7 @@ def test_dead_letters_of_another_type_keep_no_others_back(
         assert jobs.take(2) == ["a"]
         assert queued(raw) == [(b"no JSON", 1.0), (b'"b"', 3.0)]
         raw.zadd("jobs", {'"a"': 2})
-        # What goes back is among the first again, at the lowest score.
+        # A returned item is among the first again, at the lowest score.
         assert jobs.take(2) == ["a"]
         assert queued(raw) == [(b'"b"', 3.0), (b"no JSON", 3.0)]
         assert "could not be handed out: WRONGTYPE" in caplog.text

@@ -177,7 +177,7 @@ def test_a_plots_values_lie_beside_its_markers() -> None:
     plots.pyplot.close(figure)
 
 
-# --- what the contenders work on
+# --- the data of the contenders
 
 
 @pytest.mark.parametrize("size", [85, 115, 1000])

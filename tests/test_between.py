@@ -137,7 +137,7 @@ def test_a_leased_item_is_not_in_the_set_and_stays_leased(
     assert jobs.between(0, 3).discard() == 2 + again
     assert jobs.ack(held) == 2
     assert raw.exists(f"{P}:leased", f"{P}:leases") == 0
-    # Of any other what was added meanwhile was kept back, and comes now.
+    # Any other item that was added while it was leased was kept back, and comes now.
     assert jobs.size() == 1 - again
 
 

@@ -19,7 +19,7 @@ import servers
 browser = pytest.importorskip("browser", reason="no pipes as a browser's files")
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-#: What people type, and the page that they look for.
+#: Search terms of users, and the page that they look for.
 QUERIES = {
     "retry": "retries",
     "backoff": "retries",
@@ -166,7 +166,7 @@ def test_every_page_fits_its_width_without_an_error_or_a_dead_link(
 
 @pytest.mark.timeout(300)
 def test_copied_code_has_neither_prompts_nor_output(site: str, chromium: browser.Chromium) -> None:
-    # The clipboard is the browser's own affair: what is asked here is the text that it is given.
+    # The clipboard is the browser's own affair: this checks the text that it receives.
     script = """
         new Promise(done => {
             const block = [...document.querySelectorAll("div.highlight pre")]

@@ -1,4 +1,4 @@
-"""Buffered producers: accepted at once, written in the background, in order or said not to be."""
+"""Buffered producers: accepted at once, written in the background in order, or reported."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def test_memory_does_not_grow_with_what_is_written(any_server: servers.Server) -
     client.close()
 
 
-# --- what is wrong at once
+# --- errors at once
 
 
 BAD_CALLS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
@@ -370,7 +370,7 @@ def test_a_writer_is_used_inside_of_its_block(make_set: Maker) -> None:
         jobs.buffered()
 
 
-# --- what cannot be written
+# --- items that cannot be written
 
 
 def test_a_full_set_is_an_error_with_the_unwritten_items(make_set: Maker) -> None:
@@ -744,7 +744,7 @@ STOP = "loop = asyncio.new_event_loop(); loop.run_until_complete(main()); loop.c
 
 
 def run(program: str, path: str) -> str:
-    """What a program says at its end."""
+    """Return the output of a program at its end."""
     return children.run("-c", program, path).err
 
 
@@ -818,7 +818,7 @@ def test_an_interrupt_while_it_is_left_lets_it_go_on(
 
 @contextlib.asynccontextmanager
 async def behind(server: servers.Server, rule: Any) -> Any:
-    """An asyncio set whose requests pass a proxy."""
+    """An asyncio set with a proxy before its server."""
     with Proxy(server) as proxy:
         proxy.rule = rule
         client = redis.asyncio.Redis(port=proxy.port)
@@ -880,7 +880,7 @@ def test_a_loop_that_is_closed_in_the_middle_of_a_step_gets_all_of_it_written(
     any_server: servers.Server,
 ) -> None:
     async def main() -> None:
-        # Not left: asyncio.run ends what goes on behind this.
+        # Not left: asyncio.run ends the tasks that run after this.
         client = any_server.asyncio_client()
         writer = redset.asyncio.SortedSet(client, "jobs").buffered(max_items=10)
         await writer.__aenter__()
@@ -991,7 +991,7 @@ def test_a_failure_after_an_interrupted_exit_is_logged_at_once(
 
 
 def written_to(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What redset has logged."""
+    """Return redset's log records."""
     return [record.message for record in caplog.records if record.name.startswith("redset")]
 
 

@@ -1,4 +1,4 @@
-"""Short runs of the chaos in `chaos`, and whether it would find what it looks for.
+"""Short runs of the chaos in `chaos`, and whether its checker notices each kind of error.
 
 `make chaos` has the long runs, `make soak` the one that watches the memory.
 """
@@ -85,11 +85,11 @@ def test_a_line_that_a_kill_cut_short_is_ignored(tmp_path: Path) -> None:
     assert [each.number for each in history.read(tmp_path)] == [first]
 
 
-# --- what the checker finds
+# --- the findings of the checker
 
 
 class Story:
-    """A producer and a consumer in this process, and what is checked of them."""
+    """A producer and a consumer in this process, and their history."""
 
     def __init__(self, server: servers.Server, directory: Path) -> None:
         self.raw = server.raw
@@ -212,7 +212,7 @@ def test_an_item_that_a_producer_hides_from_a_server_that_forgot_it_is_lost(
         server.revive()
         undone = (Undone(before, after, time.monotonic()),)
         assert not story.findings(undone).bad
-        # Its table says that the item is known, and nothing is sent.
+        # Its table has the item as known, and nothing is sent.
         story.producer.does("add", lambda: {"refused": 1}, items=[["item", 1.0]])
         assert [each.split()[0] for each in story.findings(undone).lost] == ["item"]
         story.producer.offer([["item", 1.0]])

@@ -1,4 +1,4 @@
-"""What is said of a server that does not keep what it is given, and of a crawl that is over."""
+"""Warnings about a server that does not keep its data, and about a finished crawl."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_a_finished_crawl_that_is_started_again_logs_how_to_start_over(
         for _ in batch:
             pass
     assert names_clear(caplog) == 0
-    # Not at an object's later adds, nor where something is new.
+    # Not at an object's later adds, nor if something is new.
     assert first.add_many(seeds).refused == 3
     assert names_clear(caplog) == 0
     again = make_set(remember=remember)
@@ -275,7 +275,7 @@ def test_a_check_that_is_refused_is_not_made_again(
         client = any_server.client(**login)
         jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
         with pytest.raises(redis.exceptions.NoPermissionError):
-            check_server(client)  # who asks is told
+            check_server(client)  # the caller of check_server gets the warning
         jobs.add("a")
         assert checking._checked
         client.close()
@@ -289,7 +289,7 @@ def test_a_check_that_failed_is_repeated(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not checking._checked
 
 
-# --- what an eviction takes
+# --- the effect of an eviction
 
 P = "jobs:{jobs}"
 #: Of three items of scores 5, 6 and 7, two of which are leased and one acknowledged: what is handed
@@ -322,7 +322,7 @@ def test_an_evicted_key_loses_only_its_documented_content(
         batch = jobs.lease(5)
         found += [(lease.item, lease.score) for lease in batch]
         jobs.ack(batch)
-        # What was leased when the key went has a minute.
+        # An item that was leased when the key went has a minute.
         if not batch and raw.exists(f"{P}:leased"):
             raw.zadd(f"{P}:leased", dict.fromkeys(raw.zrange(f"{P}:leased", 0, -1), 1))
     handed_out, known = EVICTED[key]

@@ -29,7 +29,7 @@ from redset import SortedSet
 
 @pytest.fixture
 def server(all_servers: servers.Servers) -> servers.Server:
-    """One real server: what a client is, no server changes."""
+    """One real server: behaviour of a client that is the same on every server."""
     for kind in servers.REAL:
         try:
             found = all_servers.get(kind)
@@ -64,7 +64,7 @@ class BoundWrapper:
 
 
 class FunctionWrapper:
-    """As wrapt's: of itself it says what the wrapped function says."""
+    """As wrapt's: its attributes are those of the wrapped function."""
 
     def __init__(self, wrapped: Any, wrapper: Any) -> None:
         self.__wrapped__ = wrapped
@@ -86,7 +86,7 @@ class FunctionWrapper:
 
 
 def in_module(name: str, code: str, **names: Any) -> Any:
-    """What code calls ``made``, as if it was written in a module of that name."""
+    """Return ``made`` of some code, as if it was written in a module of that name."""
     space = {"__name__": name, **names}
     exec(code, space)
     return space["made"]
@@ -553,7 +553,7 @@ def test_real_instrumentations_leave_the_fast_way_and_guards_work(
     subprocess.run([sys.executable, "-c", code, server.unix], check=True, timeout=60, env=env)
 
 
-# --- what is no client
+# --- objects that are not clients
 
 
 def test_pipelines_and_other_look_alikes_are_refused_by_name(server: servers.Server) -> None:

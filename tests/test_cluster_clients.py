@@ -145,7 +145,7 @@ def test_a_cluster_client_is_not_sent_what_the_node_does_not_take(
     node.raw.config_set("proto-max-bulk-len", 2**29)
 
 
-# --- what is wrong with the servers
+# --- faults of the servers
 
 
 def name_on(node: servers.Server, nodes: list[servers.Server]) -> str:

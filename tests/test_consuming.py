@@ -1,4 +1,4 @@
-"""The worker loop: every item is handled, settled with what it found, and given back in the end."""
+"""The worker loop: every item is handled, settled with its new items, and released in the end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def nothing(item: Any) -> None:
     """Handle an item that leads nowhere."""
 
 
-# --- what is handled, and what was found
+# --- handled items and new items
 
 
 @every_option
@@ -190,7 +190,7 @@ def test_a_handler_chooses_the_retry_delay_or_rejects(make_set: Maker, caplog: A
         (b"wrong", "no such page"),
         (b"worse", "ZeroDivisionError: by 0"),
     }
-    # The death is an error in the log; what the handler asked for is no failure.
+    # The death is an error in the log; a Reject of the handler is not a failure.
     assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
         ("ERROR", "1 items of 'jobs' moved to dead letters: ZeroDivisionError: by 0"),
         ("ERROR", "1 items of 'jobs' moved to dead letters: no such page"),
@@ -350,7 +350,7 @@ def test_a_full_server_lets_the_item_wait_without_an_attempt(kind: str) -> None:
 
 @pytest.mark.parametrize(("batch", "num"), [(12, 130), (700, 3)])
 def test_a_full_server_lets_many_items_wait(kind: str, batch: int, num: int) -> None:
-    """More requests than are in flight at a time, of which the first is refused."""
+    """More requests than are in flight at a time. The first of them is refused."""
     with servers.start(kind) as server:
         jobs: SortedSet[str] = SortedSet(server.client(), "jobs")
         jobs.add_many(f"{number:02}" for number in range(24))
@@ -653,7 +653,7 @@ def test_an_item_whose_lease_may_have_expired_is_not_begun(make_set: Maker, load
 
 
 class Late:
-    """An event that is never set, and that keeps who asks for a while, once."""
+    """An event that is never set, and that delays its caller, once."""
 
     def __init__(self, after: threading.Event, seconds: float) -> None:
         self._after, self._seconds = after, seconds
@@ -702,7 +702,7 @@ def until(happened: Callable[[], bool], seconds: float = 30) -> None:
 
 @pytest.mark.slow(7)
 def test_suspects_are_had_though_jobs_outlast_the_ttl(any_server: servers.Server) -> None:
-    """Four handlers that are never free at once, and suspects of which they may have two."""
+    """Four handlers that are never free at once, and suspects. They may have two of them."""
     raw = any_server.raw
     jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", max_attempts=5)
     suspects = [f"suspect {number}" for number in range(4)]
@@ -797,7 +797,7 @@ def test_about_100_ms_of_work_is_leased_ahead() -> None:
     # An old long one counts as a second, and only as long as it is among the last 16.
     assert ahead(1, 600.0, *[0.0005] * 15)[-1] == 1
     assert ahead(1, 600.0, *[0.0005] * 16)[-1] == 100
-    # Behind one that runs for long nothing is reserved.
+    # No item is reserved while a long one runs.
     assert ahead(1, *[0.001] * 16, running=600.0) == [0] * 9
     pace = _Pace(1)
     pace.ahead = 100
@@ -1103,7 +1103,7 @@ def test_an_idle_worker_asks_little_and_stops_soon(
                 break
         raw.config_resetstat()
         time.sleep(3)
-        # A server that cannot tell is asked for what it has.
+        # A generic client asks the server for its options.
         assert commands(raw) <= (10 if any_server.tracks else 75)
         began = time.monotonic()
         worker.stop.set()

@@ -45,7 +45,7 @@ def test_a_dead_item_is_queued_again_at_its_score_and_starts_again(
     leases = list(jobs.lease(5))
     assert [lease.attempts for lease in leases] == [0, 0]
     assert jobs.ack(leases) == 2
-    assert jobs.dead.requeue(ids) == 1  # the others are no more
+    assert jobs.dead.requeue(ids) == 1  # the other letters are gone
     assert jobs.dead.size() == 0 and jobs.take(5) == items[2:]
     assert not raw.exists("jobs:{jobs}:dead")
 
@@ -107,7 +107,7 @@ def test_an_undecodable_payload_comes_back_under_its_key(
     assert len(getattr(jobs, call)(5)) == 1
     [letter] = jobs.dead
     with caplog.at_level(logging.WARNING, "redset"):
-        # Of what pop and take removed the payload must say the key.
+        # The payload of an item that pop and take removed must have the key.
         assert jobs.dead.requeue([letter.id]) == (call == "lease")
     assert ("still cannot be decoded" in caplog.text) == (call == "take")
     jobs.serializer = good
@@ -214,7 +214,7 @@ def test_the_letters_of_a_set_are_requeued_on_a_full_server_too() -> None:
 
 
 class Awkward:
-    """Cannot read what begins with "bad", and says so awkwardly."""
+    """Cannot read bytes that begin with "bad", and raises an awkward error."""
 
     binary = True
 

@@ -1,4 +1,4 @@
-"""What README, CHANGELOG, docs and docstrings say is there, and their examples run.
+"""The claims of README, CHANGELOG, docs and docstrings are true, and their examples run.
 
 The examples of the pages in docs are run by `make docs`.
 """
@@ -68,7 +68,7 @@ EXAMPLES = {
 
 
 def section(title: str, text: str = README) -> str:
-    """What stands under a heading, up to the next one of its level."""
+    """Return the text under a heading, up to the next one of its level."""
     found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert found is not None, f"no section {title!r}"
     return found[1]
@@ -312,8 +312,8 @@ def public_things() -> Iterator[tuple[str, Any]]:
     for name, module in PUBLIC.items():
         for each in getattr(module, "__all__", ()):
             yield f"{name}.{each}", getattr(module, each)
-    yield "redset.sets.DeadLetters", DeadLetters  # what `dead` gives
-    yield "redset.sets.Between", Between  # what `between` gives
+    yield "redset.sets.DeadLetters", DeadLetters  # the class of `dead`
+    yield "redset.sets.Between", Between  # the class of `between`
 
 
 def test_every_module_has_a_docstring_of_one_line() -> None:

@@ -1,4 +1,4 @@
-"""Programs of 0.5.1 run unchanged on the same keys and bytes; what it got wrong is right."""
+"""Programs of 0.5.1 run unchanged on the same keys and bytes, and its errors are mended."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Page(NamedTuple):
     depth: int = 0
 
 
-# Serializer, then (item, what 0.5.1 stored for it, what comes out).
+# Serializer, then (item, the bytes that 0.5.1 stored for it, the decoded item).
 STORED: dict[str, tuple[Any, list[tuple[Any, bytes, Any]]]] = {
     "none": (
         None,
@@ -94,7 +94,7 @@ STORED: dict[str, tuple[Any, list[tuple[Any, bytes, Any]]]] = {
 }
 
 
-# What 0.5.1 sent for its calls, by a client that any redis-py can be.
+# Commands of 0.5.1 for its calls, by a client that any redis-py can be.
 
 
 def old_add(raw: redis.Redis, name: str, member: bytes, score: float) -> None:
@@ -353,7 +353,7 @@ def test_old_and_new_producers_and_consumers_share_a_set(
     for number in range(0, 100, 2):
         old_add(raw, "jobs", b"%02d" % number, number)
         jobs.add(f"{number + 1:02}", number + 1)
-    # Either moves what the other added.
+    # Either moves the other's item.
     old_add(raw, "jobs", b"01", 200)
     jobs.add("00", 100)
     taken = []
@@ -375,7 +375,7 @@ def test_old_producers_feed_a_scheduled_set(make_set: Callable[..., Any], raw: A
     assert raw.zrange("later", 0, -1) == [b"future", b"next"]
 
 
-# --- what 0.5.1 got wrong
+# --- errors of 0.5.1
 
 
 def test_score_0_is_a_score(make_set: Callable[..., Any], raw: Any) -> None:

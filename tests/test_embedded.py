@@ -214,7 +214,7 @@ def test_a_name_that_is_not_a_directive_is_refused(name: str) -> None:
         server(**{name: 1})
 
 
-# --- where it cannot start
+# --- when it cannot start
 
 
 @pytest.fixture
@@ -350,7 +350,7 @@ def test_it_is_gone_when_its_owner_and_its_keeper_were_killed(how: str, first: s
             assert within(20, lambda: owner.status is not None), str(owner)
             assert within(20, lambda: not lives(pid))
             assert within(20, lambda: not path.parent.exists())
-            # Nobody is left who watches.
+            # No process is left that watches.
             assert within(20, lambda: not children.group_of(pid))
             assert all(map(lives, others))
         finally:
@@ -380,7 +380,7 @@ def test_a_forked_child_that_leaves_the_context_leaves_the_server(own_tmp: Path)
     assert not list(own_tmp.iterdir())
 
 
-# A process that starts a server, says where, and waits to be killed.
+# A process that starts a server, prints its path, and waits to be killed.
 _OWNER = """
 import ctypes, os, signal, subprocess, sys, threading, time
 from redset.embedded import server

@@ -42,7 +42,7 @@ class Full:
         self.raw = server.raw
 
     def fill(self) -> None:
-        """Put the limit below what is in use: nothing more goes in, until a lot has gone."""
+        """Put the limit below the used memory: nothing more is accepted until much is gone."""
         # The buffers of clients count, and the server frees them when it likes: they go before.
         self.raw.execute_command("CLIENT", "KILL", "TYPE", "normal")
         before = -1
@@ -165,7 +165,7 @@ def test_a_server_that_gets_full_in_mid_stream_holds_the_items_before_resume_at(
             jobs.add_many(items)
         assert type(caught.value.__cause__) is redis.exceptions.OutOfMemoryError
         assert 0 < caught.value.resume_at < 20_000
-        # Chunks that were in flight behind the refused one may have found room again.
+        # Chunks that were in flight after the refused one may have found room again.
         added, resume_at = caught.value.result.added, caught.value.resume_at
         assert resume_at <= added <= resume_at + 1500
         assert jobs.size() == added
@@ -380,7 +380,7 @@ def test_a_replica_can_be_looked_at(replica: servers.Server, name: str) -> None:
 
 
 def lose_leases(jobs: Any, raw: Any) -> None:
-    """Leave a set of ten items with three expired leases, of which one's item is dead by that."""
+    """Leave a set of ten items with three expired leases. One of their items is dead by that."""
     jobs.add_many([str(number) for number in range(10)], range(10))
     jobs.fail(jobs.lease(1), "no")
     for _ in range(3):

@@ -64,7 +64,7 @@ def test_calls_over_and_over_keep_nothing() -> None:
 
 
 def alone(*arguments: str) -> children.Ended:
-    """Run a module in a process of its own, where nothing else allocates and no line is traced."""
+    """Run a module in a process of its own: no other thread allocates, and no line is traced."""
     untraced = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
     # Under PYTHONSAFEPATH the directory itself is not searched.
     paths = [str(Path(__file__).parent), *filter(None, [untraced.get("PYTHONPATH")])]

@@ -1,4 +1,4 @@
-"""The generic link: any client with ``execute_command`` gives what the packed link gives."""
+"""The generic link: any client with ``execute_command`` has the results of the packed link."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from redset.exceptions import AddError, DecodeError, Full, OptionsDiffer
 
 
 class Other:
-    """A client of some other library: it has one method, and hands out what the server said."""
+    """A client of some other library: it has one method, and returns the server's replies."""
 
     def __init__(self, server: servers.Server, **options: Any) -> None:
         client = server.client(retry=Retry(NoBackoff(), 0), **options)
@@ -265,7 +265,7 @@ def test_every_operation_gives_what_the_packed_link_gives(
 
 
 def contents(raw: redis.Redis) -> dict[bytes, Any]:
-    """What is stored in plain sets; other keys hold epochs and times, which differ."""
+    """Return the content of plain sets. Other keys hold epochs and times, which differ."""
     found: dict[bytes, Any] = {}
     for key in raw.scan_iter():
         plain = key in (b"jobs", b"skip", b"bad", b"a}b") or key.endswith((b":keyed", b":items"))

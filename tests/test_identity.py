@@ -1,4 +1,4 @@
-"""What makes two items one, what is stored of them, and what becomes of an item that is added."""
+"""The identity of items, their stored bytes, and the results of adds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def page(url: Any, n: int = 0) -> dict[str, Any]:
     return {"url": url, "n": n}
 
 
-# --- what the key is
+# --- the key
 
 
 @pytest.mark.parametrize("key", ["url", lambda item: item["url"]], ids=["field", "callable"])
@@ -195,7 +195,7 @@ def test_a_key_stands_for_the_item_wherever_one_is_asked_about(
 def test_a_set_with_a_key_is_iterated_through_every_kind_of_client(
     make_set: Callable[..., Any],
 ) -> None:
-    # Its members are digests, which are not text: some clients decode what they get.
+    # Its members are digests, which are not text: some clients decode their replies.
     pages = make_set(key="url")
     many = [page(f"/{n}", n) for n in range(1200)]
     pages.add_many(many, range(1200))
@@ -274,7 +274,7 @@ def test_with_a_key_the_default_serializer_writes_json(
     assert not isinstance(make_set(name="plain").serializer, JSONSerializer)
 
 
-# --- what is stored
+# --- the stored bytes
 
 
 NAMES = {
@@ -331,7 +331,7 @@ def test_a_set_with_a_key_is_stored_as_digests_and_payloads(
         digest("/a"): b'{"n":1,"url":"/a"}',
         digest("/ü"): '{"n":2,"url":"/ü"}'.encode(),
     }
-    # What leaves the queue leaves no payload behind.
+    # An item that leaves the queue leaves no payload.
     pages.add_many([page(f"/{n}") for n in range(5)], range(5))
     assert pages.pop() == page("/0")
     assert pages.discard_many([Key("/1"), Key("/2")]) == 2
@@ -426,7 +426,7 @@ def test_every_other_kind_of_set_is_refused_until_the_set_is_cleared(
     first = SortedSet(server_client, "jobs", **theirs)
     second = SortedSet(server_client, "jobs", **ours)
     first.add_many(["a", "b"])
-    first.take(2)  # what it was made with holds also while nothing is queued
+    first.take(2)  # its options also hold while nothing is queued
     before = {key: any_server.raw.dump(key) for key in keys(any_server.raw)}
     both = f"'jobs' was made with {said(theirs)}, this object has {said(ours)}"
     for flags in ({}, {"nx": True}, {"lt": True}, {"xx": True}):
@@ -463,7 +463,7 @@ def test_a_plain_set_may_be_given_a_memory(
     assert plain.pop() == "b"
 
 
-# --- the table: what becomes of an item that is added
+# --- the table: results of adds
 
 CONDITIONS: dict[str, dict[str, bool]] = {
     "plain": {},
@@ -507,7 +507,7 @@ def arranged(row: str, remember: Any, jobs: SortedSet[Any], item: Any) -> None:
 def calls(condition: str) -> Iterable[tuple[str, str, Callable[..., Any]]]:
     """Every way of adding one item: its name, the set's duplicates, and the call itself."""
     flags = CONDITIONS[condition]
-    # What flags say goes before what the set says.
+    # Flags override the option of the set.
     duplicates = "move" if condition == "plain" else "keep" if condition != "nx" else "highest"
     yield "add", duplicates, lambda s, item, score, **more: s.add(item, score, **flags, **more)
     yield (
@@ -631,7 +631,7 @@ def test_again_treats_a_known_item_as_not_known(make_set: Callable[..., Any]) ->
 
 
 class Model:
-    """What a set is, in Python: the table once more, this time as rules."""
+    """A set in Python: the table once more, this time as rules."""
 
     def __init__(self, remember: bool) -> None:
         self.remember = remember
@@ -659,7 +659,7 @@ class Model:
         return outcome
 
 
-#: What an add says of the memory.
+#: The values of remember in an add.
 HOWS: dict[str, dict[str, bool]] = {"": {}, "again": {"again": True}, "aside": {"remember": False}}
 
 
@@ -678,7 +678,7 @@ def combinations() -> list[tuple[str, str, str, bool, Any]]:
 
 @pytest.fixture
 def one_server(all_servers: servers.Servers) -> servers.AnyServer:
-    """A real server, for what the kinds of server do not change."""
+    """A real server, for behaviour that is the same on all of them."""
     why = ""
     for kind in servers.REAL:
         try:
@@ -870,7 +870,7 @@ def test_an_item_that_a_full_set_refused_is_not_known(
         pages = make_set(key=key, remember=remember, max_size=3, serializer=JSONSerializer())
         with pytest.raises(Full):
             pages.add_many([page("/0"), page("/1"), page("/2"), page("/3")])
-        assert keys(raw) == set()  # not even what the set was made with
+        assert keys(raw) == set()  # not even its options
         assert pages.add_many([page("/0"), page("/1"), page("/0"), page("/2")]) == (3, 0, 1, 0)
         stored = {name: raw.dump(name) for name in keys(raw)}
         for items, flags in (
@@ -887,7 +887,7 @@ def test_an_item_that_a_full_set_refused_is_not_known(
                 list(pages.add_new(items, **flags))
         assert {name: raw.dump(name) for name in keys(raw)} == stored
         assert not pages.seen(page("/3"))
-        # What would not grow it is done.
+        # An add that does not grow it is performed.
         assert pages.add_many([page("/0"), page("/1")]) == (0, 0, 2, 0)
         assert pages.add(page("/0"), 7, again=True) == 7
         assert pages.add(page("/1"), 5, xx=True) == 5
@@ -950,7 +950,7 @@ def test_discarding_forgets_only_with_forget_true(
     assert jobs.add_many(["a", "b", "gone"]) == (0, 0, 3, 0)
     assert jobs.discard("c", forget=True)
     assert jobs.discard_many(["d", "never"], forget=True) == 1
-    # What is no longer queued is forgotten as well, and does not count.
+    # An item that left the queue is forgotten as well, and does not count.
     assert not jobs.discard("gone", forget=True)
     assert jobs.discard_many(["a"], forget=True) == 0
     assert jobs.seen_many(["a", "b", "c", "d", "e", "gone"]) == [

@@ -1,4 +1,4 @@
-"""What a process knows without asking never lies: the table of known duplicates in use."""
+"""The known table in use: a process's knowledge is never wrong."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REFUSED = AddResult(0, 0, len(URLS), 0)
 
 
 def sent(requests: list[bytes]) -> list[str]:
-    """The steps and commands among requests, but for what a client says of itself."""
+    """Return the steps and commands among requests, without a client's introduction."""
     names = {script(name).sha: name for name in ("add", "whose", "forget", "discard", "clear")}
     found = []
     for request in requests:
@@ -49,14 +49,14 @@ def sent(requests: list[bytes]) -> list[str]:
 
 
 def renewed(jobs: Any) -> None:
-    """Let what was trusted be too old."""
+    """Let the last check be too old."""
     ctx = face_of(jobs)._ctx
     ctx.next_check = 0.0
     if ctx.trust is not None:
         ctx.trust = ctx.trust._replace(since=0.0)
 
 
-# --- what it saves
+# --- its savings
 
 
 @pytest.mark.parametrize("options", [ALL[0], ALL[3]], ids=str)
@@ -182,7 +182,7 @@ def test_adds_that_known_items_may_pass_ask_the_server(
         assert jobs.add(URLS[0], score - 10 if "lt" in flags else 16, **flags) is not None
 
 
-# --- what it says
+# --- its answers
 
 
 @each
@@ -242,7 +242,7 @@ def test_a_generic_client_has_no_known_table(any_server: servers.Server) -> None
     assert jobs.known(URLS[0]) is None
 
 
-# --- what it must not hold
+# --- entries that it must not hold
 
 
 @each
@@ -298,12 +298,12 @@ def test_a_leased_item_that_is_not_known_is_not_learned(
         jobs: SortedSet[str] = SortedSet(client, "jobs", remember=remember)
         jobs.add("first")
         for _ in range(3):
-            # Under nx what is leased counts as there.
+            # Under nx a leased item counts as queued.
             assert jobs.add_many([*URLS[:40], "first"], nx=True) == (0, 0, 41, 0)
         assert len(jobs._ctx.trust.table) == (0 if remember is True else 1)
         assert plain.ack(list(batch)) == 40
         assert jobs.add_many([*URLS[:40], "first"], nx=True) == (40, 0, 1, 0)
-        # What is known is refused, leased or not, and learned.
+        # A known item is refused, leased or not, and learned.
         leases = list(jobs.lease(20))
         for _ in range(3):
             assert jobs.add_many(URLS[:40]) == (0, 0, 40, 0)
@@ -316,7 +316,7 @@ def test_a_leased_item_that_is_not_known_is_not_learned(
 def test_an_acknowledgement_with_new_items_asks_the_server(
     any_server: servers.Server, any_implementation: str
 ) -> None:
-    """A table may be a second behind the server, and what it hides would be lost for good."""
+    """A table may be a second old, and an item that it hides wrongly would be lost."""
     client = any_server.client()
     jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
     jobs.add("page", -1)
@@ -343,7 +343,7 @@ def test_an_acknowledgement_with_new_items_asks_the_server(
 def test_a_writer_acknowledges_only_after_the_server_knows_its_items(
     any_server: servers.Server, any_implementation: str, forgotten: str, again: bool
 ) -> None:
-    """A page's links that the table refused: only where the server still knows them."""
+    """The hyperlinks of a page that the table refused: only if the server still knows them."""
     client = any_server.client()
     jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
     jobs.add_many(["page", "page before"], [-2, -1])
@@ -395,7 +395,7 @@ def test_a_limited_item_is_known_no_longer_than_on_the_server(
     asking.take(100)
     while time.monotonic() < began + life / 3:
         time.sleep(0.01)
-    # What refuses it says until when, and does not renew it.
+    # A refusal has the end of the time, and does not renew it.
     refused = 0
     while (result := jobs.add_many(items)).added == 0:
         refused += 1

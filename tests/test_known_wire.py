@@ -1,4 +1,4 @@
-"""The table of known duplicates: what it holds, and what encoding with it drops."""
+"""The known table: its content, and the items that encoding with it drops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases: at least once, settled by their holder only, in one step with what was found."""
+"""Leases: at least once, settled by their holder only, in one step with the new items."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_a_renewed_lease_lasts_from_now(make_set: Maker, raw: Any) -> None:
     assert batch.ack() == 1
 
 
-# --- what is added meanwhile
+# --- adds during a lease
 
 
 @every_option
@@ -317,7 +317,7 @@ def test_a_cleared_set_forgets_its_leases(make_set: Maker) -> None:
     assert lease.ack() == 0 and jobs.finished()
 
 
-# --- found items and acknowledgement in one step
+# --- new items and acknowledgement in one step
 
 
 @every_option
@@ -335,7 +335,7 @@ def test_a_finished_set_alone_is_cleared_if_that_is_asked(
     assert others.clear(if_finished=True) == 2  # delayed, and queued
     jobs.discard(another)
     expire(raw)
-    # What it gives back is there again.
+    # A released item is queued again.
     assert others.clear(if_finished=True) == 1 and jobs.size() == 1
     [lease] = jobs.lease()
     assert (lease.item, lease.score, lease.attempts) == (item, 5.0, 1)
@@ -365,7 +365,7 @@ def test_an_item_that_dies_as_its_lease_ends_survives_the_clear(
 
 def test_a_finished_set_is_cleared_whatever_its_options_were(make_set: Maker, raw: Any) -> None:
     make_set(key=str).add("a")
-    # Items are under another key, of which this object sees nothing.
+    # Items are under another key. This object does not see them.
     assert make_set().finished() and make_set().clear(if_finished=True) == 1
     assert make_set(key=str).pop() == "a"
     assert make_set().clear(if_finished=True) == raw.dbsize() == 0
@@ -838,7 +838,7 @@ def _work(path: str, seconds: float, seed: int, ttl: float = 0.3) -> None:
 @pytest.mark.slow(9)
 @pytest.mark.timeout(180)
 def test_killed_consumers_lose_nothing(any_server: servers.Server) -> None:
-    """A tree of items, each found by its parent: all of them are reached."""
+    """A tree of items, each returned for its parent: all of them are reached."""
     jobs = SortedSet(any_server.raw, "jobs", remember=True, max_attempts=None)
     jobs.add("1")
     assert any_server.unix is not None
@@ -879,7 +879,7 @@ class Leasing:
         self.known: set[str] = set()
         self.queued: dict[str, float] = {}
         self.attempts: dict[str, int] = {}
-        #: Item to [holder or None for a delay, score, score added meanwhile, cohort].
+        #: Item to [holder or None for a delay, score, score of an add while leased, cohort].
         self.held: dict[str, list[Any]] = {}
         #: Suspects, and the largest cohort they may be in.
         self.suspects: dict[str, int] = {}
@@ -1017,7 +1017,7 @@ def test_a_random_walk_does_what_the_model_does(any_server: servers.Server, seed
 def test_new_items_are_added_while_any_lease_is_still_held(
     any_server: servers.Server, options: dict[str, Any], count: int
 ) -> None:
-    """Also where the first hundred of them are lost, before or while it is added."""
+    """Also if the first hundred of them are lost, before or while it is added."""
     raw = any_server.raw
     names = [f"page {number:03}" for number in range(250)]
     found = [made(options, f"found {number:04}") for number in range(count)]
@@ -1036,7 +1036,7 @@ def test_new_items_are_added_while_any_lease_is_still_held(
 
         assert jobs.ack(batch, add=coming()) == 10
         assert jobs.size() == count and jobs.stats().leased == 0
-    # Of leases none of which is anybody's nothing is added.
+    # Nothing is added for leases that all are lost.
     jobs.clear()
     jobs.add_many(pages)
     batch = jobs.lease(250)

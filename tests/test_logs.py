@@ -17,7 +17,7 @@ from redset._operations import logs
 from redset.exceptions import AddError, DecodeError
 
 Maker = Callable[..., Any]
-#: What an item's text may want the log to say.
+#: Texts of items that try to forge log lines.
 FORGED = "x\n2026-01-01 ERROR root: all is lost\r\x1b[2K\u2028"
 
 
@@ -27,7 +27,7 @@ class Moody:
     binary = False
 
     def __init__(self) -> None:
-        #: What it raises for any item.
+        #: The error that it raises for any item.
         self.error: Exception | None = None
         self.left = 0
 
@@ -125,7 +125,7 @@ def test_skipped_items_are_logged_once_and_quoted(
     assert line.isprintable()
 
 
-#: Errors that say nothing of the item.
+#: Errors of the process, not of the item.
 ERRORS = [MemoryError(), ConnectionError("no schema today"), ModuleNotFoundError("msgspec")]
 
 
@@ -215,7 +215,7 @@ def test_an_error_of_the_process_releases_the_leased_items(
     with pytest.raises(type(error)):
         jobs.lease(3)
     assert jobs.size() == 3 and jobs.stats().leased == jobs.dead.size() == 0
-    # What can be decoded is handed out.
+    # Decodable items are handed out.
     serializer.left = 1
     assert [lease.item for lease in jobs.lease(3)] == ["a"]
     assert jobs.size() == 2 and jobs.dead.size() == 0

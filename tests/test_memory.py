@@ -1,4 +1,4 @@
-"""What `remember` knows: for ever, in buckets that split, and for a time, to the millisecond."""
+"""The memory: forever, in buckets that split, and for a time, to the millisecond."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def buckets(raw: Any) -> dict[bytes, set[bytes]]:
 
 
 def assert_remembered(raw: Any, items: Iterable[str]) -> None:
-    """The memory for ever holds these and nothing else, each in the bucket where it belongs."""
+    """The memory forever holds these and nothing else, each in its bucket."""
     meta = raw.hgetall(f"{P}:meta")
     epoch = meta.get(b"epoch", b"")
     size, split = 2 ** int(meta.get(b"level", 0)), int(meta.get(b"split", 0))
@@ -144,7 +144,7 @@ def test_the_epoch_is_learnt_once_an_object(any_server: servers.Server, options:
         jobs.discard("b", forget=True)
     asked = [args for args in client.commands if args[0] == "HGET"]
     assert asked == [("HGET", f"{P}:meta".encode(), b"epoch")]
-    # A step that carries the wrong epoch says the right one.
+    # The reply to a step with the wrong epoch has the right one.
     SortedSet(any_server.client(), "jobs", **options).clear()
     SortedSet(any_server.client(), "jobs", **options).add("after")
     client.commands.clear()
@@ -152,7 +152,7 @@ def test_the_epoch_is_learnt_once_an_object(any_server: servers.Server, options:
     assert [args[0] for args in client.commands] == ["EVALSHA", "EVALSHA"]
 
 
-# What is done to the set, by which of its objects, from which number on, to how many.
+# The action on the set, its object, the first number, the count.
 OPERATIONS = st.lists(
     st.tuples(
         st.sampled_from(
@@ -257,7 +257,7 @@ def test_buckets_split_one_by_one_as_the_memory_grows(
 
 
 def write(path: str, writer: int, rounds: int, results: Any) -> None:
-    """Add what all others add, and add, forget and check what is this one's own."""
+    """Add the common items, and add, forget and check this one's own."""
     client = redis.Redis(unix_socket_path=path)
     jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
     shared = own = 0
@@ -328,7 +328,7 @@ def test_a_chunk_is_wholly_before_a_clear_or_wholly_after_it(any_server: servers
     for thread in threads:
         thread.join()
     assert failures == []
-    # What is known and what is queued came together and went together.
+    # Known items and queued items came together and went together.
     assert_remembered(any_server.raw, jobs)
     jobs.clear()
     assert any_server.raw.dbsize() == 0
@@ -589,7 +589,7 @@ def test_an_item_may_be_accepted_without_being_remembered(
     assert len(jobs.take(1000)) == 602
     assert list(jobs.add_new(["known", *many[:3]], remember=False)) == many[:3]
     assert jobs.add_many(many, nx=True, remember=False) == (597, 0, 3, 0)
-    # What is known stays so, for as long as before.
+    # Known items stay known, for as long as before.
     assert jobs.add("known", again=True, remember=False) == 0
     assert jobs.seen_many(["known", *many]) == [True] + [False] * 600
     with jobs.buffered() as writer:
@@ -658,7 +658,7 @@ def test_a_memory_may_be_kept_over_a_clear(
 
 
 CALLS: dict[str, tuple[Callable[[SortedSet[str]], Any], Any, list[str]]] = {
-    # name: (the call, what it returns where the set has been cleared, what is known then)
+    # name: (the call, its result if the set has been cleared, the known items after it)
     "add": (lambda jobs: jobs.add("a", 5), 5, ["a"]),
     "add nx": (lambda jobs: jobs.add("a", 5, nx=True), 5, ["a"]),
     "add xx": (lambda jobs: jobs.add("a", 5, xx=True), None, []),
@@ -690,7 +690,7 @@ def test_an_object_that_knows_the_old_epoch_is_right_after_a_clear(
     theirs: SortedSet[str] = SortedSet(server_client, "jobs", **options)
     mine.add_many(["a", "b", "c"], [1, 2, 3])
     for flags in ({}, {"nx": True}, {"xx": True}, {"again": True}):
-        mine.add("c", 3, **flags)  # single adds keep what they learnt
+        mine.add("c", 3, **flags)  # single adds keep their entries
     assert theirs.seen_many(["a", "b", "c"]) == [True] * 3
     theirs.clear()
     if refilled:
@@ -738,7 +738,7 @@ def test_a_clear_in_mid_stream_divides_it_between_two_chunks(server_client: redi
             yield from urls(0, 2000)
 
         assert mine.add_many(stream()).failed == 0
-        # What was behind the clear is in; what was before it, and not offered again, is not.
+        # Items after the clear are in; items before it that were not offered again are not.
         assert mine.seen_many([*urls(0, 2000), "known already"]) == [True] * 2000 + [False]
         assert mine.size() == mine.stats().remembered == 2000
 
@@ -845,7 +845,7 @@ def test_a_time_is_renewed_only_by_adds_that_count_as_new(
     def expiries() -> list[float]:
         return [raw.zscore(f"{P}:seen", digest(item)) for item in ("queued", "gone")]
 
-    # Refused adds, and moves of what is known.
+    # Refused adds, and moves of known items.
     for flags in ({}, {"nx": True}, {"lt": True}, {"gt": True}, {"xx": True}):
         assert jobs.add("gone", 7, **flags) is None
     assert jobs.add("queued", 4) is None
@@ -856,7 +856,7 @@ def test_a_time_is_renewed_only_by_adds_that_count_as_new(
     assert jobs.add("queued", 3, again=True, lt=True) is None
     assert make_set(remember=7200, key=key).add("gone") is None
     assert expiries() == [soon, soon]
-    # And what is accepted as new or by again.
+    # And adds that are accepted as new or by again.
     now = milliseconds(raw)
     assert jobs.add("gone", again=True) == 0
     assert jobs.add("queued", 2, again=True) == 2
@@ -882,7 +882,7 @@ def test_an_item_that_is_queued_past_its_time_is_not_known(
     assert jobs.seen_many(["a", "b", "c"]) == [False, False, True]
     assert jobs.forget_many(["a", "b"]) == 0
     expired()
-    # What refuses it does not make it known; what accepts it does.
+    # A refusal does not make it known; an accepted add does.
     assert jobs.add("a", 5, nx=True) is None
     assert jobs.add("a", 6, lt=True) is None
     assert jobs.add("a", 5, xx=True) is None
@@ -915,7 +915,7 @@ def test_expired_memory_is_removed_in_bounded_steps(
     for number, count in enumerate([1, 1, 250, 250]):
         jobs.add_many(f"new {number} {each}" for each in range(count))
         after = left()
-        # More than what came, so that it all goes; and little enough for nobody to wait.
+        # More than the items that came, so that all go; and little enough that no client waits.
         assert count < before - after <= 1000
         before = after
     for number in range(1000):

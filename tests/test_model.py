@@ -1,4 +1,4 @@
-"""A set does what the model of a set does, whichever implementation performs it."""
+"""A set does the same as its model, whichever implementation performs it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ PAST, FUTURE = 1.5e9, 1e11
 
 
 class Universe(NamedTuple):
-    """Ten items, some of one identity, and how a set stores them; what it cannot decode."""
+    """Ten items, some of one identity, and their stored bytes; some cannot be decoded."""
 
     codec: Any
     options: dict[str, Any]
@@ -262,7 +262,7 @@ class Machine(RuleBasedStateMachine):
 
         def call(s: Any) -> Any:
             given: Any = items
-            # What a slow stream brings in two parts may be two chunks.
+            # A slow stream that comes in two parts may be two chunks.
             if stream and s is not self.model and not self.model.max_size:
                 given = (item for item in items)
             arguments = {**self.flagged(flags, again), "errors": errors}
@@ -386,7 +386,7 @@ class Machine(RuleBasedStateMachine):
         assert dead.purge(before=0) == 0
         assert dead.purge() == self.model.purge()
 
-    # What the server holds.
+    # The content of the server.
 
     @invariant()
     def stored(self) -> None:
@@ -411,7 +411,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def outcome(call: Callable[[Any], Any], what: Any) -> Any:
-    """What a call gives, down to the types; or what it raises, as far as that is promised."""
+    """Return the result of a call with its types, or the promised part of its error."""
     try:
         return repr(call(what))
     except Full:
@@ -433,7 +433,7 @@ def cython() -> ModuleType:
 
 @pytest.fixture
 def wires() -> list[ModuleType]:
-    """Both implementations; the one that there is, twice, where the core is not built."""
+    """Both implementations; the only one twice if the core is not built."""
     with contextlib.suppress(servers.Missing):
         return [cython(), _wire.load("python")]
     return [_wire.load("python")] * 2
@@ -477,7 +477,7 @@ Maker = Callable[..., Any]
 
 @contextlib.contextmanager
 def recording(server: servers.Server) -> Iterator[tuple[Maker, list[bytes]]]:
-    """What makes sync sets, and the requests that their connections send."""
+    """The maker of sync sets, and the requests that their connections send."""
     requests: list[bytes] = []
 
     @servers.as_the_librarys
@@ -519,7 +519,7 @@ class Kinds(list[Any]):
 def program(  # noqa: C901 - a table of draws
     make: Maker, raw: redis.Redis, seed: int
 ) -> Iterator[Any]:
-    """Do this and that with sets of all kinds; give what came of it."""
+    """Make calls on sets of all kinds; return their results."""
     pick = random.Random(seed)
     fields = {"key": "url", "scorer": "depth"}
     plain = Kinds(
@@ -620,7 +620,7 @@ def program(  # noqa: C901 - a table of draws
 
 
 def tried(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """What a call gives, or what it says about the input or the set."""
+    """Return the result of a call, or its text about the input or the set."""
     try:
         return call(*args, **options)
     except AddError as error:
@@ -630,7 +630,7 @@ def tried(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 
 def left(raw: redis.Redis) -> dict[bytes, Any]:
-    """Every key of a server, its type, and what it holds; but for times, which go on."""
+    """Return every key of a server, its type, and its content, except for times, which go on."""
     found: dict[bytes, Any] = {}
     for key in raw.scan_iter():
         kind = raw.type(key)
@@ -681,7 +681,7 @@ def test_a_program_does_the_same_with_both_implementations_and_faces(
         # One by one, so that the first that differs is shown.
         for result, other in zip(results, others, strict=True):
             assert result == other
-        # But for how the clients introduce themselves.
+        # Except for the introductions of the clients.
         pair = ([each for each in sent if b"SETINFO" not in each] for sent in (requests, theirs))
         for request, other in zip(*pair, strict=True):
             assert request == other

@@ -124,7 +124,7 @@ def test_every_source_file_has_tests_that_concern_it() -> None:
         assert [test for test in tests if not (TREE / "tests" / test).is_file()] == []
 
 
-# --- where a mutant applies
+# --- the place of a mutant
 
 
 @pytest.mark.parametrize(

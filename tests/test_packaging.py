@@ -76,7 +76,7 @@ Build = Callable[..., children.Child]
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of what the sources are, without anything that was built from them."""
+    """Return a copy of the sources, without built files."""
     copy = tmp_path / "tree"
     built = shutil.ignore_patterns(
         ".*", "*.so", "*.c", "*.egg-info", "build", "dist", "__pycache__", "_build", "htmlcov"
@@ -134,7 +134,7 @@ def assert_holds_the_package(files: set[str], tree: Path) -> None:
 
 
 def run_away_from_the_tree(wheel: Path, tmp_path: Path) -> str:
-    """What an interpreter without the tree says the implementation of this wheel is."""
+    """Return the implementation of this wheel in an interpreter without the tree."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "unpacked")
     away = tmp_path / "away"
@@ -453,7 +453,7 @@ print("child", time.time())
         with locked(lock, sys.executable, "-c", "import time; print(time.time())") as second:
             began = float(second.check().out)
         assert float(first.line().removeprefix("child ")) <= began
-    # A lock that was left behind by a reboot is a file like any other.
+    # A lock that a reboot left is a file like any other.
     with locked(lock, "echo", "third") as third:
         assert third.check() == (0, "third\n", "")
 

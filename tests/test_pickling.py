@@ -1,4 +1,4 @@
-"""Sets that `from_url` made go to other processes; others say how to."""
+"""Sets that `from_url` made go to other processes; the error of other sets names the remedy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def length(item: Any) -> float:
 
 
 def work(jobs: SortedSet[Any], done: SortedSet[Any]) -> None:
-    """What a child process does."""
+    """The program of a child process."""
     with jobs, done:
         done.add_many(jobs.take(10))
 

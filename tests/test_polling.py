@@ -1,4 +1,4 @@
-"""How often a set is looked at that nobody watches, and by whom."""
+"""The looks at a set that cannot be watched: how many, and by which waiter."""
 
 from __future__ import annotations
 

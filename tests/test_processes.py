@@ -26,7 +26,7 @@ import servers
 from redset import ScheduledSet, SortedSet, _wire
 
 PROCESSES = 8
-#: How many items each of the producers adds, where they are not links.
+#: The number of items of each producer, if they are not hyperlinks.
 NUMBER = 1200
 FUTURE = 1e11
 
@@ -35,7 +35,7 @@ FUTURE = 1e11
 
 
 def _chosen(number: int, work: Callable[..., Any], *args: Any) -> Any:
-    # Both implementations are at it together, where the core is built.
+    # Both implementations are at it together, if the core is built.
     with contextlib.suppress(ImportError):
         _wire.DEFAULT = _wire.load("cython" if number // 2 % 2 else "python")
     return work(number, *args)
@@ -43,7 +43,7 @@ def _chosen(number: int, work: Callable[..., Any], *args: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def together() -> Iterator[Callable[..., list[Any]]]:
-    """Performs ``work(number, ...)`` in 8 processes at once; returns what they return."""
+    """Perform ``work(number, ...)`` in 8 processes at once; return the results."""
     team = children.Team(PROCESSES)
     yield lambda work, *args: team.perform(_chosen, work, *args, limit=150)
     team.stop()
@@ -57,7 +57,7 @@ def links() -> list[list[str]]:
 
 
 def pages_of(number: int) -> list[list[str]]:
-    """What one process finds: runs of pages that overlap those of four others."""
+    """The items of one process: runs of pages that overlap those of four others."""
     return links()[40 * number : 40 * number + 120]
 
 
@@ -170,7 +170,7 @@ def test_ties_are_in_the_order_of_the_first_add_of_8_processes(
     if ties == "lifo":
         order.reverse()
     assert set(order) == set(began)
-    # What was in before another add began comes before what that added.
+    # Items that were in before another add began come before its items.
     latest, told = 0.0, 0
     own: dict[tuple[str, str], int] = {}
     for item in order:
@@ -225,7 +225,7 @@ def work(number: int, path: str, kind: str) -> list[str]:
 
 
 def produce(jobs: SortedSet[Any], pick: random.Random, number: int, kind: str) -> list[str]:
-    """Add items, some by one; what was to be added."""
+    """Add items, some one by one; return the items to be added."""
     owner = 0 if "remember" in KINDS[kind][1] else number
     urls = [f"/{owner}/{at}" for at in range(NUMBER)]
     pick.shuffle(urls)
@@ -246,7 +246,7 @@ def produce(jobs: SortedSet[Any], pick: random.Random, number: int, kind: str) -
 
 
 def consume(jobs: SortedSet[Any], pick: random.Random) -> list[str]:
-    """Hand out items until there are none and will be none; what was handed out."""
+    """Hand out items until there are none and will be none; return them."""
     taken: list[Any] = []
     until = time.monotonic() + 120
     while time.monotonic() < until:
@@ -291,7 +291,7 @@ def test_no_item_is_lost_and_none_is_handed_out_twice(
 
 
 def take_on(path: str, kind: str, num: int) -> None:
-    """Take without end, and put down what was taken after each call."""
+    """Take without end, and write the taken items to a file after each call."""
     client = redis.Redis(unix_socket_path=path)
     jobs = make(kind, client)
     while found := [jobs.pop()] if num == 1 else jobs.take(num):
@@ -337,7 +337,7 @@ Forks = Callable[[Callable[[], Any]], Callable[[], Any]]
 
 @pytest.fixture
 def fork() -> Iterator[Forks]:
-    """Has a fork of this process work; what it returns waits for the result."""
+    """Has a fork of this process work; its result waits for the child."""
     with contextlib.ExitStack() as stack:
         yield lambda work: stack.enter_context(children.forked(work)).result
 
@@ -430,7 +430,7 @@ def test_both_sides_of_a_fork_in_the_middle_of_a_bulk_add_go_on(
     with os.fdopen(ours) as pipe:
         came = select.select([pipe], [], [], 40)[0]
         told = pipe.read() if came else ""
-    # It says the rest itself, on its stderr.
+    # The child prints the rest itself, on its stderr.
     assert children.reap(child, 5) == 0
     other, size, sockets = json.loads(told)
     assert 0 < before < 5000
@@ -602,6 +602,6 @@ def test_16_threads_share_a_set_and_fewer_connections(
         thread.join(60)
     assert errors == []
     assert sorted(map(url_of, [*taken, *jobs])) == sorted(map(url_of, items))
-    # What is moved by an add counts for nobody.
+    # An item that an add moves counts for neither.
     assert sum(added) == len(items)
     pool.disconnect()

@@ -40,7 +40,7 @@ TASKS = (
     "managed",
 )
 BLOCK = re.compile(r"^\.\. code-block:: python\n((?: +:.*\n)*)\n((?: {3}.*\n|\n)+)", re.M)
-#: Whose pages have which hyperlinks.
+#: The hyperlinks of each page.
 SITE = {
     "https://a.example/1": ["https://a.example/2", "https://b.example/1"],
     "https://a.example/2": ["https://a.example/1"],
@@ -70,7 +70,7 @@ class Client(servers.GenericDecoded):
 
 
 def recipe(client: Any) -> dict[str, Any]:
-    """What the recipe defines, for a process with this client."""
+    """The names of the recipe, for a process with this client."""
     text = RECIPES.read_text("utf-8")
     section = re.search(r"^Many hosts, politely\n-+\n(.*?)^\S[^\n]*\n-{5,}$", text, re.M | re.S)
     assert section is not None

@@ -56,7 +56,7 @@ class Place:
         for name in ("expired", "readded"):
             admin.zadd(f"{P}:leased", {self.leases[name].member: 1})
         self.other.add_many([self.made(name) for name in ("theirs", "queued")], 1)
-        #: What the call under test adds, and what it has handed out, or was told to remove.
+        #: Items that the call under test adds, has handed out, or removes.
         self.added: set[str] = set()
         self.gone: set[str] = set()
 
@@ -67,13 +67,13 @@ class Place:
         return str(item["url"] if "key" in self.options else item)
 
     def found(self) -> set[str]:
-        """Return all that is there, as the user finds it who has all rights again."""
+        """Return all items of a set, as a user with all rights sees it."""
         found = {self.name(item) for item in self.jobs}
         found |= {self.name(each[0]) for each in self.jobs.leased()}
         for letter in self.jobs.dead:
             raw = letter.raw.decode()
             found |= {name for name in (*self.there, *self.added) if name in raw}
-        # What expired may be handed out again.
+        # Expired items may be handed out again.
         for _ in range(20):
             for lease in self.jobs.lease(100):
                 found.add(self.name(lease.item))
@@ -179,14 +179,14 @@ def test_a_step_refused_midway_loses_nothing(
                 getattr(place, call)()
             except (redis.RedisError, AddError, LookupError):
                 refused += 1
-                # Nothing was handed out; what was to be removed may be gone, and is not the call's.
+                # Nothing was handed out; removed items may be gone, and are not in the result.
                 lost = place.gone if call == "clear" else set()
             else:
                 lost = place.gone
             admin.execute_command("ACL", "SETUSER", "some", "+@all")
             found = place.found()
             assert found >= place.there - lost, (command, call, place.there - lost - found)
-            # What was refused can be added, and comes out.
+            # A refused item can be added, and comes out.
             for name in sorted(place.added - found):
                 place.jobs.add(place.made(name), 3)
             assert found | place.found() >= place.added, (command, call, place.added)

@@ -43,7 +43,7 @@ def face(request: pytest.FixtureRequest) -> str:
 
 @contextlib.contextmanager
 def user(server: servers.Server, face: str, *rules: str, **options: Any) -> Iterator[Any]:
-    """A client of a user who has these rules; with `port`, one that connects there."""
+    """A client of a user with these rules; with `port`, one that connects there."""
     server.raw.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">secret", "&*", *rules)
     options |= {"username": "bob", "password": "secret"}
     if "port" not in options:
@@ -147,7 +147,7 @@ def test_a_server_that_calls_multi_another_name_hands_out_everything(
         assert performs(client, face)
 
 
-# --- what was enough for redset 0.5.1
+# --- the rights that redset 0.5.1 needed
 
 #: The keys that 0.5.1 used; and the same without scripts, which it did not use.
 OLD = {
@@ -220,7 +220,7 @@ REMOVALS: dict[str, tuple[str, float | None, int, Callable[[Any], Any]]] = {
 def test_a_removal_by_a_user_of_the_queue_alone_is_never_sent_twice(
     any_server: servers.Server, face: str, removal: str
 ) -> None:
-    """A retry after a lost answer would take the next items, and nobody would have the first."""
+    """A retry after a lost reply would take the next items, and the first ones would be lost."""
     rules, wait, num, remove = REMOVALS[removal]
     items, sha = numbered(20), script("take").sha
     library = redis if face == "sync" else redis.asyncio
@@ -327,7 +327,7 @@ def documented() -> list[tuple[str, ...]]:
     return [tuple(found.split()) for found in rules]
 
 
-#: What a call needs is made by a user who may do everything.
+#: A user with all rights makes the sets that a call needs.
 OPTIONS: dict[str, Any] = {
     "plain": {"serializer": JSONSerializer()},
     "keyed": {"key": "url", "remember": True, "ties": "fifo"},
@@ -491,7 +491,7 @@ def test_a_set_of_which_all_died_is_finished_without_the_right_to_write(
         assert looker.finished() is not again
         stats = looker.stats()
         assert (stats.size, stats.leased, stats.dead) == (int(again), 0, 5)
-        # A record of what was removed by a command is no lease.
+        # A record of an item that a command removed is not a lease.
         any_server.raw.delete("jobs:{jobs}:leased")
         any_server.raw.hset("jobs:{jobs}:leases", mapping={"gone": "." * 16 + "01 5"})
         assert not looker.finished()

@@ -1,4 +1,4 @@
-"""What the serializers store, and that JSON's two ways to it agree to the byte."""
+"""The stored bytes of the serializers. JSON's two ways to them agree to the byte."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Data:
 
 
 def outcome(function: Any, value: Any) -> Any:
-    """What it returns, or that it refuses."""
+    """Return its result, or that it refuses."""
     try:
         return function(value)
     except (TypeError, ValueError) as error:
@@ -162,7 +162,7 @@ def test_with_and_without_orjson_the_stored_bytes_are_the_same(item: Any) -> Non
 @drawn(2000)
 @given(nested(st.text(), plain_leaves))
 def test_with_and_without_orjson_the_same_items_come_out(item: Any) -> None:
-    # What any JSON library may have stored: spaces, escapes, integers of any size.
+    # Texts of other JSON libraries: spaces, escapes, integers of any size.
     text = json.dumps(item)
     ours, theirs = outcome(JSON.loads, text), outcome(STANDARD.loads, text)
     assert repr(ours) == repr(theirs)

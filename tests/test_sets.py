@@ -1,4 +1,4 @@
-"""What a set does, call by call: adding, handing out, looking, removing, serializers, typing."""
+"""A set, call by call: adding, handing out, looking, removing, serializers, typing."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_an_item_that_is_twice_in_a_call_is_added_twice_in_order(
         assert jobs.score("a") == score
     jobs.clear()
     assert list(jobs.add_new(["a"] * 5, scores, **flags)) == ["a"] * outcomes.count("a")
-    # The same where its places are in different chunks.
+    # The same if its places are in different chunks.
     jobs.clear()
     filler = [f"filler-{number}" for number in range(700)]
     items = ["a", *filler, "a", *filler, "a", *filler, "a", *filler, "a"]
@@ -307,7 +307,7 @@ def test_reused_state_of_bulk_adds_follows_the_present_options(
             return float(jobs.score(item))
 
         assert [added(), added()] == [1, 1]
-        # More than are kept, one behind the other and again.
+        # More than are kept, one after the other and again.
         assert [added(score) for score in [*range(20), *range(20)]] == [*range(20), *range(20)]
         assert added(5, nx=True) == 5
         for round in range(3):
@@ -607,7 +607,7 @@ def test_iteration_sees_a_staying_item_exactly_once_whatever_changes_around_it(
     for place, item in enumerate(jobs):
         seen.append(item)
         if place % 50 == 0:
-            # Some in front, some behind, and the one that the next page would go on after.
+            # Some before, some after, and the one that the next page would go on after.
             gone = [item, *come_and_go[-20:], *come_and_go[:20]]
             other.discard_many([each for each in gone if each not in stay])
             del come_and_go[-20:], come_and_go[:20]
@@ -748,7 +748,7 @@ def test_clear_leaves_nothing(make_set: Callable[..., Any], raw: Any) -> None:
 
 
 class Asking:
-    """A serializer that keeps what it was given."""
+    """A serializer that keeps its arguments."""
 
     def __init__(self) -> None:
         self.given: list[Any] = []
@@ -818,7 +818,7 @@ def test_a_serializer_that_raises_on_text_is_given_the_bytes(
     assert jobs.pop() == "a"
     assert serializer.given[-2:] == ["a", b"a"]
     assert jobs.take(1) == []
-    # The error is that of the text, which is what was asked for.
+    # The error is that of the text, which was asked for.
     assert [letter.reason for letter in jobs.dead] == [
         "AttributeError: 'str' object has no attribute 'decode'"
     ]
@@ -919,7 +919,7 @@ def test_a_serializer_may_be_reassigned(make_set: Callable[..., Any], raw: Any) 
     assert jobs.take(3) == ["1", '{"a":2,"b":1}', '{"b": 1, "a": 2}']
 
 
-# --- what cannot be decoded
+# --- items that cannot be decoded
 
 
 class Numbers:
@@ -1105,7 +1105,7 @@ def test_a_pop_that_could_decode_none_of_ten_or_more_raises(
     members = fill(raw, good=0, bad=15)
     with pytest.raises(DecodeError, match="dead"):
         jobs.pop()
-    # Nothing is lost: what it removed is in dead, the rest where it was.
+    # Nothing is lost: the removed items are in dead, the rest where it was.
     letters = [letter.raw for letter in jobs.dead]
     assert len(letters) >= 10
     assert letters + [member for member, _ in queued(raw)] == members
@@ -1331,7 +1331,7 @@ TYPES: list[tuple[str, str]] = [
 
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[str]]:
-    """What mypy --strict says of each line of `TYPES`."""
+    """Return the notes of mypy --strict for each line of `TYPES`."""
     if importlib.util.find_spec("mypy") is None:
         raise servers.Missing("mypy: not installed")
     directory = tmp_path_factory.mktemp("typed")
@@ -1492,7 +1492,7 @@ def test_a_score_of_a_scheduled_set_may_be_an_aware_datetime(make_set: Callable[
 
 
 class Literal:
-    """Writes what it is given, and gives it back as text."""
+    """Writes its argument, and returns it as text."""
 
     def dumps(self, item: Any) -> str:
         return repr(item)
@@ -1542,7 +1542,7 @@ def test_times_may_be_timedeltas(make_set: Callable[..., Any]) -> None:
         jobs.pop(wait=-minute)
 
 
-# --- what is due later
+# --- items that are due later
 
 
 def test_an_item_that_is_added_with_a_delay_is_due_so_long_from_now_on_the_server_s_clock(

@@ -66,7 +66,7 @@ class Cluster:
         return keys_of(self.owner(name), name)
 
     def stored(self, name: str) -> list[dict[bytes, bytes]]:
-        """What each node has in a set's slot."""
+        """Return the content of each node in a set's slot."""
         found = []
         for node in self.nodes:
             keys = keys_of(node, name)
@@ -131,9 +131,9 @@ class AsyncClient(redis.asyncio.cluster.RedisCluster):
 
 
 class Before(NamedTuple):
-    """What is in a set when its slot is opened."""
+    """The content of a set when its slot is opened."""
 
-    #: Items whose leases are over, and those that are leased.
+    #: Items whose leases have expired, and those that are leased.
     expired: int
     held: int
     queued: int
@@ -150,7 +150,7 @@ def make(client: Any, name: str, before: Before) -> Any:
 
 
 def fill(client: Any, name: str, before: Before) -> tuple[Any, Any]:
-    """Make a set with each of its keys; returns it, and the batch of what is leased."""
+    """Make a set with each of its keys; return it, and the batch of leases."""
     dying = make(client, name, before._replace(options={**before.options, "max_attempts": 1}))
     dying.add({"url": "dead"})
     assert dying.fail(dying.lease(), "no") == 1
@@ -171,7 +171,7 @@ def fill(client: Any, name: str, before: Before) -> tuple[Any, Any]:
 
 
 def state(cluster: Cluster, name: str, before: Before) -> dict[str, Any]:
-    """What a set and the other one of its slot hold, once the expired leases are given back."""
+    """Return the content of both sets of a slot, after expired leases returned."""
     with cluster.owner(name).client() as client:
         jobs, other = make(client, name, before), make(client, f"{name}:other", before)
         jobs.finished()
@@ -194,7 +194,7 @@ def items(found: dict[str, Any]) -> Counter[str]:
 
 
 def outcome(call: Callable[[Any, Any], Any], jobs: Any, held: Any) -> tuple[Any, Any]:
-    """Return what a call gives, and what it raises."""
+    """Return the result of a call, and its error."""
     try:
         return call(jobs, held), None
     except (redis.RedisError, RedsetError, KeyError, ValueError) as error:
@@ -208,7 +208,7 @@ def on(call: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
 CALLS: dict[str, Callable[[Any, Any], Any]] = {
     **{name: on(call) for name, call, _ in replies.OPERATIONS + replies.REMEMBERING},
     "dead requeue all": lambda jobs, held: jobs.dead.requeue(),
-    # What was leased before the slot was opened.
+    # Items that were leased before the slot was opened.
     "held ack": lambda jobs, held: jobs.ack(held),
     "held ack add": lambda jobs, held: jobs.ack(held, add=[{"url": "found"}]),
     "held fail": lambda jobs, held: jobs.fail(held, "no"),
@@ -218,7 +218,7 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
 }
 #: Sets over asyncio clients have not these.
 NOT_ASYNCIO = {"-= items", "&= items", "^=", "<=", "in", "len", "bool"}
-#: They end items. If they raise, what they would have ended may be gone, and nothing else.
+#: They end items. If they raise, their items may be gone, and nothing else.
 ENDING = {
     "ack", "ack add", "consume", "discard", "discard_many", "remove", "between discard", "clear",
     "clear keep_memory", "dead purge", "held ack", "held ack add", "-= items", "&= items", "^=",
@@ -226,7 +226,7 @@ ENDING = {
 }  # fmt: skip
 #: Of several steps, the first may be performed: it is one of a single key.
 STEPS = {"buffered"}
-#: They hand items out, or tell of them: the same of the same sets.
+#: They hand items out, or read them: the same of the same sets.
 TOLD = {
     "pop", "take", "take 1", "take wait", "take with scores", "lease", "between take",
     "move_many", "discard", "discard_many", "ack", "size", "iterate", "scores", "held ack",
@@ -299,7 +299,7 @@ def test_a_call_in_a_slot_that_moves_is_performed_or_raises_and_loses_nothing(
     assert there.total() == before.expired + before.held + before.queued + 2
     raised = 0
     for name, call in calls.items():
-        # What the call does to the same set in a slot that does not move.
+        # The effect of the call on the same set in a slot that does not move.
         stays, held = filled["stays", name]
         expected, refusal = outcome(call, stays, held)
         then = state(cluster, stays.name, before)

@@ -18,7 +18,7 @@ from redset._transport.effects import only
 
 P = "jobs:{jobs}"
 LEASED = f"{P}:leased"
-#: What a request or reply has beside members and payloads: arguments, scores, errors.
+#: Bytes of a request or reply beside members and payloads: arguments, scores, errors.
 BESIDE = 40_000
 OPTIONS: list[dict[str, Any]] = [{}, {"key": "url"}]
 every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -160,7 +160,7 @@ def test_a_reply_beyond_the_clients_limit_loses_nothing(
 
 @pytest.mark.parametrize("made", [SortedSet, ScheduledSet])
 def test_small_items_take_as_few_requests_as_ever(any_server: servers.Server, made: Any) -> None:
-    """Bounds of bytes cost no round trips where items are small."""
+    """Bounds of bytes cost no round trips if items are small."""
     client = servers.Recording(any_server.client())
     jobs: Any = made(client, "jobs")
     jobs.add_many(map(str, range(4_000)), 1)
@@ -196,7 +196,7 @@ def leased_in_a_cohort(jobs: SortedSet[Any], num: int, hand: int) -> None:
 
 
 def test_a_large_suspect_is_passed_over(any_server: servers.Server) -> None:
-    """The bytes of what is passed over end no step that has nothing else. 0.2 s."""
+    """Skipped bytes do not end a step that has nothing else. 0.2 s."""
     jobs: SortedSet[str] = SortedSet(any_server.raw, "jobs")
     jobs.add("y" * 300_000)
     leased_in_a_cohort(jobs, 1, 6)

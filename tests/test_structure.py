@@ -95,7 +95,7 @@ def test_no_function_of_the_core_is_too_complex() -> None:
     assert lengths.complexity(c) == 4
 
 
-# --- who imports whom
+# --- imports
 
 
 def imports(module: str) -> Iterator[str]:
@@ -149,7 +149,7 @@ MAY_IMPORT = {
     "transport": {"words", "transport"},
     "faces": {"words", "parts", "wire", "operations", "transport", "faces"},
 }
-#: What does I/O, or waits for it.
+#: Modules that do I/O, or wait for it.
 IO = {"asyncio", "http", "select", "selectors", "socket", "ssl", "subprocess", "threading"}
 
 
@@ -180,7 +180,7 @@ def test_operations_know_no_client_and_do_no_io() -> None:
 
 
 def strings(tree: ast.AST) -> Iterator[str]:
-    """The texts in a module that are no docstrings."""
+    """Return the texts in a module that are not docstrings."""
     for node in ast.walk(tree):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Constant) and not isinstance(node, ast.Expr):
@@ -202,7 +202,7 @@ def test_only_the_chooser_knows_that_there_are_two_implementations() -> None:
 
 
 def pieces(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """The constant parts, with their lines, of what a module puts together from parts."""
+    """Return the constant parts, with their lines, of the texts that a module assembles."""
     for node in ast.walk(tree):
         parts: list[ast.expr] = []
         if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Mod)):
@@ -238,7 +238,7 @@ def test_only_the_keys_module_makes_key_names() -> None:
 
 
 def python(code: str, cwd: Path, **variables: str) -> str:
-    """What a program prints that has only the installed redset."""
+    """Return the output of a program that has only the installed redset."""
     kept = {name: value for name, value in os.environ.items() if "REDSET_" not in name}
     return children.run("-c", code, cwd=cwd, env={**kept, **variables}).out.strip()
 
@@ -547,7 +547,7 @@ METHODS = {
     "stats": "()",
     "take": "(num, *, wait=0, with_scores=False)",
 }
-#: What only a ScheduledSet has, and what it takes besides.
+#: Names that only a ScheduledSet has, and its further arguments.
 SCHEDULED = {"available": "()"}
 DELAYED = {name: METHODS[name].replace(")", ", delay=None)") for name in ("add", "add_many")}
 SPECIAL = {

@@ -1,4 +1,4 @@
-"""An item that kills its worker dies alone, and what nobody received counts no attempt."""
+"""An item that kills its worker dies alone, and unreceived items count no attempt."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_an_item_that_kills_its_worker_dies_alone(
 
 @pytest.mark.drawn
 def test_workers_that_die_at_once_leave_no_innocent_dead(any_server: servers.Server) -> None:
-    """Eight workers with items in hand, of which some kill."""
+    """Eight workers with items in hand. Some of them kill."""
     raw = any_server.raw
     for seed in range(share(25)):
         pick = random.Random(seed)
@@ -122,7 +122,7 @@ def test_a_suspect_waits_until_its_worker_has_less_in_hand(any_server: servers.S
 
 
 def test_an_outage_is_over_after_a_few_cohorts(any_server: servers.Server) -> None:
-    """Nobody was at fault: 100 items that expired together are done in two calls of 50."""
+    """No item was at fault: 100 items that expired together are done in two calls of 50."""
     raw = any_server.raw
     jobs: SortedSet[str] = SortedSet(raw, "jobs", max_attempts=2)
     jobs.add_many([f"item {number:03}" for number in range(100)])
@@ -289,7 +289,7 @@ def test_items_of_an_evicted_lease_key_are_handed_out(
     jobs.add_many([made(options, name) for name in "abc"], range(3))
     jobs.lease(3)
     raw.delete(f"{P}:leased")
-    # What is added again is there at once; the rest comes back when nothing else is left.
+    # An item that is added again is queued at once; the rest returns when nothing else is left.
     again = {"again": True} if "remember" in options else {}
     assert jobs.add(made(options, "b"), 1, **again) == 1
     assert not jobs.finished()
@@ -310,7 +310,7 @@ def test_items_of_an_evicted_lease_key_are_handed_out(
 def test_many_leases_of_an_evicted_key_come_back_while_other_items_wait(
     any_server: servers.Server,
 ) -> None:
-    """Also if another worker has leased meanwhile, and a scheduled item is far off. 0.3 s."""
+    """Also if another worker has leased since, and a scheduled item is far off. 0.3 s."""
     raw = any_server.raw
     jobs: ScheduledSet[str] = ScheduledSet(raw, "jobs")
     jobs.add_many(map(str, range(1_500)), 1)

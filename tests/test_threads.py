@@ -40,7 +40,7 @@ def wires() -> Iterator[Any]:
 
 
 def in_threads(work: Any) -> None:
-    """Run ``work(number)`` in all threads at once; what it raises is raised."""
+    """Run ``work(number)`` in all threads at once; raise their errors."""
     errors: list[BaseException] = []
     start = threading.Barrier(THREADS)
 
@@ -64,7 +64,7 @@ def in_threads(work: Any) -> None:
 
 
 def share(jobs: SortedSet[str], name: str, rounds: int, took: list[str], added: list[str]) -> None:
-    """Add under a name of one's own and take whatever comes, in bulk and one by one."""
+    """Add under a name of its own and take any items, in bulk and one by one."""
     pick = random.Random(name)
     for turn in range(rounds):
         mine = [f"{name}/{turn}/{at}" for at in range(pick.choice((1, 5, 600)))]

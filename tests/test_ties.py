@@ -62,12 +62,12 @@ def test_equal_scores_come_out_in_the_order_of_their_first_add(
     assert jobs.add_many(items("yw"), nx=True).added == 1
     assert other.add_many(items("zv"), lt=True).added == 1
     assert names(other.add_new(items("xzu"))) == ["u"]
-    # What is queued keeps its place, also where it moves away and comes back.
+    # A queued item keeps its place, also if it moves away and comes back.
     assert jobs.add(made(options, "a"), 7, **again) == 7
     assert jobs.add(made(options, "x"), **again) == 0
     assert other.add(made(options, "a"), 0, **again) == 0
     assert names(jobs) == ordered(ties, "zyxawvu")
-    # What is gone is new when it comes again.
+    # An item that is gone is new when it comes again.
     first = jobs.pop()
     assert other.add(first, **again) == 0
     wanted = "yxawvuz" if ties == "fifo" else "zyxawvu"
@@ -195,7 +195,7 @@ def test_a_returned_item_keeps_its_place(
             leases = list(jobs.lease(2))
             assert names(lease.item for lease in leases) == ["a", "b"]
             assert [lease.score for lease in leases] == [0, 0]
-            if added:  # meanwhile: it waits, and goes on from its place
+            if added:  # leased again: it waits, and goes on from its place
                 jobs.add(leases[1].item, **again)
                 jobs.add(leases[1].item, -1, **again)
                 jobs.add(leases[1].item, 0, **again)
@@ -216,7 +216,7 @@ def test_an_acknowledged_item_is_new_if_it_was_added_while_leased(
     jobs.add(made(options, "c"))
     assert jobs.ack(lease) == 1
     assert names(jobs) == ordered(ties, "bac")
-    # Also where the step that acknowledges adds it.
+    # Also if the step that acknowledges adds it.
     if not again:
         [lease] = jobs.lease()
         jobs.ack(lease, add=[lease.item, made(options, "d")])
@@ -255,7 +255,7 @@ def test_dead_letters_are_queued_again_at_their_place(
     assert sorted(letter.score for letter in letters) == [-3, 2, 2]
     assert jobs.dead.requeue([letter.id for letter in reversed(letters)]) == 3
     assert names(jobs) == ["a", *ordered(ties, "bc")]
-    # Of one without a score nobody knows the place either: it is as if it were added, at 0.
+    # An item without a score has no known place either: it is as if it were added, at 0.
     raw.xadd(f"{P}:dead", {"raw": json.dumps({"url": "x"}) if "key" in options else "x"})
     jobs.add(made(options, "y"), 0)
     assert jobs.dead.requeue([letter.id for letter in jobs.dead]) == 1
@@ -352,7 +352,7 @@ def test_a_whole_value_that_float_accepts_is_a_score_with_ties(make_set: Maker, 
     assert jobs.take(3, with_scores=True) == [(name, float(score)) for name in "abc"]
 
 
-# --- what is stored
+# --- the stored scores
 
 
 def test_the_stored_score_has_the_score_and_a_sequence_number(make_set: Maker, raw: Any) -> None:

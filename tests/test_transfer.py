@@ -33,7 +33,7 @@ P = "jobs:{jobs}"
 
 
 def filled(make: Maker, options: dict[str, Any]) -> Any:
-    """A set of which everything there is to be said."""
+    """A set with everything that an export can have."""
     jobs = make(**options, max_attempts=2)
     items = [made(options, f"item {number:04}") for number in range(900)]
     jobs.add_many(items, score=[fit(options, number / 3) for number in range(900)])
@@ -56,7 +56,7 @@ def test_a_set_comes_back_as_it_was(make_set: Maker, raw: Any, options: dict[str
     assert all(type(line) is str and "\n" not in line for line in lines)
     assert json.loads(lines[-1]) == {"end": 798}
     assert jobs.clear() == 798
-    assert raw.dbsize() <= 1  # what is left of a memory
+    assert raw.dbsize() <= 1  # the rest of a memory
     again = make_set(**options, max_attempts=2)
     assert again.restore(lines) == 798
     assert everything(raw) == before
@@ -264,7 +264,7 @@ def test_many_pages_stream_from_one_set_to_another(any_server: servers.Server) -
     assert jobs == other
 
 
-# --- what is no exported set
+# --- lines that are not an exported set
 
 GOOD = [
     '{"redset":1,"name":"jobs","key":false,"remember":"","epoch":""}',
@@ -292,7 +292,7 @@ GOOD = [
         (1, '{"item":"a","score":1,"attempts":-1}', "line 2 is none of them"),
         (1, '{"known":["1"]}', "line 2 is none of them"),
         (1, '{"something":1}', "line 2 is none of them"),
-        (1, None, "line 3 is none of them"),  # too many are said to be there
+        (1, None, "line 3 is none of them"),  # its count is too large
         (1, "\ud800", "line 2 is no text for UTF-8"),
         (1, b"\xff\xfe", "line 2 is no JSON"),
         (1, "[" * 100_000, "line 2 is no JSON"),
@@ -391,7 +391,7 @@ def test_one_that_was_drained_is_empty(make_set: Maker, options: dict[str, Any])
 def test_tables_of_known_duplicates_do_not_outlive_a_restore(
     any_server: servers.Server, remember: Any, how: str
 ) -> None:
-    """The epoch is the one that was exported; what was learned since then is forgotten."""
+    """The epoch is the exported one; items that were learned since then are forgotten."""
     raw = any_server.raw
     items = [f"item {number}" for number in range(50)]
     with any_server.client() as client:
@@ -432,7 +432,7 @@ def test_buckets_of_a_cleared_memory_are_gone_before_their_epoch_could_return(
     jobs.add_many(["later"] + [f"later {number}" for number in range(999)])
 
     class Dies(servers.GenericDecoded):
-        """It is killed behind the step that clears."""
+        """It is killed after the step that clears."""
 
         def execute_command(self, *arguments: Any, **options: Any) -> Any:
             if script("sweep").sha in arguments:
@@ -443,7 +443,7 @@ def test_buckets_of_a_cleared_memory_are_gone_before_their_epoch_could_return(
         SortedSet(Dies(raw), "jobs", remember=True).clear()
     assert jobs.restore(lines) == 0
     assert jobs.stats().remembered == 3000
-    # An add would drop what is left of cleared memories.
+    # An add would drop the rest of cleared memories.
     assert [jobs.add_many(["later", *items]).added for _ in range(3)] == [1, 0, 0]
     assert all(jobs.seen_many(items)) and jobs.stats().remembered == 3001
 

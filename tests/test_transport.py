@@ -44,7 +44,7 @@ def numbered(count: int) -> list[str]:
 
 
 class Watch:
-    """What a client's connections send, and places to step in.
+    """The connections' requests of a client, and places to step in.
 
     ``before`` is told the number of each request of ``name``, counting from 1, and the connection,
     before it is sent; ``reading`` is called before each answer is read, ``ending`` before a
@@ -224,7 +224,7 @@ def test_adds_survive_connections_that_are_cut_anywhere(
         assert sum(result) == 2500
         assert result.failed == 0
         assert jobs.size() == 2500
-        # What was resent after all had not the last word over what came behind it.
+        # A repeated chunk must not overwrite the items that came after it.
         assert jobs.take(2500, with_scores=True) == list(zip(items, range(2500), strict=True))
 
 
@@ -484,7 +484,7 @@ def test_only_the_servers_silence_counts_against_the_socket_timeout(
     assert jobs.add_many(numbered(2000)).added == 2000
 
 
-# --- answers that nobody waits for any more
+# --- replies that no call waits for any more
 
 
 class Interrupt(BaseException):
@@ -492,7 +492,7 @@ class Interrupt(BaseException):
 
 
 def after_an_interrupt(client: redis.Redis) -> None:
-    """The connection is back, and its next user reads what it asked for."""
+    """The connection is back, and its next user reads its own reply."""
     assert held(client) == 0
     for text in ("one", "two", "three"):
         assert client.echo(text) == text.encode()
@@ -520,7 +520,7 @@ def test_an_interrupted_scorer_leaves_no_answer_to_the_next_user(
             jobs.add_many(numbered(3000))
         assert client.get("canary") == b"alive"
         after_an_interrupt(client)
-        assert jobs.size() in (0, 500, 1000)  # what the server had read by then
+        assert jobs.size() in (0, 500, 1000)  # the items that the server had read by then
         client.close()
 
 
@@ -826,7 +826,7 @@ def test_items_arrive_also_when_a_fast_generator_turns_slow(server_client: redis
 
     jobs: SortedSet[str] = SortedSet(server_client, "jobs")
     assert jobs.add_many(generator()).added == 2100
-    # What came at once is not kept back for the hundreds that come slowly.
+    # Items that came at once are not kept back for the hundreds that come slowly.
     assert waited[200] >= 1500
 
 
@@ -964,7 +964,7 @@ def test_scripts_flushed_in_mid_window_change_nothing(any_server: servers.Server
 def test_another_client_that_loads_the_script_in_mid_window_changes_nothing(
     any_server: servers.Server,
 ) -> None:
-    # The chunks behind the refused one are performed before it: it must not win over them.
+    # The chunks after the refused one are performed before it: it must not overwrite them.
     raw = any_server.raw
     for moment in range(1, 8):
         any_server.flush()
@@ -1013,7 +1013,7 @@ def test_a_connection_lost_while_scripts_are_loaded_again_changes_nothing(
 def test_answers_lost_while_the_window_is_read_to_its_end_change_nothing(
     any_server: servers.Server, proxy: Proxy, through: Callable[..., redis.Redis]
 ) -> None:
-    # NOSCRIPT comes back to the first; the connection is cut among the answers behind it.
+    # NOSCRIPT comes back to the first; the connection is cut among the replies after it.
     for down in range(1, 700, 37):
         any_server.flush()
         client = through(retry=times(1))
@@ -1177,7 +1177,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def the_same_everywhere(client: Any, admin: Any) -> None:
-    """A set does on this client what it does on any."""
+    """A set does the same on this client as on any."""
     jobs: SortedSet[Any] = SortedSet(client, "jobs", remember=True)
     assert jobs.add_many(["ü", "b", "a"], [3, 2.5, float("-inf")]) == (3, 0, 0, 0)
     assert list(jobs) == ["a", "b", "ü"]
@@ -1370,7 +1370,7 @@ def test_the_chunks_are_those_that_the_documentation_names() -> None:
     assert (adding.CHUNK, adding.SCRIPT_CHUNK, adding.WINDOW) == (500, 250, 4)
 
 
-# --- what was taken is the caller's
+# --- handed-out items are the caller's
 
 
 @pytest.mark.parametrize("options", [{}, {"key": str}], ids=["plain", "keyed"])

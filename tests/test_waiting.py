@@ -1,4 +1,4 @@
-"""Waiting for an item: what wakes a call, what it costs meanwhile, and how it ends early."""
+"""Waiting for an item: wakes, costs, and early ends."""
 
 from __future__ import annotations
 
@@ -115,13 +115,13 @@ def waiting_now(client: Any) -> int:
 
 
 def watched_now(client: Any) -> bool:
-    """Whether what is waited for was seen on the connection that watches, and will be told."""
+    """Return whether the watching connection has seen the set, and will get its changes."""
     watcher = module._watchers.get(client.connection_pool)
     watches = list(watcher._sets.values()) if watcher else []
     return bool(watches) and all(watch.seen > 0 and not watch.changed for watch in watches)
 
 
-# --- what wakes
+# --- wakes
 
 
 @pytest.mark.parametrize("wait", [30, math.inf])
@@ -345,7 +345,7 @@ def test_all_of_what_is_added_goes_to_the_tasks_that_wait(
 
 
 def test_a_waiter_that_was_woken_in_error_waits_on(any_server: servers.Server) -> None:
-    """Another consumer may have taken what the waiting one was woken for."""
+    """Another consumer may have taken the item that woke the waiter."""
     raw = any_server.raw
     client, watch = watched(any_server)
     watch.name, taken = b"ZPOPMIN", []
@@ -384,7 +384,7 @@ def test_several_sets_are_watched_by_one_connection(any_server: servers.Server) 
 
 
 async def watched_pop(client: Any, raw: Any, load: Load) -> None:
-    """Wait by a client of either face until it is watched, and get what comes then."""
+    """Wait by a client of either face until it is watched, and return the item that comes then."""
     face: Any = redset.asyncio if "asyncio" in type(client).__module__ else redset
     jobs = face.SortedSet(client, "jobs")
     pop = jobs.pop if face is redset.asyncio else functools.partial(asyncio.to_thread, jobs.pop)
@@ -446,7 +446,7 @@ def test_the_watcher_connects_to_the_primary_that_sentinel_names(
     asyncio.run(watched_pop(client, any_server.raw, load))
 
 
-# --- what it costs
+# --- costs
 
 
 def test_without_a_wait_what_is_sent_is_what_always_was(any_server: servers.Server) -> None:
@@ -633,7 +633,7 @@ def test_waiters_share_their_looks(any_server: servers.Server, kind: str, awaits
 def test_a_waiter_keeps_its_budget_while_others_get_the_items(
     any_server: servers.Server, load: Load
 ) -> None:
-    """Items come and go at once: it is told each time, and mostly too late."""
+    """Items come and go at once: it wakes each time, and mostly too late."""
     raw = any_server.raw
     stop = threading.Event()
 
@@ -756,7 +756,7 @@ def test_the_watcher_leaves_when_nobody_has_waited_for_some_time(
     assert eventually(gone)
 
 
-# --- what ends it early
+# --- early ends
 
 
 def test_an_interrupt_ends_a_wait_at_once_and_loses_nothing(
@@ -973,7 +973,7 @@ def test_a_cancelled_waiter_passes_its_wake_on(any_server: servers.Server) -> No
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module.WatchedSet, "hint", cancelling)
-            # Nobody looks by itself in time.
+            # No waiter looks by itself in time.
             patch.setattr(module, "REFRESH", 60.0)
             patch.setattr(module, "FRESH", 60.0)
             any_server.raw.zadd("jobs", {"a": 1})
@@ -1056,7 +1056,7 @@ print(redset.SortedSet(jobs.redis, "other").pop(wait=30), jobs.take(1, wait=0.3)
     assert (done.out, done.err) == ("a\nb []\n", "")
 
 
-# --- what fails meanwhile
+# --- failures during a wait
 
 
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
@@ -1188,7 +1188,7 @@ def test_a_silent_server_ends_a_wait_by_the_clients_timeout(
         assert jobs.take(1, wait=0.2) == []
 
 
-# --- what it is told
+# --- messages of the server
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The wire format: what both implementations promise, and that they agree to the byte."""
+"""The wire format: promises of both implementations. They agree to the byte."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def encoder(wire: ModuleType, **options: Any) -> Any:
 
 
 def same_chunk(items: Any, scores: Any = None, skip: bool = True, **options: Any) -> Any:
-    """Encode by both; they must agree. Gives the fallback's chunk, or what it raised."""
+    """Encode by both; they must agree. Return the fallback's chunk, or its error."""
     results = []
     for wire in (fallback, _speedups):
         chunk = outcome(lambda w=wire: encoder(w, **options).encode(items, scores, skip))
@@ -90,7 +90,7 @@ def entries_of(wire: ModuleType, chunk: Any, columns: int = 2) -> list[tuple[byt
     return [tuple(rest[at : at + columns]) for at in range(0, len(rest), columns)]
 
 
-# --- what is generated
+# --- generated input
 
 texts = st.text(st.characters(), max_size=20)  # Lone surrogates, too.
 members = st.one_of(
@@ -382,7 +382,7 @@ def test_requests_with_foreign_epochs_agree() -> None:
             assert theirs[0] == theirs[1]
 
 
-# --- what each promises
+# --- promises of each
 
 
 @each
@@ -504,7 +504,7 @@ def test_requests_of_many_chunks_agree_and_are_those_of_one_cut(key: str | None)
             for _ in range(count)
         ]
         for _ in range(rng.randrange(3)):
-            # No JSON, no key, no text: what is bad in each way.
+            # No JSON, no key, no text: an item that is bad in each way.
             items.insert(rng.randrange(len(items) + 1), rng.choice([{"url": {1}}, {}, "\ud800"]))
         options: dict[str, Any] = {
             "dumps": JSONSerializer().dumps,
@@ -605,7 +605,7 @@ def test_large_items_go_through(wire: ModuleType) -> None:
     assert long == items[0]
 
 
-# --- callers' code that does what it should not
+# --- callers' code that misbehaves
 
 
 @needs_core
@@ -964,7 +964,7 @@ def test_good_are_those_that_were_read_whatever_became_of_the_list(wire: ModuleT
 
 @each
 def test_a_serializer_may_return_empty_bytes(wire: ModuleType) -> None:
-    # Copied from nowhere to nowhere: what the sanitizers reported.
+    # A copy of zero bytes, which the sanitizers reported.
     for made in ("", b""):
         chunk = encoder(wire, dumps=lambda item, made=made: made).encode(["a"], None, False)
         assert entries_of(wire, chunk) == [(b"0", b"")]

@@ -1,4 +1,4 @@
-"""Faults of all kinds, and what a set promised under them.
+"""Faults of all kinds, and the promises of a set under them.
 
     cd tests && python -m chaos walk kills --seed 7 --servers redis62
 

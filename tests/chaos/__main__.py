@@ -18,7 +18,7 @@ STEPS = 1_000_000
 
 
 def present(kinds: list[str]) -> list[str]:
-    """The servers that there are, of these; says which are missing."""
+    """Return the installed ones of these servers; print the missing ones."""
     found = []
     for kind in kinds:
         try:

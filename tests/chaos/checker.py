@@ -1,4 +1,4 @@
-"""Says of a history what was lost, what was handed out twice, and what came back changed.
+"""Find in a history lost items, items that were handed out twice, and items that changed.
 
 Items are told apart by a name; scores are the sets' own. What a process began and nobody saw the
 end of may have happened or not: it excuses, and is never held against the set.
@@ -22,7 +22,7 @@ SENDS = 4
 
 
 class Final(NamedTuple):
-    """What the set holds in the end: names and their scores."""
+    """The content of the set in the end: names and their scores."""
 
     queued: dict[str, float]
     leased: dict[str, float]
@@ -30,7 +30,7 @@ class Final(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What the checker says; all is well where the three lists are empty."""
+    """The findings of the checker; all is well if the three lists are empty."""
 
     counts: Counter[str]
     lost: list[str]
@@ -47,7 +47,7 @@ class Findings(NamedTuple):
 
 
 class _Offer(NamedTuple):
-    """An add of an item. accepted: True, False, or None where nobody knows."""
+    """An add of an item. accepted: True, False, or None if unknown."""
 
     begin: float
     end: float
@@ -58,7 +58,7 @@ class _Offer(NamedTuple):
 
 
 class _Handing:
-    """An item handed out, and what its holder did with it."""
+    """An item handed out, and its settlement."""
 
     def __init__(self, operation: Operation, row: list[Any]) -> None:
         self.begin, self.end, self.state = operation.begin, operation.end, operation.state
@@ -89,7 +89,7 @@ class _Item:
 def check(
     history: Iterable[Operation], final: Final, *, remember: bool, scheduled: bool = False
 ) -> Findings:
-    """Check a history against what it left.
+    """Check a history against the final content.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def _items(history: Iterable[Operation]) -> dict[str, _Item]:
             for name, score in what["items"]:
                 _offer(items[name], each, name, score, each.state == "done")
         else:
-            # Settlements: each group of leases with what is done to it.
+            # Settlements: each group of leases with its action.
             ours = _ours(each)
             for how, leases in what["groups"].items():
                 for number, name in leases:
@@ -137,7 +137,7 @@ def _items(history: Iterable[Operation]) -> dict[str, _Item]:
                     handings[each.process, number, name].settled.append(settled)
             for name, score in what.get("add", ()):
                 if ours is not False:
-                    # Whether it was new is not told.
+                    # The reply does not tell new from moved.
                     _offer(items[name], each, name, score, bool(ours))
     return items
 
@@ -154,7 +154,7 @@ def _offer(item: _Item, each: Operation, name: str, score: float, answered: bool
 
 
 def _sends(each: Operation) -> int:
-    """How often it may have reached the server; of one that never ended nobody knows."""
+    """Return how often it may have reached the server; None if it never ended."""
     return 1 if each.what.get("exact", False) else SENDS
 
 
@@ -186,7 +186,7 @@ def _check_item(
     counts["acknowledged"] += sure
     counts["perhaps acknowledged"] += len(acks) - sure
 
-    # Lost: what was answered must be there, or done; what was accepted, done after that.
+    # Lost: an answered item must be queued, or done; an accepted one, done after that.
     if not there:
         if any(offer.answered for offer in item.offers) and not acks:
             lost.append(f"{name} was added, is not there, and was never acknowledged")
@@ -218,7 +218,7 @@ def _check_item(
         if scheduled and handing.score > handing.granted + TICK:
             wrong.append(f"{name} was handed out {handing.score - handing.granted} s early")
     scores = _scores(item, math.inf, math.inf)
-    # A dead letter has the score of its lease, whatever was added meanwhile.
+    # A dead letter has the score of its lease, also if it was added since.
     ever = {offer.score for offer in item.offers}
     ever |= {each.score for handing in item.handings for each in handing.settled if each.score}
     for names, possible in zip(final, (scores, scores | ever, ever), strict=True):
@@ -260,7 +260,7 @@ def _scores(item: _Item, begin: float, end: float) -> set[float]:
     for handing in item.handings:
         for each in handing.settled:
             if each.how == "release" and each.score is not None and each.ours is not False:
-                # What was added since it was leased goes before.
+                # An add since the lease goes before.
                 until = each.end if each.ours else math.inf
                 events.append((handing.begin, until, each.score, each.ours is True))
     past = [event for event in events if event[0] < end]

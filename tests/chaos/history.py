@@ -1,4 +1,4 @@
-"""What processes write down of their operations, and what is read of it afterwards.
+"""The records that processes write of their operations, and their reader.
 
 A line goes to the file before an operation and another one after it, each by one write: a process
 that is killed leaves at most the operation in progress without its end, or a line that is cut.
@@ -24,7 +24,7 @@ class Recorder:
     path : Path
         A file of its own; its name stands for the process.
     exact : bool
-        Whether the client sends nothing twice, so that a count of 0 means what it says.
+        Whether the client sends nothing twice, so that a count of 0 is exact.
     """
 
     def __init__(self, path: Path | str, exact: bool) -> None:
@@ -33,13 +33,13 @@ class Recorder:
         self._exact = exact
 
     def begin(self, do: str, **what: Any) -> int:
-        """Write down what is about to be done; its number."""
+        """Write an operation down before it begins; return its number."""
         self._number += 1
         self._write({"op": self._number, "begin": time.monotonic(), "do": do, **what})
         return self._number
 
     def end(self, number: int, **result: Any) -> None:
-        """Write down what came of it."""
+        """Write the result down."""
         self._write({"op": number, "end": time.monotonic(), "exact": self._exact, **result})
 
     def close(self) -> None:
@@ -52,8 +52,8 @@ class Recorder:
 class Operation(NamedTuple):
     """One operation of one process.
 
-    `state` is ``"done"``, ``"unknown"`` where it may have been performed or not, or ``"undone"``
-    where the server forgot it.
+    `state` is ``"done"``, ``"unknown"`` if it may have been performed or not, or ``"undone"``
+    if the server forgot it.
     """
 
     process: str
@@ -66,7 +66,7 @@ class Operation(NamedTuple):
 
 
 class Undone(NamedTuple):
-    """A time in which the server forgot what was done: surely from `surely`, perhaps before."""
+    """A time whose steps the server forgot: surely from `surely`, perhaps before."""
 
     perhaps: float
     surely: float

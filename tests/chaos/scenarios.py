@@ -29,12 +29,12 @@ from chaos.checker import Final, Findings
 from chaos.history import Operation, Undone
 from chaos.worker import OPTIONS, Work, Worker, links_of, score_of, work
 
-#: Seconds for working off what a scenario leaves.
+#: Seconds for working off the rest of a scenario.
 PATIENCE = 60
 
 
 class Outcome(NamedTuple):
-    """What came of a scenario."""
+    """The result of a scenario."""
 
     scenario: str
     server: str
@@ -70,7 +70,7 @@ class Outcome(NamedTuple):
 
 
 class Run:
-    """The processes of a scenario, their server, and what was done to them."""
+    """The processes of a scenario, their server, and the faults."""
 
     def __init__(self, server: servers.Server, seed: int, options: str, **work: Any) -> None:
         self.server = server
@@ -89,7 +89,7 @@ class Run:
         self._number = 0
         #: The processes that ended by themselves, which none should.
         self.broken: list[str] = []
-        #: Performed on what is left.
+        #: Performed on the rest.
         self.last = "consumer"
         #: How many pages a crawl must reach, from page 1.
         self.pages = 0
@@ -138,7 +138,7 @@ class Run:
         return self.server.raw.execute_command(*command)
 
     def end(self) -> None:
-        """End the processes in peace, each with what it is about."""
+        """End the processes in peace, each after its running operation."""
         self._end.touch()
         for process, what in self._running.items():
             process.join(PATIENCE)
@@ -168,7 +168,7 @@ class Run:
             worker.close()
 
     def drain(self) -> None:
-        """Work off what is left."""
+        """Work off the rest."""
         with self.worker(f"last{time.monotonic()}") as worker:
             end = time.monotonic() + PATIENCE
             while not worker.set.finished():
@@ -178,7 +178,7 @@ class Run:
                     raise TimeoutError(f"not finished after {PATIENCE} s: {worker.set.stats()}")
 
     def final(self) -> Final:
-        """What the set holds."""
+        """Return the content of the set."""
         with self.worker("reader") as worker:
             s = worker.set
             load = worker.codec.loads
@@ -286,7 +286,7 @@ def _restarts(run: Run, faults: int, between: tuple[float, float], forgets: floa
 
 def _crawl(run: Run, faults: int) -> None:
     run.last, run.pages = "crawler", 1000 + 700 * faults
-    # A page that is dead would hide what it links.
+    # A page that is dead would hide its hyperlinks.
     run._work |= {"pages": run.pages, "exact": True, "max_attempts": 1000}
     with run.worker("first") as first:
         first.offer([["1", score_of("1")]])
@@ -309,7 +309,7 @@ def rollbacks(run: Run, faults: int) -> None:
 
 
 def failovers(run: Run, faults: int) -> None:
-    """The server dies, and a replica that lags behind takes its place."""
+    """The server dies, and a lagging replica takes its place."""
     address = os.path.join(run.directory, "s")
     os.symlink(run.server.unix, address)
     run._work["address"] = address
@@ -355,7 +355,7 @@ def _followed(server: servers.Server, replica: servers.Server) -> float:
 
 
 def cuts(run: Run, faults: int) -> None:
-    """Connections end behind any byte of a request or of a reply."""
+    """Connections end after any byte of a request or of a reply."""
     with Proxy(run.server) as proxy:
         run._work["address"] = proxy.port
         run.start("producer", "consumer", "consumer")
@@ -374,7 +374,7 @@ def cuts(run: Run, faults: int) -> None:
 
 
 def stalls(run: Run, faults: int) -> None:
-    """Requests are late, and the server says nothing for longer than clients wait."""
+    """Requests are late, and the server is silent for longer than clients wait."""
     chance = run.pick
     with Proxy(run.server) as proxy:
         run._work["address"] = proxy.port
@@ -458,14 +458,14 @@ def clocks(run: Run, faults: int) -> None:
 
 
 class Scenario(NamedTuple):
-    """What it is, how many faults on a server in full and in short, and what it is done with."""
+    """A scenario: its function, its faults on a server in full and in short, and its set."""
 
     perform: Callable[[Run, int], None]
     many: int
     few: int
     config: Mapping[str, Any] = MappingProxyType({})
     work: Mapping[str, Any] = MappingProxyType({})
-    #: The options of the set; drawn by the seed where there are none.
+    #: The options of the set; drawn by the seed if there are none.
     options: str = ""
 
 
@@ -492,7 +492,7 @@ SCENARIOS: dict[str, Scenario] = {
 def perform(name: str, kind: str, seed: int, faults: int) -> Outcome:
     """Perform a scenario on a new server of this kind."""
     scenario = SCENARIOS[name]
-    # Times are no scores of a set with ties=.
+    # A set with ties= cannot have times as scores.
     timed = scenario.work.get("scheduled")
     names = [each for each in sorted(OPTIONS) if not (timed and "ties" in OPTIONS[each])]
     options = scenario.options or names[seed % len(names)]

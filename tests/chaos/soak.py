@@ -1,4 +1,4 @@
-"""Ten minutes of work on one server: the memory of its processes and its own stays what it was."""
+"""Ten minutes of work on one server: its memory and that of its processes does not grow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import servers
 
 from chaos.scenarios import Run
 
-#: What may be the allocators' own: bytes, and parts of what was there.
+#: Growth that may be the allocators' own: bytes, and parts of the former size.
 SLACK, PART = 4 << 20, 0.05
 ROLES = (
     ("producer", {"awaited": False, "exact": False}),
@@ -24,7 +24,7 @@ ROLES = (
 
 
 class Soaked(NamedTuple):
-    """Bytes of memory by process and of the server, over time; what was settled and added."""
+    """Bytes of memory by process and of the server, over time; settled and added items."""
 
     server: str
     seconds: float
@@ -33,7 +33,7 @@ class Soaked(NamedTuple):
 
     @property
     def grown(self) -> list[str]:
-        """What takes more at the end than after a quarter of the time."""
+        """Return the processes that take more at the end than after a quarter of the time."""
         return [
             f"{what} grew from {warm >> 10} to {end >> 10} KB"
             for what, values in self.readings.items()

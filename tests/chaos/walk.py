@@ -34,7 +34,7 @@ PAST, FUTURE = 1.5e9, 1e11
 SCORES = [0, 0, 1, 1, 2, 3.5, -1, 0.1, PAST, FUTURE, math.inf, -math.inf]
 #: Those of sets with ties=.
 WHOLE = [0, 0, 0, 1, 1, 2, -1, -4096, 4095]
-#: With ties= a stored score is the score times this, plus what orders equal ones.
+#: With ties= a stored score is the score times this, plus the number that orders equal ones.
 TIE = 2**40
 FLAGS: list[dict[str, bool]] = [
     *[{}] * 5,
@@ -73,7 +73,7 @@ PATIENCE = 60
 
 
 class Step(NamedTuple):
-    """What to do by which of the two clients; all that is drawn for it."""
+    """An operation, its client of the two, and all that is drawn for it."""
 
     what: str
     client: int
@@ -408,7 +408,7 @@ class Episode:
         self.same(client, lambda s: bool(s.clear(keep_memory=keep)))
 
     def compare(self) -> None:
-        """Compare what the server holds."""
+        """Compare the content of the server."""
         model = self.model
         with self.raw.pipeline(transaction=False) as pipeline:
             pipeline.zrange(self.queue, 0, -1, withscores=True)
@@ -470,14 +470,14 @@ def told(lease: Any) -> tuple[Any, float, int]:
 
 
 def value_of(value: bytes) -> tuple[float, int, float | None]:
-    """Score, attempts and the score added meanwhile, of what is stored of a lease."""
+    """Return score, attempts and the score of an add while leased, of a stored lease."""
     parts = value.split(b"\n", 1)[0][17:].split(b" ")
     again = float(parts[2].lstrip(b"~")) if len(parts) > 2 else None
     return float(parts[1]), int(parts[0].split(b"/")[0]), again
 
 
 def outcome(call: Callable[[Any], Any], what: Any) -> Any:
-    """What a call gives, or which promised error it raises."""
+    """Return the result of a call, or its promised error."""
     try:
         return call(what)
     except Full:
@@ -513,7 +513,7 @@ def attempt(
 def shortened(
     world: World, steps: list[Step], server: servers.Server, clients: list[Any]
 ) -> tuple[list[Step], str]:
-    """Leave out what it fails without, runs of steps first."""
+    """Leave out steps without which it still fails, runs of steps first."""
     _, place, error = attempt(world, steps, server, clients, 1)
     if place < 0:
         return steps, "it does not fail again"

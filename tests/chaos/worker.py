@@ -1,4 +1,4 @@
-"""What the processes do: add, lease and settle at random, and write it down."""
+"""The work of the processes: add, lease and settle at random, and write it down."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from chaos.history import Recorder
 from redset import ScheduledSet, SortedSet, _wire
 from redset.exceptions import RedsetError
 
-#: What a set may be made with.
+#: The options that a set may have.
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "keyed": {"key": "url"},
@@ -33,7 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "keyed, remembering": {"key": "url", "remember": True},
     "tied": {"ties": "fifo"},
 }
-#: What keeps a memory of one size; not for the checker.
+#: Options that keep a memory of one size; not for the checker.
 OPTIONS_OF_A_SOAK: dict[str, dict[str, Any]] = {
     "keyed, for a while": {"key": "url", "remember": 5},
 }
@@ -42,7 +42,7 @@ COMMON = 300
 
 
 class Work(NamedTuple):
-    """Who is to do what, for how long at most."""
+    """The task of a process, and its time limit."""
 
     role: str
     name: str
@@ -67,7 +67,7 @@ class Work(NamedTuple):
     #: The longest pause between two calls, in seconds.
     pause: float = 0.004
     seconds: float = 600.0
-    #: Only what ends the work that there is.
+    #: Only operations that end the present work.
     draining: bool = False
     #: Whether the client sends again, and whose sets are used; drawn from the seed.
     exact: bool | None = None
@@ -77,7 +77,7 @@ class Work(NamedTuple):
 
 
 def implementation(name: str) -> ModuleType:
-    """One of redset's; the fallback where the core is not built."""
+    """One of redset's implementations; the fallback if the core is not built."""
     try:
         return _wire.load(name)
     except ImportError:
@@ -97,7 +97,7 @@ def links_of(page: str, pages: int) -> list[str]:
 
 
 class Worker:
-    """One process's work, and what it was seen to do."""
+    """One process's work, and its observed results."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -108,7 +108,7 @@ class Worker:
         awaited = self.pick.random() < 0.25 if work.awaited is None else work.awaited
         wire = implementation(self.pick.choice(["cython", "cython", "python"]))
         self.exact = exact
-        #: The scores of what is added with an acknowledgement, where they are times.
+        #: The scores of items that an acknowledgement adds, if they are times.
         self.due: dict[str, float] = {}
         self.set = self._made(exact, awaited, wire)
         self.codec = Json if self.keyed else Text
@@ -171,7 +171,7 @@ class Worker:
         return round(real + self.pick.random() * 0.3, 3)
 
     def fresh(self, num: int) -> list[list[Any]]:
-        """Names that nobody offered before, or where they are known also others; and scores."""
+        """Return new names, or with a memory also others, and their scores."""
         names = []
         for _ in range(num):
             self.count += 1
@@ -184,7 +184,7 @@ class Worker:
     # One operation, written down.
 
     def does(self, do: str, call: Callable[[], dict[str, Any]], **what: Any) -> int:
-        """Perform a call; the number that it has in the history, 0 where it failed."""
+        """Perform a call; return its number in the history, 0 if it failed."""
         number = self.record.begin(do, **what)
         try:
             result = call()
@@ -350,7 +350,7 @@ class Worker:
                 # Its own goes before one of the settlement, which is then only in the log.
                 if not all(lease.settled for lease in batch._leases):
                     raise redis.RedisError("not settled") from None
-            # Of one that was sent twice nobody knows what is lost.
+            # The losses of an operation that was sent twice are unknown.
             return {"ours": len(names) - batch.lost if self.exact else -1}
 
         self.does("leave", call, groups=groups)
@@ -373,7 +373,7 @@ class Worker:
 
 
 def work(what: Work) -> None:
-    """Work until told to end, or until the parent is gone."""
+    """Work until the file appears, or until the parent is gone."""
     parent = os.getppid()
     if what.ahead:
         real = time.time

@@ -10,7 +10,7 @@ import sys
 
 from fuzz import inputs, leaks, replies, restore
 
-#: What a full run draws.
+#: The counts of a full run.
 FUZZERS = {
     "inputs": (inputs.run, 1_000_000),
     "leaks": (leaks.run, 20_000),

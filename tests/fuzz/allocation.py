@@ -19,12 +19,12 @@ from agreement import outcome
 
 from redset._wire import fallback
 
-#: So many successes in a row say that a call makes no more allocations.
+#: So many successes in a row mean that a call makes no more allocations.
 ENOUGH = 30
 
 
 def cases(wire: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Calls of every function, with what is rare: long, foreign, not ASCII, many at once."""
+    """Calls of every function, with rare input: long, foreign, not ASCII, many at once."""
     many = [{"url": f"https://example.org/é/{n % 60}", "depth": n / 7} for n in range(80)]
     texts = [f"item {n} é" for n in range(40)]
     raws = [text.encode() for text in texts]
@@ -50,7 +50,7 @@ def cases(wire: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     known_raws = list(map(fallback.digest, raws))
 
     def learned() -> Any:
-        # Without memory a table holds less, and says nothing.
+        # Without memory a table holds less, and raises nothing.
         known = wire.Known(900)
         known.learn(names, math.inf, 0)
         known.learn(names[:640], [5.0] * 40, 0)
@@ -80,7 +80,7 @@ def cases(wire: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def attack(call: Callable[[], Any]) -> tuple[int, list[str]]:
-    """Make each allocation of a call fail, alone and with all behind it; what went wrong."""
+    """Make each allocation of a call fail, alone and with all after it; return the errors."""
     import _testcapi
 
     wrong: list[str] = []
@@ -122,7 +122,7 @@ def _again(result: Any, error: BaseException | None) -> Any:
 
 
 def _holds_memory_error(result: Any) -> bool:
-    """An item that there was no memory for is a bad one; so is a member."""
+    """An item whose allocation failed is a bad one; so is a member."""
     if isinstance(result, list):
         return any(_holds_memory_error(each) for each in result)
     if isinstance(result, fallback.Chunk):

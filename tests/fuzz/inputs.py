@@ -1,4 +1,4 @@
-"""Generated arguments for every function of the core: it does what the fallback does.
+"""Generated arguments for every function of the core: it does the same as the fallback.
 
 A case is one call of a function (of the encoder: making one and encoding a list), on both
 implementations. They must give the same bytes, or raise the same class with the same text; what a
@@ -17,16 +17,16 @@ from fuzz.report import Report
 from fuzz.values import Values
 from redset._wire import fallback
 
-#: Gives the arguments of one call anew: iterators and what meddles can be used once only.
+#: Makes the arguments of one call anew: iterators and meddling objects can be used once only.
 Arguments = Callable[[], tuple[Any, ...]]
 
 
 class Trouble(Exception):
-    """What an iterator raises in its middle."""
+    """The error that an iterator raises in its middle."""
 
 
 def iterable(draw: Values, values: list[Any]) -> Callable[[], Any]:
-    """Make what gives these values: a list, a tuple, iterators, one that raises, one that lies."""
+    """Make a source of these values: a list, a tuple, iterators, one that raises, one that lies."""
     draws = draw.rng.random()
     if draws < 0.5:
         return lambda: list(values)
@@ -56,7 +56,7 @@ def shrinking(values: list[Any]) -> Iterator[Any]:
 
 
 class Lying(list):  # type: ignore[type-arg]
-    """A list that says it is longer than it is."""
+    """A list whose length is too large."""
 
     def __len__(self) -> int:
         return super().__len__() + 7
@@ -256,7 +256,7 @@ def _meddled_encoder(
 
 
 def known(draw: Values) -> Arguments:
-    """The size of a table, what it learns first, and nothing else."""
+    """The size of a table, its first entries, and nothing else."""
     most = draw.pick(0, 1, 2, 3, 8, 40, 10**30, -1)
     steps = [learning(draw)[:2] for _ in range(draw.rng.randrange(6))]
     return lambda: (most, steps)
@@ -273,7 +273,7 @@ def known_knows(draw: Values) -> Arguments:
 
 
 def name_of(draw: Values) -> bytes:
-    """One of few digests, some of which begin alike."""
+    """One of few digests. Some begin alike."""
     return draw.pick(b"\0", b"\1", b"\xff") * 8 + draw.rng.randrange(8).to_bytes(8, "big")
 
 
@@ -282,7 +282,7 @@ def time_of(draw: Values) -> float:
 
 
 def learning(draw: Values) -> tuple[bytes, Any, int]:
-    """Digests, until when they are valid, and of which generation they are."""
+    """Digests, the ends of their validity, and their generations."""
     names = some(draw, lambda: name_of(draw))
     times: Any = [time_of(draw) for _ in names] if draw.one_in(2) else time_of(draw)
     if draw.one_in(15):
@@ -315,9 +315,9 @@ GENERATORS: dict[str, Callable[[Values], Arguments]] = {
     "Known.knows": known_knows,
     "Known.learn": known_learn,
 }
-#: Most of what can go wrong is in these.
+#: Most errors are of these classes.
 _NAMES = [*GENERATORS, *["Encoder.encode", "Encoder.encode_all"] * 2, "decode", "payload"]
-#: What may come out besides what hostile objects raise.
+#: Further errors that may come out, besides those of hostile objects.
 _EXPECTED = (
     ArithmeticError,
     AttributeError,
@@ -330,14 +330,14 @@ _EXPECTED = (
 
 
 def case(seed: int, number: int) -> tuple[str, Arguments]:
-    """Draw one case: the function's name, and what makes its arguments."""
+    """Draw one case: the function's name, and the maker of its arguments."""
     draw = Values(f"{seed}:{number}")
     name = draw.pick(*_NAMES)
     return name, GENERATORS[name](draw)
 
 
 def function(wire: Any, name: str) -> Callable[..., Any]:
-    """What a case calls."""
+    """Return the function of a case."""
     owner, _, method = name.rpartition(".")
     if not owner:
         return getattr(wire, name)  # type: ignore[no-any-return]
@@ -347,7 +347,7 @@ def function(wire: Any, name: str) -> Callable[..., Any]:
 
 
 def _of_known(table: Any, steps: Any, method: str, last: Any) -> Any:
-    """Fill a table, call it, and give what came of it and what it holds then."""
+    """Fill a table, call it, and return the result and the table's content after it."""
     for digests, until in steps:
         table.learn(digests, until, 0)
     result = getattr(table, method)

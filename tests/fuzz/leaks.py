@@ -10,7 +10,7 @@ from typing import Any
 from fuzz.inputs import GENERATORS, case, function
 from fuzz.report import Report
 
-#: How often each case is performed between two looks; and where that looks like a leak.
+#: Performances of each case between two looks; and more if that looks like a leak.
 ROUNDS, MANY = 20, 400
 #: Bytes that a case may keep a round: not even the smallest object.
 KEPT = 16
@@ -27,7 +27,7 @@ def run(count: int, seed: int, first: int = 0) -> Report:
         for number in report.cases(first):
             name, arguments = case(seed, number)
             leaked = leak_of(calls[name], arguments)
-            # The interpreter keeps some of what is freed, but not more of it with each round.
+            # The interpreter keeps some freed memory, but not more of it with each round.
             if leaked and (leaked := leak_of(calls[name], arguments, MANY)):
                 report.fail(number, f"{name} {leaked}")
             report.outcomes[name] += 1
@@ -37,7 +37,7 @@ def run(count: int, seed: int, first: int = 0) -> Report:
 
 
 def leak_of(call: Any, arguments: Any, rounds: int = ROUNDS) -> str:
-    """Say what repeated calls leave behind; nothing, it is to be hoped."""
+    """Return the memory that repeated calls keep: nothing, if all is well."""
     gc.disable()
     try:
         perform(call, arguments, 2)

@@ -1,4 +1,4 @@
-"""Hostile replies: a fake server answers what no server would, and every operation bears it.
+"""Hostile replies: a fake server sends impossible ones, and every operation bears it.
 
 A case is one reply to one request of a set's. Some are what the step can answer with, most are that
 with something changed, or something else altogether, or bytes that are no reply. The call then
@@ -40,11 +40,11 @@ from redset.exceptions import AddError, RedsetError
 TIMEOUT = 1.0
 
 
-# --- what is answered
+# --- replies
 
 
 class Raw(bytes):
-    """Bytes that are sent as they are; the connection ends behind them."""
+    """Bytes that are sent as they are; the connection ends after them."""
 
 
 class Status(bytes):
@@ -100,7 +100,7 @@ SCALARS = (
 
 
 class Answers:
-    """Draws a reply to a request: what could come, seldom; else what could not."""
+    """Draws a reply to a request: seldom a possible one, else an impossible one."""
 
     def __init__(self, seed: str, resp3: bool) -> None:
         self.rng = random.Random(seed)
@@ -122,7 +122,7 @@ class Answers:
         return self.cut(command)
 
     def possible(self, command: list[bytes]) -> Any:
-        """What a server might answer with."""
+        """A reply that a server might send."""
         name = command[0].upper()
         make = STEPS.get(NAMES.get(command[1], "")) if name == b"EVALSHA" else COMMANDS.get(name)
         return self.anything(1) if make is None else make(self, command)
@@ -257,7 +257,7 @@ def _leased(draw: Answers, command: list[bytes]) -> list[Any]:
     return [members, expiries, payloads, [b"0" for _ in rows], [draw.score() for _ in rows]]
 
 
-#: What each command, and each step, may be answered with.
+#: Possible replies to each command and each step.
 COMMANDS: dict[bytes, Callable[[Answers, list[bytes]], Any]] = {
     b"ZADD": lambda draw, command: draw.count(2),
     b"ZCARD": lambda draw, command: draw.count(),
@@ -320,7 +320,7 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "watch": lambda draw, command: [draw.count(1), draw.rng.choice((-1, 0, 7))],
 }
 NAMES = {scripts.script(name).sha: name for name in STEPS}
-#: What belongs to a connection's setup is answered as a server would, as are the probes.
+#: A connection's setup and the probes get a real server's replies.
 HELLO = {b"server": b"redis", b"version": b"7.0.0", b"proto": 3, b"id": 1, b"mode": b"standalone",
          b"role": b"master", b"modules": []}  # fmt: skip
 
@@ -337,7 +337,7 @@ class Stop:
 
 
 class Server:
-    """Answers on a unix socket, as told."""
+    """Replies on a unix socket, on request."""
 
     def __init__(self) -> None:
         self._directory = tempfile.mkdtemp(prefix="fuzz-", dir="/tmp")
@@ -347,7 +347,7 @@ class Server:
         self._listener.listen(64)
         #: Draws the next replies.
         self.answers = Answers("", False)
-        #: How many hostile replies went out, and what the last one was.
+        #: The number of hostile replies that were sent, and the last one.
         self.sent = 0
         self.last: Any = None
         threading.Thread(target=self._accept, daemon=True).start()
@@ -406,7 +406,7 @@ def _command(file: Any) -> list[bytes]:
     return found
 
 
-# --- what is called
+# --- calls
 
 
 def _is(*kinds: type) -> Callable[[Any], bool]:
@@ -459,7 +459,7 @@ def _check(jobs: Any) -> Any:
 
 
 def _lines(jobs: Any) -> list[str]:
-    """What an export of a set of the same options gives."""
+    """Return the export of a set of the same options."""
     keyed, remember = jobs._ctx.keyed, jobs._ctx.remember
     epoch = "0123456789abcdef" if remember else ""
     head = {"redset": 1, "name": "jobs", "key": keyed, "remember": remember, "epoch": epoch}
@@ -516,7 +516,7 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("leased", lambda jobs: list(jobs.leased()), _listed(lambda row: type(row[1]) is float)),
     ("finished", lambda jobs: jobs.finished(), _flag),
     ("consume", lambda jobs: jobs.consume(lambda item: THREE, stop=Stop(3)), _counts),
-    # Not list(jobs), which makes room for as many as the server says there are.
+    # Not list(jobs), which makes room for the number of items that the reply states.
     ("iterate", lambda jobs: [each for each in jobs], _listed(_item)),  # noqa: C416
     ("update", lambda jobs: jobs.update(_other(jobs)), lambda result: result is None),
     ("move_many", lambda jobs: jobs.move_many(THREE, _other(jobs)), _whole),
@@ -578,21 +578,21 @@ SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
     (ScheduledSet, {}),
     (ScheduledSet, {"key": "url", "remember": True}),
 ]
-#: How other errors begin that a set raises for what it was told.
+#: Beginnings of other errors that a set raises for a server's reply.
 SAID = (
     "the set 'jobs' must be empty",
     "the set 'jobs' was cleared",
     "the set 'jobs' has part of other lines",
     "items of 'jobs' must have",
 )
-#: Replies after which pop and the like may say that there is nothing.
+#: Replies after which pop and others may raise that the set is empty.
 EMPTY = ([], 0, b"0")
 #: What begins like one of those; the last is of a set of which no expired lease came back.
 RAW_EMPTY = re.compile(rb"\*0\r\n|:0\r\n|\*2\r\n:\d{1,3}\r\n:0\r\n")
 
 
 def clients(path: str) -> list[tuple[str, redis.Redis]]:
-    """Clients of both protocols and both parsers, that do not repeat what failed."""
+    """Clients of both protocols and both parsers, that do not repeat a failed request."""
     found = []
     for parser in ("hiredis", "Python"):
         for protocol in (2, 3):
@@ -653,7 +653,7 @@ def run(count: int, seed: int, first: int = 0) -> Report:
 
 
 def left_behind(client: redis.Redis, probe: bytes) -> str:
-    """Say what is wrong with what the pool lends next."""
+    """Return the fault of the next connection that the pool lends."""
     try:
         try:
             echoed = client.execute_command("ECHO", probe)
@@ -671,7 +671,7 @@ def _named(error: BaseException) -> str:
 
 
 def _says_empty(last: Any, lenient: bool) -> bool:
-    """Whether what was sent is, up to where the client reads it, a reply that says so."""
+    """Return whether the sent bytes, up to where the client reads them, are such a reply."""
     if isinstance(last, Raw):
         return lenient or RAW_EMPTY.match(last) is not None
     gave_none_back = isinstance(last, list) and len(last) == 2 and last[1] in EMPTY

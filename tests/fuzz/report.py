@@ -1,4 +1,4 @@
-"""What a fuzzer tells of its run, and what it watches while it runs."""
+"""The report of a fuzzer's run, and its watch over the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Failures that are told in full; of the others only the number.
+#: Failures that are printed in full; the others are counted.
 TOLD = 10
 #: Seconds that a case may take before the run ends with everybody's stack.
 PATIENCE = 60
@@ -26,9 +26,9 @@ class Report:
     Attributes
     ----------
     failures : list of str
-        What went wrong, by case; the first ones in full.
+        The failures, by case; the first ones in full.
     outcomes : Counter
-        How often what came out.
+        The count of each result.
     grown : int
         Bytes that the process grew by between the first tenth of the run and its end.
     """
@@ -44,7 +44,7 @@ class Report:
         self.replies = 0
         self.grown = 0
         self.seconds = 0.0
-        #: Told the number of the case under way, for when the process dies in it.
+        #: Receives the number of the running case, for when the process dies in it.
         self.trace: str | None = os.environ.get("FUZZ_TRACE")
 
     def cases(self, first: int = 0) -> Iterator[int]:
@@ -100,9 +100,9 @@ def traced(path: str) -> int:
 
 
 def resident() -> int:
-    """The bytes of memory that this process has at present; 0 where Linux does not tell."""
+    """Return the memory of this process in bytes; 0 if Linux does not report it."""
     if "asan" in os.environ.get("LD_PRELOAD", ""):
-        return 0  # It keeps what was freed, to know it again.
+        return 0  # It keeps freed memory, to know it again.
     gc.collect()
     # What the C library keeps for later is not the process's doing.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None

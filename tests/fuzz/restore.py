@@ -1,4 +1,4 @@
-"""Hostile files: mutated exports, of which none breaks a set or loses what was queued before.
+"""Hostile files: mutated exports. None breaks a set or loses queued items.
 
 A case takes the lines of an export and changes some of them. Then `restore` either refuses them
 before anything is written, or makes a set that works: all that it says is there comes out, and
@@ -53,7 +53,7 @@ def _run(report: Report, first: int) -> None:
 
 
 def everything(raw: redis.Redis) -> dict[bytes, Any]:
-    """What is on the server, but for the calls of leases, and from where forgetting is counted."""
+    """The content of the server, without the calls of leases and the start of forgetting."""
     found: dict[bytes, Any] = {}
     for key in raw.scan_iter():
         kind = raw.type(key)
@@ -117,7 +117,7 @@ QUEUED = ("a", "b")
 
 
 def mutated(draw: random.Random, exports: list[list[str]]) -> list[Any]:
-    """Return the lines of an export with some of what a hostile hand may do to them."""
+    """Return the lines of an export with hostile changes."""
     lines: list[Any] = list(draw.choice(exports))
     for _ in range(draw.choice([1, 1, 1, 2, 3, 6])):
         place = draw.randrange(len(lines))
@@ -157,7 +157,7 @@ def mutated(draw: random.Random, exports: list[list[str]]) -> list[Any]:
 
 
 def check_works(jobs: SortedSet[Any], options: dict[str, Any], queued: int) -> None:
-    """A set does what sets do: all that is there comes out, and what is added later."""
+    """A set works: all its items come out, and so do those that are added later."""
     # Each item is found by its own identity, and the set's own export is one that comes back.
     there = list(jobs)
     # One that lacks its key's field came back under the identity that it had.
@@ -177,10 +177,10 @@ def check_works(jobs: SortedSet[Any], options: dict[str, Any], queued: int) -> N
     done = 0
     while batch := jobs.lease(100):
         done += jobs.ack(batch)
-    # What cannot be decoded is dead now, or failed once too often.
+    # An item that cannot be decoded is dead now, or failed once too often.
     assert done + jobs.dead.size() - dead == queued + 400
     assert jobs.finished()
-    # Dead letters to come are behind all that are there.
+    # Later dead letters come after all present ones.
     last = SortedSet(jobs.redis, "jobs", **options, max_attempts=1)
     last.add(made(options, "last"), 0)
     last.fail(last.lease(), "the last")
@@ -190,7 +190,7 @@ def check_works(jobs: SortedSet[Any], options: dict[str, Any], queued: int) -> N
 class Files:
     """Exports of sets of each kind, on a server that has full sets as well; `check` is one case.
 
-    `seed` and the number of a case decide what is drawn.
+    `seed` and the number of a case decide the drawn values.
     """
 
     def __init__(self, client: redis.Redis, seed: str) -> None:
@@ -213,7 +213,7 @@ class Files:
         self._there, self._digest = everything(client), self._digest_of_all()
 
     def check(self, number: int) -> bool:
-        """Restore the file of a case; returns whether it was taken. Raises what is wrong."""
+        """Restore the file of a case; return whether it was accepted. Raise its faults."""
         client = self._client
         draw = random.Random(f"{self._seed} {number}")
         place = draw.randrange(len(FUZZED))
@@ -256,7 +256,7 @@ class Files:
         return self._client.execute_command("DEBUG", "DIGEST")
 
     def _check_untouched(self, where: str) -> None:
-        # One command instead of dozens; it minds more than what counts here.
+        # One command instead of dozens; it notices more than counts here.
         if self._digest_of_all() != self._digest:
             assert everything(self._client) == self._there, where
 

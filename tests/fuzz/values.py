@@ -103,7 +103,7 @@ class Values:
         return self.pick(self.text, self.data, self.integer)()
 
     def nested(self, depth: int = 0) -> Any:
-        """What JSON can say, and some that it cannot."""
+        """A value of JSON, or one of some that JSON cannot hold."""
         if depth > self.rng.randrange(6):
             return self.hostile() if self.one_in(20) else self.plain()
         few = range(self.rng.randrange(4))
@@ -183,7 +183,7 @@ class Values:
         return self.pick(EPOCH, b"", b"e" * 64, self.rng.randbytes(self.rng.randrange(65)))
 
     def raw(self) -> Any:
-        """A stored member, or what no server would answer with."""
+        """A stored member, or a value that no server would send."""
         if self.one_in(20):
             return self.pick(self.text, self.integer, self.hostile, lambda: bytearray(b"2"))()
         if self.one_in(3):

@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def check(mutants: Iterable[Mutant], tree: Path = TREE) -> list[str]:
-    """Say which mutants moved, and return why others no longer apply."""
+    """Print the mutants that moved, and return why others no longer apply."""
     problems = []
     for mutant in mutants:
         try:

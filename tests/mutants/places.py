@@ -27,7 +27,7 @@ class Mutant(NamedTuple):
     old, new : str
         The text, which occurs once in that function, and the text that replaces it.
     breaks : str
-        One sentence: what goes wrong.
+        One sentence: the damage.
     tests : tuple of str
         The tests to try first, such as "test_sets.py::test_the_lowest_comes_first".
     """

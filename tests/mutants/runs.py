@@ -63,7 +63,7 @@ class _Skipped(Exception):
 
 
 class _Broken(Exception):
-    """A run says nothing about a mutant."""
+    """A run without a verdict on a mutant."""
 
 
 def concerned_by(file: str) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ def _check_import(tree: Path) -> None:
     """Make sure that the tests import the copy."""
     done = subprocess.run(
         [sys.executable, "-c", "import redset; print(redset.__file__)"],
-        cwd=tree.parent,  # In the tree itself it would be found without PYTHONPATH.
+        cwd=tree.parent,  # In the tree itself it would be importable without PYTHONPATH.
         env=_environment(tree),
         capture_output=True,
         text=True,
