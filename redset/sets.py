@@ -43,7 +43,7 @@ from redset._operations import (
     transfer,
 )
 from redset._operations.adding import AddResult, Flags, OnError
-from redset._operations.context import Key
+from redset._operations.codec import Key
 from redset._operations.dead import DeadLetter
 from redset._operations.leasing import Leased
 from redset._operations.lines import Lines

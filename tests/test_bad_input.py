@@ -24,7 +24,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet
-from redset._operations import context
+from redset._operations import limits
+from redset._operations import options as set_options
 from redset._operations.keys import PARTS
 from redset.exceptions import AddError, Full, OptionsDiffer, RedsetError
 from redset.serializers import JSONSerializer
@@ -614,7 +615,7 @@ def test_every_key_that_a_set_writes_is_a_name_that_no_set_can_have(
     jobs.add_many(map(str, range(600)))
     jobs.fail(jobs.lease(3), "no")
     first = list(jobs.lease())
-    jobs.add(first[0].item, again=bool(jobs._ctx.remember))
+    jobs.add(first[0].item, again=bool(jobs._ctx.options.remember))
     raw.zadd(jobs._ctx.keys.queue, {b"\xff" * 16: -1})
     with contextlib.suppress(Exception):
         jobs.take(1)
@@ -1264,9 +1265,9 @@ def test_an_item_is_by_default_no_larger_than_a_server_takes_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     margin = 2**16
-    assert 512 * MIB - margin == context.ITEM_BYTES
+    assert 512 * MIB - margin == limits.ITEM_BYTES
     # The same with a server's limit of 1 MiB.
-    monkeypatch.setattr(context, "ITEM_BYTES", MIB - margin)
+    monkeypatch.setattr(set_options, "ITEM_BYTES", MIB - margin)
     jobs = make_set(serializer=JSONSerializer(), **options)
     most = MIB - margin - (0 if "key" in options else 2)  # quotes
     assert jobs.add(large(options, "a", most)) is not None

@@ -30,7 +30,7 @@ import redset
 import redset.asyncio
 from benchmarks import headlines
 from redset import Key, SortedSet, Stats
-from redset._operations import adding, context, memory, taking
+from redset._operations import adding, limits, memory, taking
 from redset.sets import Between, DeadLetters
 
 TREE = Path(__file__).resolve().parent.parent
@@ -486,13 +486,13 @@ def test_the_numbers_that_the_pages_give_are_those_of_the_code() -> None:
         (adding.CHUNK, "1 for each {} (250 with ``key``, ``remember``"),
         (adding.SCRIPT_CHUNK, "1 for each 500 ({} with ``key``, ``remember``"),
         (adding.WINDOW, "memory fills), {} in flight (2 while it fills, 1 with ``ties``)"),
-        (context.HEAVY_CHUNK, "and of ``add_new``; {} while a\n       memory fills)"),
-        (context.HEAVY_WINDOW, "memory fills), 4 in flight ({} while it fills, 1 with ``ties``)"),
+        (limits.HEAVY_CHUNK, "and of ``add_new``; {} while a\n       memory fills)"),
+        (limits.HEAVY_WINDOW, "memory fills), 4 in flight ({} while it fills, 1 with ``ties``)"),
         (taking.STEP, "1 for each {} (1,000 with ``key`` or ``ties``)"),
         (taking.KEYED_STEP, "1 for each 2,000 ({} with ``key`` or ``ties``)"),
         (memory.DISCARD_STEP, "O(log N) an item\n     - 1 for each {}\n"),
-        (context.SCRIPT_CHUNK, "1 for each {} (125 with ``key`` or ``max_size``)"),
-        (context.HEAVY_CHUNK, "1 for each 250 ({} with ``key`` or ``max_size``)"),
+        (limits.SCRIPT_CHUNK, "1 for each {} (125 with ``key`` or ``max_size``)"),
+        (limits.HEAVY_CHUNK, "1 for each 250 ({} with ``key`` or ``max_size``)"),
         (memory.SWEEP, "1 for each {} buckets"),
     ):
         assert sentence.format(f"{number:,}") in reference

@@ -221,12 +221,12 @@ def test_a_full_server_can_be_looked_at_and_emptied(full: Full, client: Any, kin
     assert jobs.stats().size == 50
     assert jobs.discard(items[3])
     assert jobs.discard_many(items[:10]) == 9
-    if jobs._ctx.remember:
+    if jobs._ctx.options.remember:
         assert jobs.seen(items[3])
         assert jobs.forget(items[3])
         assert jobs.discard(items[20], forget=True)
         assert not jobs.seen(items[20])
-    assert jobs.clear() == (39 if jobs._ctx.remember else 40)
+    assert jobs.clear() == (39 if jobs._ctx.options.remember else 40)
     assert jobs.size() == 0
 
 

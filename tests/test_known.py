@@ -51,9 +51,9 @@ def sent(requests: list[bytes]) -> list[str]:
 def renewed(jobs: Any) -> None:
     """Let the last check be too old."""
     ctx = face_of(jobs)._ctx
-    ctx.next_check = 0.0
-    if ctx.trust is not None:
-        ctx.trust = ctx.trust._replace(since=0.0)
+    ctx.memory.next_check = 0.0
+    if ctx.memory.trust is not None:
+        ctx.memory.trust = ctx.memory.trust._replace(since=0.0)
 
 
 # --- its savings
@@ -119,7 +119,7 @@ def test_single_adds_use_it_within_the_second(
         assert sent(requests).count("add") <= 2
         assert sent(requests).count("whose") <= 2
         # One now and then is not worth another request.
-        jobs._ctx.used = 0.0
+        jobs._ctx.memory.used = 0.0
         renewed(jobs)
         requests.clear()
         assert jobs.add("a") is None
@@ -138,7 +138,7 @@ def test_all_objects_of_a_set_share_a_table_and_no_others(any_server: servers.Se
         jobs.add_many(URLS[:20])
         renewed(jobs)
         jobs.add_many(URLS[:20])
-    tables = [jobs._ctx.trust.table for jobs in sets]
+    tables = [jobs._ctx.memory.trust.table for jobs in sets]
     assert tables[0] is tables[1]
     assert len({id(table) for table in tables}) == 3
     assert all(len(table) == 20 for table in tables)
@@ -158,7 +158,7 @@ def test_it_holds_no_more_than_known_max(
         jobs = make(SortedSet, "jobs", remember=True, known_max=100)
         for _ in range(3):
             jobs.add_many(URLS)
-        assert len(jobs._ctx.trust.table) == 100
+        assert len(jobs._ctx.memory.trust.table) == 100
         assert jobs.add_many(URLS) == REFUSED
         none = make(SortedSet, "jobs", remember=True, known_max=0)
         # The first one of an object also asks whether the set is finished.
@@ -275,7 +275,7 @@ def test_a_queued_item_that_is_not_known_is_not_learned(
         jobs.add("first")
         for _ in range(3):
             assert jobs.add_many([*URLS[:40], "first"], nx=True) == (0, 0, 41, 0)
-        table = jobs._ctx.trust.table
+        table = jobs._ctx.memory.trust.table
         assert len(table) == (0 if remember is True else 1)
         assert jobs.take(40)
         jobs.take(40)
@@ -300,7 +300,7 @@ def test_a_leased_item_that_is_not_known_is_not_learned(
         for _ in range(3):
             # Under nx a leased item counts as queued.
             assert jobs.add_many([*URLS[:40], "first"], nx=True) == (0, 0, 41, 0)
-        assert len(jobs._ctx.trust.table) == (0 if remember is True else 1)
+        assert len(jobs._ctx.memory.trust.table) == (0 if remember is True else 1)
         assert plain.ack(list(batch)) == 40
         assert jobs.add_many([*URLS[:40], "first"], nx=True) == (40, 0, 1, 0)
         # A known item is refused, leased or not, and learned.
@@ -308,7 +308,7 @@ def test_a_leased_item_that_is_not_known_is_not_learned(
         for _ in range(3):
             assert jobs.add_many(URLS[:40]) == (0, 0, 40, 0)
             assert jobs.add_many(URLS[:40], nx=True) == (0, 0, 40, 0)
-        assert len(jobs._ctx.trust.table) >= 40
+        assert len(jobs._ctx.memory.trust.table) >= 40
         assert jobs.ack(leases) == 20
     client.close()
 
@@ -404,7 +404,7 @@ def test_a_limited_item_is_known_no_longer_than_on_the_server(
     assert time.monotonic() >= began + life
     assert refused > 3
     assert jobs.add_many(items).refused == 40
-    table = jobs._ctx.trust.table
+    table = jobs._ctx.memory.trust.table
     assert all(table.knows(_digest(item), began + life) for item in items)
     late = time.monotonic() + life + 1
     assert not any(table.knows(_digest(item), late) for item in items)
@@ -591,7 +591,7 @@ def test_a_lost_connection_ends_the_trust(
         with contextlib.suppress(redis.ConnectionError):  # without retries
             jobs.size()
         requests.clear()
-        face_of(jobs)._ctx.next_check = 0.0
+        face_of(jobs)._ctx.memory.next_check = 0.0
         assert jobs.add_many(URLS[:20]).refused == 20
         assert set(sent(requests)) == {"whose"}
 
@@ -607,7 +607,7 @@ def test_a_connection_that_another_user_of_the_pool_opened_ends_the_trust(
         first, second = pools.get_connection(pool), pools.get_connection(pool)
         pool.release(first)
         pool.release(second)
-        jobs._ctx.next_check = 0.0
+        jobs._ctx.memory.next_check = 0.0
         requests.clear()
         jobs.add_many(URLS[:20])
         jobs.add_many(URLS[:20])
@@ -630,14 +630,14 @@ def test_a_connection_of_another_client_ends_the_trust(
         consuming: SortedSet[str] = SortedSet(client, "jobs", remember=True)
         assert consuming.size() == 20
         renewable = face_of(jobs)
-        renewable._ctx.next_check = 0.0
+        renewable._ctx.memory.next_check = 0.0
         requests.clear()
         for _ in range(3):
             assert jobs.add_many(URLS[:20]).refused == 20
         assert sent(requests) == ["whose"]
         consuming.redis.connection_pool.disconnect()
         assert consuming.size() == 20
-        renewable._ctx.next_check = 0.0
+        renewable._ctx.memory.next_check = 0.0
         requests.clear()
         assert jobs.add_many(URLS[:20]).refused == 20
         assert sent(requests) == ["whose"]
@@ -650,14 +650,14 @@ def test_it_is_trusted_for_a_second(any_server: servers.Server, load: Load) -> N
     for _ in range(20):
         for _ in range(2):
             jobs.add_many(URLS[:20])
-        start = jobs._ctx.trust.since
+        start = jobs._ctx.memory.trust.since
         # Behind its back, as what no check can see: it counts as long as it is trusted, no longer.
         any_server.raw.flushall()
         told = jobs.add(URLS[0])
         if time.monotonic() < start + 1:  # else the machine stood still, and it proves nothing
             break
     assert told is None
-    start = jobs._ctx.trust.since
+    start = jobs._ctx.memory.trust.since
     while jobs.add(URLS[0]) is None:
         assert time.monotonic() < start + load.seconds(1.5)
     client.close()
@@ -674,7 +674,7 @@ def test_without_info_there_is_no_known_table(
     jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
     for _ in range(3):
         jobs.add_many(URLS[:20])
-    assert jobs._ctx.trust is None
+    assert jobs._ctx.memory.trust is None
     any_server.raw.delete(f"{P}:meta", *any_server.raw.keys("*seen*"))
     assert jobs.add_many(URLS[:20]).updated == 20
     client.close()
@@ -734,7 +734,7 @@ def test_a_change_of_the_memory_by_hand_is_seen_at_the_next_check(
     jobs.add_many(URLS[600:])
     for _ in range(2):
         assert jobs.add_many(URLS).refused == len(URLS)
-    assert len(jobs._ctx.trust.table) == len(URLS)
+    assert len(jobs._ctx.memory.trust.table) == len(URLS)
     raw.delete(jobs._ctx.keys.queue, jobs._ctx.keys.items)
     how(raw, dump)
     renewed(jobs)
@@ -759,11 +759,11 @@ def test_growth_forgetting_and_expiry_raise_no_false_alarm(any_server: servers.S
         jobs.add_many(f"{number} {each}" for each in range(500))
         renewed(jobs)
         assert jobs.add_many(URLS[:100]).refused == 100
-        tables.append((jobs._ctx.trust.table, jobs._ctx.trust.table.generation))
+        tables.append((jobs._ctx.memory.trust.table, jobs._ctx.memory.trust.table.generation))
         renewed(brief)
         brief.add_many(URLS[:100])
     assert len(set(tables)) == 1
-    assert brief._ctx.trust.table.generation == 0
+    assert brief._ctx.memory.trust.table.generation == 0
     client.close()
 
 
@@ -773,7 +773,7 @@ def test_a_replica_is_not_trusted(any_server: servers.Server) -> None:
         jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
         jobs.add_many(URLS[:20])
         jobs.add_many(URLS[:20])
-        assert jobs._ctx.trust is not None
+        assert jobs._ctx.memory.trust is not None
         replica.raw.execute_command("REPLICAOF", "127.0.0.1", any_server.port)
         while replica.raw.info("replication")["master_link_status"] != "up":
             time.sleep(0.01)
@@ -788,13 +788,13 @@ def test_a_forked_child_starts_empty(any_server: servers.Server, any_implementat
     jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)
     for _ in range(2):
         jobs.add_many(URLS[:20])
-    table = jobs._ctx.trust.table
+    table = jobs._ctx.memory.trust.table
 
     def work() -> None:
         assert jobs.add_many(URLS[:20]).refused == 20
-        jobs._ctx.next_check = 0.0
+        jobs._ctx.memory.next_check = 0.0
         assert jobs.add_many(URLS[:20]).refused == 20
-        assert jobs._ctx.trust.table is not table
+        assert jobs._ctx.memory.trust.table is not table
         jobs.forget(URLS[0])
         assert len(table) == 20
 

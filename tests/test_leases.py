@@ -950,9 +950,9 @@ def test_a_random_walk_does_what_the_model_does(any_server: servers.Server, seed
     if options.pop("lots", None):
         options["remember"] = 3600
     jobs = SortedSet(raw, "jobs", **options, max_attempts=3)
-    model = Leasing(3, "remember" in options, jobs._ctx.identity)
+    model = Leasing(3, "remember" in options, jobs._ctx.codec.identity)
     items = [str(number) for number in range(40 if model.remember else 12)]
-    by_member = {jobs._ctx.identity(item): item for item in items}
+    by_member = {jobs._ctx.codec.identity(item): item for item in items}
     open_leases: list[Any] = []
     for step in range(600):
         what = pick.choice(["add", "add", "lease", "settle", "settle", "expire", "discard"])

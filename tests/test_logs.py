@@ -141,7 +141,7 @@ def test_an_error_that_is_not_the_items_own_makes_no_dead_letters(
     serializer.error = error
     # A first removal looks, and removes nothing; a later one puts back.
     for looked in (False, True):
-        jobs._ctx.looked = looked
+        jobs._ctx.codec.proven = looked
         for call in (jobs.pop, lambda: jobs.take(1), lambda: jobs.take(3, with_scores=True)):
             with pytest.raises(type(error)):
                 call()
@@ -169,7 +169,7 @@ def test_with_a_key_a_removed_item_is_kept_whatever_the_error(
     with pytest.raises(type(error)):
         jobs.take(3)  # it looks
     assert jobs.size() == 3
-    jobs._ctx.looked = True
+    jobs._ctx.codec.proven = True
     jobs.take(3)
     serializer.error = None
     assert jobs.dead.requeue([letter.id for letter in jobs.dead]) == 3
@@ -210,7 +210,7 @@ def test_an_error_of_the_process_releases_the_leased_items(
     serializer = Moody()
     jobs = make_set(serializer=serializer, max_attempts=1, **options)
     jobs.add_many(["a", "b", "c"], [1, 2, 3])
-    jobs._ctx.looked = True
+    jobs._ctx.codec.proven = True
     serializer.error = error
     with pytest.raises(type(error)):
         jobs.lease(3)
@@ -287,7 +287,7 @@ def test_own_errors_and_others_of_one_call_go_their_ways(make_set: Maker, raw: A
     assert jobs.peek() == "a"
     serializer.error, serializer.left = MemoryError(), 5
     assert jobs.take(1) == ["a"]
-    jobs._ctx.looked = True
+    jobs._ctx.codec.proven = True
     serializer.left = 1
     assert jobs.take(3) == ["b"]
     assert [letter.raw for letter in jobs.dead] == [b"bad"]
@@ -308,7 +308,7 @@ def test_a_requeue_and_a_restore_raise_errors_of_the_process(
     assert any_server.raw.dbsize() == 0
     serializer.error = None
     jobs.add("b")
-    jobs._ctx.looked = True
+    jobs._ctx.codec.proven = True
     any_server.raw.hset(
         "jobs:{jobs}:items", any_server.raw.zrange("jobs:{jobs}:keyed", 0, 0)[0], "bad"
     )

@@ -23,7 +23,7 @@ from selection import drawn
 
 from redset import AddResult, Key, SortedSet
 from redset._operations import memory
-from redset._operations.context import MEMORY_STEP
+from redset._operations.limits import MEMORY_STEP
 from redset.scripts import script
 
 P = "jobs:{jobs}"
@@ -999,20 +999,19 @@ def test_a_step_forgets_under_the_epoch_that_it_was_encoded_with(
     jobs = SortedSet(server_client, "jobs", remember=True)
     items = list(urls(0, 5))
     jobs.add_many(items)
-    context = type(jobs._ctx)
-    real = context.memory_tokens
+    real = memory.tokens_of
     interrupted = 0
 
-    def tokens(self: Any, *arguments: Any) -> Any:
+    def tokens(*arguments: Any) -> Any:
         nonlocal interrupted
-        made = real(self, *arguments)
+        made = real(*arguments)
         if not interrupted:
             interrupted = 1
             jobs.clear()
             jobs.add_many(items)
         return made
 
-    monkeypatch.setattr(context, "memory_tokens", tokens)
+    monkeypatch.setattr(memory, "tokens_of", tokens)
     assert jobs.discard_many(items, forget=True) == 5
     assert interrupted
     assert jobs.seen_many(items) == [False] * 5

@@ -85,9 +85,9 @@ def test_a_pickled_set_has_the_url_the_name_and_the_options(cls: Any, awaits: bo
         assert copied.note == "mine"
         options = copied.redis.connection_pool.connection_kwargs
         assert (options["host"], options["port"], options["db"]) == ("localhost", 7, 3)
-        assert copied._ctx.options == made._ctx.options
-        assert copied._ctx.max_attempts == 3
-        assert copied._ctx.identity(Key("/")) == made._ctx.identity(Key("/"))
+        assert copied._ctx.options.text == made._ctx.options.text
+        assert copied._ctx.options.max_attempts == 3
+        assert copied._ctx.codec.identity(Key("/")) == made._ctx.codec.identity(Key("/"))
         assert type(copied.scorer) is type(made.scorer)
         assert copied._owned
         assert copied.redis is not made.redis
@@ -107,7 +107,7 @@ def test_serializers_go_along(serializer: Any) -> None:
     copied = pickle.loads(pickle.dumps(made))
     assert type(copied.serializer) is type(made.serializer)
     item = Pair(1, "b") if isinstance(serializer, NamedtupleSerializer) else "a"
-    assert copied._ctx.serialise(item) == made._ctx.serialise(item)
+    assert copied._ctx.codec.serialise(item) == made._ctx.codec.serialise(item)
 
 
 @pytest.mark.parametrize("cls", CLASSES)

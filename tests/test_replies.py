@@ -107,7 +107,7 @@ def test_nothing_is_known_of_a_set_after_a_reply_of_another_shape(fake: Server) 
     for call in (lambda: jobs.add("a"), lambda: jobs.seen("a"), lambda: jobs.forget("a")):
         with pytest.raises(InvalidResponse):
             call()
-        assert jobs._ctx.epoch is None
+        assert jobs._ctx.memory.epoch is None
     jobs.redis.close()
 
 

@@ -25,8 +25,8 @@ from servers import Recording
 
 import redset
 from redset import AddResult, DeadLetter, Key, ScheduledSet, SortedSet, Stats, TimeSortedSet
-from redset._operations import context
-from redset._operations.context import ServerClock
+from redset._operations import scores as scoring
+from redset._operations.scores import ServerClock
 from redset.exceptions import AddError, DecodeError
 from redset.interfaces import Serializer
 from redset.serializers import JSONSerializer
@@ -390,8 +390,8 @@ def test_the_servers_time_is_asked_for_once_a_minute_and_never_overtaken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     passed = [0.0]
-    start = context.monotonic()
-    monkeypatch.setattr(context, "monotonic", lambda: start + passed[0])
+    start = scoring.monotonic()
+    monkeypatch.setattr(scoring, "monotonic", lambda: start + passed[0])
 
     def asked() -> int:
         return sum(str(args[0]).upper() == "TIME" for args in recording.sent)
@@ -1401,7 +1401,7 @@ def test_a_long_stream_asks_for_the_time_once_a_minute(
     any_server: servers.Server, any_implementation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.monotonic()
-    monkeypatch.setattr("redset._operations.context.monotonic", lambda: now)
+    monkeypatch.setattr("redset._operations.scores.monotonic", lambda: now)
     jobs = ScheduledSet(any_server.client(), "later")
 
     def hour() -> Iterator[str]:

@@ -11,9 +11,9 @@ import pytest
 import servers
 
 from redset import ScheduledSet, SortedSet
-from redset._operations.context import CHUNK_BYTES, STEP_BYTES
 from redset._operations.exchanging import Exchange, exchange
 from redset._operations.leasing import lease_call
+from redset._operations.limits import CHUNK_BYTES, STEP_BYTES
 from redset._transport.effects import only
 
 P = "jobs:{jobs}"

@@ -21,7 +21,7 @@ from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
 from redset import ScheduledSet, SortedSet
-from redset._operations import adding, context
+from redset._operations import adding, limits
 from redset._wire import fallback
 from redset.exceptions import AddError, Full
 from redset.scripts import script
@@ -281,7 +281,11 @@ def test_a_single_add_is_sent_again(proxy: Proxy, through: Callable[..., redis.R
 REMOVALS: dict[str, tuple[Any, bytes, Callable[[Any], Any]]] = {
     "pop": (dict, b"ZPOPMIN", lambda jobs: jobs.pop()),
     "first take": (dict, b"ZPOPMIN", lambda jobs: jobs.take(5)),
-    "take": (dict, b"EXEC", lambda jobs: (setattr(jobs._ctx, "multi", True), jobs.take(5))),
+    "take": (
+        dict,
+        b"EXEC",
+        lambda jobs: (setattr(jobs._ctx.removals, "multi", True), jobs.take(5)),
+    ),
     "keyed pop": (lambda: {"key": str}, script("take").sha, lambda jobs: jobs.pop()),
     "keyed take": (lambda: {"key": str}, script("take").sha, lambda jobs: jobs.take(5)),
     "scheduled": (lambda: {"cls": ScheduledSet}, script("take").sha, lambda jobs: jobs.take(5)),
@@ -1125,7 +1129,7 @@ def test_at_most_four_chunks_are_in_flight(any_server: servers.Server) -> None:
         for items in (numbered(10_000), iter(numbered(10_000))):
             watch.most = 0
             jobs.add_many(items, **flags)
-            assert watch.most == context.WINDOW == 4
+            assert watch.most == limits.WINDOW == 4
     watch.most = 0
     assert len(list(jobs.add_new(f"new {number}" for number in range(5000)))) == 5000
     assert watch.most == 4

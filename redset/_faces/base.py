@@ -26,8 +26,10 @@ from redset import _wire
 from redset._faces.arguments import Time, seconds
 from redset._operations import algebra, checking, dead, reading, streaming
 from redset._operations.adding import AddResult, Flags, OnError
-from redset._operations.context import Ahead, Context, ServerClock, checked_name
-from redset._operations.keys import LOCK
+from redset._operations.context import Context
+from redset._operations.keys import LOCK, checked_name
+from redset._operations.options import SetOptions
+from redset._operations.scores import Ahead, ServerClock
 from redset._transport.clients import AsyncNode, Node, is_cluster
 from redset._transport.effects import Operation
 from redset._transport.source import Source
@@ -99,21 +101,18 @@ class Face(Generic[T]):
         known_max: int = 1_000_000,
     ) -> None:
         wire = _wire.DEFAULT
-        self._ctx = Context(
-            wire,
-            name,
-            None,
-            serializer,
-            key=key,
-            remember=remember,
-            duplicates=duplicates,
-            ties=ties,
-            max_attempts=max_attempts,
-            max_item_bytes=max_item_bytes,
-            max_size=max_size,
-            known_max=known_max,
-            due=self._only_due,
+        options = SetOptions.checked(
+            key,
+            remember,
+            duplicates,
+            ties,
+            max_attempts,
+            max_item_bytes,
+            max_size,
+            known_max,
+            self._only_due,
         )
+        self._ctx = Context(wire, name, None, serializer, key, options)
         if ties is not None and (self._only_due or self._scores_are_times):
             kind = type(self).__name__
             raise ValueError(f"ties must be None for a {kind}, whose scores are times: {ties!r}")
@@ -217,16 +216,16 @@ class Face(Generic[T]):
         >>> jobs.pop()
         {'depth': 1}
         """
-        return self._ctx.serializer
+        return self._ctx.codec.serializer
 
     @serializer.setter
     def serializer(self, serializer: Any) -> None:
-        self._ctx.use_serializer(serializer)
+        self._ctx.codec.use_serializer(serializer)
 
     def _own(self, url: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         """Note how `from_url` made it, and that the client is its own."""
         self._owned = True
-        self._made = url, args, options, self._scorer, self._ctx.serializer
+        self._made = url, args, options, self._scorer, self._ctx.codec.serializer
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._made is None:
@@ -239,8 +238,8 @@ class Face(Generic[T]):
         changed = {}
         if self._scorer is not scorer:
             changed["scorer"] = self._scorer
-        if self._ctx.serializer is not serializer:
-            changed["serializer"] = self._ctx.serializer
+        if self._ctx.codec.serializer is not serializer:
+            changed["serializer"] = self._ctx.codec.serializer
         given = (
             [_Module.named(each) for each in args],
             *(
@@ -296,7 +295,7 @@ class Face(Generic[T]):
             return None
         if score is not None:
             raise ValueError("delay contradicts score: give one of them")
-        return self._ctx.clock_ahead(seconds("delay", delay))
+        return self._ctx.scores.clock_ahead(seconds("delay", delay))
 
     def _operand(self, other: Any) -> algebra.Other | None:
         """Return what an operation is told of another set; None if it is none of redset's."""

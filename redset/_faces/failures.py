@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 from redset._faces.arguments import milliseconds
-from redset._operations.context import error_text
+from redset._operations.errors import error_text
 from redset._operations.settling import Settlement
 from redset.exceptions import AddError, Reject, Retry
 

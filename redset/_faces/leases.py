@@ -10,7 +10,7 @@ from redset._faces.arguments import Time, milliseconds
 from redset._faces.base import T, index, refuse_single, waiting_time
 from redset._faces.failures import settlement_of
 from redset._operations import leasing, settling
-from redset._operations.context import error_text
+from redset._operations.errors import error_text
 from redset._operations.logs import one_line, warn_once
 from redset._operations.settling import Held, Settlement
 from redset._transport.effects import Operation

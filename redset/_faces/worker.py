@@ -24,7 +24,7 @@ from redset._faces.arguments import milliseconds
 from redset._faces.failures import is_transient, others_delay, settlement_of
 from redset._faces.leases import how_many
 from redset._operations import exchanging, settling
-from redset._operations.context import error_text
+from redset._operations.errors import error_text
 from redset._operations.exchanging import Exchange
 from redset._operations.logs import one_line, warn_once
 from redset._operations.settling import Held, Settlement

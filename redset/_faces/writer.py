@@ -139,8 +139,8 @@ class Writing:
             self._flags[given] = flags
         score = adding.score_of(self._ctx, item, score)
         if score is None:
-            self._sent.scorer = self._ctx.scorer
-        return flags, self._ctx.serialise(item), score, item
+            self._sent.codec.scorer = self._ctx.codec.scorer
+        return flags, self._ctx.codec.serialise(item), score, item
 
     def _put(self, one: _Add | list[Lease[Any]]) -> bool:
         """Accept something; whether the background is to hear of it."""
@@ -152,10 +152,10 @@ class Writing:
                 lease.settled = True
             self._accepted += len(one)
             # As with ack(add=): from here on the server is asked about all that comes before one.
-            self._sent.tabled = False
+            self._sent.memory.tabled = False
         else:
             # Behind its acknowledgement an item is another one than before it.
-            if self._acking and self._ctx.member_of(one[1]) in self._acking:
+            if self._acking and self._ctx.codec.member_of(one[1]) in self._acking:
                 self._acking.clear()
                 queue.append(None)
                 told = True

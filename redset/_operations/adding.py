@@ -9,7 +9,9 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from redset._operations.checking import check_once
-from redset._operations.context import (
+from redset._operations.context import Context
+from redset._operations.known import Trust, check, learn, look
+from redset._operations.limits import (
     CHUNK,
     CHUNK_BYTES,
     ENCODERS,
@@ -18,14 +20,10 @@ from redset._operations.context import (
     HEAVY_WINDOW,
     SCRIPT_CHUNK,
     WINDOW,
-    Ahead,
-    Clock,
-    Context,
-    ServerClock,
-    new_epoch,
 )
-from redset._operations.known import Trust, check, learn, look
 from redset._operations.replies import Reader, bytes_of, count, listed, refuse, up_to
+from redset._operations.scores import Ahead, Clock, ServerClock
+from redset._operations.state import new_epoch
 from redset._transport.effects import Ask, Operation, Send
 from redset.exceptions import Full
 from redset.scripts import arguments_of, script
@@ -93,7 +91,7 @@ class Flags(NamedTuple):
         if self.nx:
             return "nx"
         if not (self.xx or self.gt or self.lt):
-            return ctx.condition
+            return ctx.options.condition
         return ("xx" if self.xx else "") + ("gt" if self.gt else "lt" if self.lt else "")
 
 
@@ -120,11 +118,11 @@ class Adder:
         self.condition = flags.condition(ctx)
         self.again = flags.again
         #: Whether what is accepted stays unknown to a memory that there is.
-        self.aside = flags.remember is False and bool(ctx.remember)
+        self.aside = flags.remember is False and bool(ctx.options.remember)
         self.score = score
         self.outcomes = outcomes
         self.proposed = False
-        light = not (ctx.keyed or ctx.remember or ctx.max_size or outcomes)
+        light = not (ctx.options.keyed or ctx.options.remember or ctx.options.max_size or outcomes)
         #: What a step of settlements is given that adds as well, and how many it has settled.
         self.settling = settling
         self.settled: list[int] = []
@@ -132,18 +130,20 @@ class Adder:
         self._others = deque(others)
         #: ZADD alone tells these apart; under nx what is leased counts as there.
         alone = ("", "xx") if ctx.keys.prefix is not None else ("", "nx", "xx")
-        self.command = light and not ctx.ties and self.condition in alone and settling is None
+        self.command = (
+            light and not ctx.options.ties and self.condition in alone and settling is None
+        )
         name = "add" if settling is None else "settle"
         self.script = None if self.command else script(name)
         self._chunk = CHUNK if light and self.condition in ("", "nx", "xx") else SCRIPT_CHUNK
-        last_wins = self.condition == "" and (not ctx.remember or self.again)
+        last_wins = self.condition == "" and (not ctx.options.remember or self.again)
         # A plain add of an item that stays unknown goes by each one: all of them may be refused.
         foldable = self.condition == "nx" or (
             self.condition == "" and (self.again or not self.aside)
         )
         #: Items that are encoded together: with max_size one chunk, so that a Full one says exactly
         #: from where to go on.
-        self.run = FOLD if foldable and not ctx.max_size else self._chunk
+        self.run = FOLD if foldable and not ctx.options.max_size else self._chunk
         wire = ctx.wire
         self.fold = (
             wire.FOLD_NONE if not foldable else wire.FOLD_LAST if last_wins else wire.FOLD_FIRST
@@ -152,22 +152,24 @@ class Adder:
         self._heavy = False
         #: Whether every known item is refused, so that a table of them can answer. Not beside an
         #: acknowledgement: what the server has forgotten within the second would be lost with it.
-        tabled = ctx.tabled and foldable and not self.aside
+        tabled = ctx.memory.tabled and foldable and not self.aside
         self.tabled = tabled and not self.again and settling is None
         #: Whether answers say what is known: if that is more than that all entries are.
         self._asks = False
-        self._may_ask = self.tabled and (ctx.remember == "limited" or self.condition == "nx")
+        self._may_ask = self.tabled and (
+            ctx.options.remember == "limited" or self.condition == "nx"
+        )
 
     @property
     def chunk(self) -> int:
         """How many entries a request may have."""
         # With max_size the chunk is the run.
-        return HEAVY_CHUNK if self._heavy and not self.ctx.max_size else self._chunk
+        return HEAVY_CHUNK if self._heavy and not self.ctx.options.max_size else self._chunk
 
     @property
     def window(self) -> int:
         """How many chunks may be in flight."""
-        if self.proposed or self.ctx.ties:
+        if self.proposed or self.ctx.options.ties:
             # It decides whose epoch holds; with ties= what comes behind one that was refused, or is
             # to be sent again, would be before it.
             return 1
@@ -176,11 +178,11 @@ class Adder:
     def prepare(self) -> Operation[None]:
         """Ask the server what the requests depend on: its clock, the memory's epoch."""
         ctx = self.ctx
-        scorer = ctx.scorer if self.score is None else self.score
+        scorer = ctx.codec.scorer if self.score is None else self.score
         if isinstance(scorer, Clock):
             yield from scorer.refresh(ctx)
         epoch = b""
-        if ctx.remember:
+        if ctx.options.remember:
             yield from check_once(ctx)
             known = yield from ctx.know_epoch()
             self.proposed = known is None
@@ -191,7 +193,7 @@ class Adder:
         """Make it, or use again what an earlier call made for the same requests."""
         ctx, wire = self.ctx, self.ctx.wire
         self.epoch = epoch
-        dumps, scorer = ctx.dumps, ctx.scorer if self.score is None else self.score
+        dumps, scorer = ctx.codec.dumps, ctx.codec.scorer if self.score is None else self.score
         what = (
             self.condition,
             self.again,
@@ -205,35 +207,35 @@ class Adder:
         use = *what, self.score, id(scorer) if self.score is None else None, id(dumps)
         # Set at once: threads share what adds single items.
         once = self.settling is not None or isinstance(self.score, Ahead)
-        encoder = None if once else ctx.encoders.get(use)
+        encoder = None if once else ctx.codec.encoders.get(use)
         if encoder is not None:
             self.encoder = encoder
             return
         memory = wire.MEMORY_NONE
-        if self.script is not None and ctx.remember == "ever":
+        if self.script is not None and ctx.options.remember == "ever":
             memory = wire.MEMORY_INTEGER
-        elif self.script is not None and ctx.remember and not ctx.keyed:
+        elif self.script is not None and ctx.options.remember and not ctx.options.keyed:
             memory = wire.MEMORY_DIGEST
         self.encoder = encoder = wire.Encoder(
             self._prefix(epoch),
             dumps,
-            ctx.key,
+            ctx.codec.key,
             scorer,
-            ctx.max_item_bytes,
+            ctx.codec.max_item_bytes,
             self.fold,
-            self.fold != wire.FOLD_NONE and not ctx.ties,
+            self.fold != wire.FOLD_NONE and not ctx.options.ties,
             memory,
             epoch,
             self.outcomes,
-            bool(ctx.ties),
-            ctx.due,
-            ctx.warn,
+            bool(ctx.options.ties),
+            ctx.options.due,
+            ctx.codec.warn,
         )
         if once:
             return
-        if len(ctx.encoders) >= ENCODERS:
-            ctx.encoders.clear()
-        ctx.encoders[use] = encoder
+        if len(ctx.codec.encoders) >= ENCODERS:
+            ctx.codec.encoders.clear()
+        ctx.codec.encoders[use] = encoder
 
     def _prefix(self, epoch: bytes) -> list[Any]:
         """Return what each request begins with, before its entries."""
@@ -274,8 +276,8 @@ class Adder:
     def other_epoch(self, stored: bytes) -> None:
         """The set has another epoch (it was cleared, or another process was first): go by that."""
         ctx = self.ctx
-        ctx.epoch = stored or None
-        ctx.believe(None)
+        ctx.memory.epoch = stored or None
+        ctx.memory.believe(None)
         self.proposed = not stored
         self._make_encoder(stored or new_epoch())
 
@@ -303,8 +305,8 @@ class Adder:
         if trust is None:
             return encode_all(items, scores, skip, self.chunk, CHUNK_BYTES), None, 0
         table = trust.table
-        if self.ctx.tables is not None:
-            self.ctx.tables.add((table, table.generation))
+        if self.ctx.memory.tables is not None:
+            self.ctx.memory.tables.add((table, table.generation))
         generation = table.generation
         chunks = encode_all(items, scores, skip, self.chunk, CHUNK_BYTES, table, monotonic())
         return chunks, trust, generation
@@ -319,7 +321,7 @@ class Adder:
         """Read the answer to so many entries: a count of ZADD, else what the script returns."""
         if self.script is None:
             return up_to(entries)
-        limited = self.ctx.remember == "limited"
+        limited = self.ctx.options.remember == "limited"
         read = _outcome_of(entries, entries if self.outcomes else 0, self.epoch, limited)
         return read if self.settling is None else self._settled(read)
 
@@ -359,17 +361,17 @@ class Adder:
         if self.settling is not None and not any(self.settled) and self._others:
             raise OtherLeases(self.epoch)
         if self.proposed:
-            self.ctx.epoch = self.epoch
+            self.ctx.memory.epoch = self.epoch
             self.proposed = False
             self._make_encoder(self.epoch)
-        elif self.ctx.remember:
-            self.ctx.epoch = self.epoch
+        elif self.ctx.options.remember:
+            self.ctx.memory.epoch = self.epoch
         added, updated, outcomes, known = reply
         lasting = known
-        if self.ctx.remember == "ever":
+        if self.ctx.options.remember == "ever":
             # A plain add leaves nothing unknown.
             lasting = math.inf if known == 0 or self.condition == "" else None
-        fills = bool(self.ctx.remember) and not self.aside
+        fills = bool(self.ctx.options.remember) and not self.aside
         self._heavy = fills and 2 * (added + updated) > chunk.entries
         refused = chunk.entries - added - updated
         folded = chunk.good - chunk.entries
@@ -396,15 +398,15 @@ def head_of(
         "condition": condition,
         "again": again,
         "wanted": outcomes,
-        "max_size": ctx.max_size or "",
-        "keyed": ctx.keyed,
-        "remember": ctx.remember,
-        "ttl": ctx.ttl,
+        "max_size": ctx.options.max_size or "",
+        "keyed": ctx.options.keyed,
+        "remember": ctx.options.remember,
+        "ttl": ctx.options.memory_ttl,
         "epoch": epoch,
         "proposed": proposed,
-        "options": ctx.options,
+        "options": ctx.options.text,
         "asks": asks,
-        "ties": ctx.ties,
+        "ties": ctx.options.ties,
         "aside": aside,
     }
 
@@ -423,7 +425,7 @@ class Refusal(NamedTuple):
         if self.word == b"NAME":
             return ctx.tell_plain_items()
         return Full(
-            f"the set holds {self.detail} items, and max_size is {ctx.max_size}; "
+            f"the set holds {self.detail} items, and max_size is {ctx.options.max_size}; "
             "chunks are refused whole"
         )
 
@@ -485,9 +487,9 @@ def score_of(ctx: Context, item: Any, score: Any) -> float | None:
     """Check a score, or ask the scorer for it; None if that is the server's clock."""
     made: float | None = None
     if score is not None:
-        made = ctx.to_score(score)
-    elif type(ctx.scorer) is not ServerClock:
-        made = ctx.to_score(ctx.wire.score_of(item, ctx.scorer, ctx.due))
+        made = ctx.scores.parse(score)
+    elif type(ctx.codec.scorer) is not ServerClock:
+        made = ctx.scores.parse(ctx.wire.score_of(item, ctx.codec.scorer, ctx.options.due))
     return made
 
 
@@ -498,15 +500,15 @@ def add(
     clock: Any = later
     if clock is None:
         score = score_of(ctx, item, score)
-        clock = ctx.scorer if score is None else None
+        clock = ctx.codec.scorer if score is None else None
     if flags.remember is not None:
         flags.check_remember(ctx)  # 0 equals False, and may not be
-    adder = ctx.adders.get(flags)
+    adder = ctx.codec.adders.get(flags)
     if adder is None:
         adder = Adder(ctx, flags, None, False)
         adder.try_to_encode(item)
         yield from adder.prepare()
-        ctx.adders[flags] = adder
+        ctx.codec.adders[flags] = adder
     if clock is not None:
         yield from clock.refresh(ctx)
         score = clock(item)

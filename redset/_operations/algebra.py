@@ -15,16 +15,10 @@ from redset._operations.adding import (
     head_of,
     refusal_of,
 )
-from redset._operations.context import (
-    HEAVY_CHUNK,
-    SCRIPT_CHUNK,
-    STEP,
-    Context,
-    Key,
-    cut_by_bytes,
-    new_epoch,
-)
-from redset._operations.memory import discard_members
+from redset._operations.codec import Key
+from redset._operations.context import Context
+from redset._operations.limits import HEAVY_CHUNK, SCRIPT_CHUNK, STEP, cut_by_bytes
+from redset._operations.memory import discard_members, tokens_of
 from redset._operations.reading import Page, page_behind, unreadable
 from redset._operations.reading import size as size_of
 from redset._operations.replies import (
@@ -38,6 +32,7 @@ from redset._operations.replies import (
     refuse,
     up_to,
 )
+from redset._operations.state import new_epoch
 from redset._operations.streaming import add_stream
 from redset._transport.effects import Ask, AskOther, Operation, Pull
 from redset.exceptions import AddError, OptionsDiffer
@@ -55,10 +50,10 @@ class Other(NamedTuple):
 def check(ctx: Context, other: Other) -> None:
     """Refuse a set whose items have no identity here, or another order, and the set itself."""
     check_keys(ctx, other)
-    if ctx.ties != other.ctx.ties:
+    if ctx.options.ties != other.ctx.options.ties:
         raise OptionsDiffer(
-            f"the set {ctx.name!r} has {ctx.options}, and {other.ctx.name!r} has "
-            f"{other.ctx.options}: they order equal scores in different ways"
+            f"the set {ctx.name!r} has {ctx.options.text}, and {other.ctx.name!r} has "
+            f"{other.ctx.options.text}: they order equal scores in different ways"
         )
     check_not_same(ctx, other)
 
@@ -71,12 +66,12 @@ def check_not_same(ctx: Context, other: Other) -> None:
 
 def check_keys(ctx: Context, other: Other) -> None:
     """Refuse a set whose items have no identity here."""
-    if ctx.keyed != other.ctx.keyed:
+    if ctx.options.keyed != other.ctx.options.keyed:
         raise OptionsDiffer(
-            f"the set {ctx.name!r} has {ctx.options}, and {other.ctx.name!r} has "
-            f"{other.ctx.options}: with and without key= they can have no item in common"
+            f"the set {ctx.name!r} has {ctx.options.text}, and {other.ctx.name!r} has "
+            f"{other.ctx.options.text}: with and without key= they can have no item in common"
         )
-    ours, theirs = ctx.key, other.ctx.key
+    ours, theirs = ctx.codec.key, other.ctx.codec.key
     fields = str, tuple
     if isinstance(ours, fields) and isinstance(theirs, fields) and ours != theirs:
         raise OptionsDiffer(
@@ -96,7 +91,7 @@ def is_same(ctx: Context, other: Other) -> bool:
 def update(ctx: Context, other: Other) -> Operation[None]:
     """Add what the other has, where the score is lower or it is new."""
     check(ctx, other)
-    if other.link is None and not ctx.remember:
+    if other.link is None and not ctx.options.remember:
         yield from _by_server(ctx, other, "or")
         return
     to = ctx.of_serialised()
@@ -129,7 +124,7 @@ def intersect(ctx: Context, other: Other) -> Operation[None]:
 def exclude(ctx: Context, other: Other) -> Operation[None]:
     """Remove what both have, and add what only the other has."""
     check(ctx, other)
-    if other.link is None and not ctx.remember:
+    if other.link is None and not ctx.options.remember:
         yield from _by_server(ctx, other, "xor")
         return
     to = ctx.of_serialised()
@@ -256,14 +251,14 @@ def _add_page(
     for at, (raw, score) in enumerate(zip(page.payloads, page.scores, strict=True)):
         if raw is not None and (which is None or which[at]):
             items.append(raw)
-            scores.append(other.ctx.told(float(score)))
-    if to.keyed:
+            scores.append(other.ctx.scores.decode(float(score)))
+    if to.options.keyed:
         # Of a digest nobody knows the key that it was made of.
-        found, bad = yield from other.ctx.decode(items)
+        found, bad = yield from other.ctx.codec.decode(items)
         if bad:
             raise unreadable(other.ctx, bad[0].error) from bad[0].error
         try:
-            keys = [other.ctx.key_bytes(item) for item in found]
+            keys = [other.ctx.codec.key_bytes(item) for item in found]
         except (TypeError, ValueError) as error:
             raise unreadable(other.ctx, error) from error
         items = list(zip(items, keys, strict=True))
@@ -306,13 +301,15 @@ def _step(ctx: Context, other: Other, what: str, last: list[bytes]) -> Operation
     keys = {"other": theirs.queue, "queue": ours.queue}
     if ours.prefix is not None:
         keys |= {"none": ours.none, "leased": ours.leased, "leases": ours.leases}
-    if ctx.keyed or ctx.ties:
+    if ctx.options.keyed or ctx.options.ties:
         keys |= {"meta": ours.meta, "seen": ours.seen, "items": ours.items, "name": ours.name}
-    if ctx.keyed:
+    if ctx.options.keyed:
         keys["payloads"] = theirs.items
-    heavy = what in ("or", "xor") and (ctx.keyed or ctx.ties or ctx.max_size)
+    heavy = what in ("or", "xor") and (
+        ctx.options.keyed or ctx.options.ties or ctx.options.max_size
+    )
     num = HEAVY_CHUNK if heavy else SCRIPT_CHUNK
-    first = other.ctx.first if other.ctx.largest else ctx.first
+    first = other.ctx.sizes.first if other.ctx.sizes.largest else ctx.sizes.first
     score, member = last or (b"", b"")
     # What both have would be added again by a second time.
     again = what != "xor"
@@ -361,8 +358,8 @@ def move(ctx: Context, items: list[Any], other: Other) -> Operation[int]:
         raise ValueError(
             f"other must be on the server of {ctx.name!r}, for each chunk to be moved in one step"
         )
-    names = list(dict.fromkeys((yield from ctx.identities(items))))
-    step = HEAVY_CHUNK if other.ctx.remember else SCRIPT_CHUNK
+    names = list(dict.fromkeys((yield from ctx.codec.identities(items))))
+    step = HEAVY_CHUNK if other.ctx.options.remember else SCRIPT_CHUNK
     moved = 0
     for part in cut_by_bytes(names, step):
         while part:
@@ -380,28 +377,30 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[tuple[int
     keys |= {"our_items": ours.items, "queue": theirs.queue, "leased": theirs.leased}
     keys |= {"leases": theirs.leases, "meta": theirs.meta, "seen": theirs.seen}
     keys |= {"items": theirs.items, "name": theirs.name}
-    epoch = (yield from to.know_epoch()) if to.remember else None
+    epoch = (yield from to.know_epoch()) if to.options.remember else None
     while True:
         proposed, tokens = epoch is None, []
-        if to.remember:
+        if to.options.remember:
             epoch = epoch or new_epoch()
-            if to.remember == "ever" or not to.keyed:
-                tokens = to.memory_tokens(names, epoch)
-        head = head_of(to, to.condition, outcomes=True, epoch=epoch or b"", proposed=proposed)
+            if to.options.remember == "ever" or not to.options.keyed:
+                tokens = tokens_of(to, names, epoch)
+        head = head_of(
+            to, to.options.condition, outcomes=True, epoch=epoch or b"", proposed=proposed
+        )
         ask = ctx.step(
             "move",
             _moved(len(names)),
             [*names, *tokens],
             keys,
             num=len(names),
-            first=ctx.first,
-            tied=bool(ctx.ties),
+            first=ctx.sizes.first,
+            tied=bool(ctx.options.ties),
             **head,
         )
         reply: _Moved | Refusal = yield from _same_slot(ctx, other, ask)
         if not isinstance(reply, Refusal):
-            if to.remember:
-                to.epoch = epoch
+            if to.options.remember:
+                to.memory.epoch = epoch
             return reply
         if reply.word == b"SCORE":
             raise ValueError(
@@ -410,7 +409,7 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[tuple[int
             )
         if reply.word != b"EPOCH":
             raise reply.error(to)
-        to.epoch = epoch = reply.detail or None
+        to.memory.epoch = epoch = reply.detail or None
 
 
 class _Moved(NamedTuple):
@@ -456,7 +455,7 @@ def subtract_items(ctx: Context) -> Operation[None]:
     """Remove the items that Pull brings."""
     at = 0
     while chunk := (yield from _pulled()):
-        yield from discard_members(ctx, (yield from ctx.identities(chunk, at)))
+        yield from discard_members(ctx, (yield from ctx.codec.identities(chunk, at)))
         at += len(chunk)
 
 
@@ -465,7 +464,7 @@ def intersect_items(ctx: Context) -> Operation[None]:
     kept: set[bytes] = set()
     at = 0
     while chunk := (yield from _pulled()):
-        kept.update((yield from ctx.identities(chunk, at)))
+        kept.update((yield from ctx.codec.identities(chunk, at)))
         at += len(chunk)
     yield from _each_page(
         Other(ctx, None),
@@ -478,7 +477,7 @@ def exclude_items(ctx: Context) -> Operation[None]:
     given: dict[bytes, Any] = {}
     at = 0
     while chunk := (yield from _pulled()):
-        names = yield from ctx.identities(chunk, at)
+        names = yield from ctx.codec.identities(chunk, at)
         for place, (name, item) in enumerate(zip(names, chunk, strict=True)):
             if type(item) is Key:
                 raise TypeError(f"item {at + place} must be an item to be added, not a Key")
@@ -498,7 +497,7 @@ def is_disjoint_from_items(ctx: Context) -> Operation[bool]:
     """Say whether none of the items that Pull brings is there."""
     at = 0
     while chunk := (yield from _pulled()):
-        names = yield from ctx.identities(chunk, at)
+        names = yield from ctx.codec.identities(chunk, at)
         if any((yield from _are_in(Other(ctx, None), names))):
             return False
         at += len(chunk)
@@ -514,7 +513,7 @@ def _pulled() -> Operation[list[Any]]:
 def compare_items(ctx: Context, items: Iterable[Any], how: Comparison) -> Operation[bool]:
     """Compare with items, each identity counted once."""
     try:
-        names = list(set((yield from ctx.identities(list(items)))))
+        names = list(set((yield from ctx.codec.identities(list(items)))))
     except Exception:
         if how == "==":  # of something that is none of ours, whatever key and serializer say
             return False

@@ -10,15 +10,9 @@ from typing import Any, NamedTuple
 from redset._faces.arguments import seconds
 from redset._operations import memory
 from redset._operations.adding import Refusal, refusal_of
-from redset._operations.context import (
-    LEASE_STEP,
-    MEMORY_STEP,
-    NOT_OF_ITEM,
-    STEP,
-    Context,
-    ServerClock,
-    error_text,
-)
+from redset._operations.context import Context
+from redset._operations.errors import NOT_OF_ITEM, error_text
+from redset._operations.limits import LEASE_STEP, MEMORY_STEP, STEP
 from redset._operations.lines import ID
 from redset._operations.logs import warn_once
 from redset._operations.reading import server_time
@@ -32,6 +26,7 @@ from redset._operations.replies import (
     refuse,
     up_to,
 )
+from redset._operations.scores import ServerClock
 from redset._transport.effects import Ask, Emit, Operation
 
 
@@ -83,7 +78,7 @@ def iterate(ctx: Context) -> Operation[None]:
         entries, more = yield read_range(ctx, start, "+", STEP)
         if entries:
             letters = [entry.letter for entry in entries]
-            items, bad = yield from ctx.decode([letter.raw for letter in letters])
+            items, bad = yield from ctx.codec.decode([letter.raw for letter in letters])
             lost, values = {each.place for each in bad}, iter(items)
             yield Emit(
                 [
@@ -111,7 +106,9 @@ def read_range(ctx: Context, first: str, last: str, num: int) -> Ask:
     The answer says, too, whether there may be more of so many.
     """
     reads = _page_of_entries(ctx, num)
-    return ctx.step("read_letters", reads, lowest=first, highest=last, num=num, first=ctx.first)
+    return ctx.step(
+        "read_letters", reads, lowest=first, highest=last, num=num, first=ctx.sizes.first
+    )
 
 
 def _page_of_entries(ctx: Context, num: int) -> Reader[tuple[list[_Entry], bool]]:
@@ -120,7 +117,7 @@ def _page_of_entries(ctx: Context, num: int) -> Reader[tuple[list[_Entry], bool]
     def read(reply: Any) -> tuple[list[_Entry], bool]:
         more, entries = listed(reply, 2)
         found = read_entries(entries)
-        ctx.note_sizes([entry.letter.raw for entry in found])
+        ctx.sizes.note([entry.letter.raw for entry in found])
         return found, count(more, 1) == 1
 
     return read
@@ -154,7 +151,7 @@ def _entry(ctx: Context, entry: Any) -> _Entry:
     letter = DeadLetter(
         name.decode(),
         bytes_of(fields.get(b"raw", b"")),
-        None if stored is None else ctx.told(stored),
+        None if stored is None else ctx.scores.decode(stored),
         bytes_of(fields.get(b"reason", b"")).decode("utf-8", "replace"),
         int(found[1]) / 1000,
         count(fields.get(b"attempts", 0)),
@@ -173,9 +170,9 @@ def requeue(ctx: Context, letters: list[Any]) -> Operation[int]:
                 "requeue",
                 _outcomes(len(pending)),
                 list(chain.from_iterable(pending)),
-                keyed=ctx.keyed,
-                options=ctx.options,
-                ties=ctx.ties,
+                keyed=ctx.options.keyed,
+                options=ctx.options.text,
+                ties=ctx.options.ties,
             )
             if type(reply) is Refusal:
                 raise reply.error(ctx)
@@ -242,7 +239,7 @@ def _outcomes(num: int) -> Reader[Any]:
 def _member(ctx: Context, raw: bytes) -> bytes:
     """Return the member of what was kept with ``key=``; empty if it cannot be decoded."""
     try:
-        return ctx.identity(ctx.decode_one(raw))
+        return ctx.codec.identity(ctx.codec.decode_one(raw))
     except NOT_OF_ITEM:
         raise
     except Exception as error:
@@ -293,12 +290,14 @@ def purge(ctx: Context, before: Any, forget: bool) -> Operation[int]:
             if not entries:
                 return gone
             raws = [entry.letter.raw for entry in entries]
-            if ctx.keyed:
+            if ctx.options.keyed:
                 raws = [entry.member or _member(ctx, entry.letter.raw) for entry in entries]
-            yield from memory.forget_members(ctx, [raw for raw in raws if raw or not ctx.keyed])
+            yield from memory.forget_members(
+                ctx, [raw for raw in raws if raw or not ctx.options.keyed]
+            )
             num, until = len(entries), entries[-1].letter.id
         reads = many(up_to(num), 2)
-        some, more = yield ctx.step("purge", reads, highest=until, num=num, first=ctx.first)
+        some, more = yield ctx.step("purge", reads, highest=until, num=num, first=ctx.sizes.first)
         gone += some
         if not (more or forget):
             return gone

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from redset._operations.adding import Adder, Flags
 from redset._operations.checking import check_once
-from redset._operations.context import LEASE_STEP, SCRIPT_CHUNK, STEP_BYTES, Context
+from redset._operations.context import Context
 from redset._operations.leasing import decode_given, keep_unanswered, lease_call, token_for
+from redset._operations.limits import LEASE_STEP, SCRIPT_CHUNK, STEP_BYTES
 from redset._operations.settling import (
     GROUP,
     Held,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 #: What stands after the prefix in a set's second keys.
 PARTS = frozenset(
@@ -26,20 +27,47 @@ LOCK = b"__lock"
 _REGISTRY = b"redset:sets"
 
 
+#: The second keys of a set.
+_SECOND = ("items", "meta", "seen", "leased", "leases", "calls", "dead", "none")
+
+
 class Keys:
     """The keys of the set called ``name``; ``prefix`` is None if it can have no second key.
 
     ``queue`` is the sorted set of its members: with ``key=`` or ``ties=`` one that no process
-    without the option reads.
+    without the option reads. The second keys are made together, when one is first asked for.
     """
 
-    __slots__ = ("name", "prefix", "queue")
+    __slots__ = ("is_plain", "name", "prefix", "queue", *_SECOND)
+
+    items: bytes
+    meta: bytes
+    seen: bytes
+    leased: bytes
+    leases: bytes
+    calls: bytes
+    dead: bytes
+    #: The key that never exists, which steps of several keys name. In a slot that moves key by
+    #: key, such a step is then refused whole. Removals of nothing are performed on it, to learn
+    #: whether the user may remove.
+    none: bytes
 
     def __init__(self, name: bytes, keyed: bool, tied: bool) -> None:
         self.name = name
         self.prefix = _prefix(name)
-        own = b"-".join([b"keyed"] * keyed + [b"tied"] * tied)
-        self.queue = self._under(own) if own else name
+        self.queue = name
+        if keyed or tied:
+            self.queue = self._under(b"-".join([b"keyed"] * keyed + [b"tied"] * tied))
+        #: Whether redset 0.5.1 can read the queue: a user of its rights may use that key alone.
+        self.is_plain = not (keyed or tied)
+
+    def __getattr__(self, name: str) -> Any:
+        """Make the second keys."""
+        if name not in Keys.__slots__:
+            raise AttributeError(f"Keys has no attribute {name!r}")
+        for second in _SECOND:
+            setattr(self, second, self._under(second.encode()))
+        return getattr(self, name)
 
     def _under(self, part: bytes) -> bytes:
         if self.prefix is None:
@@ -50,43 +78,6 @@ class Keys:
             )
         assert part in PARTS, part
         return self.prefix + b":" + part
-
-    @property
-    def items(self) -> bytes:
-        return self._under(b"items")
-
-    @property
-    def meta(self) -> bytes:
-        return self._under(b"meta")
-
-    @property
-    def seen(self) -> bytes:
-        return self._under(b"seen")
-
-    @property
-    def leased(self) -> bytes:
-        return self._under(b"leased")
-
-    @property
-    def leases(self) -> bytes:
-        return self._under(b"leases")
-
-    @property
-    def calls(self) -> bytes:
-        return self._under(b"calls")
-
-    @property
-    def dead(self) -> bytes:
-        return self._under(b"dead")
-
-    @property
-    def none(self) -> bytes:
-        """The key that never exists, which steps of several keys name.
-
-        In a slot that moves key by key, such a step is then refused whole. Removals of nothing are
-        performed on it, to learn whether the user may remove.
-        """
-        return self._under(b"none")
 
     @property
     def lock(self) -> bytes:
@@ -133,3 +124,31 @@ def owner_of(name: bytes) -> bytes | None:
                 return tag if prefix == _prefix_of(tag) else prefix
         at = name.find(b":", at + 1)
     return None
+
+
+def checked_name(name: Any) -> bytes:
+    if isinstance(name, str):
+        try:
+            data = name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"name must be encodable as UTF-8: {error}") from None
+    elif isinstance(name, bytes):
+        data = name
+    else:
+        raise TypeError(f"name must be str or bytes, not {type(name).__name__}")
+    if not data:
+        raise ValueError("name must not be empty")
+    owner = owner_of(data)
+    if owner is not None:
+        raise ValueError(
+            f"name must not be a key of another set, got {name!r} ({type(name).__name__}): "
+            f"{_text(owner)!r} uses it"
+        )
+    return data
+
+
+def _text(name: bytes) -> str | bytes:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name

@@ -49,17 +49,17 @@ def look(ctx: Context, items: int) -> Operation[tuple[Trust | None, bool]]:
     if fingerprint is None:
         return None, False
     now = monotonic()
-    used, ctx.used = ctx.used, now
+    used, ctx.memory.used = ctx.memory.used, now
     trust = _still_trusted(ctx, fingerprint, now)
     if trust is not None and trust.age(now) < RENEW:
         return trust, False
     # A lone add now and then is not worth another request.
-    return trust, now >= ctx.next_check and (items >= WORTH or now - used < TRUST)
+    return trust, now >= ctx.memory.next_check and (items >= WORTH or now - used < TRUST)
 
 
 def _still_trusted(ctx: Context, fingerprint: Any, now: float) -> Trust | None:
     """Return what the last check found if it may be trusted with these connections now."""
-    trust: Trust | None = ctx.trust
+    trust: Trust | None = ctx.memory.trust
     if trust is None or trust.age(now) >= TRUST:
         return None
     return trust if trust.fingerprint == fingerprint and trust.era is tables.era() else None
@@ -67,15 +67,15 @@ def _still_trusted(ctx: Context, fingerprint: Any, now: float) -> Trust | None:
 
 def knows(ctx: Context, item: Any) -> Operation[bool | None]:
     """Return whether the table knows an item, None if it cannot tell; asks the server nothing."""
-    member = ctx.identity(item)
-    if not ctx.tabled:
+    member = ctx.codec.identity(item)
+    if not ctx.memory.tabled:
         return None
     fingerprint = yield FINGERPRINT
     now = monotonic()
     trust = None if fingerprint is None else _still_trusted(ctx, fingerprint, now)
     if trust is None:
         return None
-    digest = member if ctx.keyed else ctx.wire.digest(member)
+    digest = member if ctx.options.keyed else ctx.wire.digest(member)
     return True if trust.table.knows(digest, now) else None
 
 
@@ -83,14 +83,14 @@ def check(ctx: Context) -> Operation[Trust | None]:
     """Ask whose memory this is; None where nothing can be trusted."""
     since = monotonic()
     # At once, so that of many threads one asks.
-    ctx.next_check = since + PAUSE
+    ctx.memory.next_check = since + PAUSE
     for _ in range(3):
         before = yield FINGERPRINT
         since = monotonic()
         asked, epoch, tokens = _questions(ctx, since)
         try:
             found = yield ctx.step(
-                "whose", many(bytes_of, 6), tokens, remember=ctx.remember, epoch=epoch
+                "whose", many(bytes_of, 6), tokens, remember=ctx.options.remember, epoch=epoch
             )
         except Exception as error:
             if not is_answer(error):
@@ -105,12 +105,12 @@ def check(ctx: Context) -> Operation[Trust | None]:
         return None
     epoch, forgets, run, count, evicted, missing = found
     if not run:
-        ctx.next_check = since + BLIND
+        ctx.memory.next_check = since + BLIND
     if before is None or not (run and epoch):
-        ctx.believe(None)
+        ctx.memory.believe(None)
         return None
     memory = Memory(ctx.keys.name, fingerprint[0], run, epoch, forgets)
-    table = tables.table_of(memory, ctx.wire.Known, ctx.known_max)
+    table = tables.table_of(memory, ctx.wire.Known, ctx.options.known_max)
     sample = tables.sample_of(table)
     if since >= sample.checked:  # else another thread has asked later, and knows better
         if (
@@ -125,27 +125,27 @@ def check(ctx: Context) -> Operation[Trust | None]:
         sample.count, sample.evicted = max(sample.count, int(count or 0)), evicted
         sample.checked = since
     trust = Trust(fingerprint, since, epoch, table, tables.era())
-    ctx.believe(trust)
+    ctx.memory.believe(trust)
     return trust
 
 
 def _questions(ctx: Context, now: float) -> tuple[list[Any], bytes, list[bytes]]:
     """Return the table that a check expects, its epoch, and what it asks about its entries."""
-    if ctx.epoch is None:
+    if ctx.memory.epoch is None:
         return [], b"", []
     # Others are of the past: as of fewer items forgotten, or of another run of the server.
-    found = tables.tables_of(ctx.keys.name, ctx.epoch)
+    found = tables.tables_of(ctx.keys.name, ctx.memory.epoch)
     found = sorted(found, key=lambda table: tables.sample_of(table).checked)[-1:]
     digests = [digest for table in found for digest in tables.sample_of(table).draw(now + SOON)]
     tokens = digests
-    if ctx.remember == "ever":
-        tokens = [ctx.wire.memory_integer(digest, ctx.epoch) for digest in digests]
-    return found, ctx.epoch, tokens
+    if ctx.options.remember == "ever":
+        tokens = [ctx.wire.memory_integer(digest, ctx.memory.epoch) for digest in digests]
+    return found, ctx.memory.epoch, tokens
 
 
 def still_known(ctx: Context) -> Operation[bool]:
     """Say whether the server knows now what the tables said that it knows."""
-    told, ctx.tables = ctx.tables, None
+    told, ctx.memory.tables = ctx.memory.tables, None
     if not told:
         return True
     trust = yield from check(ctx)

@@ -9,13 +9,9 @@ import os
 from typing import Any, NamedTuple
 
 from redset._operations.checking import check_once
-from redset._operations.context import (
-    LEASE_STEP,
-    NOT_OF_ITEM,
-    Context,
-    error_text,
-    raise_unable,
-)
+from redset._operations.context import Context
+from redset._operations.errors import NOT_OF_ITEM, error_text, raise_unable
+from redset._operations.limits import LEASE_STEP
 from redset._operations.logs import one_line, warn_once
 from redset._operations.reading import log_expired, looked_at, page_of
 from redset._operations.reading import size as size_of
@@ -61,20 +57,20 @@ def token_for(ctx: Context, num: int) -> bytes:
     leases or, if their time is over, returns them without an attempt: nobody has received them.
     Not that of a call for fewer: if its request arrives late, it would give the others back.
     """
-    for entry in list(ctx.unanswered):
+    for entry in list(ctx.removals.unanswered):
         process, token, most = entry
         # A forked child leaves its parent's to the parent.
         if process == os.getpid() and most >= num:
             with contextlib.suppress(ValueError):  # another thread was first
-                ctx.unanswered.remove(entry)
+                ctx.removals.unanswered.remove(entry)
                 return token
     return new_token()
 
 
 def keep_unanswered(ctx: Context, token: bytes, num: int) -> None:
     """Keep the token of a lease call that failed: the last few."""
-    ctx.unanswered.append((os.getpid(), token, num))
-    del ctx.unanswered[:-UNANSWERED]
+    ctx.removals.unanswered.append((os.getpid(), token, num))
+    del ctx.removals.unanswered[:-UNANSWERED]
 
 
 def lease(ctx: Context, num: int, ttl: int, wait: float) -> Operation[list[Held]]:
@@ -133,16 +129,16 @@ def lease_call(
     """
     return ctx.step(
         "lease",
-        _leases(token, num, ctx.keyed),
+        _leases(token, num, ctx.options.keyed),
         token=token,
         num=num,
         ttl=ttl,
-        max_attempts=ctx.max_attempts,
-        due=ctx.due,
+        max_attempts=ctx.options.max_attempts,
+        due=ctx.options.due,
         limit=LEASE_STEP,
         hand=hand,
         passes=passes,
-        first=ctx.first,
+        first=ctx.sizes.first,
     )
 
 
@@ -195,14 +191,14 @@ def decode_given(
     log_expired(ctx, given.died)
     if given.dropped:
         warn_once(ctx.name, "dropped %d members of %r without payload", given.dropped, ctx.name)
-    items, bad = yield from ctx.decode([row[3] for row in given.rows])
+    items, bad = yield from ctx.codec.decode([row[3] for row in given.rows])
     worse = {each.place: each.error for each in bad}
     unable: Exception | None = None
     held, buried, lost = [], [], []
     values = iter(items)
     for place, (member, score, attempts, _) in enumerate(given.rows):
         item = None if place in worse else next(values)
-        told, size = ctx.told(score), len(given.rows[place][3])
+        told, size = ctx.scores.decode(score), len(given.rows[place][3])
         one = Held(member, given.token, item, told, attempts, given.expires, given.bound, size)
         if place not in worse:
             held.append(one)
@@ -213,7 +209,7 @@ def decode_given(
             buried.append(one)
             lost.append(Settlement("bury", [one], error=error_text(worse[place])))
     if held:
-        ctx.looked = True
+        ctx.codec.proven = True
     if lost:
         try:
             yield from settle(ctx, lost)
@@ -251,15 +247,15 @@ def leased(ctx: Context) -> Operation[None]:
         expiry, member = last or (b"", b"")
         page = yield ctx.step(
             "leased",
-            _page_behind(last, ctx.keyed),
+            _page_behind(last, ctx.options.keyed),
             num=LEASED_STEP,
-            first=ctx.first,
+            first=ctx.sizes.first,
             last_expiry=expiry,
             last_member=member,
         )
         if not page.payloads:
             return
-        items, bad = yield from ctx.decode([raw or b"" for raw in page.payloads])
+        items, bad = yield from ctx.codec.decode([raw or b"" for raw in page.payloads])
         raise_unable(bad)
         lost = {each.place for each in bad}
         if bad:
@@ -275,7 +271,7 @@ def leased(ctx: Context) -> Operation[None]:
             [
                 Leased(
                     next(values),
-                    ctx.told(page.scores[i]),
+                    ctx.scores.decode(page.scores[i]),
                     page.attempts[i],
                     page.expiries[i],
                     page.errors[i].decode("utf-8", "replace") or None,

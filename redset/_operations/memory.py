@@ -5,15 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from redset._operations import tables
-from redset._operations.context import (
-    LEASE_STEP,
-    MEMORY_STEP,
-    Context,
-    cut_by_bytes,
-    new_epoch,
-)
+from redset._operations.context import Context
+from redset._operations.limits import LEASE_STEP, MEMORY_STEP, cut_by_bytes
 from redset._operations.reading import Range, log_expired, size
 from redset._operations.replies import Reader, bytes_of, count, listed, many, refuse, up_to
+from redset._operations.state import new_epoch
 from redset._operations.taking import refused
 from redset._transport.effects import Operation, only
 
@@ -27,11 +23,21 @@ FIXED = (
 SWEEP = 500
 
 
+def tokens_of(ctx: Context, members: list[bytes], epoch: bytes) -> list[bytes]:
+    """Return what the memory keeps of each member under an epoch."""
+    wire = ctx.wire
+    if not ctx.options.keyed:
+        members = wire.digests(members)
+    if ctx.options.remember == "limited":
+        return members
+    return [wire.memory_integer(member, epoch) for member in members]
+
+
 def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
     """Remove items, and forget them where asked; how many were queued or leased."""
     if forget:
         ctx.need_memory("forget")
-    members = yield from ctx.identities(items)
+    members = yield from ctx.codec.identities(items)
     if forget:
         return (yield from forgetting(ctx, discard_members(ctx, members, True)))
     return (yield from discard_members(ctx, members))
@@ -63,20 +69,20 @@ def discard_members(ctx: Context, members: list[bytes], forget: bool = False) ->
             reads = up_to(len(part))
             tokens: list[bytes] = []
             if epoch:
-                tokens = ctx.memory_tokens(part, epoch)
+                tokens = tokens_of(ctx, part, epoch)
                 reads = _or_other_epoch(reads, epoch)
             try:
                 reply = yield ctx.step(
                     "discard",
                     reads,
                     [*part, *tokens],
-                    keyed=ctx.keyed,
-                    remember=ctx.remember if epoch else "",
+                    keyed=ctx.options.keyed,
+                    remember=ctx.options.remember if epoch else "",
                     epoch=epoch or b"",
                     num=len(part),
                 )
             except Exception as error:
-                if forget or not (ctx.plain and refused(error)):
+                if forget or not (ctx.keys.is_plain and refused(error)):
                     raise
                 reply = yield ctx.command(b"ZREM", ctx.keys.queue, *part, reads=reads)
             if type(reply) is not _Epoch:
@@ -93,7 +99,7 @@ def discard_between(ctx: Context, within: Range) -> Operation[int]:
     gone, more = 0, 1
     while more:
         found, more = yield ctx.step(
-            "cut", reads, num=DISCARD_STEP, lowest=lowest, highest=highest, first=ctx.first
+            "cut", reads, num=DISCARD_STEP, lowest=lowest, highest=highest, first=ctx.sizes.first
         )
         gone += found
     return gone
@@ -102,7 +108,7 @@ def discard_between(ctx: Context, within: Range) -> Operation[int]:
 def forget(ctx: Context, items: list[Any]) -> Operation[int]:
     """Forget items; how many were known."""
     ctx.need_memory("forget")
-    return (yield from forget_members(ctx, (yield from ctx.identities(items))))
+    return (yield from forget_members(ctx, (yield from ctx.codec.identities(items))))
 
 
 def forget_members(ctx: Context, members: list[bytes]) -> Operation[int]:
@@ -121,7 +127,7 @@ def _forget(ctx: Context, members: list[bytes]) -> Operation[int]:
 def seen(ctx: Context, items: list[Any]) -> Operation[list[bool]]:
     """Say of each item whether it is remembered."""
     ctx.need_memory("seen")
-    members = yield from ctx.identities(items)
+    members = yield from ctx.codec.identities(items)
     known: list[bool] = []
     for at in range(0, len(members), MEMORY_STEP):
         part = members[at : at + MEMORY_STEP]
@@ -144,9 +150,9 @@ def _asked(ctx: Context, name: str, members: list[bytes], reads: Reader[Any]) ->
     """Run a step on the memory under its present epoch; None if there is no memory yet."""
     epoch = yield from ctx.know_epoch()
     while epoch:
-        tokens = ctx.memory_tokens(members, epoch)
+        tokens = tokens_of(ctx, members, epoch)
         epoch_or = _or_other_epoch(reads, epoch)
-        reply = yield ctx.step(name, epoch_or, tokens, remember=ctx.remember, epoch=epoch)
+        reply = yield ctx.step(name, epoch_or, tokens, remember=ctx.options.remember, epoch=epoch)
         if type(reply) is not _Epoch:
             return reply
         epoch = _learn(ctx, reply)
@@ -172,7 +178,7 @@ def _or_other_epoch(reads: Reader[Any], ours: bytes) -> Reader[Any]:
 
 
 def _learn(ctx: Context, epoch: _Epoch) -> bytes:
-    ctx.epoch = bytes(epoch) or None
+    ctx.memory.epoch = bytes(epoch) or None
     return bytes(epoch)
 
 
@@ -205,14 +211,14 @@ def _clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]
             new_epoch=new_epoch(),
             keep=keep_memory,
             if_finished=if_finished,
-            has_key=ctx.keyed,
-            max_attempts=ctx.max_attempts,
+            has_key=ctx.options.keyed,
+            max_attempts=ctx.options.max_attempts,
             limit=LEASE_STEP,
-            first=ctx.first,
+            first=ctx.sizes.first,
         )
     except Exception as error:
         # Whether it is finished cannot be seen without the other keys.
-        if ctx.marked or if_finished or not refused(error):
+        if ctx.options.marked or if_finished or not refused(error):
             raise
         queued = yield unlink
         return queued
@@ -220,7 +226,7 @@ def _clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]
         log_expired(ctx, died[0])
         return queued
     if not keep_memory:
-        ctx.epoch = None
+        ctx.memory.epoch = None
     if left:
         yield from sweep(ctx)
     return queued

@@ -6,17 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from redset._operations.context import (
-    LEASE_STEP,
-    NOT_OF_ITEM,
-    STEP,
-    TIE,
-    Context,
-    ServerClock,
-    cut_by_bytes,
-    error_text,
-    raise_unable,
-)
+from redset._operations.context import Context
+from redset._operations.errors import NOT_OF_ITEM, error_text, raise_unable
+from redset._operations.limits import LEASE_STEP, STEP, cut_by_bytes
 from redset._operations.logs import log, warn_once
 from redset._operations.replies import (
     bytes_of,
@@ -30,6 +22,7 @@ from redset._operations.replies import (
     refuse,
     scored_in_bytes,
 )
+from redset._operations.scores import TIE, ServerClock
 from redset._transport.effects import Ask, Emit, Operation
 from redset.exceptions import DecodeError
 from redset.scripts import script
@@ -94,7 +87,7 @@ class Range(NamedTuple):
 
 def range_of(ctx: Context, lowest: float, highest: float) -> Range:
     """Return a range of the scores that are given."""
-    if ctx.ties:
+    if ctx.options.ties:
         lowest = lowest * TIE if abs(lowest) > 1e4 else math.ceil(lowest) * TIE
         highest = highest * TIE if abs(highest) > 1e4 else math.floor(highest) * TIE + TIE - 1
     return Range(*map(ctx.wire.score_text, (float(lowest), float(highest))))
@@ -114,27 +107,27 @@ def available(ctx: Context) -> Operation[int]:
 
 
 def score(ctx: Context, item: Any) -> Operation[float | None]:
-    member = ctx.identity(item)
+    member = ctx.codec.identity(item)
     found: float | None = yield ctx.command(
         b"ZSCORE", ctx.keys.queue, member, reads=optional(number)
     )
-    return None if found is None else ctx.told(found)
+    return None if found is None else ctx.scores.decode(found)
 
 
 def scores(ctx: Context, items: list[Any]) -> Operation[list[float | None]]:
-    identities = yield from ctx.identities(items)
+    identities = yield from ctx.codec.identities(items)
     found: list[float | None] = []
     for part in cut_by_bytes(identities, STEP):
         reads = many(optional(number), len(part))
         found += yield ctx.command(b"ZMSCORE", ctx.keys.queue, *part, reads=reads)
-    if ctx.ties:
-        return [None if stored is None else ctx.told(stored) for stored in found]
+    if ctx.options.ties:
+        return [None if stored is None else ctx.scores.decode(stored) for stored in found]
     return found
 
 
 def get(ctx: Context, item: Any) -> Operation[Any]:
-    member = ctx.identity(item)
-    if ctx.keyed:
+    member = ctx.codec.identity(item)
+    if ctx.options.keyed:
         raw = yield ctx.step("get", optional(bytes_of), member=member)
     else:
         found = yield ctx.command(b"ZSCORE", ctx.keys.queue, member, reads=optional(number))
@@ -144,7 +137,7 @@ def get(ctx: Context, item: Any) -> Operation[Any]:
 
 def _decoded(ctx: Context, raw: bytes) -> Any:
     try:
-        return ctx.decode_one(raw)
+        return ctx.codec.decode_one(raw)
     except NOT_OF_ITEM:
         raise
     except Exception as error:
@@ -164,14 +157,14 @@ def peek(ctx: Context, position: int) -> Operation[Any]:
     if not found:
         if position in (0, -1):
             raise KeyError(ctx.nothing())
-        kind = "due item" if ctx.due else "item"
+        kind = "due item" if ctx.options.due else "item"
         raise KeyError(f"the set {ctx.name!r} has no {kind} at position {position}")
     return _decoded(ctx, found[0])
 
 
 def peek_score(ctx: Context) -> Operation[float | None]:
     _, _, scores = yield from _look(ctx, 0, 1)
-    return ctx.told(float(scores[0])) if scores else None
+    return ctx.scores.decode(float(scores[0])) if scores else None
 
 
 def peek_many(ctx: Context, num: int) -> Operation[list[Any]]:
@@ -194,14 +187,14 @@ def _look(ctx: Context, position: int, num: int) -> Operation[tuple[bool, list[A
     """
     reads = scored_in_bytes(num)
     found: tuple[bool, list[Any], list[Any]] = yield ctx.step(
-        "look", reads, position=position, num=num, due=ctx.due, first=ctx.first
+        "look", reads, position=position, num=num, due=ctx.options.due, first=ctx.sizes.first
     )
     return found
 
 
 def _decodable(ctx: Context, raws: list[Any]) -> Operation[list[Any]]:
     present = [raw for raw in raws if raw is not None]
-    items, bad = yield from ctx.decode(present)
+    items, bad = yield from ctx.codec.decode(present)
     raise_unable(bad)
     if bad:
         warn_once(
@@ -244,9 +237,9 @@ def page_behind(ctx: Context, num: int, within: Range | None, last: list[bytes])
     score, member = last or (b"", b"")
     return ctx.step(
         "page",
-        lambda reply: page_of(reply, last, ctx.keyed),
+        lambda reply: page_of(reply, last, ctx.options.keyed),
         num=num,
-        first=ctx.first,
+        first=ctx.sizes.first,
         lowest=lowest,
         highest=highest,
         last_score=score,
@@ -272,12 +265,12 @@ def page_of(reply: Any, last: list[bytes], keyed: bool) -> Page:
 
 def stats(ctx: Context, timed: bool) -> Operation[Stats]:
     arguments: dict[str, Any] = {
-        "due": ctx.due,
-        "remember": ctx.remember,
-        "keyed": ctx.keyed,
-        "max_attempts": ctx.max_attempts,
+        "due": ctx.options.due,
+        "remember": ctx.options.remember,
+        "keyed": ctx.options.keyed,
+        "max_attempts": ctx.options.max_attempts,
         "limit": LEASE_STEP,
-        "first": ctx.first,
+        "first": ctx.sizes.first,
     }
 
     def ask(looks: bool) -> Ask:
@@ -291,7 +284,7 @@ def stats(ctx: Context, timed: bool) -> Operation[Stats]:
     log_expired(ctx, died)
     age = now - oldest if timed and oldest is not None else None
     size, available, leased, letters, known = counts
-    lowest = None if oldest is None else ctx.told(oldest)
+    lowest = None if oldest is None else ctx.scores.decode(oldest)
     return Stats(size, available, leased, letters, known, lowest, age, used, retrying)
 
 

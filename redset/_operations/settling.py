@@ -8,17 +8,11 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from redset._operations.adding import Adder, Flags, OtherEpoch, Settling
-from redset._operations.context import (
-    CHUNK_BYTES,
-    LEASE_STEP,
-    SCRIPT_CHUNK,
-    STEP_BYTES,
-    TIE,
-    WINDOW,
-    Context,
-)
+from redset._operations.context import Context
+from redset._operations.limits import CHUNK_BYTES, LEASE_STEP, SCRIPT_CHUNK, STEP_BYTES, WINDOW
 from redset._operations.logs import one_line
 from redset._operations.replies import Reader, count, listed, many
+from redset._operations.scores import TIE
 from redset._operations.streaming import add_stream, bad_item, large_item
 from redset._operations.taking import out_of_memory
 from redset._transport.effects import READ, Ask, Operation, Pull, Send
@@ -108,7 +102,11 @@ def leases_of(step: Step) -> list[tuple[bytes, bytes]]:
 
 def settling_of(ctx: Context, step: Step) -> Settling:
     num = len(step.groups)
-    arguments = {"max_attempts": ctx.max_attempts, "keyed": ctx.keyed, "num_groups": num}
+    arguments = {
+        "max_attempts": ctx.options.max_attempts,
+        "keyed": ctx.options.keyed,
+        "num_groups": num,
+    }
     return Settling(arguments, list(chain.from_iterable(step.groups)))
 
 
@@ -267,17 +265,17 @@ def answer_of(answer: Any) -> Any:
 
 def payload_of(ctx: Context, lease: Any, item: Any) -> bytes:
     """Return what is stored of an item that takes a lease's place: it must be the same one."""
-    if ctx.identity(item) != lease.member:
+    if ctx.codec.identity(item) != lease.member:
         raise ValueError("item must have the identity of the leased one: add it, else")
-    stored: bytes = ctx.wire.payload(item, ctx.dumps, ctx.max_item_bytes)
-    return stored if ctx.keyed else b""
+    stored: bytes = ctx.wire.payload(item, ctx.codec.dumps, ctx.codec.max_item_bytes)
+    return stored if ctx.options.keyed else b""
 
 
 def place_of(ctx: Context, score: Any) -> bytes:
     """Return what a step of settlements is told of a new score."""
-    found = ctx.to_score(score)
+    found = ctx.scores.parse(score)
     # Its item's number among equal ones stays (see ``leases.lua``).
-    return b"~%d" % (int(found) * TIE) if ctx.ties else ctx.wire.score_text(found)
+    return b"~%d" % (int(found) * TIE) if ctx.options.ties else ctx.wire.score_text(found)
 
 
 def one(ctx: Context, settlement: Settlement) -> Operation[int]:
@@ -291,8 +289,8 @@ def log_deaths(ctx: Context, settlement: Settlement, ours: int) -> None:
     """Log how many items a settlement, of which so many leases were ours, made dead letters."""
     leases = settlement.leases
     died = ours if settlement.how == "bury" else 0
-    if settlement.how == "fail" and ctx.max_attempts:
-        live = sum(lease.attempts + 1 < ctx.max_attempts for lease in leases)
+    if settlement.how == "fail" and ctx.options.max_attempts:
+        live = sum(lease.attempts + 1 < ctx.options.max_attempts for lease in leases)
         died = max(0, ours - live)  # exact if all were ours, else not fewer
     if died:
         text = one_line(settlement.error)

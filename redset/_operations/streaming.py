@@ -30,16 +30,12 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from redset._operations.adding import Adder, AddResult, Flags, OnError, OtherEpoch, Settling
-from redset._operations.context import (
-    CHUNK_BYTES,
-    NOT_OF_ITEM,
-    WINDOW,
-    Clock,
-    Context,
-    error_text,
-)
+from redset._operations.context import Context
+from redset._operations.errors import NOT_OF_ITEM, error_text
 from redset._operations.known import Trust, check, learn
+from redset._operations.limits import CHUNK_BYTES, WINDOW
 from redset._operations.logs import warn_once
+from redset._operations.scores import Clock
 from redset._operations.taking import end_of
 from redset._transport.effects import READ, Ask, Emit, Operation, Pull, Read, outsized
 from redset.exceptions import AddError, Full, OptionsDiffer, _FullAddError, _OptionsAddError
@@ -74,16 +70,16 @@ def add_stream(
         kind = type(errors).__name__
         raise ValueError(f"errors must be 'raise', 'skip' or a callable, not {errors!r} ({kind})")
     clock: Any = None
-    scorer = ctx.scorer if score is None else score
+    scorer = ctx.codec.scorer if score is None else score
     if isinstance(scorer, Clock):
         clock = scorer
     elif score is not None:
-        score = ctx.to_score(score)
+        score = ctx.scores.parse(score)
     adder = Adder(ctx, flags, score, emit, settling[0] if settling else None, settling[1:])
     stream = _Stream(adder, clock, errors, steady, emit, pulled, more)
     result = yield from stream.run()
-    if ctx.remember and ctx.fresh and stream.position and more and not settling:
-        ctx.fresh = False
+    if ctx.options.remember and ctx.memory.fresh and stream.position and more and not settling:
+        ctx.memory.fresh = False
         if result.refused == stream.position and "xx" not in adder.condition:
             yield from _tell_if_finished(ctx, result)
     return result
@@ -444,7 +440,7 @@ def place_of_large(ctx: Context, items: list[Any], chunk: Any, error: Exception)
         return None
     for place, item in enumerate(items):
         try:
-            data = ctx.wire.payload(item, ctx.dumps, 0)
+            data = ctx.wire.payload(item, ctx.codec.dumps, 0)
         except Exception:  # a bad one
             continue
         if len(data) > CHUNK_BYTES and data in chunk.data:

@@ -7,15 +7,9 @@ import logging
 from time import monotonic
 from typing import Any, NamedTuple
 
-from redset._operations.context import (
-    LEASE_STEP,
-    NOT_OF_ITEM,
-    STEP_BYTES,
-    Context,
-    cut_by_bytes,
-    error_text,
-    raise_unable,
-)
+from redset._operations.context import Context
+from redset._operations.errors import NOT_OF_ITEM, error_text, raise_unable
+from redset._operations.limits import LEASE_STEP, STEP_BYTES, cut_by_bytes
 from redset._operations.logs import log_once, one_line, warn_once
 from redset._operations.reading import Range, log_expired, page_behind
 from redset._operations.replies import (
@@ -93,7 +87,7 @@ def _take_now(
     items: list[Any] = []
     if num < 1 or not (yield from look_first(ctx, within)):
         return items
-    step = KEYED_STEP if ctx.keyed or ctx.ties else STEP
+    step = KEYED_STEP if ctx.options.keyed or ctx.options.ties else STEP
     undecodable = 0
     while num > 0:
         want = min(num, step)
@@ -118,7 +112,7 @@ def _take_now(
                 log.error(*told)
             return items
         found = len(taken.members)
-        ctx.reached = max(ctx.reached, found)
+        ctx.sizes.reached = max(ctx.sizes.reached, found)
         if found < want and not taken.more:
             break
         num -= found
@@ -149,10 +143,10 @@ def _remove(
     """Remove up to ``num`` members in one step."""
     taken: _Taken
     queue = ctx.keys.queue
-    if within is not None or ctx.due or ctx.keyed or (num > 1 and not multi):
+    if within is not None or ctx.options.due or ctx.options.keyed or (num > 1 and not multi):
         taken = yield from _take(ctx, num, within)
         return taken
-    if ctx.recorded and monotonic() < ctx.next_look:
+    if ctx.removals.recorded and monotonic() < ctx.removals.next_look:
         taken = yield from _take(ctx, num)
         return taken
     if num == 1:
@@ -161,11 +155,11 @@ def _remove(
         if not taken.members and ctx.keys.prefix is not None:
             taken = yield from _take(ctx, 1)  # what of the leased is there again
         return taken
-    if ctx.multi is False or num > ctx.most_unseen:
+    if ctx.removals.multi is False or num > ctx.sizes.most_unseen:
         taken = yield from _take(ctx, num)
         return taken
     try:
-        if ctx.multi is None:
+        if ctx.removals.multi is None:
             taken = yield from _and_look(ctx, _take_and_ask(ctx, num))
         else:
             taken = yield from _and_look(ctx, _take_by_rank(ctx, num, with_scores))
@@ -173,7 +167,7 @@ def _remove(
         # A full server refuses what is queued in a MULTI, and lets a script pass that frees first.
         if not (out_of_memory(error) or refused(error)):
             raise
-        ctx.multi = not refused(error)
+        ctx.removals.multi = not refused(error)
         taken = yield from _take(ctx, num)
         return taken
     if len(taken.members) < num and ctx.keys.prefix is not None:
@@ -197,10 +191,10 @@ def _and_look(ctx: Context, ask: Ask) -> Operation[_Taken]:
     """
     taken: _Taken
     now = monotonic()
-    if ctx.keys.prefix is None or ctx.alone or now < ctx.next_look:
+    if ctx.keys.prefix is None or ctx.removals.alone or now < ctx.removals.next_look:
         taken = yield ask
         return taken
-    ctx.next_look = now + LOOK
+    ctx.removals.next_look = now + LOOK
     exists = ctx.command(b"EXISTS", ctx.keys.leases, reads=up_to(1))
     for each in (ask, exists):
         yield Send(each.data, each.replies, each.script, each.resend, each.reads)
@@ -212,13 +206,13 @@ def _and_look(ctx: Context, ask: Ask) -> Operation[_Taken]:
                 yield READ
         raise
     try:
-        ctx.recorded = bool((yield READ))
-        if ctx.recorded and taken.members:
+        ctx.removals.recorded = bool((yield READ))
+        if ctx.removals.recorded and taken.members:
             gone = [bytes_of(member) for member in taken.members]
             yield ctx.step("prune", up_to(len(gone)), gone)
     except Exception:
         # What was removed is the caller's. A user of 0.5.1's rights may not ask.
-        ctx.recorded = False
+        ctx.removals.recorded = False
     return taken
 
 
@@ -229,7 +223,7 @@ def _take_by_rank(ctx: Context, num: int, with_scores: bool) -> Ask:
     """
     queue, encode = ctx.keys.queue, ctx.wire.encode
     # If there can be no dead letters, what cannot be decoded goes back, at its score.
-    with_scores = with_scores or ctx.keys.prefix is None or ctx.alone
+    with_scores = with_scores or ctx.keys.prefix is None or ctx.removals.alone
     fetch = [b"ZRANGE", queue, 0, num - 1] + ([b"WITHSCORES"] if with_scores else [])
     request = [
         encode([b"MULTI"]),
@@ -261,7 +255,7 @@ def _by_rank(ctx: Context, read: Reader[_Taken]) -> Reader[_Taken]:
         for part in (found, removed):
             if isinstance(part, Exception):
                 raise part
-        ctx.multi = together
+        ctx.removals.multi = together
         return read(found)
 
     return reader
@@ -286,7 +280,7 @@ def _take_and_ask(ctx: Context, num: int) -> Ask:
     def reader(reply: Any) -> _Taken:
         found, *asked = listed(reply, 4)
         there, began, performed = (not isinstance(part, Exception) for part in asked)
-        ctx.alone, ctx.multi = not there, began and performed
+        ctx.removals.alone, ctx.removals.multi = not there, began and performed
         if isinstance(found, Exception):
             raise found
         return read(found)
@@ -303,18 +297,18 @@ def _take(ctx: Context, num: int, within: Range | None = None) -> Operation[_Tak
     taken: _Taken
     try:
         taken = yield _take_step(ctx, num, within)
-        ctx.alone = False
+        ctx.removals.alone = False
         return taken
     except Exception as error:
-        if not (ctx.plain and refused(error)):
+        if not (ctx.keys.is_plain and refused(error)):
             raise
-        ctx.alone = True
+        ctx.removals.alone = True
     try:
         taken = yield _take_step(ctx, num, within, {"queue": ctx.keys.queue})
     except Exception as error:
-        if within is not None or ctx.due or not refused(error):
+        if within is not None or ctx.options.due or not refused(error):
             raise
-        most = min(num, ctx.most_unseen)
+        most = min(num, ctx.sizes.most_unseen)
         reads = _by_command(most, num)
         taken = yield ctx.command(b"ZPOPMIN", ctx.keys.queue, most, reads=reads, resend=False)
     return taken
@@ -330,10 +324,10 @@ def _take_step(
         keys=keys,
         resend=False,
         num=num,
-        due=ctx.due,
-        max_attempts=ctx.max_attempts,
+        due=ctx.options.due,
+        max_attempts=ctx.options.max_attempts,
         limit=LEASE_STEP,
-        first=ctx.first,
+        first=ctx.sizes.first,
         lowest=lowest,
         highest=highest,
     )
@@ -396,7 +390,7 @@ def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False)
     False if there is nothing to hand out. An error that says nothing of the item is raised, or
     if the caller ``goes_on``, left for it to meet.
     """
-    if ctx.looked:
+    if ctx.codec.proven:
         return True
     end: list[bytes] = []
     seen = 0
@@ -411,12 +405,12 @@ def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False)
                 break
             given += some
             raws, more, end = yield from _after(ctx, within, 0, [])
-        items, bad = yield from ctx.decode([raw for raw in raws if raw is not None])
+        items, bad = yield from ctx.codec.decode([raw for raw in raws if raw is not None])
         if goes_on and any(isinstance(each.error, NOT_OF_ITEM) for each in bad):
             return True
         raise_unable(bad)
         if items:
-            ctx.looked = True
+            ctx.codec.proven = True
             return True
         seen += len(raws)
         wrong += [each.error for each in bad]
@@ -437,7 +431,7 @@ def _give_back(ctx: Context, within: Range | None) -> Operation[int]:
     try:
         back = (yield end_of(ctx)).back
     except Exception as error:
-        if not (ctx.plain and refused(error)):
+        if not (ctx.keys.is_plain and refused(error)):
             raise
         back = 0  # a user who may use the queue alone: nothing of his was leased
     return int(back)
@@ -462,9 +456,9 @@ def end_of(ctx: Context, looks: bool = False) -> Ask:
     return ctx.step(
         "finished",
         reads,
-        max_attempts=ctx.max_attempts,
+        max_attempts=ctx.options.max_attempts,
         limit=LEASE_STEP,
-        first=ctx.first,
+        first=ctx.sizes.first,
         looks=looks,
     )
 
@@ -481,14 +475,14 @@ def _after(
     if within is not None:
         page = yield page_behind(ctx, num, within, end)
         return page.payloads, page.more or len(page.payloads) == num, page.end
-    if ctx.due or ctx.keyed:
+    if ctx.options.due or ctx.options.keyed:
         reads = scored_in_bytes(num)
         more, raws, _ = yield ctx.step(
-            "look", reads, position=seen, num=num, due=ctx.due, first=ctx.first
+            "look", reads, position=seen, num=num, due=ctx.options.due, first=ctx.sizes.first
         )
         return raws, more or len(raws) == num, end
     # By a command: a user of 0.5.1's rights may run no script. One item is nearly always enough.
-    num = 1 if seen == 0 else min(num, max(1, STEP_BYTES // max(ctx.largest, 1)))
+    num = 1 if seen == 0 else min(num, max(1, STEP_BYTES // max(ctx.sizes.largest, 1)))
     fetch = (b"ZRANGE", ctx.keys.queue, seen, seen + num - 1)
     raws = yield ctx.command(*fetch, reads=lambda reply: members(reply, num))
     return raws, len(raws) == num, end
@@ -508,10 +502,10 @@ def _decoded(
         kept = [i for i, raw in enumerate(raws) if raw is not None]
         raws = [raws[i] for i in kept]
         scores = [scores[i] for i in kept] if scores is not None else None
-    items, bad = yield from ctx.decode(raws)
+    items, bad = yield from ctx.codec.decode(raws)
     failure: Exception | None = None
     # With key= all are dead letters: which place an item had is not known here.
-    own = [each for each in bad if ctx.keyed or not isinstance(each.error, NOT_OF_ITEM)]
+    own = [each for each in bad if ctx.options.keyed or not isinstance(each.error, NOT_OF_ITEM)]
     if own:
         failure = yield from _bury(ctx, own, scores)
     if len(own) < len(bad):
@@ -521,7 +515,9 @@ def _decoded(
     if with_scores:
         assert scores is not None
         lost = {place for place, _, _ in bad}
-        numbers = [ctx.told(float(score)) for at, score in enumerate(scores) if at not in lost]
+        numbers = [
+            ctx.scores.decode(float(score)) for at, score in enumerate(scores) if at not in lost
+        ]
         items = list(zip(items, numbers, strict=True))
     return items, len(bad), failure
 
@@ -542,8 +538,8 @@ def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[E
             yield ctx.step("bury", count, arguments, resend=False)
         except Exception as error:
             yield from _put_back(ctx, bad[at:], scores)
-            if ctx.plain and refused(error):
-                ctx.alone = True
+            if ctx.keys.is_plain and refused(error):
+                ctx.removals.alone = True
                 why = f"this user may write no dead letters ({error})"
                 return _without_dead(ctx, bad[at:], why)
             return error
@@ -577,7 +573,7 @@ def _put_back(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operati
         for place, raw, _ in part:
             arguments += [b"" if scores is None else bytes_of(scores[place]), raw]
         try:
-            if ctx.keyed:
+            if ctx.options.keyed:
                 raise RuntimeError("their keys are not known")
             yield from _restore(ctx, arguments)
         except Exception as error:
@@ -593,12 +589,12 @@ def _restore(ctx: Context, arguments: list[Any]) -> Operation[None]:
     """Queue score, member, ...; if the user may use the queue alone, without the other keys."""
     reads = up_to(len(arguments) // 2)
     queue = ctx.keys.queue
-    for keys in (None, {"queue": queue}) if ctx.plain else (None,):
+    for keys in (None, {"queue": queue}) if ctx.keys.is_plain else (None,):
         try:
-            yield ctx.step("restore", reads, arguments, keys, first=ctx.first)
+            yield ctx.step("restore", reads, arguments, keys, first=ctx.sizes.first)
             return
         except Exception as error:
-            if not (ctx.plain and refused(error)):
+            if not (ctx.keys.is_plain and refused(error)):
                 raise
     if b"" in arguments[::2]:
         _, lowest = yield ctx.command(b"ZRANGE", queue, 0, 0, b"WITHSCORES", reads=scored(1))

@@ -13,14 +13,9 @@ from itertools import count as count_from
 from typing import Any, NamedTuple
 
 from redset._operations import dead
-from redset._operations.context import (
-    CHUNK_BYTES,
-    NOT_OF_ITEM,
-    SCRIPT_CHUNK,
-    STEP,
-    Context,
-    new_epoch,
-)
+from redset._operations.context import Context
+from redset._operations.errors import NOT_OF_ITEM
+from redset._operations.limits import CHUNK_BYTES, SCRIPT_CHUNK, STEP
 from redset._operations.lines import (
     VERSION,
     Lines,
@@ -45,6 +40,7 @@ from redset._operations.replies import (
     refuse,
     up_to,
 )
+from redset._operations.state import new_epoch
 from redset._transport.effects import Ask, Emit, Operation, Pull
 from redset.exceptions import OptionsDiffer
 
@@ -70,15 +66,15 @@ def export(ctx: Context) -> Operation[None]:
     what is leased behind it, one that comes back among what was leased before it. One that does
     both may be in neither, and many are in two.
     """
-    epoch = (yield from ctx.know_epoch()) if ctx.remember else None
-    if ctx.ties:
+    epoch = (yield from ctx.know_epoch()) if ctx.options.remember else None
+    if ctx.options.ties:
         # What a score and a number are, this object says; of the other ties they would be wrong.
         stored = yield ctx.command(b"HGET", ctx.keys.meta, b"options", reads=optional(bytes_of))
-        if stored and not stored.endswith(f"ties={ctx.ties}".encode()):
+        if stored and not stored.endswith(f"ties={ctx.options.ties}".encode()):
             raise ctx.tell_other_options(stored)
-    head = {"redset": VERSION, "name": data(ctx.keys.name), "key": ctx.keyed}
+    head = {"redset": VERSION, "name": data(ctx.keys.name), "key": ctx.options.keyed}
     told = (epoch or b"").decode("ascii", "replace")
-    yield Emit([dumps({**head, "remember": ctx.remember, "epoch": told})])
+    yield Emit([dumps({**head, "remember": ctx.options.remember, "epoch": told})])
     items = 0
     second = ctx.keys.prefix is not None
     for key in [ctx.keys.leased, ctx.keys.queue, ctx.keys.leased] if second else [ctx.keys.queue]:
@@ -86,7 +82,9 @@ def export(ctx: Context) -> Operation[None]:
         while True:
             page = yield _rows(ctx, key, last)
             if page.rows:
-                ctx.note_sizes([row.payload if ctx.keyed else row.member for row in page.rows])
+                ctx.sizes.note(
+                    [row.payload if ctx.options.keyed else row.member for row in page.rows]
+                )
                 yield Emit([_item(ctx, row) for row in page.rows])
                 items += len(page.rows)
             if page.found < SCRIPT_CHUNK and not page.more:
@@ -112,7 +110,7 @@ def _rows(ctx: Context, key: bytes, last: list[bytes]) -> Any:
     keys = {"key": key}
     if own.prefix is not None:
         keys |= {"none": own.none, "queue": own.queue, "leases": own.leases}
-    if ctx.keyed:
+    if ctx.options.keyed:
         keys["items"] = own.items
     score, member = last or (b"", b"")
     return ctx.step(
@@ -120,7 +118,7 @@ def _rows(ctx: Context, key: bytes, last: list[bytes]) -> Any:
         _rows_behind(last),
         keys=keys,
         num=SCRIPT_CHUNK,
-        first=ctx.first,
+        first=ctx.sizes.first,
         last_score=score,
         last_member=member,
     )
@@ -145,9 +143,9 @@ def _rows_behind(last: list[bytes]) -> Reader[_Rows]:
 
 
 def _item(ctx: Context, row: Row) -> str:
-    line = {"item": data(row.payload if ctx.keyed else row.member)}
+    line = {"item": data(row.payload if ctx.options.keyed else row.member)}
     line |= _score(ctx, float(row.score))
-    if ctx.keyed:
+    if ctx.options.keyed:
         line["digest"] = row.member.hex()
     if row.attempts != b"0":
         line["attempts"] = int(row.attempts)
@@ -158,9 +156,9 @@ def _item(ctx: Context, row: Row) -> str:
 def _score(ctx: Context, stored: float | None) -> dict[str, Any]:
     if stored is None:
         return {"score": None}
-    score = {"score": to_number(ctx.told(stored))}
-    if ctx.ties and math.isfinite(stored):
-        score["tie"] = ctx.tie_of(stored)
+    score = {"score": to_number(ctx.scores.decode(stored))}
+    if ctx.options.ties and math.isfinite(stored):
+        score["tie"] = ctx.scores.tie_of(stored)
     return score
 
 
@@ -183,7 +181,7 @@ def _export_dead(ctx: Context) -> Operation[None]:
 
 
 def _export_memory(ctx: Context, epoch: bytes) -> Operation[None]:
-    if ctx.remember == "ever":
+    if ctx.options.remember == "ever":
         bucket = 0
         while True:
             bucket, found = yield ctx.step(
@@ -251,37 +249,37 @@ def restore(ctx: Context, lines: Lines) -> Operation[int]:
 
 def _restore(ctx: Context, lines: Lines) -> Operation[int]:
     head, keys = lines.head, ctx.keys
-    remembered, same = head["remember"], head["key"] == ctx.keyed
+    remembered, same = head["remember"], head["key"] == ctx.options.keyed
     if keys.prefix is None and next(lines.of("dead"), None) is not None:
         _ = keys.dead  # says why there can be none
     # The lines are sound; whether each item is one here shows before anything is written, too.
     for value in lines.of("item"):
         if not same:
             _again(ctx, value)
-        elif ctx.keyed:
+        elif ctx.options.keyed:
             _check_digest(ctx, row_of(value, True).payload, bytes.fromhex(value["digest"]))
-    for value in lines.of("dead") if same and ctx.keyed else ():
+    for value in lines.of("dead") if same and ctx.options.keyed else ():
         _check_digest(ctx, letter_of(value, True)[1], bytes.fromhex(value.get("digest", "")))
-    if ctx.ties:
+    if ctx.options.ties:
         for value in chain(lines.of("item"), lines.of("dead")):
             _placed(ctx, value, count_from(0))
-    keeps = bool(remembered and ctx.remember and same)
-    keeps = keeps and (remembered == ctx.remember or remembered == "limited")
+    keeps = bool(remembered and ctx.options.remember and same)
+    keeps = keeps and (remembered == ctx.options.remember or remembered == "limited")
     if remembered and not keeps:
         log.warning(
             "what %r remembered is left out: this set has %s, and it had %s",
             head.get("name"),
-            ctx.options,
+            ctx.options.text,
             f"key={'yes' if head['key'] else 'no'} remember={remembered}",
         )
     epoch = b""
-    if ctx.remember:
+    if ctx.options.remember:
         # The integers of a memory forever are those of its epoch.
-        epoch = head["epoch"].encode() if keeps and remembered == ctx.remember else b""
+        epoch = head["epoch"].encode() if keeps and remembered == ctx.options.remember else b""
         epoch = epoch or new_epoch()
-    options = ctx.options if ctx.marked else ""
+    options = ctx.options.text if ctx.options.marked else ""
     sequence = lines.sequence + lines.untied
-    integers = lines.known if keeps and ctx.remember == "ever" else 0
+    integers = lines.known if keeps and ctx.options.remember == "ever" else 0
     if integers and remembered == "ever":
         _check_buckets(lines)
     # What is forgotten since then is counted from another number, since the epoch may be the same
@@ -290,9 +288,9 @@ def _restore(ctx: Context, lines: Lines) -> Operation[int]:
     arguments = {
         "options": options,
         "epoch": epoch,
-        "sequence": sequence if ctx.ties else "",
+        "sequence": sequence if ctx.options.ties else "",
         "forgets": forgets,
-        "id": lines.name(ctx.options),
+        "id": lines.name(ctx.options.text),
         "integers": integers,
     }
     # Other processes' tables are emptied by the new count; this one's before and after.
@@ -308,18 +306,18 @@ def _fill(
 ) -> Operation[int]:
     keys = ctx.keys
     begun = yield from _begin(ctx, arguments)
-    ctx.epoch = begun.epoch or None
+    ctx.memory.epoch = begun.epoch or None
     id, number, queued = arguments["id"], 0, begun.queued
     second = keys.prefix is not None
     ties = count_from(lines.sequence)
 
     def stored(value: dict[str, Any]) -> Row:
-        row = row_of(value, ctx.keyed) if same else _again(ctx, value)
-        return row._replace(score=_placed(ctx, value, ties)) if ctx.ties else row
+        row = row_of(value, ctx.options.keyed) if same else _again(ctx, value)
+        return row._replace(score=_placed(ctx, value, ties)) if ctx.options.ties else row
 
     def letter(value: dict[str, Any]) -> list[Any]:
         made = letter_of(value, lines.head["key"])
-        if ctx.ties:
+        if ctx.options.ties:
             made[2] = _placed(ctx, value, ties)
         if not same:
             made[5] = b""  # the identity that it had in another set
@@ -332,7 +330,7 @@ def _fill(
         return ctx.step("letters", _total, part, id=id, number=number)
 
     def remind(part: list[Any]) -> Ask:
-        epoch, remember = begun.epoch, ctx.remember
+        epoch, remember = begun.epoch, ctx.options.remember
         return ctx.step(
             "remind", _total, part, id=id, number=number, epoch=epoch, remember=remember
         )
@@ -399,7 +397,7 @@ def _check_digest(ctx: Context, payload: bytes, digest: bytes) -> None:
     if not digest:
         return
     try:
-        own = ctx.identity(ctx.decode_one(payload))
+        own = ctx.codec.identity(ctx.codec.decode_one(payload))
     except NOT_OF_ITEM:
         raise
     except Exception:
@@ -435,14 +433,14 @@ def _again(ctx: Context, value: dict[str, Any]) -> Row:
     """Make what is stored for an item of a set with another identity."""
     row = row_of(value, False)
     try:
-        item = ctx.decode_one(row.payload)
-        member = ctx.identity(item)
+        item = ctx.codec.decode_one(row.payload)
+        member = ctx.codec.identity(item)
     except NOT_OF_ITEM:
         raise
     except Exception as error:
         raise OptionsDiffer(
             f"an item of what is to be restored has no identity in {ctx.name!r}, which has "
-            f"{ctx.options}: {error}"
+            f"{ctx.options.text}: {error}"
         ) from error
     return row._replace(member=member)
 
@@ -452,21 +450,21 @@ def _placed(ctx: Context, value: dict[str, Any], ties: Iterator[int]) -> bytes:
     if value["score"] is None:
         return b""
     try:
-        score = ctx.to_score(value["score"])
+        score = ctx.scores.parse(value["score"])
     except ValueError as error:
         raise OptionsDiffer(
             f"an item of what is to be restored cannot be in {ctx.name!r}, which has "
-            f"{ctx.options}: {error}"
+            f"{ctx.options.text}: {error}"
         ) from error
     tie = tie_of(value)
-    return ctx.stored(score, next(ties) if tie is None else tie)
+    return ctx.scores.encode(score, next(ties) if tie is None else tie)
 
 
 def _reminders(ctx: Context, lines: Lines, epoch: bytes) -> Iterator[list[Any]]:
     remembered = lines.head["remember"]
     for value in lines.of("known"):
         known = known_of(value, remembered)
-        if remembered == "limited" and ctx.remember == "ever":
+        if remembered == "limited" and ctx.options.remember == "ever":
             known = [ctx.wire.memory_integer(name, epoch) for name in known[1::2]]
         for at in range(0, len(known), SCRIPT_CHUNK):
             yield known[at : at + SCRIPT_CHUNK]

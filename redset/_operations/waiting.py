@@ -38,7 +38,7 @@ def wait_for(
     of which it tells as of something that all may have.
     """
     keys = [ctx.keys.queue] if ctx.keys.prefix is None else [ctx.keys.queue, ctx.keys.leased]
-    return Wait(ctx.step("watch", _seen, due=ctx.due, finish=finish), keys, end, ended)
+    return Wait(ctx.step("watch", _seen, due=ctx.options.due, finish=finish), keys, end, ended)
 
 
 def _seen(reply: Any) -> tuple[int, float]:

@@ -229,7 +229,7 @@ class Episode:
                 else:
                     made = world.kind(clients[number], "jobs", scorer, **own, **world.options)
             # A first bulk add would ask for the end of the set, which gives back what is overdue.
-            made._ctx.fresh = False
+            made._ctx.memory.fresh = False
             self.sets.append(made)
         own_key = "-".join(["keyed"] * world.keyed + ["tied"] * bool(self.model.ties))
         self.queue = f"{P}:{own_key}" if own_key else "jobs"

@@ -449,7 +449,9 @@ def _buffered(jobs: Any) -> None:
 
 
 def _other(jobs: Any) -> SortedSet[Any]:
-    return SortedSet(jobs.redis, "others", key=jobs._ctx.key, ties=jobs._ctx.ties or None)
+    return SortedSet(
+        jobs.redis, "others", key=jobs._ctx.codec.key, ties=jobs._ctx.options.ties or None
+    )
 
 
 def _check(jobs: Any) -> Any:
@@ -460,12 +462,12 @@ def _check(jobs: Any) -> Any:
 
 def _lines(jobs: Any) -> list[str]:
     """Return the export of a set of the same options."""
-    keyed, remember = jobs._ctx.keyed, jobs._ctx.remember
+    keyed, remember = jobs._ctx.options.keyed, jobs._ctx.options.remember
     epoch = "0123456789abcdef" if remember else ""
     head = {"redset": 1, "name": "jobs", "key": keyed, "remember": remember, "epoch": epoch}
     item: dict[str, Any] = {"item": '{"url":"a"}', "score": 1, "attempts": 1, "error": "no"}
     if keyed:
-        item["digest"] = jobs._ctx.identity({"url": "a"}).hex()
+        item["digest"] = jobs._ctx.codec.identity({"url": "a"}).hex()
     dead = {"dead": "x", "id": "1700000000000-0", "score": None, "reason": "no", "attempts": 1}
     known = {"known": ["1", "-5"] if remember == "ever" else [["00" * 16, 1800000000000]]}
     rows = [head, item, dead, *([known] if remember else []), {"end": 1}]

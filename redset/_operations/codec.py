@@ -1,0 +1,259 @@
+"""Codec of a set: what makes bytes of its items, and items of bytes."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+from collections.abc import Callable
+from operator import itemgetter
+from types import ModuleType
+from typing import Any
+
+from redset import _wire
+from redset._operations.limits import RUN
+from redset._operations.options import SetOptions
+from redset._operations.state import Sizes
+from redset._transport.effects import PAUSE, Operation
+from redset.interfaces import Serializer
+from redset.serializers import JSONSerializer
+
+
+class Key:
+    """Stands for an item by its key, wherever a set with ``key=`` is asked about an item.
+
+    Parameters
+    ----------
+    key : str, bytes or int, or a tuple of them
+        What the set's ``key`` gives for the item; 1, ``"1"`` and ``b"1"`` are one key. A tuple if
+        the set's ``key`` is one.
+
+    Raises
+    ------
+    TypeError
+        If the key is none of those.
+
+    Examples
+    --------
+    >>> Key("https://example.org/") == Key(b"https://example.org/")
+    True
+    """
+
+    __slots__ = ("_bytes", "key")
+
+    def __init__(self, key: str | bytes | int | tuple[str | bytes | int, ...]) -> None:
+        if isinstance(key, tuple):
+            if not key or not all(isinstance(part, (str, bytes, int)) for part in key):
+                raise TypeError(
+                    f"key must be a tuple of str, bytes or int, one for each field, got {key!r}"
+                )
+        elif not isinstance(key, (str, bytes, int)):
+            raise TypeError(f"key must be str, bytes or int, not {type(key).__name__}")
+        self.key = key
+        wire = _wire.DEFAULT
+        joined = isinstance(key, tuple)
+        self._bytes: bytes = wire.joined_key(key) if joined else wire.key_bytes(key)
+
+    def __bytes__(self) -> bytes:
+        return self._bytes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and other._bytes == self._bytes
+
+    def __hash__(self) -> int:
+        return hash((Key, self._bytes))
+
+    def __repr__(self) -> str:
+        return f"Key({self.key!r})"
+
+
+class TextSerializer(Serializer):
+    """The format without a serializer: an item's bytes, else its text in UTF-8."""
+
+    def dumps(self, obj: Any) -> bytes:
+        return _wire.DEFAULT.payload(obj, None, 0)  # type: ignore[no-any-return]
+
+    def loads(self, data: bytes | str) -> str:
+        return data.decode() if isinstance(data, bytes) else data
+
+
+class UnserializedWarning:
+    """Warns once that what is not a text is stored as ``str(item)``, and comes out as that."""
+
+    __slots__ = ("_name", "_warned")
+
+    def __init__(self, name: Any) -> None:
+        self._name = name
+        self._warned = False
+
+    def __call__(self, item: Any) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        # At the caller's line.
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and _is_ours(frame):
+            level, frame = level + 1, frame.f_back
+        warnings.warn(
+            f"the set {self._name!r} has no serializer: its items of type {type(item).__name__} "
+            "are stored as str(item) and come out as text; serializer=json keeps what they are",
+            UserWarning,
+            stacklevel=level,
+        )
+
+
+def _is_ours(frame: Any) -> bool:
+    name: str = frame.f_globals.get("__name__", "")
+    return name == "redset" or name.startswith("redset.")
+
+
+_JSON, _TEXT = JSONSerializer(), TextSerializer()
+
+
+class Codec:
+    """The serializer, scorer and key of one set; the user may replace the first two."""
+
+    __slots__ = (
+        "_keyed",
+        "_name",
+        "adders",
+        "binary",
+        "dumps",
+        "encoders",
+        "key",
+        "loads",
+        "max_item_bytes",
+        "proven",
+        "scorer",
+        "serializer",
+        "sizes",
+        "warn",
+        "wire",
+    )
+
+    def __init__(
+        self, wire: ModuleType, name: Any, options: SetOptions, key: Any, sizes: Sizes
+    ) -> None:
+        self.wire = wire
+        self._name, self._keyed = name, options.keyed
+        self.key = key
+        self.max_item_bytes = options.max_item_bytes
+        self.sizes = sizes
+        self.serializer: Any
+        self.scorer: Any
+        self.dumps: Callable[[Any], Any] | None
+        self.loads: Callable[[Any], Any] | None
+        self.binary: bool | None
+        self.warn: UnserializedWarning | None
+        #: What single adds use again: how to encode for these flags.
+        self.adders: dict[Any, Any] = {}
+        #: Encoders of bulk adds, by all that they were made with.
+        self.encoders: dict[Any, Any] = {}
+        #: Whether the serializer has decoded an item of the set.
+        self.proven = False
+
+    def use_scorer(self, scorer: Any) -> None:
+        """Take a scorer: a callable of the item, the name of a field, or None for 0."""
+        if not (scorer is None or callable(scorer) or isinstance(scorer, str)):
+            raise TypeError(
+                f"scorer must be a callable or the name of a field, not {type(scorer).__name__}"
+            )
+        self.scorer = 0.0 if scorer is None else scorer
+        self.adders.clear()
+
+    def use_serializer(self, serializer: Any) -> None:
+        """Take a serializer, or None for the default. The next removal looks before it removes."""
+        default = _JSON if self._keyed else _TEXT
+        self.serializer = default if serializer is None else serializer
+        # One that can do neither counts as none.
+        used = self.serializer
+        if _method(used, "dumps") is None and _method(used, "loads") is None:
+            used = default
+        text = type(used) is TextSerializer
+        self.warn = UnserializedWarning(self._name) if text else None
+        self.dumps = None if text else _method(used, "dumps")
+        self.loads = None if text else _method(used, "loads")
+        binary = getattr(used, "binary", None)
+        self.binary = None if binary is None else bool(binary)
+        self.proven = False
+        self.adders.clear()
+
+    def identity(self, item: Any) -> bytes:
+        """Return the member that stands for an item, or for a Key."""
+        if type(item) is Key:
+            data = bytes(item)
+            return self.wire.digest(data) if self._keyed else data
+        return self.wire.identity(item, self.dumps, self.key)  # type: ignore[no-any-return]
+
+    def serialise(self, item: Any) -> Any:
+        """Return what stands for an item for a codec `of_serialised`: its bytes, and its key's."""
+        data = self.wire.payload(item, self.dumps, self.max_item_bytes, self.warn)
+        return (data, self.key_bytes(item)) if self._keyed else data
+
+    def key_bytes(self, item: Any) -> Any:
+        """Return the bytes of an item's key."""
+        key, wire = self.key, self.wire
+        if not isinstance(key, (str, tuple)):
+            return wire.key_bytes(key(item))
+        try:
+            if isinstance(key, tuple):
+                return wire.joined_key([wire.field_of(item, field) for field in key])
+            return wire.key_bytes(wire.field_of(item, key))
+        except (KeyError, AttributeError):
+            self.identity(item)  # says what is wrong
+            raise
+
+    def member_of(self, serialised: Any) -> bytes:
+        """Return the member that stands for a serialised item."""
+        member: bytes = self.wire.digest(serialised[1]) if self._keyed else serialised
+        return member
+
+    def of_serialised(self) -> Codec:
+        """Return a codec of the same set whose items are what `serialise` gave."""
+        made = copy.copy(self)
+        made.adders, made.encoders = {}, {}
+        made.dumps, made.max_item_bytes, made.warn = None, 0, None
+        if self._keyed:
+            made.dumps, made.key = itemgetter(0), itemgetter(1)
+        return made
+
+    def identities(self, items: list[Any], first: int = 0) -> Operation[list[bytes]]:
+        """Return the member of each item or Key; ``first`` is the place of the first of them."""
+        members = []
+        for at, item in enumerate(items):
+            if at and at % RUN == 0:
+                yield PAUSE
+            try:
+                members.append(self.identity(item))
+            except (TypeError, ValueError) as error:
+                kind = ValueError if isinstance(error, UnicodeError) else type(error)
+                if kind not in (TypeError, ValueError):
+                    raise
+                raise kind(f"item {first + at}: {error}") from error
+        return members
+
+    def decode(self, raws: list[bytes]) -> Operation[tuple[list[Any], list[Any]]]:
+        """Deserialise members: those that can be, and a Bad for each of the others."""
+        self.sizes.note(raws)
+        items, bad = self.wire.decode(raws[:RUN], self.loads, self.binary)
+        for at in range(RUN, len(raws), RUN):
+            yield PAUSE
+            more, worse = self.wire.decode(raws[at : at + RUN], self.loads, self.binary)
+            items += more
+            bad += [each._replace(place=at + each.place) for each in worse]
+        return items, bad
+
+    def decode_one(self, raw: bytes) -> Any:
+        """Deserialise one member; its exception is raised."""
+        self.sizes.note([raw])
+        items, bad = self.wire.decode((raw,), self.loads, self.binary)
+        if bad:
+            raise bad[0].error
+        return items[0]
+
+
+def _method(serializer: Any, name: str) -> Callable[[Any], Any] | None:
+    method = getattr(serializer, name, None)
+    if getattr(type(serializer), name, None) is getattr(Serializer, name):
+        return None  # inherited, not defined
+    return method

@@ -1,0 +1,150 @@
+"""Options of a set: checked once, and never changed."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from typing import Any, NamedTuple
+
+from redset._operations.limits import ITEM_BYTES
+
+DUPLICATES = {"move": "", "keep": "nx", "lowest": "lt", "highest": "gt"}
+
+
+class SetOptions(NamedTuple):
+    """The options of one set, as `checked` makes them of the constructor's arguments.
+
+    Attributes
+    ----------
+    keyed : bool
+        Whether the set has ``key=``.
+    remember : str
+        "ever", "limited", or "" without a memory.
+    memory_ttl : int
+        Milliseconds that a limited memory keeps an item.
+    condition : str
+        What ``duplicates`` says of a queued item, as a flag of ZADD.
+    ties : str
+        "fifo", "lifo" or "".
+    max_attempts, max_size : int
+        0 if there is no limit.
+    max_item_bytes, known_max : int
+        Bytes of an item; entries of the known table.
+    due : bool
+        Whether only items that are due are handed out.
+    """
+
+    keyed: bool
+    remember: str
+    memory_ttl: int
+    condition: str
+    ties: str
+    max_attempts: int
+    max_item_bytes: int
+    max_size: int
+    known_max: int
+    due: bool
+
+    @classmethod
+    def checked(
+        cls,
+        key: Any,
+        remember: Any,
+        duplicates: Any,
+        ties: Any,
+        max_attempts: Any,
+        max_item_bytes: Any,
+        max_size: Any,
+        known_max: Any,
+        due: bool,
+    ) -> SetOptions:
+        """Check the arguments; the error names the one that cannot be used."""
+        _check_key(key)
+        kind, memory_ttl = _checked_remember(remember)
+        return cls(
+            key is not None,
+            kind,
+            memory_ttl,
+            _checked_duplicates(duplicates),
+            _checked_ties(ties),
+            _checked_limit("max_attempts", max_attempts),
+            _checked_limit("max_item_bytes", max_item_bytes) or ITEM_BYTES,
+            _checked_limit("max_size", max_size),
+            _checked_known_max(known_max),
+            due,
+        )
+
+    @property
+    def text(self) -> str:
+        """The options that all processes of a set must have alike, as its meta has them."""
+        return (
+            f"key={'yes' if self.keyed else 'no'} remember={self.remember or 'no'} "
+            f"ties={self.ties or 'no'}"
+        )
+
+    @property
+    def marked(self) -> bool:
+        """Whether the set has a meta, which says so."""
+        return bool(self.keyed or self.remember or self.ties)
+
+
+def _check_key(key: Any) -> None:
+    if isinstance(key, tuple):
+        if not key or not all(isinstance(field, str) for field in key):
+            raise TypeError(f"key must have the names of fields, got {key!r} (tuple)")
+    elif key is not None and not isinstance(key, str) and not callable(key):
+        raise TypeError(
+            f"key must be a callable, or the name of a field or a tuple of them, not "
+            f"{type(key).__name__}"
+        )
+
+
+def _checked_remember(remember: Any) -> tuple[str, int]:
+    if remember is None or remember is False:
+        return "", 0
+    if remember is True:
+        return "ever", 0
+    seconds = remember
+    if isinstance(remember, datetime.timedelta):
+        seconds = remember.total_seconds()
+    elif not isinstance(remember, (int, float)):
+        raise TypeError(
+            f"remember must be True, seconds or a timedelta, not {type(remember).__name__}"
+        )
+    if not 0 < seconds < 1e11:
+        raise ValueError(f"remember must be a positive number of seconds, not {remember!r}")
+    return "limited", max(1, math.ceil(seconds * 1000))
+
+
+def _checked_duplicates(duplicates: Any) -> str:
+    if not isinstance(duplicates, str) or duplicates not in DUPLICATES:
+        kind = type(duplicates).__name__
+        raise ValueError(
+            f"duplicates must be one of {', '.join(DUPLICATES)}, not {duplicates!r} ({kind})"
+        )
+    return DUPLICATES[duplicates]
+
+
+def _checked_ties(ties: Any) -> str:
+    if ties is not None and (not isinstance(ties, str) or ties not in ("fifo", "lifo")):
+        kind = type(ties).__name__
+        raise ValueError(f"ties must be 'fifo', 'lifo' or None, not {ties!r} ({kind})")
+    return ties or ""
+
+
+def _checked_known_max(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"known_max must be an int, not {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"known_max must not be negative, not {value}")
+    return value
+
+
+def _checked_limit(argument: str, value: Any) -> int:
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{argument} must be positive, not {value}")
+    return value
