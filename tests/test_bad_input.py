@@ -24,8 +24,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet
-from redset._operations import limits
-from redset._operations import options as set_options
+from redset._operations import codec, limits
 from redset._operations.keys import PARTS
 from redset.exceptions import AddError, Full, OptionsDiffer, RedsetError
 from redset.serializers import JSONSerializer
@@ -1267,7 +1266,7 @@ def test_an_item_is_by_default_no_larger_than_a_server_takes_by_default(
     margin = 2**16
     assert 512 * MIB - margin == limits.ITEM_BYTES
     # The same with a server's limit of 1 MiB.
-    monkeypatch.setattr(set_options, "ITEM_BYTES", MIB - margin)
+    monkeypatch.setattr(codec, "ITEM_BYTES", MIB - margin)
     jobs = make_set(serializer=JSONSerializer(), **options)
     most = MIB - margin - (0 if "key" in options else 2)  # quotes
     assert jobs.add(large(options, "a", most)) is not None

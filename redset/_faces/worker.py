@@ -265,7 +265,7 @@ class Worker:
         if stop is not None and not callable(getattr(stop, "is_set", None)):
             raise TypeError(f"stop must be an event, with is_set(), not {type(stop).__name__}")
         self._ctx = owner._ctx
-        _ = self._ctx.keys.leased  # a name that cannot have second keys is refused here
+        self._ctx.keys.check_prefix()
         self._owner, self._runner, self._handler = owner, runner, handler
         self._until_finished = bool(until_finished)
         self._stop = stop

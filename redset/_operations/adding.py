@@ -233,9 +233,8 @@ class Adder:
         )
         if once:
             return
-        if len(ctx.codec.encoders) >= ENCODERS:
-            ctx.codec.encoders.clear()
-        ctx.codec.encoders[use] = encoder
+        kept = ctx.codec.encoders if len(ctx.codec.encoders) < ENCODERS else {}
+        ctx.codec.encoders = {**kept, use: encoder}
 
     def _prefix(self, epoch: bytes) -> list[Any]:
         """Return what each request begins with, before its entries."""
@@ -508,7 +507,7 @@ def add(
         adder = Adder(ctx, flags, None, False)
         adder.try_to_encode(item)
         yield from adder.prepare()
-        ctx.codec.adders[flags] = adder
+        ctx.codec.adders = {**ctx.codec.adders, flags: adder}
     if clock is not None:
         yield from clock.refresh(ctx)
         score = clock(item)

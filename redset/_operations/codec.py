@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from types import ModuleType
 from typing import Any
 
 from redset import _wire
-from redset._operations.limits import RUN
+from redset._operations.limits import ITEM_BYTES, RUN
 from redset._operations.options import SetOptions
 from redset._operations.state import Sizes
 from redset._transport.effects import PAUSE, Operation
@@ -108,6 +108,7 @@ def _is_ours(frame: Any) -> bool:
 
 
 _JSON, _TEXT = JSONSerializer(), TextSerializer()
+_NONE: Mapping[Any, Any] = {}
 
 
 class Codec:
@@ -137,7 +138,7 @@ class Codec:
         self.wire = wire
         self._name, self._keyed = name, options.keyed
         self.key = key
-        self.max_item_bytes = options.max_item_bytes
+        self.max_item_bytes = options.max_item_bytes or ITEM_BYTES
         self.sizes = sizes
         self.serializer: Any
         self.scorer: Any
@@ -145,10 +146,11 @@ class Codec:
         self.loads: Callable[[Any], Any] | None
         self.binary: bool | None
         self.warn: UnserializedWarning | None
-        #: What single adds use again: how to encode for these flags.
-        self.adders: dict[Any, Any] = {}
+        #: What single adds use again: how to encode for these flags. It and the next are replaced,
+        #: not changed: many sets are made for one add, and share what is empty.
+        self.adders: Mapping[Any, Any] = _NONE
         #: Encoders of bulk adds, by all that they were made with.
-        self.encoders: dict[Any, Any] = {}
+        self.encoders: Mapping[Any, Any] = _NONE
         #: Whether the serializer has decoded an item of the set.
         self.proven = False
 
@@ -159,7 +161,7 @@ class Codec:
                 f"scorer must be a callable or the name of a field, not {type(scorer).__name__}"
             )
         self.scorer = 0.0 if scorer is None else scorer
-        self.adders.clear()
+        self.adders = _NONE
 
     def use_serializer(self, serializer: Any) -> None:
         """Take a serializer, or None for the default. The next removal looks before it removes."""
@@ -176,7 +178,7 @@ class Codec:
         binary = getattr(used, "binary", None)
         self.binary = None if binary is None else bool(binary)
         self.proven = False
-        self.adders.clear()
+        self.adders = _NONE
 
     def identity(self, item: Any) -> bytes:
         """Return the member that stands for an item, or for a Key."""
@@ -211,7 +213,7 @@ class Codec:
     def of_serialised(self) -> Codec:
         """Return a codec of the same set whose items are what `serialise` gave."""
         made = copy.copy(self)
-        made.adders, made.encoders = {}, {}
+        made.adders = made.encoders = _NONE
         made.dumps, made.max_item_bytes, made.warn = None, 0, None
         if self._keyed:
             made.dumps, made.key = itemgetter(0), itemgetter(1)

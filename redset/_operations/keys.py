@@ -69,15 +69,19 @@ class Keys:
             setattr(self, second, self._under(second.encode()))
         return getattr(self, name)
 
-    def _under(self, part: bytes) -> bytes:
+    def check_prefix(self) -> bytes:
+        """Return the prefix; refuse a name that can have no second key."""
         if self.prefix is None:
             raise ValueError(
                 f"name {self.name!r} has braces but no valid hash tag, or is the prefix of another "
                 "set's keys, so that no second key can be kept beside it: use a name without "
                 "braces, or one like {tag}:name"
             )
+        return self.prefix
+
+    def _under(self, part: bytes) -> bytes:
         assert part in PARTS, part
-        return self.prefix + b":" + part
+        return self.check_prefix() + b":" + part
 
     @property
     def lock(self) -> bytes:

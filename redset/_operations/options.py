@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import functools
 import math
 from typing import Any, NamedTuple
-
-from redset._operations.limits import ITEM_BYTES
 
 DUPLICATES = {"move": "", "keep": "nx", "lowest": "lt", "highest": "gt"}
 
@@ -26,10 +26,10 @@ class SetOptions(NamedTuple):
         What ``duplicates`` says of a queued item, as a flag of ZADD.
     ties : str
         "fifo", "lifo" or "".
-    max_attempts, max_size : int
-        0 if there is no limit.
-    max_item_bytes, known_max : int
-        Bytes of an item; entries of the known table.
+    max_attempts, max_item_bytes, max_size : int
+        0 if none is given.
+    known_max : int
+        Entries of the known table.
     due : bool
         Whether only items that are due are handed out.
     """
@@ -46,9 +46,21 @@ class SetOptions(NamedTuple):
     due: bool
 
     @classmethod
-    def checked(
+    def checked(cls, key: Any, *others: Any) -> SetOptions:
+        """Check the constructor's arguments; the error names the one that cannot be used.
+
+        A process has few different options and may make many sets of them, so they are shared.
+        """
+        _check_key(key)
+        keyed = key is not None
+        with contextlib.suppress(TypeError):  # of the wrong type, or without a hash
+            return _shared(keyed, *others)
+        return cls.made(keyed, *others)
+
+    @classmethod
+    def made(
         cls,
-        key: Any,
+        keyed: bool,
         remember: Any,
         duplicates: Any,
         ties: Any,
@@ -58,17 +70,16 @@ class SetOptions(NamedTuple):
         known_max: Any,
         due: bool,
     ) -> SetOptions:
-        """Check the arguments; the error names the one that cannot be used."""
-        _check_key(key)
+        """Make the options of checked arguments."""
         kind, memory_ttl = _checked_remember(remember)
         return cls(
-            key is not None,
+            keyed,
             kind,
             memory_ttl,
             _checked_duplicates(duplicates),
             _checked_ties(ties),
             _checked_limit("max_attempts", max_attempts),
-            _checked_limit("max_item_bytes", max_item_bytes) or ITEM_BYTES,
+            _checked_limit("max_item_bytes", max_item_bytes),
             _checked_limit("max_size", max_size),
             _checked_known_max(known_max),
             due,
@@ -86,6 +97,9 @@ class SetOptions(NamedTuple):
     def marked(self) -> bool:
         """Whether the set has a meta, which says so."""
         return bool(self.keyed or self.remember or self.ties)
+
+
+_shared = functools.lru_cache(maxsize=64, typed=True)(SetOptions.made)
 
 
 def _check_key(key: Any) -> None:
