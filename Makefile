@@ -23,7 +23,7 @@ help:
 	@echo 'make bench        run the benchmarks, for the plots of the documentation, too (an hour)'
 	@echo 'make bench-quick  run them at reduced sizes (3 minutes)'
 	@echo 'make docs         build the documentation, and run its examples (docs/_build/html)'
-	@echo 'make lint         ruff, mypy, cython-lint, and whether the planted faults apply'
+	@echo 'make lint         ruff, mypy, cython-lint, and whether generated files are fresh'
 	@echo 'make wheel        build sdist and wheel    (dist/)'
 	@echo 'make clean        remove what the others made'
 	@echo
@@ -150,6 +150,7 @@ lint:
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m mypy --strict redset
+	$(python) tools/asyncio_face.py --check
 	@if ls redset/*.pyx >/dev/null 2>&1; then \
 	  echo 'cython-lint redset' && PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint redset; fi
 	cd tests && $(abspath $(python)) -m mutants --check

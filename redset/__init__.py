@@ -1,14 +1,21 @@
 """Redis-backed sorted sets that behave like ``set`` and hand out deduplicated, ordered work."""
 
 from redset import _wire
-from redset._faces.leases import Batch, Lease
+from redset._faces.leases import Lease
 from redset._faces.worker import Consumed
-from redset._faces.writer import Writer
 from redset._operations.adding import AddResult
 from redset._operations.dead import DeadLetter
 from redset._operations.reading import Stats
 from redset.exceptions import Reject, Retry
-from redset.sets import Key, ScheduledSet, SortedSet, TimeSortedSet, check_server
+from redset.sets import (
+    Batch,
+    Key,
+    ScheduledSet,
+    SortedSet,
+    TimeSortedSet,
+    Writer,
+    check_server,
+)
 
 __all__ = (
     "AddResult",

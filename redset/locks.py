@@ -12,8 +12,9 @@ import threading
 import time
 from typing import Any
 
-from redset._faces.arguments import Time, seconds
-from redset._transport.coroutines import undisturbed
+from redset._faces.arguments import Time, finite_seconds, seconds
+from redset._transport.coroutines import complete
+from redset._transport.coroutines import undisturbed as to_its_end
 from redset.exceptions import LockTimeout
 from redset.scripts import script
 
@@ -32,7 +33,10 @@ _POLL_INTERVAL = 0.2
 
 
 class BaseLock:
-    """A lock's name, times and holders."""
+    """A lock's name, times and holders, and how it is taken and left.
+
+    That is written once, with ``await``; nothing suspends with a sync client.
+    """
 
     # Slots keep it small. The dict, made on its first use, holds attributes that a program adds.
     __slots__ = (
@@ -50,21 +54,45 @@ class BaseLock:
     ) -> None:
         self.redis = redis
         self.key = key
-        self.expires = seconds("expires", _EXPIRES if expires is None else expires, most=math.inf)
+        self.expires = finite_seconds("expires", _EXPIRES if expires is None else expires)
         self.timeout = seconds("timeout", _TIMEOUT if timeout is None else timeout, most=math.inf)
         interval = _POLL_INTERVAL if poll_interval is None else poll_interval
         self.poll_interval = seconds("poll_interval", interval, most=math.inf)
-        if math.isinf(self.expires):
-            raise ValueError("expires must be finite")
         #: For each thread or task, the digits of the locks that it entered and did not leave.
         self._entered: dict[tuple[int, int, int], list[str]] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key!r}>"
 
-    def _begin(self) -> tuple[str, float]:
-        """Return a new holder's digits, and the time to give up at."""
-        return f"{secrets.randbelow(10**15):015}", time.monotonic() + self.timeout
+    async def _take(self) -> None:
+        digits, until = f"{secrets.randbelow(10**15):015}", time.monotonic() + self.timeout
+        while not await self._try(digits):
+            await self._sleep(self._pause(until))
+        self._entered.setdefault(_here(), []).append(digits)
+
+    async def _try(self, digits: str) -> bool:
+        """Try to take it with a new holder's digits."""
+        try:
+            return bool(
+                int(await self._run("lock", seconds=repr(float(self.expires)), digits=digits))
+            )
+        except asyncio.CancelledError:
+            # The server may have granted the lock, and only this task can release it.
+            with contextlib.suppress(Exception):
+                await self._run("unlock", True, digits=digits)
+            raise
+
+    async def _release(self) -> None:
+        if not int(await self._run("unlock", True, digits=self._leave())):
+            log.warning(
+                "lock %r was no longer held when it was released; choose a longer expires", self.key
+            )
+
+    async def _run(self, name: str, undisturbed: bool = False, **arguments: str) -> Any:
+        raise NotImplementedError
+
+    async def _sleep(self, seconds: float) -> None:
+        raise NotImplementedError
 
     def _pause(self, until: float) -> float:
         """Return the time until the next try, in seconds."""
@@ -72,9 +100,6 @@ class BaseLock:
         if left <= 0:
             raise LockTimeout(f"Timeout while waiting for lock {self.key!r}")
         return min(self.poll_interval, left)
-
-    def _enter(self, digits: str) -> None:
-        self._entered.setdefault(_here(), []).append(digits)
 
     def _leave(self) -> str:
         """Remove and return the digits that were entered last."""
@@ -87,20 +112,11 @@ class BaseLock:
             del self._entered[here]
         return digits
 
-    def _acquire(self, digits: str) -> Any:
-        return self._run("lock", seconds=repr(float(self.expires)), digits=digits)
-
-    def _run(self, name: str, **arguments: str) -> Any:
+    def _ask(self, name: str, arguments: dict[str, str]) -> Any:
         # It is rare, so EVAL will do: any client has it, and the server needs no loaded script.
         step = script(name)
         values = step.arguments.values(arguments)
         return self.redis.execute_command("EVAL", step.text, 1, self.key, *values)
-
-    def _warn_unless(self, released: Any) -> None:
-        if not int(released):
-            log.warning(
-                "lock %r was no longer held when it was released; choose a longer expires", self.key
-            )
 
 
 class Lock(BaseLock):
@@ -146,15 +162,18 @@ class Lock(BaseLock):
 
     __slots__ = ()
 
+    async def _run(self, name: str, undisturbed: bool = False, **arguments: str) -> Any:
+        return self._ask(name, arguments)
+
+    async def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
     def __enter__(self) -> Lock:
-        digits, until = self._begin()
-        while not int(self._acquire(digits)):
-            time.sleep(self._pause(until))
-        self._enter(digits)
+        complete(self._take())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._warn_unless(self._run("unlock", digits=self._leave()))
+        complete(self._release())
 
 
 class AsyncLock(BaseLock):
@@ -165,24 +184,19 @@ class AsyncLock(BaseLock):
 
     __slots__ = ()
 
+    async def _run(self, name: str, undisturbed: bool = False, **arguments: str) -> Any:
+        asked = self._ask(name, arguments)
+        return await (to_its_end(asked) if undisturbed else asked)
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
     async def __aenter__(self) -> AsyncLock:
-        digits, until = self._begin()
-        while not await self._acquired(digits):
-            await asyncio.sleep(self._pause(until))
-        self._enter(digits)
+        await self._take()
         return self
 
-    async def _acquired(self, digits: str) -> bool:
-        try:
-            return bool(int(await self._acquire(digits)))
-        except asyncio.CancelledError:
-            # The server may have granted the lock, and only this task can release it.
-            with contextlib.suppress(Exception):
-                await undisturbed(self._run("unlock", digits=digits))
-            raise
-
     async def __aexit__(self, *_: object) -> None:
-        self._warn_unless(await undisturbed(self._run("unlock", digits=self._leave())))
+        await self._release()
 
 
 def _here() -> tuple[int, int, int]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
-from typing import TYPE_CHECKING, Any, Generic, overload
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, overload
 
-from redset import _wire
 from redset._faces import leases as settling
-from redset._faces.arguments import Time
+from redset._faces.arguments import Time, index, many, waiting_time, whole
 from redset._faces.base import (
-    Face,
     KeyOf,
     Loads,
     Options,
@@ -19,18 +16,12 @@ from redset._faces.base import (
     Scorer,
     ServerTime,
     T,
-    check_url,
-    checking_of,
-    index,
-    many,
-    refuse_single,
     requeueing,
-    waiting_time,
-    whole,
 )
-from redset._faces.leases import Batch, Lease
-from redset._faces.worker import Consumed, Event, Threads, Worker
-from redset._faces.writer import Writer
+from redset._faces.differences import SyncFace, SyncLeases, SyncView
+from redset._faces.leases import Lease
+from redset._faces.worker import Consumed, Event, Worker
+from redset._faces.writer import ThreadWriting
 from redset._operations import (
     adding,
     algebra,
@@ -46,12 +37,7 @@ from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.codec import Key
 from redset._operations.dead import DeadLetter
 from redset._operations.leasing import Leased
-from redset._operations.lines import Lines
 from redset._operations.reading import Stats
-from redset._transport.coroutines import complete
-from redset._transport.effects import Operation, R
-from redset._transport.link import Link
-from redset._transport.source import Source
 from redset.locks import Lock
 
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server")
@@ -60,7 +46,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 
-class SortedSet(Face[T]):
+class SortedSet(SyncFace[T]):
     """A sorted set in Redis that hands out each item once, lowest score first.
 
     Constructing one sends nothing. Sets may be shared by threads, and by any number of processes
@@ -135,9 +121,6 @@ class SortedSet(Face[T]):
     """
 
     __slots__ = ()
-    _link_class = Link
-    _lock_class = Lock
-    _iterables = ("__iter__",)
 
     if TYPE_CHECKING:
 
@@ -230,14 +213,11 @@ class SortedSet(Face[T]):
 
         Examples
         --------
-        >>> with SortedSet.from_url("redis://localhost:6379/0", "jobs") as jobs:  # doctest: +SKIP
+        >>> url = "redis://localhost:6379/0"
+        >>> with SortedSet.from_url(url, "jobs") as jobs:  # doctest: +SKIP
         ...     jobs.add("first")
         """
-        import redis
-
-        made = cls(redis.Redis.from_url(check_url(url)), name, *args, **options)
-        made._own(url, args, options)
-        return made
+        return cls._of_url(url, name, args, options)
 
     @property
     def lock(self) -> Lock:
@@ -255,9 +235,6 @@ class SortedSet(Face[T]):
         if self._lock is None:
             self._lock = self._make_lock(None, None)
         return self._lock  # type: ignore[no-any-return]
-
-    def _run(self, operation: Operation[R], source: Source | None = None) -> R:
-        return self._open().run(operation, source)  # type: ignore[no-any-return]
 
     # Adding.
 
@@ -318,8 +295,7 @@ class SortedSet(Face[T]):
         >>> jobs.add("a", 5), jobs.add("a", 7, lt=True), jobs.score("a")
         (5.0, None, 5.0)
         """
-        flags = Flags(nx, xx, gt, lt, again, remember)
-        return self._run(adding.add(self._ctx, item, score, flags))
+        return self._run(adding.add(self._ctx, item, score, Flags(nx, xx, gt, lt, again, remember)))
 
     def add_many(
         self,
@@ -417,10 +393,9 @@ class SortedSet(Face[T]):
         >>> list(jobs.add_new(["a", "b", "a"]))
         ['a', 'b']
         """
-        operation, source = self._adding(
-            items, score, Flags(nx, xx, gt, lt, again, remember), errors, True
+        return self._open().iterate(  # type: ignore[no-any-return]
+            *self._adding(items, score, Flags(nx, xx, gt, lt, again, remember), errors, True)
         )
-        return self._open().iterate(operation, source)  # type: ignore[no-any-return]
 
     def buffered(
         self, max_items: int = 1000, max_delay: Time = 0.1, max_pending: int = 10_000
@@ -542,8 +517,7 @@ class SortedSet(Face[T]):
         >>> jobs.take(10, with_scores=True)
         [('low', 1.0), ('high', 2.0)]
         """
-        count, seconds = whole("num", num), waiting_time(wait)
-        multi = self._open().multi
+        count, seconds, multi = whole("num", num), waiting_time(wait), self._open().multi
         return self._run(taking.take(self._ctx, count, with_scores, multi, seconds))
 
     # Leasing.
@@ -595,7 +569,7 @@ class SortedSet(Face[T]):
         >>> jobs.finished()
         True
         """
-        return Batch(self, self._run(settling.leasing_out(self, num, ttl, wait)))
+        return Batch(self, settling.leasing_out(self, num, ttl, wait))
 
     def ack(self, leases: Lease[T] | Iterable[Lease[T]], add: Iterable[Any] = ()) -> int:
         """Acknowledge leases: their items are done. Items found meanwhile are added as well.
@@ -688,9 +662,10 @@ class SortedSet(Face[T]):
         leases: Lease[T] | Iterable[Lease[T]],
         delay: Time = 0,
         score: Any = None,
-        item: Any = None,
     ) -> int:
-        """Release leases without an attempt, as they were or with a new score and payload.
+        """Release leases without an attempt, as they were or with a new score.
+
+        A single lease takes a new payload, too: `Lease.release`.
 
         One round trip (for each 400 leases).
 
@@ -703,8 +678,6 @@ class SortedSet(Face[T]):
         score : float, optional
             Their new score; attempts then start again. An item that was added again meanwhile has
             the score of that add.
-        item : object, optional
-            What takes the place of the item; it must have the same identity.
 
         Returns
         -------
@@ -725,7 +698,7 @@ class SortedSet(Face[T]):
         >>> jobs.score("a")
         9.0
         """
-        return self._run(settling.releasing(self, leases, delay, score, item))
+        return self._run(settling.releasing(self, leases, delay, score))
 
     def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: Time) -> int:
         """Extend leases to ``ttl`` seconds from now. One round trip (for each 400 leases).
@@ -876,8 +849,8 @@ class SortedSet(Face[T]):
         >>> jobs.consume(crawl, concurrency=4, until_finished=True)
         Consumed(done=7, failed=0, lost=0)
         """
-        return complete(
-            Worker(self, Threads(), handler, batch, concurrency, ttl, until_finished, stop).run()
+        return self._complete(
+            Worker(self, handler, batch, concurrency, ttl, until_finished, stop).run()
         )
 
     # Looking.
@@ -1082,9 +1055,6 @@ class SortedSet(Face[T]):
         """
         return self.score(item) is not None
 
-    def __contains__(self, item: object) -> bool:
-        return self._run(reading.score(self._ctx, item)) is not None
-
     def size(self) -> int:
         """Return how many items are queued, due or not; the same as ``len(s)``.
 
@@ -1102,12 +1072,6 @@ class SortedSet(Face[T]):
         1
         """
         return self._run(reading.size(self._ctx))
-
-    def __len__(self) -> int:
-        return self.size()
-
-    def __bool__(self) -> bool:
-        return self.size() > 0
 
     def __iter__(self) -> Iterator[T]:
         return self._open().iterate(reading.iterate(self._ctx))  # type: ignore[no-any-return]
@@ -1444,54 +1408,6 @@ class SortedSet(Face[T]):
         """
         return self._run(self._moving(items, other))
 
-    def __ior__(self, other: Iterable[Any]) -> Self:
-        self.update(other)
-        return self
-
-    def __iand__(self, other: Iterable[Any]) -> Self:
-        return self._combine(other, algebra.intersect, algebra.intersect_items)
-
-    def __isub__(self, other: Iterable[Any]) -> Self:
-        return self._combine(other, algebra.subtract, algebra.subtract_items)
-
-    def __ixor__(self, other: Iterable[Any]) -> Self:
-        return self._combine(other, algebra.exclude, algebra.exclude_items)
-
-    def _combine(self, other: Iterable[Any], with_set: Any, with_items: Any) -> Self:
-        operand = self._operand(other)
-        if operand is None:
-            refuse_single("other", other)
-            self._run(with_items(self._ctx), Source(other, None))
-        else:
-            self._run(with_set(self._ctx, operand))
-        return self
-
-    def _compare(self, other: object, how: algebra.Comparison) -> bool:
-        awaited = isinstance(other, Face) and other._link_class is not self._link_class
-        operand = None if awaited and how == "==" else self._operand(other)
-        if operand is not None:
-            return self._run(algebra.compare(self._ctx, operand, how))
-        if isinstance(other, Set):
-            return self._run(algebra.compare_items(self._ctx, other, how))
-        return NotImplemented  # type: ignore[no-any-return]  # Python asks the other one
-
-    def __eq__(self, other: object) -> bool:
-        return self._compare(other, "==")
-
-    __hash__ = object.__hash__
-
-    def __le__(self, other: object) -> bool:
-        return self._compare(other, "<=")
-
-    def __lt__(self, other: object) -> bool:
-        return self._compare(other, "<")
-
-    def __ge__(self, other: object) -> bool:
-        return self._compare(other, ">=")
-
-    def __gt__(self, other: object) -> bool:
-        return self._compare(other, ">")
-
     # In and out.
 
     def export(self) -> Iterator[str]:
@@ -1562,9 +1478,7 @@ class SortedSet(Face[T]):
         >>> jobs.restore(lines), jobs.take(2, with_scores=True)
         (2, [('a', 1.0), ('b', 2.0)])
         """
-        refuse_single("lines", lines)
-        with contextlib.closing(Lines()) as aside:
-            return self._run(transfer.restore(self._ctx, aside), Source(lines, None))
+        return self._run(*self._restoring(lines))
 
     # Remembering.
 
@@ -1736,20 +1650,13 @@ class SortedSet(Face[T]):
         --------
         >>> jobs.close()
         """
-        if self._link is not None and self._owned:
-            self._redis.close()
-            # redis-py 5.0.0 leaves the pool of such a client as it is.
-            self._redis.connection_pool.disconnect()
-        self._link = None
+        self._close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-MutableSet.register(SortedSet)
 
 
 class TimeSortedSet(SortedSet[T]):
@@ -1910,7 +1817,7 @@ class ScheduledSet(TimeSortedSet[T]):
         return self._run(reading.available(self._ctx))
 
 
-class Between(Generic[T]):
+class Between(SyncView[T]):
     """The queued items of a set in a range of scores: iterate, count, take, discard them.
 
     A view: it holds nothing, and each call sees the set as it is then. Iterating is in order of
@@ -1934,7 +1841,8 @@ class Between(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         owner = self._owner
-        return owner._open().iterate(reading.iterate(owner._ctx, self._within))  # type: ignore[no-any-return]
+        operation = reading.iterate(owner._ctx, self._within)
+        return owner._open().iterate(operation)  # type: ignore[no-any-return]
 
     def size(self) -> int:
         """Return how many there are; the same as ``len()``.
@@ -1951,12 +1859,6 @@ class Between(Generic[T]):
         0
         """
         return self._owner._run(reading.size(self._owner._ctx, self._within))
-
-    def __len__(self) -> int:
-        return self.size()
-
-    def __bool__(self) -> bool:
-        return self.size() > 0
 
     def take(self, num: int) -> list[T]:
         """Remove and return up to ``num`` of them, lowest first.
@@ -2016,7 +1918,7 @@ class Between(Generic[T]):
         return f"{self._owner!r}.between({lowest!r}, {highest!r})"
 
 
-class DeadLetters:
+class DeadLetters(SyncView[DeadLetter]):
     """The dead letters of a set: iterate them, count them, queue them again, purge them.
 
     Iterating gives each as a `redset.DeadLetter`, oldest first, with a round trip for each 1,000.
@@ -2061,9 +1963,6 @@ class DeadLetters:
         0
         """
         return self._owner._run(dead.size(self._owner._ctx))
-
-    def __len__(self) -> int:
-        return self.size()
 
     def requeue(self, letters_or_ids: Iterable[DeadLetter | str] | None = None) -> int:
         """Queue dead letters again, at their scores (0 if there is none); how many.
@@ -2142,6 +2041,213 @@ class DeadLetters:
         return self._owner._run(dead.purge(self._owner._ctx, before, forget))
 
 
+class Batch(SyncLeases[T]):
+    """Leases, lowest score first; false if there are none.
+
+    Entered with ``with``, it settles by iteration: asking for the next lease marks the one before
+    as done. On leaving, those done are acknowledged. On an exception the current one is failed,
+    with the growing delays of `redset.SortedSet.consume`; `redset.Retry` and `redset.Reject` say
+    otherwise. After a ``break`` it is released, as are those not reached, without an attempt. All
+    of that is one round trip (for each 400 leases). Iterating outside of ``with`` marks nothing. A
+    second loop goes on behind the first; what that was left at is not marked done by it.
+
+    Attributes
+    ----------
+    lost : int
+        How many were no longer ours when the batch was left; a warning in the log says so, too.
+
+    Raises
+    ------
+    RuntimeError
+        If it is entered twice, or iterated after it was left.
+
+    Examples
+    --------
+    >>> jobs.add_many(["a", "b"], score=[1, 2]).added
+    2
+    >>> with jobs.lease(10) as batch:
+    ...     for lease in batch:
+    ...         print(lease.item)
+    a
+    b
+    >>> jobs.finished()
+    True
+    """
+
+    __slots__ = ()
+    _owner: SortedSet[T]
+
+    def ack(self, add: Iterable[Any] = ()) -> int:
+        """Say that all of it that is not settled is done; how many were still ours.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b"]).added
+        2
+        >>> batch = jobs.lease(2)
+        >>> batch.ack()
+        2
+        """
+        return self._owner.ack(self, add)
+
+    def fail(self, error: BaseException | str, delay: Time = 0) -> int:
+        """Count an attempt of all that is not settled; how many were still ours.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b"]).added
+        2
+        >>> batch = jobs.lease(2)
+        >>> batch.fail("the site is down", delay=60)
+        2
+        """
+        return self._owner.fail(self, error, delay)
+
+    def release(self, delay: Time = 0, score: Any = None) -> int:
+        """Release all that is not settled, without an attempt; how many were still ours.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b"]).added
+        2
+        >>> batch = jobs.lease(2)
+        >>> batch.release(score=9), jobs.scores(["a", "b"])
+        (2, [9.0, 9.0])
+        """
+        return self._owner.release(self, delay, score)
+
+    def renew(self, ttl: Time) -> int:
+        """Have all that is not settled for so many seconds from now; how many were still ours.
+
+        Examples
+        --------
+        >>> jobs.add_many(["a", "b"]).added
+        2
+        >>> batch = jobs.lease(2, ttl=1)
+        >>> batch.renew(60)
+        2
+        """
+        return self._owner.renew(self, ttl)
+
+    def __iter__(self) -> Iterator[Lease[T]]:
+        return self._walk()
+
+    def __enter__(self) -> Self:
+        self._enter()
+        return self._fetch()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._owner._run(self._leave(error))
+
+
+class Writer(ThreadWriting):
+    """Adds to a set in the background, in bulk; `SortedSet.buffered` makes it.
+
+    Entered with ``with``; leaving writes all that was accepted, also if the block raises. Any
+    number of threads may use it.
+
+    When something cannot be written, after the client's own retries, the writer is at its end:
+    nothing that was accepted behind it is sent, and each later call, and leaving the block, raise
+    the same `redset.exceptions.AddError`. Its ``unwritten`` has what is not known to be in the set,
+    and adding that again is safe; leases whose acknowledgement was not sent come back when their
+    time is over. If the block raises something else, that goes on, and the log has the writer's
+    error.
+
+    In a forked child its calls are a RuntimeError. A writer that is still open when the interpreter
+    ends is written first; the log says what could not be.
+
+    Examples
+    --------
+    >>> with jobs.buffered() as writer:
+    ...     for number in range(5000):
+    ...         writer.add(f"job {number}", number)
+    >>> jobs.size()
+    5000
+    """
+
+    def add(
+        self,
+        item: Any,
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+        remember: bool | None = None,
+    ) -> None:
+        """Accept an item, to be added as the set's own ``add`` does; what became of it is not said.
+
+        Sends nothing by itself; it waits where ``max_pending`` are not written yet. The item is
+        serialised at once. The order of adds is kept: those in a row with the same flags are one
+        bulk call, so flags that change from one to the next are slow.
+
+        Parameters
+        ----------
+        item, score, nx, xx, gt, lt, again, remember
+            As for `SortedSet.add`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument cannot be used; the item was not accepted, the writer goes on.
+        redset.exceptions.AddError
+            If something that was accepted before cannot be written; this item was not accepted.
+        RuntimeError
+            Outside of the block, and in a forked child.
+
+        Examples
+        --------
+        >>> with jobs.buffered(max_delay=1) as writer:
+        ...     writer.add("a", 5)
+        ...     writer.add("a", 7, lt=True)
+        >>> jobs.score("a")
+        5.0
+        """
+        self._accept(self._add_of(item, score, (nx, xx, gt, lt, again, remember)))
+
+    def ack(self, leases: Lease[Any] | Iterable[Lease[Any]]) -> None:
+        """Acknowledge leases when all that was accepted before is in the set.
+
+        Not at all where any of it could not be written: the leases then come back when their time
+        is over. Waits like `add`. They count as settled at once; the log says if some were over
+        before they were acknowledged, or given back because the server has forgotten meanwhile what
+        it was known to remember. One round trip for each 400.
+
+        Parameters
+        ----------
+        leases : Lease, Batch or iterable of Lease
+            What is done. Of a batch what is not settled.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a lease is another set's or settled already; none was accepted.
+        redset.exceptions.AddError, RuntimeError
+            As for `add`.
+
+        Examples
+        --------
+        >>> jobs.add("/")
+        0.0
+        >>> with jobs.buffered() as writer, jobs.lease() as batch:
+        ...     for lease in batch:
+        ...         writer.add("/found")
+        ...         writer.ack(lease)
+        >>> jobs.take(2), jobs.finished()
+        (['/found'], True)
+        """
+        self._accept(self._held(leases))
+
+    def __enter__(self) -> Self:
+        self._begin()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._close(error)
+
+
 def check_server(client: Any, name: str | bytes | None = None) -> list[str]:
     """Return what is wrong with a server, as far as it tells: nothing is an empty list.
 
@@ -2172,5 +2278,4 @@ def check_server(client: Any, name: str | bytes | None = None) -> list[str]:
     >>> check_server(r)
     []
     """
-    link = Link(client, _wire.DEFAULT.split)
-    return link.run(checking_of(link, client, name))
+    return SyncFace._check_server(client, name)

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
 import redset.asyncio
-from redset._faces.leases import AsyncBatch
-from redset._faces.writer import AsyncWriter
+from redset.asyncio import AsyncBatch, AsyncWriter
 from redset.sets import SortedSet
 
 #: Everything of this process is awaited on it, one thing at a time.

@@ -329,10 +329,10 @@ def test_a_bad_item_is_refused_as_add_refuses_it(make_set: Maker) -> None:
 
 
 BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"max_items": 0}, ValueError, "max_items must be positive, not 0"),
-    ({"max_items": 1.5}, TypeError, "max_items must be an int, not float"),
-    ({"max_pending": -1}, ValueError, "max_pending must be positive, not -1"),
-    ({"max_pending": "9"}, TypeError, "max_pending must be an int, not str"),
+    ({"max_items": 0}, ValueError, "max_items must be positive, got 0 .int"),
+    ({"max_items": 1.5}, TypeError, "max_items must be an int, got 1.5 .float"),
+    ({"max_pending": -1}, ValueError, "max_pending must be positive, got -1 .int"),
+    ({"max_pending": "9"}, TypeError, "max_pending must be an int, got .9. .str"),
     ({"max_delay": -1}, ValueError, "max_delay must be seconds, 0 or more, got -1 .int."),
     ({"max_delay": float("nan")}, ValueError, "max_delay"),
     (

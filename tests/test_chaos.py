@@ -59,7 +59,7 @@ def test_a_failing_walk_is_shortened(
 ) -> None:
     proper = batches.releasing
 
-    def forgetful(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Any:
+    def forgetful(owner: Any, leases: Any, delay: Any, score: Any, item: Any = None) -> Any:
         return proper(owner, leases, delay, None if delay else score, item)
 
     monkeypatch.setattr(batches, "releasing", forgetful)

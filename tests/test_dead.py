@@ -182,10 +182,14 @@ def test_purged_letters_are_forgotten_with_forget_true(
     ("ids", "error", "said"),
     [
         (["1-0", 7], TypeError, r"ids\[1\] must be a dead letter or the id of one, got 7 .int."),
-        (["1-0", "now"], ValueError, r"ids\[1\] must be the id of a dead letter, got 'now' .str."),
+        (
+            ["1-0", "now"],
+            ValueError,
+            r"ids\[1\] must be a dead letter or the id of one, got 'now' .str.",
+        ),
         (["\ud800"], ValueError, r"ids\[0\] must be"),
-        ("1-0", TypeError, "ids must be an iterable of items, not str"),
-        (7, TypeError, "ids must be an iterable, not int"),
+        ("1-0", TypeError, "ids must be an iterable of items, got .1-0. .str"),
+        (7, TypeError, "ids must be an iterable, got 7 .int"),
     ],
 )
 def test_bad_ids_are_refused(make_set: Maker, ids: Any, error: Any, said: str) -> None:
@@ -308,7 +312,7 @@ def test_dead_letters_are_queued_again_by_themselves_or_their_ids(make_set: Any)
         (
             [a, "a"],
             ValueError,
-            r"letters_or_ids\[1\] must be the id of a dead letter, got 'a' \(str\)",
+            r"letters_or_ids\[1\] must be a dead letter or the id of one, got 'a' \(str\)",
         ),
         ("1-1", TypeError, "letters_or_ids must be an iterable"),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import logging
 import pickle
 import random
@@ -183,9 +184,20 @@ def test_a_batch_is_released_to_a_score(make_set: Maker) -> None:
     assert batch.release(score=9) == 2
     assert jobs.scores(["a", "b", "c"]) == [9.0, 9.0, 3.0]
     batch = jobs.lease()
+    [lease] = batch
     with pytest.raises(ValueError, match="item must have the identity"):
-        batch.release(item="d")
-    assert batch.release(0, 5, "c") == 1 and jobs.score("c") == 5
+        lease.release(item="d")
+    assert lease.release(0, 5, "c") == 1 and jobs.score("c") == 5
+
+
+def test_only_a_single_lease_is_released_with_another_item(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add("a")
+    batch = jobs.lease()
+    for release in (batch.release, functools.partial(jobs.release, batch)):
+        with pytest.raises(TypeError, match="item"):
+            release(item="a")
+    assert batch.release() == 1 and jobs.size() == 1
 
 
 def test_a_lease_of_the_other_kind_of_client_is_named_in_the_error(

@@ -22,7 +22,7 @@ import servers
 
 import redset.asyncio
 from redset import ScheduledSet, SortedSet, TimeSortedSet, _wire, scripts
-from redset._faces.writer import AsyncWriter
+from redset.asyncio import AsyncWriter
 from redset.locks import Lock
 from redset.scripts import arguments_of, script
 from redset.serializers import JSONSerializer
@@ -517,7 +517,7 @@ METHODS = {
     "finished": "()",
     "lease": "(num=1, ttl=60.0, *, wait=0)",
     "leased": "()",
-    "release": "(leases, delay=0, score=None, item=None)",
+    "release": "(leases, delay=0, score=None)",
     "renew": "(leases, ttl)",
     "add": f"(item, score=None, *, {FLAGS})",
     "add_many": f"(items, score=None, *, {FLAGS}, errors='raise')",
@@ -627,6 +627,77 @@ def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> Non
         " *, key=None, remember=None, duplicates='move', ties=None,"
         " max_attempts=10, max_item_bytes=None, max_size=None, known_max=1000000)"
     )
+
+
+def test_a_set_has_at_most_45_names_beside_the_one_that_makes_it() -> None:
+    for cls in (SortedSet, TimeSortedSet, redset.asyncio.SortedSet, redset.asyncio.TimeSortedSet):
+        assert len(public(cls) - {"from_url"}) <= 45
+    for cls in (ScheduledSet, redset.asyncio.ScheduledSet):
+        assert len(public(cls) - {"from_url", "available"}) <= 45
+
+
+def functions_of(module: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+
+
+def test_a_method_of_a_face_is_a_signature_a_docstring_and_little_more() -> None:
+    for module in ("redset.sets", "redset.asyncio"):
+        long = {
+            node.name
+            for node in functions_of(module)
+            if len(node.body) - (ast.get_docstring(node) is not None) > 3
+        }
+        assert long == set(), "what a method does belongs to an operation, or a base"
+
+
+def face_tool() -> ModuleType:
+    path = PACKAGE.parent / "tools" / "asyncio_face.py"
+    spec = importlib.util.spec_from_file_location("asyncio_face", path)
+    assert spec is not None and spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
+def test_the_asyncio_face_is_what_its_tool_makes_of_the_sync_one() -> None:
+    """But for the layout, which is ruff's: `make lint` looks at that, too."""
+    made = ast.parse(face_tool().made())
+    assert ast.dump(made) == ast.dump(TREES["redset.asyncio"]), "run python tools/asyncio_face.py"
+
+
+def test_a_table_of_the_tool_that_is_of_no_use_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = face_tool()
+    for table, key, value in (
+        (tool.NAMES, "Nobody", "AsyncNobody"),
+        (tool.ARGUMENTS, ("add", "nothing"), "Any"),
+        (tool.PASSAGES["Writer"], "no such passage", ""),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setitem(table, key, value)
+            with pytest.raises(SystemExit, match=r"of no use in sets.py"):
+                tool.made()
+
+
+def test_examples_of_the_asyncio_face_are_awaited_and_those_of_the_sync_one_are_not() -> None:
+    for module, awaits in (("redset.sets", False), ("redset.asyncio", True)):
+        for node in functions_of(module):
+            text = ast.get_docstring(node) or ""
+            examples = re.findall(r"^(?:>>>|\.\.\.) (.*)", text, re.MULTILINE)
+            asks = [line for line in examples if re.search(r"\b(jobs|s)\.(add|pop|take)\(", line)]
+            assert all(("await " in line) == awaits for line in asks), node.name
+
+
+def test_checks_of_arguments_stand_in_one_module() -> None:
+    checking = {
+        module
+        for module, tree in TREES.items()
+        if module.startswith(("redset._faces", "redset._operations.dead", "redset.locks"))
+        for text in strings(tree)
+        if " must be " in text
+    }
+    assert checking == {"redset._faces.arguments"}
 
 
 def test_check_server_takes_a_client_and_a_name() -> None:

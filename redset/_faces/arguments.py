@@ -1,10 +1,20 @@
-"""Checks of arguments that are times: a number of seconds, or a timedelta."""
+"""Checks of what a set's calls are given, each once.
+
+An error says `<argument> must be <what>, got <value> (<type>)`. Nothing was sent by then. What an
+option of the constructor may be is checked by the operations' context, which uses it; what an item,
+a key or a score may be, by the core, which meets a million of them.
+"""
 
 from __future__ import annotations
 
 import datetime
+import inspect
 import math
+import operator
+import re
+import reprlib
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 #: What arguments that are times are typed as.
@@ -14,26 +24,172 @@ Time = float | datetime.timedelta
 LONGEST = 10_000_000_000
 
 
+def must_be(
+    argument: str, what: str, value: Any, kind: type[Exception] = TypeError, hint: str = ""
+) -> Exception:
+    """Return the error of an argument; a long value is cut."""
+    got = f"got {reprlib.repr(value)} ({type(value).__name__})"
+    return kind(f"{argument} must be {what}, {got}{hint and f': {hint}'}")
+
+
+# Times.
+
+
 def seconds(
     argument: str, value: Any, *, positive: bool = False, most: float = LONGEST
 ) -> int | float:
     """Return a time in seconds, if it is one from 0 (or above it) to ``most``, which may be inf."""
     found = value.total_seconds() if isinstance(value, datetime.timedelta) else value
     if not isinstance(found, (int, float)) or isinstance(found, bool):
-        raise TypeError(
-            f"{argument} must be a number of seconds or a timedelta, got {value!r} "
-            f"({type(value).__name__})"
-        )
+        raise must_be(argument, "a number of seconds or a timedelta", value)
     if not 0 <= found <= most or (positive and found == 0):
         least = "above 0" if positive else "0 or more"
         limit = "" if most == math.inf else f", at most {most:.0e}".replace("e+", "e")
-        raise ValueError(
-            f"{argument} must be seconds, {least}{limit}, got {value!r} ({type(value).__name__})"
-        )
+        raise must_be(argument, f"seconds, {least}{limit}", value, ValueError)
     # An int may be more than a float holds.
     return found if found <= sys.float_info.max else math.inf
+
+
+def finite_seconds(argument: str, value: Any) -> int | float:
+    """Return a time in seconds that has an end."""
+    found = seconds(argument, value, most=math.inf)
+    if math.isinf(found):
+        raise must_be(argument, "finite", value, ValueError)
+    return found
 
 
 def milliseconds(argument: str, value: Any, positive: bool) -> int:
     """Return a time in milliseconds, rounded up."""
     return math.ceil(seconds(argument, value, positive=positive) * 1000)
+
+
+def waiting_time(wait: Any) -> float:
+    """Return for how many seconds to wait; math.inf is forever."""
+    found = seconds("wait", wait, most=math.inf)
+    # More than a clock can hold is forever, too.
+    return found if found < 1e9 else math.inf
+
+
+def unix_time(argument: str, value: Any) -> float:
+    """Return the Unix time of a bound: a number, or an aware datetime."""
+    time = value
+    if isinstance(value, datetime.datetime):
+        if value.utcoffset() is None:
+            raise must_be(argument, "an aware datetime, with a time zone", value, ValueError)
+        time = value.timestamp()
+    what = "Unix time in seconds"
+    if not isinstance(time, (int, float)) or isinstance(time, bool):
+        raise must_be(argument, f"{what}, a datetime or a timedelta", value)
+    if time != time:  # not isnan(): an int may be more than a float holds
+        raise must_be(argument, what, value, ValueError)
+    return time
+
+
+# Numbers.
+
+
+def whole(argument: str, value: Any) -> int:
+    """Return a number of items as int() does."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise must_be(argument, "a whole number", value, type(error)) from None
+
+
+def index(argument: str, value: Any) -> int:
+    """Return a position, or a number of items, that is an int."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise must_be(argument, "an int", value) from None
+
+
+def positive(argument: str, value: Any) -> int:
+    """Return a number of items that is an int, and at least 1."""
+    number = index(argument, value)
+    if number < 1:
+        raise must_be(argument, "positive", value, ValueError)
+    return number
+
+
+def number_up_to(argument: str, value: Any, most: int) -> int:
+    """Return a number of items from 1 to as many."""
+    number = index(argument, value)
+    if not 1 <= number <= most:
+        raise must_be(argument, f"from 1 to {most:,}", value, ValueError)
+    return number
+
+
+def is_single_score(score: Any) -> bool:
+    """Whether ``score`` is one score for all: what is iterable is one for each."""
+    if isinstance(score, (Mapping, set, frozenset)):
+        raise must_be("score", "a number, or an iterable of one for each item", score)
+    return isinstance(score, (int, float, str, bytes)) or not hasattr(score, "__iter__")
+
+
+def ends(to_score: Callable[[Any], float], lowest: Any, highest: Any) -> tuple[float, float]:
+    """Return the ends of a range of scores."""
+    found = []
+    for argument, value in (("min", lowest), ("max", highest)):
+        try:
+            found.append(to_score(value))
+        except (TypeError, ValueError) as error:
+            said = str(error).replace("score", argument, 1)
+            raise type(error)(said) from None
+    if found[0] > found[1]:
+        raise must_be("min", f"at most max, which is {highest!r}", lowest, ValueError)
+    return found[0], found[1]
+
+
+# Many.
+
+
+def refuse_single(argument: str, values: Any, iterables: tuple[str, ...] = ("__iter__",)) -> None:
+    """Refuse what is iterable but rarely meant as many items, and what is not iterable."""
+    if isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
+        hint = "for one item put it in a list, for a mapping give its keys() and values()"
+        raise must_be(argument, "an iterable of items", values, hint=hint)
+    if not any(hasattr(values, method) for method in iterables):
+        raise must_be(argument, "an iterable", values)
+
+
+def many(argument: str, values: Iterable[Any]) -> list[Any]:
+    """Return an argument of many items as a list."""
+    refuse_single(argument, values)
+    return list(values)
+
+
+# Things.
+
+
+def text(argument: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise must_be(argument, "str", value)
+    return value
+
+
+def matching(argument: str, value: Any, pattern: re.Pattern[bytes], what: str) -> bytes:
+    """Return the bytes of a text of this form."""
+    if not isinstance(value, str):
+        raise must_be(argument, what, value)
+    name = value.encode("utf-8", "replace")
+    if pattern.fullmatch(name) is None:
+        raise must_be(argument, what, value, ValueError)
+    return name
+
+
+def handler(value: Any, awaits: bool) -> Callable[[Any], Any]:
+    """Return a handler, which only the worker of an asyncio set awaits."""
+    if not callable(value):
+        raise must_be("handler", "callable", value)
+    if inspect.iscoroutinefunction(value) and not awaits:
+        hint = "the sets of redset.asyncio take a coroutine function"
+        raise must_be("handler", "a plain function", value, hint=hint)
+    return value  # type: ignore[no-any-return]
+
+
+def event(argument: str, value: Any) -> Any:
+    """Return an event, or None."""
+    if value is not None and not callable(getattr(value, "is_set", None)):
+        raise must_be(argument, "an event, with is_set()", value)
+    return value

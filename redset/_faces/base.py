@@ -5,10 +5,9 @@ from __future__ import annotations
 import datetime
 import importlib
 import math
-import operator
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from types import ModuleType
 from typing import (
     TYPE_CHECKING,
@@ -23,8 +22,16 @@ from typing import (
 )
 
 from redset import _wire
-from redset._faces.arguments import Time, seconds
-from redset._operations import algebra, checking, dead, reading, streaming
+from redset._faces.arguments import (
+    Time,
+    ends,
+    is_single_score,
+    many,
+    must_be,
+    refuse_single,
+    seconds,
+)
+from redset._operations import algebra, checking, dead, reading, streaming, transfer
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Context
 from redset._operations.keys import LOCK, checked_name
@@ -77,9 +84,11 @@ class Face(Generic[T]):
     )  # fmt: skip
     _scores_are_times = False
     _only_due = False
-    #: What a face is made of: its way to the server, its lock, what it takes as many items.
+    #: What a face is made of: its way to the server, its lock, what runs its handlers, what it
+    #: takes as many items.
     _link_class: Any
     _lock_class: Any
+    _runner_class: Any
     _iterables: tuple[str, ...]
 
     def __init__(
@@ -115,7 +124,7 @@ class Face(Generic[T]):
         self._ctx = Context(wire, name, None, serializer, key, options)
         if ties is not None and (self._only_due or self._scores_are_times):
             kind = type(self).__name__
-            raise ValueError(f"ties must be None for a {kind}, whose scores are times: {ties!r}")
+            raise must_be("ties", f"None for a {kind}, whose scores are times", ties, ValueError)
         if self._ctx.keys.name.endswith(LOCK):
             warnings.warn(
                 f"name should not end in {LOCK.decode()}, got {name!r} ({type(name).__name__}): a "
@@ -222,10 +231,20 @@ class Face(Generic[T]):
     def serializer(self, serializer: Any) -> None:
         self._ctx.codec.use_serializer(serializer)
 
-    def _own(self, url: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Note how `from_url` made it, and that the client is its own."""
-        self._owned = True
-        self._made = url, args, options, self._scorer, self._ctx.codec.serializer
+    @classmethod
+    def _client_of(cls, url: Any) -> Any:
+        """Return a client that is made for a set of this class."""
+        raise NotImplementedError
+
+    @classmethod
+    def _of_url(
+        cls, url: str, name: str | bytes, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> Self:
+        """Make a set with a client of its own, and note how."""
+        made = cls(cls._client_of(url), name, *args, **options)
+        made._owned = True
+        made._made = url, args, options, made._scorer, made._ctx.codec.serializer
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._made is None:
@@ -302,10 +321,8 @@ class Face(Generic[T]):
         if not isinstance(other, Face):
             return None
         if other._link_class is not self._link_class:
-            raise TypeError(
-                f"other must be a set of the same kind, not {type(other).__module__}."
-                f"{type(other).__name__}: sync and asyncio sets cannot be combined"
-            )
+            hint = "sync and asyncio sets cannot be combined"
+            raise must_be("other", "a set of the same kind", other, hint=hint)
         mine, theirs = self._open(), other._open()
         return algebra.Other(other._ctx, None if mine.reaches(theirs) else theirs)
 
@@ -319,8 +336,12 @@ class Face(Generic[T]):
     def _moving(self, items: Any, other: Any) -> Operation[int]:
         values, operand = many("items", items), self._operand(other)
         if operand is None:
-            raise TypeError(f"other must be a set of redset's, not {type(other).__name__}")
+            raise must_be("other", "a set of redset's", other)
         return algebra.move(self._ctx, values, operand)
+
+    def _restoring(self, lines: Any) -> tuple[Operation[int], Source]:
+        refuse_single("lines", lines, self._iterables)
+        return transfer.restore(self._ctx), Source(lines, None)
 
     def _nameless(self, other: object) -> NoReturn:
         raise TypeError(
@@ -334,17 +355,8 @@ class Face(Generic[T]):
 
     def _ends(self, lowest: Any, highest: Any) -> tuple[float, float]:
         """Check the ends of a range of scores."""
-        wire = self._ctx.wire
-        ends = []
-        for argument, value in (("min", lowest), ("max", highest)):
-            try:
-                ends.append(wire.to_score(value, self._only_due))
-            except (TypeError, ValueError) as error:
-                said = str(error).replace("score", argument, 1)
-                raise type(error)(said) from None
-        if ends[0] > ends[1]:
-            raise ValueError(f"min must not be above max, and {lowest!r} is above {highest!r}")
-        return ends[0], ends[1]
+        wire, timed = self._ctx.wire, self._only_due
+        return ends(lambda value: wire.to_score(value, timed), lowest, highest)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self._name!r}>"
@@ -409,58 +421,6 @@ def _zero(item: Any) -> int:
     return 0
 
 
-def is_single_score(score: Any) -> bool:
-    """Whether ``score`` is one score for all: what is iterable is one for each."""
-    if isinstance(score, (Mapping, set, frozenset)):
-        raise TypeError(
-            f"score must be a number, or an iterable of one for each item, not "
-            f"{type(score).__name__}"
-        )
-    return isinstance(score, (int, float, str, bytes)) or not hasattr(score, "__iter__")
-
-
-def refuse_single(argument: str, values: Any, iterables: tuple[str, ...] = ("__iter__",)) -> None:
-    """Refuse what is iterable but rarely meant as many items, and what is not iterable."""
-    if isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
-        raise TypeError(
-            f"{argument} must be an iterable of items, not {type(values).__name__}: "
-            "for one item put it in a list, for a mapping give its keys() and values()"
-        )
-    if not any(hasattr(values, method) for method in iterables):
-        raise TypeError(f"{argument} must be an iterable, not {type(values).__name__}")
-
-
-def check_url(url: Any) -> str:
-    if not isinstance(url, str):
-        raise TypeError(f"url must be str, not {type(url).__name__}")
-    return url
-
-
-def whole(argument: str, value: Any) -> int:
-    """Return a number of items as int() does."""
-    try:
-        return int(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise type(error)(
-            f"{argument} must be a whole number, not {value!r} ({type(value).__name__})"
-        ) from None
-
-
-def index(argument: str, value: Any) -> int:
-    """Return a position, or a number of items, that is an int."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{argument} must be an int, not {type(value).__name__}") from None
-
-
-def waiting_time(wait: Any) -> float:
-    """Return for how many seconds to wait; math.inf is forever."""
-    found = seconds("wait", wait, most=math.inf)
-    # More than a clock can hold is forever, too.
-    return found if found < 1e9 else math.inf
-
-
 def requeueing(owner: Any, letters: Any) -> Operation[int]:
     """Perform ``dead.requeue``."""
     if letters is None:
@@ -481,9 +441,3 @@ def checking_of(link: Any, client: Any, name: Any) -> Operation[list[str]]:
     primaries = sorted(client.get_primaries(), key=lambda node: str(node.name))
     nodes = [(node.name, kind(node_class(client, node), wire.split)) for node in primaries]
     return checking.check_nodes(wire, nodes)
-
-
-def many(argument: str, values: Iterable[Any]) -> list[Any]:
-    """Return an argument of many items as a list."""
-    refuse_single(argument, values)
-    return list(values)

@@ -1,13 +1,20 @@
-"""Leases, and the batch that holds them and settles itself."""
+"""Leases, and the base of the batches that hold them and settle themselves."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, NoReturn
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic
 
-from redset._faces.arguments import Time, milliseconds
-from redset._faces.base import T, index, refuse_single, waiting_time
+from redset._faces.arguments import (
+    Time,
+    milliseconds,
+    must_be,
+    number_up_to,
+    refuse_single,
+    waiting_time,
+)
+from redset._faces.base import T
 from redset._faces.failures import settlement_of
 from redset._operations import leasing, settling
 from redset._operations.errors import error_text
@@ -15,9 +22,6 @@ from redset._operations.logs import one_line, warn_once
 from redset._operations.settling import Held, Settlement
 from redset._transport.effects import Operation
 from redset._transport.source import Source
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 log = logging.getLogger("redset")
 
@@ -88,7 +92,9 @@ class Lease(Generic[T]):
         return self._owner.fail(self, error, delay)
 
     def release(self, delay: Time = 0, score: Any = None, item: Any = None) -> Any:
-        """Release it untouched, or with a new score and payload; 1 where it was ours.
+        """Release it untouched, or with a new score and payload; 1 if it was still ours.
+
+        ``item`` takes the place of the leased item; it must have the same identity.
 
         Examples
         --------
@@ -98,7 +104,8 @@ class Lease(Generic[T]):
         >>> lease.release(score=7), jobs.score("a")
         (1, 7.0)
         """
-        return self._owner.release(self, delay, score, item)
+        owner = self._owner
+        return owner._run(releasing(owner, self, delay, score, item))
 
     def renew(self, ttl: Time) -> Any:
         """Have it for so many seconds from now; 1 where it was still ours.
@@ -122,9 +129,9 @@ class Leases(Generic[T]):
 
     __slots__ = ("_at", "_current", "_done", "_leases", "_owner", "_state", "lost")
 
-    def __init__(self, owner: Any, held: Iterable[Held]) -> None:
+    def __init__(self, owner: Any) -> None:
         self._owner = owner
-        self._leases: list[Lease[T]] = [Lease(owner, each) for each in held]
+        self._leases: list[Lease[T]] = []
         self._done: list[Lease[T]] = []
         self._current: Lease[T] | None = None
         self._at = 0
@@ -146,58 +153,6 @@ class Leases(Generic[T]):
         """Those that are not settled."""
         return [lease for lease in self._there() if not lease.settled]
 
-    def ack(self, add: Iterable[Any] = ()) -> Any:
-        """Say that all of it that is not settled is done; how many were still ours.
-
-        Examples
-        --------
-        >>> jobs.add_many(["a", "b"]).added
-        2
-        >>> batch = jobs.lease(2)
-        >>> batch.ack()
-        2
-        """
-        return self._owner.ack(self, add)
-
-    def fail(self, error: BaseException | str, delay: Time = 0) -> Any:
-        """Count an attempt of all that is not settled; how many were still ours.
-
-        Examples
-        --------
-        >>> jobs.add_many(["a", "b"]).added
-        2
-        >>> batch = jobs.lease(2)
-        >>> batch.fail("the site is down", delay=60)
-        2
-        """
-        return self._owner.fail(self, error, delay)
-
-    def release(self, delay: Time = 0, score: Any = None, item: Any = None) -> Any:
-        """Release all that is not settled, without an attempt; how many were still ours.
-
-        Examples
-        --------
-        >>> jobs.add_many(["a", "b"]).added
-        2
-        >>> batch = jobs.lease(2)
-        >>> batch.release(score=9), jobs.scores(["a", "b"])
-        (2, [9.0, 9.0])
-        """
-        return self._owner.release(self, delay, score, item)
-
-    def renew(self, ttl: Time) -> Any:
-        """Have all that is not settled for so many seconds from now; how many were still ours.
-
-        Examples
-        --------
-        >>> jobs.add_many(["a", "b"]).added
-        2
-        >>> batch = jobs.lease(2, ttl=1)
-        >>> batch.renew(60)
-        2
-        """
-        return self._owner.renew(self, ttl)
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)} leases of {self._owner!r}>"
 
@@ -210,7 +165,8 @@ class Leases(Generic[T]):
         if self._state == "left":
             raise RuntimeError("the batch was left: its leases are settled")
 
-    def _walk(self) -> Iterator[Lease[T]]:
+    def _reached(self) -> Iterator[Lease[T]]:
+        """Iterate those not reached yet; once entered, what was iterated is done."""
         self._usable()
         if not self._state:
             yield from list(self._leases)
@@ -256,103 +212,6 @@ class Leases(Generic[T]):
             warn_once(name, told, self.lost, name)
 
 
-class Batch(Leases[T]):
-    """Leases, lowest score first; false if there are none.
-
-    Entered with ``with``, it settles by iteration: asking for the next lease marks the one before
-    as done. On leaving, those done are acknowledged. On an exception the current one is failed,
-    with the growing delays of `redset.SortedSet.consume`; `redset.Retry` and `redset.Reject` say
-    otherwise. After a ``break`` it is released, as are those not reached, without an attempt. All
-    of that is one round trip (for each 400 leases). Iterating outside of ``with`` marks nothing. A
-    second loop goes on behind the first; what that was left at is not marked done by it.
-
-    Attributes
-    ----------
-    lost : int
-        How many were no longer ours when the batch was left; a warning in the log says so, too.
-
-    Raises
-    ------
-    RuntimeError
-        If it is entered twice, or iterated after it was left.
-
-    Examples
-    --------
-    >>> jobs.add_many(["a", "b"], score=[1, 2]).added
-    2
-    >>> with jobs.lease(10) as batch:
-    ...     for lease in batch:
-    ...         print(lease.item)
-    a
-    b
-    >>> jobs.finished()
-    True
-    """
-
-    __slots__ = ()
-
-    def __iter__(self) -> Iterator[Lease[T]]:
-        return self._walk()
-
-    def __enter__(self) -> Self:
-        self._enter()
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._owner._run(self._leave(error))
-
-
-#: What a batch waits for that was awaited, as long as it has not come.
-_BEGUN = object()
-
-
-class AsyncBatch(Leases[T]):
-    """`Batch` of an asyncio set: awaited or entered with ``async with``; ``async for`` iterates."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, owner: Any, call: Any) -> None:
-        super().__init__(owner, ())
-        self._call = call
-
-    def __repr__(self) -> str:
-        if self._call is None:
-            return super().__repr__()
-        return f"<{type(self).__name__} of {self._owner!r}, not awaited>"
-
-    def __iter__(self) -> NoReturn:
-        raise TypeError("a batch of an asyncio set is iterated with: async for lease in batch")
-
-    def _there(self) -> list[Lease[T]]:
-        if self._call is not None:
-            raise RuntimeError("a batch is awaited, or entered with async with, before it is used")
-        return super()._there()
-
-    async def _fetch(self) -> Self:
-        if self._call is None:
-            return self
-        call, self._call = self._call, _BEGUN
-        if call is _BEGUN:
-            raise RuntimeError("a batch is awaited once, and it failed: lease() gives another")
-        self._leases = [Lease(self._owner, each) for each in await self._owner._run(call)]
-        self._call = None
-        return self
-
-    def __await__(self) -> Generator[Any, None, Self]:
-        return self._fetch().__await__()
-
-    async def __aiter__(self) -> AsyncIterator[Lease[T]]:
-        for lease in (await self._fetch())._walk():
-            yield lease
-
-    async def __aenter__(self) -> Self:
-        self._enter()
-        return await self._fetch()
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        await self._owner._run(self._leave(error))
-
-
 # What the faces' methods perform: arguments checked, as operations.
 
 
@@ -363,11 +222,11 @@ def leases_of(owner: Any, leases: Any) -> list[Lease[Any]]:
     elif isinstance(leases, Leases):
         leases = leases._unsettled()
     elif isinstance(leases, (str, bytes)) or not hasattr(leases, "__iter__"):
-        raise TypeError(f"leases must be a lease or an iterable of them, not {_kind(leases)}")
+        raise must_be("leases", "a lease or an iterable of them", leases)
     found = list(leases)
     for place, lease in enumerate(found):
         if not isinstance(lease, Lease):
-            raise TypeError(f"leases[{place}] must be a lease, not {_kind(lease)}")
+            raise must_be(f"leases[{place}]", "a lease", lease)
         theirs = lease._owner
         if theirs is not owner and (
             theirs.redis is not owner.redis or theirs._ctx.keys.queue != owner._ctx.keys.queue
@@ -379,17 +238,9 @@ def leases_of(owner: Any, leases: Any) -> list[Lease[Any]]:
     return list(dict.fromkeys(found))
 
 
-def how_many(argument: str, value: Any) -> int:
-    """Check a number of items to be leased."""
-    number = index(argument, value)
-    if not 1 <= number <= leasing.MOST:
-        raise ValueError(f"{argument} must be from 1 to {leasing.MOST:,}, not {number}")
-    return number
-
-
 def leasing_out(owner: Any, num: Any, ttl: Any, wait: Any) -> Operation[list[Held]]:
     """Perform ``lease``."""
-    num = how_many("num", num)
+    num = number_up_to("num", num, leasing.MOST)
     ctx = owner._ctx
     _ = ctx.keys.leased  # a name that cannot have second keys is refused here
     return leasing.lease(ctx, num, milliseconds("ttl", ttl, True), waiting_time(wait))
@@ -417,16 +268,13 @@ def failing(owner: Any, leases: Any, error: Any, delay: Any) -> Operation[int]:
     return settling.one(owner._ctx, what)
 
 
-def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any) -> Operation[int]:
-    """Perform ``release``."""
+def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any = None) -> Operation[int]:
+    """Perform ``release``; with an item for a single lease."""
     held = leases_of(owner, leases)
     ctx = owner._ctx
     wait = milliseconds("delay", delay, False)
     place = b"" if score is None else settling.place_of(ctx, score)
-    payload = b""
-    if item is not None:
-        for lease in held:
-            payload = settling.payload_of(ctx, lease, item)
+    payload = b"" if item is None else settling.payload_of(ctx, held[0], item)
     what = Settlement("release", held, wait, place, payload=payload)
     return settling.one(ctx, what)
 
@@ -436,7 +284,3 @@ def renewing(owner: Any, leases: Any, ttl: Any) -> Operation[int]:
     held = leases_of(owner, leases)
     what = Settlement("renew", held, milliseconds("ttl", ttl, True))
     return settling.one(owner._ctx, what)
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__

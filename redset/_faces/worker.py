@@ -20,10 +20,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
-from redset._faces.arguments import milliseconds
+from redset._faces.arguments import event, milliseconds, number_up_to
+from redset._faces.arguments import handler as handler_of
 from redset._faces.failures import is_transient, others_delay, settlement_of
-from redset._faces.leases import how_many
-from redset._operations import exchanging, settling
+from redset._operations import exchanging, leasing, settling
 from redset._operations.errors import error_text
 from redset._operations.exchanging import Exchange
 from redset._operations.logs import one_line, warn_once
@@ -244,7 +244,6 @@ class Worker:
     def __init__(
         self,
         owner: Any,
-        runner: Threads,
         handler: Callable[[Any], Any],
         batch: Any,
         concurrency: Any,
@@ -252,18 +251,15 @@ class Worker:
         until_finished: Any,
         stop: Any,
     ) -> None:
-        if not callable(handler):
-            raise TypeError(f"handler must be callable, not {type(handler).__name__}")
-        if inspect.iscoroutinefunction(handler) and type(runner) is Threads:
-            raise TypeError("handler is a coroutine function: the sets of redset.asyncio take it")
-        self._concurrency = how_many("concurrency", concurrency)
+        runner: Threads = owner._runner_class()
+        handler = handler_of(handler, awaits=isinstance(runner, Tasks))
+        self._concurrency = number_up_to("concurrency", concurrency, leasing.MOST)
         #: How many to lease at a time: a number, or as many as the pace allows. With 1 only what a
         #: free handler begins.
-        self._batch = None if batch is None else how_many("batch", batch)
+        self._batch = None if batch is None else number_up_to("batch", batch, leasing.MOST)
         self._pace = _Pace(self._concurrency)
         self._ttl = milliseconds("ttl", ttl, True)
-        if stop is not None and not callable(getattr(stop, "is_set", None)):
-            raise TypeError(f"stop must be an event, with is_set(), not {type(stop).__name__}")
+        stop = event("stop", stop)
         self._ctx = owner._ctx
         self._ctx.keys.check_prefix()
         self._owner, self._runner, self._handler = owner, runner, handler

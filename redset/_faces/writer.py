@@ -10,11 +10,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from redset._faces.arguments import seconds
-from redset._faces.base import index
+from redset._faces.arguments import positive, seconds
 from redset._faces.leases import Lease, leases_of
 from redset._operations import adding, settling, streaming
 from redset._operations.adding import AddResult, Flags
@@ -24,9 +22,6 @@ from redset._operations.settling import Settlement
 from redset._transport.effects import Operation
 from redset._transport.source import Source
 from redset.exceptions import AddError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 log = logging.getLogger("redset")
 
@@ -83,16 +78,17 @@ class Writing:
     """
 
     def __init__(self, owner: Any, max_items: Any, max_delay: Any, max_pending: Any) -> None:
-        for argument, value in (("max_items", max_items), ("max_pending", max_pending)):
-            if index(argument, value) < 1:
-                raise ValueError(f"{argument} must be positive, not {value}")
+        max_items, max_pending = (
+            positive("max_items", max_items),
+            positive("max_pending", max_pending),
+        )
         owner._open()
         self._owner = owner
         self._ctx = owner._ctx
         self._sent = self._ctx.of_serialised()
         self._flags: dict[tuple[Any, ...], Flags] = {}
-        self._max_pending = index("max_pending", max_pending)
-        self._max_items = min(index("max_items", max_items), self._max_pending)
+        self._max_pending: int = max_pending
+        self._max_items = min(max_items, max_pending)
         self._max_delay = seconds("max_delay", max_delay, most=math.inf)
         #: Adds, lists of leases to acknowledge, None if the one before goes first.
         self._queue: deque[_Add | list[Lease[Any]] | None] = deque()
@@ -102,8 +98,8 @@ class Writing:
         #: When the first of what is queued was accepted.
         self._since = math.inf
         #: Adds and leases that were accepted, and how many may be: each counted by one side.
-        self._accepted = 0
-        self._limit = self._max_pending
+        self._accepted: int = 0
+        self._limit: int = max_pending
         self._written = 0
         self._result = AddResult()
         self._state = ""
@@ -128,8 +124,15 @@ class Writing:
             # It may be raised many times.
             raise self._barred.with_traceback(None)
 
+    def _held(self, leases: Any) -> list[Lease[Any]]:
+        """Check what is to be acknowledged."""
+        self._check()
+        return leases_of(self._owner, leases)
+
     def _add_of(self, item: Any, score: Any, given: tuple[Any, ...]) -> _Add:
         """Check an add's arguments, and take from the item what is sent of it."""
+        if self._barred is not None:
+            self._check()
         if given[-1] is not None:
             Flags(*given).check_remember(self._ctx)  # 0 equals False, and may not be
         flags = self._flags.get(given)
@@ -332,30 +335,8 @@ class Writing:
         self._tell()
 
 
-class Writer(Writing):
-    """Adds to a set in the background, in bulk; `SortedSet.buffered` makes it.
-
-    Entered with ``with``; leaving writes all that was accepted, also if the block raises. Any
-    number of threads may use it.
-
-    When something cannot be written, after the client's own retries, the writer is at its end:
-    nothing that was accepted behind it is sent, and each later call, and leaving the block, raise
-    the same `redset.exceptions.AddError`. Its ``unwritten`` has what is not known to be in the set,
-    and adding that again is safe; leases whose acknowledgement was not sent come back when their
-    time is over. If the block raises something else, that goes on, and the log has the writer's
-    error.
-
-    In a forked child its calls are a RuntimeError. A writer that is still open when the interpreter
-    ends is written first; the log says what could not be.
-
-    Examples
-    --------
-    >>> with jobs.buffered() as writer:
-    ...     for number in range(5000):
-    ...         writer.add(f"job {number}", number)
-    >>> jobs.size()
-    5000
-    """
+class ThreadWriting(Writing):
+    """Base of the writer of a sync set, which writes in a thread."""
 
     def __init__(self, owner: Any, max_items: Any, max_delay: Any, max_pending: Any) -> None:
         super().__init__(owner, max_items, max_delay, max_pending)
@@ -369,85 +350,6 @@ class Writer(Writing):
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
-
-    def add(
-        self,
-        item: Any,
-        score: Any = None,
-        *,
-        nx: bool = False,
-        xx: bool = False,
-        gt: bool = False,
-        lt: bool = False,
-        again: bool = False,
-        remember: bool | None = None,
-    ) -> None:
-        """Accept an item, to be added as the set's own ``add`` does; what became of it is not said.
-
-        Sends nothing by itself; it waits where ``max_pending`` are not written yet. The item is
-        serialised at once. The order of adds is kept: those in a row with the same flags are one
-        bulk call, so flags that change from one to the next are slow.
-
-        Parameters
-        ----------
-        item, score, nx, xx, gt, lt, again, remember
-            As for `SortedSet.add`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument cannot be used; the item was not accepted, the writer goes on.
-        redset.exceptions.AddError
-            If something that was accepted before cannot be written; this item was not accepted.
-        RuntimeError
-            Outside of the block, and in a forked child.
-
-        Examples
-        --------
-        >>> with jobs.buffered(max_delay=1) as writer:
-        ...     writer.add("a", 5)
-        ...     writer.add("a", 7, lt=True)
-        >>> jobs.score("a")
-        5.0
-        """
-        if self._barred is not None:
-            self._check()
-        self._accept(self._add_of(item, score, (nx, xx, gt, lt, again, remember)))
-
-    def ack(self, leases: Lease[Any] | Iterable[Lease[Any]]) -> None:
-        """Acknowledge leases when all that was accepted before is in the set.
-
-        Not at all where any of it could not be written: the leases then come back when their time
-        is over. Waits like `add`. They count as settled at once; the log says if some were over
-        before they were acknowledged, or given back because the server has forgotten meanwhile what
-        it was known to remember. One round trip for each 400.
-
-        Parameters
-        ----------
-        leases : Lease, Batch or iterable of Lease
-            What is done. Of a batch what is not settled.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a lease is another set's or settled already; none was accepted.
-        redset.exceptions.AddError, RuntimeError
-            As for `add`.
-
-        Examples
-        --------
-        >>> jobs.add("/")
-        0.0
-        >>> with jobs.buffered() as writer, jobs.lease() as batch:
-        ...     for lease in batch:
-        ...         writer.add("/found")
-        ...         writer.ack(lease)
-        >>> jobs.take(2), jobs.finished()
-        (['/found'], True)
-        """
-        self._check()
-        if held := leases_of(self._owner, leases):
-            self._accept(held)
 
     def _accept(self, one: _Add | list[Lease[Any]]) -> None:
         with self._lock:
@@ -484,13 +386,12 @@ class Writer(Writing):
             with self._lock:
                 self._room.notify_all()
 
-    def __enter__(self) -> Self:
+    def _begin(self) -> None:
         self._enter()
         self._thread.start()
         _open.add(self)
-        return self
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def _close(self, error: BaseException | None) -> None:
         if self._state == "forked":
             return
         self._finish()
@@ -518,8 +419,8 @@ class Writer(Writing):
         super()._exit()
 
 
-class AsyncWriter(Writing):
-    """`Writer` of an asyncio set: entered with ``async with``; its methods are awaited.
+class TaskWriting(Writing):
+    """Base of the writer of an asyncio set, which writes in a task.
 
     If its event loop is closed before it was left, what was accepted is written first.
     """
@@ -529,29 +430,6 @@ class AsyncWriter(Writing):
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-
-    async def add(
-        self,
-        item: Any,
-        score: Any = None,
-        *,
-        nx: bool = False,
-        xx: bool = False,
-        gt: bool = False,
-        lt: bool = False,
-        again: bool = False,
-        remember: bool | None = None,
-    ) -> None:
-        """Accept an item, as `Writer.add` does; awaited."""
-        if self._barred is not None:
-            self._check()
-        await self._accept(self._add_of(item, score, (nx, xx, gt, lt, again, remember)))
-
-    async def ack(self, leases: Lease[Any] | Iterable[Lease[Any]]) -> None:
-        """Acknowledge leases, as `Writer.ack` does; awaited."""
-        self._check()
-        if held := leases_of(self._owner, leases):
-            await self._accept(held)
 
     async def _accept(self, one: _Add | list[Lease[Any]]) -> None:
         while self._accepted >= self._limit and self._barred is None:
@@ -594,7 +472,7 @@ class AsyncWriter(Writing):
                 self._fail(error)
             self._room.set()
 
-    async def __aenter__(self) -> Self:
+    async def _begin(self) -> None:
         self._enter()
         self._task = asyncio.create_task(self._work())
         self._task.add_done_callback(self._done)
@@ -606,14 +484,13 @@ class AsyncWriter(Writing):
             self._end()
             self._wake.set()
             raise
-        return self
 
     def _done(self, task: asyncio.Task[None]) -> None:
         # Before whoever waits for the task goes on: it was the first to be registered.
         self._ended()
         self._room.set()
 
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    async def _close(self, error: BaseException | None) -> None:
         if self._state == "forked":
             return
         assert self._task is not None

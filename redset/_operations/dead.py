@@ -7,7 +7,7 @@ import math
 from itertools import chain
 from typing import Any, NamedTuple
 
-from redset._faces.arguments import seconds
+from redset._faces.arguments import matching, seconds, unix_time
 from redset._operations import memory
 from redset._operations.adding import Refusal, refusal_of
 from redset._operations.context import Context
@@ -206,14 +206,7 @@ def requeue_all(ctx: Context) -> Operation[int]:
 def _checked_id(place: int, letter: Any) -> bytes:
     id = letter.id if isinstance(letter, DeadLetter) else letter
     argument = f"letters_or_ids[{place}]"
-    if not isinstance(id, str):
-        raise TypeError(
-            f"{argument} must be a dead letter or the id of one, got {id!r} ({type(id).__name__})"
-        )
-    name = id.encode("utf-8", "replace")
-    if ID.fullmatch(name) is None:
-        raise ValueError(f"{argument} must be the id of a dead letter, got {id!r} (str)")
-    return name
+    return matching(argument, id, ID, "a dead letter or the id of one")
 
 
 def _outcomes(num: int) -> Reader[Any]:
@@ -250,25 +243,10 @@ def _member(ctx: Context, raw: bytes) -> bytes:
 
 def _unix_time(ctx: Context, before: Any) -> Operation[float]:
     """Return the Unix time of a bound: a number, an aware datetime, or an age as a timedelta."""
-    time = before
-    if isinstance(before, datetime.datetime):
-        if before.utcoffset() is None:
-            raise ValueError(
-                f"before must be an aware datetime, with a time zone, got {before!r} (datetime)"
-            )
-        time = before.timestamp()
-    elif isinstance(before, datetime.timedelta):
+    if isinstance(before, datetime.timedelta):
         age = seconds("before", before, most=math.inf)
-        time = (yield from server_time(ctx, ServerClock())) - age
-    if not isinstance(time, (int, float)) or isinstance(time, bool):
-        kind = type(before).__name__
-        raise TypeError(
-            "before must be Unix time in seconds, a datetime or a timedelta, "
-            f"got {before!r} ({kind})"
-        )
-    if time != time:  # not isnan(): an int may be more than a float holds
-        raise ValueError("before must be Unix time in seconds, got nan (float)")
-    return time
+        return (yield from server_time(ctx, ServerClock())) - age
+    return unix_time("before", before)
 
 
 def purge(ctx: Context, before: Any, forget: bool) -> Operation[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -235,16 +236,17 @@ def _recalled(bucket: int) -> Reader[tuple[int, list[str]]]:
 # --- restore
 
 
-def restore(ctx: Context, lines: Lines) -> Operation[int]:
+def restore(ctx: Context) -> Operation[int]:
     """Fill an empty set from the lines that Pull brings; how many items it has then."""
-    while True:
-        given, _ = yield Pull(STEP)
-        if not given:
-            break
-        for line in given:
-            lines.take(line)
-    lines.check_end()
-    return (yield from _restore(ctx, lines))
+    with contextlib.closing(Lines()) as lines:
+        while True:
+            given, _ = yield Pull(STEP)
+            if not given:
+                break
+            for line in given:
+                lines.take(line)
+        lines.check_end()
+        return (yield from _restore(ctx, lines))
 
 
 def _restore(ctx: Context, lines: Lines) -> Operation[int]:

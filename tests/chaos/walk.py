@@ -309,7 +309,11 @@ class Episode:
             if changed:
                 item = leases[0].item
                 item = {**item, "n": item["n"] + 1} if self.world.keyed else item
-            return s.release(leases, delay, score, item)
+            if s is self.model:
+                return s.release(leases, delay, score, item)
+            if changed:
+                return leases[0].release(delay, score, item)
+            return s.release(leases, delay, score)
 
         self._settle(at, num, call)
 

@@ -526,7 +526,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "break-acknowledges-the-current-item",
         "redset/_faces/leases.py",
-        "_walk",
+        "_reached",
         "yield lease\n            self._done.append(lease)",
         "self._done.append(lease)\n            yield lease",
         "Leaving a batch by break acknowledges the item under way instead of releasing it.",
