@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import functools
 import json
 import operator
 import threading
@@ -25,7 +26,8 @@ from selection import drawn
 
 import redset.asyncio
 from redset import Key, ScheduledSet, SortedSet, TimeSortedSet
-from redset._transport.packed import PackedSession
+from redset._transport import link
+from redset._transport.session import Session
 from redset._wire.fallback import digest
 from redset.exceptions import DecodeError, Full, OptionsDiffer
 
@@ -367,8 +369,9 @@ def test_no_step_between_two_large_sets_holds_the_server(
             score=(number * 7907 % 1_000_003 for number in range(size)),
         )
         held = Held(server)
-        ask = PackedSession.ask
-        monkeypatch.setattr(PackedSession, "ask", lambda self, effect: held(ask, self, effect))
+        ask = Session.ask
+        monkeypatch.setattr(Session, "ask", lambda self, effect: held(ask, self, effect))
+        monkeypatch.setattr(link, "exchange", functools.partial(held, link.exchange))
         assert not jobs.isdisjoint(others) and jobs != others and not jobs <= others
         jobs |= others
         assert len(jobs) == size + size // 2

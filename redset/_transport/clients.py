@@ -20,6 +20,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from redset._transport.pools import Borrower
+
 LIBRARIES = ("redis", "valkey")
 #: Packages whose classes are as good as the libraries' own: fakeredis is the server as well.
 _OWN = frozenset((*LIBRARIES, "fakeredis"))
@@ -147,10 +149,14 @@ class Lender:
     Once something does, they are not lent again: what was wrapped may still count on it.
     """
 
-    __slots__ = ("_execute", "_kind", "_others", "_pack", "_pool", "_send", "_within")
+    __slots__ = (
+        "_execute", "_kind", "_others", "_pack", "_pool", "_send", "_within", "borrower",
+    )  # fmt: skip
 
     def __init__(self, client: Any) -> None:
         self._pool: Any = None
+        #: Takes connections from a sync client's pool, if they are lent.
+        self.borrower: Any = None
         self._look(client)
 
     def lends(self, client: Any) -> bool:
@@ -178,6 +184,7 @@ class Lender:
             self._pool = None
             return False
         pool = client.connection_pool
+        self.borrower = Borrower(pool)
         self._pool = pool
         self._within, self._kind = type(client), pool.connection_class
         #: What classes have by a name, or have not: up to the one that defines it.

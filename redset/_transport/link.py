@@ -16,7 +16,7 @@ from redset._transport.clients import (
 from redset._transport.coroutines import complete
 from redset._transport.effects import Ask, Fingerprint, Operation, R
 from redset._transport.generic import GenericSession
-from redset._transport.packed import PackedSession
+from redset._transport.packed import PackedSession, exchange
 from redset._transport.performer import Performer
 from redset._transport.pools import address_of, fingerprint_of, loaded_scripts
 from redset._transport.session import Session
@@ -113,20 +113,20 @@ class Link(_Link):
 
     def run(self, operation: Operation[R], source: Source | None = None) -> R:
         """Perform an operation to its end."""
-        if source is not None or not self.multi:
+        if source is not None or not self._lender.lends(self._client):
             return complete(self._begin(operation, source).run())
-        # A short path for what single calls ask: without a Performer and its coroutines a call
-        # takes half of the time that it adds to the client's own work.
-        session = PackedSession(self._client.connection_pool, False)
+        # A short path for what single calls ask: without a Performer, a session and their
+        # coroutines a call takes a third of the time that it adds to the client's own work.
+        borrower = self._lender.borrower
         try:
             effect = next(operation)
             while True:
                 try:
                     kind = type(effect)
                     if kind is Ask:
-                        result = session.ask(effect)
+                        result = exchange(borrower, effect)
                     elif kind is Fingerprint:
-                        result = session.fingerprint()
+                        result = fingerprint_of(borrower.pool)
                     else:
                         break
                 except Exception as error:
@@ -135,12 +135,6 @@ class Link(_Link):
                     effect = operation.send(result)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
-        finally:
-            try:
-                session.end()
-            except BaseException:
-                session.end()
-                raise
         return complete(self._begin(operation, None, effect).run())
 
     def iterate(self, operation: Operation[R], source: Source | None = None) -> Iterator[Any]:

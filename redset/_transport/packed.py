@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from collections import deque
 from typing import Any, NoReturn
+from weakref import ref
 
 from redset._transport.coroutines import complete, heard
 from redset._transport.effects import Outsized, Send, Unexpected
@@ -54,6 +55,7 @@ from redset._transport.limits import (
     may_be_too_large,
 )
 from redset._transport.pools import (
+    Borrower,
     fingerprint_of,
     follows_primary,
     get_connection,
@@ -61,6 +63,7 @@ from redset._transport.pools import (
     loaded_scripts,
     release,
     socket_of,
+    take,
     used_sockets,
 )
 from redset._transport.session import UNREAD, Failed, Flight, Session, is_no_script
@@ -68,6 +71,53 @@ from redset.scripts import Script
 
 #: How often one request is repeated because the server forgot its script.
 _RELOADS = 5
+
+
+def exchange(borrower: Borrower, effect: Send) -> Any:
+    """Send one request over a sync connection, with nothing in flight, and read its reply.
+
+    A short path: without a session, its coroutines and a Flight a call takes a third of the time
+    that it adds to the client's own work. What is not plain, and each error, goes the long way.
+    """
+    script = effect.script
+    if effect.replies != 1 or (script is not None and script.sha not in borrower.scripts):
+        return converse(borrower, effect)
+    connection, is_plain = borrower.take()
+    is_whole = False  # until the whole of the reply is read
+    try:
+        try:
+            connection.send_packed_command([effect.data])
+            if not is_plain or ref(connection._sock) not in used_sockets.known:
+                used_sockets.use(connection)
+            answer = connection.read_response(disable_decoding=True)
+        except Exception as error:
+            borrowed, connection = connection, None
+            return PackedSession(borrower.pool, False).resume(borrowed, effect, error)
+        is_whole = True
+        return answer if effect.reads is None else effect.reads(answer)
+    except Unexpected as error:
+        # Replies may be out of step from here on, so drop the connection.
+        is_whole = False
+        raise invalid_response(connection, effect, error) from error
+    finally:
+        if connection is not None:
+            try:
+                if not is_whole:
+                    connection.disconnect()
+            except BaseException:  # interrupted
+                connection.disconnect()
+                raise
+            finally:
+                borrower.give_back(connection, is_plain)
+
+
+def converse(borrower: Borrower, effect: Send) -> Any:
+    """Send one request over a sync connection and read its reply: the long way of `exchange`."""
+    session = PackedSession(borrower.pool, False)
+    try:
+        return session.ask(effect)
+    finally:
+        session.end()
 
 
 class PackedSession(Session):
@@ -119,53 +169,32 @@ class PackedSession(Session):
             # Replies may be out of step from here on, so drop the connection.
             await self._give_up(invalid_response(self._connection, effect, error))
 
-    def ask(self, effect: Send) -> Any:
-        """Send one request on a sync connection and read its reply, with nothing in flight.
-
-        A short path: without a Flight and two coroutines a single call takes half of the time that
-        it adds to the client's own work. What is not plain goes the long way.
-        """
-        script = effect.script
-        if (
-            self._socket is not None
-            or effect.replies != 1
-            or (script is not None and script.sha not in loaded_scripts.get(self._pool, ()))
-        ):
-            complete(self.send(effect))
-            return complete(self.read())
-        if self._connection is None:
-            complete(self._take())
-        connection = self._connection
-        self._broken = True
+    def resume(self, connection: Any, effect: Send, error: Exception) -> Any:
+        """Go on after the short path met an error on a connection, which this returns."""
+        self._connection, self._socket = connection, socket_of(connection)
+        flight = Flight(effect)
+        self._flying.append(flight)
         try:
-            connection.send_packed_command([effect.data])
-            self._socket = used_sockets.use(connection)
-            answer = connection.read_response(disable_decoding=True)
-        except Exception as error:
-            flight = Flight(effect)
-            self._flying.append(flight)
-            if is_reply(error) and not is_too_large(error):
-                self._broken = False
-                flight.answer = self._failed(error, script)
-            else:
-                complete(self._lost(error))
+            try:
+                if not is_reply(error) or is_too_large(error):
+                    raise error
+                flight.answer = self._failed(error, effect.script)
+            except Exception as lost:
+                complete(self._lost(lost))
             return complete(self.read())
-        self._broken = False
-        try:
-            return answer if effect.reads is None else effect.reads(answer)
-        except Unexpected as error:
-            return complete(self._give_up(invalid_response(connection, effect, error)))
+        finally:
+            self.end()
 
     def fingerprint(self) -> Any:
         return fingerprint_of(self._pool)
 
     def end(self) -> None:
-        """Close on a sync connection."""
-        if self._flying or self._broken:
+        """Close on a sync connection, in spite of an interrupt."""
+        try:
             complete(self.close())
-        elif self._connection is not None:
-            connection, self._connection = self._connection, None
-            self._pool.release(connection)
+        except BaseException:
+            complete(self.close())
+            raise
 
     async def close(self) -> None:
         # May be called again if an interrupt ended it, until the connection is given back.
@@ -187,17 +216,18 @@ class PackedSession(Session):
             self._pool.release(connection)
 
     async def _take(self) -> None:
+        if not self._awaits:
+            self._connection = take(self._pool)
+            return
         try:
-            self._connection = await self._settled(heard(get_connection(self._pool)))
+            self._connection = await heard(get_connection(self._pool))
         except Exception:
             raise
         except BaseException:
-            # Interrupted. The pool has the connection back as it was, and would hand it out so:
-            # without its login and, worse, on another database.
+            # As `take` does. None of this lets the event loop go on.
             with idle_connections(self._pool) as idle:
                 for connection in idle:
-                    # None of this lets the event loop go on.
-                    await self._settled(connection.disconnect(**self._at_once))
+                    await connection.disconnect(**self._at_once)
             raise
 
     async def _put(self, flight: Flight) -> None:

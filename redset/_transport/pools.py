@@ -4,6 +4,20 @@ Theory of operation. The packed link borrows connections from the pool of the us
 so meets attributes that no documentation names. They are read here and nowhere else. Each function
 says which versions differ. A pool of another kind has other attributes: then the function returns
 what makes its caller take the slow and safe way.
+
+*Checkout.* redis-py's ``get_connection`` and ``release`` take about 7 µs of a call, most of it for
+metrics and events that nobody listens to (redis-py 8.1). A `Borrower` does the same bookkeeping in
+a tenth of that: under the pool's lock, a connection moves from the idle ones to those in use, and
+back. It does so only if nobody can tell the difference:
+
+- The pool is of exactly the class, and of a version, that this was written for. Its connections are
+  the library's own. Nothing wraps its methods.
+- It has no cache, no credential provider, and no listener besides the library's own. No metrics are
+  recorded.
+- The connection belongs to this process, is open, and has nothing to be read. `can_read` finds a
+  closed socket before a pop, which is never sent again.
+
+In each other case the pool's own methods are called. No connection is held between calls.
 """
 
 from __future__ import annotations
@@ -12,7 +26,9 @@ import asyncio
 import contextlib
 import os
 import select
+import sys
 import threading
+import types
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -68,6 +84,156 @@ async def release(pool: Any, connection: Any) -> None:
         raise
 
 
+def take(pool: Any) -> Any:
+    """Take a connection from a sync pool; an interrupt leaves none half made in it."""
+    try:
+        return get_connection(pool)
+    except Exception:
+        raise
+    except BaseException:
+        # The pool has the connection back as it was, and would hand it out so: without its login
+        # and, worse, on another database.
+        with idle_connections(pool) as idle:
+            for connection in idle:
+                connection.disconnect()
+        raise
+
+
+class Borrower:
+    """Takes connections from the pool of a sync client and gives them back.
+
+    Attributes
+    ----------
+    pool : object
+        The pool.
+    scripts : set of bytes
+        The scripts that were loaded by way of the pool.
+    """
+
+    __slots__ = (
+        "_event", "_get", "_is_plain", "_kind", "_listeners", "_mapping", "_providers", "_recorder",
+        "_release", "pool", "scripts",
+    )  # fmt: skip
+
+    def __init__(self, pool: Any) -> None:
+        self.pool = pool
+        self.scripts = loaded_scripts.setdefault(pool, set())
+        kind = self._kind = type(pool)
+        # Compared before each call: a program may wrap them, or listen, or record, at any time.
+        self._get, self._release = getattr(kind, "get_connection", None), kind.release
+        self._mapping, self._event, self._listeners = _listeners_of(pool)
+        self._recorder = sys.modules.get("redis.observability.recorder", _NO_METRICS)
+        self._providers = sys.modules.get("redis.observability.providers", _NO_METRICS)
+        self._is_plain = _is_plain(pool) and (
+            # Of another version, which may record in another way.
+            hasattr(self._recorder, "_metrics_collector")
+            and hasattr(self._providers, "_observability_instance")
+        )
+
+    def take(self) -> tuple[Any, bool]:
+        """Take a connection, and tell `give_back` whether it is one of a plain pool."""
+        pool, kind = self.pool, self._kind
+        if (
+            self._is_plain
+            and pool.pid == os.getpid()
+            and kind.get_connection is self._get
+            and kind.release is self._release
+            and "get_connection" not in pool.__dict__
+            and "release" not in pool.__dict__
+            and self._mapping.get(self._event) is self._listeners
+            and self._recorder._metrics_collector is None
+            and (
+                (metrics := self._providers._observability_instance) is None
+                or metrics._provider_manager is None
+            )
+        ):
+            connection = None
+            with pool._lock:
+                if pool._available_connections:
+                    connection = pool._available_connections.pop()
+                    pool._in_use_connections.add(connection)
+            if connection is not None:
+                try:
+                    if connection._sock is not None and not connection.can_read():
+                        return connection, True
+                except Exception:
+                    connection.disconnect()
+                except BaseException:
+                    connection.disconnect()
+                    pool.release(connection)
+                    raise
+                # The pool finds it as the last one, and connects it, or drops what can be read.
+                pool.release(connection)
+        return take(pool), False
+
+    def give_back(self, connection: Any, is_plain: bool) -> None:
+        """Return a connection that `take` returned; once more changes nothing if it is plain."""
+        pool = self.pool
+        if (
+            is_plain
+            and connection.pid == pool.pid == os.getpid()
+            # Set by notifications of maintenance, and by new credentials, from other threads.
+            and not getattr(connection, "_should_reconnect", False)
+            and getattr(connection, "_re_auth_token", None) is None
+        ):
+            with pool._lock:
+                if connection in pool._in_use_connections:
+                    pool._in_use_connections.remove(connection)
+                    pool._available_connections.append(connection)
+        else:
+            pool.release(connection)
+
+
+#: Major versions whose pools a `Borrower` knows.
+_KNOWN_VERSIONS = {"redis": ("5", "6", "7", "8"), "valkey": ("6",)}
+_POOL_ATTRIBUTES = frozenset(("pid", "_lock", "_available_connections", "_in_use_connections"))
+#: In place of the modules of redis-py that record metrics, before 7.2 and in valkey-py.
+_NO_METRICS = types.SimpleNamespace(_metrics_collector=None, _observability_instance=None)
+
+
+def _is_plain(pool: Any) -> bool:
+    """Return whether a `Borrower` may do the bookkeeping of a pool."""
+    kind = type(pool)
+    package = kind.__module__.partition(".")[0]
+    version = str(getattr(sys.modules.get(package), "__version__", "")).partition(".")[0]
+    module = sys.modules.get(f"{package}.connection")
+    if (
+        version not in _KNOWN_VERSIONS.get(package, ())
+        or kind is not getattr(module, "ConnectionPool", None)
+        or not pool.__dict__.keys() >= _POOL_ATTRIBUTES
+        or pool.connection_class.__module__ != kind.__module__
+    ):
+        return False
+    own = (kind.get_connection, kind.release)
+    options = pool.connection_kwargs
+    listeners = _listeners_of(pool)[2]
+    return (
+        # The library's own, and no wrapper of an instrumentation.
+        all(type(each) is types.FunctionType for each in own)
+        and all(each.__globals__["__name__"].partition(".")[0] == package for each in own)
+        and getattr(pool, "cache", None) is None
+        and not options.get("cache_enabled")
+        and options.get("credential_provider") is None
+        and (listeners is None or [type(each).__name__ for each in listeners] == [_RENEWER])
+    )
+
+
+#: The library's own listener, which renews logins of credential providers.
+_RENEWER = "ReAuthConnectionListener"
+
+
+def _listeners_of(pool: Any) -> tuple[Any, Any, Any]:
+    """Return where a pool has its listeners, by event, the event of a release, and its listeners.
+
+    Who registers one more replaces the list. Before redis-py 5.3 there are no events.
+    """
+    mapping = getattr(getattr(pool, "_event_dispatcher", None), "_event_listeners_mapping", {})
+    for event, listeners in mapping.items():
+        if event.__name__ == "AfterConnectionReleasedEvent":
+            return mapping, event, listeners
+    return {}, None, None
+
+
 @contextlib.contextmanager
 def idle_connections(pool: Any) -> Iterator[list[Any]]:
     """Return the connections that nobody uses, nor can take meanwhile."""
@@ -97,15 +263,20 @@ class UsedSockets:
 
     def __init__(self) -> None:
         self.change = object()
-        self._used: weakref.WeakSet[Any] = weakref.WeakSet()
+        #: Weak references; a short path looks in here, which a WeakSet makes three times as slow.
+        self.known: set[weakref.ref[Any]] = set()
 
     def use(self, connection: Any) -> Any:
         """Return the socket of a connection that something was sent over."""
         socket = socket_of(connection)
-        if socket is not None and socket not in self._used:
+        if socket is None:
+            return None
+        try:
+            if weakref.ref(socket) not in self.known:
+                self.change = object()
+                self.known.add(weakref.ref(socket, self.known.discard))
+        except TypeError:  # of another kind, which is new each time
             self.change = object()
-            with contextlib.suppress(TypeError):  # of another kind, which is new each time
-                self._used.add(socket)
         return socket
 
 
