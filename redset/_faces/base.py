@@ -31,7 +31,7 @@ from redset._faces.arguments import (
     refuse_single,
     seconds,
 )
-from redset._operations import algebra, checking, dead, reading, streaming, transfer
+from redset._operations import algebra, checking, dead, few, reading, streaming, transfer
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Context
 from redset._operations.keys import LOCK, checked_name
@@ -292,8 +292,12 @@ class Face(Generic[T]):
         errors: str | OnError,
         emit: bool,
         later: Ahead | None = None,
-    ) -> tuple[Operation[AddResult], Source]:
-        flags.condition(self._ctx)
+    ) -> tuple[Operation[AddResult], Source | None]:
+        condition = flags.condition(self._ctx)
+        if errors == "raise" and later is None and not emit:
+            operation = few.add_few(self._ctx, items, score, flags, condition)
+            if operation is not None:
+                return operation, None
         refuse_single("items", items, self._iterables)
         scores = None
         if score is not None and not is_single_score(score):

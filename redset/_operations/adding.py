@@ -149,7 +149,7 @@ class Adder:
             wire.FOLD_NONE if not foldable else wire.FOLD_LAST if last_wins else wire.FOLD_FIRST
         )
         self.encoder: Any = None
-        self._heavy = False
+        self.heavy = False
         #: Whether every known item is refused, so that a table of them can answer. Not beside an
         #: acknowledgement: what the server has forgotten within the second would be lost with it.
         tabled = ctx.memory.tabled and foldable and not self.aside
@@ -164,7 +164,7 @@ class Adder:
     def chunk(self) -> int:
         """How many entries a request may have."""
         # With max_size the chunk is the run.
-        return HEAVY_CHUNK if self._heavy and not self.ctx.options.max_size else self._chunk
+        return HEAVY_CHUNK if self.heavy and not self.ctx.options.max_size else self._chunk
 
     @property
     def window(self) -> int:
@@ -173,7 +173,7 @@ class Adder:
             # It decides whose epoch holds; with ties= what comes behind one that was refused, or is
             # to be sent again, would be before it.
             return 1
-        return HEAVY_WINDOW if self._heavy else WINDOW
+        return HEAVY_WINDOW if self.heavy else WINDOW
 
     def prepare(self) -> Operation[None]:
         """Ask the server what the requests depend on: its clock, the memory's epoch."""
@@ -371,7 +371,7 @@ class Adder:
             # A plain add leaves nothing unknown.
             lasting = math.inf if known == 0 or self.condition == "" else None
         fills = bool(self.ctx.options.remember) and not self.aside
-        self._heavy = fills and 2 * (added + updated) > chunk.entries
+        self.heavy = fills and 2 * (added + updated) > chunk.entries
         refused = chunk.entries - added - updated
         folded = chunk.good - chunk.entries
         if self.fold == self.ctx.wire.FOLD_LAST:

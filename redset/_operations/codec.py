@@ -128,6 +128,7 @@ class Codec:
         "scorer",
         "serializer",
         "sizes",
+        "spare_adders",
         "warn",
         "wire",
     )
@@ -151,6 +152,8 @@ class Codec:
         self.adders: Mapping[Any, Any] = _NONE
         #: Encoders of bulk adds, by all that they were made with.
         self.encoders: Mapping[Any, Any] = _NONE
+        #: What adds of a few items use again, without those in use. None if there are none.
+        self.spare_adders: dict[Any, Any] | None = None
         #: Whether the serializer has decoded an item of the set.
         self.proven = False
 
@@ -162,6 +165,7 @@ class Codec:
             )
         self.scorer = 0.0 if scorer is None else scorer
         self.adders = _NONE
+        self.spare_adders = None
 
     def use_serializer(self, serializer: Any) -> None:
         """Take a serializer, or None for the default. The next removal looks before it removes."""
@@ -179,6 +183,7 @@ class Codec:
         self.binary = None if binary is None else bool(binary)
         self.proven = False
         self.adders = _NONE
+        self.spare_adders = None
 
     def identity(self, item: Any) -> bytes:
         """Return the member that stands for an item, or for a Key."""
@@ -214,6 +219,7 @@ class Codec:
         """Return a codec of the same set whose items are what `serialise` gave."""
         made = copy.copy(self)
         made.adders = made.encoders = _NONE
+        made.spare_adders = None
         made.dumps, made.max_item_bytes, made.warn = None, 0, None
         if self._keyed:
             made.dumps, made.key = itemgetter(0), itemgetter(1)

@@ -456,6 +456,11 @@ def large_item(ctx: Context, items: list[Any], chunk: Any, error: Exception) -> 
     return _Failure(0, error, place, items[place]).error(AddResult())
 
 
+def failure(cause: Exception) -> AddError:
+    """Make the error of a bulk add that failed at its beginning."""
+    return _Failure(0, cause, None, None).error(AddResult())
+
+
 def bad_item(bad: Any) -> AddError:
     """Make the error of a bulk add's item that cannot be encoded, nothing at all sent."""
     return _Failure(0, bad.error, bad.place, bad.item).error(AddResult())

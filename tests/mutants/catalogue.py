@@ -25,6 +25,7 @@ CONCERNED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "test_known.py", "test_bad_input.py", "test_buffered.py",
         ),
     ),
+    ("redset/_operations/few.py", ("test_few.py", "test_sets.py", "test_known.py")),
     (
         "redset/_operations/[els]*ing.py",
         (
@@ -865,6 +866,15 @@ MUTANTS: tuple[Mutant, ...] = (
         "count(leased, ms, ms, 1)",
         "A waiting call is not woken by a lease that expires.",
         ("test_waiting.py::test_a_look_returns_the_available_items_and_the_next_time",),
+    ),
+    Mutant(
+        "short-way-drops-a-bad-item",
+        "redset/_operations/few.py",
+        "_add_chunk",
+        "if chunk.bad or len(chunks) > 1",
+        "if len(chunks) > 1",
+        "add_many of a short list adds the items before a bad one, and says nothing of the rest.",
+        ("test_few.py::test_items_before_a_bad_one_are_added_and_the_error_names_it",),
     ),
     # --- the core
     Mutant(
