@@ -76,7 +76,7 @@ def test_the_lines_of_functions_are_counted_in_each_language() -> None:
     assert list(lengths.of_c("\n".join(c))) == [("f", 5), ("g", 3)]
 
 
-def test_no_function_of_the_core_is_too_complex() -> None:
+def test_no_function_of_the_core_or_a_script_is_too_complex() -> None:
     assert lengths.too_complex() == []
     cython = [
         "cdef int f(a):",
@@ -93,6 +93,8 @@ def test_no_function_of_the_core_is_too_complex() -> None:
     assert lengths.complexity(cython) == 5
     c = ["/* if a", " or if b */", "#if A", "    if (a && b)", "        c = d ? e : f;", "#endif"]
     assert lengths.complexity(c) == 4
+    lua = ["local function f(a) -- if", "  while #a > 0 and b do", "    if c then d('if') end"]
+    assert lengths.complexity([*lua, "    for i = 1, #a do x() end", "  end", "end"]) == 4
 
 
 # --- imports
@@ -309,7 +311,8 @@ def test_every_script_documents_its_step_and_names_its_arguments(name: str) -> N
     assert not re.search(r"\bKEYS\b|\bARGV\[\d|\bARGV, \d", code)
     if name in INCLUDED:
         assert text.startswith("-- Included by ")
-        assert set(arguments_of(name).names) <= set(re.findall(r"\w+", code))
+        pieces = "".join(TEXTS[each] for each in INCLUDE.findall(text))
+        assert set(arguments_of(name).names) <= set(re.findall(r"\w+", code + code_of(pieces)))
         return
     step = script(name)
     # A step on no key in particular has one to find the server by.
