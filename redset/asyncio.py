@@ -1972,7 +1972,7 @@ class DeadLetters(AsyncView[DeadLetter]):
 
     def __aiter__(self) -> AsyncIterator[DeadLetter]:
         owner = self._owner
-        return owner._open().iterate(dead.iterate(owner._ctx))  # type: ignore[no-any-return]
+        return owner._open().iterate(dead.letters(owner._ctx))  # type: ignore[no-any-return]
 
     async def size(self) -> int:
         """Return how many there are.
@@ -1988,7 +1988,7 @@ class DeadLetters(AsyncView[DeadLetter]):
         >>> await jobs.dead.size()
         0
         """
-        return await self._owner._run(dead.size(self._owner._ctx))
+        return await self._owner._run(dead.count_letters(self._owner._ctx))
 
     async def requeue(self, letters_or_ids: Iterable[DeadLetter | str] | None = None) -> int:
         """Queue dead letters again, at their scores (0 if there is none); how many.

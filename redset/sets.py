@@ -1946,7 +1946,7 @@ class DeadLetters(SyncView[DeadLetter]):
 
     def __iter__(self) -> Iterator[DeadLetter]:
         owner = self._owner
-        return owner._open().iterate(dead.iterate(owner._ctx))  # type: ignore[no-any-return]
+        return owner._open().iterate(dead.letters(owner._ctx))  # type: ignore[no-any-return]
 
     def size(self) -> int:
         """Return how many there are; the same as ``len(jobs.dead)``.
@@ -1962,7 +1962,7 @@ class DeadLetters(SyncView[DeadLetter]):
         >>> jobs.dead.size()
         0
         """
-        return self._owner._run(dead.size(self._owner._ctx))
+        return self._owner._run(dead.count_letters(self._owner._ctx))
 
     def requeue(self, letters_or_ids: Iterable[DeadLetter | str] | None = None) -> int:
         """Queue dead letters again, at their scores (0 if there is none); how many.

@@ -261,7 +261,7 @@ OPTIONS = [{}, {"remember": True}, {"key": "k", "remember": True}, {"ties": "fif
 
 
 def outcome(jobs: Any, server: Any, call: tuple[Any, ...]) -> Any:
-    keyed = jobs._ctx.keyed
+    keyed = jobs._ctx.options.keyed
     name, *rest = call
     item = rest[0] if rest else ""
     item = {"k": item} if keyed else item
@@ -302,11 +302,11 @@ def test_the_short_path_gives_what_the_long_one_gives(
     @given(st.lists(calls, max_size=12))
     def compare(sequence: list[tuple[Any, ...]]) -> None:
         results = []
-        for exchange in (packed.exchange, packed.converse):
+        for ask in (packed.ask_once, packed.converse):
             server.flush()
             client = redis.Redis(unix_socket_path=server.unix)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(link, "exchange", exchange)
+                patch.setattr(link, "ask_once", ask)
                 jobs: Any = SortedSet(client, "jobs", **options)
                 found = [outcome(jobs, server, call) for call in sequence]
                 found.append(jobs.size())

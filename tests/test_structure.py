@@ -185,6 +185,60 @@ def test_operations_know_no_client_and_do_no_io() -> None:
                 ), module
 
 
+# --- one name for one thing, and nothing without a caller
+
+
+#: The two faces are twins. The demo is a program of its own, on the public names.
+TWINS = {"redset.sets", "redset.asyncio"}
+OWN = {module for module in TREES if module.split(".")[1:2] == ["demo"]}
+
+
+def test_no_two_things_have_one_name() -> None:
+    modules: dict[str, set[str]] = {}
+    for module in set(TREES) - OWN:
+        for node in TREES[module].body:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                modules.setdefault(node.name, set()).add(module)
+    shared = {name: where for name, where in modules.items() if len(where) > 1 and where != TWINS}
+    assert shared == {}
+
+
+def defined(module: str) -> Iterator[tuple[str, str]]:
+    """Names that a module or one of its classes defines, each with what it is defined in."""
+    for node in TREES[module].body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name, module
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from ((each.id, module) for each in targets if isinstance(each, ast.Name))
+        if isinstance(node, ast.ClassDef):
+            for inner in node.body:
+                if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    yield inner.name, f"{module}.{node.name}"
+
+
+def test_nothing_private_is_without_a_caller() -> None:
+    """Private modules have no functions, classes, methods or constants for the tests alone."""
+    used: dict[str, int] = {}
+    for module in TREES:
+        for node in ast.walk(TREES[module]):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                used[node.id] = used.get(node.id, 0) + 1
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                used[node.attr] = used.get(node.attr, 0) + 1
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                # Names in annotations, and names that are looked up.
+                used[node.value] = used.get(node.value, 0) + 1
+    idle = [
+        f"{where}.{name}"
+        for module in set(TREES) - TWINS - OWN
+        if any(part.startswith("_") for part in module.split("."))
+        for name, where in defined(module)
+        if not (name in used or (name.startswith("__") and name.endswith("__")))
+    ]
+    assert idle == []
+
+
 def strings(tree: ast.AST) -> Iterator[str]:
     """Return the texts in a module that are not docstrings."""
     for node in ast.walk(tree):

@@ -438,9 +438,9 @@ def checking_of(link: Any, client: Any, name: Any) -> Operation[list[str]]:
     """Perform ``check_server`` over a link to a client."""
     wire = _wire.DEFAULT
     if name is not None:
-        return checking.check(wire, checked_name(name))
+        return checking.problems_of(wire, checked_name(name))
     if not is_cluster(client):
-        return checking.check(wire)
+        return checking.problems_of(wire)
     kind, node_class = type(link), AsyncNode if link._awaits else Node
     primaries = sorted(client.get_primaries(), key=lambda node: str(node.name))
     nodes = [(node.name, kind(node_class(client, node), wire.split)) for node in primaries]

@@ -34,7 +34,7 @@ _CLASSES = {"OutOfMemoryError", "BusyLoadingError", "TryAgainError", "ClusterDow
 def settlement_of(lease: Any, error: BaseException) -> Settlement:
     """Return how to settle a lease whose work raised this."""
     reason = _reason(error)
-    if not _is_own(error):
+    if not _may_be_its_fault(error):
         return Settlement("release", [lease], others_delay())
     if isinstance(error, Reject):
         return Settlement("bury", [lease], error=reason)
@@ -44,7 +44,7 @@ def settlement_of(lease: Any, error: BaseException) -> Settlement:
     return Settlement("fail", [lease], delay, error=reason)
 
 
-def _is_own(error: BaseException) -> bool:
+def _may_be_its_fault(error: BaseException) -> bool:
     """Whether an error may be the item's fault."""
     if isinstance(error, (MemoryError, KeyboardInterrupt, asyncio.CancelledError)):
         return False

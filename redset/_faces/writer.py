@@ -50,7 +50,7 @@ class _Run:
         self.adds: list[_Add] = []
 
 
-class _Part:
+class _NextPart:
     """The next part to write: adds, then acknowledgements."""
 
     __slots__ = ("leases", "runs")
@@ -94,7 +94,7 @@ class Writing:
         self._queue: deque[_Add | list[Lease[Any]] | None] = deque()
         #: Members whose acknowledgement is queued.
         self._acking: set[bytes] = set()
-        self._part = _Part()
+        self._part = _NextPart()
         #: When the first of what is queued was accepted.
         self._since = math.inf
         #: Adds and leases that were accepted, and how many may be: each counted by one side.
@@ -140,7 +140,7 @@ class Writing:
             flags = Flags(*given)
             flags.condition(self._ctx)
             self._flags[given] = flags
-        score = adding.score_of(self._ctx, item, score)
+        score = adding.score_for(self._ctx, item, score)
         if score is None:
             self._sent.codec.scorer = self._ctx.codec.scorer
         return flags, self._ctx.codec.serialise(item), score, item
@@ -182,7 +182,7 @@ class Writing:
             return 0.0
         return min(self._since + self._max_delay - time.monotonic(), _LONGEST)
 
-    def _next(self) -> _Part | None:
+    def _next(self) -> _NextPart | None:
         """Cut off what is written next, or go on with the last; None at the end."""
         part, queue = self._part, self._queue
         if self._failure is not None:
@@ -199,7 +199,7 @@ class Writing:
                     return None
         return part
 
-    def _write(self, part: _Part) -> Operation[None]:
+    def _write(self, part: _NextPart) -> Operation[None]:
         """Write a part: one run after another, and then what is acknowledged."""
         while part.runs:
             run = part.runs[0]
@@ -265,7 +265,7 @@ class Writing:
         )
         failure.__cause__ = cause
         self._queue.clear()
-        self._part = _Part()
+        self._part = _NextPart()
         self._failure = self._barred = failure
 
     # Its beginning and end.
@@ -327,7 +327,7 @@ class Writing:
             "the writer is that of the parent process: call buffered() again in the child"
         )
         self._queue.clear()
-        self._part = _Part()
+        self._part = _NextPart()
 
     def _exit(self) -> None:
         """Be at the end of the interpreter."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from redset._operations.checking import check_once
 from redset._operations.context import Context
-from redset._operations.known import Trust, check, learn, look
+from redset._operations.known import Trust, check_memory, learn, look
 from redset._operations.limits import (
     CHUNK,
     CHUNK_BYTES,
@@ -482,7 +482,7 @@ class OtherLeases(OtherEpoch):
     """None of the leases that a step was to go by is its holder's: others may be."""
 
 
-def score_of(ctx: Context, item: Any, score: Any) -> float | None:
+def score_for(ctx: Context, item: Any, score: Any) -> float | None:
     """Check a score, or ask the scorer for it; None if that is the server's clock."""
     made: float | None = None
     if score is not None:
@@ -498,7 +498,7 @@ def add(
     """Add one item; the score, or None where it was refused. ``later`` tells it, if not None."""
     clock: Any = later
     if clock is None:
-        score = score_of(ctx, item, score)
+        score = score_for(ctx, item, score)
         clock = ctx.codec.scorer if score is None else None
     if flags.remember is not None:
         flags.check_remember(ctx)  # 0 equals False, and may not be
@@ -514,7 +514,7 @@ def add(
     while True:
         trust, due = yield from adder.look(1)
         if due:
-            trust = yield from check(ctx)
+            trust = yield from check_memory(ctx)
         (chunk,), trust, generation = adder.encode([item], [score], False, trust)
         if chunk.bad:
             raise chunk.bad[0].error

@@ -25,8 +25,8 @@ from redset._operations.replies import (
     Reader,
     bytes_of,
     count,
+    list_of,
     listed,
-    many,
     number,
     optional,
     refuse,
@@ -47,7 +47,7 @@ class Other(NamedTuple):
     link: Any
 
 
-def check(ctx: Context, other: Other) -> None:
+def check_operand(ctx: Context, other: Other) -> None:
     """Refuse a set whose items have no identity here, or another order, and the set itself."""
     check_keys(ctx, other)
     if ctx.options.ties != other.ctx.options.ties:
@@ -90,7 +90,7 @@ def is_same(ctx: Context, other: Other) -> bool:
 
 def update(ctx: Context, other: Other) -> Operation[None]:
     """Add what the other has, where the score is lower or it is new."""
-    check(ctx, other)
+    check_operand(ctx, other)
     if other.link is None and not ctx.options.remember:
         yield from _by_server(ctx, other, "or")
         return
@@ -100,7 +100,7 @@ def update(ctx: Context, other: Other) -> Operation[None]:
 
 def subtract(ctx: Context, other: Other) -> Operation[None]:
     """Remove what the other has."""
-    check(ctx, other)
+    check_operand(ctx, other)
     if other.link is None:
         yield from _by_server(ctx, other, "sub")
         return
@@ -109,7 +109,7 @@ def subtract(ctx: Context, other: Other) -> Operation[None]:
 
 def intersect(ctx: Context, other: Other) -> Operation[None]:
     """Remove what the other has not."""
-    check(ctx, other)
+    check_operand(ctx, other)
     if other.link is None:
         yield from _by_server(ctx, other, "and")
         return
@@ -123,7 +123,7 @@ def intersect(ctx: Context, other: Other) -> Operation[None]:
 
 def exclude(ctx: Context, other: Other) -> Operation[None]:
     """Remove what both have, and add what only the other has."""
-    check(ctx, other)
+    check_operand(ctx, other)
     if other.link is None and not ctx.options.remember:
         yield from _by_server(ctx, other, "xor")
         return
@@ -236,7 +236,7 @@ def _are_in(other: Other, names: list[bytes]) -> Operation[list[bool]]:
     ctx = other.ctx
     are_in: list[bool] = []
     for part in cut_by_bytes(names, STEP):
-        reads = many(optional(number), len(part))
+        reads = list_of(optional(number), len(part))
         scores = yield from _at(other, ctx.command(b"ZMSCORE", ctx.keys.queue, *part, reads=reads))
         are_in += [score is not None for score in scores]
     return are_in
@@ -263,10 +263,10 @@ def _add_page(
             raise unreadable(other.ctx, error) from error
         items = list(zip(items, keys, strict=True))
     if items:
-        yield from _add(to, items, scores, Flags(lt=True))
+        yield from _add_serialised(to, items, scores, Flags(lt=True))
 
 
-def _add(
+def _add_serialised(
     ctx: Context, items: list[Any], scores: list[float] | None, flags: Flags
 ) -> Operation[AddResult]:
     pulled = items, scores
@@ -427,7 +427,7 @@ def _moved(num: int) -> Reader[_Moved | Refusal]:
             if refusal.word == b"SCORE":
                 number(refusal.detail)
             return refusal
-        moved, done = many(up_to(num), 2)(parts)
+        moved, done = list_of(up_to(num), 2)(parts)
         if done == 0:
             raise refuse("at least one member", reply)
         return _Moved(moved, done)
@@ -489,7 +489,7 @@ def exclude_items(ctx: Context) -> Operation[None]:
         here = yield from _are_in(Other(ctx, None), part)
         fresh = [given[name] for name in _picked(part, here, False)]
         if fresh:
-            yield from _add(ctx, fresh, None, Flags())
+            yield from _add_serialised(ctx, fresh, None, Flags())
         yield from discard_members(ctx, _picked(part, here, True))
 
 

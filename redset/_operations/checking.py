@@ -23,7 +23,7 @@ UNSAVED = 3700
 _checked = False
 
 
-def check(wire: ModuleType, key: bytes | None = None) -> Operation[list[str]]:
+def problems_of(wire: ModuleType, key: bytes | None = None) -> Operation[list[str]]:
     """Return what is wrong with a server, in a cluster with the node that has the key."""
     return _warnings_of((yield _ask(wire, key)))
 
@@ -57,7 +57,7 @@ def check_once(ctx: Context) -> Operation[None]:
         return
     _checked = True
     try:
-        found = yield from check(ctx.wire, ctx.keys.queue)
+        found = yield from problems_of(ctx.wire, ctx.keys.queue)
     except BaseException as error:
         if isinstance(error, Exception) and is_answer(error):
             log.debug("the server of %r does not tell about itself: %s", ctx.name, error)

@@ -20,8 +20,8 @@ from redset._operations.replies import (
     Reader,
     bytes_of,
     count,
+    list_of,
     listed,
-    many,
     number,
     refuse,
     up_to,
@@ -66,12 +66,12 @@ class DeadLetter(NamedTuple):
     item: Any = None
 
 
-def size(ctx: Context) -> Operation[int]:
+def count_letters(ctx: Context) -> Operation[int]:
     letters: int = yield ctx.command(b"XLEN", ctx.keys.dead, reads=count)
     return letters
 
 
-def iterate(ctx: Context) -> Operation[None]:
+def letters(ctx: Context) -> Operation[None]:
     """Emit the dead letters, oldest first, a page at a time."""
     start = "-"
     while True:
@@ -241,7 +241,7 @@ def _member(ctx: Context, raw: bytes) -> bytes:
         return b""
 
 
-def _unix_time(ctx: Context, before: Any) -> Operation[float]:
+def _bound(ctx: Context, before: Any) -> Operation[float]:
     """Return the Unix time of a bound: a number, an aware datetime, or an age as a timedelta."""
     if isinstance(before, datetime.timedelta):
         age = seconds("before", before, most=math.inf)
@@ -255,7 +255,7 @@ def purge(ctx: Context, before: Any, forget: bool) -> Operation[int]:
         ctx.need_memory("forget")
     last = "+"
     if before is not None:
-        time = yield from _unix_time(ctx, before)
+        time = yield from _bound(ctx, before)
         if time * 1000 < 1:
             return 0  # no id is below 0-0
         if time < 2**63 / 1000:
@@ -274,7 +274,7 @@ def purge(ctx: Context, before: Any, forget: bool) -> Operation[int]:
                 ctx, [raw for raw in raws if raw or not ctx.options.keyed]
             )
             num, until = len(entries), entries[-1].letter.id
-        reads = many(up_to(num), 2)
+        reads = list_of(up_to(num), 2)
         some, more = yield ctx.step("purge", reads, highest=until, num=num, first=ctx.sizes.first)
         gone += some
         if not (more or forget):

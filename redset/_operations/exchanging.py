@@ -22,12 +22,12 @@ from redset._operations.settling import (
     encoded,
     in_flight,
     judged,
-    leases_of,
     send_step,
     settling_of,
     steps_of,
     tally,
     to_send,
+    tokens_of_step,
 )
 from redset._operations.streaming import is_large
 from redset._operations.taking import ENOUGH, end_of, look_first, none_of, out_of_memory
@@ -128,7 +128,7 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
         yield from check_once(ctx)
         if not (yield from look_first(ctx, goes_on=True)):
             calls = []
-    parts, large = yield from _parts(ctx, what)
+    parts, large = yield from _acking_parts(ctx, what)
     trip = _Trip(ctx, what)
     for part in parts:
         trip.add_part(part)
@@ -159,7 +159,7 @@ class _Trip:
     def add(self, send: Send, take: Callable[[Send, Any], Operation[None]]) -> None:
         self._requests.append((send, take))
 
-    def add_part(self, part: _Part) -> None:
+    def add_part(self, part: _AckingPart) -> None:
         def take(send: Send, answer: Any) -> Operation[None]:
             what = self.what
             try:
@@ -182,7 +182,7 @@ class _Trip:
         def take(send: Send, answer: Any) -> Operation[None]:
             if isinstance(answer, Exception):
                 self.what.note(answer)
-                self.what.unsettled.update(leases_of(step))
+                self.what.unsettled.update(tokens_of_step(step))
             else:
                 tally(step, send, answer, self._counts, self._lost)
             yield from ()
@@ -261,7 +261,7 @@ def _acknowledge_large(ctx: Context, what: Exchange, lease: Any) -> Operation[No
         what.lost += 1 - ours
 
 
-class _Part(NamedTuple):
+class _AckingPart(NamedTuple):
     """Leases that are acknowledged in one step with what was found."""
 
     leases: list[Any]
@@ -270,9 +270,9 @@ class _Part(NamedTuple):
     chunk: Any
 
 
-def _parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_Part], list[Any]]]:
+def _acking_parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_AckingPart], list[Any]]]:
     """Cut what was found into steps; those leases for which one step is not enough."""
-    parts: list[_Part] = []
+    parts: list[_AckingPart] = []
     large: list[Any] = []
     waiting = [lease for lease in what.done if lease.items]
     while waiting:
@@ -310,7 +310,7 @@ def _parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_Part], list[An
             continue
         # A large item goes alone: the server may close the connection on it.
         if len(chunks) == 1 and not is_large(chunks[0]):
-            parts.append(_Part(leases, items, adder, chunks[0]))
+            parts.append(_AckingPart(leases, items, adder, chunks[0]))
         else:
             large += leases
         waiting = rest

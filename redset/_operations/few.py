@@ -24,7 +24,7 @@ from typing import Any
 
 from redset._operations.adding import Adder, AddResult, Flags, OtherEpoch
 from redset._operations.context import Context
-from redset._operations.known import check, learn
+from redset._operations.known import check_memory, learn
 from redset._operations.limits import SCRIPT_CHUNK
 from redset._operations.scores import Clock
 from redset._operations.streaming import add_stream, failure, is_large
@@ -102,7 +102,7 @@ def _add_chunk(
         trust, due = yield from adder.look(len(items))
         if due:
             try:
-                trust = yield from check(ctx)
+                trust = yield from check_memory(ctx)
             except Exception as error:
                 raise failure(error) from error
     chunks, trust, generation = adder.encode(items, scores, False, trust)

@@ -146,12 +146,12 @@ def checked_name(name: Any) -> bytes:
     if owner is not None:
         raise ValueError(
             f"name must not be a key of another set, got {name!r} ({type(name).__name__}): "
-            f"{_text(owner)!r} uses it"
+            f"{_readable(owner)!r} uses it"
         )
     return data
 
 
-def _text(name: bytes) -> str | bytes:
+def _readable(name: bytes) -> str | bytes:
     try:
         return name.decode()
     except UnicodeDecodeError:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from redset._operations import tables
 from redset._operations.context import Context
-from redset._operations.replies import bytes_of, is_answer, many
+from redset._operations.replies import bytes_of, is_answer, list_of
 from redset._operations.tables import Memory
 from redset._transport.effects import FINGERPRINT, Operation
 
@@ -79,7 +79,7 @@ def knows(ctx: Context, item: Any) -> Operation[bool | None]:
     return True if trust.table.knows(digest, now) else None
 
 
-def check(ctx: Context) -> Operation[Trust | None]:
+def check_memory(ctx: Context) -> Operation[Trust | None]:
     """Ask whose memory this is; None where nothing can be trusted."""
     since = monotonic()
     # At once, so that of many threads one asks.
@@ -90,7 +90,7 @@ def check(ctx: Context) -> Operation[Trust | None]:
         asked, epoch, tokens = _questions(ctx, since)
         try:
             found = yield ctx.step(
-                "whose", many(bytes_of, 6), tokens, remember=ctx.options.remember, epoch=epoch
+                "whose", list_of(bytes_of, 6), tokens, remember=ctx.options.remember, epoch=epoch
             )
         except Exception as error:
             if not is_answer(error):
@@ -148,7 +148,7 @@ def still_known(ctx: Context) -> Operation[bool]:
     told, ctx.memory.tables = ctx.memory.tables, None
     if not told:
         return True
-    trust = yield from check(ctx)
+    trust = yield from check_memory(ctx)
     # One that was emptied since has told what the server may not know.
     return trust is not None and told == {(trust.table, trust.table.generation)}
 

@@ -19,8 +19,8 @@ from redset._operations.replies import (
     Reader,
     bytes_of,
     count,
+    list_of,
     listed,
-    many,
     members,
     number,
     refuse,
@@ -303,9 +303,9 @@ def _page_behind(last: list[bytes], keyed: bool) -> Reader[_Page]:
         return _Page(
             [number(each) / 1000 for each in page.scores],
             page.payloads,
-            many(count, num)(parts[4]),
-            many(number, num)(parts[5]),
-            many(bytes_of, num)(parts[6]),
+            list_of(count, num)(parts[4]),
+            list_of(number, num)(parts[5]),
+            list_of(bytes_of, num)(parts[6]),
             page.end,
             page.more,
         )

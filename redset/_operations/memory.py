@@ -8,7 +8,7 @@ from redset._operations import tables
 from redset._operations.context import Context
 from redset._operations.limits import LEASE_STEP, MEMORY_STEP, cut_by_bytes
 from redset._operations.reading import Range, log_expired, size
-from redset._operations.replies import Reader, bytes_of, count, listed, many, refuse, up_to
+from redset._operations.replies import Reader, bytes_of, count, list_of, listed, refuse, up_to
 from redset._operations.state import new_epoch
 from redset._operations.taking import refused
 from redset._transport.effects import Operation, only
@@ -95,7 +95,7 @@ def discard_members(ctx: Context, members: list[bytes], forget: bool = False) ->
 def discard_between(ctx: Context, within: Range) -> Operation[int]:
     """Remove what is queued within a range; how many."""
     lowest, highest = within
-    reads = many(up_to(DISCARD_STEP), 2)
+    reads = list_of(up_to(DISCARD_STEP), 2)
     gone, more = 0, 1
     while more:
         found, more = yield ctx.step(
@@ -202,7 +202,7 @@ def _clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]
     own = ctx.keys
     keys = {"meta": own.meta, "none": own.none, "seen": own.seen, "queue": own.queue}
     keys |= zip(FIXED, own.fixed, strict=True)
-    reads: Reader[list[int]] = _cleared_or_not if if_finished else many(count, 2)
+    reads: Reader[list[int]] = _cleared_or_not if if_finished else list_of(count, 2)
     try:
         queued, left, *died = yield ctx.step(
             "clear",

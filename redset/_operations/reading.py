@@ -14,8 +14,8 @@ from redset._operations.replies import (
     bytes_of,
     count,
     is_answer,
+    list_of,
     listed,
-    many,
     members,
     number,
     optional,
@@ -118,7 +118,7 @@ def scores(ctx: Context, items: list[Any]) -> Operation[list[float | None]]:
     identities = yield from ctx.codec.identities(items)
     found: list[float | None] = []
     for part in cut_by_bytes(identities, STEP):
-        reads = many(optional(number), len(part))
+        reads = list_of(optional(number), len(part))
         found += yield ctx.command(b"ZMSCORE", ctx.keys.queue, *part, reads=reads)
     if ctx.options.ties:
         return [None if stored is None else ctx.scores.decode(stored) for stored in found]
@@ -132,10 +132,10 @@ def get(ctx: Context, item: Any) -> Operation[Any]:
     else:
         found = yield ctx.command(b"ZSCORE", ctx.keys.queue, member, reads=optional(number))
         raw = None if found is None else member
-    return None if raw is None else _decoded(ctx, raw)
+    return None if raw is None else _decode_seen(ctx, raw)
 
 
-def _decoded(ctx: Context, raw: bytes) -> Any:
+def _decode_seen(ctx: Context, raw: bytes) -> Any:
     try:
         return ctx.codec.decode_one(raw)
     except NOT_OF_ITEM:
@@ -159,7 +159,7 @@ def peek(ctx: Context, position: int) -> Operation[Any]:
             raise KeyError(ctx.nothing())
         kind = "due item" if ctx.options.due else "item"
         raise KeyError(f"the set {ctx.name!r} has no {kind} at position {position}")
-    return _decoded(ctx, found[0])
+    return _decode_seen(ctx, found[0])
 
 
 def peek_score(ctx: Context) -> Operation[float | None]:
@@ -251,7 +251,7 @@ def page_of(reply: Any, last: list[bytes], keyed: bool) -> Page:
     """Read the page behind the last one seen: members, scores, and with ``key=`` payloads."""
     parts = listed(reply, 4)
     found = members(parts[0], STEP)
-    scores = many(bytes_of, len(found))(parts[1])
+    scores = list_of(bytes_of, len(found))(parts[1])
     payloads = members(parts[2], STEP)
     if None in found or len(payloads) != (len(found) if keyed else 0):
         raise refuse("a page of members", reply)

@@ -80,7 +80,7 @@ def listed(reply: Any, length: int | None = None) -> list[Any]:
     return list(reply)
 
 
-def many(read: Reader[T], length: int) -> Reader[list[T]]:
+def list_of(read: Reader[T], length: int) -> Reader[list[T]]:
     return lambda reply: [read(value) for value in listed(reply, length)]
 
 

@@ -11,7 +11,7 @@ from redset._operations.adding import Adder, Flags, OtherEpoch, Settling
 from redset._operations.context import Context
 from redset._operations.limits import CHUNK_BYTES, LEASE_STEP, SCRIPT_CHUNK, STEP_BYTES, WINDOW
 from redset._operations.logs import one_line
-from redset._operations.replies import Reader, count, listed, many
+from redset._operations.replies import Reader, count, list_of, listed
 from redset._operations.scores import TIE
 from redset._operations.streaming import add_stream, bad_item, large_item
 from redset._operations.taking import out_of_memory
@@ -91,7 +91,7 @@ def _end_group(steps: list[Step], head: list[Any], place: int, part: list[bytes]
         steps[-1].owners.append((place, len(part)))
 
 
-def leases_of(step: Step) -> list[tuple[bytes, bytes]]:
+def tokens_of_step(step: Step) -> list[tuple[bytes, bytes]]:
     """Return the member and token of each lease of a step."""
     return [
         (member, group[1])
@@ -184,7 +184,7 @@ def mark_settled(settlement: Settlement) -> None:
 
 
 def _counts(num: int) -> Reader[list[int]]:
-    return lambda reply: many(count, num)(listed(reply, 2)[0])
+    return lambda reply: list_of(count, num)(listed(reply, 2)[0])
 
 
 def acknowledge(ctx: Context, leases: Sequence[Any], steady: bool) -> Operation[int]:

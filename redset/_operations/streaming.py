@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from redset._operations.adding import Adder, AddResult, Flags, OnError, OtherEpoch, Settling
 from redset._operations.context import Context
 from redset._operations.errors import NOT_OF_ITEM, error_text
-from redset._operations.known import Trust, check, learn
+from redset._operations.known import Trust, check_memory, learn
 from redset._operations.limits import CHUNK_BYTES, WINDOW
 from redset._operations.logs import warn_once
 from redset._operations.scores import Clock
@@ -118,7 +118,7 @@ class _Batch:
         self.counts[2] += refused
 
 
-class _Part:
+class _FlyingChunk:
     """A chunk of a batch, and the table that is to learn what the server says of it."""
 
     __slots__ = ("batch", "chunk", "generation", "sent", "trust")
@@ -150,8 +150,8 @@ class _Stream:
         self._pulled, self._more = pulled, more
         self._waiting: deque[_Batch] = deque()
         self._begun: deque[_Batch] = deque()
-        self._ready: deque[_Part] = deque()
-        self._flying: deque[_Part] = deque()
+        self._ready: deque[_FlyingChunk] = deque()
+        self._flying: deque[_FlyingChunk] = deque()
         #: Added, updated, refused, failed; what was added and is not emitted yet.
         self._counts = [0, 0, 0, 0]
         self._added: list[Any] = []
@@ -258,7 +258,7 @@ class _Stream:
                 return
         elif due:
             try:
-                trust = yield from check(self._ctx)
+                trust = yield from check_memory(self._ctx)
             except Exception as error:
                 self._fail(self._waiting[0].start, error)
                 return
@@ -268,7 +268,7 @@ class _Stream:
         )
         self._judge_bad(batch, chunks[-1].bad)
         self._ready.extend(
-            _Part(batch, chunk, trust, generation) for chunk in chunks if chunk.entries
+            _FlyingChunk(batch, chunk, trust, generation) for chunk in chunks if chunk.entries
         )
         batch.begin(len(self._ready))
         self._begun.append(batch)
@@ -357,7 +357,7 @@ class _Stream:
                     break
         batch.judged = True
 
-    def _judge_lost(self, part: _Part, error: Exception) -> None:
+    def _judge_lost(self, part: _FlyingChunk, error: Exception) -> None:
         """End at a chunk without an answer, or skip the item that is too large for the server."""
         batch = part.batch
         large = place_of_large(self._ctx, batch.items, part.chunk, error)

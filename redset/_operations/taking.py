@@ -17,8 +17,8 @@ from redset._operations.replies import (
     bytes_of,
     count,
     is_answer,
+    list_of,
     listed,
-    many,
     members,
     scored,
     scored_in_bytes,
@@ -54,7 +54,7 @@ def _pop(ctx: Context) -> Operation[list[Any]]:
         taken = yield from _remove(ctx, 1, False, False)
         if not (taken.members or taken.more):
             break
-        items, bad, failure = yield from _decoded(ctx, taken, False)
+        items, bad, failure = yield from _decode_taken(ctx, taken, False)
         if items:
             return items
         if failure is not None:
@@ -97,7 +97,7 @@ def _take_now(
         except Exception as error:
             taken, failure = _NOTHING, error
         else:
-            more, bad, failure = yield from _decoded(ctx, taken, with_scores)
+            more, bad, failure = yield from _decode_taken(ctx, taken, with_scores)
             items += more
             undecodable += bad
         if failure is not None:
@@ -446,7 +446,7 @@ class End(NamedTuple):
 
 def end_of(ctx: Context, looks: bool = False) -> Ask:
     """Ask whether the set is finished; with ``looks``, without giving back expired leases."""
-    read = many(up_to(LEASE_STEP), 3)
+    read = list_of(up_to(LEASE_STEP), 3)
 
     def reads(reply: Any) -> End:
         finished, back, died = read(reply)
@@ -488,7 +488,7 @@ def _after(
     return raws, len(raws) == num, end
 
 
-def _decoded(
+def _decode_taken(
     ctx: Context, taken: _Taken, with_scores: bool
 ) -> Operation[tuple[list[Any], int, Exception | None]]:
     """Decode what was removed; how much cannot be, and went to the dead letters.
@@ -575,7 +575,7 @@ def _put_back(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operati
         try:
             if ctx.options.keyed:
                 raise RuntimeError("their keys are not known")
-            yield from _restore(ctx, arguments)
+            yield from _queue_again(ctx, arguments)
         except Exception as error:
             raws = [raw for _, raw, _ in part]
             log.error("could not put back to %r (%s): %r", ctx.name, error, raws)
@@ -585,7 +585,7 @@ def _raw_size(bad: Any) -> int:
     return len(bad.item)
 
 
-def _restore(ctx: Context, arguments: list[Any]) -> Operation[None]:
+def _queue_again(ctx: Context, arguments: list[Any]) -> Operation[None]:
     """Queue score, member, ...; if the user may use the queue alone, without the other keys."""
     reads = up_to(len(arguments) // 2)
     queue = ctx.keys.queue

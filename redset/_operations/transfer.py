@@ -145,7 +145,7 @@ def _rows_behind(last: list[bytes]) -> Reader[_Rows]:
 
 def _item(ctx: Context, row: Row) -> str:
     line = {"item": data(row.payload if ctx.options.keyed else row.member)}
-    line |= _score(ctx, float(row.score))
+    line |= _score_fields(ctx, float(row.score))
     if ctx.options.keyed:
         line["digest"] = row.member.hex()
     if row.attempts != b"0":
@@ -154,7 +154,7 @@ def _item(ctx: Context, row: Row) -> str:
     return dumps(line)
 
 
-def _score(ctx: Context, stored: float | None) -> dict[str, Any]:
+def _score_fields(ctx: Context, stored: float | None) -> dict[str, Any]:
     if stored is None:
         return {"score": None}
     score = {"score": to_number(ctx.scores.decode(stored))}
@@ -169,7 +169,7 @@ def _export_dead(ctx: Context) -> Operation[None]:
         entries, more = yield dead.read_range(ctx, start, "+", STEP)
         lines = []
         for letter, member, stored in entries:
-            line = {"dead": data(letter.raw), "id": letter.id, **_score(ctx, stored)}
+            line = {"dead": data(letter.raw), "id": letter.id, **_score_fields(ctx, stored)}
             line |= {"reason": letter.reason, "attempts": letter.attempts}
             if member:
                 line["digest"] = member.hex()
@@ -246,10 +246,10 @@ def restore(ctx: Context) -> Operation[int]:
             for line in given:
                 lines.take(line)
         lines.check_end()
-        return (yield from _restore(ctx, lines))
+        return (yield from _restore_checked(ctx, lines))
 
 
-def _restore(ctx: Context, lines: Lines) -> Operation[int]:
+def _restore_checked(ctx: Context, lines: Lines) -> Operation[int]:
     head, keys = lines.head, ctx.keys
     remembered, same = head["remember"], head["key"] == ctx.options.keyed
     if keys.prefix is None and next(lines.of("dead"), None) is not None:
@@ -337,9 +337,9 @@ def _fill(
             "remind", _total, part, id=id, number=number, epoch=epoch, remember=remember
         )
 
-    steps = [(load, _parts(map(stored, lines.of("item"))))]
+    steps = [(load, _fields_by_step(map(stored, lines.of("item"))))]
     if second:
-        steps.append((bury, _parts(map(letter, lines.of("dead")))))
+        steps.append((bury, _fields_by_step(map(letter, lines.of("dead")))))
     if keeps:
         steps.append((remind, _reminders(ctx, lines, begun.epoch)))
     for step, parts in steps:
@@ -472,7 +472,7 @@ def _reminders(ctx: Context, lines: Lines, epoch: bytes) -> Iterator[list[Any]]:
             yield known[at : at + SCRIPT_CHUNK]
 
 
-def _parts(rows: Iterator[Any]) -> Iterator[list[Any]]:
+def _fields_by_step(rows: Iterator[Any]) -> Iterator[list[Any]]:
     """Yield the fields of so many rows as a step takes, by their number and bytes."""
     fields: list[Any] = []
     num = size = 0

@@ -16,7 +16,7 @@ from redset._transport.clients import (
 from redset._transport.coroutines import complete
 from redset._transport.effects import Ask, Fingerprint, Operation, R
 from redset._transport.generic import GenericSession
-from redset._transport.packed import PackedSession, exchange
+from redset._transport.packed import PackedSession, ask_once
 from redset._transport.performer import Performer
 from redset._transport.pools import address_of, fingerprint_of, loaded_scripts
 from redset._transport.session import Session
@@ -124,7 +124,7 @@ class Link(_Link):
                 try:
                     kind = type(effect)
                     if kind is Ask:
-                        result = exchange(borrower, effect)
+                        result = ask_once(borrower, effect)
                     elif kind is Fingerprint:
                         result = fingerprint_of(borrower.pool)
                     else:

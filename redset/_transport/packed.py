@@ -63,7 +63,7 @@ from redset._transport.pools import (
     loaded_scripts,
     release,
     socket_of,
-    take,
+    take_connection,
     used_sockets,
 )
 from redset._transport.session import UNREAD, Failed, Flight, Session, is_no_script
@@ -73,7 +73,7 @@ from redset.scripts import Script
 _RELOADS = 5
 
 
-def exchange(borrower: Borrower, effect: Send) -> Any:
+def ask_once(borrower: Borrower, effect: Send) -> Any:
     """Send one request over a sync connection, with nothing in flight, and read its reply.
 
     A short path: without a session, its coroutines and a Flight a call takes a third of the time
@@ -112,7 +112,7 @@ def exchange(borrower: Borrower, effect: Send) -> Any:
 
 
 def converse(borrower: Borrower, effect: Send) -> Any:
-    """Send one request over a sync connection and read its reply: the long way of `exchange`."""
+    """Send one request over a sync connection and read its reply: the long way of `ask_once`."""
     session = PackedSession(borrower.pool, False)
     try:
         return session.ask(effect)
@@ -217,14 +217,14 @@ class PackedSession(Session):
 
     async def _take(self) -> None:
         if not self._awaits:
-            self._connection = take(self._pool)
+            self._connection = take_connection(self._pool)
             return
         try:
             self._connection = await heard(get_connection(self._pool))
         except Exception:
             raise
         except BaseException:
-            # As `take` does. None of this lets the event loop go on.
+            # As `take_connection` does. None of this lets the event loop go on.
             with idle_connections(self._pool) as idle:
                 for connection in idle:
                     await connection.disconnect(**self._at_once)

@@ -157,11 +157,11 @@ def polled_set(owner: Any, data: bytes, awaits: bool) -> PolledSet:
         return found[1]
 
 
-def _after_fork() -> None:
+def _forget_polled_sets() -> None:
     # The waiters are the parent's, and its locks may be held.
     global _polled_sets, _lock
     _polled_sets, _lock = weakref.WeakKeyDictionary(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_forget_polled_sets)

@@ -84,7 +84,7 @@ async def release(pool: Any, connection: Any) -> None:
         raise
 
 
-def take(pool: Any) -> Any:
+def take_connection(pool: Any) -> Any:
     """Take a connection from a sync pool; an interrupt leaves none half made in it."""
     try:
         return get_connection(pool)
@@ -164,7 +164,7 @@ class Borrower:
                     raise
                 # The pool finds it as the last one, and connects it, or drops what can be read.
                 pool.release(connection)
-        return take(pool), False
+        return take_connection(pool), False
 
     def give_back(self, connection: Any, is_plain: bool) -> None:
         """Return a connection that `take` returned; once more changes nothing if it is plain."""

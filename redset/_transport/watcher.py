@@ -454,11 +454,11 @@ def watcher_of(pool: Any, awaits: bool, create: bool) -> Watcher | None:
         return watcher
 
 
-def _after_fork() -> None:
+def _forget_watchers() -> None:
     # A child has no thread of its parent's, and must not touch its connections.
     global _watchers, _lock
     _watchers, _lock = weakref.WeakKeyDictionary(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_forget_watchers)

@@ -379,7 +379,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "dead-page-repeats-its-last-letter",
         "redset/_operations/dead.py",
-        "iterate",
+        "letters",
         'start = f"({entries[-1].letter.id}"',
         "start = entries[-1].letter.id",
         "Iterating many dead letters gives the last one of each page twice.",
@@ -397,7 +397,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "restored-ties-are-not-counted",
         "redset/_operations/transfer.py",
-        "_restore",
+        "_restore_checked",
         "sequence = lines.sequence + lines.untied",
         "sequence = lines.sequence",
         "New items take the places of restored ones that came without a tie number.",
@@ -406,7 +406,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "short-reply-is-believed",
         "redset/_operations/replies.py",
-        "many",
+        "list_of",
         "for value in listed(reply, length)]",
         "for value in listed(reply)]",
         "A reply with too few values passes, and answers belong to other items.",
@@ -446,7 +446,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "interrupted-read-goes-unnoticed",
         "redset/_transport/packed.py",
-        "exchange",
+        "ask_once",
         "is_whole = False  # until the whole of the reply is read",
         "is_whole = True",
         "A call interrupted while it reads leaves its answer to the next user of the connection.",
