@@ -21,7 +21,7 @@ from job import Job, Run, batches
 import redset
 from redset import SortedSet, _wire
 from redset._operations import adding
-from redset._operations.context import WINDOW
+from redset._operations.limits import WINDOW
 from redset._transport.pools import get_connection
 from redset.serializers import JSONSerializer
 
