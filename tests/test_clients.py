@@ -742,3 +742,22 @@ def test_an_error_of_the_callers_own_loop_is_left_as_it_is(server: servers.Serve
         await servers.aclose(client)
 
     asyncio.run(use())
+
+
+def test_a_client_is_checked_once_until_something_is_put_in_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checked: list[Any] = []
+
+    def check(client: Any) -> Any:
+        checked.append(client)
+        return client.execute_command
+
+    monkeypatch.setattr("redset._transport.link.check_client", check)
+    client = redis.Redis(unix_socket_path="/nowhere")
+    for name in "abc":
+        SortedSet(client, name)
+    assert checked == [client]
+    monkeypatch.setattr(client, "execute_command", client.execute_command)
+    SortedSet(client, "d")
+    assert checked == [client, client]

@@ -505,7 +505,8 @@ def add(
     adder = ctx.codec.adders.get(flags)
     if adder is None:
         adder = Adder(ctx, flags, None, False)
-        adder.try_to_encode(item)
+        if ctx.options.remember or isinstance(ctx.codec.scorer, Clock):
+            adder.try_to_encode(item)
         yield from adder.prepare()
         ctx.codec.adders = {**ctx.codec.adders, flags: adder}
     if clock is not None:

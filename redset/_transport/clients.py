@@ -150,11 +150,13 @@ class Lender:
     """
 
     __slots__ = (
-        "_execute", "_kind", "_others", "_pack", "_pool", "_send", "_within", "borrower",
+        "_execute", "_kind", "_others", "_pack", "_pool", "_send", "_within", "awaits", "borrower",
     )  # fmt: skip
 
     def __init__(self, client: Any) -> None:
         self._pool: Any = None
+        #: Whether the client is an asyncio one; None before a link has checked it.
+        self.awaits: bool | None = None
         #: Takes connections from a sync client's pool, if they are lent.
         self.borrower: Any = None
         self._look(client)
@@ -204,6 +206,14 @@ class Lender:
 
 
 _lenders: weakref.WeakKeyDictionary[Any, Lender] = weakref.WeakKeyDictionary()
+
+
+def known_lender(client: Any) -> Lender | None:
+    """Return what decides for a client, if another set has asked before."""
+    try:
+        return _lenders.get(client)
+    except TypeError:
+        return None
 
 
 def lender_of(client: Any) -> Lender:
