@@ -536,9 +536,19 @@ KNOWN = Contest(
             "redset, by page, no table",
             _BY_PAGE,
         ),
+        Entry(
+            REDSET,
+            "links_written",
+            "buffered(): one Writer.add_many a page",
+            "redset, by a writer",
+            _BY_PAGE,
+        ),
         Entry(REDIS_PY, "links_each", _EACH, "SADD, ZADD", warm=False),
     ),
     (
+        Goal(
+            "SADD, ZADD wall / by a writer", "wall", "SADD, ZADD", "redset, by a writer", least=180
+        ),
         Goal("SADD, ZADD wall / one call", "wall", "SADD, ZADD", "redset, one call", least=250),
         Goal("SADD, ZADD wall / by page", "wall", "SADD, ZADD", "redset, by page", least=120),
         Goal(
@@ -567,6 +577,56 @@ def known(bench: Bench) -> Iterator[Result]:
         ),
         lambda scale: Size({"size": number}, number, f"{number:,} URLs of 60 bytes", left=number),
     ).run(bench)
+
+
+# --- items that come one by one, or a page at a time
+
+WRITER = Contest(
+    "writer",
+    "115-byte JSON dicts that come one by one, written in the background",
+    (
+        Entry(REDSET, "written", f"{PLAIN}.buffered(): Writer.add(item, score) of each"),
+        Entry(
+            REDSET,
+            "written_in_bulk",
+            f"{PLAIN}.buffered(): Writer.add_many(items, scores) of 20 each",
+            "redset, add_many of 20",
+            {"chunk": 20},
+        ),
+        Entry(REDIS_PY, "buffered", f"a dict, written by zadd(name, dict) of 1,000 each, {DUMPED}"),
+    ),
+    (
+        Goal("`Writer.add` CPU / a buffer of 1,000", "cpu", "redset", "redis-py", most=1.0),
+        Goal(
+            "`Writer.add_many` of 20, CPU / a buffer of 1,000",
+            "cpu",
+            "redset, add_many of 20",
+            "redis-py",
+        ),
+    ),
+    _bulk,
+)
+
+
+# --- the worker loop
+
+
+def _consumed(scale: Scale) -> Size:
+    number = scale.pick(30_000, 3_000)
+    return Size({"size": number}, number, f"{number:,} items of 115 bytes", number, 0)
+
+
+CONSUME = Contest(
+    "consume",
+    "consume with a handler that does nothing",
+    (
+        Entry(REDSET, "consume", f"{PLAIN}.consume(handler, until_finished=True)"),
+        Entry(REDSET, "consume", "the same with batch=100", "redset, batch=100", {"chunk": 100}),
+        Entry(ASYNCIO, "asyncio_consume", "a coroutine function, awaited"),
+    ),
+    (Goal("`consume` CPU an item (µs)", "cpu", "redset", most=8),),
+    _consumed,
+)
 
 
 # --- digests
@@ -926,6 +986,8 @@ _CONTESTS = (
     TAKE,
     UNION,
     CRAWL,
+    WRITER,
+    CONSUME,
     DIGESTS,
     _producers(2),
     _producers(4),

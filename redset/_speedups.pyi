@@ -37,6 +37,15 @@ def identity(
     dumps: Callable[[Any], Any] | None,
     key: str | tuple[str, ...] | Callable[[Any], Any] | None,
 ) -> bytes: ...
+def serialise(
+    items: Iterable[Any],
+    dumps: Callable[[Any], Any] | None,
+    key: str | tuple[str, ...] | Callable[[Any], Any] | None,
+    limit: int,
+    warn: Callable[[Any], object] | None = None,
+    known: Known | None = None,
+    now: float = 0.0,
+) -> tuple[list[Any], list[int]]: ...
 def score_of(
     item: Any, scorer: float | str | Callable[[Any], Any], timed: bool = False
 ) -> float: ...

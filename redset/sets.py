@@ -2205,7 +2205,52 @@ class Writer(ThreadWriting):
         >>> jobs.score("a")
         5.0
         """
-        self._accept(self._add_of(item, score, (nx, xx, gt, lt, again, remember)))
+        self._add(item, score, (nx, xx, gt, lt, again, remember))
+
+    def add_many(
+        self,
+        items: Iterable[Any],
+        score: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        again: bool = False,
+        remember: bool | None = None,
+    ) -> None:
+        """Accept any number of items, to be added as the set's own ``add_many`` does.
+
+        Faster than `add` for a list, such as the URLs of a page. Sends nothing by itself, and waits
+        as `add` does. Items are serialised at once, in runs of 250. With ``remember`` the process's
+        table of known items answers for those that it has: they are refused, and not serialised.
+
+        Parameters
+        ----------
+        items : iterable
+            What to add. Text, bytes and mappings are refused: they are rarely meant.
+        score : float or iterable of float, optional
+            One score for all, or one for each.
+        nx, xx, gt, lt, again, remember : bool
+            As for `SortedSet.add`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument cannot be used. If an item cannot be added, the error names its position,
+            and the items before it were accepted. The writer goes on.
+        redset.exceptions.AddError, RuntimeError
+            As for `add`.
+
+        Examples
+        --------
+        >>> with jobs.buffered() as writer:
+        ...     writer.add_many(["a", "b"], score=1)
+        ...     writer.add_many(["c", "d"], score=[2, 3])
+        >>> jobs.size()
+        4
+        """
+        self._add_many(items, score, (nx, xx, gt, lt, again, remember))
 
     def ack(self, leases: Lease[Any] | Iterable[Lease[Any]]) -> None:
         """Acknowledge leases when all that was accepted before is in the set.
@@ -2238,7 +2283,7 @@ class Writer(ThreadWriting):
         >>> jobs.take(2), jobs.finished()
         (['/found'], True)
         """
-        self._accept(self._held(leases))
+        self._ack(leases)
 
     def __enter__(self) -> Self:
         self._begin()

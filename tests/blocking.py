@@ -160,6 +160,9 @@ class BlockingWriter:
     def add(self, *args: Any, **options: Any) -> None:
         wait(self.face.add(*args, **options))
 
+    def add_many(self, *args: Any, **options: Any) -> None:
+        wait(self.face.add_many(*args, **options))
+
     def ack(self, leases: Any) -> None:
         wait(self.face.ack(face_of(leases)))
 

@@ -1006,10 +1006,10 @@ def test_a_signal_handler_may_add_while_its_thread_does(
     with jobs.buffered() as writer:
         put = writer._put
 
-        def putting(one: Any) -> bool:
+        def putting(*one: Any) -> bool:
             monkeypatch.setattr(writer, "_put", put)
             signal.raise_signal(signal.SIGALRM)
-            return put(one)
+            return put(*one)
 
         before = signal.signal(signal.SIGALRM, lambda *_: writer.add("from the handler"))
         try:
@@ -1038,6 +1038,205 @@ def test_adding_gives_other_tasks_their_turn(any_server: servers.Server) -> None
                 await writer.add({"number": number})
             assert turns >= 20
         task.cancel()
+        await servers.aclose(client)
+
+    asyncio.run(main())
+
+
+# --- in bulk
+
+
+@every_option
+def test_a_bulk_ends_as_the_same_adds_one_after_another(
+    make_set: Maker, case: tuple[str, str, str], options: dict[str, Any]
+) -> None:
+    pick = random.Random(f"{case} {options} in bulk")
+    written, added = make_set(name="written", **options), make_set(name="added", **options)
+    choices: list[dict[str, bool]] = [{}, {}, {}, {"nx": True}, {"lt": True}]
+    if "remember" in options:
+        choices += [{"again": True}, {"remember": False}]
+    with written.buffered(max_items=60, max_delay=LONG) as writer:
+        for turn in range(30):
+            names = [f"/{pick.randrange(60)}" for _ in range(pick.randrange(12))]
+            keyed = "key" in options
+            items: list[Any] = [{"url": each, "turn": turn} if keyed else each for each in names]
+            scores: Any = pick.choice((None, turn % 5, [pick.randrange(5) for _ in items]))
+            flags = pick.choice(choices)
+            writer.add_many(items, scores, **flags)
+            added.add_many(items, scores, **flags)
+            if pick.random() < 0.2:
+                one = {"url": "/one"} if keyed else "/one"
+                writer.add(one, turn)
+                added.add(one, turn)
+    assert scored(written) == scored(added)
+
+
+def test_the_items_of_a_bulk_are_serialised_at_once(make_set: Maker) -> None:
+    jobs = make_set(key="url", scorer="depth")
+    page = {"url": "/a", "depth": 1}
+    with jobs.buffered(max_delay=LONG) as writer:
+        writer.add_many([page, {"url": "/b", "depth": 2}])
+        page.clear()
+    assert jobs.take(5, with_scores=True) == [
+        ({"url": "/a", "depth": 1}, 1.0),
+        ({"url": "/b", "depth": 2}, 2.0),
+    ]
+
+
+def test_a_bulk_takes_any_iterable_and_the_times_of_adding(make_set: Maker) -> None:
+    jobs = make_set()
+    with jobs.buffered() as writer:
+        writer.add_many(f"{number:03}" for number in range(600))
+        writer.add_many({"a": 1}.keys(), {"a": 1}.values())
+        writer.add_many([])
+    assert jobs.size() == 601 and jobs.score("a") == 1
+    times = make_set(TimeSortedSet, "times")
+    with times.buffered() as writer:
+        writer.add_many(["first", "second"])
+    assert times.take(5) == ["first", "second"]
+    later = make_set(ScheduledSet, "later")
+    with later.buffered() as writer:
+        writer.add_many(["now", "as well"])
+        writer.add_many(["far"], time.time() + 1000)
+    assert later.take(5) == ["now", "as well"] and later.size() == 1
+
+
+def test_a_bad_item_of_a_bulk_is_named_and_those_before_it_are_accepted(make_set: Maker) -> None:
+    jobs = make_set(key="url")
+    good = [{"url": f"/{number}"} for number in range(300)]
+    bad: list[tuple[Any, type[Exception], str]] = [
+        ([*good, {"url": 1.5}, {"url": "/z"}], TypeError, "item 300: key must be"),
+        ([{"url": "/good"}, {}], ValueError, "item 1: .* has no field 'url'"),
+        ([{"url": "/fine"}, {"url": "/x", "x": object()}], TypeError, "item 1: "),
+    ]
+    with jobs.buffered() as writer:
+        for items, kind, says in bad:
+            with pytest.raises(kind, match=says) as caught:
+                writer.add_many(items)
+            assert not isinstance(caught.value, AddError)
+        with pytest.raises(ValueError, match="item 0: score must not be NaN"):
+            writer.add_many([{"url": "/y"}], [float("nan")])
+        with pytest.raises(ValueError, match="score ended before items"):
+            writer.add_many([{"url": "/one"}, {"url": "/two"}], [1])
+        with pytest.raises(ValueError, match="score must not be NaN"):
+            writer.add_many([{"url": "/y"}], float("nan"))
+        for wrong in ("text", b"bytes", {"url": "/y"}, 5):
+            with pytest.raises(TypeError, match="items must be an iterable"):
+                writer.add_many(wrong)
+        with pytest.raises(ValueError, match="nx contradicts"):
+            writer.add_many([], nx=True, gt=True)
+    assert jobs.size() == 303 and {"url": "/good"} in jobs and {"url": "/one"} in jobs
+
+
+def test_a_bulk_waits_if_the_server_is_slower(
+    proxy: Proxy, make: Maker, any_server: servers.Server
+) -> None:
+    jobs = make()
+    proxy.rule = slow(b"ZADD", 0.01)
+    with jobs.buffered(max_items=10, max_delay=LONG, max_pending=30) as writer:
+        for start in range(0, 200, 50):
+            writer.add_many([f"{number:03}" for number in range(start, start + 50)], start)
+            assert start + 50 - any_server.raw.zcard("jobs") <= 30
+    assert jobs.size() == 200
+
+
+class Counting(JSONSerializer):
+    """Counts what it serialises."""
+
+    number = 0
+
+    def dumps(self, obj: Any) -> bytes:
+        self.number += 1
+        return super().dumps(obj)
+
+
+def test_known_items_of_a_bulk_are_neither_serialised_nor_sent(make: Maker, proxy: Proxy) -> None:
+    serializer = Counting()
+    jobs = make(key="url", remember=True, serializer=serializer)
+    items = [{"url": f"/{number}"} for number in range(100)]
+    jobs.add_many(items)
+    assert jobs.add_many(items).refused == 100  # the table has them now
+    seen: list[int] = []
+    proxy.rule = lambda command: seen.append(sum(map(len, command)))
+    serializer.number = 0
+    with jobs.buffered(max_delay=LONG) as writer:
+        writer.add_many([*items, {"url": "/new"}, *items])
+    assert serializer.number == 1 and sum(seen) < 2000
+    assert jobs.size() == 101
+    with jobs.buffered(max_delay=LONG) as writer:
+        writer.add_many(items, again=True)
+    assert serializer.number == 101
+
+
+def test_an_error_counts_the_known_items_of_a_bulk_where_they_stand(make: Maker) -> None:
+    jobs = make(remember=True, max_size=3)
+    known = [f"/{number}" for number in range(40)]
+    filled = make(remember=True)
+    filled.add_many(known)
+    assert filled.add_many(known).refused == 40
+    filled.take(40)
+    assert jobs.add_many(known).refused == 40
+    with pytest.raises(Full) as caught, jobs.buffered(max_delay=LONG) as writer:
+        writer.add_many([*known, "a", *known[:5], "b", "c", "d"], 1)
+    error = caught.value
+    assert isinstance(error, AddError)
+    assert [item for item, _ in error.unwritten] == ["a", "b", "c", "d"]
+    assert error.resume_at == 40 and error.result.refused == 40
+
+
+def test_what_is_known_is_asked_about_once_something_is_acknowledged(make: Maker) -> None:
+    jobs = make(remember=True)
+    known = [f"/{number}" for number in range(40)]
+    jobs.add_many(known)
+    assert jobs.add_many(known).refused == 40
+    [lease] = jobs.lease()
+    with jobs.buffered(max_delay=LONG) as writer:
+        writer.add_many(known)
+        writer.ack(lease)
+        writer.add_many([*known, "new"])
+        assert writer_of(writer)._sent.memory.tabled is False
+    assert jobs.size() == 40 and jobs.stats().leased == 0
+
+
+def writer_of(writer: Any) -> Any:
+    return getattr(writer, "face", writer)
+
+
+def test_an_item_of_a_bulk_that_is_added_behind_its_ack_is_there_again(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b"])
+    leases = list(jobs.lease(2))
+    with jobs.buffered(max_delay=LONG) as writer:
+        writer.ack(leases)
+        writer.add_many(["c", "a"], 7)
+    assert scored(jobs) == [("a", 7.0), ("c", 7.0)]
+
+
+def test_an_asyncio_writer_takes_async_iterables_and_gives_others_a_turn(
+    any_server: servers.Server,
+) -> None:
+    async def main() -> None:
+        client, turns = any_server.asyncio_client(), 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async def some() -> Any:
+            for number in range(600):
+                yield f"{number:03}"
+
+        jobs: Any = redset.asyncio.SortedSet(client, "jobs")
+        async with jobs.buffered(10**6, LONG, 10**6) as writer:
+            await writer.add_many(some())
+            task = asyncio.create_task(other())
+            for start in range(0, 5000, 20):
+                await writer.add_many([f"{start} {number}" for number in range(20)])
+            assert turns >= 10
+            task.cancel()
+        assert await jobs.size() == 5600
         await servers.aclose(client)
 
     asyncio.run(main())

@@ -397,3 +397,43 @@ def test_both_drop_the_same_of_whatever_is_encoded(
             for chunk in encode(items, None, skip, size, 10**6, known, float(now)):
                 known.learn(chunk.digests, until, 0)
         assert len(tables[0]) == len(tables[1])
+
+
+# --- items that are serialised ahead
+
+
+@each
+def test_serialising_ahead_leaves_out_known_items(wire: ModuleType) -> None:
+    table = wire.Known(100)
+    items = [{"url": f"/{number}", "n": number} for number in range(30)]
+    known = [7, 0, 29]
+    digests = b"".join(fallback.digest(b"/%d" % number) for number in known)
+    table.learn(digests, [5.0, EVER, EVER], 0)
+    dumps = JSONSerializer().dumps
+    for now, left_out in ((1.0, {0, 7, 29}), (5.0, {0, 29})):
+        sent, places = wire.serialise(iter(items), dumps, "url", 0, None, table, now)
+        assert places == [number for number in range(30) if number not in left_out]
+        assert sent == [(dumps(items[at]), b"/%d" % at) for at in places]
+    # Without a key the digest is that of the bytes.
+    texts = [f"/{number}" for number in range(30)]
+    sent, places = wire.serialise(texts, None, None, 0, None, table, 1.0)
+    assert places == [number for number in range(30) if number not in (0, 7, 29)]
+    assert sent == [texts[at].encode() for at in places]
+    assert wire.serialise(texts, None, None, 0)[1] == list(range(30))
+    assert wire.serialise([], None, None, 0, None, table, 1.0) == ([], [])
+
+
+@each
+def test_serialising_ahead_does_not_serialise_known_items(wire: ModuleType) -> None:
+    table = wire.Known(100)
+    table.learn(fallback.digest(b"/a"), EVER, 0)
+    asked: list[Any] = []
+
+    def dumps(item: Any) -> str:
+        asked.append(item)
+        return str(item)
+
+    wire.serialise([("/a", 1), ("/b", 2)], dumps, lambda item: item[0], 0, None, table, 1.0)
+    assert asked == [("/b", 2)]
+    with pytest.raises(ValueError, match="more than max_item_bytes=3"):
+        wire.serialise(["abcd"], None, None, 3)

@@ -774,8 +774,9 @@ def test_dead_letters_views_and_locks_have_these_methods_and_no_others() -> None
 
 def test_writers_have_these_methods_and_no_others() -> None:
     for writer in (redset.Writer, AsyncWriter):
-        assert public(writer) == {"ack", "add"}
+        assert public(writer) == {"ack", "add", "add_many"}
         assert bare(writer.add) == f"(item, score=None, *, {FLAGS})"
+        assert bare(writer.add_many) == f"(items, score=None, *, {FLAGS})"
         assert bare(writer.ack) == "(leases)"
         assert inspect.iscoroutinefunction(writer.add) == (writer is AsyncWriter)
         assert inspect.iscoroutinefunction(writer.ack) == (writer is AsyncWriter)

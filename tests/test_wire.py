@@ -247,6 +247,7 @@ def test_requests_of_items_with_keys_agree(items: list[Any], options: Any, skip:
     same_chunk(items, None, skip, **options)
     for item in items:
         same("identity", item, options["dumps"], options["key"])
+        same("serialise", [item], options["dumps"], options["key"], options.get("limit", 0))
         same("field_of", item, "url")
         same("score_of", item, options.get("scorer", 0.0))
 

@@ -31,6 +31,25 @@ def add_many(job: Job) -> Run:
     return run
 
 
+def buffered(job: Job) -> Run:
+    """A buffer made by hand: items come one by one, and are written by 1,000."""
+    client = redis.Redis(**job.address)
+    pairs = list(zip(job.items(), job.scores(), strict=True))
+
+    def run() -> int:
+        buffer: dict[bytes, float] = {}
+        for item, score in pairs:
+            buffer[dumped(item)] = score
+            if len(buffer) >= MAPPING:
+                client.zadd(job.name, buffer)
+                buffer = {}
+        if buffer:
+            client.zadd(job.name, buffer)
+        return len(pairs)
+
+    return run
+
+
 def add(job: Job) -> Run:
     client = redis.Redis(**job.address)
     pairs = list(zip(job.items(), job.scores(), strict=True))

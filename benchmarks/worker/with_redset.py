@@ -162,6 +162,64 @@ def queued_again(job: Job) -> Run:
     return run
 
 
+def links_written(job: Job) -> Run:
+    """The links of a page handed to a writer."""
+    pages, client = job.linked_pages(), redis.Redis(**job.address)
+
+    def run() -> int:
+        jobs: SortedSet[Any] = SortedSet(
+            client,
+            job.name,
+            scorer="depth",
+            key="url",
+            remember=True,
+            serializer=JSONSerializer(),
+        )
+        with jobs.buffered() as writer:
+            for page in pages:
+                writer.add_many(page)
+        return jobs.size()
+
+    return run
+
+
+def written(job: Job) -> Run:
+    """Items that come one by one, written in the background."""
+    jobs, pairs = _set(job), list(zip(job.items(), job.scores(), strict=True))
+
+    def run() -> int:
+        with jobs.buffered() as writer:
+            for item, score in pairs:
+                writer.add(item, score)
+        return len(pairs)
+
+    return run
+
+
+def written_in_bulk(job: Job) -> Run:
+    """Items that come some at a time, written in the background."""
+    jobs, items, scores = _set(job), job.items(), job.scores()
+
+    def run() -> int:
+        pairs = zip(batches(items, job.chunk), batches(scores, job.chunk), strict=True)
+        with jobs.buffered() as writer:
+            for some, theirs in pairs:
+                writer.add_many(some, theirs)
+        return len(items)
+
+    return run
+
+
+def consume(job: Job) -> Run:
+    """The worker loop over all that is queued; ``chunk`` is its batch, if not 0."""
+    jobs = _set(job)
+
+    def handle(item: Any) -> None:
+        pass
+
+    return lambda: jobs.consume(handle, batch=job.chunk or None, until_finished=True).done
+
+
 def links_unaided(job: Job) -> Run:
     return _links(job, "url", known_max=0)
 
@@ -261,6 +319,17 @@ def asyncio_add_many(job: Job) -> Run:
     async def work(jobs: Any) -> int:
         added: int = (await jobs.add_many(items, score=scores)).added
         return added
+
+    return _on_a_loop(job, work)
+
+
+def asyncio_consume(job: Job) -> Run:
+    async def handle(item: Any) -> None:
+        pass
+
+    async def work(jobs: Any) -> int:
+        done: int = (await jobs.consume(handle, until_finished=True)).done
+        return done
 
     return _on_a_loop(job, work)
 

@@ -26,6 +26,7 @@ from redset._faces.failures import is_transient, others_delay, settlement_of
 from redset._operations import exchanging, leasing, settling
 from redset._operations.errors import error_text
 from redset._operations.exchanging import Exchange
+from redset._operations.limits import LEASE_STEP
 from redset._operations.logs import one_line, warn_once
 from redset._operations.settling import Held, Settlement
 from redset._transport.coroutines import complete
@@ -82,12 +83,12 @@ class _Job:
         "settled", "settlement", "size", "token",
     )  # fmt: skip
 
-    def __init__(self, held: Held, deadline: float) -> None:
+    def __init__(self, held: Held, deadline: float, now: float = 0.0) -> None:
         self.member, self.token, self.size = held.member, held.token, held.size
         self.item, self.attempts, self.bound = held.item, held.attempts, held.bound
         #: Until when it is surely ours, and since when it is here, by this process's clock.
         self.deadline = deadline
-        self.came = self.began = monotonic()
+        self.came = self.began = now or monotonic()
         self.items: list[Any] = []
         #: How to settle it, if it is not to be acknowledged.
         self.settlement: Settlement | None = None
@@ -107,7 +108,8 @@ class Threads:
         run.start()
 
     def wake(self) -> None:
-        self._woken.set()
+        if not self._woken.is_set():
+            self._woken.set()
 
     async def sleep(self, seconds: float) -> None:
         self._woken.wait(seconds)
@@ -191,6 +193,7 @@ class _Pace:
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
         self._last: deque[float] = deque(maxlen=self.LAST)
+        self._sum = 0.0
         self._running = 0
         self._starts = 0.0
         #: How many the last fetch asked for beyond what free handlers could begin.
@@ -203,16 +206,21 @@ class _Pace:
     def end(self, began: float, now: float) -> None:
         self._running -= 1
         self._starts = self._starts - began if self._running else 0.0
-        self._last.append(min(now - began, self.CUT))
+        last, took = self._last, min(now - began, self.CUT)
+        self._sum += took - (last[0] if len(last) == self.LAST else 0.0)
+        last.append(took)
+
+    def most(self) -> int:
+        """Return the most items that the next fetch may ask for ahead."""
+        return min(self.MOST, max(1, 2 * self.ahead))
 
     def next(self, now: float) -> int:
         """Return how many the next fetch may ask for ahead: at most twice as many as the last."""
         if not self._last:  # unknown
             return 0
         ages = self._running * now - self._starts
-        mean = (sum(self._last) + ages) / (len(self._last) + self._running)
-        fit = int(min(self.MOST, self.WORK * self._concurrency / max(mean, 1e-6)))
-        return min(fit, max(1, 2 * self.ahead))
+        mean = (self._sum + ages) / (len(self._last) + self._running)
+        return min(int(self.WORK * self._concurrency / max(mean, 1e-6)), self.most())
 
 
 class _Halt(NamedTuple):
@@ -271,6 +279,10 @@ class Worker:
         self._running: set[_Job] = set()
         self._handled: list[_Job] = []
         self._since = 0.0
+        #: How many handlers wait for an item, and were not let go on yet.
+        self._parked = 0
+        #: Whether the coordinator was woken, and has not looked since.
+        self._alerted = False
         self._closed = False
         self._reason: BaseException | None = None
         self._stopping = self._finished = False
@@ -351,6 +363,7 @@ class Worker:
         if self._turn is None:
             now = monotonic()
             with self._runner.lock:
+                self._alerted = False
                 self._staff()
                 pause = self._resume_at - now
                 if pause <= 0:
@@ -496,7 +509,15 @@ class Worker:
             return max(self._batch, room) if len(self._ready) < self._concurrency else 0
         ahead = 0 if self._batch else self._pace.next(now)
         # More ahead are asked for when half of them are begun.
-        return free + ahead if free > 0 or -free <= ahead // 2 else 0
+        num = free + ahead if free > 0 or -free <= ahead // 2 else 0
+        # One more step for a few would cost as much as the step of a hundred.
+        return num - num % LEASE_STEP if num > LEASE_STEP else num
+
+    def _is_low(self) -> bool:
+        """Whether there may be so few items that more are wanted; costs less than to say it."""
+        if self._batch is not None:
+            return len(self._ready) < self._concurrency
+        return -self._free() <= self._pace.most() // 2
 
     def _rest(self, now: float, busy: bool) -> float:
         """Return the seconds until there may be something to do of which nobody tells."""
@@ -585,13 +606,21 @@ class Worker:
             self._ready.extendleft(reversed(back))
             if left(turn.renewed):
                 self._renew_at = -math.inf
-        self._runner.offer(len(back))
+        self._offer(len(back))
+
+    def _offer(self, num: int) -> None:
+        """Let handlers go on that wait for an item, up to so many."""
+        with self._runner.lock:
+            num = min(num, self._parked)
+            self._parked -= num
+        self._runner.offer(num)
 
     def _apply(self, turn: _Turn) -> None:
         exchange = turn.exchange
         self._finished = exchange.finished
         deadline = exchange.at + self._ttl / 1000
-        jobs = [_Job(held, deadline) for held in exchange.held]
+        now = monotonic()
+        jobs = [_Job(held, deadline, now) for held in exchange.held]
         with self._runner.lock:
             self._done += exchange.acknowledged
             for settlement, num in zip(exchange.settlements, exchange.counts, strict=True):
@@ -619,7 +648,7 @@ class Worker:
             )
         if busy:
             self._renew_at = min(self._renew_at, exchange.at + self._ttl / 2000)
-        self._runner.offer(len(jobs))
+        self._offer(len(jobs))
         if exchange.stopped:
             self._halted = _Halt(exchange.hand + len(jobs), monotonic())
         elif exchange.calls and not exchange.passes:
@@ -638,21 +667,26 @@ class Worker:
 
     async def _work(self) -> None:
         """Handle one item after another, as long as there are some."""
-        runner = self._runner
+        runner, waits = self._runner, False
         while True:
-            try:
-                await runner.wait()
-            except BaseException:
-                # A program may cancel all tasks that there are: another one does its work.
-                self._started -= 1
-                runner.wake()
-                raise
+            # Only if there was nothing to do: waiting costs several times as much as an item.
+            if waits:
+                try:
+                    await runner.wait()
+                except BaseException:
+                    # A program may cancel all tasks that there are: another one does its work.
+                    self._started -= 1
+                    runner.wake()
+                    raise
             with runner.lock:
                 if self._closed:
                     return
                 job = self._next_job()
-                if self._wanted(monotonic()):
-                    runner.wake()
+                waits = job is None
+                if waits:
+                    self._parked += 1
+                if self._may_alert() and self._is_low() and self._wanted(monotonic()):
+                    self._alert()
             if job is None:
                 continue
             end: BaseException | None = None
@@ -676,8 +710,16 @@ class Worker:
                 self._running.discard(job)
                 self._pace.end(job.began, monotonic())
                 self._through(job)
-                if not self._ready or self._stopping or self._fills():
-                    runner.wake()
+                if self._may_alert() and (not self._ready or self._stopping or self._fills()):
+                    self._alert()
+
+    def _may_alert(self) -> bool:
+        """Whether the coordinator sleeps. During a turn, or once woken, it looks by itself."""
+        return self._turn is None and not self._alerted
+
+    def _alert(self) -> None:
+        self._alerted = True
+        self._runner.wake()
 
     def _refuse(self, job: _Job, found: Any) -> TypeError | None:
         """Refuse a result that is not new items: a programming error, which ends the worker.

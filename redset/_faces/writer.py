@@ -10,15 +10,19 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import Any
 
-from redset._faces.arguments import positive, seconds
+from redset._faces.arguments import is_single_score, positive, refuse_single, seconds
 from redset._faces.leases import Lease, leases_of
 from redset._operations import adding, settling, streaming
 from redset._operations.adding import AddResult, Flags
-from redset._operations.known import still_known
+from redset._operations.known import still_known, trusted_table
+from redset._operations.limits import RUN
 from redset._operations.logs import one_line, warn_once
 from redset._operations.settling import Settlement
+from redset._transport.coroutines import complete
 from redset._transport.effects import Operation
 from redset._transport.source import Source
 from redset.exceptions import AddError
@@ -35,19 +39,62 @@ _TURN = 250
 _open: set[Writing] = set()
 
 
-#: An accepted item: how to add it, what is sent of it, its score (None: the server's time), itself.
-_Add = tuple[Flags, Any, float | None, Any]
+#: An accepted item: serialised, its score (None: the server's time), and itself.
+_Add = tuple[Any, float | None, Any]
 
 
 class _Run:
-    """Adds that one bulk call can take: of the same flags, all with a score or none."""
+    """Accepted adds that one bulk call can take: of the same flags, all with a score or none."""
 
-    __slots__ = ("adds", "flags", "scored")
+    __slots__ = ("adds", "flags", "scored", "table")
 
     def __init__(self, flags: Flags, scored: bool) -> None:
         self.flags = flags
         self.scored = scored
-        self.adds: list[_Add] = []
+        #: Between adds, how many items in a row the known table answered. One list, since a signal
+        #: handler that adds may come between any two changes.
+        self.adds: list[_Add | int] = []
+        #: That table, and its generation.
+        self.table: tuple[Any, int] | None = None
+
+    def fits(self, other: _Run) -> bool:
+        return self.flags == other.flags and self.scored == other.scored
+
+    def pending(self) -> list[_Add]:
+        """Return the adds alone."""
+        return [each for each in self.adds if type(each) is tuple]
+
+    def count(self) -> int:
+        """Return how many adds there are."""
+        return len(self.adds if self.table is None else self.pending())
+
+    def cut(self, num: int) -> int:
+        """Remove adds in front, and answered items up to the next; return how many items."""
+        items = at = 0
+        for each in self.adds:
+            if type(each) is int:
+                items += each
+            elif num:
+                num -= 1
+                items += 1
+            else:
+                break
+            at += 1
+        del self.adds[:at]
+        return items
+
+    def place_of(self, num: int) -> int:
+        """Return how many items come before an add."""
+        items = 0
+        for each in self.adds:
+            if type(each) is int:
+                items += each
+            elif num:
+                num -= 1
+                items += 1
+            else:
+                break
+        return items
 
 
 class _NextPart:
@@ -59,15 +106,38 @@ class _NextPart:
         self.runs: deque[_Run] = deque()
         self.leases: list[Lease[Any]] = []
 
-    def take(self, one: _Add | list[Lease[Any]]) -> None:
+    def take(self, one: _Run | list[Lease[Any]]) -> None:
         if isinstance(one, list):
             self.leases += one
-            return
-        flags, _, score, _ = one
-        runs = self.runs
-        if not runs or runs[-1].flags != flags or runs[-1].scored != (score is not None):
-            runs.append(_Run(flags, score is not None))
-        runs[-1].adds.append(one)
+        elif self.runs and self.runs[-1].fits(one):
+            self.runs[-1].adds += one.adds
+        else:
+            self.runs.append(one)
+
+
+class _Bulk:
+    """A bulk call of a writer's under way."""
+
+    __slots__ = ("ended", "error", "flags", "most", "position", "score", "source")
+
+    def __init__(self, source: Source, score: float | None, flags: Flags, most: int) -> None:
+        self.source, self.score, self.flags, self.most = source, score, flags, most
+        #: How many items were pulled; whether there are more; why the call ends early.
+        self.position = 0
+        self.ended = False
+        self.error: Exception | None = None
+
+
+def _with_gaps(adds: Iterable[Any], places: list[int], num: int) -> Iterator[Any]:
+    """Put between adds how many items were between them, given their places among so many."""
+    end = 0
+    for place, add in zip(places, adds, strict=True):
+        if place > end:
+            yield place - end
+        yield add
+        end = place + 1
+    if num > end:
+        yield num - end
 
 
 class Writing:
@@ -87,11 +157,18 @@ class Writing:
         self._ctx = owner._ctx
         self._sent = self._ctx.of_serialised()
         self._flags: dict[tuple[Any, ...], Flags] = {}
+        #: Whether the known table may answer adds of these flags, which then refuse what is known.
+        self._answerable: dict[Flags, bool] = {}
         self._max_pending: int = max_pending
         self._max_items = min(max_items, max_pending)
         self._max_delay = seconds("max_delay", max_delay, most=math.inf)
-        #: Adds, lists of leases to acknowledge, None if the one before goes first.
-        self._queue: deque[_Add | list[Lease[Any]] | None] = deque()
+        #: Runs of adds, lists of leases to acknowledge, None if the one before goes first.
+        self._queue: deque[_Run | list[Lease[Any]] | None] = deque()
+        #: The run at its end, if more adds may join it; how many adds and lists it has; whether it
+        #: is to be written at once, since somebody waits for room.
+        self._last: _Run | None = None
+        self._size = 0
+        self._pressed = False
         #: Members whose acknowledgement is queued.
         self._acking: set[bytes] = set()
         self._part = _NextPart()
@@ -129,8 +206,8 @@ class Writing:
         self._check()
         return leases_of(self._owner, leases)
 
-    def _add_of(self, item: Any, score: Any, given: tuple[Any, ...]) -> _Add:
-        """Check an add's arguments, and take from the item what is sent of it."""
+    def _flags_of(self, given: tuple[Any, ...]) -> Flags:
+        """Check what an add is given besides items and scores."""
         if self._barred is not None:
             self._check()
         if given[-1] is not None:
@@ -138,37 +215,162 @@ class Writing:
         flags = self._flags.get(given)
         if flags is None:
             flags = Flags(*given)
-            flags.condition(self._ctx)
+            condition = flags.condition(self._ctx)
             self._flags[given] = flags
-        score = adding.score_for(self._ctx, item, score)
-        if score is None:
-            self._sent.codec.scorer = self._ctx.codec.scorer
-        return flags, self._ctx.codec.serialise(item), score, item
+            plain = condition in ("", "nx") and not flags.again and flags.remember is not False
+            self._answerable[flags] = plain
+        return flags
 
-    def _put(self, one: _Add | list[Lease[Any]]) -> bool:
-        """Accept something; whether the background is to hear of it."""
-        queue = self._queue
-        told = False
-        if isinstance(one, list):
-            self._acking.update(lease.member for lease in one)
-            for lease in one:
-                lease.settled = True
-            self._accepted += len(one)
-            # As with ack(add=): from here on the server is asked about all that comes before one.
-            self._sent.memory.tabled = False
-        else:
-            # Behind its acknowledgement an item is another one than before it.
-            if self._acking and self._ctx.codec.member_of(one[1]) in self._acking:
-                self._acking.clear()
-                queue.append(None)
-                told = True
-            self._accepted += 1
-        queue.append(one)
-        size = len(queue)
-        if size == 1:
-            self._since = time.monotonic()
-            return True
-        return told or size == self._max_items or self._accepted >= self._limit
+    def _score_of(self, item: Any, score: Any) -> float | None:
+        """Check a score, or ask the scorer for it; None if that is the server's clock."""
+        found = adding.score_for(self._ctx, item, score)
+        if found is None:
+            self._sent.codec.scorer = self._ctx.codec.scorer
+        return found
+
+    def _bulk_of(self, items: Any, score: Any, given: tuple[Any, ...]) -> _Bulk:
+        """Check a bulk call's arguments."""
+        flags = self._flags_of(given)
+        refuse_single("items", items, self._owner._iterables)
+        scores = None
+        if score is not None:
+            if is_single_score(score):
+                score = self._ctx.scores.parse(score)
+            else:
+                scores, score = score, None
+        return _Bulk(Source(items, scores), score, flags, min(RUN, self._max_pending))
+
+    def _run_of(
+        self, bulk: _Bulk, items: list[Any], scores: list[Any] | None, tabled: bool = True
+    ) -> _Run:
+        """Serialise items that were pulled, without those that the known table answers.
+
+        An item that cannot be added ends the call after those before it.
+        """
+        bulk.ended = not items or (bulk.source.steady and scores is None and len(items) < bulk.most)
+        run = _Run(bulk.flags, True)
+        try:
+            self._serialise(bulk, run, items, scores, tabled)
+        except Exception:  # one by one it comes out which item it is
+            run = self._checked_run(bulk, items, scores)
+        return run
+
+    def _serialise(
+        self, bulk: _Bulk, run: _Run, items: list[Any], scores: list[Any] | None, tabled: bool
+    ) -> None:
+        codec, table = self._ctx.codec, None
+        if tabled and self._sent.memory.trust is not None and self._answerable[bulk.flags]:
+            table = self._owner._open().run_offline(trusted_table(self._sent))
+            # Before the look: a table that is emptied after it has another.
+            run.table = None if table is None else (table, table.generation)
+        sent, places = codec.serialise_many(items, table, time.monotonic())
+        num = len(items)
+        if len(places) < num:
+            items = [items[place] for place in places]
+            scores = None if scores is None else [scores[place] for place in places]
+        found = self._ctx.score_many(items, bulk.score, scores)
+        run.scored = found is not None
+        if not run.scored:
+            self._sent.codec.scorer = codec.scorer
+        run.adds += zip(sent, repeat(None) if found is None else found, items, strict=False)
+        if len(places) < num:
+            run.adds = list(_with_gaps(run.adds, places, num))
+
+    def _checked_run(self, bulk: _Bulk, items: list[Any], scores: list[Any] | None) -> _Run:
+        """Serialise items one by one, up to one that cannot be added."""
+        run = _Run(bulk.flags, True)
+        for place, item in enumerate(items):
+            try:
+                score = self._score_of(item, bulk.score if scores is None else scores[place])
+                run.adds.append((self._ctx.codec.serialise(item), score, item))
+                run.scored = score is not None
+            except Exception as error:
+                bulk.error, bulk.ended = error, True
+                if isinstance(error, (TypeError, ValueError)):
+                    kind = TypeError if isinstance(error, TypeError) else ValueError
+                    bulk.error = kind(f"item {bulk.position + place}: {error}")
+                    bulk.error.__cause__ = error
+                break
+        return run
+
+    def _wants(self, num: int) -> bool:
+        """Say whether to wait for room for so many adds; then what is queued is written at once."""
+        wants = self._accepted + num > self._limit and self._barred is None
+        self._pressed = self._pressed or wants
+        return wants
+
+    def _put(self, flags: Flags, add: _Add) -> bool:
+        """Accept an add; whether the background is to hear of it."""
+        told = bool(self._acking) and self._part_from_acks((add,))
+        run = self._last
+        scored = add[1] is not None
+        if run is None or run.flags is not flags or run.scored is not scored or self._is_full(run):
+            run = _Run(flags, scored)
+            told = self._append(run) or told
+            self._last = run
+        run.adds.append(add)
+        self._accepted += 1
+        self._size += 1
+        return told or self._size == self._max_items or self._accepted >= self._limit
+
+    def _put_run(self, bulk: _Bulk, run: _Run, given: tuple[list[Any], Any]) -> bool:
+        """Accept a run of adds; whether the background is to hear of it."""
+        if run.table is not None:
+            memory = self._sent.memory
+            if memory.tabled and memory.tables is not None:
+                memory.tables.add(run.table)
+            else:  # an acknowledgement came between
+                error = bulk.error
+                run = self._run_of(bulk, *given, tabled=False)
+                bulk.error = bulk.error or error
+        adds = run.adds if run.table is None else run.pending()
+        told = bool(self._acking) and self._part_from_acks(adds)
+        last, size = self._last, len(run.adds)
+        if last is not None and last.fits(run) and not self._is_full(last):
+            last.adds += run.adds
+        elif size:
+            told = self._append(run) or told
+            self._last = run
+        self._accepted += len(adds)
+        self._size += size
+        bulk.position += len(given[0])
+        told = told or self._size - size < self._max_items <= self._size
+        return told or self._accepted >= self._limit
+
+    def _put_acks(self, leases: list[Lease[Any]]) -> bool:
+        """Accept acknowledgements; whether the background is to hear of it."""
+        self._acking.update(lease.member for lease in leases)
+        for lease in leases:
+            lease.settled = True
+        self._accepted += len(leases)
+        # As with ack(add=): from here on the server is asked about all that comes before one.
+        self._sent.memory.tabled = False
+        told = self._append(leases)
+        self._last = None
+        self._size += 1
+        return told or self._size == self._max_items or self._accepted >= self._limit
+
+    def _part_from_acks(self, adds: Iterable[Any]) -> bool:
+        """Have acknowledgements written before adds of their items; whether there are some."""
+        # Behind its acknowledgement an item is another one than before it.
+        member_of, acking = self._ctx.codec.member_of, self._acking
+        if not any(member_of(add[0]) in acking for add in adds):
+            return False
+        acking.clear()
+        self._queue.append(None)
+        self._last = None
+        return True
+
+    def _is_full(self, run: _Run) -> bool:
+        return len(run.adds) >= _MOST
+
+    def _append(self, one: _Run | list[Lease[Any]]) -> bool:
+        """Append to the queue; whether it was empty."""
+        self._queue.append(one)
+        if len(self._queue) > 1:
+            return False
+        self._since = time.monotonic()
+        return True
 
     # What the background does.
 
@@ -178,7 +380,7 @@ class Writing:
             return 0.0
         if not self._queue:
             return _LONGEST
-        if len(self._queue) >= self._max_items or self._accepted >= self._limit:
+        if self._size >= self._max_items or self._accepted >= self._limit or self._pressed:
             return 0.0
         return min(self._since + self._max_delay - time.monotonic(), _LONGEST)
 
@@ -188,12 +390,16 @@ class Writing:
         if self._failure is not None:
             return None
         if not (part.runs or part.leases):
-            for _ in range(min(len(queue), _MOST)):
+            num = 0
+            while queue and num < _MOST:
                 one = queue.popleft()
                 if one is None:
                     break
+                num += 1 if isinstance(one, list) else len(one.adds)
                 part.take(one)
+            self._size -= num
             if not queue:
+                self._last, self._pressed = None, False
                 self._acking.clear()
                 if self._state != "entered" and not (part.runs or part.leases):
                     return None
@@ -203,16 +409,18 @@ class Writing:
         """Write a part: one run after another, and then what is acknowledged."""
         while part.runs:
             run = part.runs[0]
-            items = [entry for _, entry, _, _ in run.adds]
-            scores = [score for _, _, score, _ in run.adds] if run.scored else None
+            adds, result = run.pending(), AddResult()
+            items = [add[0] for add in adds]
+            scores: Any = [add[1] for add in adds] if run.scored else None
             try:
-                result = yield from streaming.add_stream(
-                    self._sent, None, run.flags, "raise", True, False, (), (items, scores)
-                )
+                if adds:
+                    result = yield from streaming.add_stream(
+                        self._sent, None, run.flags, "raise", True, False, (), (items, scores)
+                    )
             except AddError as error:
                 self._count(run, error.resume_at, error.result)
                 raise
-            self._count(run, len(items), result)
+            self._count(run, len(adds), result)
             part.runs.popleft()
         if part.leases:
             how, name = "ack", self._ctx.name
@@ -231,10 +439,11 @@ class Writing:
 
     def _count(self, run: _Run, num: int, result: AddResult) -> None:
         """Take note of adds in front of a run that are written."""
-        del run.adds[:num]
-        self._written += num
-        self._limit += num
+        items = run.cut(num)
+        self._written += items
+        result = result._replace(refused=result.refused + items - num)
         self._result = AddResult(*map(sum, zip(self._result, result, strict=True)))
+        self._limit += num
 
     def _fail(self, error: BaseException) -> None:
         """Accept nothing more: what came behind cannot be written before what failed."""
@@ -242,7 +451,7 @@ class Writing:
         for one in self._queue:
             if one is not None:
                 rest.take(one)
-        unwritten = [(item, score) for run in rest.runs for _, _, score, item in run.adds]
+        unwritten = [(item, score) for run in rest.runs for _, score, item in run.pending()]
         what = f"{len(unwritten)} items"
         if rest.leases:
             what += f" and {len(rest.leases)} acknowledgements"
@@ -254,7 +463,8 @@ class Writing:
             if error.index is not None:
                 # What comes before ``resume_at`` is written, and left the run.
                 place = error.index - error.resume_at
-                number, item = self._written + place, rest.runs[0].adds[place][3]
+                run = rest.runs[0]
+                number, item = self._written + run.place_of(place), run.pending()[place][2]
         failure = kind(
             f"{what} of {self._ctx.name!r} were not written: {str(cause) or type(cause).__name__}",
             result=self._result,
@@ -265,6 +475,7 @@ class Writing:
         )
         failure.__cause__ = cause
         self._queue.clear()
+        self._last = None
         self._part = _NextPart()
         self._failure = self._barred = failure
 
@@ -327,6 +538,7 @@ class Writing:
             "the writer is that of the parent process: call buffered() again in the child"
         )
         self._queue.clear()
+        self._last = None
         self._part = _NextPart()
 
     def _exit(self) -> None:
@@ -351,13 +563,41 @@ class ThreadWriting(Writing):
         self._wake = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
 
-    def _accept(self, one: _Add | list[Lease[Any]]) -> None:
+    def _add(self, item: Any, score: Any, given: tuple[Any, ...]) -> None:
+        flags, score = self._flags_of(given), self._score_of(item, score)
+        sent = self._ctx.codec.serialise(item)
         with self._lock:
             while self._accepted >= self._limit and self._barred is None:
                 self._room.wait()
             if self._barred is not None:
                 self._check()
-            if self._put(one):
+            if self._put(flags, (sent, score, item)):
+                self._wake.notify()
+
+    def _add_many(self, items: Any, score: Any, given: tuple[Any, ...]) -> None:
+        bulk = self._bulk_of(items, score, given)
+        while not bulk.ended:
+            pulled = complete(bulk.source.pull(bulk.most))
+            run = self._run_of(bulk, *pulled)
+            with self._lock:
+                while self._wants(run.count()):
+                    self._wake.notify()
+                    self._room.wait()
+                if self._barred is not None:
+                    self._check()
+                if self._put_run(bulk, run, pulled):
+                    self._wake.notify()
+        if bulk.error is not None:
+            raise bulk.error
+
+    def _ack(self, leases: Any) -> None:
+        held = self._held(leases)
+        with self._lock:
+            while self._accepted >= self._limit and self._barred is None:
+                self._room.wait()
+            if self._barred is not None:
+                self._check()
+            if held and self._put_acks(held):
                 self._wake.notify()
 
     def _work(self) -> None:
@@ -430,16 +670,51 @@ class TaskWriting(Writing):
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        #: Items since other tasks had a turn.
+        self._turn = 0
 
-    async def _accept(self, one: _Add | list[Lease[Any]]) -> None:
+    async def _add(self, item: Any, score: Any, given: tuple[Any, ...]) -> None:
+        flags, score = self._flags_of(given), self._score_of(item, score)
+        sent = self._ctx.codec.serialise(item)
         while self._accepted >= self._limit and self._barred is None:
             self._room.clear()
             await self._room.wait()
         self._check()
-        if self._put(one):
+        if self._put(flags, (sent, score, item)):
             self._wake.set()
         if self._accepted % _TURN == 0:
             await asyncio.sleep(0)  # it may never wait for anything itself
+
+    async def _add_many(self, items: Any, score: Any, given: tuple[Any, ...]) -> None:
+        bulk = self._bulk_of(items, score, given)
+        try:
+            while not bulk.ended:
+                pulled = await bulk.source.pull(bulk.most)
+                run = self._run_of(bulk, *pulled)
+                while self._wants(run.count()):
+                    self._wake.set()
+                    self._room.clear()
+                    await self._room.wait()
+                self._check()
+                if self._put_run(bulk, run, pulled):
+                    self._wake.set()
+                self._turn += len(pulled[0])
+                if self._turn >= _TURN:
+                    self._turn = 0
+                    await asyncio.sleep(0)
+        finally:
+            await bulk.source.close()
+        if bulk.error is not None:
+            raise bulk.error
+
+    async def _ack(self, leases: Any) -> None:
+        held = self._held(leases)
+        while self._accepted >= self._limit and self._barred is None:
+            self._room.clear()
+            await self._room.wait()
+        self._check()
+        if held and self._put_acks(held):
+            self._wake.set()
 
     async def _work(self) -> None:
         try:

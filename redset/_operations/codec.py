@@ -197,6 +197,15 @@ class Codec:
         data = self.wire.payload(item, self.dumps, self.max_item_bytes, self.warn)
         return (data, self.key_bytes(item)) if self._keyed else data
 
+    def serialise_many(
+        self, items: list[Any], table: Any, now: float
+    ) -> tuple[list[Any], list[int]]:
+        """Return what `serialise` returns for each item that the table does not know, and their
+        places; ``table`` may be None."""
+        return self.wire.serialise(  # type: ignore[no-any-return]
+            items, self.dumps, self.key, self.max_item_bytes, self.warn, table, now
+        )
+
     def key_bytes(self, item: Any) -> Any:
         """Return the bytes of an item's key."""
         key, wire = self.key, self.wire

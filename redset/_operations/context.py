@@ -64,6 +64,31 @@ class Context:
         if type(scorer) is ServerClock:
             self.scores.clock = scorer
 
+    def score_many(
+        self, items: list[Any], score: float | None, scores: list[Any] | None
+    ) -> list[float] | None:
+        """Return the scores of items: those given, else the scorer's; None for the server's time.
+
+        Parameters
+        ----------
+        score : float or None
+            One for all, checked.
+        scores : list or None
+            One for each, not checked.
+        """
+        wire, due, scorer = self.wire, self.options.due, self.codec.scorer
+        if score is not None:
+            return [score] * len(items)
+        if scores is not None:
+            found = [wire.to_score(each, due) for each in scores]
+        elif type(scorer) is ServerClock:
+            return None
+        elif type(scorer) is float:
+            found = [scorer] * len(items)
+        else:
+            found = [wire.score_of(item, scorer, due) for item in items]
+        return [wire.whole_score(each) for each in found] if self.options.ties else found
+
     def of_serialised(self) -> Context:
         """Return a context for the same set whose items are what `Codec.serialise` gave."""
         made = copy.copy(self)

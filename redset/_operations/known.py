@@ -79,6 +79,17 @@ def knows(ctx: Context, item: Any) -> Operation[bool | None]:
     return True if trust.table.knows(digest, now) else None
 
 
+def trusted_table(ctx: Context) -> Operation[Any]:
+    """Return the table, if it may answer adds of the set's epoch now; asks the server nothing."""
+    memory = ctx.memory
+    if not memory.tabled:
+        return None
+    fingerprint = yield FINGERPRINT
+    memory.used = now = monotonic()
+    trust = None if fingerprint is None else _still_trusted(ctx, fingerprint, now)
+    return None if trust is None or trust.epoch != memory.epoch else trust.table
+
+
 def check_memory(ctx: Context) -> Operation[Trust | None]:
     """Ask whose memory this is; None where nothing can be trusted."""
     since = monotonic()

@@ -413,6 +413,37 @@ class Known:
             return [at for at, name in enumerate(digests) if not now < get(name, -math.inf)]
 
 
+def serialise(
+    items: Iterable[Any],
+    dumps: Callable[[Any], Any] | None,
+    key: str | tuple[str, ...] | Callable[[Any], Any] | None,
+    limit: int,
+    warn: Callable[[Any], object] | None = None,
+    known: Known | None = None,
+    now: float = 0.0,
+) -> tuple[list[Any], list[int]]:
+    """Serialise items, except those that a table knows; return them and their places.
+
+    With ``key`` each is a pair of its bytes and its key's bytes. An item whose key is known is not
+    serialised.
+    """
+    items = list(items)
+    if key is None:
+        sent = [payload(item, dumps, limit, warn) for item in items]
+        places = _places_of_unknown(sent, known, now)
+        return [sent[place] for place in places], places
+    names = [key_bytes(_key_of(item, key)) for item in items]
+    places = _places_of_unknown(names, known, now)
+    return [(payload(items[at], dumps, limit, warn), names[at]) for at in places], places
+
+
+def _places_of_unknown(names: list[bytes], known: Known | None, now: float) -> list[int]:
+    """Return the places of bytes whose digests a table does not know: all without a table."""
+    if known is None:
+        return list(range(len(names)))
+    return known._unknown(digests(names), now)
+
+
 #: Score, member, place of the first item, payload. In this order equal members (if they are not
 #: folded) sort by place.
 _Entry = tuple[float, bytes, int, bytes]

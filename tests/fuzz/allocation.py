@@ -43,6 +43,7 @@ def cases(wire: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "payload", lambda: [wire.payload(item, None, 0) for item in ("é", b"a", 5, 1.5)]
     yield "payload as text", lambda: wire.payload(many[0], repr, 0)
     yield "identity", lambda: wire.identity(many[0], None, "url")
+    yield "serialise", lambda: wire.serialise(many, None, "url", 0)
     yield "score_of", lambda: wire.score_of(many[5], "depth")
     yield "decode", lambda: wire.decode([b"1", b"\xff", "é".encode()], str, None)
     names = b"".join(map(fallback.digest, [*raws, *(b"%d" % n for n in range(600))]))

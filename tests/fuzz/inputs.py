@@ -189,6 +189,13 @@ def identity(draw: Values) -> Arguments:
     return lambda: (item, dumps, key)
 
 
+def serialise(draw: Values) -> Arguments:
+    items, dumps, key = some(draw, draw.item), draw.dumps(), draw.key_of()
+    limit = draw.pick(0, 0, 1, 20, -1, 10**30, 2**63)
+    make = iterable(draw, items)
+    return lambda: (make(), dumps, key, limit)
+
+
 def score_of(draw: Values) -> Arguments:
     item, scorer = draw.item(), draw.scorer()
     if draw.one_in(20):
@@ -306,6 +313,7 @@ GENERATORS: dict[str, Callable[[Values], Arguments]] = {
     "field_of": field_of,
     "payload": payload,
     "identity": identity,
+    "serialise": serialise,
     "score_of": score_of,
     "decode": decode,
     "Encoder.encode": encoder,
