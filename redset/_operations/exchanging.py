@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from redset._operations.adding import Adder, Flags
 from redset._operations.checking import check_once
 from redset._operations.context import Context
+from redset._operations.known import confirms
 from redset._operations.leasing import decode_given, keep_unanswered, lease_call, token_for
 from redset._operations.limits import LEASE_STEP, SCRIPT_CHUNK, STEP_BYTES
 from redset._operations.settling import (
@@ -52,6 +53,7 @@ class Exchange:
         hand: int = 0,
         passes: bool = False,
         unable_delay: int = 0,
+        guarded: bool = False,
     ) -> None:
         #: Leases with the ``items`` that were found.
         self.done = done
@@ -66,6 +68,9 @@ class Exchange:
         self.hand, self.passes = hand, passes
         #: For how many ms an item is released that cannot be decoded now, for no fault of its own.
         self.unable_delay = unable_delay
+        #: Whether what is done rests on what the known table said. If the server does not know that
+        #: any more, its leases are released: what they led to is found again.
+        self.guarded = guarded
         self.renew()
 
     def renew(self) -> None:
@@ -86,6 +91,10 @@ class Exchange:
         #: Whether a suspect ended it that may only be handed out in a smaller cohort.
         self.stopped = False
         self.finished = False
+        #: Whether the server has forgotten what the known table said.
+        self.forgot = False
+        #: Number of requests.
+        self.commands = 0
         #: Those whose items cannot be added, and why; those whose items a full set refused.
         self.unfit: list[tuple[Any, Exception]] = []
         self.refused: list[Any] = []
@@ -124,6 +133,10 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     """Perform an exchange: all its requests in flight together, in one round trip."""
     what.begin()
     calls = what.calls
+    if what.guarded and what.done:
+        told, ctx.memory.tables = ctx.memory.tables, set()
+        what.forgot = not (yield from confirms(ctx, told))
+        what.commands += bool(told)
     if calls:
         yield from check_once(ctx)
         if not (yield from look_first(ctx, goes_on=True)):
@@ -132,7 +145,8 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     trip = _Trip(ctx, what)
     for part in parts:
         trip.add_part(part)
-    done = Settlement("ack", [lease for lease in what.done if not lease.items])
+    how = "release" if what.forgot else "ack"
+    done = Settlement(how, [lease for lease in what.done if not lease.items])
     trip.add_settlements([done, *what.settlements])
     trip.add_lease_calls(calls)
     if what.ends:
@@ -227,6 +241,7 @@ class _Trip:
     def perform(self) -> Operation[None]:
         """Send the requests, and take their answers in order."""
         what = self.what
+        what.commands += len(self._requests)
         try:
             answers = yield from in_flight([send for send, _ in self._requests])
         except BaseException:

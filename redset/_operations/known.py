@@ -76,7 +76,13 @@ def knows(ctx: Context, item: Any) -> Operation[bool | None]:
     if trust is None:
         return None
     digest = member if ctx.options.keyed else ctx.wire.digest(member)
-    return True if trust.table.knows(digest, now) else None
+    generation = trust.table.generation
+    if not trust.table.knows(digest, now):
+        return None
+    told = ctx.memory.tables
+    if told is not None:
+        told.add((trust.table, generation))
+    return True
 
 
 def trusted_table(ctx: Context) -> Operation[Any]:
@@ -157,6 +163,11 @@ def _questions(ctx: Context, now: float) -> tuple[list[Any], bytes, list[bytes]]
 def still_known(ctx: Context) -> Operation[bool]:
     """Say whether the server knows now what the tables said that it knows."""
     told, ctx.memory.tables = ctx.memory.tables, None
+    return (yield from confirms(ctx, told))
+
+
+def confirms(ctx: Context, told: set[Any] | None) -> Operation[bool]:
+    """Say whether the server knows now what these tables said that it knows."""
     if not told:
         return True
     trust = yield from check_memory(ctx)
