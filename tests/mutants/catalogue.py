@@ -81,6 +81,7 @@ CONCERNED: tuple[tuple[str, tuple[str, ...]], ...] = (
         "redset/_operations/keys.py",
         ("test_identity.py", "test_sets.py", "test_memory.py", "test_ties.py"),
     ),
+    ("redset/scrapy/*", ("test_scrapy.py", "test_scrapy_crawls.py")),
     ("redset/locks.py", ("test_locks.py", "test_asyncio.py")),
     ("redset/serializers.py", ("test_serializers.py", "test_wire.py")),
     ("redset/embedded.py", ("test_embedded.py",)),
@@ -1070,5 +1071,46 @@ MUTANTS: tuple[Mutant, ...] = (
         "[",
         "A line break in a value of embedded.server() adds a directive of its own.",
         ("test_embedded.py::test_a_value_cannot_bring_in_another_directive",),
+    ),
+    # --- Scrapy
+    Mutant(
+        "scrapy-acknowledges-before-adds",
+        "redset/scrapy/coordinator.py",
+        "_exchange",
+        "if job.at <= self._written]",
+        "if job.at <= self._cut]",
+        "A page is acknowledged while what it led to waits for room; a crash loses it.",
+        ("test_scrapy.py::test_what_led_to_refused_adds_is_not_acknowledged",),
+    ),
+    Mutant(
+        "scrapy-adds-with-an-acknowledgement",
+        "redset/scrapy/coordinator.py",
+        "_write",
+        "writing = self._writing\n",
+        """writing = self._writing
+        for job in [each for each in self._settling if each.over and not each.error][:1]:
+            job.items = tuple(writing)
+            self._forward(len(writing))
+""",
+        "If that one lease was lost, nothing is added, and the requests of other pages are lost.",
+        ("test_scrapy.py::test_a_lost_lease_takes_no_adds_with_it",),
+    ),
+    Mutant(
+        "scrapy-renews-nothing",
+        "redset/scrapy/coordinator.py",
+        "_renewals",
+        "if now < self._renew_at:",
+        "if now:",
+        "A request that takes longer than the ttl is handed out again meanwhile.",
+        ("test_scrapy.py::test_leases_are_renewed_while_a_callback_computes",),
+    ),
+    Mutant(
+        "scrapy-refuses-the-retry-of-a-start-request",
+        "redset/scrapy/scheduler.py",
+        "enqueue_request",
+        "and fingerprint not in self._starts",
+        "and fingerprint",
+        "A retry has the flag of its start request, is refused as a duplicate, and the crawl ends.",
+        ("test_scrapy.py::test_a_retry_of_a_start_request_is_none",),
     ),
 )

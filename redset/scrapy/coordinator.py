@@ -1,0 +1,682 @@
+"""The thread that speaks to the server, in cycles.
+
+Theory of operation. A cycle
+
+1. cuts off what is pending: first the jobs that are over, then the adds. So all that a request led
+   to is among the adds of this cycle or of an earlier one;
+2. writes the adds, in order, and reads all answers;
+3. in one round trip acknowledges the jobs whose adds are written, renews, releases, and leases.
+
+Adds are never part of an acknowledgement, as in ``ack(add=…)``: that adds nothing if the one lease
+was lost, and the adds of other requests would be lost with it (5 of 526 pages in a crawl of two
+processes). Adds that are refused wait, and the jobs behind them: a job notes how many adds came
+before its end, and is acknowledged when so many are written.
+
+A thread, and not tasks of the loop: a callback that computes keeps the loop, and leases would not
+be renewed (58 of 526 pages were fetched twice).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from itertools import islice
+from time import monotonic
+from typing import Any, NamedTuple
+
+from redset import SortedSet
+from redset.exceptions import AddError
+from redset.scrapy.codec import load_json
+from redset.scrapy.entries import Bytes, Entry, open_frontier
+from redset.scrapy.errors import cause_of, is_away, is_full
+from redset.scrapy.exchange import (
+    Exchange,
+    Settlement,
+    perform,
+    perform_when_there_is_work,
+    watch_known,
+)
+from redset.scrapy.inbox import Inbox
+from redset.scrapy.jobs import Job
+from redset.scrapy.settings import CrawlOptions
+
+log = logging.getLogger("redset.scrapy")
+
+#: What is pending is written when it is so old, in seconds, if others may be starving; else LAZY.
+EAGER, LAZY = 0.02, 1.0
+#: So many pending adds are written at once, and at most so many in one call.
+MANY, RUN = 500, 2000
+#: Seconds between two looks at an empty frontier: at first, at most, and while the buffer has some.
+LOOK, LONGEST_LOOK, SLOW_LOOK = 0.005, 0.05, 0.1
+#: After so many seconds without anything it waits for the server to tell.
+WAIT = 0.25
+#: Seconds between looks into an inbox that was empty, and the longest that the thread sleeps.
+PERIOD = 1.0
+#: Pauses while the server is away, and for how long the end of a crawl waits for it, in seconds.
+PAUSE, LONGEST_PAUSE, PARTING = 0.05, 5.0, 30.0
+#: The longest pause before adds that a full server refused are tried again, in seconds.
+LONGEST_ROOM = 1.0
+#: The first of the growing pauses between leases beyond the prefetch, and how many there are.
+EXTENSION, EXTENSIONS = 0.25, 5
+#: Seconds without extensions after one that emptied the frontier.
+NO_EXTENSION = 5.0
+#: Adds are sent in chunks of so many: for the count of commands.
+CHUNK = 250
+
+
+class Port(NamedTuple):
+    """Functions that the coordinator calls."""
+
+    #: Take jobs, or only look again.
+    deliver: Callable[[list[Job]], None]
+    #: Give back so many of the jobs that are not begun.
+    shed: Callable[[int], None]
+    #: Take items of the inbox: leases.
+    feed: Callable[[list[Any]], None]
+    #: The thread is open, or failed to be.
+    opened: Callable[[BaseException | None], None]
+    #: The spider is to be closed for this reason.
+    close: Callable[[str], None]
+    #: The thread has ended.
+    ended: Callable[[], None]
+    #: How many jobs are not begun, and how many requests are in memory.
+    unbegun: Callable[[], int]
+    in_memory: Callable[[], int]
+
+
+class _AtSuspect(NamedTuple):
+    """A lease call that ended at a suspect: the hand it left, and when."""
+
+    hand: int
+    since: float
+
+
+class Coordinator:
+    """One scheduler's thread, its queues, and what it has in hand."""
+
+    def __init__(self, options: CrawlOptions, connect: Callable[[], Any], port: Port) -> None:
+        self._options, self._connect, self._port = options, connect, port
+        self._ttl = max(1, round(1000 * options.ttl))
+        # What both threads use.
+        self._adds: deque[Any] = deque()
+        self._over: deque[Job] = deque()
+        self._given_back: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._since: float | None = None
+        self._hungry = True
+        self._stopping: str | None = None
+        #: How many adds were accepted. If it is `finished_at`, the frontier is finished.
+        self.added = 0
+        self.finished_at = -1
+        #: Whether the buffer had only jobs of full slots.
+        self.full_slots = False
+        #: Whether a request was refused by the known table since the last acknowledgement.
+        self._refused_here = False
+        #: Counts for the stats, taken by the reactor's thread.
+        self.tally: Counter[str] = Counter()
+        self.frontier: SortedSet[Any] | None = None
+        # What only this thread uses.
+        self._writing: deque[Any] = deque()
+        self._written = self._cut = 0
+        self._settling: list[Job] = []
+        self._hand: set[Job] = set()
+        self._short = True
+        self._pause = LOOK
+        self._next_look = 0.0
+        self._hungry_since = monotonic()
+        self._renew_at = math.inf
+        self._halted: _AtSuspect | None = None
+        self._may_pass = True
+        self._extension = 0
+        self._extend_at = 0.0
+        self._away_since: float | None = None
+        self._retry_pause, self._resume_at = PAUSE, 0.0
+        #: When refused adds are tried again, and the pause after that; 0 if none were refused.
+        self._write_at = self._write_pause = 0.0
+        self._idle_since: float | None = None
+        self._lost_logged = -math.inf
+        self._deadline = math.inf
+        self._inbox: Inbox | None = None
+        self._items: SortedSet[Any] | None = None
+        self._client: Any = None
+        self._thread = threading.Thread(target=self._work, name="redset-scrapy", daemon=True)
+
+    # --- the reactor's side: nothing here waits
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def pending(self) -> int:
+        """Return how many adds are not written."""
+        return self.added - self._written
+
+    def add(self, what: Any) -> int:
+        """Accept an entry of the frontier, or the bytes of an item; how many were accepted."""
+        self._adds.append(what)
+        self.added += 1
+        if self._since is None or len(self._adds) == MANY:
+            self._note()
+        return self.added
+
+    def settle(self, job: Job) -> None:
+        """Accept a job that is over: all that it led to was accepted before."""
+        job.at = self.added
+        self._over.append(job)
+        if self._since is None:
+            self._note()
+
+    def _note(self) -> None:
+        if self._since is None:
+            self._since = monotonic()
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def want(self) -> None:
+        """Hear that the buffer is at half, or that it has only jobs of full slots."""
+        if not self._hungry:
+            self._hungry = True
+            self._wake()
+
+    def give_back(self, job: Job) -> None:
+        """Accept a job that is not begun and is to be another process's."""
+        self._given_back.append(job)
+        self._wake()
+
+    def refused_here(self) -> None:
+        """Hear that the known table refused a request."""
+        self._refused_here = True
+
+    def settle_feed(self, lease: Any, error: str) -> None:
+        """Accept a lease of the inbox that was made a request, or could not be."""
+        if self._inbox is not None:
+            self._inbox.over.append((lease, error, self.added))
+            self._note()
+
+    def stop(self, reason: str, unbegun: list[Job]) -> None:
+        """Come to an end: write all, acknowledge, give back what is not begun."""
+        self._given_back.extend(unbegun)
+        self._stopping = reason
+        self._wake()
+
+    # --- the thread
+
+    def _work(self) -> None:
+        try:
+            self._open()
+            while not self._is_through():
+                self._rest()
+                self._cycle()
+            self._part()
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            try:
+                if self._client is not None:
+                    self._client.close()
+            except Exception as error:
+                log.debug("the client could not be closed: %r", error)
+            self._port.ended()
+
+    def _open(self) -> None:
+        """Connect, see whether the frontier has these options, and lease the first jobs."""
+        options = self._options
+        try:
+            self._client = self._connect()
+            self.frontier = open_frontier(
+                self._client,
+                options.name,
+                order=options.order,
+                remember=options.remember,
+                max_attempts=options.max_attempts,
+            )
+            watch_known(self.frontier)
+            if options.inbox is not None:
+                self._inbox = Inbox(self._client, options.inbox, options.ttl)
+            if options.items is not None:
+                self._items = SortedSet(self._client, options.items, serializer=Bytes())
+            # It adds nothing, and raises OptionsDiffer if the set was made with others.
+            self.frontier.add(Entry(b"redset", b"{}", 0), xx=True)
+            self._exchange(monotonic())
+        except BaseException as error:
+            self._port.opened(error)
+            self._stopping = self._stopping or "failed"
+            raise
+        self._port.opened(None)
+
+    def _is_through(self) -> bool:
+        if self._stopping is None:
+            return False
+        rest = bool(self._adds or self._over or self._given_back or self._writing or self._settling)
+        if not rest and not (self._inbox is not None and self._inbox.is_busy()):
+            return True
+        if self._stopping == "redset_unavailable" or monotonic() > self._deadline:
+            self._cut_off()
+            log.error(
+                "%d requests for %r were not written, and %d acknowledgements: the requests that "
+                "led to them come again",
+                len(self._writing), self._options.name, len(self._settling),
+            )  # fmt: skip
+            return True
+        return False
+
+    def _rest(self) -> None:
+        """Sleep until a cycle is due."""
+        with self._changed:
+            rest = self._left(monotonic())
+            if rest > 0:
+                self._changed.wait(rest)
+
+    def _left(self, now: float) -> float:
+        """Return for how many seconds there is nothing to do."""
+        if now < self._resume_at:
+            return self._resume_at - now
+        if self._stopping is not None or self._given_back:
+            return 0.0
+        left = min(PERIOD, self._left_without_leasing(now))
+        if self._wanted(now, len(self._hand)):
+            left = min(left, self._next_look - now)
+        return left
+
+    def _left_without_leasing(self, now: float) -> float:
+        left = self._renew_at - now
+        if self._since is not None:
+            lazy = EAGER if self._short else LAZY
+            due = 0.0 if len(self._adds) >= MANY else self._since + lazy - now
+            left = min(left, due)
+        if self._writing:
+            left = min(left, self._write_at - now)
+        return left
+
+    def _cycle(self) -> None:
+        self._cut_off()
+        if self._stopping is not None and self._deadline == math.inf:
+            self._deadline = monotonic() + PARTING
+        try:
+            if monotonic() >= self._write_at:
+                self._wait_for_room(self._write())
+            self._exchange(monotonic())
+            if self._inbox is not None:
+                self._serve_inbox(self._inbox)
+        except Exception as error:
+            self._wait_out(error)
+        else:
+            self._recovered()
+
+    def _cut_off(self) -> None:
+        """Take what is pending. First the jobs: what they led to is then among the adds."""
+        self._since = None
+        over, given_back = self._over, self._given_back
+        self._settling += [over.popleft() for _ in range(len(over))]
+        for _ in range(len(given_back)):
+            job = given_back.popleft()
+            job.error, job.at = "", 0
+            job.over = False
+            self._settling.append(job)
+        adds = self._adds
+        num = len(adds)
+        self._writing.extend(adds.popleft() for _ in range(num))
+        self._cut += num
+        self.tally["redset/pending_max"] = max(self.tally["redset/pending_max"], len(self._writing))
+
+    # --- writing
+
+    def _write(self) -> Exception | None:
+        """Write the adds in order; return why some were refused for want of room."""
+        writing = self._writing
+        while writing:
+            first = writing[0]
+            run = list(islice(_run_of(writing, first), RUN))
+            target = self._items if isinstance(first, bytes) else self.frontier
+            assert target is not None
+            options = {} if isinstance(first, bytes) or first.remember is None else {
+                "remember": first.remember
+            }  # fmt: skip
+            self.tally["redset/commands"] += -(-len(run) // CHUNK)
+            self.tally["redset/round_trips"] += -(-len(run) // CHUNK)
+            try:
+                result = target.add_many(run, **options)
+            except AddError as error:
+                self._count(error.result)
+                self._forward(error.resume_at)
+                if error.index is not None:
+                    self._drop(error)
+                elif is_full(error):
+                    return error
+                else:
+                    raise cause_of(error) from error
+            else:
+                self._count(result if target is self.frontier else None)
+                self._forward(len(run))
+        return None
+
+    def _forward(self, num: int) -> None:
+        for _ in range(num):
+            self._writing.popleft()
+        self._written += num
+
+    def _count(self, result: Any) -> None:
+        if result is not None and result.refused:
+            self._refused_here = True
+            self.tally["dupefilter/filtered"] += result.refused
+            self.tally["dupefilter/filtered/redset"] += result.refused
+
+    def _drop(self, error: AddError) -> None:
+        """Drop an add that no server takes: it is too large."""
+        log.error("a request or an item for %r cannot be stored: %s", self._options.name, error)
+        self.tally["redset/too_large"] += 1
+        self._forward(1)
+
+    # --- settling and leasing
+
+    def _exchange(self, now: float) -> None:
+        """Acknowledge what may be, renew, give back, and lease: one round trip."""
+        settled = [job for job in self._settling if job.at <= self._written]
+        acks = [job for job in settled if job.over and not job.error]
+        settlements = [Settlement("bury", [job], error=job.error) for job in settled if job.error]
+        back = [job for job in settled if not job.over and not job.error]
+        if back:
+            settlements.append(Settlement("release", back))
+        renewed = self._renewals(now, settled)
+        settlements += [Settlement("renew", [job], self._ttl) for job in renewed]
+        hand = len(self._hand) - len(settled)
+        num = self._wanted(now, hand)
+        if not (acks or settlements or num):
+            return
+        idle = num > 0 and hand <= 0 and not self._writing and not self._port.in_memory()
+        passes = False
+        if num and self._halted is not None:
+            passes = self._may_pass and now - self._halted.since >= self._ttl / 1000
+            self._may_pass = self._may_pass and not passes
+            self._halted = None
+        what = Exchange(
+            acks, settlements, num, self._ttl, idle, max(hand, 0), passes,
+            guarded=self._refused_here,
+        )  # fmt: skip
+        self._refused_here = False
+        try:
+            self._perform(what, now, bool(acks or settlements))
+        except BaseException:
+            self._refused_here = True
+            raise
+        self.tally["redset/commands"] += what.commands
+        self.tally["redset/round_trips"] += 1
+        self._settle_all(what, settled, acks, renewed)
+        self._take(what)
+        if what.error is not None:
+            raise what.error
+
+    def _perform(self, what: Exchange, now: float, settles: bool) -> None:
+        """Perform an exchange at once; or when there is work, if there was none for a while."""
+        frontier = self.frontier
+        assert frontier is not None
+        patient = (
+            not settles
+            and self._inbox is None
+            and self._stopping is None
+            and now - self._hungry_since > WAIT
+        )
+        if not patient:
+            perform(frontier, what)
+            return
+        until = now + (PERIOD if self._idle_since is not None else math.inf)
+
+        def ended() -> bool:
+            late = monotonic()
+            return (
+                late >= until
+                or self._stopping is not None
+                or bool(self._given_back)
+                or self._left_without_leasing(late) <= 0
+            )
+
+        # At a finished set it would not wait.
+        what.ends = what.ends and self._idle_since is None
+        perform_when_there_is_work(frontier, what, ended)
+        if self._idle_since is not None and not what.held and not self._hand:
+            what.finished = frontier.finished()
+
+    def _renewals(self, now: float, settled: list[Job]) -> list[Job]:
+        if now < self._renew_at:
+            return []
+        self._renew_at = math.inf
+        gone, most = set(settled), self._options.max_hold
+        # A callback that hangs keeps its request for so long; what waits unbegun has no limit.
+        return [
+            job
+            for job in self._hand
+            if job not in gone and (job.request is None or now - job.began < most)
+        ]
+
+    def _settle_all(
+        self, what: Exchange, settled: list[Job], acks: list[Job], renewed: list[Job]
+    ) -> None:
+        """Take note of what was settled."""
+        left = what.unsettled
+        done = {job for job in settled if (job.member, job.token) not in left}
+        self._settling = [job for job in self._settling if job not in done]
+        self._hand -= done
+        deadline = what.at + self._options.ttl
+        for settlement, num in zip(what.settlements, what.counts, strict=True):
+            if settlement.how == "renew":
+                (job,) = settlement.leases
+                # A lease that is lost is another process's: its job is not begun.
+                job.deadline = deadline if num else -math.inf
+                self.tally["redset/renewed"] += num
+            elif settlement.how == "bury":
+                self.tally["redset/dead"] += num
+        if what.forgot:
+            log.warning(
+                "%r was reset, or something of it forgotten: requests are given back, and come "
+                "again", self._options.name,
+            )  # fmt: skip
+        else:
+            self.tally["redset/acked"] += what.acknowledged
+        self._note_lost(what.lost)
+        if self._hand:
+            self._renew_at = min(self._renew_at, what.at + self._options.ttl / 3)
+
+    def _note_lost(self, num: int) -> None:
+        if not num:
+            return
+        self.tally["redset/lost"] += num
+        now = monotonic()
+        if now - self._lost_logged >= 60:
+            self._lost_logged = now
+            log.warning(
+                "%d leases of %r were over before they were acknowledged: their requests are "
+                "fetched again; raise REDSET_LEASE_TTL if this goes on", num, self._options.name,
+            )  # fmt: skip
+
+    def _take(self, what: Exchange) -> None:
+        """Take what was leased, and what was said of the end."""
+        if not what.num:
+            return
+        now = monotonic()
+        jobs = [Job.leased(held, what.at + self._options.ttl) for held in what.held]
+        if what.stopped:
+            self._halted = _AtSuspect(what.hand + len(jobs), now)
+        elif not what.passes:
+            self._may_pass = True
+        self._short = len(jobs) < what.num
+        if self._short:
+            slow = self._port.unbegun() + len(jobs) > 0
+            self._next_look = now + (max(self._pause, SLOW_LOOK) if slow else self._pause)
+            self._pause = min(2 * self._pause, LONGEST_LOOK)
+            self._end_extension(now, len(jobs))
+        if jobs:
+            self._pause, self._hungry_since = LOOK, now
+            self._idle_since = None
+            self.finished_at = -1
+            self._hand.update(jobs)
+            self._renew_at = min(self._renew_at, what.at + self._options.ttl / 3)
+            self._deliver(jobs)
+            self._hungry = self._port.unbegun() + len(jobs) <= self._options.prefetch // 2
+        elif what.finished:
+            self._end_or_idle(now)
+
+    def _deliver(self, jobs: list[Job]) -> None:
+        """Parse jobs, and hand those over that can be parsed."""
+        for job in jobs:
+            try:
+                job.data = load_json(job.item)
+                assert isinstance(job.data, dict)
+            except Exception as error:
+                job.data = None
+                job.error = f"it cannot be decoded: {error!r}"
+        self.tally["redset/returned"] += sum(job.attempts > 0 for job in jobs)
+        self._port.deliver(jobs)
+
+    def _end_or_idle(self, now: float) -> None:
+        """Note that the frontier is finished: at once, or after `REDSET_MAX_IDLE`."""
+        if self._inbox is not None and not self._inbox.finished():
+            self._idle_since = None
+            return
+        if self._idle_since is None:
+            self._idle_since = now
+        if now - self._idle_since >= self._options.max_idle and self.finished_at != self._cut:
+            self.finished_at = self._cut
+            self._port.deliver([])
+
+    # --- how many to lease
+
+    def _lacking(self) -> int:
+        """Return how many jobs the buffer has room for, if it is at half."""
+        unbegun, target = self._port.unbegun(), self._target()
+        return target - unbegun if unbegun <= target // 2 or self.full_slots else 0
+
+    def _target(self) -> int:
+        """Return how many jobs to have ahead: more, in steps, while all slots are full."""
+        options = self._options
+        if not self.full_slots:
+            self._extension = 0
+            return options.prefetch
+        now = monotonic()
+        if self._extension < EXTENSIONS and now >= self._extend_at:
+            self._extend_at = now + EXTENSION * 2**self._extension
+            self._extension += 1
+        return int(min(options.prefetch_max, options.prefetch * 2**self._extension))
+
+    def _end_extension(self, now: float, num: int) -> None:
+        """Keep no more than the prefetch if the frontier is empty: other processes may starve."""
+        if self._extension:
+            self._extension, self._extend_at = 0, now + NO_EXTENSION
+            surplus = self._port.unbegun() + num - self._options.prefetch
+            if surplus > 0:
+                self._port.shed(surplus)
+
+    def _wanted(self, now: float, hand: int) -> int:
+        if self._stopping is not None or not self._hungry:
+            return 0
+        return int(max(0, min(self._lacking(), self._room(now, hand))))
+
+    def _room(self, now: float, hand: int) -> float:
+        """Return how many leases it may take beside those in hand.
+
+        A suspect may be in a small cohort only (see `redset._faces.worker`). A call that ended at
+        one is repeated once the hand is smaller, or after a ttl: then once past all suspects.
+        """
+        halted = self._halted
+        if halted and hand >= halted.hand > 0 and now - halted.since < self._ttl / 1000:
+            return 0
+        bounds = [job.bound for job in self._hand if job.bound and not job.over]
+        return min(bounds) - hand if bounds else math.inf
+
+    # --- the inbox
+
+    def _serve_inbox(self, inbox: Inbox) -> None:
+        """Settle leases whose requests are written, and take more if the frontier has too few."""
+        inbox.settle(self._written)
+        if self._stopping is not None:
+            inbox.release()
+        elif self._short and self._hungry:
+            leases = inbox.take(max(1, self._lacking()))
+            if leases:
+                self._idle_since, self.finished_at = None, -1
+                self._port.feed(leases)
+
+    # --- when the server is away
+
+    def _wait_out(self, error: Exception) -> None:
+        """Wait before the next cycle, if the server is away for a while; else raise the error."""
+        if not is_away(error) and not is_full(error):
+            raise error
+        now = monotonic()
+        if self._away_since is None:
+            self._away_since = now
+            log.warning("%r cannot be reached, trying again: %r", self._options.name, error)
+        elif now - self._away_since >= self._options.max_outage and self._stopping is None:
+            log.error(
+                "%r could not be reached for %d s: the spider is closed; %d requests are not "
+                "written", self._options.name, now - self._away_since, self.pending(),
+            )  # fmt: skip
+            self._port.close("redset_unavailable")
+            self._away_since = now
+        self._renew_at = min(self._renew_at, now)
+
+        self._resume_at = now + self._retry_pause * random.uniform(0.5, 1.0)
+        self._retry_pause = min(2 * self._retry_pause, LONGEST_PAUSE)
+
+    def _wait_for_room(self, error: Exception | None) -> None:
+        """Let refused adds wait; leasing goes on, since what is fetched makes room."""
+        if error is None:
+            if self._write_pause:
+                log.info("there is room for requests of %r again", self._options.name)
+            self._write_at = self._write_pause = 0.0
+            return
+        if not self._write_pause:
+            log.warning("no room for requests of %r, they wait: %r", self._options.name, error)
+        self._write_pause = min(2 * self._write_pause or PAUSE, LONGEST_ROOM)
+        self._write_at = monotonic() + self._write_pause
+
+    def _recovered(self) -> None:
+        if self._away_since is not None:
+            seconds = monotonic() - self._away_since
+            self.tally["redset/outage_seconds"] += max(1, round(seconds))
+            self._away_since, self._retry_pause = None, PAUSE
+            log.info("%r is back after %.1f s", self._options.name, seconds)
+
+    # --- the end
+
+    def _part(self) -> None:
+        """Read the last figures, and clear a frontier that is finished, if that is asked for."""
+        frontier = self.frontier
+        if frontier is None or self._stopping == "redset_unavailable":
+            return
+        try:
+            stats = frontier.stats()
+            self.tally["redset/queued"] = stats.size
+            self.tally["redset/remembered"] = stats.remembered
+            if self._options.clear == "finished" and self._stopping == "finished":
+                frontier.clear(if_finished=True)
+        except Exception as error:
+            log.warning("%r could not be asked at the end: %r", self._options.name, error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the crawl: without this thread it would hang."""
+        if self._stopping != "failed":
+            log.error(
+                "the thread that speaks to %r failed, the spider is closed", self._options.name,
+                exc_info=error,
+            )  # fmt: skip
+            self._stopping = self._stopping or "redset_failed"
+            self._port.close("redset_failed")
+
+
+def _run_of(adds: deque[Any], first: Any) -> Any:
+    """Yield the adds at the front that go into the same set in the same way."""
+    for each in adds:
+        if type(each) is not type(first):
+            return
+        if isinstance(each, Entry) and each.remember != first.remember:
+            return
+        yield each

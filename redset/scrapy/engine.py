@@ -1,0 +1,125 @@
+"""The hook: when Scrapy's engine is through with a request, and how to wake it.
+
+The engine takes a request out of its set of requests in progress when its response or failure was
+handled, its callback or errback has ended, its items have left the pipelines and its requests were
+handed to the scheduler. Whether that went well does not matter. No public hook says so:
+``process_spider_output`` misses errbacks and failures without one, ``item_scraped`` comes for each
+item, ``response_received`` and ``request_left_downloader`` come too early. So the set is replaced
+by one that tells of removals. It is private to Scrapy: `tests/test_scrapy_crawls.py` has eleven
+cases that each supported release must pass, and `open` refuses an engine of another shape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import scrapy
+
+#: Releases that the tests run.
+TESTED = "2.13.0, 2.16.0 and 2.19.0"
+
+
+class _InProgress(set[Any]):
+    """The engine's requests in progress; tells when one has left."""
+
+    def __init__(self, items: Iterable[Any], left: Callable[[Any], None]) -> None:
+        super().__init__(items)
+        self._left = left
+
+    def remove(self, request: Any) -> None:
+        super().remove(request)
+        self._left(request)
+
+
+class Engine:
+    """The engine of a crawl, as far as a scheduler needs it.
+
+    Parameters
+    ----------
+    crawler : Crawler
+        The crawl.
+    scheduler : Scheduler
+        Must be the engine's.
+    left : callable
+        Called with each request that the engine is through with.
+
+    Raises
+    ------
+    RuntimeError
+        If the engine is not as the tested releases have it.
+    """
+
+    def __init__(self, crawler: Any, scheduler: Any, left: Callable[[Any], None]) -> None:
+        try:
+            engine = crawler.engine
+        except RuntimeError:  # outside of a crawl, from Scrapy 2.19 on
+            engine = None
+        slot: Any = getattr(engine, "_slot", None)
+        if (
+            not isinstance(getattr(slot, "inprogress", None), set)
+            or getattr(slot, "scheduler", None) is not scheduler
+            or not hasattr(slot, "nextcall")
+        ):
+            raise RuntimeError(
+                f"redset.scrapy.Scheduler does not know the engine of Scrapy {scrapy.__version__}, "
+                f"or is opened outside of a crawl; it was tested with Scrapy {TESTED}"
+            )
+        self._engine, self._slot, self._crawler = engine, slot, crawler
+        slot.inprogress = _InProgress(slot.inprogress, left)
+        self._call = _way_back()
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call a function in the reactor's thread; from another thread."""
+        try:
+            self._call(function)
+        except RuntimeError:  # the loop is closed: nobody is left to hear of it
+            pass
+
+    def wake(self) -> None:
+        """Let the engine ask for requests again. Before it runs, it asks by itself."""
+        if self._engine.running and self._slot.closing is None:
+            self._slot.nextcall.schedule()
+
+    def crawl(self, request: Any) -> None:
+        """Hand the engine a request, as a signal handler may."""
+        self._engine.crawl(request)
+
+    def close_spider(self, reason: str) -> None:
+        """End the crawl."""
+        from scrapy.utils.defer import deferred_from_coro
+
+        if self._slot.closing is not None or self._engine.spider is None:
+            return
+        close = getattr(self._engine, "close_spider_async", None)
+        if close is not None:
+            deferred_from_coro(close(reason=reason))
+        else:  # before Scrapy 2.14
+            self._engine.close_spider(self._engine.spider, reason)
+
+    def slot_of(self, name: str) -> Any:
+        """Return the downloader's slot of this name, None if it has none."""
+        return getattr(self._engine.downloader, "slots", {}).get(name)
+
+    def slot_name(self, host: str) -> str:
+        """Return the name of the slot of a host."""
+        if getattr(self._engine.downloader, "ip_concurrency", 0):
+            from scrapy.resolver import dnscache
+
+            return str(dnscache.get(host, host))
+        return host
+
+
+def _way_back() -> Callable[[Callable[[], None]], object]:
+    """Return what calls a function in the reactor's thread.
+
+    There may be no reactor, and a reactor must not be imported before the crawl has chosen one.
+    """
+    try:
+        return asyncio.get_running_loop().call_soon_threadsafe
+    except RuntimeError:
+        from twisted.internet import reactor
+
+        call: Any = reactor.callFromThread
+        return lambda function: call(function)

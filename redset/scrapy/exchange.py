@@ -1,0 +1,31 @@
+"""The only door to redset's inside: exchanges, which are not public (a test keeps it the only one).
+
+An exchange acknowledges, renews, releases and leases in one round trip, as `consume` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from redset import SortedSet
+from redset._operations.exchanging import Exchange as Exchange
+from redset._operations.exchanging import await_exchange, exchange
+from redset._operations.settling import Settlement as Settlement
+
+
+def perform(frontier: SortedSet[Any], what: Exchange) -> None:
+    """Perform an exchange."""
+    frontier._run(exchange(frontier._ctx, what))
+
+
+def perform_when_there_is_work(
+    frontier: SortedSet[Any], what: Exchange, ended: Callable[[], bool]
+) -> None:
+    """Perform an exchange that only leases, again when there is something; until ``ended``."""
+    frontier._run(await_exchange(frontier._ctx, what, ended))
+
+
+def watch_known(frontier: SortedSet[Any]) -> None:
+    """Let guarded exchanges confirm what `known` says from here on."""
+    frontier._ctx.memory.tables = set()

@@ -1,0 +1,72 @@
+"""Jobs: requests that this process holds, leased or kept in its memory, and what became of them."""
+
+from __future__ import annotations
+
+import math
+from time import monotonic
+from typing import Any
+
+#: How an unserialisable request is told from a lease.
+IN_MEMORY = b""
+
+
+class Job:
+    """A request in this process's hand.
+
+    Attributes
+    ----------
+    member, token, size, item, attempts, bound
+        Of its lease, as the server knows it. An empty token: it is kept in memory only.
+    data : dict or None
+        The parsed request, until it is made.
+    deadline : float
+        Until when the lease is surely ours, by this process's clock.
+    began : float
+        When it was handed to the engine.
+    waits : int
+        How many requests in memory must be over before it may be acknowledged.
+    behind : list of Job
+        Of a request in memory: the jobs that wait for it.
+    over : bool
+        Whether the engine is through with it.
+    error : str
+        Why it is to become a dead letter.
+    at : int
+        How many adds came before its end. They are written before it is acknowledged.
+    """
+
+    __slots__ = (
+        "at", "attempts", "began", "behind", "bound", "data", "deadline", "error", "item", "items",
+        "member", "over", "priority", "request", "settled", "size", "slot", "start", "token",
+        "waits",
+    )  # fmt: skip
+
+    def __init__(self, member: bytes, token: bytes, item: bytes, priority: int) -> None:
+        self.member, self.token, self.item, self.priority = member, token, item, priority
+        self.size = len(item)
+        self.attempts = self.bound = 0
+        self.slot = ""
+        self.data: dict[str, Any] | None = None
+        self.request: Any = None
+        #: The fingerprint of a start request.
+        self.start: bytes | None = None
+        self.deadline = math.inf
+        self.began = monotonic()
+        self.waits = self.at = 0
+        self.behind: list[Job] = []
+        self.over = self.settled = False
+        self.error = ""
+        #: An exchange adds nothing with an acknowledgement: see the coordinator.
+        self.items: tuple[()] = ()
+
+    @classmethod
+    def leased(cls, held: Any, deadline: float) -> Job:
+        """Return the job of a lease."""
+        job = cls(held.member, held.token, held.item, -int(held.score))
+        job.size, job.attempts, job.bound = held.size, held.attempts, held.bound
+        job.deadline = deadline
+        return job
+
+    @property
+    def is_leased(self) -> bool:
+        return self.token != IN_MEMORY

@@ -1,0 +1,248 @@
+"""The settings, each checked before the crawl begins."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import redis
+from scrapy.utils.misc import load_object
+
+#: Seconds until a dead process's requests come back, and below which a warning is due.
+TTL, SHORT_TTL = 60.0, 10.0
+#: The longest that the thread waits for an answer, in seconds. A server that hangs is then away.
+ANSWER = 30.0
+#: The set's name, if none is given.
+NAME = "%(spider)s:frontier"
+_YES, _NO = {"true", "yes", "on"}, {"false", "no", "off", "none", ""}
+
+
+class CrawlOptions(NamedTuple):
+    """The settings of one scheduler."""
+
+    name: str
+    remember: bool | float
+    order: str
+    start_requests: str
+    prefetch: int
+    prefetch_max: int
+    ttl: float
+    max_hold: float
+    max_attempts: int | None
+    on_error: str
+    unserializable: str
+    max_pending: int
+    max_outage: float
+    inbox: str | None
+    #: Seconds at the end before closing; infinity is forever.
+    max_idle: float
+    request_classes: tuple[str, ...]
+    items: str | None
+    clear: str
+    debug: bool
+    debug_duplicates: bool
+
+    @classmethod
+    def of(cls, settings: Any, spider_class: Any) -> CrawlOptions:
+        """Read and check the settings of a crawl.
+
+        Raises
+        ------
+        ValueError
+            If one cannot be used; it names the setting.
+        """
+        if settings.getbool("SCHEDULER_FLUSH_ON_START"):
+            raise ValueError(
+                "SCHEDULER_FLUSH_ON_START must not be set: each process that starts would remove "
+                "the work of the others. Give each run a frontier of its own instead: "
+                "REDSET_NAME = '%(spider)s-%(job)s'"
+            )
+        names = names_of(settings, spider_class)
+        active = max(1, settings.getint("CONCURRENT_REQUESTS"))
+        inbox = named("REDSET_INBOX", settings.get("REDSET_INBOX"), names)
+        prefetch = _whole(settings, "REDSET_PREFETCH", max(32, 2 * active))
+        idle = _seconds(settings, "REDSET_MAX_IDLE", 0.0 if inbox is None else None, 0.0)
+        return cls(
+            name=named("REDSET_NAME", settings.get("REDSET_NAME", NAME), names) or "",
+            remember=remember_of(settings),
+            order=order_of(settings),
+            start_requests=_choice(settings, "REDSET_START_REQUESTS", ("once", "always")),
+            prefetch=prefetch,
+            prefetch_max=max(prefetch, _whole(settings, "REDSET_PREFETCH_MAX", 500)),
+            ttl=_seconds(settings, "REDSET_LEASE_TTL", TTL, 0.001),
+            max_hold=_seconds(settings, "REDSET_MAX_HOLD", 3600.0, 0.0),
+            max_attempts=attempts_of(settings),
+            on_error=_choice(settings, "REDSET_ON_ERROR", ("ack", "dead")),
+            unserializable=_choice(settings, "REDSET_UNSERIALIZABLE", ("memory", "raise", "drop")),
+            max_pending=_whole(settings, "REDSET_MAX_PENDING", 100_000),
+            max_outage=_seconds(settings, "REDSET_MAX_OUTAGE", 300.0, 0.0),
+            inbox=inbox,
+            max_idle=idle,
+            request_classes=classes_of(settings, spider_class),
+            items=named("REDSET_ITEMS", settings.get("REDSET_ITEMS"), names),
+            clear=_choice(settings, "REDSET_CLEAR", ("never", "finished")),
+            debug=settings.getbool("SCHEDULER_DEBUG"),
+            debug_duplicates=settings.getbool("DUPEFILTER_DEBUG"),
+        )
+
+
+def _refuse(name: str, what: str, value: Any) -> ValueError:
+    return ValueError(f"{name} must be {what}, got {value!r} ({type(value).__name__})")
+
+
+def _number_of(settings: Any, name: str, default: Any, what: str) -> Any:
+    value = settings.get(name, default)
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        return None
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        return float(value)
+    except (TypeError, ValueError):
+        raise _refuse(name, what, value) from None
+
+
+def _seconds(settings: Any, name: str, default: float | None, least: float) -> float:
+    """Return a time in seconds; None is forever, if that is the default of the setting."""
+    what = "a number of seconds above 0" if least else "a number of seconds, 0 or more"
+    found = _number_of(settings, name, default, what)
+    if found is None:
+        if name == "REDSET_MAX_IDLE":
+            return math.inf
+        raise _refuse(name, what, settings.get(name))
+    if math.isnan(found) or found < least:
+        raise _refuse(name, what, settings.get(name))
+    return float(found)
+
+
+def _whole(settings: Any, name: str, default: int) -> int:
+    what = "a whole number, 1 or more"
+    found = _number_of(settings, name, default, what)
+    if found is None or found != found // 1 or found < 1:
+        raise _refuse(name, what, settings.get(name))
+    return int(found)
+
+
+def _choice(settings: Any, name: str, choices: tuple[str, ...]) -> str:
+    value = settings.get(name, choices[0])
+    if value not in choices:
+        raise _refuse(name, " or ".join(map(repr, choices)), value)
+    return str(value)
+
+
+def order_of(settings: Any) -> str:
+    """Return which of equal requests comes first: the last added, or the first."""
+    return _choice(settings, "REDSET_ORDER", ("lifo", "fifo"))
+
+
+def remember_of(settings: Any) -> bool | float:
+    """Return for how many seconds a request is known; True is without a limit."""
+    name, what = "REDSET_REMEMBER", "True or a number of seconds above 0"
+    value = settings.get(name, True)
+    if value is True or (isinstance(value, str) and value.lower() in _YES):
+        return True
+    found = None if value is False else _number_of(settings, name, True, what)
+    if found is None or not 0 < found < math.inf:
+        raise _refuse(name, what, value)
+    return float(found)
+
+
+def attempts_of(settings: Any) -> int | None:
+    """Return how many deaths a request may see before it is a dead letter."""
+    name = "REDSET_MAX_ATTEMPTS"
+    if _number_of(settings, name, 20, "a whole number, 1 or more, or None") is None:
+        return None
+    return _whole(settings, name, 20)
+
+
+def classes_of(settings: Any, spider_class: Any) -> tuple[str, ...]:
+    """Return the patterns of classes that a stored request may name."""
+    name = "REDSET_REQUEST_CLASSES"
+    if settings.get(name) is not None:
+        given = settings.getlist(name)
+        if not all(isinstance(each, str) and each for each in given):
+            raise _refuse(name, "a list of import paths", given)
+        return tuple(given)
+    modules = settings.getlist("SPIDER_MODULES")
+    if spider_class is not None:
+        modules = [*modules, spider_class.__module__]
+    return ("scrapy.*", *(path for each in modules for path in (each, each + ".*")))
+
+
+def names_of(settings: Any, spider: Any) -> dict[str, str]:
+    """Return what may stand for ``%(…)s`` in a name."""
+    names = {"job": settings.get("SCRAPY_JOB") or os.environ.get("SCRAPY_JOB") or ""}
+    if getattr(spider, "name", None):
+        names["spider"] = spider.name
+    return names
+
+
+def named(setting: str, template: Any, names: Mapping[str, str]) -> str | None:
+    """Return the name of a set, as a setting says; None if it is not set."""
+    if template is None or template == "":
+        return None
+    if not isinstance(template, str):
+        raise _refuse(setting, "a str", template)
+    try:
+        found = template % names
+    except (KeyError, ValueError, TypeError):
+        known = ", ".join(f"%({each})s" for each in sorted({"spider", "job", *names}))
+        raise _refuse(setting, f"a name with no placeholders but {known}", template) from None
+    if "%(job)s" in template and not names["job"]:
+        raise ValueError(
+            f"{setting} has %(job)s, and there is no job: set SCRAPY_JOB, as a setting or in the "
+            "environment"
+        )
+    return found
+
+
+def connector_of(settings: Any) -> Callable[[], Any]:
+    """Return a function that makes the client; checks how, and connects to nothing.
+
+    ``REDSET_CLIENT`` and ``REDSET_URL`` come before the settings of scrapy-redis.
+
+    Raises
+    ------
+    ValueError
+        If the settings name no server, or two.
+    """
+    path, url = settings.get("REDSET_CLIENT"), settings.get("REDSET_URL")
+    if path and url:
+        raise ValueError("REDSET_CLIENT contradicts REDSET_URL: set one of them")
+    if path:
+        made = load_object(path) if isinstance(path, str) else path
+        if not callable(made):
+            raise _refuse("REDSET_CLIENT", "the import path of a callable", path)
+        return lambda: made()
+    cluster = settings.getbool("REDSET_CLUSTER")
+    params = {} if url else dict(settings.getdict("REDIS_PARAMS"))
+    params.pop("redis_cls", None)
+    url = url or settings.get("REDIS_URL")
+    if not url and not settings.get("REDIS_HOST"):
+        raise ValueError(
+            "REDSET_URL must be set, as in 'redis://localhost:6379' (or REDSET_CLIENT)"
+        )
+    if not url:
+        for name in ("HOST", "PORT", "DB"):
+            if settings.get(f"REDIS_{name}") is not None:
+                params.setdefault(name.lower(), settings.get(f"REDIS_{name}"))
+        _defaults(params, {})
+        return lambda: redis.Redis(**params)
+    if not isinstance(url, str):
+        raise _refuse("REDSET_URL", "a str", url)
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise _refuse("REDSET_URL", "a URL of redis://, rediss:// or unix://", url)
+    _defaults(params, parse_qs(parts.query))
+    kind: Any = redis.cluster.RedisCluster if cluster else redis.Redis
+    return lambda: kind.from_url(url, **params)
+
+
+def _defaults(params: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Let no answer be waited for without a limit: the thread then notices a server that hangs."""
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        if name not in given:
+            params.setdefault(name, ANSWER)

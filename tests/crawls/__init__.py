@@ -1,0 +1,1 @@
+"""Crawls of the demo's site with Scrapy, each in a process of its own."""
