@@ -134,9 +134,11 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     what.begin()
     calls = what.calls
     if what.guarded and what.done:
-        told, ctx.memory.tables = ctx.memory.tables, set()
+        told = ctx.memory.tables
         what.forgot = not (yield from confirms(ctx, told))
         what.commands += bool(told)
+        if what.forgot:
+            ctx.memory.tables = set()
     if calls:
         yield from check_once(ctx)
         if not (yield from look_first(ctx, goes_on=True)):
