@@ -8,11 +8,12 @@ COVERAGE ?= 97
 # Some tests only wait, so three workers keep two cores busy.
 WORKERS ?= 3
 
-.PHONY: help demo test test-all test-rest sanitize fuzz chaos soak mutants bench bench-quick docs lint wheel clean FORCE
+.PHONY: help demo demo-scrapy test test-all test-rest sanitize fuzz chaos soak mutants bench bench-quick docs lint wheel clean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo         crawl a site of 526 pages; kill a worker, restart the server'
+	@echo 'make demo-scrapy  the same site with two Scrapy processes, one of which is killed'
 	@echo 'make test         run the tests, 5 minutes (ARGS="-k name" for some of them)'
 	@echo 'make test-all     every case of them, with coverage (half an hour)'
 	@echo 'make sanitize     the core under AddressSanitizer and UBSan'
@@ -84,6 +85,11 @@ ready = +@$(MAKE) --no-print-directory --question $(VENV)/.installed-$(1)-$(flag
 demo:
 	$(call ready,demo)
 	$(python) -m redset.demo $(ARGS)
+
+comma := ,
+demo-scrapy:
+	$(call ready,demo$(comma)scrapy)
+	$(python) -m redset.demo.scrapy $(ARGS)
 
 pytest := $(python) -m pytest -n $(WORKERS) --dist worksteal
 # Two runs at once must not share a data file. With COVERAGE_FILE set, runs add to that one.

@@ -476,7 +476,8 @@ async def test_a_retry_of_a_start_request_is_none(server: Any) -> None:
         assert again.url == request.url and again.meta["is_start_request"]
         # Of a start request that is over, the flag counts again.
         crawl.done(again)
-        assert not crawl.scheduler.enqueue_request(request.copy())
+        crawl.scheduler.enqueue_request(request.copy())
+        assert await crawl.rest() == []
 
 
 @running
@@ -808,44 +809,103 @@ async def test_a_callback_that_raised_makes_a_dead_letter_if_that_is_asked_for(
 
 
 @running
-async def test_pending_adds_beyond_the_limit_stop_the_handing_out(server: Any) -> None:
+async def test_pending_adds_beyond_the_limit_stop_the_handing_out(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with StandIn(server, REDSET_MAX_PENDING=5) as crawl:
         crawl.scheduler.enqueue_request(page("a"))
         await crawl.until(lambda: len(crawl.scheduler) == 1)
+        go_on, add_many = threading.Event(), SortedSet.add_many
+
+        def late(*args: Any, **options: Any) -> Any:
+            go_on.wait(10)
+            return add_many(*args, **options)
+
+        monkeypatch.setattr(SortedSet, "add_many", late)
         for number in range(10):
             crawl.scheduler.enqueue_request(page(str(number)))
         assert crawl.scheduler.next_request() is None
+        woken = crawl.woken
+        go_on.set()
+        await crawl.until(lambda: crawl.woken > woken)
         assert len(await crawl.rest()) == 11
 
 
+async def refused_by_the_table(crawl: StandIn, name: str) -> Key:
+    """Let the known table refuse a page that this process added; the page's key."""
+    key = Key(crawl.request_fingerprinter.fingerprint(page(name)))
+    frontier = crawl.scheduler._coordinator.frontier
+    for batch in itertools.count():  # the table is trusted for a second after such adds
+        for number in range(20):
+            crawl.scheduler.enqueue_request(page(f"more-{batch}-{number}"))
+        crawl.scheduler.enqueue_request(page(name))
+        await crawl.until(lambda: not crawl.scheduler._coordinator.pending())
+        if frontier.known(key) and not crawl.scheduler.enqueue_request(page(name)):
+            return key
+    raise AssertionError
+
+
+@pytest.mark.parametrize("between", ["nothing", "an acknowledgement", "a renewal"])
 @running
-async def test_what_the_server_forgot_is_found_again(server: Any) -> None:
+async def test_what_the_server_forgot_is_found_again(server: Any, between: str) -> None:
     """An acknowledgement rests on what the known table said; the server may know it no more."""
     with server.client() as client:
-        async with StandIn(server) as crawl:
-            for number in range(40):
-                crawl.scheduler.enqueue_request(page(str(number)))
-            await crawl.rest()
+        async with StandIn(server, REDSET_LEASE_TTL=0.9) as crawl:
             crawl.scheduler.enqueue_request(page("parent"))
             parent = await crawl.next()
-            # Refused by the table; then the memory is gone before the parent is acknowledged.
-            key = Key(crawl.request_fingerprinter.fingerprint(page("7")))
-            known = crawl.scheduler._coordinator.frontier.known
-            for batch in itertools.count():  # it is trusted for a second
-                for number in range(20):
-                    crawl.scheduler.enqueue_request(page(f"more-{batch}-{number}"))
-                crawl.scheduler.enqueue_request(page("7"))
-                await crawl.until(lambda: not crawl.scheduler._coordinator.pending())
-                # Its own list of what it added last is shortened with the next add.
-                crawl.scheduler.enqueue_request(page(f"last-{batch}"))
-                if known(key) and not crawl.scheduler.enqueue_request(page("7")):
-                    break
+            key = await refused_by_the_table(crawl, "7")
+            if between == "an acknowledgement":
+                acked = crawl.scheduler._coordinator.tally["redset/acked"]
+                crawl.done(await crawl.next())
+                tally = crawl.scheduler._coordinator.tally
+                await crawl.until(lambda: tally["redset/acked"] > acked)
+            elif between == "a renewal":
+                renewed = crawl.scheduler._coordinator.tally["redset/renewed"]
+                tally = crawl.scheduler._coordinator.tally
+                await crawl.until(lambda: tally["redset/renewed"] > renewed)
             frontier_of(client).forget(key)
             crawl.done(parent)
             again = await crawl.rest()
             assert "/parent" in again
             assert crawl.scheduler.enqueue_request(page("7"))
-            assert await crawl.rest() == ["/7"]
+            assert "/7" in await crawl.rest()
+
+
+@running
+async def test_what_was_written_here_and_forgotten_since_is_new_again(server: Any) -> None:
+    with server.client() as client:
+        async with StandIn(server) as crawl:
+            crawl.scheduler.enqueue_request(page("a"))
+            assert await crawl.rest() == ["/a"]
+            frontier_of(client).clear()
+            assert crawl.scheduler.enqueue_request(page("a"))
+            assert await crawl.rest() == ["/a"]
+
+
+@running
+async def test_what_is_leased_while_a_crawl_closes_is_given_back(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server.client() as client:
+        frontier = frontier_of(client)
+        crawl = StandIn(server)
+        await crawl.open()
+        entered, go_on = threading.Event(), threading.Event()
+        perform = coordinator.perform
+
+        def late(*args: Any) -> None:
+            perform(*args)
+            if args[1].held:
+                entered.set()
+                go_on.wait(10)
+
+        monkeypatch.setattr(coordinator, "perform", late)
+        crawl.scheduler.enqueue_request(page("a"))
+        await crawl.until(entered.is_set)
+        closed = crawl.scheduler.close("shutdown")
+        go_on.set()
+        await asyncio.wait_for(closed.asFuture(asyncio.get_running_loop()), 20)
+        assert (frontier.size(), frontier.stats().leased) == (1, 0)
 
 
 # --- the inbox, the frontier, items

@@ -58,14 +58,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
 
 
-def small_site(size: int) -> Site:
-    """The first pages of the demo's site, with the hyperlinks between them."""
-    whole = Site.of_python_docs()
-    kept = list(whole.links)[:size]
-    known = set(kept)
-    return Site({each: [link for link in whole.links[each] if link in known] for each in kept})
-
-
 def reachable(site: Site) -> set[str]:
     """The paths that a crawl from the start finds."""
     found, todo = {site.start}, [site.start]
@@ -81,7 +73,7 @@ class Crawls:
     """Crawl processes of one frontier, and what they parsed."""
 
     def __init__(self, url: str, directory: Path, size: int = 60, pause: float = 0.0) -> None:
-        self.site = small_site(size)
+        self.site = Site.of_python_docs().first(size)
         self.expected = reachable(self.site)
         self._url, self._parsed = url, directory / "parsed"
         self._parsed.touch()
@@ -209,6 +201,47 @@ def test_items_are_written_for_each_page(crawls: Crawls, server: servers.Server)
     pipelines = {"redset.scrapy.ItemPipeline": 900}
     crawls.end(crawls.start({"items": True}, ITEM_PIPELINES=pipelines, REDSET_ITEMS="items"))
     assert server.raw.zcard("items") == len(crawls.expected)
+
+
+@pytest.mark.slow(15)
+def test_the_example_project_crawls_in_two_processes(server: servers.Server) -> None:
+    site = Site.of_python_docs().first(40)
+    with site.served() as port, contextlib.ExitStack() as stack:
+        # The project knows no middleware that names the host.
+        here = f"http://127.0.0.1:{port}"
+        site.links = {
+            here + page.partition(site.host)[2]: [
+                here + link.partition(site.host)[2] for link in links
+            ]
+            for page, links in site.links.items()
+        }
+        site.scheme = "http"
+        start = next(iter(site.links))
+        command = [sys.executable, "-m", "scrapy", "crawl", "docs", "-a", f"start={start}"]
+        started = [
+            stack.enter_context(
+                children.Child(
+                    command=command,
+                    cwd=TESTS.parent / "examples" / "scrapy",
+                    env={**environment(), "REDSET_URL": server.url},
+                )
+            )
+            for _ in range(2)
+        ]
+        for child in started:
+            child.check(0, LIMIT)
+    fetched = {page for page, times in site.requests.items() if page in site.links and times}
+    assert len(fetched) > 20 and set(site.requests.values()) == {1}
+    items = {json.loads(item)["url"] for item in server.raw.zrange("docs:items", 0, -1)}
+    assert items == fetched
+
+
+@pytest.mark.slow(20)
+def test_the_demo_kills_a_process_and_misses_no_page() -> None:
+    ended = children.run(
+        "-m", "redset.demo.scrapy", "--pages", "60", env=environment(), limit=LIMIT
+    )
+    assert " 0 missing" in ended.out and "killed process 1" in ended.out
 
 
 # --- processes that end

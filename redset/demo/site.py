@@ -52,6 +52,11 @@ class Site:
         rows = map(json.loads, gzip.decompress(file.read_bytes()).splitlines())
         return cls({row["page"]: row["links"] for row in rows})
 
+    def first(self, num: int) -> Site:
+        """Return a site of the first so many pages, with the links between them."""
+        kept = dict.fromkeys(list(self.links)[:num])
+        return Site({page: [link for link in self.links[page] if link in kept] for page in kept})
+
     def mentions(self) -> int:
         """Return the number of hyperlinks on all pages."""
         return sum(map(len, self.links.values()))

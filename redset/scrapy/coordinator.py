@@ -112,10 +112,12 @@ class Coordinator:
         #: How many adds were accepted. If it is `finished_at`, the frontier is finished.
         self.added = 0
         self.finished_at = -1
+        #: Whether nothing was handed out since too many adds wait.
+        self.backed_up = False
         #: Whether the buffer had only jobs of full slots.
         self.full_slots = False
-        #: Whether a request was refused by the known table since the last acknowledgement.
-        self._refused_here = False
+        #: How many requests were refused before the server was asked: here, and in this thread.
+        self._refused_here = self._refused_there = 0
         #: Counts for the stats, taken by the reactor's thread.
         self.tally: Counter[str] = Counter()
         self.frontier: SortedSet[Any] | None = None
@@ -194,7 +196,11 @@ class Coordinator:
 
     def refused_here(self) -> None:
         """Hear that the known table refused a request."""
-        self._refused_here = True
+        self._refused_here += 1
+
+    def refusals(self) -> int:
+        """Return how many requests may have been refused without asking the server."""
+        return self._refused_here + self._refused_there
 
     def settle_feed(self, lease: Any, error: str) -> None:
         """Accept a lease of the inbox that was made a request, or could not be."""
@@ -258,7 +264,9 @@ class Coordinator:
             return False
         rest = bool(self._adds or self._over or self._given_back or self._writing or self._settling)
         if not rest and not (self._inbox is not None and self._inbox.is_busy()):
-            return True
+            # Leased while the crawl was closed: nobody else gives them back.
+            self._given_back.extend(job for job in self._hand if job.request is None)
+            return not self._given_back
         if self._stopping == "redset_unavailable" or monotonic() > self._deadline:
             self._cut_off()
             log.error(
@@ -357,6 +365,9 @@ class Coordinator:
             else:
                 self._count(result if target is self.frontier else None)
                 self._forward(len(run))
+        if self.backed_up:
+            self.backed_up = False
+            self._port.deliver([])
         return None
 
     def _forward(self, num: int) -> None:
@@ -366,7 +377,7 @@ class Coordinator:
 
     def _count(self, result: Any) -> None:
         if result is not None and result.refused:
-            self._refused_here = True
+            self._refused_there += 1
             self.tally["dupefilter/filtered"] += result.refused
             self.tally["dupefilter/filtered/redset"] += result.refused
 
@@ -381,9 +392,9 @@ class Coordinator:
     def _exchange(self, now: float) -> None:
         """Acknowledge what may be, renew, give back, and lease: one round trip."""
         settled = [job for job in self._settling if job.at <= self._written]
-        acks = [job for job in settled if job.over and not job.error]
+        acks = [job for job in settled if job.is_done]
         settlements = [Settlement("bury", [job], error=job.error) for job in settled if job.error]
-        back = [job for job in settled if not job.over and not job.error]
+        back = [job for job in settled if not job.is_done and not job.error]
         if back:
             settlements.append(Settlement("release", back))
         renewed = self._renewals(now, settled)
@@ -400,14 +411,9 @@ class Coordinator:
             self._halted = None
         what = Exchange(
             acks, settlements, num, self._ttl, idle, max(hand, 0), passes,
-            guarded=self._refused_here,
+            guarded=any(job.refusals != self.refusals() for job in acks),
         )  # fmt: skip
-        self._refused_here = False
-        try:
-            self._perform(what, now, bool(acks or settlements))
-        except BaseException:
-            self._refused_here = True
-            raise
+        self._perform(what, now, bool(acks or settlements))
         self.tally["redset/commands"] += what.commands
         self.tally["redset/round_trips"] += 1
         self._settle_all(what, settled, acks, renewed)
@@ -475,6 +481,9 @@ class Coordinator:
             elif settlement.how == "bury":
                 self.tally["redset/dead"] += num
         if what.forgot:
+            for job in self._hand:
+                # What these led to may have been refused by the same table.
+                job.doubtful = job.request is not None
             log.warning(
                 "%r was reset, or something of it forgotten: requests are given back, and come "
                 "again", self._options.name,

@@ -29,16 +29,21 @@ class Job:
         Of a request in memory: the jobs that wait for it.
     over : bool
         Whether the engine is through with it.
+    doubtful : bool
+        Whether the server has forgotten what its requests were refused for: it is done again.
     error : str
         Why it is to become a dead letter.
+    refusals : int
+        How many requests the known table had refused when it began. If there are more at its end,
+        some of them may be what it led to.
     at : int
         How many adds came before its end. They are written before it is acknowledged.
     """
 
     __slots__ = (
-        "at", "attempts", "began", "behind", "bound", "data", "deadline", "error", "item", "items",
-        "member", "over", "priority", "request", "settled", "size", "slot", "start", "token",
-        "waits",
+        "at", "attempts", "began", "behind", "bound", "data", "deadline", "doubtful",
+        "error", "item", "items", "member", "over", "priority", "refusals", "request", "settled",
+        "size", "slot", "start", "token", "waits",
     )  # fmt: skip
 
     def __init__(self, member: bytes, token: bytes, item: bytes, priority: int) -> None:
@@ -52,9 +57,9 @@ class Job:
         self.start: bytes | None = None
         self.deadline = math.inf
         self.began = monotonic()
-        self.waits = self.at = 0
+        self.waits = self.at = self.refusals = 0
         self.behind: list[Job] = []
-        self.over = self.settled = False
+        self.over = self.settled = self.doubtful = False
         self.error = ""
         #: An exchange adds nothing with an acknowledgement: see the coordinator.
         self.items: tuple[()] = ()
@@ -66,6 +71,11 @@ class Job:
         job.size, job.attempts, job.bound = held.size, held.attempts, held.bound
         job.deadline = deadline
         return job
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is to be acknowledged."""
+        return self.over and not self.error and not self.doubtful
 
     @property
     def is_leased(self) -> bool:

@@ -187,7 +187,7 @@ class Scheduler:
             self._coordinator.add(Entry.unique(fingerprint, raw, request.priority))
         else:
             entry = Entry(fingerprint, raw, request.priority)
-            self._note_recent(fingerprint, self._coordinator.add(entry))
+            self._recent[fingerprint] = self._coordinator.add(entry)
         stats.inc_value("scheduler/enqueued/redset")
         stats.inc_value("scheduler/enqueued")
         return True
@@ -197,6 +197,7 @@ class Scheduler:
         coordinator = self._coordinator
         assert coordinator is not None
         if coordinator.pending() > self._options.max_pending:
+            coordinator.backed_up = True
             return None
         self._take_arrivals()
         while True:
@@ -221,6 +222,7 @@ class Scheduler:
     def _is_known(self, fingerprint: bytes) -> bool:
         coordinator = self._coordinator
         assert coordinator is not None
+        self._drop_written()
         if fingerprint in self._recent or fingerprint in self._seen_in_memory:
             return True  # it is written before any request is acknowledged that led to it
         frontier = coordinator.frontier
@@ -229,17 +231,13 @@ class Scheduler:
         coordinator.refused_here()
         return True
 
-    def _note_recent(self, fingerprint: bytes, place: int) -> None:
-        """Remember what is not written yet; the known table has the rest."""
+    def _drop_written(self) -> None:
+        """Keep what is not written yet: the known table has the rest, and its guards."""
         recent, coordinator = self._recent, self._coordinator
-        assert coordinator is not None
-        recent[fingerprint] = place
-        written = place - coordinator.pending()
-        while recent:
-            oldest = next(iter(recent))
-            if recent[oldest] > written:
-                break
-            del recent[oldest]
+        if recent and coordinator is not None:
+            written = coordinator.added - coordinator.pending()
+            while recent and recent[oldest := next(iter(recent))] <= written:
+                del recent[oldest]
 
     def _tell_filtered(self, request: Any) -> None:
         self._filtered += 1
@@ -319,6 +317,8 @@ class Scheduler:
     def _begin(self, job: Job, request: Any) -> Any:
         job.request, job.data = request, None
         job.began = monotonic()
+        assert self._coordinator is not None
+        job.refusals = self._coordinator.refusals()
         self._held[request] = job
         # Only these pay for another fingerprint.
         if request.meta.get("is_start_request"):

@@ -83,8 +83,15 @@ class StandIn:
     def crawl(self, request: Any) -> None:
         self.scheduler.enqueue_request(request)
 
-    async def close_spider_async(self, *, reason: str) -> None:
-        self.reason = reason
+    if scrapy.version_info >= (2, 14):
+
+        async def close_spider_async(self, *, reason: str) -> None:
+            self.reason = reason
+
+    else:
+
+        def close_spider(self, spider: Any, reason: str) -> None:
+            self.reason = reason
 
     async def open(self) -> None:
         opened = self.scheduler.open(self.spider)

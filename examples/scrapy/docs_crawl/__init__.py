@@ -1,0 +1,1 @@
+"""A Scrapy project whose processes share one frontier."""
