@@ -17,6 +17,10 @@ OPERATIONS = {name for name in dir(ScheduledSet) if not name.startswith("_")} - 
 #: older than the guide and have tests of their own instead. The sets may get smaller, not larger.
 STEPS: dict[str, tuple[str, set[str]]] = {
     "Reference": ("docs/reference/index.rst", set()),
+    "Commands": (
+        "docs/how-it-works.rst",
+        {"consume", "forget_many", "isdisjoint", "known", "seen_many"},
+    ),
     "Changelog": ("CHANGELOG.md", {"available", "discard", "peek_score"}),
     "Model": (
         "tests/model.py",

@@ -1,8 +1,24 @@
 """The known table of a process: whether it may be trusted now.
 
-A table holds only what the server said. It is trusted for a second after a check that the memory
-and the run of its server are the same, and as long as the process has the same connections as then:
-after a restart or a failover they are others.
+Theory of operation
+-------------------
+
+A crawler adds the same URLs again and again, and the server refuses them again and again. The known
+table answers such an add without a request. It must never say "known" of an item that the server
+would accept.
+
+- Content: the table holds digests of items that a reply called known, and until when. It learns
+  from nothing else (`learn`).
+- Check: a step asks whose memory this is (`check_memory`): the run of the server, the epoch, how
+  often something was forgotten, how much is remembered. Each combination has a table of its own.
+- Sample: the check also asks about some entries of the table. One that the server lacks empties the
+  table: keys were put back from a dump, swapped, deleted or evicted.
+- Trust: a check counts for a second, and as long as the process has the same connections. After a
+  restart or a failover they are others.
+- Forgetting: this process empties its tables before and after a call that forgets. Another process
+  notices at its next check, after a second at the latest.
+- Generation: a table that was emptied has another one. A reply to a request that was sent before
+  teaches it nothing.
 """
 
 from __future__ import annotations

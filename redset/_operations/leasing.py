@@ -1,4 +1,22 @@
-"""Handing items out for a time, and looking at what is leased."""
+"""Handing out items for a time, and listing the leased ones.
+
+Theory of operation
+-------------------
+
+A lease step moves the lowest items from the queue to the sorted set `leased`, which is ordered by
+expiry. Their records are in the hash `leases`. `include/leases.lua` has their format, and the
+theory of suspects: how an item that kills its worker dies alone.
+
+- Token: each step has a random one. It names the holder: a settlement with another token changes
+  nothing, since the lease expired and the item may be another worker's.
+- Resend: a lease step may be sent again. Under the same token the server returns the same leases.
+- Lost reply: the token of a failed call is kept (`keep_unanswered`). The next call for at least as
+  many items uses it again, so that items that nobody received count no attempt.
+- Expiry: no process watches the clock. A lease step first returns a bounded number of expired
+  leases to the queue (`include/expiring.lua`). `pop` and `take` do so if they find too few items.
+- Undecodable items are leased, too. The call settles them at once, as dead letters. If the error
+  says nothing of the item (memory, a missing module), the call releases them.
+"""
 
 from __future__ import annotations
 

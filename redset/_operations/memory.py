@@ -1,4 +1,17 @@
-"""Removing by identity, and what a set remembers."""
+"""Removing by identity, and the memory of ``remember``.
+
+Theory of operation
+-------------------
+
+- A limited memory is a sorted set of digests, ordered by their end. An add removes some that ended.
+- A memory forever keeps eight bytes per item: an integer made of the item's digest and the epoch.
+  The integers are in buckets, small sets that the server stores packed. Buckets split one at a time
+  (linear hashing, `include/buckets.lua`), so no step moves more than a few hundred integers.
+- The epoch is random and stored in the meta. Each step carries the epoch that its integers were
+  made with. If the set has another one, the step changes nothing and replies with that epoch.
+- Clearing replaces the epoch in one step. The old buckets are out of use from then on. `sweep` and
+  later adds unlink them, a bounded number per step.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""Waiting for something to hand out."""
+"""Waiting for an item that can be handed out.
+
+Theory of operation
+-------------------
+
+A waiting call tries, waits for a sign that there may be an item, and tries again, until its time is
+over. No call blocks on the server: a blocked connection is lost to the pool, and a reply that comes
+after its caller died loses an item. `watch.lua` reads how many items there are, and in how many
+milliseconds one falls due or a lease ends. It changes nothing. The effect `Wait` has this question;
+the transport asks it for all waiting calls of a process together.
+"""
 
 from __future__ import annotations
 
