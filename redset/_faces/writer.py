@@ -156,6 +156,7 @@ class Writing:
         self._owner = owner
         self._ctx = owner._ctx
         self._sent = self._ctx.of_serialised()
+        self._payload = self._ctx.wire.payload
         self._flags: dict[tuple[Any, ...], Flags] = {}
         #: Whether the known table may answer adds of these flags, which then refuse what is known.
         self._answerable: dict[Flags, bool] = {}
@@ -227,6 +228,21 @@ class Writing:
         if found is None:
             self._sent.codec.scorer = self._ctx.codec.scorer
         return found
+
+    def _add_of(self, item: Any, score: Any, given: tuple[Any, ...]) -> tuple[Flags, _Add]:
+        """Check an add's arguments, and serialise its item."""
+        if self._barred is not None:
+            self._check()
+        flags = self._flags.get(given) if given[-1] is None else None
+        if flags is None:
+            flags = self._flags_of(given)
+        if type(score) is not float or score != score or self._ctx.options.ties:
+            score = self._score_of(item, score)
+        codec = self._ctx.codec
+        if self._ctx.options.keyed:
+            return flags, (codec.serialise(item), score, item)
+        sent = self._payload(item, codec.dumps, codec.max_item_bytes, codec.warn)
+        return flags, (sent, score, item)
 
     def _bulk_of(self, items: Any, score: Any, given: tuple[Any, ...]) -> _Bulk:
         """Check a bulk call's arguments."""
@@ -564,14 +580,28 @@ class ThreadWriting(Writing):
         self._room = threading.Condition(self._lock)
 
     def _add(self, item: Any, score: Any, given: tuple[Any, ...]) -> None:
-        flags, score = self._flags_of(given), self._score_of(item, score)
-        sent = self._ctx.codec.serialise(item)
+        flags, add = self._add_of(item, score, given)
         with self._lock:
             while self._accepted >= self._limit and self._barred is None:
                 self._room.wait()
             if self._barred is not None:
                 self._check()
-            if self._put(flags, (sent, score, item)):
+            run = self._last
+            # The short way of most adds; it saves a tenth of their time.
+            if (
+                run is None
+                or self._acking
+                or run.flags is not flags
+                or run.scored is (add[1] is None)
+                or len(run.adds) >= _MOST
+            ):
+                told = self._put(flags, add)
+            else:
+                run.adds.append(add)
+                self._accepted += 1
+                self._size += 1
+                told = self._size == self._max_items or self._accepted >= self._limit
+            if told:
                 self._wake.notify()
 
     def _add_many(self, items: Any, score: Any, given: tuple[Any, ...]) -> None:
@@ -674,13 +704,12 @@ class TaskWriting(Writing):
         self._turn = 0
 
     async def _add(self, item: Any, score: Any, given: tuple[Any, ...]) -> None:
-        flags, score = self._flags_of(given), self._score_of(item, score)
-        sent = self._ctx.codec.serialise(item)
+        flags, add = self._add_of(item, score, given)
         while self._accepted >= self._limit and self._barred is None:
             self._room.clear()
             await self._room.wait()
         self._check()
-        if self._put(flags, (sent, score, item)):
+        if self._put(flags, add):
             self._wake.set()
         if self._accepted % _TURN == 0:
             await asyncio.sleep(0)  # it may never wait for anything itself

@@ -139,8 +139,8 @@ def payload(item, dumps, limit, warn=None):
     data.owner = NULL
     try:
         view_payload(
-            &data, item, dumps, None, limited, limit_of(limit) if limited else 0, NULL,
-            warn,
+            &data, item, dumps, orjson_function(dumps, "dumps"), limited,
+            limit_of(limit) if limited else 0, NULL, warn,
         )
         return bytes_of(&data)
     finally:
