@@ -8,6 +8,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable
+from itertools import chain
 from json.encoder import encode_basestring
 from typing import Any, NoReturn
 
@@ -181,6 +182,7 @@ def _stands_for_value(obj: Any) -> bool:
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 
 
+_DICT = frozenset((dict,))
 #: The plain types of which JSON has every value.
 _SURE = frozenset((str, int, bool))
 
@@ -291,6 +293,24 @@ class JSONSerializer(Serializer):
     else:
         dumps = _StandardJSON.dumps
         loads = _StandardJSON.loads
+
+
+def _dumps_flat(items: Any) -> list[bytes] | None:
+    """Return what `JSONSerializer.dumps` returns for each item, if all are flat dicts; else None.
+
+    One call writes all of them, and their text is split: a third of the time of a call each. No
+    object of orjson's is kept, since many of them slow its allocator down.
+    """
+    if not _USE_ORJSON or not items or not _DICT.issuperset(map(type, items)):
+        return None
+    # Before orjson sees them: see _refuse_deep.
+    if not _PLAIN.issuperset(map(type, chain.from_iterable(map(dict.values, items)))):
+        return None
+    text = _orjson_dumps(items, None, _OPTIONS)
+    # A brace in a string might be taken for the next item; null may stand for NaN.
+    if text.count(b"{") != len(items) or text.rfind(b"null") >= 0:
+        return None
+    return [b"{%b}" % part for part in text[2:-2].split(b"},{")]
 
 
 class NamedtupleSerializer(Serializer):

@@ -28,6 +28,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
+from operator import itemgetter
 from threading import Lock
 from types import MethodType
 from typing import Any, NamedTuple
@@ -447,6 +448,7 @@ def _places_of_unknown(names: list[bytes], known: Known | None, now: float) -> l
 #: Score, member, place of the first item, payload. In this order equal members (if they are not
 #: folded) sort by place.
 _Entry = tuple[float, bytes, int, bytes]
+_PAYLOAD = itemgetter(3)
 #: The most bytes of an entry besides its payload: a score, a digest, an integer, and the four
 #: heads of these and of the payload.
 _MOST_REST = 24 + 16 + 20 + 4 * 25
@@ -564,7 +566,7 @@ class Encoder:
         start = 0
         while True:
             some = entries[start : start + most] if most else entries[start:]
-            if most and sum(len(entry[3]) + _MOST_REST for entry in some) > most_bytes:
+            if most and sum(map(len, map(_PAYLOAD, some))) + _MOST_REST * len(some) > most_bytes:
                 some = some[: self._fitting(some, most_bytes)]
             data = b"".join(self._parts(some))
             start += len(some)
@@ -690,8 +692,10 @@ class Encoder:
         self, dumps: Callable[[Any], Any], items: Sequence[Any], scores: Sequence[Any] | None
     ) -> tuple[list[_Entry], int]:
         """Read a plain list of JSON list by list, in half of the time; raise if it is not plain."""
-        # Copies: see _serialised().
-        members = [b"%b" % data for data in map(dumps, items)]
+        members = serializers._dumps_flat(items)
+        if members is None:
+            # Copies: see _serialised().
+            members = [b"%b" % data for data in map(dumps, items)]
         if self._limit and members and max(map(len, members)) > self._limit:
             raise ValueError  # reading the items one by one names it
         last: dict[bytes, float]
@@ -718,26 +722,30 @@ class Encoder:
     def _parts(self, entries: list[_Entry]) -> list[bytes]:
         """Return the arguments of entries in pieces; joining takes half as long as formatting.
 
-        The first piece ends the argument before it; the last argument has no line end.
+        The first piece ends the argument before it; the last argument has no line end. Pieces are
+        made column by column, in loops without Python code.
         """
-        keyed, memory = self._key is not None, self._memory
-        parts: list[bytes] = []
-        for score, member, _, data in entries:
-            text = b"%d" % score if type(score) is int else score_text(score)
-            size = len(member)
-            parts += (
-                _GAPS[len(text)],
-                text,
-                _GAPS[size] if size < 1024 else _gap(size),
-                member,
-            )
-            if keyed:
-                parts += (_gap(len(data)), data)
-            if memory:
-                known = member if keyed else digest(member)
-                if memory == MEMORY_INTEGER:
-                    known = memory_integer(known, self._epoch)
-                parts += (_gap(len(known)), known)
+        if not entries:
+            return []
+        scores, members, _, payloads = zip(*entries, strict=True)
+        columns: list[Sequence[bytes]] = [
+            [b"%d" % score if type(score) is int else score_text(score) for score in scores],
+            members,
+        ]
+        if self._key is not None:
+            columns.append(payloads)
+        if self._memory:
+            names = members if self._key is not None else digests(members)
+            if self._memory == MEMORY_INTEGER:
+                names = [memory_integer(name, self._epoch) for name in names]
+            columns.append(names)
+        width = 2 * len(columns)
+        parts = [b""] * (width * len(entries))
+        for at, column in enumerate(columns):
+            sizes = list(map(len, column))
+            gap = _GAPS.__getitem__ if max(sizes) < len(_GAPS) else _gap
+            parts[2 * at :: width] = map(gap, sizes)
+            parts[2 * at + 1 :: width] = column
         return parts
 
     def _fitting(self, entries: list[_Entry], most_bytes: int) -> int:
