@@ -40,9 +40,9 @@ from cpython.unicode cimport (
     PyUnicode_CheckExact,
     PyUnicode_DecodeUTF8,
 )
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from redset._wire import fallback as _python
 from redset import serializers as _serializers

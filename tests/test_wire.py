@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from agreement import outcome, seen, told
 from hostile import HOSTILE, Bytes, HostileBytes, Mask, Text
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from selection import drawn
 
@@ -282,6 +282,50 @@ def test_requests_of_json_agree(items: list[Any], kind: str, options: Any, data:
     given_scores = data.draw(st.none() if kind == "none" else st.lists(value, min_size=size))
     options["dumps"] = JSONSerializer().dumps
     same_chunk(items, given_scores, data.draw(st.booleans()), **options)
+
+
+braced = st.text('{}[],:"\\nul\0é', max_size=9)
+plain = st.one_of(braced, st.sampled_from(["null", "},{"]), st.integers(-9, 9), st.booleans())
+flat = st.dictionaries(braced, plain, max_size=4)
+rare = st.one_of(
+    st.none(), st.floats(), st.just(2**64), st.lists(plain, max_size=2), flat, st.just((1,))
+)
+
+
+@each
+@drawn(200)
+@given(
+    items=st.lists(flat, max_size=40),
+    others=st.lists(st.tuples(st.integers(0, 40), st.dictionaries(braced, rare, max_size=2))),
+    key=st.sampled_from([None, repr]),
+    limit=st.sampled_from([0, 0, 30]),
+)
+@example(items=[{}, {}, {"a": "{"}], others=[], key=None, limit=0)
+@example(items=[{"a": math.nan}, {"a": None}, {"a": "null"}], others=[], key=None, limit=0)
+@example(items=[{"a": "x" * n} for n in range(25)], others=[], key=None, limit=30)
+def test_dicts_that_are_written_together_have_the_texts_of_single_ones(
+    wire: ModuleType,
+    items: list[Any],
+    others: list[tuple[int, Any]],
+    key: Any,
+    limit: int,
+) -> None:
+    for place, other in others[:1]:
+        items = [*items[:place], other, *items[place:]]
+    texts: dict[Any, bytes] = {}
+    bad = []
+    for place, item in enumerate(items):
+        status, text = outcome(JSONSerializer().dumps, item)[:2]
+        if status == "raised" or (limit and len(text) > limit):
+            bad.append(place)
+        else:
+            texts[text if key is None else repr(item)] = text
+    chunk = encoder(wire, dumps=JSONSerializer().dumps, sort=False, key=key, limit=limit).encode(
+        items, None, True
+    )
+    assert [each.place for each in chunk.bad] == bad
+    entries = entries_of(wire, chunk, 2 if key is None else 3) if chunk.entries else []
+    assert [entry[-1] for entry in entries] == list(texts.values())
 
 
 @needs_core

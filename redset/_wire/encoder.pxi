@@ -5,10 +5,11 @@
 # A chunk passes these steps. Steps that touch items hold the GIL. The others work on views of bytes
 # that stay owned, and give the GIL up if a chunk has MANY entries or more.
 #
-#     read_by_key    key and score of each item (GIL). Only items that are kept are serialised:
-#                    after folding and dropping, so known and folded items cost no serializer.
-#     read_all       payload, key and score of each item (GIL), if there is no key, nothing to fold,
-#                    or an item was bad: then this names the bad one.
+#     read_by_key    with a key: key and score of each item (GIL). Only items that are kept are
+#                    serialised: after folding and dropping, known and folded items cost nothing.
+#     read_flat      without: flat dicts as JSON, written in one call (GIL)
+#     read_all       payload, key and score of each item (GIL), if neither applies or an item was
+#                    bad: then this names the bad one.
 #     fold_and_drop  of equal members one entry is kept; digests; known entries are dropped
 #     sort_all       sort by score, then member; put the other arguments into lines, count bytes
 #     request_of     allocate one request, and fill it
@@ -94,7 +95,10 @@ cdef class Encoder:
         cdef Py_ssize_t start = 0, stop, good
         cdef Workspace* work = take_work()
         try:
-            if not self.read_by_key(work, items, scores, known, now):
+            if not (
+                self.read_by_key(work, items, scores, known, now)
+                if self.keyed else self.read_flat(work, items, scores, known, now)
+            ):
                 forget_items(work)
                 self.read_all(work, items, scores, skip, bad, known, now)
             if self.unfit and work.count:
@@ -128,8 +132,7 @@ cdef class Encoder:
         See the theory of operation.
         """
         cdef Entry* entry
-        cdef Py_ssize_t i
-        if not self.keyed or not self.fold:
+        if not self.fold:
             return False
         if type(items) is not list and type(items) is not tuple or len(items) < 2:
             return False
@@ -142,15 +145,7 @@ cdef class Encoder:
                 self.read_key_and_score(entry, item, scores)
                 work.count += 1
             self.fold_and_drop(work, known, now)
-            for i in range(work.kept_count):
-                entry = &work.entries[work.kept[i].entry]
-                item = <object> entry.payload.owner
-                drop_view(&entry.payload)
-                # Into the entry itself: an error for a payload that is too long leaves a view.
-                view_payload(
-                    &entry.payload, item, self.dumps, self.write_json, self.limited, self.limit,
-                    &work.arena, self.warn,
-                )
+            self.serialise_kept(work)
         except MemoryError:
             raise
         except Exception:
@@ -158,6 +153,75 @@ cdef class Encoder:
         else:
             return True
         return False
+
+    cdef int serialise_kept(self, Workspace* work) except -1:
+        """Serialise the items that `read_by_key` kept, in one call if all are flat dicts."""
+        cdef Entry* entry
+        cdef View text
+        cdef Py_ssize_t i
+        cdef list items = []
+        cdef bint flat = False
+        if self.write_json is not None and work.kept_count > 1:
+            for i in range(work.kept_count):
+                items.append(<object> work.entries[work.kept[i].entry].payload.owner)
+            flat = view_flat(&work.text, items, self.write_json)
+            text = work.text
+        for i in range(work.kept_count):
+            entry = &work.entries[work.kept[i].entry]
+            item = <object> entry.payload.owner
+            drop_view(&entry.payload)
+            if flat:
+                take_flat(&text, &entry.payload)
+                check_size(&entry.payload, self.limited, self.limit)
+            else:
+                # Into the entry itself: an error for a payload that is too long leaves a view.
+                view_payload(
+                    &entry.payload, item, self.dumps, self.write_json, self.limited, self.limit,
+                    &work.arena, self.warn,
+                )
+        return 0
+
+    cdef bint read_flat(
+        self, Workspace* work, object items, object scores, Known known, double now
+    ) except -1:
+        """Read flat dicts that are written in one call; False if that does not apply.
+
+        It runs no code of the caller's, so items do not change after they were written.
+        """
+        cdef Entry* entry
+        cdef View text
+        cdef Py_ssize_t count
+        if self.write_json is None or not (type(items) is list or type(items) is tuple):
+            return False
+        count = len(items)
+        if count < 2 or not (
+            self.constant or isinstance(self.scorer, str) if scores is None
+            else are_numbers(scores)
+        ):
+            return False
+        reserve_entries(work, min(count, 65536))
+        try:
+            if view_flat(&work.text, items, self.write_json):
+                text = work.text
+                for item in items:
+                    if work.count == count:
+                        break
+                    entry = self.next_entry(work)
+                    take_flat(&text, &entry.payload)
+                    check_size(&entry.payload, self.limited, self.limit)
+                    self.read_key_and_score(entry, item, scores)
+                    work.count += 1
+                if work.count == count:
+                    self.fold_and_drop(work, known, now)
+                else:
+                    count = -1
+            else:
+                count = -1
+        except MemoryError:
+            raise
+        except Exception:
+            count = -1
+        return count >= 0
 
     cdef Entry* next_entry(self, Workspace* work) except NULL:
         cdef Entry* entry
@@ -412,6 +476,21 @@ cdef class Encoder:
             out = put_bulk(out, entry.payload.data, entry.payload.size)
             if self.memory:
                 out = put_bulk(out, line.memory, line.memory_size)
+
+
+cdef bint are_numbers(object scores) noexcept:
+    """Whether scores can be read without running code of the caller's."""
+    if type(scores) is list:
+        for score in <list> scores:
+            if not (PyFloat_CheckExact(score) or PyLong_CheckExact(score)):
+                return False
+        return True
+    if type(scores) is tuple:
+        for score in <tuple> scores:
+            if not (PyFloat_CheckExact(score) or PyLong_CheckExact(score)):
+                return False
+        return True
+    return False
 
 
 cdef object chunk_of(

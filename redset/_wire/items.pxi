@@ -74,6 +74,64 @@ cdef bint is_shallow(object value, int depth) noexcept:
     return False
 
 
+cdef bint is_flat(object item) noexcept:
+    """Whether an item is a dict of plain values that JSON has: NaN would be written as null."""
+    cdef PyObject* key
+    cdef PyObject* inner
+    cdef Py_ssize_t at = 0
+    if type(item) is not dict:
+        return False
+    with cython.critical_section(item):
+        while PyDict_Next(item, &at, &key, &inner):
+            if PyUnicode_CheckExact(<object> inner) or PyLong_CheckExact(<object> inner):
+                continue
+            if PyFloat_CheckExact(<object> inner):
+                if not isfinite(PyFloat_AS_DOUBLE(<object> inner)):
+                    return False
+            elif not is_plain(<object> inner):
+                return False
+    return True
+
+
+cdef Py_ssize_t count_braces(const char* text, Py_ssize_t size) noexcept nogil:
+    cdef const char* end = text + size
+    cdef Py_ssize_t count = 0
+    text = <const char*> memchr(text, c"{", size)
+    while text != NULL:
+        count += 1
+        text = <const char*> memchr(text + 1, c"{", end - text - 1)
+    return count
+
+
+cdef bint view_flat(View* text, object items, object write_json) except -1:
+    """View the JSON of flat dicts, all written in one call; False if that does not apply.
+
+    It takes half of the time of a call each. An item's text begins at a brace: if there is one per
+    item, none is in a string.
+    """
+    for item in items:
+        if not is_flat(item):
+            return False
+    data = write_json(items, None, _JSON_OPTIONS)
+    if not PyBytes_CheckExact(data):
+        return False
+    if count_braces(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) != len(items):
+        return False
+    # Without the bracket that begins the list.
+    set_view(text, data, PyBytes_AS_STRING(data) + 1, PyBytes_GET_SIZE(data) - 1)
+    return True
+
+
+cdef void take_flat(View* text, View* out) noexcept nogil:
+    """View the first item of a text, and take it off. The text is held by another view."""
+    cdef const char* end = <const char*> memchr(text.data + 1, c"{", text.size - 1)
+    out.data = text.data
+    # A comma or, after the last item, a bracket follows.
+    out.size = (end - text.data if end != NULL else text.size) - 1
+    text.data += out.size + 1
+    text.size -= out.size + 1
+
+
 cdef int view_serialised(View* out, object data, Arena* arena) except -1:
     """View what a serializer returned; nobody else needs it."""
     if isinstance(data, str):
@@ -117,6 +175,10 @@ cdef int view_payload(
         if warn is not None and is_structure(item):
             warn(item)
         view_text(out, str(item))
+    return check_size(out, limited, limit)
+
+
+cdef int check_size(const View* out, bint limited, Py_ssize_t limit) except -1:
     if limited and out.size > limit:
         raise ValueError(
             f"item has {out.size} bytes serialised, more than max_item_bytes={limit}"

@@ -36,6 +36,7 @@ cdef struct Workspace:
     uint32_t* table
     Scratch kept_scratch, spare_scratch, lines_scratch, table_scratch
     Arena arena
+    View text  # What a serializer wrote for all items at once, if it did.
     Py_ssize_t dropped  # Entries that were known.
     bint keyed
     bint digested
@@ -92,6 +93,7 @@ cdef void forget_items(Workspace* work) noexcept:
     for i in range(work.used):
         drop_view(&work.entries[i].payload)
         drop_view(&work.entries[i].key)
+    drop_view(&work.text)
     work.count = work.used = work.kept_count = work.dropped = 0
     work.keyed = work.digested = False
     empty_arena(&work.arena)
