@@ -196,6 +196,69 @@ TAKE = Contest(
 )
 
 
+# --- a few items a call
+
+
+def _few(number: int) -> Contest:
+    def size(scale: Scale) -> Size:
+        calls = scale.pick(5_000, 500)
+        items = calls * number
+        text = f"{calls:,} calls with {number} items each"
+        return Size({"size": items, "chunk": number}, items, text, left=items)
+
+    some = "1 item" if number == 1 else f"{number} items"
+    return Contest(
+        "add_few",
+        f"add_many of {some} a call",
+        (
+            Entry(REDSET, "add_few", f"{PLAIN}.add_many(items, score=scores)"),
+            Entry(REDIS_PY, "add_few", f"zadd(name, mapping), {DUMPED}, hiredis"),
+        ),
+        (
+            Goal(f"`add_many` of {some} CPU / redis-py", "cpu", "redset", "redis-py", most=0.75),
+            Goal(f"`add_many` of {some} wall / redis-py", "wall", "redset", "redis-py", most=0.75),
+            Goal(f"`add_many` of {some} server CPU / redis-py", "server", "redset", "redis-py"),
+        ),
+        size,
+    )
+
+
+def _half_known(scale: Scale) -> Size:
+    page = 20
+    number = scale.pick(20_000, 2_000)
+    job = {"size": number, "chunk": page, "variant": "half known"}
+    text = f"{2 * number - page:,} links in pages of {page}, half of which are known"
+    return Size(job, 2 * number - page, text, left=number)
+
+
+_PAGES = "SADD, ZADD pipelined"
+FEW_LINKS = Contest(
+    "add_few",
+    "pages of 20 links with key= and remember=, half of them known",
+    (
+        Entry(REDSET, "links", 'key="url", remember=True, scorer="depth": one add_many a page'),
+        Entry(
+            REDIS_PY,
+            "links_pipelined",
+            "SADD of the hex SHA-1 of each, ZADD where it is new: two pipelines a page, hiredis",
+            _PAGES,
+        ),
+    ),
+    (
+        Goal("pages of 20 links wall / pipelined", "wall", "redset", _PAGES, most=0.7),
+        Goal("pages of 20 links server CPU / pipelined", "server", "redset", _PAGES, most=1.3),
+        Goal("pages of 20 links CPU / pipelined", "cpu", "redset", _PAGES),
+    ),
+    _half_known,
+)
+
+
+def few(bench: Bench) -> Iterator[Result]:
+    """A few items a call cost the client most, and the server's scripts of a memory."""
+    contests = (_few(1), _few(5), _few(20), FEW_LINKS)
+    return _on_every_server(bench, "add_few", "a few items a call", lambda kind: contests)
+
+
 # --- algebra
 
 
@@ -997,6 +1060,7 @@ _CONTESTS = (
 #: In the order in which they are run.
 MEASURES: dict[str, Measure] = {
     **{contest.name: contest.run for contest in _CONTESTS},
+    "add_few": few,
     "known": known,
     "lease": leases,
     "ties": ties,

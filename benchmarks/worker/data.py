@@ -50,6 +50,13 @@ def pages(file: str, first: int | None = None) -> list[list[Item]]:
     ]
 
 
+def half_known_pages(number: int, size: int) -> list[list[Item]]:
+    """Distinct links in pages. The first half of a page stands in the page before, too."""
+    half = size // 2
+    found = [{"url": url(each), "from": url(0), "depth": each % 10} for each in range(number)]
+    return [found[at : at + size] for at in range(0, number - half, half)]
+
+
 def links(number: int, duplicates: float) -> list[list[Item]]:
     """Links of which a share are duplicates, spread at random, in pages of 200."""
     distinct = max(1, round(number * (1 - duplicates)))

@@ -41,6 +41,8 @@ class Job(NamedTuple):
 
     def linked_pages(self) -> list[list[data.Item]]:
         """Found links, page by page; one page of them all where the variant says so."""
+        if self.variant == "half known":
+            return data.half_known_pages(self.size, self.chunk)
         if self.duplicates is None:
             found = data.pages(self.links, self.pages)
         else:

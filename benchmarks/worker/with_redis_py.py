@@ -50,6 +50,21 @@ def buffered(job: Job) -> Run:
     return run
 
 
+def add_few(job: Job) -> Run:
+    client = redis.Redis(**job.address)
+    parts = list(
+        zip(batches(job.items(), job.chunk), batches(job.scores(), job.chunk), strict=True)
+    )
+
+    def run() -> int:
+        return sum(
+            client.zadd(job.name, dict(zip(map(dumped, some), theirs, strict=True)))
+            for some, theirs in parts
+        )
+
+    return run
+
+
 def add(job: Job) -> Run:
     client = redis.Redis(**job.address)
     pairs = list(zip(job.items(), job.scores(), strict=True))

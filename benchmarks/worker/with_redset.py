@@ -49,6 +49,19 @@ def add_many(job: Job) -> Run:
     return run
 
 
+def add_few(job: Job) -> Run:
+    """One call for each ``chunk`` of the items."""
+    jobs = _set(job)
+    parts = list(
+        zip(batches(job.items(), job.chunk), batches(job.scores(), job.chunk), strict=True)
+    )
+
+    def run() -> int:
+        return sum(jobs.add_many(some, score=theirs).added for some, theirs in parts)
+
+    return run
+
+
 def add(job: Job) -> Run:
     jobs, pairs = _set(job), list(zip(job.items(), job.scores(), strict=True))
 
