@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from options import OPTIONS, every_option, fit, made
 from selection import drawn
 
 from redset import SortedSet
-from redset._operations import few
+from redset._operations import few, streaming
 from redset.exceptions import AddError
 
 URLS = [f"/{n}" for n in range(8)]
@@ -121,7 +123,8 @@ def test_a_few_items_need_no_stream(
 ) -> None:
     jobs = SortedSet(server_client, "jobs", **options)
     jobs.add_many(iter([made(options, "first")]))
-    monkeypatch.setattr(few, "add_stream", no_stream)
+    monkeypatch.setattr(few, "stream_encoded", no_stream)
+    monkeypatch.setattr(streaming, "add_stream", no_stream)
     items = [made(options, str(n)) for n in range(number)]
     assert jobs.add_many(items, score=[fit(options, n) for n in range(number)]).added == number
     assert jobs.add_many(tuple(items), score=1, nx=True).refused == number
@@ -154,12 +157,82 @@ def test_code_that_an_item_runs_changes_no_call_under_way(server_client: Any) ->
     assert jobs.add_many(items).added == 4
 
 
+def test_scores_are_those_that_the_call_was_given(server_client: Any) -> None:
+    scores = [1.0, 2.0]
+
+    def key(item: Any) -> str:
+        scores[:] = [9.0, 9.0]
+        return str(item)
+
+    jobs = SortedSet(server_client, "jobs", key=key)
+    assert jobs.add_many(["a", "b"], score=scores).added == 2
+    assert jobs.scores(["a", "b"]) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("bad", [[], ["x"]], ids=["good", "with a bad one"])
+def test_code_that_an_item_runs_runs_once(
+    server_client: Any, any_implementation: str, bad: list[str]
+) -> None:
+    called: list[str] = []
+
+    def scorer(item: str) -> Any:
+        called.append(item)
+        return float(len(called)) if item != "x" else "no score"
+
+    jobs = SortedSet(server_client, "jobs", scorer)
+    with pytest.raises(AddError, match="item 2") if bad else nullcontext():
+        jobs.add_many(["p", "q", *bad])
+    assert called == ["p", "q", *bad]
+    assert jobs.scores(["p", "q"]) == [1.0, 2.0]
+
+
 def test_a_new_serializer_and_scorer_are_used_at_once(server_client: Any) -> None:
     jobs = SortedSet(server_client, "jobs", scorer=lambda item: 1)
     jobs.add_many(["a"])
     jobs.scorer = lambda item: 2
     jobs.add_many(["b"])
     assert jobs.scores(["a", "b"]) == [1, 2]
+    jobs.serializer = json
+    jobs.add_many(["c"])
+    assert server_client.zrange("jobs", 0, -1) == [b"a", b'"c"', b"b"]
+
+
+def test_each_call_goes_by_its_own_flags(server_client: Any) -> None:
+    jobs = SortedSet(server_client, "jobs", remember=True)
+    jobs.add_many(iter(["first"]))
+    for flags in ({}, {"remember": False}, {"again": True}, {"nx": True}, {}):
+        name = f"item {flags}"
+        jobs.forget(name)
+        jobs.discard(name)
+        assert jobs.add_many([name], **flags).added == 1  # type: ignore[arg-type]
+        assert jobs.seen(name) == (flags != {"remember": False})
+        assert jobs.add_many([name], score=5, **flags) == (  # type: ignore[arg-type]
+            (0, 1, 0, 0) if flags.keys() & {"again", "remember"} else (0, 0, 1, 0)
+        )
+
+
+def test_added_items_are_known_to_the_table(server_client: Any, any_implementation: str) -> None:
+    jobs = SortedSet(server_client, "jobs", remember=True)
+    jobs.add_many(iter(["first"]))
+    items = [str(number) for number in range(20)]
+    assert jobs.add_many(items).added == 20
+    assert all(jobs.known(item) for item in items)
+    before = server_client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    assert jobs.add_many(items).refused == 20
+    assert server_client.info("commandstats")["cmdstat_evalsha"]["calls"] == before
+
+
+def test_an_item_that_is_too_large_for_the_server_is_named(
+    any_server: servers.Server, server_client: Any
+) -> None:
+    server_client.config_set("proto-max-bulk-len", 2**20)
+    try:
+        jobs = SortedSet(server_client, "jobs")
+        with pytest.raises(AddError) as caught:
+            jobs.add_many(["x" * 2**21])
+        assert caught.value.index == 0
+    finally:
+        server_client.config_set("proto-max-bulk-len", 2**29)
 
 
 def test_threads_add_a_few_to_one_object_while_it_is_cleared(

@@ -4,11 +4,11 @@ Theory of operation. A crawler adds the twenty URLs of a page, a web application
 For so few items a stream spends more time on its batches and its window than on the request. This
 path encodes the list, sends one step and reads its reply.
 
-It gives exactly what `add_stream` gives, since it hands over to that before anything is written if
+It gives exactly what `add_stream` gives. It encodes the list in the same way, and hands what it
+encoded to a stream before anything is sent if
 
-- an item is bad: `add_stream` sends the items before it, and says which one it is;
-- the list is more than one chunk, or an item is so large that it travels alone;
-- the set has another epoch: the server refused the step whole.
+- an item is bad: the stream sends the items before it, and says which one it is;
+- the list is more than one chunk, or an item is so large that it travels alone.
 
 Other lists do not come here: those for a first add with a memory, which may end with a warning;
 those scored by the server's clock; those whose bad items are skipped.
@@ -27,7 +27,7 @@ from redset._operations.context import Context
 from redset._operations.known import check_memory, learn
 from redset._operations.limits import SCRIPT_CHUNK
 from redset._operations.scores import Clock
-from redset._operations.streaming import add_stream, failure, is_large
+from redset._operations.streaming import failure, is_large, stream_encoded
 from redset._transport.effects import Operation
 
 #: The most items of a list that may go the short way.
@@ -54,22 +54,17 @@ def add_few(
     if kind is list or kind is tuple or kind is range:
         if len(score) != len(items):
             return None
-        scores, score = list(score), None
+        # Copies, here and below: encoding may run code of the caller's.
+        scores = list(score)
     elif kind is float or kind is int:
-        scores = [score] * len(items)
+        scores = [ctx.scores.parse(score)] * len(items)
     elif score is not None:
         return None
-    # A copy: encoding may run code of the caller's.
-    return _add(ctx, list(items), scores, score, flags, condition)
+    return _add(ctx, list(items), scores, flags, condition)
 
 
 def _add(
-    ctx: Context,
-    items: list[Any],
-    scores: list[Any] | None,
-    score: float | None,
-    flags: Flags,
-    condition: str,
+    ctx: Context, items: list[Any], scores: list[Any] | None, flags: Flags, condition: str
 ) -> Operation[AddResult]:
     # A call takes an adder out while it uses it, since threads must not share one. It gives it back
     # to the same dict: a new serializer or scorer has a new one.
@@ -79,47 +74,45 @@ def _add(
         spare = codec.spare_adders = {}
     adder = spare.pop(use, None) or Adder(ctx, flags, None, False)
     result = yield from _add_chunk(ctx, adder, items, scores)
-    if result is None:
-        own = scores if score is None else None
-        pulled = items, own
-        return (yield from add_stream(ctx, score, flags, "raise", True, False, (), pulled, False))
     spare[use] = adder
     return result
 
 
 def _add_chunk(
     ctx: Context, adder: Adder, items: list[Any], scores: list[Any] | None
-) -> Operation[AddResult | None]:
-    """Add items in one step; None if it was refused, or was not sent, since it must not be one."""
+) -> Operation[AddResult]:
     adder.heavy = False
     if adder.encoder is None or (ctx.options.remember and ctx.memory.epoch != adder.epoch):
         try:
             yield from adder.prepare()
         except Exception as error:
             raise failure(error) from error
-    trust = None
-    if adder.tabled:
-        trust, due = yield from adder.look(len(items))
-        if due:
-            try:
-                trust = yield from check_memory(ctx)
-            except Exception as error:
-                raise failure(error) from error
-    chunks, trust, generation = adder.encode(items, scores, False, trust)
-    chunk = chunks[0]
-    if chunk.bad or len(chunks) > 1 or is_large(chunk):
-        return None
-    if not chunk.entries:
-        return AddResult(0, 0, chunk.good, 0)
-    sent = monotonic()
-    try:
-        reply = yield adder.ask(chunk)
-        added, updated, refused, _, lasting = adder.judge(chunk, reply)
-    except OtherEpoch as other:
-        adder.other_epoch(other.stored)
-        return None
-    except Exception as error:
-        raise failure(error) from error
-    if trust is not None and lasting is not None:
-        yield from learn(trust, generation, chunk.digests, lasting, sent)
-    return AddResult(added, updated, refused, 0)
+    while True:
+        trust = None
+        if adder.tabled:
+            trust, due = yield from adder.look(len(items))
+            if due:
+                try:
+                    trust = yield from check_memory(ctx)
+                except Exception as error:
+                    raise failure(error) from error
+        chunks, trust, generation = adder.encode(items, scores, False, trust)
+        chunk = chunks[0]
+        if chunk.bad or len(chunks) > 1 or is_large(chunk):
+            rest = stream_encoded(adder, items, scores, chunks, trust, generation)
+            return (yield from rest)
+        if not chunk.entries:
+            return AddResult(0, 0, chunk.good, 0)
+        sent = monotonic()
+        try:
+            reply = yield adder.ask(chunk)
+            added, updated, refused, _, lasting = adder.judge(chunk, reply)
+        except OtherEpoch as other:
+            # The server refused it whole: encode it again.
+            adder.begin_again(other)
+            continue
+        except Exception as error:
+            raise failure(error) from error
+        if trust is not None and lasting is not None:
+            yield from learn(trust, generation, chunk.digests, lasting, sent)
+        return AddResult(added, updated, refused, 0)

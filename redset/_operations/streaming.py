@@ -85,6 +85,19 @@ def add_stream(
     return result
 
 
+def stream_encoded(
+    adder: Adder,
+    items: list[Any],
+    scores: list[Any] | None,
+    chunks: list[Any],
+    trust: Trust | None,
+    generation: int,
+) -> Operation[AddResult]:
+    """Add a list that was encoded already, as `add_stream` does: no code of an item runs again."""
+    stream = _Stream(adder, None, "raise", True, False, ([], None), False)
+    return stream.run_encoded(items, scores, chunks, trust, generation)
+
+
 class _Batch:
     """A run of the caller's items, kept until all of it is acknowledged; and what came of it.
 
@@ -161,6 +174,19 @@ class _Stream:
         self._ended = self._prepared = False
         #: What brings the next answer. For a chunk on its own it also sends the chunk.
         self._awaited: Ask | Read = READ
+
+    def run_encoded(
+        self,
+        items: list[Any],
+        scores: list[Any] | None,
+        chunks: list[Any],
+        trust: Trust | None,
+        generation: int,
+    ) -> Operation[AddResult]:
+        """Add items that the adder has encoded already, and no others."""
+        self.position, self._ended, self._prepared = len(items), True, True
+        self._take(_Batch(0, items, scores), chunks, trust, generation)
+        return self.run()
 
     def run(self) -> Operation[AddResult]:
         """Add all items."""
@@ -266,6 +292,10 @@ class _Stream:
         chunks, trust, generation = self._adder.encode(
             batch.items, batch.scores, self._skips, trust
         )
+        self._take(batch, chunks, trust, generation)
+
+    def _take(self, batch: _Batch, chunks: list[Any], trust: Trust | None, generation: int) -> None:
+        """Make the chunks of a batch ready to be sent."""
         self._judge_bad(batch, chunks[-1].bad)
         self._ready.extend(
             _FlyingChunk(batch, chunk, trust, generation) for chunk in chunks if chunk.entries

@@ -877,6 +877,24 @@ MUTANTS: tuple[Mutant, ...] = (
         "add_many of a short list adds the items before a bad one, and says nothing of the rest.",
         ("test_few.py::test_items_before_a_bad_one_are_added_and_the_error_names_it",),
     ),
+    Mutant(
+        "short-way-mixes-up-remember",
+        "redset/_operations/few.py",
+        "_add",
+        "(condition, flags.again, flags.remember)",
+        "(condition, flags.again)",
+        "An add with remember=False after another one is remembered.",
+        ("test_few.py::test_each_call_goes_by_its_own_flags",),
+    ),
+    Mutant(
+        "short-way-keeps-the-old-serializer",
+        "redset/_operations/codec.py",
+        "use_serializer",
+        "self.spare_adders = None",
+        "pass",
+        "Short lists are stored by the serializer that was replaced.",
+        ("test_few.py::test_a_new_serializer_and_scorer_are_used_at_once",),
+    ),
     # --- the core
     Mutant(
         "core-folds-to-the-first-score",
@@ -917,7 +935,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "core-refuses-an-item-at-the-limit",
         "redset/_wire/items.pxi",
-        "view_payload",
+        "check_size",
         "if limited and out.size > limit:",
         "if limited and out.size >= limit:",
         "An item of exactly max_item_bytes is refused.",
