@@ -371,7 +371,7 @@ def test_no_step_between_two_large_sets_holds_the_server(
         held = Held(server)
         ask = Session.ask
         monkeypatch.setattr(Session, "ask", lambda self, effect: held(ask, self, effect))
-        monkeypatch.setattr(link, "exchange", functools.partial(held, link.exchange))
+        monkeypatch.setattr(link, "ask_once", functools.partial(held, link.ask_once))
         assert not jobs.isdisjoint(others) and jobs != others and not jobs <= others
         jobs |= others
         assert len(jobs) == size + size // 2

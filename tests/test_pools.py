@@ -120,6 +120,108 @@ def test_an_answer_that_another_user_left_unread_is_not_ours(client: Any) -> Non
     assert jobs.size() == 1 and books(pool) == (1, 1, 0)
 
 
+def test_a_pool_that_another_thread_disconnects_costs_a_connection(client: Any) -> None:
+    """Between the sending and the reading of a single call: what may be sent again is."""
+    jobs = SortedSet(client, "jobs")
+    jobs.add_many(["a", "b"])
+    assert jobs.pop() == "a"  # the first pop looks before it removes
+    pool = client.connection_pool
+    lost = sys.modules[type(client).__module__.split(".")[0]].ConnectionError
+
+    def cut_after_next_send() -> None:
+        jobs.size()  # over an open connection
+        (connection,) = pool._available_connections
+        send = connection.send_packed_command
+
+        def cut(data: Any, check_health: bool = True) -> None:
+            send(data, check_health=check_health)
+            del connection.send_packed_command
+            connection.disconnect()
+
+        connection.send_packed_command = cut
+
+    # A valkey-py client tries once by default, and so does every client a pop.
+    tries_again = type(client) is redis.Redis
+    for call, result in ((jobs.size, 1), (lambda: jobs.add("b", 5), 5)):
+        cut_after_next_send()
+        with contextlib.nullcontext() if tries_again else pytest.raises(lost):
+            assert call() == result
+    cut_after_next_send()
+    with pytest.raises(lost):
+        jobs.pop()
+    assert books(pool) == (1, 1, 0)
+    assert jobs.size() == 0
+
+
+@pytest.mark.parametrize("mark", ["reconnect", "login", "process"])
+def test_what_the_pool_does_at_a_release_is_done(
+    client: Any, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = client.connection_pool
+    borrower = Borrower(pool)
+    connection, is_plain = borrower.take()
+    borrower.give_back(connection, is_plain)
+    connection, is_plain = borrower.take()
+    assert is_plain
+    released: list[Any] = []
+    monkeypatch.setattr(pool, "release", released.append, raising=False)
+    name, value = {
+        "reconnect": ("_should_reconnect", True),
+        "login": ("_re_auth_token", object()),
+        "process": ("pid", -1),
+    }[mark]
+    monkeypatch.setattr(connection, name, value, raising=False)
+    borrower.give_back(connection, is_plain)
+    assert released == [connection] and connection in pool._in_use_connections
+    monkeypatch.undo()
+    borrower.give_back(connection, is_plain)
+    assert books(pool) == (1, 1, 0)
+
+
+def test_a_pool_of_an_unknown_version_or_with_a_cache_does_its_own_work(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = client.connection_pool
+    assert Borrower(pool)._is_plain
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "cache", object(), raising=False)
+        assert not Borrower(pool)._is_plain
+    library = sys.modules[type(client).__module__.split(".")[0]]
+    monkeypatch.setattr(library, "__version__", "99.0.0")
+    assert not Borrower(pool)._is_plain
+
+
+@pytest.mark.parametrize("moment", ["pop", "can_read", "append"])
+def test_an_interrupted_checkout_leaves_no_connection_out(client: Any, moment: str) -> None:
+    pool = client.connection_pool
+    borrower = Borrower(pool)
+    borrower.give_back(*borrower.take())
+
+    class Interrupting(list[Any]):
+        def pop(self, *args: Any) -> Any:
+            found = super().pop(*args)
+            if moment == "pop":
+                raise KeyboardInterrupt
+            return found
+
+        def append(self, value: Any) -> None:
+            super().append(value)
+            if moment == "append":
+                raise KeyboardInterrupt
+
+    (connection,) = pool._available_connections
+    pool._available_connections = Interrupting(pool._available_connections)
+    if moment == "can_read":
+        connection.can_read = lambda *args: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        borrower.give_back(*borrower.take())
+    connection.__dict__.pop("can_read", None)
+    pool._available_connections = list(pool._available_connections)
+    assert books(pool) == (1, 1, 0)
+    jobs = SortedSet(client, "jobs")
+    assert jobs.add("a") == 0 and jobs.pop() == "a" and books(pool) == (1, 1, 0)
+
+
 def test_the_short_path_is_used(client: Any) -> None:
     assert is_borrowed_plainly(client.connection_pool)
 

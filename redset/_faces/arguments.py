@@ -65,6 +65,8 @@ def milliseconds(argument: str, value: Any, positive: bool) -> int:
 
 def waiting_time(wait: Any) -> float:
     """Return for how many seconds to wait; math.inf is forever."""
+    if type(wait) is int and wait == 0:
+        return 0
     found = seconds("wait", wait, most=math.inf)
     # More than a clock can hold is forever, too.
     return found if found < 1e9 else math.inf
@@ -114,7 +116,7 @@ def positive(argument: str, value: Any) -> int:
 
 def number_up_to(argument: str, value: Any, most: int) -> int:
     """Return a number of items from 1 to as many."""
-    number = index(argument, value)
+    number = value if type(value) is int else index(argument, value)
     if not 1 <= number <= most:
         raise must_be(argument, f"from 1 to {most:,}", value, ValueError)
     return number

@@ -19,7 +19,7 @@ from redset._faces.worker import Tasks, Threads
 from redset._operations import algebra, reading
 from redset._transport.clients import is_cluster
 from redset._transport.coroutines import complete
-from redset._transport.effects import Operation, R
+from redset._transport.effects import Ask, Operation, R
 from redset._transport.link import AsyncLink, Link
 from redset._transport.source import Source
 from redset.locks import AsyncLock, Lock
@@ -44,8 +44,11 @@ class SyncFace(Face[T]):
         def size(self) -> int: ...
         def update(self, items: Iterable[Any]) -> None: ...
 
-    def _run(self, operation: Operation[R], source: Source | None = None) -> R:
-        return self._open().run(operation, source)  # type: ignore[no-any-return]
+    def _run(self, operation: Operation[R] | Ask, source: Source | None = None) -> R:
+        link = self._link
+        if link is None:
+            link = self._open()
+        return link.run(operation, source)  # type: ignore[no-any-return]
 
     def _complete(self, coroutine: Coroutine[Any, Any, V]) -> V:
         """Run to its end what is written once, with ``await``, for both faces."""
@@ -142,7 +145,7 @@ class AsyncFace(Face[T]):
     _runner_class = Tasks
     _iterables = ("__iter__", "__aiter__")
 
-    async def _run(self, operation: Operation[R], source: Source | None = None) -> R:
+    async def _run(self, operation: Operation[R] | Ask, source: Source | None = None) -> R:
         return await self._open().run(operation, source)  # type: ignore[no-any-return]
 
     async def _complete(self, coroutine: Coroutine[Any, Any, V]) -> V:

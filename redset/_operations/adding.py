@@ -159,6 +159,8 @@ class Adder:
         self._may_ask = self.tabled and (
             ctx.options.remember == "limited" or self.condition == "nx"
         )
+        #: What refuses an item if the answer is 0: a plain ZADD takes each one.
+        self._refuses = self.condition != ""
 
     @property
     def chunk(self) -> int:
@@ -315,6 +317,22 @@ class Adder:
 
     def ask(self, chunk: Any) -> Ask:
         return Ask(chunk.data, 1, self.script, True, self._reader(chunk.entries))
+
+    def one(self, item: Any, score: float) -> Ask:
+        """Return the request that adds one item by command; its result is that of `add`.
+
+        A short path: without a generator, a judge and their like an add takes a third less of the
+        time that it adds to the client's own work.
+        """
+        (chunk,) = self.encoder.encode_all([item], [score], False, 1, CHUNK_BYTES)
+        if chunk.bad:
+            raise chunk.bad[0].error
+        refuses = self._refuses
+
+        def reads(reply: Any) -> float | None:
+            return None if count(reply, 1) == 0 and refuses else score
+
+        return Ask(chunk.data, 1, None, True, reads)
 
     def _reader(self, entries: int) -> Reader[Any]:
         """Read the answer to so many entries: a count of ZADD, else what the script returns."""
@@ -494,8 +512,20 @@ def score_for(ctx: Context, item: Any, score: Any) -> float | None:
 
 def add(
     ctx: Context, item: Any, score: Any, flags: Flags, later: Ahead | None = None
-) -> Operation[float | None]:
+) -> Operation[float | None] | Ask:
     """Add one item; the score, or None where it was refused. ``later`` tells it, if not None."""
+    adder = ctx.codec.adders.get(flags)
+    if adder is not None and adder.command and later is None and flags.remember is None:
+        made = score_for(ctx, item, score)
+        if made is not None:
+            request: Ask = adder.one(item, made)
+            return request
+    return _add_in_steps(ctx, item, score, flags, later)
+
+
+def _add_in_steps(
+    ctx: Context, item: Any, score: Any, flags: Flags, later: Ahead | None
+) -> Operation[float | None]:
     clock: Any = later
     if clock is None:
         score = score_for(ctx, item, score)

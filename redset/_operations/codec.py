@@ -251,14 +251,20 @@ class Codec:
 
     def decode(self, raws: list[bytes]) -> Operation[tuple[list[Any], list[Any]]]:
         """Deserialise members: those that can be, and a Bad for each of the others."""
-        self.sizes.note(raws)
+        self.sizes.note(raws[:RUN])
         items, bad = self.wire.decode(raws[:RUN], self.loads, self.binary)
         for at in range(RUN, len(raws), RUN):
             yield PAUSE
-            more, worse = self.wire.decode(raws[at : at + RUN], self.loads, self.binary)
+            more, worse = self.decode_run(raws[at : at + RUN])
             items += more
             bad += [each._replace(place=at + each.place) for each in worse]
         return items, bad
+
+    def decode_run(self, raws: list[bytes]) -> tuple[list[Any], list[Any]]:
+        """Deserialise members as `decode` does, all without a pause: at most a run."""
+        self.sizes.note(raws)
+        found: tuple[list[Any], list[Any]] = self.wire.decode(raws, self.loads, self.binary)
+        return found
 
     def decode_one(self, raw: bytes) -> Any:
         """Deserialise one member; its exception is raised."""

@@ -24,8 +24,10 @@ import base64
 import contextlib
 import logging
 import os
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+from redset._operations import checking
 from redset._operations.checking import check_once
 from redset._operations.context import Context
 from redset._operations.errors import NOT_OF_ITEM, error_text, raise_unable
@@ -37,10 +39,12 @@ from redset._operations.replies import (
     Reader,
     bytes_of,
     count,
+    counts,
     list_of,
     listed,
     members,
     number,
+    numbers,
     refuse,
 )
 from redset._operations.settling import Held, Settlement, settle
@@ -93,20 +97,23 @@ def keep_unanswered(ctx: Context, token: bytes, num: int) -> None:
 
 def lease(ctx: Context, num: int, ttl: int, wait: float) -> Operation[list[Held]]:
     """Lease up to ``num`` items for ``ttl`` ms, lowest first, as soon as there are any."""
+    if not wait:
+        return (yield from _lease(ctx, num, ttl))
     return (yield from until(ctx, lambda: _lease(ctx, num, ttl), wait))
 
 
 def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
     found: list[Held] = []
-    yield from check_once(ctx)
-    if not (yield from look_first(ctx)):
+    if not checking._checked:
+        yield from check_once(ctx)
+    if not ctx.codec.proven and not (yield from look_first(ctx)):
         return found
     undecodable = 0
     #: The most that all of them may be, since suspects are among them.
     most = num
     while num > 0 and len(found) < most:
         want = min(num, LEASE_STEP, most - len(found))
-        token = token_for(ctx, want)
+        token = token_for(ctx, want) if ctx.removals.unanswered else new_token()
         try:
             try:
                 given = yield lease_call(ctx, token, want, ttl, len(found))
@@ -188,15 +195,18 @@ def _leases(token: bytes, want: int, keyed: bool) -> Reader[Given]:
         payloads = members(rest[3::width], want) if keyed else names
         if None in names or None in payloads:
             raise refuse("leases of members", reply)
-        scores = [number(score) for score in rest[1::width]]
-        attempts = [count(each) for each in rest[2::width]]
+        scores, attempts = numbers(rest[1::width]), counts(rest[2::width])
         rows = list(zip(names, scores, attempts, payloads, strict=True))
-        more = count(parts[1], 2)
-        expires, dropped, bound = count(parts[0]) / 1000, count(parts[2]), count(parts[3])
-        died = count(parts[-1])
-        return Given(token, expires, more == 1, more == 2, dropped, bound, died, rows)
+        expires, more, dropped, bound, died = counts([*parts[:4], parts[-1]])
+        if more > 2:
+            raise refuse("whether there may be more", reply)
+        return Given(token, expires / 1000, more == 1, more == 2, dropped, bound, died, rows)
 
     return read
+
+
+#: The payload of a row of `Given`.
+_payload_of = itemgetter(3)
 
 
 def decode_given(
@@ -206,11 +216,12 @@ def decode_given(
 
     An error that says nothing of the item comes last. Its items are released, for ``delay`` ms.
     """
-    log_expired(ctx, given.died)
+    if given.died:
+        log_expired(ctx, given.died)
     if given.dropped:
         warn_once(ctx.name, "dropped %d members of %r without payload", given.dropped, ctx.name)
-    items, bad = yield from ctx.codec.decode([row[3] for row in given.rows])
-    worse = {each.place: each.error for each in bad}
+    items, bad = yield from ctx.codec.decode(list(map(_payload_of, given.rows)))
+    worse = {each.place: each.error for each in bad} if bad else {}
     unable: Exception | None = None
     held, buried, lost = [], [], []
     values = iter(items)

@@ -18,6 +18,7 @@ Reader = Callable[[Any], T]
 
 _MOST = 2**63 - 1
 _TEXTS = (bytes, str, int, float)
+_COUNTS = {int, bytes, str}
 _BYTES = {bytes, type(None)}
 _MEMBERS = {bytes, str, int, float, type(None)}
 
@@ -52,6 +53,27 @@ def count(reply: Any, most: int = _MOST) -> int:
     if not 0 <= number <= most:
         raise refuse("a count" if most == _MOST else f"a count of at most {most}", reply)
     return number
+
+
+def counts(replies: list[Any]) -> list[int]:
+    """Read several counts, all at once if they are, as nearly always."""
+    if set(map(type, replies)) <= _COUNTS:
+        try:
+            found = list(map(int, replies))
+            if not found or (min(found) >= 0 and max(found) <= _MOST):
+                return found
+        except ValueError:
+            pass
+    return [count(reply) for reply in replies]
+
+
+def numbers(replies: list[Any]) -> list[float]:
+    """Read several scores, or times."""
+    try:
+        found = list(map(float, replies))
+    except (TypeError, ValueError, OverflowError):
+        found = [math.nan]
+    return [number(reply) for reply in replies] if any(map(math.isnan, found)) else found
 
 
 def up_to(most: int) -> Reader[int]:

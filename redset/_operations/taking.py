@@ -20,6 +20,7 @@ from redset._operations.replies import (
     list_of,
     listed,
     members,
+    numbers,
     scored,
     scored_in_bytes,
     up_to,
@@ -42,19 +43,41 @@ ENOUGH = 10
 
 def pop(ctx: Context, wait: float) -> Operation[Any]:
     """Remove the lowest item that can be decoded; KeyError where there is none in time."""
-    found = yield from until(ctx, lambda: _pop(ctx), wait)
+    taken: _Taken | None = None
+    removals = ctx.removals
+    if (
+        ctx.codec.proven
+        and not (ctx.options.due or ctx.options.keyed)
+        and (monotonic() < removals.next_look or removals.alone or ctx.keys.prefix is None)
+        and not (removals.recorded and monotonic() < removals.next_look)
+    ):
+        # A short path, of a set that was looked at: half of the calls that the long one makes.
+        taken = yield ctx.command(b"ZPOPMIN", ctx.keys.queue, reads=_first_taken, resend=False)
+        if taken.members:
+            items, bad = ctx.codec.decode_run(taken.members)
+            if not bad:
+                return items[0]
+        elif ctx.keys.prefix is not None:
+            taken = yield from _take(ctx, 1)  # what of the leased is there again
+    first = [taken] if taken is not None else []
+    found = yield from until(ctx, lambda: _pop(ctx, first.pop() if first else None), wait)
     if not found:
         raise KeyError(ctx.nothing())
     return found[0]
 
 
-def _pop(ctx: Context) -> Operation[list[Any]]:
+def _pop(ctx: Context, taken: _Taken | None) -> Operation[list[Any]]:
+    """Pop the lowest item that can be decoded, if the first one was not taken already."""
     undecodable = 0
-    while (yield from look_first(ctx)) and undecodable < ENOUGH:
-        taken = yield from _remove(ctx, 1, False, False)
+    while undecodable < ENOUGH:
+        if taken is None:
+            if not (yield from look_first(ctx)):
+                break
+            taken = yield from _remove(ctx, 1, False, False)
         if not (taken.members or taken.more):
             break
         items, bad, failure = yield from _decode_taken(ctx, taken, False)
+        taken = None
         if items:
             return items
         if failure is not None:
@@ -336,6 +359,19 @@ def _take_step(
 def _taken(num: int) -> Reader[_Taken]:
     read = scored(num)
     return lambda reply: _Taken(*read(reply))
+
+
+#: Reads the replies to ZPOPMIN that are in another form.
+_FIRST = _taken(1)
+
+
+def _first_taken(reply: Any) -> _Taken:
+    """Read the reply to ZPOPMIN of one item, in a pair if the protocol is RESP3."""
+    pair = reply[0] if type(reply) is list and len(reply) == 1 else reply
+    if type(pair) is list and len(pair) == 2 and type(pair[0]) is bytes:
+        scores = numbers(pair[1:])
+        return _Taken(pair[:1], scores)
+    return _FIRST(reply)
 
 
 def _in_bytes(ctx: Context, num: int) -> Reader[_Taken]:

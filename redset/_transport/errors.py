@@ -18,8 +18,6 @@ from redset._transport.effects import Send, Unexpected
 from redset.scripts import Script
 
 #: Error codes that the client libraries have a class for.
-
-
 _CLASSES = {
     "OOM": "OutOfMemoryError",
     "READONLY": "ReadOnlyError",

@@ -73,26 +73,36 @@ from redset.scripts import Script
 _RELOADS = 5
 
 
-def ask_once(borrower: Borrower, effect: Send) -> Any:
+def ask_once(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) -> Any:
     """Send one request over a sync connection, with nothing in flight, and read its reply.
 
     A short path: without a session, its coroutines and a Flight a call takes a third of the time
     that it adds to the client's own work. What is not plain, and each error, goes the long way.
+
+    ``refused`` is what one operation learns of scripts that the server refuses to load.
     """
     script = effect.script
     if effect.replies != 1 or (script is not None and script.sha not in borrower.scripts):
-        return converse(borrower, effect)
-    connection, is_plain = borrower.take()
-    is_whole = False  # until the whole of the reply is read
+        return converse(borrower, effect, refused)
+    connection: Any = None
+    is_plain = is_whole = False  # until the whole of the reply is read
     try:
+        connection, is_plain = borrower.take()
         try:
             connection.send_packed_command([effect.data])
-            if not is_plain or ref(connection._sock) not in used_sockets.known:
+            if not is_plain:
+                used_sockets.use(connection)
+            elif (socket := connection._sock) is None:
+                # Another thread disconnected the pool.
+                raise connection_error(connection)("the connection was lost with its reply unread")
+            elif ref(socket) not in used_sockets.known:
                 used_sockets.use(connection)
             answer = connection.read_response(disable_decoding=True)
         except Exception as error:
             borrowed, connection = connection, None
-            return PackedSession(borrower.pool, False).resume(borrowed, effect, error)
+            session = PackedSession(borrower.pool, False)
+            session._refused = refused
+            return session.resume(borrowed, effect, error)
         is_whole = True
         return answer if effect.reads is None else effect.reads(answer)
     except Unexpected as error:
@@ -111,9 +121,10 @@ def ask_once(borrower: Borrower, effect: Send) -> Any:
                 borrower.give_back(connection, is_plain)
 
 
-def converse(borrower: Borrower, effect: Send) -> Any:
+def converse(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) -> Any:
     """Send one request over a sync connection and read its reply: the long way of `ask_once`."""
     session = PackedSession(borrower.pool, False)
+    session._refused = refused
     try:
         return session.ask(effect)
     finally:
@@ -208,7 +219,7 @@ class PackedSession(Session):
             self._broken = False
         self._socket = None
         self._sent.clear()
-        self._refused.clear()
+        self._refused = {}
         self._connection = None
         if self._awaits:
             await release(self._pool, connection)

@@ -147,27 +147,30 @@ class Borrower:
                 or metrics._provider_manager is None
             )
         ):
-            connection = None
-            with pool._lock:
-                if pool._available_connections:
-                    connection = pool._available_connections.pop()
-                    pool._in_use_connections.add(connection)
+            connection: Any = None
+            try:
+                with pool._lock:
+                    if pool._available_connections:
+                        connection = pool._available_connections[-1]
+                        # In this order an interrupt in between leaves none outside of both.
+                        pool._in_use_connections.add(connection)
+                        pool._available_connections.pop()
+                is_open = connection is not None and connection._sock is not None
+                if is_open and not connection.can_read():
+                    return connection, True
+            except Exception:
+                assert connection is not None
+                connection.disconnect()
+            except BaseException:
+                self._abandon(connection)
+                raise
             if connection is not None:
-                try:
-                    if connection._sock is not None and not connection.can_read():
-                        return connection, True
-                except Exception:
-                    connection.disconnect()
-                except BaseException:
-                    connection.disconnect()
-                    pool.release(connection)
-                    raise
                 # The pool finds it as the last one, and connects it, or drops what can be read.
                 pool.release(connection)
         return take_connection(pool), False
 
     def give_back(self, connection: Any, is_plain: bool) -> None:
-        """Return a connection that `take` returned; once more changes nothing if it is plain."""
+        """Return a connection that `take` returned."""
         pool = self.pool
         if (
             is_plain
@@ -178,10 +181,22 @@ class Borrower:
         ):
             with pool._lock:
                 if connection in pool._in_use_connections:
-                    pool._in_use_connections.remove(connection)
-                    pool._available_connections.append(connection)
+                    try:
+                        pool._in_use_connections.remove(connection)
+                    finally:  # in spite of an interrupt
+                        pool._available_connections.append(connection)
         else:
             pool.release(connection)
+
+    def _abandon(self, connection: Any) -> None:
+        """Return a connection whose taking was interrupted, unless it is idle still."""
+        pool = self.pool
+        with pool._lock:
+            if connection is None or connection in pool._available_connections:
+                pool._in_use_connections.discard(connection)
+                return
+        connection.disconnect()
+        pool.release(connection)
 
 
 #: Major versions whose pools a `Borrower` knows.

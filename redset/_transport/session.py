@@ -8,8 +8,6 @@ from redset._transport.coroutines import complete
 from redset._transport.effects import Send
 
 #: Stands for a reply that was not read yet.
-
-
 UNREAD = object()
 
 
