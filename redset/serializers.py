@@ -298,19 +298,23 @@ class JSONSerializer(Serializer):
 def _dumps_flat(items: Any) -> list[bytes] | None:
     """Return what `JSONSerializer.dumps` returns for each item, if all are flat dicts; else None.
 
-    One call writes all of them, and their text is split: a third of the time of a call each. No
+    One call writes all of them, and their text is split: two thirds of the time of a call each. No
     object of orjson's is kept, since many of them slow its allocator down.
     """
     if not _USE_ORJSON or not items or not _DICT.issuperset(map(type, items)):
         return None
     # Before orjson sees them: see _refuse_deep.
-    if not _PLAIN.issuperset(map(type, chain.from_iterable(map(dict.values, items)))):
+    kinds = set(map(type, chain.from_iterable(map(dict.values, items))))
+    if not kinds <= _PLAIN:
         return None
     text = _orjson_dumps(items, None, _OPTIONS)
-    # A brace in a string might be taken for the next item; null may stand for NaN.
-    if text.count(b"{") != len(items) or text.rfind(b"null") >= 0:
+    # A null may stand for NaN. The search takes as long as orjson.
+    if float in kinds and b"null" in text:
         return None
-    return [b"{%b}" % part for part in text[2:-2].split(b"},{")]
+    # JSON has no line ends of its own.
+    texts: list[bytes] = text[1:-1].replace(b"},{", b"}\n{").split(b"\n")
+    # More if a string of an item has these characters, too.
+    return texts if len(texts) == len(items) else None
 
 
 class NamedtupleSerializer(Serializer):
