@@ -74,7 +74,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--plots", type=Path, help="the directory of the plots")
     options = parser.parse_args()
     options.server = options.server or _default_server()
-    # What the documentation shows is from one whole run.
+    # The documentation shows one whole run.
     partial = options.quick or options.measure or options.rounds < 5
     if options.output is None:
         options.output = (

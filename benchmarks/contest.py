@@ -32,7 +32,7 @@ class Scale:
     delayed: bool = False
 
     def pick(self, full: int, quick: int, delayed: int | None = None, both: int = 0) -> int:
-        """A size; over the delay a smaller one where it is named: a call there takes 0.5 ms."""
+        """A size, and a smaller one over the delay if there is one: a call there takes 0.5 ms."""
         if self.delayed and delayed is not None:
             return both if self.quick else delayed
         return quick if self.quick else full
@@ -40,7 +40,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Size:
-    """A task's size: what the workers' `Job` is made with, and what the server holds around it."""
+    """A task's size: the arguments of the workers' `Job`, and the stock that the server holds."""
 
     job: Mapping[str, Any]
     items: int
@@ -48,13 +48,13 @@ class Size:
     #: Items that are queued when a round begins, and after it (None: no server has a part in it).
     stock: int = 0
     left: int | None = None
-    #: Whether a contender itself adds what it hands out.
+    #: True if a contender itself adds the items that it hands out.
     through: bool = False
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender: a peer and its task, with what that does, precisely."""
+    """A contender: a peer and its task, with a precise description."""
 
     peer: Peer
     task: str
@@ -63,7 +63,7 @@ class Entry:
     job: Mapping[str, Any] = field(default_factory=dict)
     #: A first, unmeasured round; a loop of round trips needs none.
     warm: bool = True
-    #: Whether what it leaves must be as much as the others': scrapy-redis normalises URLs.
+    #: True if it must leave as many items as the others: scrapy-redis normalises URLs.
     exact: bool = True
 
     @property
@@ -100,7 +100,7 @@ class Contest:
 
 
 class Bench:
-    """What the measures share: the server of the comparisons, the proxy before it, the rounds."""
+    """The common part of the measures: the server, the proxy before it, the rounds."""
 
     def __init__(self, kind: str, *, quick: bool, rounds: int) -> None:
         self.quick = quick
@@ -183,7 +183,7 @@ class _Run:
         return self.found
 
     def _prepared(self, entry: Entry, stack: contextlib.ExitStack) -> bool:
-        """Start a contender's workers; where it cannot be had, that is part of the result."""
+        """Start a contender's workers. If it cannot be installed, that is part of the result."""
         workers = []
         for number in range(self.contest.producers):
             try:
@@ -204,7 +204,7 @@ class _Run:
         return True
 
     def _fill(self) -> None:
-        """Put the stock on the server, once: a copy of it is what each round begins with."""
+        """Put the stock on the server, once: each round begins with a copy of it."""
         memory.wipe(self.bench.server)
         if self.size.stock:
             jobs: SortedSet[Any] = SortedSet(
@@ -278,7 +278,7 @@ class _Run:
         return Part(part.what, wall, cpu)
 
     def _server_time(self, entry: Entry) -> Part:
-        """What one round takes of the server, whose core does nothing else."""
+        """Return the server's cost of one round. Its core does nothing else."""
         self._reset()
         before = self._server_cpu()
         for worker in self.workers[entry.label]:

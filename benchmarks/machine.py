@@ -1,4 +1,4 @@
-"""The machine: which process runs on which cores, what it is, and how steady."""
+"""The machine: its cores, its description, and its noise."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Placement:
-    """The cores of the server, of what talks to it, and of the proxy between them.
+    """The cores of the server, of its clients, and of the proxy between them.
 
-    Empty sets leave it to the system: where there is one core, or no way to choose.
+    Empty sets leave it to the system: with one core, or without a way to choose.
     """
 
     server: frozenset[int] = frozenset()
@@ -32,7 +32,7 @@ class Placement:
         if len(cores) < 2:
             return cls()
         if len(cores) < 4:
-            # The proxy must not take the producer's time, which is what is compared over it.
+            # The proxy must not take the producer's time, which is compared over it.
             return cls(frozenset(cores[:1]), frozenset(cores[1:]), frozenset(cores[:1]))
         return cls(frozenset(cores[:1]), frozenset(cores[2:]), frozenset(cores[1:2]))
 
@@ -60,7 +60,7 @@ def pin(process: int, cores: Iterable[int]) -> None:
     for thread in threads:
         try:
             os.sched_setaffinity(thread, chosen)
-        except ProcessLookupError:  # it ended meanwhile
+        except ProcessLookupError:  # it ended since
             continue
 
 
@@ -79,7 +79,7 @@ def pinned(cores: Iterable[int]) -> Iterator[None]:
 
 
 def describe() -> dict[str, Any]:
-    """What the machine is, as far as it says."""
+    """Return the description of the machine, as far as it is readable."""
     return {
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
@@ -107,7 +107,7 @@ def _memory_gb() -> float | None:
 
 
 def noise(times: int = 30) -> dict[str, Any]:
-    """How far apart repetitions of the same arithmetic are: what no measure here is finer than."""
+    """Return the spread of repetitions of the same arithmetic: the limit of all measures here."""
     took = []
     for _ in range(times):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The measures: what is compared with what, how large, and the goals."""
+"""The measures: contenders, sizes and goals."""
 
 from __future__ import annotations
 
@@ -382,7 +382,7 @@ def ties(bench: Bench) -> Iterator[Result]:
 def _on_every_server(
     bench: Bench, name: str, title: str, contests: Callable[[str], Iterable[Contest]]
 ) -> Iterator[Result]:
-    """On every server there is: what the scripts cost differs most between them."""
+    """On every server: the cost of scripts differs most between them."""
     for kind in servers.REAL:
         try:
             with bench.on(kind):
@@ -426,7 +426,7 @@ def _whole(batch: int, least: float, most: float | None) -> Contest:
         else "add, lease() and acknowledgement of each"
     )
     how = " one by one" if batch == 1 else f" in batches of {batch}"
-    # With what acknowledges nothing either, huey can be compared.
+    # huey can be compared with contenders that do not acknowledge either.
     popped: list[Entry] = []
     beside_huey: list[Goal] = []
     if batch == 1:
@@ -767,7 +767,7 @@ def producer_memory(bench: Bench) -> Iterator[Result]:
     )
     with bench.worker(REDSET) as worker:
         address = bench.address(UNIX)
-        for number in (10_000, size.items):  # the first is what a process has in any case
+        for number in (10_000, size.items):  # the first is the base of any process
             memory.wipe(bench.server)
             worker.ask(
                 "prepare",
@@ -787,7 +787,7 @@ def producer_memory(bench: Bench) -> Iterator[Result]:
 
 
 def import_time(bench: Bench) -> Iterator[Result]:
-    """In a new interpreter each time: how long ``import redset`` takes where redis is imported."""
+    """In a new interpreter each time: the time of ``import redset`` after ``import redis``."""
     program = (
         "import time, redis; began, used = time.perf_counter(), time.process_time(); "
         "import redset; print(time.perf_counter() - began, time.process_time() - used)"

@@ -1,4 +1,4 @@
-"""What a set and its memory cost the server: bytes an entry, and how long others wait meanwhile.
+"""The cost of a set and its memory on the server: bytes per entry, and waits of other clients.
 
     python -m benchmarks.memory [--urls 10000000] [--server valkey9 --server redis7 ...]
 
@@ -30,7 +30,7 @@ from redset.serializers import JSONSerializer
 from tests import servers
 
 NAME = "bench"
-#: Seconds for which PINGs count after what they were sent beside.
+#: Time for which PINGs count after the work beside them, in seconds.
 AFTER = 0.05
 
 
@@ -39,12 +39,12 @@ def urls(first: int, last: int) -> Iterator[str]:
         yield f"https://example.org/articles/{number % 97}/{number:012d}.html"
 
 
-# --- what others see of the server
+# --- the server as others see it
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What others saw of the server while something ran: round trips in milliseconds."""
+    """Round trips of other clients while something ran, in milliseconds."""
 
     seconds: float
     p99: float
@@ -57,7 +57,7 @@ class Watched:
 
 
 def urgent() -> bool:
-    """Let this process run before all others as soon as it wakes up, where that is permitted."""
+    """Let this process run before all others as soon as it wakes up, if that is permitted."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except (AttributeError, OSError):
@@ -66,7 +66,7 @@ def urgent() -> bool:
 
 
 def ping(path: str, cores: Iterable[int], ready: Any, stop: Any, results: Any) -> None:
-    """Measure round trips until told to stop: when each began, and what it took."""
+    """Measure round trips until stopped: the begin and the length of each."""
     # How long this process waits for a core is not asked: it goes before the producer, beside
     # which it runs, so that it takes nothing from the server. Else it runs where there is room.
     first = urgent()
@@ -113,18 +113,18 @@ def watched(server: servers.Server, what: Callable[[], Any], producers: Iterable
     return Watched(ended - began, p99, counted[-1], len(counted), slow, first)
 
 
-# --- what the server holds
+# --- the content of the server
 
 
 def wipe(server: servers.Server) -> None:
-    """Empty the server, at once: what it freed later would take time from what follows."""
+    """Empty the server at once: freeing later would take time from the next measure."""
     # Ten million keys take longer than redis-py waits by default.
     with server.client(socket_timeout=None) as client:
         client.execute_command("FLUSHALL", "SYNC")
 
 
 def settle(server: servers.Server) -> None:
-    """Wait until the server has freed what it frees in the background."""
+    """Wait until the server has freed its memory in the background."""
     while server.raw.info("memory")["lazyfree_pending_objects"]:
         time.sleep(0.01)
 
@@ -135,14 +135,14 @@ def used(server: servers.Server) -> int:
 
 
 class Bytes(NamedTuple):
-    """What an entry takes of the server while it is queued, leased, and when it is done."""
+    """The bytes of an entry on the server: queued, leased, and done."""
 
     queued: float
     leased: float
     left: float
 
 
-#: What a set may be told to keep of an entry.
+#: The memory options of a set.
 OPTIONS: tuple[dict[str, Any], ...] = (
     {},
     {"remember": True},
@@ -187,7 +187,7 @@ def _bytes_each(server: servers.Server, jobs: SortedSet[Any], items: Sequence[An
 
 
 def bytes_of_fingerprints(server: servers.Server, number: int) -> float:
-    """Bytes a member of a set of hex SHA-1, which is what scrapy-redis remembers of a URL."""
+    """Bytes per member of a set of hex SHA-1, as scrapy-redis remembers a URL."""
     wipe(server)
     empty = used(server)
     step = 10_000
@@ -215,7 +215,7 @@ def encodings(server: servers.Server) -> tuple[int, int]:
 
 @dataclass
 class Life:
-    """A memory from its first URL to its last: what it took, and what others saw meanwhile."""
+    """A memory from its first URL to its last: its bytes, and the round trips of others."""
 
     bytes_each: float = 0.0
     #: The share of the sampled buckets that are in compact encoding.
@@ -232,7 +232,7 @@ def life(server: servers.Server, number: int, queued: int, producers: Iterable[i
     def run(name: str, what: Callable[[], Any]) -> None:
         found.phases[name] = watched(server, what, producers)
 
-    # What a PING takes beside nothing: the others cannot be better.
+    # A PING beside nothing: the others cannot be better.
     run("idle", lambda: time.sleep(1))
     plain: SortedSet[Any] = SortedSet(server.client(), NAME, serializer=JSONSerializer())
     scores = data.scores(queued)

@@ -1,4 +1,4 @@
-"""The peers: what redset is compared with, each installed into an environment of its own."""
+"""The peers of redset, each installed into an environment of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ENVIRONMENTS = Path(__file__).resolve().parent.parent / ".bench"
 
 
 class Missing(Exception):
-    """A peer that cannot be had here; says why."""
+    """A peer that cannot be installed here; its text has the reason."""
 
 
 _FAILED: dict[str, Missing] = {}
@@ -29,10 +29,10 @@ class Environment:
     packages: tuple[str, ...] = ()
 
     def python(self) -> str:
-        """Its Python; the environment is made where it is not there or asked for other things."""
+        """Return its Python. The environment is made if it is missing or has other packages."""
         if not self.requirements:
             return sys.executable
-        if self.name in _FAILED:  # asking again takes as long, and says the same
+        if self.name in _FAILED:  # asking again takes as long, and has the same result
             raise _FAILED[self.name]
         try:
             return self._made()
@@ -64,7 +64,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Peer:
-    """Whose code is run: a module of `worker` in an environment."""
+    """The code that runs: a module of `worker` in an environment."""
 
     name: str
     environment: Environment
@@ -80,7 +80,7 @@ _REDIS_PY = Environment(
 )
 _REDSET_051 = Environment(
     "redset-0.5.1",
-    # redis-py 2.10 imports distutils, which setuptools brings where Python no longer does.
+    # redis-py 2.10 imports distutils, which setuptools brings if Python no longer does.
     ("redset==0.5.1", "redis>=2.10,<2.11", "orjson", "setuptools<81; python_version >= '3.12'"),
     ("redset", "redis", "orjson"),
 )
@@ -104,7 +104,7 @@ def _queue(name: str) -> Environment:
 REDSET = Peer("redset", _TREE, "with_redset")
 FALLBACK = Peer("redset (fallback)", _TREE, "with_redset", {"REDSET_NO_EXTENSIONS": "1"})
 ASYNCIO = Peer("redset (asyncio)", _TREE, "with_redset")
-#: What a missed goal is profiled of.
+#: The contenders that a missed goal profiles.
 OURS = (REDSET, FALLBACK, ASYNCIO)
 REDIS_PY = Peer("redis-py", _REDIS_PY, "with_redis_py")
 REDSET_051 = Peer("redset 0.5.1", _REDSET_051, "with_redset_051")

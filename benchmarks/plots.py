@@ -58,7 +58,7 @@ _STYLE: Any = {
 
 
 def draw(run: dict[str, Any], directory: Path) -> list[Path]:
-    """Draw what the results have the numbers for; gives the files."""
+    """Draw the plots of which the results have the numbers; return the files."""
     directory.mkdir(parents=True, exist_ok=True)
     drawn = []
     with matplotlib.rc_context(_STYLE):
@@ -126,7 +126,7 @@ def _peers(axes: Any, measures: list[dict[str, Any]]) -> bool:
             for who, samples in each["contenders"].items():
                 wall, cpu = (median(samples[key]) * 1e6 / each["items"] for key in ("wall", "cpu"))
                 found.setdefault(who, (wall, cpu))
-    # Lengths of bars would say nothing on a logarithmic axis; places do.
+    # Lengths of bars mean nothing on a logarithmic axis; places do.
     names = sorted(found, key=lambda who: -found[who][0])
     for place, who in enumerate(names):
         wall, cpu = found[who]

@@ -22,7 +22,7 @@ class Process:
     def __init__(
         self, command: list[str], cores: Iterable[int], variables: Mapping[str, str] | None = None
     ) -> None:
-        # What would make an environment import, or choose, other than its own.
+        # Variables that would make an environment import, or choose, another environment's code.
         kept = {
             name: value
             for name, value in os.environ.items()

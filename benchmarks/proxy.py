@@ -24,7 +24,7 @@ MOST = 1 << 24
 
 
 class Direction:
-    """One way of one connection: what arrived from ``source`` and is not yet due at ``target``."""
+    """One way of one connection: data from ``source`` that is not yet due at ``target``."""
 
     def __init__(self, source: socket.socket, target: socket.socket, delay: float) -> None:
         self.source = source
@@ -47,7 +47,7 @@ class Direction:
         self.waiting.append((time.monotonic() + self.delay, memoryview(data)))
 
     def write(self, now: float) -> bool:
-        """Send what is due; False where the connection is at its end."""
+        """Send the data that is due; False if the connection is at its end."""
         while self.waiting and self.waiting[0][0] <= now:
             due, data = self.waiting.popleft()
             if not data:
@@ -83,7 +83,7 @@ def serve(listener: socket.socket, upstream: tuple[str, int], delay: float, unti
                     due.append(each.waiting[0][0])
         sources = [each.source for each in directions if each.reading and each.bytes < MOST]
         readable: list[Any] = [until, listener, *sources]
-        # Its timeout has microseconds, where asyncio's and poll's have milliseconds.
+        # Its timeout has microseconds; asyncio's and poll's have milliseconds.
         ready, free, _ = select.select(readable, writable, [], min(due) - now if due else None)
         if until in ready:
             return
@@ -116,7 +116,7 @@ def _accepted(
 
 
 def main(host: str, port: str, delay: str) -> None:
-    # Timers of an ordinary process may be 50 us late, a fifth of what is asked for here.
+    # Timers of an ordinary process may be 50 us late, a fifth of the delay here.
     with contextlib.suppress(OSError):
         Path("/proc/self/timerslack_ns").write_text("1000")
     listener = socket.create_server(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Writes what was measured as JSON, for programs, and as Markdown, for people."""
+"""Writes the results as JSON, for programs, and as Markdown, for people."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def markdown(results: list[Result], run: dict[str, Any]) -> str:
     return "\n".join(filter(None, parts))
 
 
-# --- what was run, on what
+# --- the run and its machine
 
 
 def _head(run: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What was measured, and the arithmetic that makes verdicts of it."""
+"""The results, and the arithmetic that makes verdicts of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Goal:
 
 @dataclass
 class Series:
-    """What one contender took in each round."""
+    """The times of one contender, by round."""
 
     what: str
     samples: dict[str, list[float]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A goal and what was found: a value for each round."""
+    """A goal and its values: one for each round."""
 
     goal: Goal
     values: list[float]
@@ -67,7 +67,7 @@ class Verdict:
 
     @property
     def met(self) -> bool | None:
-        """Whether the median is within the limit; None where there is no limit."""
+        """Return whether the median is within the limit; None without a limit."""
         if self.goal.most is not None:
             return self.median <= self.goal.most
         if self.goal.least is not None:
@@ -89,7 +89,7 @@ class Verdict:
 
 @dataclass
 class Part:
-    """A step of the measured work alone, or what the server spent: for a goal that was missed."""
+    """A step of the measured work alone, or the server's own time: for a missed goal."""
 
     what: str
     wall: float
@@ -98,7 +98,7 @@ class Part:
 
 @dataclass
 class Profile:
-    """Where the time of a contender goes."""
+    """The profile of a contender's time."""
 
     contender: str
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -113,7 +113,7 @@ class Result:
     title: str
     link: str
     server: str
-    #: How many items a contender dealt with in a round: what "an item" divides by.
+    #: Number of items of a contender in a round: the divisor of "an item".
     items: int
     size: str
     goals: list[Goal] = field(default_factory=list)
@@ -125,7 +125,7 @@ class Result:
     at: float | None = None
 
     def verdicts(self) -> list[Verdict]:
-        """The goals of which every contender was there."""
+        """Return the goals of which every contender ran."""
         found = []
         for goal in self.goals:
             if self.lacking(goal) is None:

@@ -5,7 +5,7 @@
 Each call is made three times on a set that holds more items than it asks for, by an object that
 has met some of them before. Reported is the CPU time that the server spends per step, in
 milliseconds: the least of the three, since all else that runs on the machine only adds to it. A
-step is a script, a command or a MULTI: the server serves no other client meanwhile.
+step is a script, a command or a MULTI: the server serves no other client during a step.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Meter:
 
 
 class Calls:
-    """The calls that are measured, on one set; each returns what undoes it, or None."""
+    """Yield the measured calls on one set; each returns its undoing call, or None."""
 
     def __init__(self, server: servers.Server, keyed: bool, size: int) -> None:
         self._raw = server.raw

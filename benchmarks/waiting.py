@@ -1,4 +1,4 @@
-"""What waiting takes: from a plain ZADD of another client to the return of ``pop(wait=)``.
+"""The delay of a wake: from a plain ZADD of another client to the return of ``pop(wait=)``.
 
     python -m benchmarks.waiting [--items 300] [--waiters 1 10 100] [--server redis7 ...]
 
@@ -37,7 +37,7 @@ WAKE, BUDGET, IDLE = 50.0, 20.0, 2.0
 
 
 def wait(path: str, polls: bool, ready: Any, results: Any) -> None:
-    """Pop what comes, and tell when; None is the end."""
+    """Pop items, and report their times; None is the end."""
     credentials = {"username": "polls", "password": "polls"} if polls else {}
     jobs: SortedSet[str] = SortedSet(redis.Redis(unix_socket_path=path, **credentials), NAME)
     jobs.size()
@@ -50,7 +50,7 @@ def wait(path: str, polls: bool, ready: Any, results: Any) -> None:
 
 @contextlib.contextmanager
 def waiters(server: servers.Server, number: int, polls: bool) -> Iterator[Any]:
-    """So many processes that wait; what they tell."""
+    """So many processes that wait, and their reports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["redis", "redset"])
     ready, results = context.Semaphore(0), context.SimpleQueue()
@@ -90,7 +90,7 @@ def latencies(server: servers.Server, results: Any, items: int) -> list[float]:
 
 
 def together(server: servers.Server, results: Any, number: int) -> list[float]:
-    """The same of items that come some at a time, for some who wait."""
+    """The same for several items at a time and several waiters."""
     took = []
     for _ in range(ROUNDS):
         before = {}
@@ -135,7 +135,7 @@ def costs(server: servers.Server, number: int, what: Any) -> float:
 
 
 def at_parts(took: list[float]) -> tuple[float, float]:
-    """The median, and what 99 of 100 do not exceed."""
+    """Return the median, and the 99th percentile."""
     return took[len(took) // 2], took[len(took) * 99 // 100]
 
 

@@ -49,65 +49,63 @@ if TYPE_CHECKING:
 class SortedSet(SyncFace[T]):
     """A sorted set in Redis that hands out each item once, lowest score first.
 
-    Constructing one sends nothing. Sets may be shared by threads, and by any number of processes
-    through the name. ``scorer``, ``key``, the serializer and a callable of ``errors`` may be called
-    while a call holds a connection: on a pool of one they cannot use the client themselves, as the
-    iterable of a bulk add can.
+    Constructing a set sends nothing. Sets may be shared by threads, and by any number of processes
+    through the name. A call may hold a connection while it calls ``scorer``, ``key``, the
+    serializer or a callable of ``errors``. With a pool of one connection these must not use the
+    client. The iterable of a bulk add may.
 
     Parameters
     ----------
     redis_client : redis.Redis, valkey.Valkey, or any client with ``execute_command``
         The server to use. Its pool, authentication, TLS and retries stay as they are.
     name : str or bytes
-        The Redis key of the set, and the beginning of every other key of it.
+        The Redis key of the set. Its other keys begin with it.
     scorer : callable or str, optional
-        Gives an item's score: a callable of the item, or the name of its field (a mapping's key,
-        else an attribute). 0 if there is none.
+        Returns an item's score: a callable, or the name of a field (a mapping's key, else an
+        attribute). Default: the score is 0.
     serializer : object, optional
-        Has ``dumps(obj) -> str | bytes``, ``loads(bytes | str) -> obj``, or one of them; a module
-        such as ``json`` will do. Without one bytes and text are stored as they are, anything else
-        as ``str(item)``, and all come out as text; a dict, list, tuple, set or dataclass warns
-        once of that.
+        Has ``dumps(obj) -> str | bytes``, ``loads(bytes | str) -> obj``, or both, as the module
+        ``json`` has. Default: bytes and text are stored as they are, and other items as
+        ``str(item)``. All come out as text. A dict, list, tuple, set or dataclass then causes one
+        warning.
     lock_timeout, lock_expires : float or timedelta, optional
-        For `lock`, in seconds: how long to wait for it (10), and how long it may be held (20).
+        Times of `lock`, in seconds: to wait for it (default 10), and to hold it (default 20).
     key : callable, str or tuple of str, optional
-        Gives an item's identity (str, bytes or int) in the same way; several fields make one:
-        ``key=("customer", "kind")``. Items with equal keys are one item, whatever else they hold.
-        The default serializer is then `redset.serializers.JSONSerializer`.
+        Returns an item's identity (str, bytes or int): a callable, or the name of a field. Several
+        fields make one key: ``key=("customer", "kind")``. Items with equal keys are one item, also
+        if the rest differs. The default serializer is then `redset.serializers.JSONSerializer`.
     remember : True, float or timedelta, optional
-        How long an accepted item stays known, forever or for so many seconds, also after it was
-        handed out: a known item that is no longer queued is refused.
+        Time for which an accepted item stays known: forever, or in seconds. A known item is
+        refused, also after it was handed out.
     duplicates : {"move", "keep", "lowest", "highest"}
-        What an add does to the score of an item that is queued. With ``remember`` one that is known
-        as well is refused by "move" and "keep" alike. "keep" also refuses one that is leased.
+        Effect of an add on the score of a queued item. "keep" also refuses a leased item. With
+        ``remember``, "move" and "keep" refuse a known item. Default: "move".
     ties : {"fifo", "lifo"}, optional
-        The order of items of equal score: that in which they were first added, over all producers,
-        or its reverse. An item keeps its place while it is queued or leased, whatever becomes of
-        its score. Scores are whole numbers from -4096 to 4095 then. Without it the order is that of
-        the stored bytes (with ``key`` of their digests: none to speak of).
+        Order of items of equal score: that of their first adds, over all producers, or its reverse.
+        An item keeps its place while it is queued or leased, also if its score changes. Scores are
+        then whole numbers from -4096 to 4095. Default: the order of the stored bytes, or with
+        ``key`` that of their digests, which is as good as random.
     max_attempts : int or None
-        After how many failed leases an item goes to the dead letters; None is never. The option is
-        the process's own: all consumers should have the same.
+        Number of failed leases after which an item is a dead letter. None: never. Default 10. The
+        option is not stored: give all consumers the same number.
     max_item_bytes : int, optional
-        The most bytes of an item that this object serialises. Default: 536,805,376, which is the
-        default of the server's ``proto-max-bulk-len`` (512 MB) less 64 KiB. A server closes the
-        connection on a larger item: set ``max_item_bytes`` lower if ``proto-max-bulk-len`` is.
-        Items that are stored already are not checked: by `update` from another set, `move_many`
-        and `restore`.
+        Limit of an item that this object serialises, in bytes. Default: 536,805,376, the default of
+        the server's ``proto-max-bulk-len`` (512 MB) less 64 KiB. A server closes the connection on
+        a larger item, so lower ``max_item_bytes`` with ``proto-max-bulk-len``. `update` from
+        another set, `move_many` and `restore` copy stored items, and do not check it.
     max_size : int, optional
-        The most items: a chunk that would add more is refused whole, with
-        `redset.exceptions.Full`. `restore` does not ask it.
+        Limit of queued items. A chunk that would exceed it is refused whole, with
+        `redset.exceptions.Full`. `restore` does not check it. Default: no limit.
     known_max : int
-        With ``remember``: the most entries of a table of items that the server said it knows, so
-        that adding them again asks it nothing. The process has one table for each set. It starts
-        empty, grows to 24 bytes an entry (32 with a limited time; briefly more), and when full lets
-        the oldest go; without the compiled core to about 150. What is no longer known makes room
-        before it grows. 0 switches it off.
+        With ``remember``: limit of entries of the known table, a cache of items that the server
+        knows. Adds of these send no request. The process has one table per set. It starts empty
+        and grows to 24 bytes per entry (32 with a limited time, about 150 without the compiled
+        core). A full table drops its oldest entries. 0 turns it off. Default: 1,000,000.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument cannot be used; the error names it.
+        If an argument is wrong. The error names it.
 
     Examples
     --------
@@ -187,29 +185,29 @@ class SortedSet(SyncFace[T]):
     def from_url(cls, url: str, name: str | bytes, *args: Any, **options: Any) -> Self:
         """Make a set on a client of its own, which `close` closes.
 
-        Sends nothing. Such a set can be pickled, by its URL (with the password, if it has one), its
-        name and its options, and so be given to a process that ``multiprocessing`` spawns. A set on
-        a client of yours cannot: make it in the child process.
+        It sends nothing. Such a set can be pickled, for a process that ``multiprocessing`` spawns.
+        The pickle has the URL (with its password), the name and the options. A set on your own
+        client cannot be pickled: make it in the child process.
 
         Parameters
         ----------
         url : str
-            What ``redis.Redis.from_url`` takes: ``redis://``, ``rediss://``, ``unix://``.
+            A URL for ``redis.Redis.from_url``: ``redis://``, ``rediss://``, ``unix://``.
         name : str or bytes
             The set's name.
         *args, **options
-            The constructor's other arguments. The client's own go in the URL:
+            The constructor's other arguments. Options of the client go in the URL:
             ``redis://localhost?socket_timeout=3``.
 
         Returns
         -------
         SortedSet
-            A set of the class that this is called on.
+            A set of this class.
 
         Raises
         ------
         TypeError, ValueError
-            If the URL or another argument cannot be used.
+            If the URL or another argument is wrong.
 
         Examples
         --------
@@ -221,11 +219,11 @@ class SortedSet(SyncFace[T]):
 
     @property
     def lock(self) -> Lock:
-        """A lock named after the set, for the caller's own use.
+        """A lock with the set's name, for the caller's own use.
 
         ``with jobs.lock: ...`` enters it. It is a `redset.locks.Lock` on the key ``name__lock``. No
-        method of the set takes it. Making it sends nothing; each try to enter it is one round trip,
-        and so is leaving it.
+        method of the set takes it. Making it sends nothing. Each try to enter it is one round trip,
+        and leaving it is one more.
 
         Examples
         --------
@@ -250,30 +248,29 @@ class SortedSet(SyncFace[T]):
         again: bool = False,
         remember: bool | None = None,
     ) -> float | None:
-        """Add an item, or do to a queued one what ``duplicates`` or the flags say.
+        """Add an item. For a queued item, the flags or ``duplicates`` decide.
 
-        Costs one round trip, O(log N). The first add of an object with ``remember`` takes one more.
+        One round trip, O(log N). The first add of an object with ``remember`` takes one more.
 
         Parameters
         ----------
         item : object
-            What is to be handed out.
+            The item to hand out.
         score : float, optional
-            Its place in the order, lowest first; the scorer's if none is given. 0 is a score.
-            Anything that ``float()`` takes but NaN.
+            Its place in the order, lowest first: any value that ``float()`` accepts, but not NaN.
+            0 is a score. Default: the score of the scorer.
         nx : bool
-            Only if it is neither queued nor leased: what is named again while it is being worked
-            on is dropped. A plain add, and ``lt``, keep it for afterwards.
+            Add only if it is neither queued nor leased. Without it, an item that is added while it
+            is leased is handed out once more after its lease.
         xx : bool
-            Only if it is queued.
+            Only change the score of a queued item. Add nothing new.
         gt, lt : bool
-            A queued item only to a higher, to a lower score.
+            Move a queued item only to a higher (gt) or a lower (lt) score.
         again : bool
-            As if it were not known (with ``remember``).
+            Accept the item also if the set remembers it.
         remember : bool, optional
-            False accepts the item without remembering it: a known item is still refused, and one
-            that is not known does not become known. Changes nothing on a set without ``remember``.
-            Default: as the set does.
+            False accepts the item without remembering it. A known item is still refused. It has no
+            effect on a set without ``remember``. Default: the set's option.
 
         Returns
         -------
@@ -283,10 +280,10 @@ class SortedSet(SyncFace[T]):
         Raises
         ------
         TypeError, ValueError
-            If the item or its score cannot be used, or the flags contradict each other; nothing
-            was sent. A scorer's, a key's and a serializer's own exceptions pass through.
+            If the item or its score is wrong, or the flags contradict each other. Nothing was sent.
+            Exceptions of the scorer, the key and the serializer are raised unchanged.
         redset.exceptions.Full
-            If the set has ``max_size`` items, and this would be one more.
+            If the set has ``max_size`` items and the item is new.
         redset.exceptions.OptionsDiffer
             If the set was made with other options.
 
@@ -310,39 +307,39 @@ class SortedSet(SyncFace[T]):
         remember: bool | None = None,
         errors: str | OnError = "raise",
     ) -> AddResult:
-        """Add any number of items, streamed in chunks; memory does not grow with the input.
+        """Add any number of items in chunks. Memory does not grow with the input.
 
-        Costs O(log N) an item. Chunks of 500, four of them in flight; of 250 with ``key``,
-        ``remember``, ``max_size``, ``gt``, ``lt``, or another ``duplicates`` than ``"move"`` and
-        ``"keep"``; of 125, two in flight, while a memory fills; with ``ties`` one in flight. Each
-        chunk is one step on the server.
+        O(log N) per item, one step on the server per chunk. A chunk has 500 items, and four chunks
+        are in flight. It has 250 items with ``key``, ``remember``, ``max_size``, ``gt``, ``lt``, or
+        another ``duplicates`` than ``"move"`` and ``"keep"``. It has 125 items while a memory
+        fills, and two are in flight. With ``ties`` one is in flight.
 
         Parameters
         ----------
         items : iterable
-            What to add. Text, bytes and mappings are refused: they are rarely meant.
+            The items to add. Text, bytes and mappings are refused: they are rarely meant.
         score : float or iterable of float, optional
-            One score for all, or one for each.
+            One score for all, or one for each. Default: the scores of the scorer.
         nx, xx, gt, lt, again, remember : bool
             As for `add`.
         errors : {"raise", "skip"} or callable
-            What to do about an item that cannot be encoded, or that is larger than the server
-            takes: raise, skip and count it, or call with its position, itself and the exception,
-            and skip it. "skip" logs the first one of the process and set as a warning. It does not
-            skip an item for `MemoryError`, `OSError` or `ImportError`, which end the call.
+            Action for an item that cannot be encoded, or is too large for the server. "raise" ends
+            the call. "skip" skips and counts it; the first one of a process and set is logged. A
+            callable receives its position, the item and the exception, and the item is skipped.
+            `MemoryError`, `OSError` and `ImportError` always end the call.
 
         Returns
         -------
         AddResult
-            How many were added, updated, refused, failed: as if added one after another.
+            Counts of added, updated, refused and failed items, as of single adds in order.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument cannot be used.
+            If an argument is wrong.
         redset.exceptions.AddError
-            If the call ended early: ``result`` says what was acknowledged, ``resume_at`` from
-            where to go on, ``index`` and ``item`` which item was bad.
+            If the call ended early. ``result`` has the acknowledged counts, ``resume_at`` the
+            position to resume from, ``index`` and ``item`` the bad item.
 
         Examples
         --------
@@ -366,10 +363,10 @@ class SortedSet(SyncFace[T]):
         remember: bool | None = None,
         errors: str | OnError = "raise",
     ) -> Iterator[T]:
-        """Add as `add_many` does, and give those items that were added.
+        """Add as `add_many` does, and yield the items that were added.
 
-        Nothing is sent before the first item is asked for. No connection is held while the caller
-        has an item. Costs O(log N) an item, in chunks of 250, four of them in flight.
+        Nothing is sent before the first item is requested. No connection is held while the caller
+        has an item. O(log N) per item, in chunks of 250, with four in flight.
 
         Parameters
         ----------
@@ -379,12 +376,12 @@ class SortedSet(SyncFace[T]):
         Yields
         ------
         object
-            Each item that was added, as its chunk is acknowledged: the caller's own object.
+            Each new item, after its chunk is acknowledged. It is the caller's own object.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument cannot be used.
+            If an argument is wrong.
         redset.exceptions.AddError
             As for `add_many`.
 
@@ -400,31 +397,31 @@ class SortedSet(SyncFace[T]):
     def buffered(
         self, max_items: int = 1000, max_delay: Time = 0.1, max_pending: int = 10_000
     ) -> Writer:
-        """Make a writer that adds in the background, for what comes one by one.
+        """Return a writer that adds items in the background, for items that come one by one.
 
-        Its ``add`` takes the arguments of `add` and returns at once; a thread writes what came as
-        `add_many` does, when there are ``max_items``, when the first of them is ``max_delay`` old,
-        and when the block is left. Sends nothing before.
+        Its ``add`` takes the arguments of `add` and returns at once; a thread writes the items as
+        `add_many` does. It writes when ``max_items`` are accepted, when the first of them is
+        ``max_delay`` old, and when the block is left. Making a writer sends nothing.
 
         Parameters
         ----------
         max_items : int
-            How many are written together at the latest.
+            Number of accepted items that starts a write. Default 1,000.
         max_delay : float or timedelta
-            How many seconds one may wait for others.
+            Time that an accepted item may wait for others, in seconds. Default 0.1.
         max_pending : int
-            How many may be accepted and not yet written: beyond that ``add`` waits, so that memory
-            does not grow if the server is slower. What they serialise to is kept, and the items.
+            Limit of items that are accepted and not yet written. ``add`` waits beyond it, so memory
+            does not grow if the server is slower. Default 10,000.
 
         Returns
         -------
         Writer
-            To be entered with ``with``. Errors come out of its next call, or of leaving the block.
+            To be entered with ``with``. Its next call, or leaving the block, raises its errors.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument cannot be used.
+            If an argument is wrong.
 
         Examples
         --------
@@ -439,20 +436,20 @@ class SortedSet(SyncFace[T]):
     # Handing out.
 
     def pop(self, *, wait: Time = 0) -> T:
-        """Remove and return the item with the lowest score; wait for one if there is none.
+        """Remove and return the item with the lowest score. It can wait for one.
 
-        At most once: what was removed when the caller dies is gone. One round trip, O(log N). An
-        object's first removal takes one more, to look whether it can decode what is there.
+        At most once: a caller that crashes loses the item. One round trip, O(log N). An object's
+        first removal takes one more, to check that it can decode the items.
 
-        Waiting costs about one command a second, at most 20 while items come and others get them,
-        or at first if the server cannot tell of changes. It holds no connection of the pool, and a
-        `KeyboardInterrupt` ends it.
+        Waiting costs about one command a second. It costs at most 20 a second while others get the
+        items, or at first if the server cannot report changes. It holds no connection of the pool,
+        and a `KeyboardInterrupt` ends it.
 
         Parameters
         ----------
         wait : float or timedelta
-            Seconds to wait for an item, whoever adds it, for one to fall due or for a lease to end:
-            0 for not at all, ``math.inf`` forever.
+            Time to wait for an item, in seconds: for an add of any program, an item that falls due,
+            or the end of a lease. 0 does not wait, ``math.inf`` waits forever. Default 0.
 
         Returns
         -------
@@ -462,13 +459,13 @@ class SortedSet(SyncFace[T]):
         Raises
         ------
         KeyError
-            If there is none, and none came in time.
+            If the set is empty or nothing is due, and no item came in time.
         TypeError, ValueError
-            If ``wait`` is not a number of seconds, or negative; nothing was sent.
+            If ``wait`` is not a number of seconds, or negative. Nothing was sent.
         redset.exceptions.DecodeError
-            If none of the first 10 items can be decoded, at a first removal: nothing was
-            removed. If 10 items one after another could not be decoded: they are in `dead`.
-            If the user may write no dead letters, the item that cannot be decoded was put back.
+            At a first removal, if none of the first 10 items can be decoded: nothing was removed.
+            Also after 10 undecodable items in a row: they are in `dead`. Also if the user may not
+            write dead letters: the undecodable item was put back.
 
         Examples
         --------
@@ -480,35 +477,35 @@ class SortedSet(SyncFace[T]):
         return self._run(taking.pop(self._ctx, waiting_time(wait)))  # type: ignore[no-any-return]
 
     def take(self, num: int, *, wait: Time = 0, with_scores: bool = False) -> list[Any]:
-        """Remove and return up to ``num`` items, lowest first; wait for one if there is none.
+        """Remove and return up to ``num`` items, lowest score first. It can wait for one.
 
-        At most once, as `pop`. O(log N + num), a round trip for each 2,000 (1,000
-        with ``key`` or ``ties``).
-        If a later step fails, what was removed before is returned, and the error is logged.
+        At most once, as `pop`. O(log N + num), a round trip for each 2,000 items (1,000 with
+        ``key`` or ``ties``). If a later step fails, the items of the earlier steps are returned,
+        and the error is logged.
 
         Parameters
         ----------
         num : int
-            How many at most; below 1 none.
+            Limit of items. Below 1 none are taken.
         wait : float or timedelta
-            Seconds to wait until there is at least one, at the cost that `pop` has: 0 for not at
-            all, ``math.inf`` forever.
+            Time to wait for the first item, in seconds, at the cost of `pop`. 0 does not wait,
+            ``math.inf`` waits forever. Default 0.
         with_scores : bool
-            Whether to give ``(item, score)`` pairs.
+            Return ``(item, score)`` pairs.
 
         Returns
         -------
         list
-            Items, or pairs of an item and its score; empty if there is nothing to hand out.
+            Items, or pairs of an item and its score. Empty if nothing can be handed out.
 
         Raises
         ------
         TypeError, ValueError, OverflowError
-            If ``int()`` does not take ``num``, or ``wait`` is not a number of seconds; nothing was
-            sent.
+            If ``int()`` does not accept ``num``, or ``wait`` is not a number of seconds. Nothing
+            was sent.
         redset.exceptions.DecodeError
-            If there were 10 or more, and none could be decoded. If the user may write no
-            dead letters and no item was decoded, those that cannot be were put back.
+            If 10 items or more were taken and none could be decoded. Also if no item was decoded
+            and the user may not write dead letters: the items were put back.
 
         Examples
         --------
@@ -523,38 +520,39 @@ class SortedSet(SyncFace[T]):
     # Leasing.
 
     def lease(self, num: int = 1, ttl: Time = 60.0, *, wait: Time = 0) -> Batch[T]:
-        """Hand out up to ``num`` items for a time, lowest first, to be settled within it.
+        """Lease up to ``num`` items for a time, lowest score first.
 
-        At least once: an item whose holder dies comes back at its old score when its lease is over.
-        Items whose leases expired together are handed out in smaller groups, so that one that kills
-        its worker dies alone: a batch shorter than ``num`` does not mean that the set is empty.
-        Each call gives back some whose leases are over, no more than 100 a step. O(log N) an item,
-        a round trip and a step for each 100; sending one again after a lost connection gives the
-        same leases. An object's first takes one more, as with `pop`. Waiting costs what it costs
-        `pop`; an interrupt or a cancellation loses nothing: what was leased comes back.
+        At least once: an item whose holder dies returns at its old score when its lease expires.
+        Items whose leases expired together are handed out in smaller groups, so that an item that
+        kills its worker dies alone. So a batch shorter than ``num`` does not mean an empty set.
+
+        O(log N) per item, a round trip and a step for each 100 items. A step also returns up to 100
+        expired leases to the queue. A request that is repeated after a lost connection returns the
+        same leases. An object's first call takes one more round trip, as with `pop`. Waiting costs
+        the same as for `pop`. An interrupt or a cancellation loses nothing: the leases expire.
 
         Parameters
         ----------
         num : int
-            How many at most, from 1 to 100,000.
+            Limit of items, from 1 to 100,000. Default 1.
         ttl : float or timedelta
-            For how many seconds, from when they are handed out.
+            Time of the leases, in seconds. Default 60.
         wait : float or timedelta
-            Seconds to wait until there is at least one, also by the end of another's lease: 0 for
-            not at all, ``math.inf`` forever.
+            Time to wait for the first item, in seconds. 0 does not wait, ``math.inf`` waits
+            forever. Default 0.
 
         Returns
         -------
         Batch
-            Of `Lease`; false if there is nothing to hand out.
+            A batch of `Lease`. It is false if nothing can be handed out.
 
         Raises
         ------
         TypeError, ValueError
-            If ``num``, ``ttl`` or ``wait`` cannot be used, or the set's name can have no second
-            key; nothing was sent.
+            If ``num``, ``ttl`` or ``wait`` is wrong, or the set's name allows no second key.
+            Nothing was sent.
         redset.exceptions.DecodeError
-            As for `take`; items that cannot be decoded are in `dead`.
+            As for `take`. Undecodable items are in `dead`.
         MemoryError, OSError, ImportError
             If the serializer raised it for the first item. The item is queued again, without an
             attempt.
@@ -572,36 +570,36 @@ class SortedSet(SyncFace[T]):
         return Batch(self, settling.leasing_out(self, num, ttl, wait))
 
     def ack(self, leases: Lease[T] | Iterable[Lease[T]], add: Iterable[Any] = ()) -> int:
-        """Acknowledge leases: their items are done. Items found meanwhile are added as well.
+        """Acknowledge leases: their items are done. It can add new items in the same step.
 
-        With ``add`` both happen in one step, or neither. More than a chunk of them (250 items, or
-        1 MiB) is added before, as long as any of the leases is still held, and acknowledged last;
-        adding them again is safe. If none of the leases is the caller's any more nothing is
-        added: their next holder finds the items again. A lease whose item somebody else holds by
-        now is left alone. One round trip, and one for each 400 leases; with ``add`` as `add_many`.
+        With ``add`` both happen in one step, or neither. If there are more new items than a chunk
+        (250 items, or 1 MiB), the first ones are added before, while any of the leases is still
+        held. Adding them again is safe. If the caller has lost all of the leases, nothing is added:
+        the next holder adds the items. A lost lease does not change its item. One round trip, and
+        one for each 400 leases; with ``add`` those of `add_many`.
 
         Parameters
         ----------
         leases : Lease, Batch or iterable of Lease
-            What is done. Of a batch what is not settled.
+            The leases to acknowledge. For a Batch: those not settled yet.
         add : iterable
             Items to add, as `add_many` does without flags.
 
         Returns
         -------
         int
-            How many were still the caller's. One that was sent again after its connection was lost
-            may count 0.
+            Number of leases that the caller still held. A lease whose request was repeated after a
+            lost connection may count 0.
 
         Raises
         ------
         TypeError, ValueError
-            If a lease is another set's or settled already; nothing was sent.
+            If a lease belongs to another set or is settled. Nothing was sent.
         redset.exceptions.AddError
-            If one of the items is bad (nothing was sent of its chunk), and where there is more
-            than a chunk of them as `add_many`; the leases stay as they are.
+            If a new item is bad (nothing of its chunk was sent), or as for `add_many`. The leases
+            stay as they are.
         redset.exceptions.Full, redset.exceptions.OptionsDiffer
-            As for `add_many`; the leases stay as they are.
+            As for `add_many`. The leases stay as they are.
 
         Examples
         --------
@@ -623,27 +621,28 @@ class SortedSet(SyncFace[T]):
     ) -> int:
         """Fail leases: count an attempt, and keep the error's text.
 
-        After ``max_attempts`` of them an item goes to the dead letters. One round trip (for each
-        400 leases).
+        After ``max_attempts`` attempts an item is a dead letter. One round trip for each 400
+        leases.
 
         Parameters
         ----------
         leases : Lease, Batch or iterable of Lease
-            What failed.
+            The leases to fail. For a Batch: those not settled yet.
         error : exception or str
-            Why: its first 1,000 characters are kept.
+            The error. Its first 1,000 characters are kept.
         delay : float or timedelta
-            After how many seconds they are to be handed out again, at their old scores.
+            Time until the items may be handed out again, in seconds, at their old scores. Default
+            0.
 
         Returns
         -------
         int
-            How many were still the caller's.
+            Number of leases that the caller still held.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument cannot be used, or a lease is another set's or settled already.
+            If an argument is wrong, or a lease belongs to another set or is settled.
 
         Examples
         --------
@@ -665,29 +664,29 @@ class SortedSet(SyncFace[T]):
     ) -> int:
         """Release leases without an attempt, as they were or with a new score.
 
-        A single lease takes a new payload, too: `Lease.release`.
+        A single lease can also change its item: `Lease.release`.
 
-        One round trip (for each 400 leases).
+        One round trip for each 400 leases.
 
         Parameters
         ----------
         leases : Lease, Batch or iterable of Lease
-            What is given back.
+            The leases to release. For a Batch: those not settled yet.
         delay : float or timedelta
-            After how many seconds they are to be handed out again.
+            Time until the items may be handed out again, in seconds. Default 0.
         score : float, optional
-            Their new score; attempts then start again. An item that was added again meanwhile has
-            the score of that add.
+            New score of the items. Their attempts then start again. An item that was added while it
+            was leased has the score of that add.
 
         Returns
         -------
         int
-            How many were still the caller's.
+            Number of leases that the caller still held.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument cannot be used, or a lease is another set's or settled already.
+            If an argument is wrong, or a lease belongs to another set or is settled.
 
         Examples
         --------
@@ -701,24 +700,24 @@ class SortedSet(SyncFace[T]):
         return self._run(settling.releasing(self, leases, delay, score))
 
     def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: Time) -> int:
-        """Extend leases to ``ttl`` seconds from now. One round trip (for each 400 leases).
+        """Extend leases to ``ttl`` seconds from now. One round trip for each 400 leases.
 
         Parameters
         ----------
         leases : Lease, Batch or iterable of Lease
-            What takes longer.
+            The leases to extend. For a Batch: those not settled yet.
         ttl : float or timedelta
-            For how many seconds from now.
+            Time from now, in seconds.
 
         Returns
         -------
         int
-            How many are still the caller's. ``lease.expires`` stays what it was.
+            Number of leases that the caller still holds. ``lease.expires`` does not change.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument cannot be used, or a lease is another set's or settled already.
+            If an argument is wrong, or a lease belongs to another set or is settled.
 
         Examples
         --------
@@ -730,16 +729,16 @@ class SortedSet(SyncFace[T]):
         return self._run(settling.renewing(self, leases, ttl))
 
     def leased(self) -> Iterator[Leased]:
-        """Return what is leased, and what waits out a delay, in order of expiry.
+        """Yield leased and delayed items, in order of expiry.
 
         A round trip for each 250. Items that cannot be decoded are skipped, with a warning.
 
         Yields
         ------
         named tuple
-            ``(item, score, attempts, expires, error, worker, group)``: when its lease or delay
-            ends, as Unix time of the server in seconds; its last error, or None; and two that are
-            None, until workers and groups have names.
+            ``(item, score, attempts, expires, error, worker, group)``. ``expires`` is the end of
+            the lease or delay, as Unix time of the server in seconds. ``error`` is the last error,
+            or None. ``worker`` and ``group`` are None, until workers and groups have names.
 
         Examples
         --------
@@ -753,10 +752,10 @@ class SortedSet(SyncFace[T]):
         return self._open().iterate(leasing.leased(self._ctx))  # type: ignore[no-any-return]
 
     def finished(self) -> bool:
-        """Whether nothing is queued, scheduled or leased, in one server step.
+        """Return whether nothing is queued, scheduled or leased, in one server step.
 
-        One round trip. If the server takes no writes (a replica, a user without the right), a
-        second one looks only, and counts expired leases as given back.
+        One round trip. If the server refuses writes (a replica, a user without the right), a second
+        one only reads, and counts expired leases as returned.
 
         Returns
         -------
@@ -781,63 +780,68 @@ class SortedSet(SyncFace[T]):
         until_finished: bool = False,
         stop: Event | None = None,
     ) -> Consumed:
-        """Work: call ``handler(item)`` for item after item, until there is a reason to stop.
+        """Run a worker: call ``handler(item)`` for each item, until it is stopped.
 
-        Items are leased, by default as many ahead as handlers do in 100 ms, and renewed at half of
-        their time. What waits unbegun for a second, with no free handler, is released for others.
-        When the handler returns, its item is acknowledged, and what it returned is added in the
-        same step: a worker that is killed loses nothing, and its items come back when their leases
-        end. If it raises, the error is logged, and the item is tried again after 1 s, 2 s, 4 s and
-        so on up to an hour, each less up to half of it by chance; it goes to the dead letters after
-        ``max_attempts``. `redset.Retry` and `redset.Reject` say otherwise. What a full set or
-        server refuses to take from a handler lets its item wait for some seconds, without an
-        attempt, as does an error that is not the item's own (no memory, files or threads left). If
-        the server refuses requests for a while (``OOM``, ``NOREPLICAS``, ``BUSY``, ``MISCONF``,
-        ``LOADING``, ``TRYAGAIN``, ``CLUSTERDOWN``), the call waits with growing pauses, up to 60 s
-        or the client's own retry time, whichever is longer. Settling goes with the next lease call
-        in one round trip; a handler that is done waits for at most 50 ms to be settled.
+        Items are leased, and renewed at half of their time. A worker that is killed loses nothing:
+        its items return when their leases expire. An item whose process stands still for longer
+        than its lease may be handed out twice.
 
-        Handlers run in ``concurrency`` threads of their own, the caller's speaks to the server. An
-        item whose handler takes longer than it can be renewed (a stopped process) may be handed out
-        twice.
+        - If the handler returns, its item is acknowledged. New items that it returns are added in
+          the same step.
+        - If it raises, the error is logged, and the item is retried after 1 s, 2 s, 4 s and so on
+          up to an hour. Each delay is shortened by up to half of it at random. After
+          ``max_attempts`` attempts the item is a dead letter. `redset.Retry` and `redset.Reject`
+          choose otherwise.
+        - If a full set or server refuses its new items, the item is released for some seconds,
+          without an attempt. So is an item whose process lacks memory, files or threads.
+        - An item that waits for a handler for a second is released for other workers.
+        - If the server refuses requests for a while (``OOM``, ``NOREPLICAS``, ``BUSY``,
+          ``MISCONF``, ``LOADING``, ``TRYAGAIN``, ``CLUSTERDOWN``), the call waits with growing
+          pauses. It waits for 60 s, or for the client's own retry time if that is longer.
+
+        Settlements go with the next lease call in one round trip. A finished item is settled within
+        50 ms.
+
+        Handlers run in ``concurrency`` threads of their own, the caller's speaks to the server.
 
         Parameters
         ----------
         handler : callable
             Takes an item; returns None, or an iterable of new items. Any other result ends the
-            call with a TypeError, and the work is not repeated: an awaitable or a future releases
-            the item, text or a mapping (probably a new item without its list) makes it a dead
-            letter, anything else acknowledges it. The handler has no time limit: its item is
-            renewed for as long as it runs.
+            call with a TypeError, and the work is not repeated. An awaitable or a future releases
+            the item. Text or a mapping (probably a new item without its list) makes it a dead
+            letter. Any other result acknowledges it. A handler has no time limit: its lease is
+            renewed while it runs.
         batch : int, optional
-            How many items are leased at a time. Default: from 0 to 100 more than free handlers can
-            begin, by how long the last 16 items took. 1 leases only if a handler is free: nothing
-            is reserved that an idle worker could do.
+            Number of items in a lease call. Default: 0 to 100 more than free handlers can begin,
+            about 100 ms of work by the time of the last 16 items. 1 leases only if a handler is
+            free, so no item is reserved that an idle worker could handle.
         concurrency : int
-            How many handlers run at a time.
+            Number of handlers that run at a time. Default 1.
         ttl : float or timedelta
-            For how many seconds items are leased: how long those of a killed worker are missing.
+            Time of the leases, in seconds. Items of a killed worker are missing for that time.
+            Default 60.
         until_finished : bool
-            Whether to return when nothing is queued, scheduled or leased any more, by anybody.
+            Return when nothing is queued, scheduled or leased by any worker.
         stop : threading.Event, optional
-            Or anything with ``is_set()``. Once it is set, what runs is finished, the rest given
-            back, and the call returns. It is looked at every 50 ms. redset installs no signal
-            handler: one of yours can set it.
+            Any object with ``is_set()``. It is checked every 50 ms. Once it is set, running
+            handlers finish, other items are released, and the call returns. redset installs no
+            signal handler; set the event in your own.
 
         Returns
         -------
         Consumed
-            How many items were done, attempts failed, and leases lost.
+            Number of finished items, failed attempts and lost leases.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument cannot be used, or the set's name can have no second key. A TypeError
-            also if the handler returned neither None nor an iterable of new items.
+            If an argument is wrong, or the set's name allows no second key. Also a TypeError if the
+            handler returned neither None nor an iterable of new items.
         KeyboardInterrupt
-            And any error of the client that its retry policy did not mend. Before, what runs is
-            finished and settled if it can be, and the rest given back; the first interrupt logs
-            that. A second interrupt does not wait.
+            And any error of the client that its retry policy did not mend. Running handlers finish
+            first and are settled if possible, and other items are released; the first interrupt
+            logs that. A second interrupt does not wait.
 
         Examples
         --------
@@ -863,7 +867,7 @@ class SortedSet(SyncFace[T]):
         Parameters
         ----------
         position : int
-            0 is the lowest; negative ones count from the highest, -1.
+            0 is the lowest. Negative positions count from the highest, which is -1.
 
         Returns
         -------
@@ -873,9 +877,9 @@ class SortedSet(SyncFace[T]):
         Raises
         ------
         KeyError
-            If there is none.
+            If no item has this position.
         redset.exceptions.DecodeError
-            If it cannot be decoded.
+            If the item cannot be decoded.
 
         Examples
         --------
@@ -887,7 +891,7 @@ class SortedSet(SyncFace[T]):
         return self._run(reading.peek(self._ctx, index("position", position)))  # type: ignore[no-any-return]
 
     def peek_many(self, num: int) -> list[T]:
-        """Return up to ``num`` items, lowest first, without removing them.
+        """Return up to ``num`` items, lowest score first, without removing them.
 
         O(log N + num), a round trip for each 1,000. Items that cannot be decoded are skipped, with
         a warning in the log.
@@ -895,7 +899,7 @@ class SortedSet(SyncFace[T]):
         Parameters
         ----------
         num : int
-            How many at most.
+            Limit of items.
 
         Returns
         -------
@@ -917,14 +921,14 @@ class SortedSet(SyncFace[T]):
         return self._run(reading.peek_many(self._ctx, index("num", num)))
 
     def peek_score(self) -> float | None:
-        """Return the lowest score; None if there is no item.
+        """Return the lowest score, or None for an empty set.
 
         One round trip, O(log N).
 
         Returns
         -------
         float or None
-            The score of what `peek` gives.
+            The score of the item that `peek` returns.
 
         Examples
         --------
@@ -937,19 +941,19 @@ class SortedSet(SyncFace[T]):
         return self._run(reading.peek_score(self._ctx))
 
     def score(self, item: Any) -> float | None:
-        """Return a queued item's score, else None.
+        """Return the score of a queued item, otherwise None.
 
         One round trip, O(1).
 
         Parameters
         ----------
         item : object or Key
-            What to look for.
+            The item to look for.
 
         Returns
         -------
         float or None
-            Its score. 0.0 is a score: compare with None.
+            The score. 0.0 is a score: compare with None.
 
         Raises
         ------
@@ -969,12 +973,12 @@ class SortedSet(SyncFace[T]):
     def scores(self, items: Iterable[Any]) -> list[float | None]:
         """Return the score of each item, None for those not queued.
 
-        O(1) an item, a round trip for each 1,000.
+        O(1) per item, a round trip for each 1,000.
 
         Parameters
         ----------
         items : iterable of object or Key
-            What to look for.
+            The items to look for.
 
         Returns
         -------
@@ -996,14 +1000,14 @@ class SortedSet(SyncFace[T]):
         return self._run(reading.scores(self._ctx, many("items", items)))
 
     def get(self, item: Any) -> T | None:
-        """Return what is queued for an item, or for a `Key`; else None.
+        """Return the queued item with the identity of an item or a `Key`, otherwise None.
 
         One round trip, O(1).
 
         Parameters
         ----------
         item : object or Key
-            What to look for.
+            The item to look for.
 
         Returns
         -------
@@ -1015,7 +1019,7 @@ class SortedSet(SyncFace[T]):
         TypeError, ValueError
             If the item cannot be encoded.
         redset.exceptions.DecodeError
-            If what is queued cannot be decoded.
+            If the queued item cannot be decoded.
 
         Examples
         --------
@@ -1028,14 +1032,14 @@ class SortedSet(SyncFace[T]):
         return self._run(reading.get(self._ctx, item))  # type: ignore[no-any-return]
 
     def contains(self, item: Any) -> bool:
-        """Whether an item is queued; the same as ``item in s``.
+        """Return whether an item is queued; the same as ``item in s``.
 
         One round trip, O(1).
 
         Parameters
         ----------
         item : object or Key
-            What to look for.
+            The item to look for.
 
         Returns
         -------
@@ -1056,7 +1060,7 @@ class SortedSet(SyncFace[T]):
         return self.score(item) is not None
 
     def size(self) -> int:
-        """Return how many items are queued, due or not; the same as ``len(s)``.
+        """Return the number of queued items, due or not; the same as ``len(s)``.
 
         One round trip, O(1).
 
@@ -1077,11 +1081,11 @@ class SortedSet(SyncFace[T]):
         return self._open().iterate(reading.iterate(self._ctx))  # type: ignore[no-any-return]
 
     def stats(self) -> Stats:
-        """Return the set in figures, in one server step.
+        """Return the set's figures, from one server step.
 
-        One round trip, O(log N), and samples of the memory of each key and of what is leased. If
-        the server takes no writes (a replica, a user without the right), a second one looks only,
-        and counts expired leases as given back.
+        One round trip, O(log N). It samples the memory of each key, and the leased items. If the
+        server refuses writes (a replica, a user without the right), a second round trip only reads,
+        and counts expired leases as returned.
 
         Returns
         -------
@@ -1099,19 +1103,20 @@ class SortedSet(SyncFace[T]):
         return self._run(reading.stats(self._ctx, self._scores_are_times))
 
     def between(self, min: float, max: float) -> Between[T]:
-        """View the queued items whose score is from ``min`` to ``max``, both included.
+        """Return a view of the queued items with scores from ``min`` to ``max``, both included.
 
-        Due or not, without what is leased. Sends nothing by itself.
+        It has items that are due or not, and no leased items. Making it sends nothing.
 
         Parameters
         ----------
         min, max : float
-            Whatever ``float()`` takes but NaN; ``-math.inf`` and ``math.inf`` are ends, too.
+            Any value that ``float()`` accepts, but not NaN. ``-math.inf`` and ``math.inf`` are
+            allowed.
 
         Returns
         -------
         Between
-            To be iterated, counted, taken from and discarded.
+            A view to iterate, count, take from and discard.
 
         Raises
         ------
@@ -1133,12 +1138,12 @@ class SortedSet(SyncFace[T]):
     def dead(self) -> DeadLetters:
         """The dead letters: items that could not be decoded, or that failed too often.
 
-        Sends nothing by itself.
+        Making this view sends nothing.
 
         Returns
         -------
         DeadLetters
-            To be iterated, counted and purged.
+            A view to iterate, count, requeue and purge.
 
         Examples
         --------
@@ -1150,26 +1155,27 @@ class SortedSet(SyncFace[T]):
     # Removing.
 
     def discard(self, item: Any, forget: bool = False) -> bool:
-        """Remove an item; whether it was queued or leased.
+        """Remove an item. Return whether it was queued or leased.
 
-        A leased one is cancelled: it is not handed out again. One round trip, O(log N).
+        The lease of a leased item is cancelled: it is not handed out again. One round trip,
+        O(log N).
 
         Parameters
         ----------
         item : object or Key
-            What to remove.
+            The item to remove.
         forget : bool
-            Whether ``remember`` is to forget it as well.
+            Also forget the item. Without it ``remember`` still knows the item.
 
         Returns
         -------
         bool
-            Whether it was queued or leased.
+            True if it was queued or leased.
 
         Raises
         ------
         TypeError, ValueError
-            If the item cannot be encoded; for ``forget`` on a set without ``remember``.
+            If the item cannot be encoded. Also for ``forget`` on a set without ``remember``.
 
         Examples
         --------
@@ -1181,27 +1187,27 @@ class SortedSet(SyncFace[T]):
         return self._run(memory.discard(self._ctx, [item], forget)) > 0
 
     def discard_many(self, items: Iterable[Any], forget: bool = False) -> int:
-        """Remove items; how many were queued or leased.
+        """Remove items. Return how many were queued or leased.
 
-        O(log N) an item, a round trip and a step for each 250.
+        O(log N) per item, a round trip and a step for each 250.
 
         Parameters
         ----------
         items : iterable of object or Key
-            What to remove. All of them are encoded before anything is sent.
+            The items to remove. All of them are encoded before anything is sent.
         forget : bool
-            Whether ``remember`` is to forget them as well.
+            Also forget the items. Without it ``remember`` still knows them.
 
         Returns
         -------
         int
-            How many were queued or leased.
+            Number of items that were queued or leased.
 
         Raises
         ------
         TypeError, ValueError
             If an item cannot be encoded: the error names its position, and nothing was removed.
-            For ``forget`` on a set without ``remember``.
+            Also for ``forget`` on a set without ``remember``.
 
         Examples
         --------
@@ -1213,21 +1219,21 @@ class SortedSet(SyncFace[T]):
         return self._run(memory.discard(self._ctx, many("items", items), forget))
 
     def remove(self, item: Any) -> None:
-        """Remove an item; KeyError where it is neither queued nor leased.
+        """Remove an item. Raise KeyError if it is neither queued nor leased.
 
         One round trip, O(log N).
 
         Parameters
         ----------
         item : object or Key
-            What to remove.
+            The item to remove.
 
         Raises
         ------
         KeyError
-            If it is neither queued nor leased.
+            If the item is neither queued nor leased.
         TypeError, ValueError
-            If it cannot be encoded.
+            If the item cannot be encoded.
 
         Examples
         --------
@@ -1243,26 +1249,25 @@ class SortedSet(SyncFace[T]):
             raise KeyError(item)
 
     def clear(self, *, keep_memory: bool = False, if_finished: bool = False) -> int:
-        """Remove everything, in one step; true where anything was queued.
+        """Remove everything in one step. Return the number of queued items.
 
-        The dead letters go, too, and whatever else is kept under the set's keys, of any type. The
-        server unlinks each key in O(1), and frees it in the background. What a memory without end
-        leaves is then unlinked in bounded steps, a round trip for each 500 buckets (about 90,000
-        items).
+        This removes the dead letters, too, and all other keys of the set, of any type. The server
+        unlinks each key in O(1), and frees it in the background. The buckets of ``remember=True``
+        are then unlinked in bounded steps, a round trip for each 500 buckets (about 90,000 items).
 
         Parameters
         ----------
         keep_memory : bool
-            Whether what ``remember`` knows stays.
+            Keep the memory of ``remember``.
         if_finished : bool
-            Clear only a finished set (see `finished`), in the same step. Use it to begin again at a
-            start of several workers: none of them clears what another has begun.
+            Clear only a finished set (see `finished`), in the same step. Use it at the start of
+            several workers: no worker clears the items that another one has begun.
 
         Returns
         -------
         int
-            How many items were queued. On a name that can have no second key: 1 or 0. With
-            ``if_finished``: how many items are queued, leased or delayed, so that nothing was
+            Number of items that were queued. For a name that allows no second key: 1 or 0. With
+            ``if_finished``: number of items that are queued, leased or delayed, if nothing was
             cleared; 0 if the set was finished and is cleared.
 
         Raises
@@ -1290,18 +1295,18 @@ class SortedSet(SyncFace[T]):
     def update(self, items: Iterable[Any]) -> None:
         """Add all items of another set, or of an iterable; the same as ``jobs |= items``.
 
-        Of another set the score and the payload of what both have become those of the lower score:
-        each is added as with ``lt=True``, by this set's rules. What it knows and no longer has
-        stays out. An iterable is added as by `add_many`.
+        Items of another set are added as with ``lt=True``, by this set's rules. So an item in both
+        sets has the lower score, with the payload of that score. Known items that are not queued
+        here are refused. An iterable is added as by `add_many`.
 
-        In steps of 125 or 250, none of which holds the server for long; it is not atomic, and
-        readers see what has been added so far. If one server has both, the items do not leave
-        it, but for those that a set with ``remember`` is given. O(log N) an item.
+        O(log N) per item, in steps of 125 or 250. It is not atomic: readers see the items that were
+        added so far. Between two sets of one server the items stay on the server. The exception
+        are items for a set with ``remember``.
 
         Parameters
         ----------
         items : SortedSet, or iterable of items
-            Another set of redset's, on whatever server, or items.
+            Another redset set, on any server, or items.
 
         Raises
         ------
@@ -1310,11 +1315,11 @@ class SortedSet(SyncFace[T]):
         ValueError
             If it is the set itself, or in another slot of a cluster.
         redset.exceptions.OptionsDiffer
-            If the two have not the same ``key``.
+            If the two sets differ in ``key``.
         redset.exceptions.DecodeError
-            If the key of an item of a set elsewhere cannot be read.
+            If the key of an item of another server's set cannot be read.
         redset.exceptions.Full
-            If there would be more than ``max_size``; what was added before stays.
+            If the set would exceed ``max_size``. Items of earlier steps stay.
 
         Examples
         --------
@@ -1334,15 +1339,15 @@ class SortedSet(SyncFace[T]):
             self._run(algebra.update(self._ctx, other))
 
     def isdisjoint(self, other: Iterable[Any]) -> bool:
-        """Return whether nothing queued is in another set, or among the items of an iterable.
+        """Return whether no queued item is in another set or iterable.
 
-        In steps of 250 or 1,000, and ends at the first that both have; what changes meanwhile may
-        be seen or not. O(1) an item.
+        O(1) per item, in steps of 250 or 1,000. It ends at the first common item. It may see or
+        miss changes during the call.
 
         Parameters
         ----------
         other : SortedSet, or iterable of items
-            Another set of redset's, on whatever server, or items.
+            Another redset set, on any server, or items.
 
         Returns
         -------
@@ -1366,25 +1371,25 @@ class SortedSet(SyncFace[T]):
         return self._run(*self._disjoint(other))
 
     def move_many(self, items: Iterable[Any], other: SortedSet[Any]) -> int:
-        """Move queued items to another set of the same server; how many it took.
+        """Move queued items to another set of the same server. Return the number of moved items.
 
-        Each is added there by the other's own rules, at its score and with its payload, and leaves
-        this set in the same step: it is never in both, nor in none. What the other refuses stays
-        here, as does what is leased. An item that is accepted becomes known to the other, where
-        that has ``remember``, and stays known here. Its attempts start again. O(log N) an item, a
-        step and a round trip for each 250 (125 if the other has ``remember``).
+        Each item is added to the other set by its rules, at its score and with its payload. It
+        leaves this set in the same step, so it is never in both sets, and never in none. Items that
+        the other set refuses stay here, and so do leased items. A moved item starts without
+        attempts. The other set remembers it, if it has ``remember``, and this set still does.
+        O(log N) per item, a step and a round trip for each 250 (125 if the other has ``remember``).
 
         Parameters
         ----------
         items : iterable of items or Key
-            What is not queued is passed over.
+            The items to move. Items that are not queued are skipped.
         other : SortedSet
-            A set on the same server, with or without ``key`` as this one.
+            A set on the same server. Both must have a ``key``, or neither.
 
         Returns
         -------
         int
-            How many were moved. If the connection was lost meanwhile it may be fewer.
+            Number of moved items. After a lost connection it may be too small.
 
         Raises
         ------
@@ -1392,9 +1397,9 @@ class SortedSet(SyncFace[T]):
             If an item cannot be identified, or ``other`` is not a set, this set itself, on another
             server, or in another slot of a cluster; nothing was moved.
         redset.exceptions.OptionsDiffer
-            If the two have not the same ``key``, or the other was made with other options.
+            If the two sets differ in ``key``, or the other was made with other options.
         redset.exceptions.Full
-            If a chunk would make the other larger than its ``max_size``; earlier ones are moved.
+            If a chunk would exceed the other's ``max_size``. Earlier chunks are moved.
 
         Examples
         --------
@@ -1411,17 +1416,18 @@ class SortedSet(SyncFace[T]):
     # In and out.
 
     def export(self) -> Iterator[str]:
-        """Return the whole set as lines of JSON, while it may be in use, in constant memory.
+        """Yield the whole set as lines of JSON, in constant memory. The set may be in use.
 
-        What is queued and leased (as if it were queued), with scores, payloads, attempts and last
-        errors; dead letters; what it remembers, where this object was made with ``remember``. The
-        first line has the set's options, the last one how many items there were.
+        The lines have the queued items, the leased items (as if they were queued), and the dead
+        letters. Items have scores, payloads, attempts and last errors. If this object has
+        ``remember``, the lines have the memory, too. The first line has the set's options, the last
+        one the number of items.
 
-        Not one moment: pages of 250 items are read one after the other. What stays queued is in it
-        exactly once. What is leased, which is read before and after what is queued, is in it twice,
-        and so may be what changes hands meanwhile; `restore` takes each once. One that is leased
-        and comes back meanwhile may be missing, and one that is done may be in it. For an exact
-        copy stop the consumers. O(log N + 250) a page, a round trip each.
+        The lines are not a snapshot: pages of 250 items are read one after the other. An item that
+        stays queued is in them exactly once. Leased items are read before and after the queued
+        ones, so they are in them twice; `restore` takes each once. An item whose lease ends during
+        the export may be missing, and one that is acknowledged may be in it. For an exact copy stop
+        the consumers. O(log N + 250) per page, a round trip each.
 
         Yields
         ------
@@ -1441,32 +1447,31 @@ class SortedSet(SyncFace[T]):
         return self._open().iterate(transfer.export(self._ctx))  # type: ignore[no-any-return]
 
     def restore(self, lines: Iterable[str | bytes]) -> int:
-        """Fill the set, which must be empty, from the lines of `export`; how many items it has.
+        """Fill an empty set from the lines of `export`. Return the number of items.
 
-        All lines are read and checked first (what does not fit in memory waits in a temporary
-        file). If a call is cut off, the same call with the same lines goes on where it stopped; no
-        other lines can be restored before a `clear`. A set with other options takes the items as
-        its own: with ``key`` they are decoded for it. What was remembered forever can only go on
-        being that, with the same ``key``; else it is left out, and the log says so. O(log N) an
-        item, a step and a round trip for each 250.
+        All lines are read and checked first, in a temporary file if they are many. If a call is cut
+        off, call it again with the same lines: it continues. Other lines can be restored only after
+        a `clear`. The set may have other options; with ``key`` the items are decoded. A memory
+        without a time limit needs ``remember=True`` and the same ``key``. Otherwise it is left out,
+        with a warning. O(log N) per item, a step and a round trip for each 250.
 
         Parameters
         ----------
         lines : iterable of str or bytes
-            A file opened for reading is one. Empty lines are passed over.
+            The lines, such as a file that is open for reading. Empty lines are skipped.
 
         Returns
         -------
         int
-            How many items were queued, by all calls with these lines.
+            Number of items that all calls with these lines queued.
 
         Raises
         ------
         TypeError, ValueError
-            If they are not those of an exported set, or end too soon, or the set is not empty;
-            nothing was written. With ``key``, also if an item's digest is not that of its key.
+            If the lines are not a whole export, or the set is not empty. Nothing was written. With
+            ``key``, also if an item's digest is not that of its key.
         redset.exceptions.OptionsDiffer
-            If an item has no identity in this set; nothing was written.
+            If an item has no identity in this set. Nothing was written.
 
         Examples
         --------
@@ -1483,7 +1488,7 @@ class SortedSet(SyncFace[T]):
     # Remembering.
 
     def forget(self, item: Any) -> bool:
-        """Forget an item, so that it may be added again; whether it was known.
+        """Forget an item, so that it may be added again. Return whether it was known.
 
         One round trip; O(1) with ``remember=True``, O(log M) of M known items with a limited time.
         The first call of an object takes one more. A queued item stays queued.
@@ -1491,12 +1496,12 @@ class SortedSet(SyncFace[T]):
         Parameters
         ----------
         item : object or Key
-            What to forget.
+            The item to forget.
 
         Returns
         -------
         bool
-            Whether it was known.
+            True if it was known.
 
         Raises
         ------
@@ -1514,25 +1519,25 @@ class SortedSet(SyncFace[T]):
         return self._run(memory.forget(self._ctx, [item])) > 0
 
     def forget_many(self, items: Iterable[Any]) -> int:
-        """Forget items; how many were known.
+        """Forget items. Return how many were known.
 
         As `forget`, a round trip for each 500.
 
         Parameters
         ----------
         items : iterable of object or Key
-            What to forget. All of them are encoded before anything is sent.
+            The items to forget. All of them are encoded before anything is sent.
 
         Returns
         -------
         int
-            How many were known; an item that is named twice counts once.
+            Number of known items. An item that is named twice counts once.
 
         Raises
         ------
         TypeError, ValueError
             If an item cannot be encoded (the error names its position), or the set has no
-            ``remember``; nothing was forgotten.
+            ``remember``. Nothing was forgotten.
 
         Examples
         --------
@@ -1545,14 +1550,14 @@ class SortedSet(SyncFace[T]):
         return self._run(memory.forget(self._ctx, many("items", items)))
 
     def seen(self, item: Any) -> bool:
-        """Whether ``remember`` knows an item.
+        """Return whether ``remember`` knows an item.
 
         One round trip, O(1). The first call of an object takes one more.
 
         Parameters
         ----------
         item : object or Key
-            What to look for.
+            The item to look for.
 
         Returns
         -------
@@ -1574,21 +1579,21 @@ class SortedSet(SyncFace[T]):
         return self._run(memory.seen(self._ctx, [item]))[0]
 
     def known(self, item: Any) -> bool | None:
-        """Whether this process's table says that ``remember`` knows an item.
+        """Return whether this process's known table has an item. It sends nothing.
 
-        Sends nothing. The table holds only items that the server refused or accepted in the last
-        adds, and is trusted within a second of a check, which adds make. So ask it before you make
-        or fetch something that would be refused, and add as usual if it cannot tell.
+        The table has items of the last adds, which the server refused or accepted. It is trusted
+        for a second after a check, which adds make. Ask it before you make or fetch an item that
+        would be refused. If it returns None, add the item as usual.
 
         Parameters
         ----------
         item : object or Key
-            What to look for.
+            The item to look for.
 
         Returns
         -------
         bool or None
-            True if it is known; None if the table cannot tell. Always None on a set without
+            True if it is known, None if the table does not have it. Always None on a set without
             ``remember``, with ``known_max=0``, and on clients without a table (see ``known_max``).
 
         Raises
@@ -1608,19 +1613,19 @@ class SortedSet(SyncFace[T]):
         return self._open().run_offline(known.knows(self._ctx, item))  # type: ignore[no-any-return]
 
     def seen_many(self, items: Iterable[Any]) -> list[bool]:
-        """Say of each item whether ``remember`` knows it.
+        """Return for each item whether ``remember`` knows it.
 
-        O(1) an item, a round trip for each 500.
+        O(1) per item, a round trip for each 500.
 
         Parameters
         ----------
         items : iterable of object or Key
-            What to look for.
+            The items to look for.
 
         Returns
         -------
         list of bool
-            One for each item, in their order.
+            One bool for each item, in their order.
 
         Raises
         ------
@@ -1641,10 +1646,10 @@ class SortedSet(SyncFace[T]):
     # The object itself.
 
     def close(self) -> None:
-        """Close the client that `from_url` made; one that was passed in stays open.
+        """Close the client that `from_url` made. A client that was passed in stays open.
 
-        The set cannot be used afterwards: a call of it is a RuntimeError. Sends nothing. ``with``
-        calls it at the end.
+        Later calls of the set raise a RuntimeError. Closing sends nothing. ``with`` calls it at the
+        end.
 
         Examples
         --------
@@ -1662,8 +1667,9 @@ class SortedSet(SyncFace[T]):
 class TimeSortedSet(SortedSet[T]):
     """A sorted set whose scores are times: oldest first.
 
-    The default score is the producer's time of adding, in seconds of Unix time, never the same
-    twice in a row. Fed with duplicates, ``duplicates="keep"`` makes it first in, first out.
+    The default score is the time of the add on the producer's clock, as Unix time in seconds. Each
+    is larger than the one before. With duplicates, ``duplicates="keep"`` makes it first in, first
+    out.
 
     Examples
     --------
@@ -1682,13 +1688,13 @@ class TimeSortedSet(SortedSet[T]):
 
 
 class ScheduledSet(TimeSortedSet[T]):
-    """A time-sorted set that hands out only what is due, on the server's clock.
+    """A time-sorted set that hands out an item when it is due, on the server's clock.
 
-    The default score is the server's present time: due at once. `pop`, `take`, `available`, `peek`,
-    `peek_many` and `peek_score` see what is due, `size`, iteration and the others all that is
-    queued.
+    The default score is the server's present time: due at once. `pop`, `take`, `lease`,
+    `available`, `peek`, `peek_many` and `peek_score` see the items that are due. `size`, iteration
+    and the other calls see all queued items.
 
-    A score may be a datetime that knows its time zone; a naive one is a ValueError.
+    A score may be a datetime with a time zone. A naive one is a ValueError.
 
     Examples
     --------
@@ -1719,24 +1725,24 @@ class ScheduledSet(TimeSortedSet[T]):
         remember: bool | None = None,
         delay: Time | None = None,
     ) -> float | None:
-        """Add an item, as `SortedSet.add`; with ``delay`` it is due so long from now.
+        """Add an item, as `SortedSet.add`. With ``delay`` it is due that time from now.
 
         Parameters
         ----------
         item, score, nx, xx, gt, lt, again, remember
             As for `SortedSet.add`.
         delay : float or timedelta, optional
-            Time from now until it is due, in seconds on the server's clock; instead of ``score``.
+            Time from now until it is due, in seconds on the server's clock. Not with ``score``.
 
         Returns
         -------
         float or None
-            When it is due, as Unix time; None if it was refused.
+            The time at which it is due, as Unix time. None if it was refused.
 
         Raises
         ------
         TypeError, ValueError
-            If ``delay`` is not a time, or ``score`` is given as well; else as `SortedSet.add`.
+            If ``delay`` is not a time, or ``score`` is given, too. Otherwise as `SortedSet.add`.
 
         Examples
         --------
@@ -1762,9 +1768,9 @@ class ScheduledSet(TimeSortedSet[T]):
         errors: str | OnError = "raise",
         delay: Time | None = None,
     ) -> AddResult:
-        """Add any number of items, as `SortedSet.add_many`; with ``delay`` due so long from now.
+        """Add any number of items, as `SortedSet.add_many`. With ``delay`` they are due later.
 
-        Each item's time is counted from when its chunk is made, so that their order is kept.
+        The delay of an item counts from the making of its chunk, so the items keep their order.
 
         Parameters
         ----------
@@ -1781,7 +1787,8 @@ class ScheduledSet(TimeSortedSet[T]):
         Raises
         ------
         TypeError, ValueError
-            If ``delay`` is not a time, or ``score`` is given as well; else as `SortedSet.add_many`.
+            If ``delay`` is not a time, or ``score`` is given, too. Otherwise as
+            `SortedSet.add_many`.
         redset.exceptions.AddError
             As for `SortedSet.add_many`.
 
@@ -1797,10 +1804,10 @@ class ScheduledSet(TimeSortedSet[T]):
         return self._run(*self._adding(items, score, flags, errors, False, later))
 
     def available(self) -> int:
-        """Return how many items are due now: what a consumer can get.
+        """Return the number of items that are due now: those that a consumer can get.
 
-        One round trip, O(log N). Of the other classes every queued item is available, so they have
-        only ``size``.
+        One round trip, O(log N). The other classes have only `size`, since all of their queued
+        items are available.
 
         Returns
         -------
@@ -1820,9 +1827,9 @@ class ScheduledSet(TimeSortedSet[T]):
 class Between(SyncView[T]):
     """The queued items of a set in a range of scores: iterate, count, take, discard them.
 
-    A view: it holds nothing, and each call sees the set as it is then. Iterating is in order of
-    score, in constant memory, with a round trip for each 1,000; what stays at its score is seen
-    exactly once, whatever changes around it.
+    It is a view: it holds no items, and each call sees the set as it is then. Iteration is in order
+    of score, in constant memory, with a round trip for each 1,000. An item that stays at its score
+    is seen exactly once, whatever changes around it.
 
     Examples
     --------
@@ -1845,7 +1852,7 @@ class Between(SyncView[T]):
         return owner._open().iterate(operation)  # type: ignore[no-any-return]
 
     def size(self) -> int:
-        """Return how many there are; the same as ``len()``.
+        """Return the number of items in the range; the same as ``len()``.
 
         One round trip, O(log N).
 
@@ -1861,27 +1868,28 @@ class Between(SyncView[T]):
         return self._owner._run(reading.size(self._owner._ctx, self._within))
 
     def take(self, num: int) -> list[T]:
-        """Remove and return up to ``num`` of them, lowest first.
+        """Remove and return up to ``num`` items of the range, lowest score first.
 
-        As `SortedSet.take` but for the range: at most once, O(log N + num), a round trip for each
-        2,000 (1,000 with ``key`` or ``ties``). Due or not, and no expired lease is given back.
+        As `SortedSet.take`: at most once, O(log N + num), a round trip for each 2,000 (1,000 with
+        ``key`` or ``ties``). It takes items that are due or not, and returns no expired leases to
+        the queue.
 
         Parameters
         ----------
         num : int
-            How many at most; below 1 none.
+            Limit of items. Below 1 none are taken.
 
         Returns
         -------
         list
-            Items; empty if there is none.
+            Items. Empty if the range has none.
 
         Raises
         ------
         TypeError, ValueError, OverflowError
-            If ``int()`` does not take ``num``; nothing was sent.
+            If ``int()`` does not accept ``num``. Nothing was sent.
         redset.exceptions.DecodeError
-            If there were 10 or more, and none could be decoded.
+            If 10 items or more were taken and none could be decoded.
 
         Examples
         --------
@@ -1894,15 +1902,15 @@ class Between(SyncView[T]):
         return owner._run(taking.take_between(owner._ctx, whole("num", num), self._within))
 
     def discard(self) -> int:
-        """Remove them; how many.
+        """Remove the items of the range. Return how many were removed.
 
-        They stay known, with ``remember``, and what is leased stays leased. O(log N) an item, a
-        round trip for each 250; it goes on as long as others add.
+        ``remember`` still knows them, and leased items stay leased. O(log N) per item, a round trip
+        for each 250. It goes on while others add items.
 
         Returns
         -------
         int
-            How many were removed. If the connection was lost meanwhile it may be fewer.
+            Number of removed items. After a lost connection it may be too small.
 
         Examples
         --------
@@ -1921,13 +1929,13 @@ class Between(SyncView[T]):
 class DeadLetters(SyncView[DeadLetter]):
     """The dead letters of a set: iterate them, count them, queue them again, purge them.
 
-    Iterating gives each as a `redset.DeadLetter`, oldest first, with a round trip for each 1,000.
-    Nothing is removed but by `requeue`, `purge` and the set's ``clear``.
+    Iteration yields each as a `redset.DeadLetter`, oldest first, with a round trip for each 1,000.
+    Only `requeue`, `purge` and the set's ``clear`` remove dead letters.
 
     Raises
     ------
     ValueError
-        On use, where the set's name can have no second key.
+        On use, if the set's name allows no second key.
 
     Examples
     --------
@@ -1949,7 +1957,7 @@ class DeadLetters(SyncView[DeadLetter]):
         return owner._open().iterate(dead.letters(owner._ctx))  # type: ignore[no-any-return]
 
     def size(self) -> int:
-        """Return how many there are; the same as ``len(jobs.dead)``.
+        """Return the number of dead letters; the same as ``len(jobs.dead)``.
 
         One round trip, O(1).
 
@@ -1965,28 +1973,28 @@ class DeadLetters(SyncView[DeadLetter]):
         return self._owner._run(dead.count_letters(self._owner._ctx))
 
     def requeue(self, letters_or_ids: Iterable[DeadLetter | str] | None = None) -> int:
-        """Queue dead letters again, at their scores (0 if there is none); how many.
+        """Queue dead letters again, at their scores (0 without one). Return their number.
 
-        They leave the dead letters, and their attempts start again. Nothing is asked of what the
-        set remembers, nor of ``max_size``. One whose item is queued or leased again stays dead, as
-        does one with ``key`` that can still not be decoded. O(log N) a letter, a round trip for
-        each 100 (two for all).
+        They leave the dead letters, and start without attempts. Neither the memory nor ``max_size``
+        refuses them. A letter stays dead if its item is queued or leased again, or if it has a
+        ``key`` and still cannot be decoded. O(log N) per letter, a round trip for each 100 (two
+        for all).
 
         Parameters
         ----------
         letters_or_ids : iterable of DeadLetter or str, optional
-            Which ones: as iteration gives them, or their ``id``. One that is there no more is
-            passed over. Default: all that are there when the call begins.
+            The letters from iteration, or their ``id``. Letters that are gone are skipped. Default:
+            all letters that exist when the call begins.
 
         Returns
         -------
         int
-            How many were queued. If the connection was lost meanwhile it may be fewer.
+            Number of queued items. After a lost connection it may be too small.
 
         Raises
         ------
         TypeError, ValueError
-            If one is neither a dead letter nor an id; nothing was sent.
+            If one is neither a dead letter nor an id. Nothing was sent.
         redset.exceptions.OptionsDiffer
             If the set was made with other options.
 
@@ -2009,28 +2017,28 @@ class DeadLetters(SyncView[DeadLetter]):
         before: float | datetime.datetime | datetime.timedelta | None = None,
         forget: bool = False,
     ) -> int:
-        """Delete dead letters, all or those that died before a time; return how many.
+        """Delete dead letters, all or those that died before a time. Return their number.
 
-        O(1) a letter, a round trip for each 1,000; with ``forget`` two or three for each 500.
+        O(1) per letter, a round trip for each 1,000; with ``forget`` two or three for each 500.
 
         Parameters
         ----------
         before : float, datetime or timedelta, optional
-            Unix time in seconds, an aware datetime, or a timedelta: so long ago. All on the
-            server's clock. Letters of that time or later stay.
+            Unix time in seconds, an aware datetime, or a timedelta before now, on the server's
+            clock. Letters of that time or later stay. Default: delete all.
         forget : bool
-            Whether the set is to forget their items, so that they may be added again. The item of
-            one with ``key`` that cannot be decoded may not be known; the log says so.
+            Also forget their items, so that they may be added again. In a set with ``key``, an item
+            that cannot be decoded may have no known key. It is then not forgotten, with a warning.
 
         Returns
         -------
         int
-            How many were deleted.
+            Number of deleted letters.
 
         Raises
         ------
         TypeError, ValueError
-            If ``before`` is no time, or ``forget`` is asked of a set without ``remember``.
+            If ``before`` is not a time. Also for ``forget`` on a set without ``remember``.
 
         Examples
         --------
@@ -2042,19 +2050,24 @@ class DeadLetters(SyncView[DeadLetter]):
 
 
 class Batch(SyncLeases[T]):
-    """Leases, lowest score first; false if there are none.
+    """Leases, lowest score first. An empty batch is false.
 
     Entered with ``with``, it settles by iteration: asking for the next lease marks the one before
-    as done. On leaving, those done are acknowledged. On an exception the current one is failed,
-    with the growing delays of `redset.SortedSet.consume`; `redset.Retry` and `redset.Reject` say
-    otherwise. After a ``break`` it is released, as are those not reached, without an attempt. All
-    of that is one round trip (for each 400 leases). Iterating outside of ``with`` marks nothing. A
-    second loop goes on behind the first; what that was left at is not marked done by it.
+    as done. Leaving the block settles all leases, in one round trip for each 400:
+
+    - Leases that are done are acknowledged.
+    - After an exception the current lease fails, with the backoff of `redset.SortedSet.consume`.
+      `redset.Retry` and `redset.Reject` choose otherwise.
+    - After a ``break`` the current lease is released without an attempt, and so are the leases
+      after it.
+
+    Iterating outside of ``with`` marks nothing. A second loop continues after the first. It does
+    not mark the lease at which the first one ended as done.
 
     Attributes
     ----------
     lost : int
-        How many were no longer ours when the batch was left; a warning in the log says so, too.
+        Number of leases that were lost before the batch was left. A warning is logged, too.
 
     Raises
     ------
@@ -2078,7 +2091,7 @@ class Batch(SyncLeases[T]):
     _owner: SortedSet[T]
 
     def ack(self, add: Iterable[Any] = ()) -> int:
-        """Say that all of it that is not settled is done; how many were still ours.
+        """Acknowledge all leases not settled yet. Return the number still held.
 
         Examples
         --------
@@ -2091,7 +2104,7 @@ class Batch(SyncLeases[T]):
         return self._owner.ack(self, add)
 
     def fail(self, error: BaseException | str, delay: Time = 0) -> int:
-        """Count an attempt of all that is not settled; how many were still ours.
+        """Fail all leases not settled yet. Return the number still held.
 
         Examples
         --------
@@ -2104,7 +2117,7 @@ class Batch(SyncLeases[T]):
         return self._owner.fail(self, error, delay)
 
     def release(self, delay: Time = 0, score: Any = None) -> int:
-        """Release all that is not settled, without an attempt; how many were still ours.
+        """Release all leases not settled yet. Return the number still held.
 
         Examples
         --------
@@ -2117,7 +2130,7 @@ class Batch(SyncLeases[T]):
         return self._owner.release(self, delay, score)
 
     def renew(self, ttl: Time) -> int:
-        """Have all that is not settled for so many seconds from now; how many were still ours.
+        """Extend all leases not settled yet to ``ttl`` seconds from now. Return the number held.
 
         Examples
         --------
@@ -2141,20 +2154,19 @@ class Batch(SyncLeases[T]):
 
 
 class Writer(ThreadWriting):
-    """Adds to a set in the background, in bulk; `SortedSet.buffered` makes it.
+    """Adds to a set in the background, in bulk. `SortedSet.buffered` makes it.
 
-    Entered with ``with``; leaving writes all that was accepted, also if the block raises. Any
-    number of threads may use it.
+    Entered with ``with``; leaving writes all accepted items, also if the block raises. Any number
+    of threads may use it.
 
-    When something cannot be written, after the client's own retries, the writer is at its end:
-    nothing that was accepted behind it is sent, and each later call, and leaving the block, raise
-    the same `redset.exceptions.AddError`. Its ``unwritten`` has what is not known to be in the set,
-    and adding that again is safe; leases whose acknowledgement was not sent come back when their
-    time is over. If the block raises something else, that goes on, and the log has the writer's
-    error.
+    If an item cannot be written, after the client's own retries, the writer ends. It sends no
+    later item. Each later call, and leaving the block, raise the same `redset.exceptions.AddError`.
+    Its ``unwritten`` has the items that may not be in the set. Adding them again is safe. Leases
+    that were not acknowledged expire. If the block raises another error, that one is raised, and
+    the writer's error is logged.
 
-    In a forked child its calls are a RuntimeError. A writer that is still open when the interpreter
-    ends is written first; the log says what could not be.
+    In a forked child its calls raise a RuntimeError. A writer that is still open when the
+    interpreter ends is written first; items that cannot be written are logged.
 
     Examples
     --------
@@ -2177,11 +2189,11 @@ class Writer(ThreadWriting):
         again: bool = False,
         remember: bool | None = None,
     ) -> None:
-        """Accept an item, to be added as the set's own ``add`` does; what became of it is not said.
+        """Accept an item, to be added as the set's ``add`` does. The result is not returned.
 
-        Sends nothing by itself; it waits where ``max_pending`` are not written yet. The item is
-        serialised at once. The order of adds is kept: those in a row with the same flags are one
-        bulk call, so flags that change from one to the next are slow.
+        It sends nothing itself. It waits if ``max_pending`` items are not written yet. The item is
+        serialised at once. The order of adds is kept. Consecutive adds with the same flags are one
+        bulk call, so flags that change often are slow.
 
         Parameters
         ----------
@@ -2191,9 +2203,9 @@ class Writer(ThreadWriting):
         Raises
         ------
         TypeError, ValueError
-            If an argument cannot be used; the item was not accepted, the writer goes on.
+            If an argument is wrong. The item was not accepted, and the writer goes on.
         redset.exceptions.AddError
-            If something that was accepted before cannot be written; this item was not accepted.
+            If an earlier item cannot be written. This item was not accepted.
         RuntimeError
             Outside of the block, and in a forked child.
 
@@ -2221,14 +2233,14 @@ class Writer(ThreadWriting):
     ) -> None:
         """Accept any number of items, to be added as the set's own ``add_many`` does.
 
-        Faster than `add` for a list, such as the URLs of a page. Sends nothing by itself, and waits
-        as `add` does. Items are serialised at once, in runs of 250. With ``remember`` the process's
-        table of known items answers for those that it has: they are refused, and not serialised.
+        It is faster than `add` for a list, such as the URLs of a page. It sends nothing itself, and
+        waits as `add` does. Items are serialised at once, in runs of 250. With ``remember`` the
+        known table answers for its items: they are refused, and not serialised.
 
         Parameters
         ----------
         items : iterable
-            What to add. Text, bytes and mappings are refused: they are rarely meant.
+            The items to add. Text, bytes and mappings are refused: they are rarely meant.
         score : float or iterable of float, optional
             One score for all, or one for each.
         nx, xx, gt, lt, again, remember : bool
@@ -2237,8 +2249,8 @@ class Writer(ThreadWriting):
         Raises
         ------
         TypeError, ValueError
-            If an argument cannot be used. If an item cannot be added, the error names its position,
-            and the items before it were accepted. The writer goes on.
+            If an argument is wrong. If an item cannot be added, the error names its position, and
+            the items before it were accepted. The writer goes on.
         redset.exceptions.AddError, RuntimeError
             As for `add`.
 
@@ -2253,22 +2265,22 @@ class Writer(ThreadWriting):
         self._add_many(items, score, (nx, xx, gt, lt, again, remember))
 
     def ack(self, leases: Lease[Any] | Iterable[Lease[Any]]) -> None:
-        """Acknowledge leases when all that was accepted before is in the set.
+        """Acknowledge leases after all earlier items are in the set.
 
-        Not at all where any of it could not be written: the leases then come back when their time
-        is over. Waits like `add`. They count as settled at once; the log says if some were over
-        before they were acknowledged, or given back because the server has forgotten meanwhile what
-        it was known to remember. One round trip for each 400.
+        If an earlier item cannot be written, the leases are not acknowledged and expire. It waits
+        like `add`. The leases count as settled at once. A warning is logged if some expired before
+        they were acknowledged. It is also logged if they were released, because the server forgot
+        items that the known table had refused. One round trip for each 400 leases.
 
         Parameters
         ----------
         leases : Lease, Batch or iterable of Lease
-            What is done. Of a batch what is not settled.
+            The leases to acknowledge. For a Batch: those not settled yet.
 
         Raises
         ------
         TypeError, ValueError
-            If a lease is another set's or settled already; none was accepted.
+            If a lease belongs to another set or is settled. None was accepted.
         redset.exceptions.AddError, RuntimeError
             As for `add`.
 
@@ -2294,29 +2306,30 @@ class Writer(ThreadWriting):
 
 
 def check_server(client: Any, name: str | bytes | None = None) -> list[str]:
-    """Return what is wrong with a server, as far as it tells: nothing is an empty list.
+    """Return warnings about a server. An empty list means that nothing is wrong.
 
-    Checks for: eviction enabled, no persistence, replica, unsupported version. The first add of a
-    process to a set with ``remember``, or its first lease, logs the same. A server that hides its
-    state has nothing wrong with it. One round trip; of a cluster one for each primary.
+    It checks for: eviction enabled, no persistence, a replica, an unsupported version. The first
+    add of a process to a set with ``remember``, or its first lease, logs the same warnings. A
+    server that hides its state causes no warnings. One round trip; for a cluster one for each
+    primary.
 
     Parameters
     ----------
     client : redis.Redis, valkey.Valkey, or any client with ``execute_command``
-        What a set takes. Of a cluster client every primary is asked.
+        The client of a set. With a cluster client every primary is checked.
     name : str or bytes, optional
-        A set's name: in a cluster only the node that has this set is asked.
+        Name of a set. In a cluster only the node of this set is checked.
 
     Returns
     -------
     list of str
-        A sentence for each problem. If every primary of a cluster is asked, each begins with the
-        address of its node.
+        A sentence for each problem. For all primaries of a cluster, each begins with the address of
+        its node.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument cannot be used; nothing was sent.
+        If an argument is wrong. Nothing was sent.
 
     Examples
     --------

@@ -119,7 +119,7 @@ def server_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def nothing_was_logged() -> None:
     """Warnings that are logged once a process and set are logged once a test."""
-    logs._told.clear()
+    logs._logged.clear()
 
 
 @pytest.fixture

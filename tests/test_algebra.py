@@ -624,7 +624,7 @@ def test_places_in_errors_are_those_of_the_iterable(any_server: servers.Server) 
             perform(jobs, iter([*items, {}]))
     with pytest.raises(ValueError, match=r"item 1500: .*'url'"):
         jobs.isdisjoint([*items, {}])
-    with pytest.raises(TypeError, match="item 1500 must be an item to be added, not a Key"):
+    with pytest.raises(TypeError, match="item 1500 must be an item to add, got a Key"):
         jobs ^= [*items, Key("x")]
     assert jobs.size() == 0
 

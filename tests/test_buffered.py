@@ -292,12 +292,12 @@ def test_memory_does_not_grow_with_what_is_written(any_server: servers.Server) -
 
 BAD_CALLS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda w: w.add({"url": "a"}, "high"), ValueError, "score must be a number"),
-    (lambda w: w.add({"url": "a"}, []), TypeError, "score must be a number, not list"),
+    (lambda w: w.add({"url": "a"}, []), TypeError, r"score must be a number, got .* \(list\)"),
     (lambda w: w.add({"url": "a"}, float("nan")), ValueError, "NaN"),
     (lambda w: w.add({"url": "a"}, nx=True, gt=True), ValueError, "nx contradicts"),
     (lambda w: w.add({"url": "a"}, again=True), ValueError, "again needs a set with remember"),
     (lambda w: w.add({}), ValueError, "has no field 'url' to be its key"),
-    (lambda w: w.add({"url": 1.5}), TypeError, "key must be str, bytes or int, not float"),
+    (lambda w: w.add({"url": 1.5}), TypeError, r"key must be str, bytes or int, got 1.5 \(float\)"),
     (lambda w: w.add({"url": "a", "x": object()}), TypeError, "object"),
     (lambda w: w.add({"url": "a" * 200}), ValueError, "more than max_item_bytes=100"),
     (lambda w: w.ack("a"), TypeError, "leases must be a lease"),
@@ -592,7 +592,7 @@ def test_late_settlements_are_logged(
     assert jobs.lease()
     with caplog.at_level(logging.WARNING, "redset"), jobs.buffered() as writer:
         writer.ack(lease)
-    assert "1 leases of 'jobs' were over before they were settled" in caplog.text
+    assert "1 leases of 'jobs' expired before they were settled" in caplog.text
     assert len(list(jobs.leased())) == 1
 
 

@@ -118,7 +118,7 @@ def test_a_server_that_hides_its_version_is_not_an_error(any_server: servers.Ser
         ((None,), TypeError, "redis_client must be a client with execute_command, got NoneType"),
         ((redis.asyncio.Redis(),), TypeError, "redis_client is an asyncio client"),
         ((redis.Redis(), ""), ValueError, "name must not be empty"),
-        ((redis.Redis(), 5), TypeError, "name must be str or bytes, not int"),
+        ((redis.Redis(), 5), TypeError, r"name must be str or bytes, got 5 \(int\)"),
         ((redis.Redis(), "jobs:{jobs}:meta"), ValueError, "name must not be a key of another set"),
     ],
 )

@@ -328,7 +328,7 @@ def test_a_full_set_lets_the_item_wait_without_an_attempt(make_set: Maker, caplo
     before = time.time()
     with caplog.at_level(logging.WARNING, "redset"):
         assert jobs.consume(lambda item: ["b", "c", "d"], batch=10, stop=Stop(4)) == (0, 0, 0)
-    assert "refused for want of room" in caplog.text
+    assert "were refused, since the set or server is full" in caplog.text
     [(item, _, attempts, expires, *_)] = jobs.leased()
     assert (item, attempts, jobs.size()) == ("a", 0, 0)
     assert before + 2 < expires < time.time() + 6
@@ -438,7 +438,10 @@ def test_a_server_that_refuses_for_a_while_is_waited_for(
 
         assert jobs.consume(handler, until_finished=True) == (60, 0, 0)
     assert len(set(handled)) == len(handled) == 60
-    assert "the server refuses requests of 'jobs' for now, and consume waits: " in caplog.text
+    assert (
+        "the server refuses requests of 'jobs' for a while; consume waits and tries again: "
+        in caplog.text
+    )
 
 
 def test_asyncio_waits_for_a_server_that_refuses_for_a_while(any_server: servers.Server) -> None:
@@ -853,7 +856,7 @@ def test_an_interrupt_ends_consume_as_stop_does(any_server: servers.Server, capl
         time.sleep(1)
     [record] = caplog.records
     assert record.levelname == "WARNING"
-    said = "KeyboardInterrupt: consume of 'jobs' waits for . items that are being handled; a second"
+    said = "KeyboardInterrupt: consume of 'jobs' waits for . running handlers; a second"
     assert re.match(said, record.getMessage())
     assert jobs.stats()[:3] == (50 - len(handled), 50 - len(handled), 0)
     assert [lease.attempts for lease in jobs.lease(50)] == [0] * (50 - len(handled))

@@ -516,3 +516,23 @@ def test_no_phrase_stands_anywhere_that_is_read_twice() -> None:
 def test_phrases_that_are_read_twice_are_reported_by_line() -> None:
     text = '"""What it gives."""\nIt is kept for\never, and for ever.\n"""Return it."""\n'
     assert [number for number, _ in language.found_in(text)] == [1, 3]
+
+
+def test_a_long_sentence_is_reported_by_the_line_of_its_paragraph() -> None:
+    long = " ".join(["word"] * 26)
+    text = (
+        f"A title\n=======\n\nShort. {long}.\n\n.. code-block:: text\n\n   {long}\n\n- {long[5:]}\n"
+    )
+    assert [number for number, _ in language.long_in(text)] == [4]
+
+
+def test_each_line_that_may_keep_a_phrase_is_there() -> None:
+    tree = language.TREE
+    assert [
+        (name, part)
+        for name, part in language.ALLOWED
+        if not any(
+            part in line and list(language.found_in(line))
+            for line in (tree / name).read_text("utf-8").splitlines()
+        )
+    ] == []

@@ -143,7 +143,7 @@ def test_a_page_that_comes_again_ends_the_iteration(fake: Server) -> None:
     members = [b"%d" % n for n in range(1000)]
     fake.answers = Always([members, [b"1"] * 1000, [], 0])
     jobs: SortedSet[str] = SortedSet(sync_client(fake), "jobs")
-    with pytest.raises(InvalidResponse, match="the page behind the last one"):
+    with pytest.raises(InvalidResponse, match="the page after the last one"):
         jobs_of(jobs)
     jobs.redis.close()
 

@@ -131,6 +131,7 @@ LAYERS = {
     "redset._transport": "transport",
     "redset._transport.effects": "words",
     "redset._wire": "wire",
+    "redset._wire.values": "words",
     "redset._speedups": "wire",
     "redset.exceptions": "words",
     "redset.interfaces": "parts",

@@ -159,7 +159,7 @@ def test_a_buffered_producer_keeps_its_order(make_set: Maker, ties: str) -> None
     with jobs.buffered(max_items=7) as writer:
         for number in range(100):
             writer.add(f"{number}")
-        with pytest.raises(ValueError, match=r"score must be a whole number .* not 0\.5"):
+        with pytest.raises(ValueError, match=r"score must be a whole number .* got 0\.5"):
             writer.add("half", 0.5)
     assert list(jobs) == ordered(ties, [f"{number}" for number in range(100)])
 
@@ -315,7 +315,7 @@ def test_a_score_that_is_not_whole_or_too_large_is_refused_before_anything_is_se
     make_set: Maker, raw: Any, options: dict[str, Any]
 ) -> None:
     a, b = made(options, "a"), made(options, "b")
-    said = r"score must be a whole number from -4096 to 4095 in a set with ties=, not "
+    said = r"score must be a whole number from -4096 to 4095 in a set with ties=, got "
     calls: list[Callable[[Any, Any], Any]] = [
         lambda jobs, bad: jobs.add(a, bad),
         lambda jobs, bad: jobs.add(a),
@@ -412,7 +412,7 @@ def test_sets_with_other_ties_are_refused(make_set: Maker, raw: Any) -> None:
 def test_ties_are_fifo_or_lifo(bad: Any) -> None:
     for face in (redset, redset.asyncio):
         client = redis.Redis() if face is redset else redis.asyncio.Redis()
-        with pytest.raises(ValueError, match=r"ties must be 'fifo', 'lifo' or None, not .*\(\w+\)"):
+        with pytest.raises(ValueError, match=r"ties must be 'fifo', 'lifo' or None, got .*\(\w+\)"):
             face.SortedSet(client, "jobs", ties=bad)
         for cls in (face.TimeSortedSet, face.ScheduledSet):
             with pytest.raises(ValueError, match=f"ties must be None for a {cls.__name__}"):
@@ -481,7 +481,7 @@ def test_items_move_between_sets_with_and_without_ties(
     assert plain.scores(items) == [None, 1, None, -5]
     plain.add(made(options, "half"), 0.5)
     moving = [items[1], made(options, "half")]
-    with pytest.raises(ValueError, match=r"scores that .* can have: .* not 0\.5"):
+    with pytest.raises(ValueError, match=r"scores that .* can have: .* got 0\.5"):
         plain.move_many(moving, face_of(other))
     assert plain.size() == 3 and other.size() == 3
     assert plain.move_many(items, face_of(other)) == 2
@@ -590,14 +590,14 @@ def test_a_score_that_ties_cannot_hold_is_not_restored(make_set: Maker, raw: Any
     tied.clear()
     for bad in (-1, TIE, "0", 0.5, True):
         item = json.dumps({**json.loads(lines[1]), "tie": bad})
-        with pytest.raises(ValueError, match="line 2 is none of them"):
+        with pytest.raises(ValueError, match="line 2 is not of a known kind"):
             make_set(ties="fifo").restore([lines[0], item, lines[2]])
     item = json.loads(lines[1])
     del item["tie"]
     # Half of the numbers are left to items that are added later.
     for number in (TIE - 2, TIE // 2):
         late = json.dumps({**item, "tie": number})
-        with pytest.raises(ValueError, match="line 2 is none of them"):
+        with pytest.raises(ValueError, match="line 2 is not of a known kind"):
             make_set(ties="lifo").restore([lines[0], late, '{"end":1}'])
     assert raw.dbsize() == 0
 

@@ -1396,7 +1396,7 @@ def test_a_take_that_fails_in_a_later_step_returns_the_earlier_items(
     proxy.rule = None
     assert taken
     assert len(taken) + jobs.size() == 5999
-    assert "could not be handed out" in caplog.text
+    assert "could not take more items" in caplog.text
     proxy.rule = lambda command: Proxy.CUT
     with pytest.raises(redis.ConnectionError):
         jobs.take(10)

@@ -961,9 +961,9 @@ def test_text_that_makes_no_bytes_of_itself_is_a_bad_item(made: Any) -> None:
 def test_a_faked_class_name_changes_nothing(wire: ModuleType) -> None:
     for kind in (str, bytes, int, float):
         assert wire.payload(Mask(kind), None, 0) == b"mask"
-        with pytest.raises(TypeError, match="must return str or bytes, not Mask"):
+        with pytest.raises(TypeError, match=r"must return str or bytes, got .* \(Mask\)"):
             wire.payload("item", lambda item, k=kind: Mask(k), 0)
-        with pytest.raises(TypeError, match="key must be str, bytes or int, not Mask"):
+        with pytest.raises(TypeError, match=r"key must be str, bytes or int, got .* \(Mask\)"):
             wire.key_bytes(Mask(kind))
 
 

@@ -1,13 +1,13 @@
-"""Makes redset/asyncio.py of redset/sets.py: ``python tools/asyncio_face.py``.
+"""Makes redset/asyncio.py from redset/sets.py: ``python tools/asyncio_face.py``.
 
-With ``--check`` it only says whether the file is what it would make, as `make lint` does.
+With ``--check`` it only compares the file with its output, as `make lint` does.
 
-The asyncio face is the sync face on other base classes, awaited. What the two bases do differently
-is in redset/_faces/differences.py. The rest of what differs is in the tables below: names, types of
-arguments, and passages of docstrings. Each entry must be of use, or this fails.
+The asyncio face is the sync face on other base classes, awaited. redset/_faces/differences.py has
+the differences of the two bases. The tables below have the other differences: names, types of
+arguments, and passages of docstrings. An entry that is not used is an error.
 
-The source is changed where its syntax tree says so, in the code and in the examples of docstrings;
-everything between, comments too, stays as it is. Its layout is ruff's.
+The syntax tree decides which parts of the source change, in the code and in the examples of
+docstrings. Everything between, with comments, stays as it is. ruff makes the layout.
 """
 
 from __future__ import annotations
@@ -84,20 +84,20 @@ PASSAGES: dict[str, dict[str, str]] = {
         "lowest score first. Constructing": """lowest score first; awaited.
 
     `redset.SortedSet` over an asyncio client, with the same names, arguments, results and errors.
-    Methods are awaited, but for these:
+    Methods are awaited, except for these:
 
-    - `add_new`, `leased`, `export`, the set itself, `dead`, a batch and what `between` returns are
+    - `add_new`, `leased`, `export`, the set itself, `dead`, a batch and a view of `between` are
       iterated with ``async for``.
     - The set, `lock`, `lease` and `buffered` are entered with ``async with``; `lease` can be
       awaited, too.
     - `from_url`, `between` and `known` are called as they are. `close` is `aclose`.
     - ``len``, ``in``, ``bool``, ``for``, comparisons by order and in-place operators raise a
-      TypeError that names what to use.
+      TypeError that names the method to use.
 
-    Encoding and decoding give other tasks a turn every few milliseconds. A call that is cancelled
-    leaves no half-read connection in the client's pool. What the server did of it is done: a
-    cancelled `pop` or `take` may have removed the items that it would have returned, and they are
-    gone; a cancelled add may be added, and adding again is safe.
+    Encoding and decoding give other tasks a turn every few milliseconds. A cancelled call leaves no
+    half-read connection in the client's pool. The server may have performed it: a cancelled `pop`
+    or `take` may have removed the items that it would have returned, and loses them. A cancelled
+    add may have added items. Adding again is safe.
 
     Constructing""",
         "shared by threads, and": "shared by the tasks of one event loop, and",
@@ -113,10 +113,10 @@ PASSAGES: dict[str, dict[str, str]] = {
         "<Lock ": "<AsyncLock ",
     },
     "SortedSet.add_many": {
-        "items : iterable What": "items : iterable or async iterable\n            What"
+        "items : iterable The": "items : iterable or async iterable\n            The"
     },
     "SortedSet.buffered": {
-        "returns at once; a thread": "waits for no answer; a task",
+        "returns at once; a thread": "waits for no reply; a task",
         "entered with ``with``": "entered with ``async with``",
     },
     "SortedSet.pop": {"`KeyboardInterrupt` ends it": "cancellation ends it"},
@@ -169,7 +169,7 @@ PASSAGES: dict[str, dict[str, str]] = {
         ),
         "number of threads": "number of tasks",
         "A writer that is still open when the interpreter ends is written first;": (
-            "If its event loop is closed before it was left, what was accepted is written first;"
+            "If its event loop is closed before it was left, the accepted items are written first;"
         ),
     },
 }

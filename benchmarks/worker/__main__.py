@@ -1,4 +1,4 @@
-"""Runs one contender's tasks in the Python of its environment, as told on the standard input.
+"""Runs one contender's tasks in the Python of its environment, by orders on the standard input.
 
 One JSON object a line comes in, one goes out. It is run as a directory (``python worker``), so
 that nothing of the tree around it can be imported by accident: one of the contenders is another
@@ -27,12 +27,12 @@ class Worker:
     run: Run
 
     def prepare(self, module: str, task: str, **job: Any) -> dict[str, Any]:
-        """Make what the task works on; what is not installed is no error, but is said."""
+        """Make the data of the task. A missing package is not an error; it is reported."""
         try:
             self.run = getattr(importlib.import_module(module), task)(Job(**job))
         except ImportError as error:
             return {"missing": str(error)}
-        # What is ready is not to be searched for garbage while a clock runs.
+        # Finished data is not to be searched for garbage while a clock runs.
         gc.collect()
         gc.freeze()
         return {}
@@ -47,7 +47,7 @@ class Worker:
         return {"count": count, "samples": samples, "began": began, "ended": ended}
 
     def profile(self, rows: int = 12) -> dict[str, Any]:
-        """Where the time of one run goes, the functions' own, most first."""
+        """Return the profile of one run: the functions' own times, largest first."""
         profiler = cProfile.Profile()
         profiler.runcall(self.run)
         stats: Any = pstats.Stats(profiler)

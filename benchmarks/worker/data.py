@@ -1,4 +1,4 @@
-"""What the contenders work on: made from numbers, and so the same in every process."""
+"""The data of the contenders: made from numbers, and so the same in every process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def url(number: int, length: int = 60) -> str:
 
 
 def items(first: int, last: int, size: int = 115) -> Iterator[Item]:
-    """Distinct flat items whose compact JSON has ``size`` bytes."""
+    """Yield distinct flat items. The compact JSON of each has ``size`` bytes."""
     # The letters around the values: {"depth":0,"title":"","url":""}
     length = 48
     room = size - length - 31
@@ -41,7 +41,7 @@ def scores(number: int) -> list[int]:
 
 
 def pages(file: str, first: int | None = None) -> list[list[Item]]:
-    """The links of a real crawl, page by page; of the first pages only where so many are named."""
+    """The hyperlinks of a real crawl, page by page; if a number is given, of so many pages only."""
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in itertools.islice(lines, first)]
     return [
@@ -58,7 +58,7 @@ def half_known_pages(number: int, size: int) -> list[list[Item]]:
 
 
 def links(number: int, duplicates: float) -> list[list[Item]]:
-    """Links of which a share are duplicates, spread at random, in pages of 200."""
+    """Hyperlinks with a share of duplicates, spread at random, in pages of 200."""
     distinct = max(1, round(number * (1 - duplicates)))
     chosen = list(range(distinct))
     chosen += random.Random(number).choices(range(distinct), k=number - distinct)

@@ -1,4 +1,4 @@
-"""What a contender is asked to do: where the server is, and how much of what."""
+"""The order for a contender: the server, and the amount of work."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import data
 
-#: The timed part of a task: how many items it dealt with, and what else it measured.
+#: The timed part of a task: the number of its items, and its further measurements.
 Run = Callable[[], "int | tuple[int, dict[str, float]]"]
 
 
 class Job(NamedTuple):
-    """One task. ``address`` is what redis-py's client takes as keywords."""
+    """One task. ``address`` has the keyword arguments of redis-py's client."""
 
     address: dict[str, Any]
     name: str = "bench"
@@ -31,7 +31,7 @@ class Job(NamedTuple):
         return list(data.items(self.first, self.first + self.size, self.item_size))
 
     def others(self) -> tuple[str, list[data.Item]]:
-        """Another set: its name, and as many items, half of which are those of the first."""
+        """Another set: its name, and as many items. Half of them are those of the first."""
         half = self.size // 2
         found = data.items(self.first + half, self.first + half + self.size, self.item_size)
         return f"{self.name}-others", list(found)
@@ -40,7 +40,7 @@ class Job(NamedTuple):
         return data.scores(self.size)
 
     def linked_pages(self) -> list[list[data.Item]]:
-        """Found links, page by page; one page of them all where the variant says so."""
+        """New hyperlinks, page by page; one page of them all if the variant asks for it."""
         if self.variant == "half known":
             return data.half_known_pages(self.size, self.chunk)
         if self.duplicates is None:

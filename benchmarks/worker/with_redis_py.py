@@ -125,7 +125,7 @@ def fingerprint(item: Any) -> str:
 
 
 def links_each(job: Job) -> Run:
-    """SADD, then ZADD where that was new: scrapy-redis's way, without what Scrapy adds to it."""
+    """SADD, then ZADD for new ones: scrapy-redis's way, without Scrapy's own cost."""
     client, pages, seen = redis.Redis(**job.address), job.linked_pages(), f"{job.name}:seen"
 
     def run() -> int:

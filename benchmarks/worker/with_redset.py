@@ -165,7 +165,7 @@ def links_tied(job: Job) -> Run:
 
 
 def queued_again(job: Job) -> Run:
-    """Adds all items so many times, at one of three scores; ``variant`` says what orders equals."""
+    """Adds all items so many times, at one of three scores; ``variant`` is the option ties."""
     jobs, items = _set(job, ties=job.variant or None), job.items()
     scores = [at % 3 for at in range(len(items))]
 
@@ -242,7 +242,7 @@ def _links(job: Job, key: Any, **options: Any) -> Run:
     client = redis.Redis(**job.address)
 
     def run() -> int:
-        # A new object for each round: it has to ask for what it may know of the set, again.
+        # A new object for each round: it has to ask the server for the state of the set again.
         jobs: SortedSet[Any] = SortedSet(
             client,
             job.name,
@@ -258,7 +258,7 @@ def _links(job: Job, key: Any, **options: Any) -> Run:
 
 
 def known_stream(job: Job) -> Run:
-    """Add URLs of which the server has said that it knows them, for two seconds or longer."""
+    """Add URLs that the server reported as known, for two seconds or longer."""
     urls = [data.url(number) for number in range(job.size)]
     client, watcher = redis.Redis(**job.address), redis.Redis(**job.address)
 
@@ -272,7 +272,7 @@ def known_stream(job: Job) -> Run:
     def run() -> tuple[int, dict[str, float]]:
         jobs: SortedSet[str] = SortedSet(client, job.name, remember=True)
         added = jobs.add_many(urls).added
-        jobs.add_many(urls)  # what was sent before it could be trusted is learned here
+        jobs.add_many(urls)  # chunks that were sent before the first check are learned here
         before, began, used, refused = requests(), time.perf_counter(), time.process_time(), 0
         while time.perf_counter() - began < 2:
             refused += jobs.add_many(urls).refused
@@ -283,7 +283,7 @@ def known_stream(job: Job) -> Run:
 
 
 def generated(job: Job) -> Run:
-    """Add what a generator makes; how much the process grew over what it was before, in MB."""
+    """Add the items of a generator; return the growth of the process, in MB."""
     jobs = _set(job)
 
     def run() -> tuple[int, dict[str, float]]:
@@ -301,7 +301,7 @@ def _rising(number: int) -> Iterator[int]:
 
 
 def _rss() -> int:
-    """Bytes that are resident now; the peak starts again from there, where the system can."""
+    """Return the resident bytes; the peak starts again from there, if the system allows it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -443,7 +443,7 @@ def part_loads(job: Job) -> Run:
 
 
 def part_encode(job: Job) -> Run:
-    """Whole requests, serialising included, that nobody sends."""
+    """Whole requests, with serialising, that are not sent."""
     items, scores = job.items(), job.scores()
     adder = adding.Adder(_set(job)._ctx, adding.Flags(), None, False)
     adder._make_encoder(b"")

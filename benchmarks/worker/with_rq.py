@@ -31,7 +31,7 @@ def whole(job: Job) -> Run:
                 queue.enqueue_many(
                     [queue.prepare_data(nothing, (item,), result_ttl=0) for item in some]
                 )
-        # In this process: what it has done is counted where it is done.
+        # In this process: finished jobs are counted here.
         SimpleWorker([queue], connection=client).work(burst=True, logging_level="ERROR")
         return done
 

@@ -1,4 +1,4 @@
-"""scrapy-redis itself: its duplicate filter, and its priority queue for what that lets through."""
+"""scrapy-redis itself: its duplicate filter, and its priority queue for new requests."""
 
 from __future__ import annotations
 

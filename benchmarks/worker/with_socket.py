@@ -10,7 +10,7 @@ from typing import Any
 
 from job import Job, Run, batches
 
-#: What redset sends in one request; the raw socket sends the same.
+#: The requests of redset; the raw socket sends the same.
 CHUNK = 500
 TAKE = 1000
 
@@ -26,7 +26,7 @@ class Link:
 
     def wait(self, lines: int) -> None:
         """Read so many lines: every answer here has a known number, none holds a line's end."""
-        begins = True  # What is read may begin within a line, whose next byte says nothing.
+        begins = True  # The data may begin within a line, and its next byte is not a type.
         while lines > 0:
             answer = self.socket.recv(1 << 20)
             if not answer:

@@ -1,8 +1,8 @@
-"""Checks of what a set's calls are given, each once.
+"""Checks of the arguments of a set's calls, each once.
 
-An error says `<argument> must be <what>, got <value> (<type>)`. Nothing was sent by then. What an
-option of the constructor may be is checked by the operations' context, which uses it; what an item,
-a key or a score may be, by the core, which meets a million of them.
+The text of an error is `<argument> must be <what>, got <value> (<type>)`. Checks run before
+anything is sent. The operations' context checks the options of the constructor, and the core checks
+items, keys and scores, because it meets a million of them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import inspect
 import math
 import operator
 import re
-import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-#: What arguments that are times are typed as.
+from redset._wire.values import got
+
+#: Type of arguments that are times.
 Time = float | datetime.timedelta
 
 #: The longest time in seconds: about three centuries, which milliseconds in a float hold exactly.
@@ -28,8 +29,7 @@ def must_be(
     argument: str, what: str, value: Any, kind: type[Exception] = TypeError, hint: str = ""
 ) -> Exception:
     """Return the error of an argument; a long value is cut."""
-    got = f"got {reprlib.repr(value)} ({type(value).__name__})"
-    return kind(f"{argument} must be {what}, {got}{hint and f': {hint}'}")
+    return kind(f"{argument} must be {what}, {got(value)}{hint and f': {hint}'}")
 
 
 # Times.
@@ -64,7 +64,7 @@ def milliseconds(argument: str, value: Any, positive: bool) -> int:
 
 
 def waiting_time(wait: Any) -> float:
-    """Return for how many seconds to wait; math.inf is forever."""
+    """Return the time to wait, in seconds; math.inf is forever."""
     if type(wait) is int and wait == 0:
         return 0
     found = seconds("wait", wait, most=math.inf)
@@ -123,7 +123,7 @@ def number_up_to(argument: str, value: Any, most: int) -> int:
 
 
 def is_single_score(score: Any) -> bool:
-    """Whether ``score`` is one score for all: what is iterable is one for each."""
+    """Return whether ``score`` is one score for all. An iterable has one score for each."""
     if isinstance(score, (Mapping, set, frozenset)):
         raise must_be("score", "a number, or an iterable of one for each item", score)
     return isinstance(score, (int, float, str, bytes)) or not hasattr(score, "__iter__")
@@ -136,8 +136,8 @@ def ends(to_score: Callable[[Any], float], lowest: Any, highest: Any) -> tuple[f
         try:
             found.append(to_score(value))
         except (TypeError, ValueError) as error:
-            said = str(error).replace("score", argument, 1)
-            raise type(error)(said) from None
+            text = str(error).replace("score", argument, 1)
+            raise type(error)(text) from None
     if found[0] > found[1]:
         raise must_be("min", f"at most max, which is {highest!r}", lowest, ValueError)
     return found[0], found[1]
@@ -147,7 +147,7 @@ def ends(to_score: Callable[[Any], float], lowest: Any, highest: Any) -> tuple[f
 
 
 def refuse_single(argument: str, values: Any, iterables: tuple[str, ...] = ("__iter__",)) -> None:
-    """Refuse what is iterable but rarely meant as many items, and what is not iterable."""
+    """Refuse iterables that are rarely meant as many items, and objects that are not iterable."""
     if isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
         hint = "for one item put it in a list, for a mapping give its keys() and values()"
         raise must_be(argument, "an iterable of items", values, hint=hint)

@@ -57,13 +57,13 @@ Ties = Literal["fifo", "lifo"]
 
 
 class Loads(Protocol[T_co]):
-    """A serializer, as far as types go: what ``loads`` gives is what comes out of the set."""
+    """A serializer, for type checkers: ``loads`` returns the items of the set."""
 
     def loads(self, data: Any, /) -> T_co: ...
 
 
 class Options(TypedDict, total=False):
-    """The constructor's keyword arguments that say nothing of the items' type."""
+    """The constructor's keyword arguments that do not depend on the items' type."""
 
     remember: float | datetime.timedelta | None
     duplicates: Duplicates
@@ -75,17 +75,17 @@ class Options(TypedDict, total=False):
 
 
 class Face(Generic[T]):
-    """A set's name, options and way to its server; what a face adds are the calls."""
+    """A set's name, its options and its link to the server. A face adds the calls."""
 
-    # Slots keep a set small; the dict, made if it is needed, takes what a program adds.
+    # Slots keep a set small. The dict, made on its first use, holds attributes that a program adds.
     __slots__ = (
         "__dict__", "__weakref__", "_ctx", "_link", "_lock", "_made", "_name", "_owned", "_redis",
         "_scorer",
     )  # fmt: skip
     _scores_are_times = False
     _only_due = False
-    #: What a face is made of: its way to the server, its lock, what runs its handlers, what it
-    #: takes as many items.
+    #: The classes of a face: its link, its lock, the runner of its handlers. Then the methods that
+    #: an iterable of items may have.
     _link_class: Any
     _lock_class: Any
     _runner_class: Any
@@ -150,7 +150,7 @@ class Face(Generic[T]):
 
     @property
     def name(self) -> str | bytes:
-        """The name that was given.
+        """The set's name, as it was passed.
 
         Examples
         --------
@@ -161,7 +161,7 @@ class Face(Generic[T]):
 
     @property
     def redis(self) -> Any:
-        """The client that was given.
+        """The set's client.
 
         Examples
         --------
@@ -177,14 +177,14 @@ class Face(Generic[T]):
 
     @property
     def scorer(self) -> Any:
-        """The scorer of items that are added without a score; may be reassigned.
+        """The scorer of items that are added without a score. It may be reassigned.
 
-        A callable of the item, or the name of its field. None stands for the default of the class.
+        A callable, or the name of a field. None restores the default of the class.
 
         Raises
         ------
         TypeError
-            On assignment of anything else.
+            On assignment of another object.
 
         Examples
         --------
@@ -211,10 +211,10 @@ class Face(Generic[T]):
 
     @property
     def serializer(self) -> Any:
-        """The serializer of items; may be reassigned.
+        """The serializer of items. It may be reassigned.
 
-        After that the next removal first looks whether it can decode anything, as the first one of
-        an object does. None stands for the default.
+        The next removal then first checks that it can decode the items, as an object's first one
+        does. None restores the default.
 
         Examples
         --------
@@ -313,7 +313,7 @@ class Face(Generic[T]):
         )
 
     def _later(self, score: Any, delay: Any) -> Ahead | None:
-        """Return what tells when items are due that are added with a delay."""
+        """Return the clock of items that are added with a delay."""
         if delay is None:
             return None
         if score is not None:
@@ -321,7 +321,7 @@ class Face(Generic[T]):
         return self._ctx.scores.clock_ahead(seconds("delay", delay))
 
     def _operand(self, other: Any) -> algebra.Other | None:
-        """Return what an operation is told of another set; None if it is none of redset's."""
+        """Return the operand of another set, or None for an iterable."""
         if not isinstance(other, Face):
             return None
         if other._link_class is not self._link_class:
@@ -349,11 +349,11 @@ class Face(Generic[T]):
 
     def _nameless(self, other: object) -> NoReturn:
         raise TypeError(
-            "the result of & | - ^ would be a set without a name: use update, or of the sync "
-            "classes &= |= -= ^=, on a set that is to hold it, or set(…) of what is to be combined"
+            "the result of & | - ^ would be a set without a name: use update (or &= |= -= ^= of a "
+            "sync set) on a set for the result, or combine Python sets: set(…)"
         )
 
-    if not TYPE_CHECKING:  # to a type checker there are none
+    if not TYPE_CHECKING:  # a type checker should not see them
         __and__ = __or__ = __sub__ = __xor__ = _nameless
         __rand__ = __ror__ = __rsub__ = __rxor__ = _nameless
 
@@ -392,7 +392,7 @@ def _from_url(
 
 
 class Rising:
-    """A scorer: the time, and always a little more than the last one it gave."""
+    """A scorer: the time. Each score is a little larger than the one before."""
 
     __slots__ = ("_last",)
 
@@ -408,7 +408,7 @@ class Rising:
 
 
 class ServerTime:
-    """A scorer: the present time of a set's server. A set's own additions know it in advance."""
+    """A scorer: the present time of a set's server. Adds of the set need no request for it."""
 
     __slots__ = ("_clock", "_owner")
 

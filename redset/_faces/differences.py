@@ -51,7 +51,7 @@ class SyncFace(Face[T]):
         return link.run(operation, source)  # type: ignore[no-any-return]
 
     def _complete(self, coroutine: Coroutine[Any, Any, V]) -> V:
-        """Run to its end what is written once, with ``await``, for both faces."""
+        """Run a coroutine to its end. It is written once, with ``await``, for both faces."""
         return complete(coroutine)
 
     @classmethod
@@ -137,7 +137,7 @@ def _cannot(what: str, instead: str | None = None) -> TypeError:
 
 
 class AsyncFace(Face[T]):
-    """Base of the asyncio sets: what cannot be awaited says what to use."""
+    """Base of the asyncio sets. Syntax that cannot be awaited names the method to use."""
 
     __slots__ = ()
     _link_class = AsyncLink
@@ -254,7 +254,7 @@ class SyncLeases(Leases[T]):
         return self._reached()
 
 
-#: What a batch waits for that was awaited, as long as it has not come.
+#: The call of a batch that is being awaited.
 _BEGUN = object()
 
 
@@ -278,10 +278,10 @@ class AsyncLeases(Leases[T]):
     def __await__(self) -> Generator[Any, None, Self]:
         return self._fetch().__await__()
 
-    def _there(self) -> list[Lease[T]]:
+    def _fetched(self) -> list[Lease[T]]:
         if self._call is not None:
             raise RuntimeError("a batch is awaited, or entered with async with, before it is used")
-        return super()._there()
+        return super()._fetched()
 
     async def _fetch(self) -> Self:
         if self._call is None:

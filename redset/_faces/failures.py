@@ -1,8 +1,8 @@
-"""How a failed item is settled, and which errors are nobody's fault.
+"""Settlements of failed items, and errors that are not the item's fault.
 
-With an attempt and a delay; as a dead letter at once; or, if the error is not the item's own,
-released without an attempt. An item that fails for want of memory would otherwise be a dead letter
-after some attempts, and its work lost, though nothing is wrong with it.
+A failed item has one of three settlements: an attempt and a delay; a dead letter at once; or, if
+the error is not its fault, a release without an attempt. Otherwise an item that failed for lack of
+memory would become a dead letter after some attempts, although the item is fine.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from redset._operations.errors import error_text
 from redset._operations.settling import Settlement
 from redset.exceptions import AddError, Reject, Retry
 
-#: Seconds before a failed item is tried again: at first, and at most.
+#: Backoff of a failed item, in seconds: the first delay, and the longest.
 FIRST, LONGEST = 1.0, 3600.0
-#: The same after an error that is not the item's own, and of what a full set or server refused.
+#: Delay after an error that is not the item's fault, and after a full set or server, in seconds.
 OTHERS = 5.0
-#: What this process or machine may lack for a while.
+#: Errors of a process or machine that lacks something for a while.
 _LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
-#: What a server refuses for a while. Redis 6.2 wraps what it refuses inside of a script.
+#: Codes of errors that a server raises for a while. Redis 6.2 wraps them if a script raises them.
 _CODES = {"OOM", "NOREPLICAS", "BUSY", "MISCONF", "LOADING", "TRYAGAIN", "CLUSTERDOWN"}
 _WRAPPED = re.compile(r"(ERR )?Error running script")
-#: Classes of the clients, whose text has no code.
+#: Classes of the clients without a code in their text.
 _CLASSES = {"OutOfMemoryError", "BusyLoadingError", "TryAgainError", "ClusterDownError"}
 
 
@@ -45,7 +45,7 @@ def settlement_of(lease: Any, error: BaseException) -> Settlement:
 
 
 def _may_be_its_fault(error: BaseException) -> bool:
-    """Whether an error may be the item's fault."""
+    """Return whether an error may be the item's fault."""
     if isinstance(error, (MemoryError, KeyboardInterrupt, asyncio.CancelledError)):
         return False
     if isinstance(error, OSError) and error.errno in _LACKS:
@@ -56,7 +56,7 @@ def _may_be_its_fault(error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Whether a server refuses only for a while."""
+    """Return whether a server refuses only for a while."""
     if isinstance(error, AddError):
         error = error.__cause__
     names = {base.__name__ for base in type(error).__mro__}
@@ -69,12 +69,12 @@ def is_transient(error: BaseException | None) -> bool:
 
 
 def others_delay() -> int:
-    """Return the milliseconds before an item is tried again that was not at fault."""
+    """Return the delay of an item that was not at fault, in milliseconds."""
     return int(1000 * OTHERS * random.uniform(0.5, 1.0))
 
 
 def _reason(error: BaseException) -> str:
-    """Return the text to keep of an error: of a Retry or Reject, what it was raised for."""
+    """Return the text of an error; for a Retry or Reject, that of its cause."""
     if isinstance(error, Reject) and error.reason:
         return error_text(error.reason)
     if isinstance(error, (Reject, Retry)):
@@ -84,9 +84,10 @@ def _reason(error: BaseException) -> str:
 
 
 def retry_delay(attempts: int) -> int:
-    """Return the milliseconds before the next attempt, which double, with jitter.
+    """Return the backoff before the next attempt, in milliseconds. It doubles, with jitter.
 
-    Between half of it and the whole, so that what failed together does not come back together
-    ("equal jitter": M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015).
+    It is between half of the delay and the whole, so that items that failed together do not return
+    together ("equal jitter": M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog,
+    2015).
     """
     return int(1000 * min(LONGEST, FIRST * 2.0 ** min(attempts, 30)) * random.uniform(0.5, 1.0))

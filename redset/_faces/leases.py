@@ -25,24 +25,28 @@ from redset._transport.source import Source
 
 log = logging.getLogger("redset")
 
+LATE = "%d leases of %r expired before they were settled: other workers may have their items"
+UNSETTLED = "could not settle leases of %r, whose items return when the leases expire: %s"
+
 
 class Lease(Generic[T]):
-    """An item that is the holder's for a time, to be settled within it.
+    """An item that its holder has for a time, and settles within that time.
 
-    Its methods are those of its set for this one lease; those of an asyncio set are awaited.
+    Its methods are those of its set, for this one lease. Those of an asyncio set are awaited. Each
+    returns 1 if the caller still held the lease, otherwise 0.
 
     Attributes
     ----------
     item : object
-        What was handed out.
+        The item that was handed out.
     score : float
-        The score at which it was queued, and to which it returns.
+        Score of the queued item. It returns at this score.
     attempts : int
         Number of earlier leases that failed or expired.
     expires : float
-        Until when it is the holder's: Unix time of the server, in seconds.
+        End of the lease, as Unix time of the server in seconds.
     settled : bool
-        Whether it was acknowledged, failed or released, or a `Writer` is to acknowledge it.
+        True after it was acknowledged, failed or released, or a `Writer` accepted it.
 
     Examples
     --------
@@ -66,7 +70,7 @@ class Lease(Generic[T]):
         self.settled = False
 
     def ack(self, add: Iterable[Any] = ()) -> Any:
-        """Say that it is done, and add items in the same step; 1 where it was still ours, else 0.
+        """Acknowledge it, and add new items in the same step.
 
         Examples
         --------
@@ -79,7 +83,7 @@ class Lease(Generic[T]):
         return self._owner.ack(self, add)
 
     def fail(self, error: BaseException | str, delay: Time = 0) -> Any:
-        """Count an attempt, and hand it out again after so many seconds; 1 where it was ours.
+        """Fail it: count an attempt, and hand it out again after ``delay`` seconds.
 
         Examples
         --------
@@ -92,9 +96,9 @@ class Lease(Generic[T]):
         return self._owner.fail(self, error, delay)
 
     def release(self, delay: Time = 0, score: Any = None, item: Any = None) -> Any:
-        """Release it untouched, or with a new score and payload; 1 if it was still ours.
+        """Release it without an attempt, unchanged or with a new score and payload.
 
-        ``item`` takes the place of the leased item; it must have the same identity.
+        ``item`` replaces the leased item, and must have the same identity.
 
         Examples
         --------
@@ -108,7 +112,7 @@ class Lease(Generic[T]):
         return owner._run(releasing(owner, self, delay, score, item))
 
     def renew(self, ttl: Time) -> Any:
-        """Have it for so many seconds from now; 1 where it was still ours.
+        """Extend it to ``ttl`` seconds from now.
 
         Examples
         --------
@@ -136,22 +140,22 @@ class Leases(Generic[T]):
         self._current: Lease[T] | None = None
         self._at = 0
         self._state = ""
-        #: How many were no longer ours when the batch was left.
+        #: Number of leases that were lost before the batch was left.
         self.lost = 0
 
     def __len__(self) -> int:
-        return len(self._there())
+        return len(self._fetched())
 
     def __bool__(self) -> bool:
-        return bool(self._there())
+        return bool(self._fetched())
 
-    def _there(self) -> list[Lease[T]]:
-        """All of them, where they have come."""
+    def _fetched(self) -> list[Lease[T]]:
+        """Return all leases, after they were fetched."""
         return self._leases
 
     def _unsettled(self) -> list[Lease[T]]:
-        """Those that are not settled."""
-        return [lease for lease in self._there() if not lease.settled]
+        """Return the leases that are not settled."""
+        return [lease for lease in self._fetched() if not lease.settled]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)} leases of {self._owner!r}>"
@@ -166,7 +170,7 @@ class Leases(Generic[T]):
             raise RuntimeError("the batch was left: its leases are settled")
 
     def _reached(self) -> Iterator[Lease[T]]:
-        """Iterate those not reached yet; once entered, what was iterated is done."""
+        """Yield the leases not reached yet. In an entered batch, each yielded one is then done."""
         self._usable()
         if not self._state:
             yield from list(self._leases)
@@ -183,40 +187,39 @@ class Leases(Generic[T]):
             self._current = None
 
     def _leave(self, error: BaseException | None) -> Operation[None]:
-        """Settle all of it; an error of the caller's goes before one of this."""
+        """Settle all leases. An error of the caller's block takes precedence over one of this."""
         self._state = "left"
         done = [lease for lease in self._done if not lease.settled]
-        what = [Settlement("ack", done)]
+        settlements = [Settlement("ack", done)]
         kept = set(done)
         if isinstance(error, Exception) and self._current and not self._current.settled:
-            what.append(settlement_of(self._current, error))
+            settlements.append(settlement_of(self._current, error))
             kept.add(self._current)
         rest = [lease for lease in self._unsettled() if lease not in kept]
-        what.append(Settlement("release", rest))
+        settlements.append(Settlement("release", rest))
         try:
-            settled = yield from settling.settle(self._owner._ctx, what)
+            settled = yield from settling.settle(self._owner._ctx, settlements)
         except Exception as problem:
             if error is None:
                 raise
             text = one_line(error_text(problem))
-            log.error("leases of %r could not be settled: %s", self._owner._ctx.name, text)
+            log.error(UNSETTLED, self._owner._ctx.name, text)
             return
-        for settlement, ours in zip(what, settled.counts, strict=True):
-            settling.log_deaths(self._owner._ctx, settlement, ours)
+        for settlement, number in zip(settlements, settled.counts, strict=True):
+            settling.log_deaths(self._owner._ctx, settlement, number)
             for lease in settlement.leases:
                 lease.settled = True
         self.lost = settled.lost
         if self.lost:
             name = self._owner._ctx.name
-            told = "%d leases of %r were over before they were settled"
-            warn_once(name, told, self.lost, name)
+            warn_once(name, LATE, self.lost, name)
 
 
-# What the faces' methods perform: arguments checked, as operations.
+# The operations of the faces' methods, with checked arguments.
 
 
 def leases_of(owner: Any, leases: Any) -> list[Lease[Any]]:
-    """Check what is to be settled: leases of this set, none of them settled; each once."""
+    """Return the leases to settle, each once. All must be of this set, and not settled."""
     if isinstance(leases, Lease):
         leases = [leases]
     elif isinstance(leases, Leases):
@@ -264,8 +267,7 @@ def failing(owner: Any, leases: Any, error: Any, delay: Any) -> Operation[int]:
     held = leases_of(owner, leases)
     wait = milliseconds("delay", delay, False)
     text = error_text(error)
-    what = Settlement("fail", held, wait, error=text)
-    return settling.one(owner._ctx, what)
+    return settling.one(owner._ctx, Settlement("fail", held, wait, error=text))
 
 
 def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any = None) -> Operation[int]:
@@ -275,12 +277,11 @@ def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any = None)
     wait = milliseconds("delay", delay, False)
     place = b"" if score is None else settling.place_of(ctx, score)
     payload = b"" if item is None else settling.payload_of(ctx, held[0], item)
-    what = Settlement("release", held, wait, place, payload=payload)
-    return settling.one(ctx, what)
+    return settling.one(ctx, Settlement("release", held, wait, place, payload=payload))
 
 
 def renewing(owner: Any, leases: Any, ttl: Any) -> Operation[int]:
     """Perform ``renew``."""
     held = leases_of(owner, leases)
-    what = Settlement("renew", held, milliseconds("ttl", ttl, True))
-    return settling.one(owner._ctx, what)
+    settlement = Settlement("renew", held, milliseconds("ttl", ttl, True))
+    return settling.one(owner._ctx, settlement)

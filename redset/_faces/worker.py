@@ -1,7 +1,18 @@
-"""The worker loop: leases ahead, hands to a handler, settles with the next leases in one go.
+"""The worker loop: it leases items ahead, calls handlers, and settles with the next lease request.
 
-Written once, with ``await``, for both faces, as the transport is: with a sync set nothing suspends.
-One coordinator, the caller's thread or task, speaks to the server; handlers run in others.
+Theory of operation. It is written once, with ``await``, for both faces. With a sync set nothing
+suspends. One coordinator, the caller's thread or task, sends all requests. Handlers run in other
+threads or tasks. They share the state below with it, under the runner's lock:
+
+- `_ready`: leased items that no handler has begun. `_running`: items in handlers. `_handled`: items
+  to settle.
+- In each step the coordinator plans a `_Turn`: one exchange that settles finished items, releases
+  and renews others, and leases new ones. If the turn fails before it changed anything, its items go
+  back to these lists, and a later turn takes them.
+- `_Pace` decides how many items are leased ahead.
+- An item may be begun only before its deadline, which is counted from before its request. So its
+  lease
+  cannot have expired on the server.
 """
 
 from __future__ import annotations
@@ -23,6 +34,7 @@ from typing import Any, NamedTuple, Protocol
 from redset._faces.arguments import event, milliseconds, number_up_to
 from redset._faces.arguments import handler as handler_of
 from redset._faces.failures import is_transient, others_delay, settlement_of
+from redset._faces.leases import UNSETTLED
 from redset._operations import exchanging, leasing, settling
 from redset._operations.errors import error_text
 from redset._operations.exchanging import Exchange
@@ -34,15 +46,15 @@ from redset.exceptions import Reject, Retry
 
 log = logging.getLogger("redset")
 
-#: Seconds after which what is done is settled though more may be done soon.
+#: Time after which finished items are settled, although more may finish soon, in seconds.
 LINGER = 0.05
-#: How often an idle worker asks, and how often it looks whether it is to stop.
+#: Time between two requests of an idle worker, and between two looks at `stop`, in seconds.
 PERIOD = 0.05
-#: Seconds after which what waits unbegun is released, if no handler is free.
+#: Time after which an unbegun item is released if no handler is free, in seconds.
 UNBEGUN = 1.0
-#: Seconds between requests while the server refuses them: at first, and at most.
+#: Time between requests while the server refuses them, in seconds: the first, and the longest.
 PAUSE, LONGEST_PAUSE = 0.1, 5.0
-#: For how many seconds a worker waits for a server that refuses, if its client waits for less.
+#: Time that a worker waits for a server that refuses, in seconds. Its client may wait longer.
 PATIENCE = 60.0
 
 
@@ -58,11 +70,11 @@ class Consumed(NamedTuple):
     Attributes
     ----------
     done : int
-        Items that were handled and acknowledged.
+        Number of items that were handled and acknowledged.
     failed : int
-        Attempts that failed: the handler raised, or what it found could not be added.
+        Number of failed attempts: the handler raised, or its new items could not be added.
     lost : int
-        Leases that were over before they were settled: somebody else has their items.
+        Number of leases that expired before they were settled. Other workers have their items.
 
     Examples
     --------
@@ -76,7 +88,7 @@ class Consumed(NamedTuple):
 
 
 class _Job:
-    """A lease that this worker has, and what came of it."""
+    """A lease of this worker, and the result of its handler."""
 
     __slots__ = (
         "attempts", "began", "bound", "came", "cancelled", "deadline", "item", "items", "member",
@@ -86,7 +98,7 @@ class _Job:
     def __init__(self, held: Held, deadline: float, now: float = 0.0) -> None:
         self.member, self.token, self.size = held.member, held.token, held.size
         self.item, self.attempts, self.bound = held.item, held.attempts, held.bound
-        #: Until when it is surely ours, and since when it is here, by this process's clock.
+        #: The time until which the lease is certainly held, by this process's clock.
         self.deadline = deadline
         self.came = self.began = now or monotonic()
         self.items: list[Any] = []
@@ -116,7 +128,7 @@ class Threads:
         self._woken.clear()
 
     def offer(self, num: int) -> None:
-        """Let so many handlers go on."""
+        """Let this number of handlers go on."""
         for _ in range(num):
             self._jobs.release()
 
@@ -133,7 +145,7 @@ class Threads:
         return list(items)
 
     async def end(self) -> None:
-        """Leave the handlers alone."""
+        """Leave the handlers running: a thread cannot be ended."""
 
 
 class Tasks(Threads):
@@ -179,13 +191,13 @@ class Tasks(Threads):
 
 
 class _Pace:
-    """How many items to lease ahead: as many as handlers do in 100 ms, from 0 to 100.
+    """The number of items to lease ahead: 100 ms of work, from 0 to 100 items.
 
-    Handlers that are fast need items at hand while the next request is under way. Items behind
-    slow ones would wait, though another worker may be idle. The time of an item is the mean of the
-    last 16 and of the ages of those that run. One of 10 minutes counts as a second in the former,
-    or the next 15 would be taken one by one; in the latter it counts as it is, and nothing more is
-    leased behind it.
+    Fast handlers need items at hand during the next request. Items that wait for slow ones would
+    be missing to an idle worker. The time of an item is the mean of the last 16 times and of the
+    ages of the running items. A finished item counts as one second at most. Otherwise, after an
+    item of 10 minutes, the next 15 would be leased one by one. A running item counts with its whole
+    age, so nothing more is leased while it runs.
     """
 
     WORK, MOST, LAST, CUT = 0.1, 100, 16, 1.0
@@ -196,7 +208,7 @@ class _Pace:
         self._sum = 0.0
         self._running = 0
         self._starts = 0.0
-        #: How many the last fetch asked for beyond what free handlers could begin.
+        #: Number of items that the last fetch requested beyond those that free handlers can begin.
         self.ahead = 0
 
     def begin(self, now: float) -> None:
@@ -215,7 +227,7 @@ class _Pace:
         return min(self.MOST, max(1, 2 * self.ahead))
 
     def next(self, now: float) -> int:
-        """Return how many the next fetch may ask for ahead: at most twice as many as the last."""
+        """Return the number to lease ahead in the next fetch: at most twice that of the last."""
         if not self._last:  # unknown
             return 0
         ages = self._running * now - self._starts
@@ -224,30 +236,30 @@ class _Pace:
 
 
 class _Halt(NamedTuple):
-    """A request for leases that ended at a suspect: the hand it left, and when."""
+    """A lease request that ended at a suspect: the number of items in hand, and the time."""
 
     hand: int
     since: float
 
 
 class _Turn:
-    """An exchange with the server, and how often it began."""
+    """An exchange with the server, and its jobs."""
 
     __slots__ = ("back", "exchange", "handled", "refused", "renewed", "tries", "waits")
 
     def __init__(self, exchange: Exchange, waits: bool, **jobs: list[_Job]) -> None:
         self.exchange = exchange
-        #: Whether it is all that there is to do, until it leases something.
+        #: True if the worker has nothing else to do until it leases an item.
         self.waits = waits
         self.tries = 0
-        #: What it is about: jobs that are through, whose new items were refused, that are given
-        #: back unbegun, that are renewed.
+        #: Its jobs: handled ones, ones whose new items were refused, unbegun ones to release, and
+        #: ones to renew.
         self.handled, self.refused = jobs["handled"], jobs["refused"]
         self.back, self.renewed = jobs["back"], jobs["renewed"]
 
 
 class Worker:
-    """One `consume` call under way."""
+    """One running `consume` call."""
 
     def __init__(
         self,
@@ -262,7 +274,7 @@ class Worker:
         runner: Threads = owner._runner_class()
         handler = handler_of(handler, awaits=isinstance(runner, Tasks))
         self._concurrency = number_up_to("concurrency", concurrency, leasing.MOST)
-        #: How many to lease at a time: a number, or as many as the pace allows. With 1 only what a
+        #: Number of items in a lease call, or None for that of the pace. With 1 only items that a
         #: free handler begins.
         self._batch = None if batch is None else number_up_to("batch", batch, leasing.MOST)
         self._pace = _Pace(self._concurrency)
@@ -273,8 +285,8 @@ class Worker:
         self._owner, self._runner, self._handler = owner, runner, handler
         self._until_finished = bool(until_finished)
         self._stop = stop
-        # What handlers share with the coordinator, changed under the runner's lock: leased and not
-        # begun, begun, through; since when some are through.
+        # State of the handlers and the coordinator, under the runner's lock: unbegun, running and
+        # handled jobs, and the time of the first handled one.
         self._ready: deque[_Job] = deque()
         self._running: set[_Job] = set()
         self._handled: list[_Job] = []
@@ -287,28 +299,28 @@ class Worker:
         self._reason: BaseException | None = None
         self._stopping = self._finished = False
         self._done = self._failed = self._lost = 0
-        # What the coordinator alone has.
+        # State of the coordinator alone.
         self._started = 0
         self._refused: list[_Job] = []
         self._turn: _Turn | None = None
         self._next_fetch = 0.0
         self._renew_at = math.inf
         self._halted: _Halt | None = None
-        #: Whether it may pass a suspect over.
+        #: True if the next request may skip suspects.
         self._may_pass = True
-        #: Whether there may be suspects in its hand.
+        #: True if its hand may have suspects.
         self._suspects = False
-        #: Whether unbegun items were released: more are leased only for a free handler.
+        #: True after unbegun items were released. More are then leased only for a free handler.
         self._crowded = False
-        #: Since when the server refuses, when to ask it again, how long to wait after that.
+        #: The begin of the server's refusals, the time of the next request, the next pause.
         self._refusing: float | None = None
         self._resume_at = -math.inf
         self._pause = PAUSE
-        #: Since when no item could be decoded, for no fault of its own.
+        #: The time since which no item could be decoded, for an error of the process.
         self._unable: float | None = None
 
     async def run(self) -> Consumed:
-        """Work until there is an end to it."""
+        """Work until the call ends, and return its tallies."""
         try:
             while True:
                 try:
@@ -317,11 +329,11 @@ class Worker:
                 except Exception as error:
                     self._give_up(error)
                 except BaseException as error:
-                    # An interrupt is a reason to stop; the next one, to stop at once.
+                    # The first interrupt stops the worker. The next one stops it at once.
                     if self._reason is not None:
                         raise
                     self._reason, self._stopping = error, True
-                    self._tell_interrupt(error)
+                    self._log_interrupt(error)
         finally:
             self._closed = True
             self._runner.offer(self._started)
@@ -330,12 +342,11 @@ class Worker:
             raise self._reason
         return Consumed(self._done, self._failed, self._lost)
 
-    def _tell_interrupt(self, error: BaseException) -> None:
+    def _log_interrupt(self, error: BaseException) -> None:
         running, kind = len(self._running), type(error).__name__
         if running:
             log.warning(
-                "%s: consume of %r waits for %d items that are being handled; a second %s ends it "
-                "at once",
+                "%s: consume of %r waits for %d running handlers; a second %s ends it at once",
                 kind,
                 self._ctx.name,
                 running,
@@ -343,21 +354,21 @@ class Worker:
             )
 
     def _give_up(self, error: Exception) -> None:
-        """Stop for an error: what runs is waited for, and settled where that can be done."""
+        """Stop for an error. Running handlers finish, and are settled if possible."""
         if self._reason is None:
             self._reason = error
         else:
             text = one_line(error_text(error))
-            log.error("leases of %r could not be settled: %s", self._ctx.name, text)
+            log.error(UNSETTLED, self._ctx.name, text)
         self._stopping = True
-        # What this was about comes back when its leases end.
+        # The items of this turn return when their leases expire.
         self._turn = None
         self._renew_at = monotonic() + self._ttl / 2000
 
     # The coordinator.
 
     async def _step(self) -> bool:
-        """Do what is to be done now, or sleep until there is something; whether it is the end."""
+        """Perform a turn, or sleep until one may be due. Return whether the work has ended."""
         if self._is_stopped():
             self._stopping = True
         if self._turn is None:
@@ -383,7 +394,7 @@ class Worker:
         return self._stopping or (self._stop is not None and self._stop.is_set())
 
     def _plan(self, now: float) -> None:
-        """Say what to settle and to lease now, if anything."""
+        """Plan the next turn, if there is anything to settle or to lease now."""
         starving = self._free() > 0
         handled = self._handled
         settles = bool(handled) and (
@@ -410,7 +421,7 @@ class Worker:
         idle = fetches and not (self._ready or self._running)
         hand, passes = self._hand() - len(back), False
         if fetches and self._halted is not None:
-            # Once: were the free handlers filled again and again, it would never have room.
+            # Skip suspects once only: while free handlers are filled, a suspect never has room.
             passes = self._may_pass and now - self._halted.since >= self._ttl / 1000
             self._may_pass = self._may_pass and not passes
             self._halted = None
@@ -439,7 +450,7 @@ class Worker:
         done, settlements = [], []
         for job in self._handled:
             if job.cancelled and self._stopping:
-                # All tasks were cancelled, as at the loop's end: the item is not at fault.
+                # All tasks were cancelled, for example at the loop's end: the item is not at fault.
                 job.settlement = Settlement("release", [job])
             if job.settlement is None:
                 done.append(job)
@@ -449,20 +460,20 @@ class Worker:
             settlements.append(Settlement("release", self._refused, others_delay()))
         if back:
             settlements.append(Settlement("release", back))
-        # One by one, to know which are ours.
+        # One by one, to know which leases are still held.
         settlements += [Settlement("renew", [job], self._ttl) for job in renewed]
         return done, settlements
 
     def _hand(self) -> int:
-        """Return how many leases the next request leaves in this worker's hand."""
+        """Return the number of leases in this worker's hand after the next request."""
         return len(self._ready) + len(self._running)
 
     def _room(self, now: float) -> float:
-        """Return how many leases this worker may take into its hand beside those it has.
+        """Return the number of further leases that this worker may take into its hand.
 
-        A suspect may be in a small cohort only, and all that the worker has counts. A request that
-        ended at a suspect is repeated once the hand is smaller, or after a ttl: then once past all
-        suspects, and not again before the suspect was had.
+        A suspect may only be in a small cohort, and all items in the hand count. A request that
+        ended at a suspect is repeated when the hand is smaller, or after a ttl. It then skips all
+        suspects once, and not again before this worker leased a suspect.
         """
         halted = self._halted
         if (
@@ -478,15 +489,15 @@ class Worker:
         return min(bounds) - self._hand() if bounds else math.inf
 
     def _free(self) -> int:
-        """Return how many handlers have nothing to do, and nothing to begin."""
+        """Return the number of handlers that are idle and have no item to begin."""
         return self._concurrency - len(self._running) - len(self._ready)
 
     def _fills(self) -> bool:
-        """Whether as much is handled as is leased at a time."""
+        """Return whether as many items are handled as a lease call has."""
         return len(self._handled) >= (self._batch or max(1, self._pace.ahead))
 
     def _is_crowded(self, now: float) -> bool:
-        """Whether an item has waited for a second, and no handler is free to begin it."""
+        """Return whether an item has waited for a second and no handler is free."""
         ready = self._ready
         return (
             bool(ready)
@@ -495,12 +506,12 @@ class Worker:
         )
 
     def _wanted(self, now: float) -> int:
-        """Return how many items to lease now; 0 if there are enough."""
+        """Return the number of items to lease now; 0 if the worker has enough."""
         num = self._lacking(now)
         return int(max(0, min(num, self._room(now)))) if num > 0 else 0
 
     def _lacking(self, now: float) -> int:
-        """Return how many items there is work for; 0 if there are enough."""
+        """Return the number of items that the handlers lack; 0 if they have enough."""
         free = self._free()
         if self._stopping or self._finished or (self._crowded and free <= 0):
             return 0
@@ -508,19 +519,19 @@ class Worker:
             room = self._concurrency - len(self._running)
             return max(self._batch, room) if len(self._ready) < self._concurrency else 0
         ahead = 0 if self._batch else self._pace.next(now)
-        # More ahead are asked for when half of them are begun.
+        # More are leased ahead when half of them are begun.
         num = free + ahead if free > 0 or -free <= ahead // 2 else 0
-        # One more step for a few would cost as much as the step of a hundred.
+        # One more step for a few items would cost as much as a step of a hundred.
         return num - num % LEASE_STEP if num > LEASE_STEP else num
 
     def _is_low(self) -> bool:
-        """Whether there may be so few items that more are wanted; costs less than to say it."""
+        """Return whether more items may be wanted. It costs less than their number."""
         if self._batch is not None:
             return len(self._ready) < self._concurrency
         return -self._free() <= self._pace.most() // 2
 
     def _rest(self, now: float, busy: bool) -> float:
-        """Return the seconds until there may be something to do of which nobody tells."""
+        """Return the time until there may be work that wakes nothing, in seconds."""
         rest = self._renew_at - now
         if busy:
             rest = min(rest, LINGER)
@@ -551,7 +562,7 @@ class Worker:
             self._plan_again(turn, exchange.unsettled)
         elif self._refusing is not None:
             self._refusing, self._pause = None, PAUSE
-            log.info("the server takes requests of %r again", self._ctx.name)
+            log.info("the server accepts requests of %r again", self._ctx.name)
         self._note_unable(exchange)
 
     def _wait_out(self, error: Exception) -> None:
@@ -562,7 +573,7 @@ class Worker:
         if self._refusing is None:
             self._refusing = now
             log.warning(
-                "the server refuses requests of %r for now, and consume waits: %s",
+                "the server refuses requests of %r for a while; consume waits and tries again: %s",
                 self._ctx.name,
                 one_line(error_text(error)),
             )
@@ -580,7 +591,8 @@ class Worker:
             return
         warn_once(
             self._ctx.name,
-            "items of %r cannot be decoded now, for no fault of their own, and wait: %r",
+            "cannot decode items of %r, because of an error of this process; they are released for "
+            "some seconds: %r",
             self._ctx.name,
             error_text(error),
         )
@@ -592,7 +604,7 @@ class Worker:
             raise error
 
     def _plan_again(self, turn: _Turn, unsettled: set[tuple[bytes, bytes]] | None) -> None:
-        """Take back what a turn did not do: all of it, or these leases."""
+        """Take the jobs of a turn back that it did not perform: all of them, or these leases."""
 
         def left(jobs: list[_Job]) -> list[_Job]:
             if unsettled is None:
@@ -632,7 +644,7 @@ class Worker:
             if turn.tries == 1:
                 self._lost += exchange.lost
             for job, error in exchange.unfit:
-                self._tell(job, error, "what the handler found cannot be added")
+                self._log_failure(job, error, "the new items of the handler cannot be added")
                 job.settlement = settlement_of(job, error)
                 self._through(job)
             self._ready.extend(jobs)
@@ -642,7 +654,8 @@ class Worker:
             self._refused = exchange.refused
             warn_once(
                 self._ctx.name,
-                "what was found for %d items of %r was refused for want of room; they wait",
+                "the new items of %d jobs of %r were refused, since the set or server is full; the "
+                "jobs are retried",
                 len(self._refused),
                 self._ctx.name,
             )
@@ -657,7 +670,7 @@ class Worker:
             self._next_fetch = 0.0 if jobs else monotonic() + PERIOD
 
     def _staff(self) -> None:
-        """See to it that there are handlers for what there is to do."""
+        """Start handlers while there are more jobs than handlers."""
         busy = 0 if self._stopping else len(self._ready) + len(self._running)
         while self._started < min(busy, self._concurrency):
             self._started += 1
@@ -666,15 +679,15 @@ class Worker:
     # The handlers.
 
     async def _work(self) -> None:
-        """Handle one item after another, as long as there are some."""
+        """Handle one item after another, until the worker ends."""
         runner, waits = self._runner, False
         while True:
-            # Only if there was nothing to do: waiting costs several times as much as an item.
+            # Only without an item at hand: waiting costs several times as much as an item.
             if waits:
                 try:
                     await runner.wait()
                 except BaseException:
-                    # A program may cancel all tasks that there are: another one does its work.
+                    # A program may cancel all tasks of a loop: another handler replaces this one.
                     self._started -= 1
                     runner.wake()
                     raise
@@ -696,7 +709,7 @@ class Worker:
                 if found is not None and end is None:
                     job.items = await runner.listed(found)
             except Exception as error:
-                self._tell(job, error, "the handler failed")
+                self._log_failure(job, error, "the handler failed")
                 job.settlement = settlement_of(job, error)
             except BaseException as error:
                 job.settlement = settlement_of(job, error)
@@ -722,9 +735,9 @@ class Worker:
         self._runner.wake()
 
     def _refuse(self, job: _Job, found: Any) -> TypeError | None:
-        """Refuse a result that is not new items: a programming error, which ends the worker.
+        """Return the error of a result that is not new items. It ends the worker.
 
-        Settles the item by whether its work was done. It must not be repeated for such a result.
+        The item is settled by whether its work was done: such a result must not repeat the work.
         """
         if found is None:
             return None
@@ -737,7 +750,7 @@ class Worker:
             or (hasattr(found, "__aiter__") and not any(hasattr(found, each) for each in iterables))
         ):
             if inspect.iscoroutine(found):
-                found.close()  # or Python warns that nobody awaited it
+                found.close()  # or Python warns that it was never awaited
             how = "release"
             hint = "its work is not done, and the item was released; "
             if type(self._runner) is Threads:
@@ -760,8 +773,8 @@ class Worker:
         return error
 
     def _next_job(self) -> _Job | None:
-        """Begin with one that is surely ours, if there is one."""
-        if self._stopping or not self._ready:  # it is given back
+        """Begin the next job whose lease is certainly held, and return it; None without one."""
+        if self._stopping or not self._ready:  # it is released
             return None
         job = self._ready.popleft()
         now = monotonic()
@@ -778,16 +791,16 @@ class Worker:
             self._since = monotonic()
         self._handled.append(job)
 
-    def _tell(self, job: _Job, error: Exception, what: str) -> None:
+    def _log_failure(self, job: _Job, error: Exception, event: str) -> None:
         if isinstance(error, (Reject, Retry)):
-            # It was meant: no warning, and no traceback.
+            # The handler chose it: no warning, and no traceback.
             text = "the handler raised %s for an item of %r, attempt %d: %s"
             kind = type(error).__name__
             log.info(text, kind, self._ctx.name, job.attempts + 1, one_line(str(error)))
             return
         log.warning(
             "%s for an item of %r, attempt %d: %s",
-            what,
+            event,
             self._ctx.name,
             job.attempts + 1,
             one_line(error_text(error)),
@@ -796,7 +809,7 @@ class Worker:
 
 
 def _retry_time(client: Any) -> float:
-    """Return for how many seconds a client repeats a request by itself, or 0 if unknown."""
+    """Return the time for which a client repeats a request, in seconds, or 0 if unknown."""
     pool = getattr(client, "connection_pool", None)
     retry: Any = getattr(pool, "connection_kwargs", {}).get("retry")
     try:

@@ -1,4 +1,12 @@
-"""Buffered producers: what was accepted is written in the background, in the order of input."""
+"""Buffered producers: accepted items are written in the background, in the order of input.
+
+Theory of operation. A call accepts an item: it checks and serialises the item, and puts it in a
+queue. The background, a thread or a task, cuts a `_Part` off the queue: adds first, then
+acknowledgements. Adds of the same flags are one bulk call (`_Run`). A lease is acknowledged only
+after all earlier adds are in the set. An add of an item whose acknowledgement is queued begins a
+new part. After an error nothing more is written, since the order would change. All unwritten items
+are in the error.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +23,7 @@ from itertools import repeat
 from typing import Any
 
 from redset._faces.arguments import is_single_score, positive, refuse_single, seconds
-from redset._faces.leases import Lease, leases_of
+from redset._faces.leases import LATE, Lease, leases_of
 from redset._operations import adding, settling, streaming
 from redset._operations.adding import AddResult, Flags
 from redset._operations.known import still_known, trusted_table
@@ -29,22 +37,24 @@ from redset.exceptions import AddError
 
 log = logging.getLogger("redset")
 
-#: Adds that are written before those that wait for room are told that there is some.
+FORGOTTEN = "%r was cleared or has forgotten items: leases are released, not acknowledged"
+
+#: Number of adds in a part. Callers that wait for room wake after each part.
 _MOST = 2000
-#: The longest wait for the clock, in seconds: a lock's has an end.
+#: The longest wait, in seconds: that of a lock is limited.
 _LONGEST = 3600.0
-#: After how many adds other tasks have a turn.
+#: Number of adds after which other tasks have a turn.
 _TURN = 250
 
 _open: set[Writing] = set()
 
 
-#: An accepted item: serialised, its score (None: the server's time), and itself.
+#: An accepted item: its flags, its serialised form, its score (None: the server's time), itself.
 _Add = tuple[Any, float | None, Any]
 
 
 class _Run:
-    """Accepted adds that one bulk call can take: of the same flags, all with a score or none."""
+    """Adds for one bulk call: of the same flags, all with a score or none."""
 
     __slots__ = ("adds", "flags", "scored", "table")
 
@@ -141,10 +151,10 @@ def _with_gaps(adds: Iterable[Any], places: list[int], num: int) -> Iterator[Any
 
 
 class Writing:
-    """Base of the writers of both faces: what was accepted, and what becomes of it.
+    """Base of the writers of both faces: the queue of accepted items, and its state.
 
-    It does no I/O and waits for nothing. Items are serialised when they are accepted: a bad one is
-    its caller's error, and what becomes of the object later does not matter.
+    It does no I/O and never waits. Items are serialised when they are accepted. So a bad item is
+    its caller's error, and later changes of the object have no effect.
     """
 
     def __init__(self, owner: Any, max_items: Any, max_delay: Any, max_pending: Any) -> None:
@@ -165,50 +175,51 @@ class Writing:
         self._max_delay = seconds("max_delay", max_delay, most=math.inf)
         #: Runs of adds, lists of leases to acknowledge, None if the one before goes first.
         self._queue: deque[_Run | list[Lease[Any]] | None] = deque()
-        #: The run at its end, if more adds may join it; how many adds and lists it has; whether it
-        #: is to be written at once, since somebody waits for room.
+        #: The run at its end, if more adds may join it; the number of its adds and lists; True if
+        #: it should be written at once, since a caller waits for room.
         self._last: _Run | None = None
         self._size = 0
         self._pressed = False
         #: Members whose acknowledgement is queued.
         self._acking: set[bytes] = set()
         self._part = _NextPart()
-        #: When the first of what is queued was accepted.
+        #: The time at which the first queued item was accepted.
         self._since = math.inf
-        #: Adds and leases that were accepted, and how many may be: each counted by one side.
+        #: Number of accepted adds and leases, and its limit. Each side changes one of them.
         self._accepted: int = 0
         self._limit: int = max_pending
         self._written = 0
         self._result = AddResult()
         self._state = ""
         self._failure: AddError | None = None
-        self._told = False
-        #: Whether who left it was interrupted, so that nobody waits to be told.
+        #: True after a call raised the failure, or it was logged.
+        self._reported = False
+        #: True if the caller was interrupted while leaving, so that no caller waits for the end.
         self._abandoned = False
-        #: Whether the background is at its end; an interrupted join says so of a running thread.
+        #: True if the background has ended. An interrupted join reports a running thread as ended.
         self._over = False
-        #: Why nothing is accepted.
+        #: The error that each call raises, if nothing is accepted.
         self._barred: Exception | None = RuntimeError("a writer is used inside of its with block")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._owner!r}>"
 
-    # What is accepted.
+    # Accepting.
 
     def _check(self) -> None:
-        """Raise why nothing is accepted."""
+        """Raise the error, if nothing is accepted."""
         if self._barred is not None:
-            self._told = self._barred is self._failure
+            self._reported = self._barred is self._failure
             # It may be raised many times.
             raise self._barred.with_traceback(None)
 
     def _held(self, leases: Any) -> list[Lease[Any]]:
-        """Check what is to be acknowledged."""
+        """Return the leases to acknowledge, checked."""
         self._check()
         return leases_of(self._owner, leases)
 
     def _flags_of(self, given: tuple[Any, ...]) -> Flags:
-        """Check what an add is given besides items and scores."""
+        """Check an add's arguments, and serialise its item."""
         if self._barred is not None:
             self._check()
         if given[-1] is not None:
@@ -267,7 +278,7 @@ class Writing:
         run = _Run(bulk.flags, True)
         try:
             self._serialise(bulk, run, items, scores, tabled)
-        except Exception:  # one by one it comes out which item it is
+        except Exception:  # checked one by one, the bad item is named
             run = self._checked_run(bulk, items, scores)
         return run
 
@@ -277,7 +288,7 @@ class Writing:
         codec, table = self._ctx.codec, None
         if tabled and self._sent.memory.trust is not None and self._answerable[bulk.flags]:
             table = self._owner._open().run_offline(trusted_table(self._sent))
-            # Before the look: a table that is emptied after it has another.
+            # Before the look: a table that is emptied after it has another one.
             run.table = None if table is None else (table, table.generation)
         sent, places = codec.serialise_many(items, table, time.monotonic())
         num = len(items)
@@ -310,27 +321,27 @@ class Writing:
         return run
 
     def _wants(self, num: int) -> bool:
-        """Say whether to wait for room for so many adds; then what is queued is written at once."""
+        """Return whether to wait for room for so many adds. The queue is then written at once."""
         wants = self._accepted + num > self._limit and self._barred is None
         self._pressed = self._pressed or wants
         return wants
 
     def _put(self, flags: Flags, add: _Add) -> bool:
-        """Accept an add; whether the background is to hear of it."""
-        told = bool(self._acking) and self._part_from_acks((add,))
+        """Accept an add. Return whether the background should wake."""
+        wakes = bool(self._acking) and self._part_from_acks((add,))
         run = self._last
         scored = add[1] is not None
         if run is None or run.flags is not flags or run.scored is not scored or self._is_full(run):
             run = _Run(flags, scored)
-            told = self._append(run) or told
+            wakes = self._append(run) or wakes
             self._last = run
         run.adds.append(add)
         self._accepted += 1
         self._size += 1
-        return told or self._size == self._max_items or self._accepted >= self._limit
+        return wakes or self._size == self._max_items or self._accepted >= self._limit
 
     def _put_run(self, bulk: _Bulk, run: _Run, given: tuple[list[Any], Any]) -> bool:
-        """Accept a run of adds; whether the background is to hear of it."""
+        """Accept a run of adds. Return whether the background should wake."""
         if run.table is not None:
             memory = self._sent.memory
             if memory.tabled and memory.tables is not None:
@@ -340,35 +351,35 @@ class Writing:
                 run = self._run_of(bulk, *given, tabled=False)
                 bulk.error = bulk.error or error
         adds = run.adds if run.table is None else run.pending()
-        told = bool(self._acking) and self._part_from_acks(adds)
+        wakes = bool(self._acking) and self._part_from_acks(adds)
         last, size = self._last, len(run.adds)
         if last is not None and last.fits(run) and not self._is_full(last):
             last.adds += run.adds
         elif size:
-            told = self._append(run) or told
+            wakes = self._append(run) or wakes
             self._last = run
         self._accepted += len(adds)
         self._size += size
         bulk.position += len(given[0])
-        told = told or self._size - size < self._max_items <= self._size
-        return told or self._accepted >= self._limit
+        wakes = wakes or self._size - size < self._max_items <= self._size
+        return wakes or self._accepted >= self._limit
 
     def _put_acks(self, leases: list[Lease[Any]]) -> bool:
-        """Accept acknowledgements; whether the background is to hear of it."""
+        """Accept acknowledgements. Return whether the background should wake."""
         self._acking.update(lease.member for lease in leases)
         for lease in leases:
             lease.settled = True
         self._accepted += len(leases)
-        # As with ack(add=): from here on the server is asked about all that comes before one.
+        # As with ack(add=): from here on the known table answers no add.
         self._sent.memory.tabled = False
-        told = self._append(leases)
+        wakes = self._append(leases)
         self._last = None
         self._size += 1
-        return told or self._size == self._max_items or self._accepted >= self._limit
+        return wakes or self._size == self._max_items or self._accepted >= self._limit
 
     def _part_from_acks(self, adds: Iterable[Any]) -> bool:
-        """Have acknowledgements written before adds of their items; whether there are some."""
-        # Behind its acknowledgement an item is another one than before it.
+        """Write acknowledgements before adds of their items. Return whether there are any."""
+        # After its acknowledgement an item is another one than before it.
         member_of, acking = self._ctx.codec.member_of, self._acking
         if not any(member_of(add[0]) in acking for add in adds):
             return False
@@ -381,17 +392,17 @@ class Writing:
         return len(run.adds) >= _MOST
 
     def _append(self, one: _Run | list[Lease[Any]]) -> bool:
-        """Append to the queue; whether it was empty."""
+        """Append to the queue. Return whether it was empty."""
         self._queue.append(one)
         if len(self._queue) > 1:
             return False
         self._since = time.monotonic()
         return True
 
-    # What the background does.
+    # The background.
 
     def _left(self) -> float:
-        """Say for how many seconds there is nothing to do."""
+        """Return the time until the next part is due, in seconds."""
         if self._part.runs or self._part.leases or self._state != "entered":
             return 0.0
         if not self._queue:
@@ -401,7 +412,7 @@ class Writing:
         return min(self._since + self._max_delay - time.monotonic(), _LONGEST)
 
     def _next(self) -> _NextPart | None:
-        """Cut off what is written next, or go on with the last; None at the end."""
+        """Return the next part of the queue, or the unfinished one; None at the end."""
         part, queue = self._part, self._queue
         if self._failure is not None:
             return None
@@ -422,7 +433,7 @@ class Writing:
         return part
 
     def _write(self, part: _NextPart) -> Operation[None]:
-        """Write a part: one run after another, and then what is acknowledged."""
+        """Write a part: one run after another, then the acknowledgements."""
         while part.runs:
             run = part.runs[0]
             adds, result = run.pending(), AddResult()
@@ -441,20 +452,18 @@ class Writing:
         if part.leases:
             how, name = "ack", self._ctx.name
             if not (yield from still_known(self._sent)):
-                # What led there is done once more, and finds it again.
+                # The jobs of these leases are done again, and return their items again.
                 how = "release"
-                told = "%r was reset, or something of it forgotten: leases are given back"
-                warn_once(name, told, name)
-            done = [Settlement(how, part.leases)]
-            lost = (yield from settling.settle(self._ctx, done)).lost
+                warn_once(name, FORGOTTEN, name)
+            settlement = Settlement(how, part.leases)
+            lost = (yield from settling.settle(self._ctx, [settlement])).lost
             if lost:
-                told = "%d leases of %r were over before they were settled"
-                warn_once(name, told, lost, name)
+                warn_once(name, LATE, lost, name)
             self._limit += len(part.leases)
             part.leases = []
 
     def _count(self, run: _Run, num: int, result: AddResult) -> None:
-        """Take note of adds in front of a run that are written."""
+        """Remove the written adds from the beginning of a run, and count them."""
         items = run.cut(num)
         self._written += items
         result = result._replace(refused=result.refused + items - num)
@@ -462,27 +471,27 @@ class Writing:
         self._limit += num
 
     def _fail(self, error: BaseException) -> None:
-        """Accept nothing more: what came behind cannot be written before what failed."""
+        """Accept nothing more: later items must not be written before the failed one."""
         rest = self._part
         for one in self._queue:
             if one is not None:
                 rest.take(one)
         unwritten = [(item, score) for run in rest.runs for _, score, item in run.pending()]
-        what = f"{len(unwritten)} items"
+        lost = f"{len(unwritten)} items"
         if rest.leases:
-            what += f" and {len(rest.leases)} acknowledgements"
+            lost += f" and {len(rest.leases)} acknowledgements"
         kind, cause = AddError, error
         number: int | None = None
         item: Any = None
         if isinstance(error, AddError):
             kind, cause = type(error), error.__cause__ or error
             if error.index is not None:
-                # What comes before ``resume_at`` is written, and left the run.
+                # Items before ``resume_at`` are written, and left the run.
                 place = error.index - error.resume_at
                 run = rest.runs[0]
                 number, item = self._written + run.place_of(place), run.pending()[place][2]
         failure = kind(
-            f"{what} of {self._ctx.name!r} were not written: {str(cause) or type(cause).__name__}",
+            f"{lost} of {self._ctx.name!r} were not written: {str(cause) or type(cause).__name__}",
             result=self._result,
             resume_at=self._written,
             index=number,
@@ -504,51 +513,52 @@ class Writing:
         self._barred = None
 
     def _end(self) -> None:
-        """Accept nothing more, and write what was accepted."""
+        """Accept nothing more, and let the background write the accepted items."""
         self._state = "left"
         self._barred = self._failure or RuntimeError("the writer was left")
 
     def _leave(self, error: BaseException | None) -> None:
-        """Say what could not be written; an error of the caller's goes before."""
+        """Raise the failure, or log it if the caller's block raised an error of its own."""
         _open.discard(self)
         failure = self._failure
         if failure is None or failure is error:
             return
-        self._told = True
+        self._reported = True
         if error is None:
             raise failure.with_traceback(None)
         log.error("%s", one_line(str(failure)))
 
     def _ended(self) -> None:
-        """Note that the background is at its end: nobody writes what is left now."""
+        """Note that the background has ended: the rest of the queue is not written."""
         self._over = True
-        self._give_up("what writes it was ended")
+        self._give_up("the background of the writer was ended")
         if self._abandoned:
             _open.discard(self)
-            self._tell()
+            self._report()
 
     def _abandon(self) -> None:
-        """Note that nobody waits for the end."""
+        """Note that no caller waits for the end."""
         self._abandoned = True
         if self._over:
             self._ended()
 
     def _pending(self) -> int:
-        """Say how much is accepted and not written."""
+        """Return the number of accepted adds and leases that are not written."""
         return self._accepted - (self._limit - self._max_pending)
 
     def _give_up(self, why: str) -> None:
-        """Note that nobody writes what is left, if anything is."""
+        """Fail if accepted items are not written, since they never will be."""
         if self._failure is None and self._pending() > 0:
             self._fail(RuntimeError(why))
 
-    def _tell(self) -> None:
-        if self._failure is not None and not self._told:
-            self._told = True
+    def _report(self) -> None:
+        """Log the failure, unless a call raised it."""
+        if self._failure is not None and not self._reported:
+            self._reported = True
             log.error("%s", one_line(str(self._failure)))
 
     def _fork(self) -> None:
-        """Be in a child: what was accepted is the parent's to write."""
+        """Empty the queue in a forked child: the parent writes the accepted items."""
         self._state = "forked"
         self._barred = RuntimeError(
             "the writer is that of the parent process: call buffered() again in the child"
@@ -558,9 +568,9 @@ class Writing:
         self._part = _NextPart()
 
     def _exit(self) -> None:
-        """Be at the end of the interpreter."""
+        """Report unwritten items at the end of the interpreter."""
         self._give_up("its event loop ended before the writer was left")
-        self._tell()
+        self._report()
 
 
 class ThreadWriting(Writing):
@@ -574,7 +584,7 @@ class ThreadWriting(Writing):
         )
 
     def _make_locks(self) -> None:
-        # A signal handler or a destructor may add while its own thread does.
+        # A signal handler or a destructor may add while its thread is adding.
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
@@ -595,13 +605,13 @@ class ThreadWriting(Writing):
                 or run.scored is (add[1] is None)
                 or len(run.adds) >= _MOST
             ):
-                told = self._put(flags, add)
+                wakes = self._put(flags, add)
             else:
                 run.adds.append(add)
                 self._accepted += 1
                 self._size += 1
-                told = self._size == self._max_items or self._accepted >= self._limit
-            if told:
+                wakes = self._size == self._max_items or self._accepted >= self._limit
+            if wakes:
                 self._wake.notify()
 
     def _add_many(self, items: Any, score: Any, given: tuple[Any, ...]) -> None:
@@ -633,7 +643,7 @@ class ThreadWriting(Writing):
     def _work(self) -> None:
         try:
             self._go_on()
-        except BaseException as error:  # which nobody else would hear of
+        except BaseException as error:  # or it would end the thread unseen
             with self._lock:
                 self._fail(error)
         with self._lock:
@@ -675,7 +685,7 @@ class ThreadWriting(Writing):
         try:
             self._thread.join()
         except BaseException:
-            # It goes on by itself.
+            # The thread goes on by itself.
             with self._lock:
                 self._abandon()
             raise
@@ -692,7 +702,7 @@ class ThreadWriting(Writing):
 class TaskWriting(Writing):
     """Base of the writer of an asyncio set, which writes in a task.
 
-    If its event loop is closed before it was left, what was accepted is written first.
+    If its event loop is closed before it was left, the accepted items are written first.
     """
 
     def __init__(self, owner: Any, max_items: Any, max_delay: Any, max_pending: Any) -> None:
@@ -712,7 +722,7 @@ class TaskWriting(Writing):
         if self._put(flags, add):
             self._wake.set()
         if self._accepted % _TURN == 0:
-            await asyncio.sleep(0)  # it may never wait for anything itself
+            await asyncio.sleep(0)  # the caller may never await anything else
 
     async def _add_many(self, items: Any, score: Any, given: tuple[Any, ...]) -> None:
         bulk = self._bulk_of(items, score, given)
@@ -750,7 +760,7 @@ class TaskWriting(Writing):
             try:
                 await self._go_on()
             except asyncio.CancelledError:
-                # The loop is about to be closed, and waits for its tasks.
+                # The loop is closing, and waits for its tasks.
                 self._end()
                 await self._go_on()
         except asyncio.CancelledError as error:
@@ -790,7 +800,7 @@ class TaskWriting(Writing):
             raise
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        # Before whoever waits for the task goes on: it was the first to be registered.
+        # It runs before the tasks that wait for this one: it was registered first.
         self._ended()
         self._room.set()
 
@@ -804,7 +814,7 @@ class TaskWriting(Writing):
         try:
             await asyncio.wait((self._task,))
         except asyncio.CancelledError:
-            # It goes on by itself.
+            # The thread goes on by itself.
             self._abandon()
             raise
         self._leave(error)

@@ -1,4 +1,4 @@
-"""Adding single items, and what encodes items and judges replies for all adds."""
+"""Adding single items, and the encoder and judge of replies of all adds."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from redset._operations.replies import Reader, bytes_of, count, listed, refuse, 
 from redset._operations.scores import Ahead, Clock, ServerClock
 from redset._operations.state import new_epoch
 from redset._transport.effects import Ask, Operation, Send
+from redset._wire.values import got
 from redset.exceptions import Full
 from redset.scripts import arguments_of, script
 
-#: What ``errors=`` takes besides "raise" and "skip".
+#: A callable as ``errors=``.
 OnError = Callable[[int, Any, Exception], object]
 
 
@@ -40,7 +41,7 @@ class AddResult(NamedTuple):
     added : int
         Items that were not queued before.
     updated : int
-        Queued items whose score or payload was set.
+        Number of queued items whose score or payload was set.
     refused : int
         Items that the flags, ``duplicates`` or ``remember`` kept out.
     failed : int
@@ -75,12 +76,11 @@ class Flags(NamedTuple):
             ctx.need_memory("remember")
         elif remember is not None and remember is not False:
             raise TypeError(
-                f"remember must be False, True or None (as the set does), got {remember!r} "
-                f"({type(remember).__name__})"
+                f"remember must be False, True or None (the set's option), {got(remember)}"
             )
 
     def condition(self, ctx: Context) -> str:
-        """Check the flags and give the condition that holds: theirs, else ``duplicates``'."""
+        """Check the flags, and return their condition, or that of ``duplicates``."""
         if self.nx and (self.xx or self.gt or self.lt):
             raise ValueError("nx contradicts xx, gt and lt")
         if self.gt and self.lt:
@@ -117,18 +117,19 @@ class Adder:
         self.ctx = ctx
         self.condition = flags.condition(ctx)
         self.again = flags.again
-        #: Whether what is accepted stays unknown to a memory that there is.
+        #: True if accepted items are not remembered, although the set has a memory.
         self.aside = flags.remember is False and bool(ctx.options.remember)
         self.score = score
         self.outcomes = outcomes
         self.proposed = False
         light = not (ctx.options.keyed or ctx.options.remember or ctx.options.max_size or outcomes)
-        #: What a step of settlements is given that adds as well, and how many it has settled.
+        #: The settlements of a step that also adds, and the numbers that it has settled.
         self.settling = settling
         self.settled: list[int] = []
-        #: What is given instead if none of those leases is its holder's any more.
+        #: Further settlements, for use after all leases of the first were lost.
         self._others = deque(others)
-        #: ZADD alone tells these apart; under nx what is leased counts as there.
+        #: Conditions that a ZADD can perform. Under nx a leased item counts as queued, so it needs
+        #: a script.
         alone = ("", "xx") if ctx.keys.prefix is not None else ("", "nx", "xx")
         self.command = (
             light and not ctx.options.ties and self.condition in alone and settling is None
@@ -141,8 +142,8 @@ class Adder:
         foldable = self.condition == "nx" or (
             self.condition == "" and (self.again or not self.aside)
         )
-        #: Items that are encoded together: with max_size one chunk, so that a Full one says exactly
-        #: from where to go on.
+        #: Items that are encoded together: with max_size one chunk, so that a refused one has the
+        #: exact position to resume from.
         self.run = FOLD if foldable and not ctx.options.max_size else self._chunk
         wire = ctx.wire
         self.fold = (
@@ -150,16 +151,16 @@ class Adder:
         )
         self.encoder: Any = None
         self.heavy = False
-        #: Whether every known item is refused, so that a table of them can answer. Not beside an
-        #: acknowledgement: what the server has forgotten within the second would be lost with it.
+        #: True if every known item is refused, so the known table can answer. Not with an
+        #: acknowledgement: an item that the server forgot within the last second would be lost.
         tabled = ctx.memory.tabled and foldable and not self.aside
         self.tabled = tabled and not self.again and settling is None
-        #: Whether answers say what is known: if that is more than that all entries are.
+        #: True if replies return which entries are known, if that is not all of them.
         self._asks = False
         self._may_ask = self.tabled and (
             ctx.options.remember == "limited" or self.condition == "nx"
         )
-        #: What refuses an item if the answer is 0: a plain ZADD takes each one.
+        #: Parts: what refuses an item if the answer is 0: a plain ZADD takes each one.
         self._refuses = self.condition != ""
 
     @property
@@ -170,15 +171,15 @@ class Adder:
 
     @property
     def window(self) -> int:
-        """How many chunks may be in flight."""
+        """Return the number of chunks that may be in flight."""
         if self.proposed or self.ctx.options.ties:
-            # It decides whose epoch holds; with ties= what comes behind one that was refused, or is
-            # to be sent again, would be before it.
+            # The first chunk decides which epoch holds. With ties= a later chunk must not be added
+            # before one that was refused or is sent again.
             return 1
         return HEAVY_WINDOW if self.heavy else WINDOW
 
     def prepare(self) -> Operation[None]:
-        """Ask the server what the requests depend on: its clock, the memory's epoch."""
+        """Read the server's clock and the memory's epoch, if the requests need them."""
         ctx = self.ctx
         scorer = ctx.codec.scorer if self.score is None else self.score
         if isinstance(scorer, Clock):
@@ -192,7 +193,7 @@ class Adder:
         self._make_encoder(epoch)
 
     def _make_encoder(self, epoch: bytes) -> None:
-        """Make it, or use again what an earlier call made for the same requests."""
+        """Return an encoder, or the one of an earlier call with the same requests."""
         ctx, wire = self.ctx, self.ctx.wire
         self.epoch = epoch
         dumps, scorer = ctx.codec.dumps, ctx.codec.scorer if self.score is None else self.score
@@ -207,7 +208,7 @@ class Adder:
         )
         # The ids are not another's as long as the encoder holds both.
         use = *what, self.score, id(scorer) if self.score is None else None, id(dumps)
-        # Set at once: threads share what adds single items.
+        # Set at once: threads share the adders of single items.
         once = self.settling is not None or isinstance(self.score, Ahead)
         encoder = None if once else ctx.codec.encoders.get(use)
         if encoder is not None:
@@ -239,7 +240,7 @@ class Adder:
         ctx.codec.encoders = {**kept, use: encoder}
 
     def _prefix(self, epoch: bytes) -> list[Any]:
-        """Return what each request begins with, before its entries."""
+        """Return the head of each request, before its entries."""
         ctx = self.ctx
         if self.script is None:
             flags = {"": (), "nx": (b"NX",), "xx": (b"XX", b"CH")}[self.condition]
@@ -260,14 +261,14 @@ class Adder:
         return ctx.request(self.script, arguments, [*groups, *arguments_of("adding").values(head)])
 
     def try_to_encode(self, item: Any) -> None:
-        """Raise what is wrong with an item, before the server is asked anything."""
+        """Raise the error of an item, before the server is asked anything."""
         self._make_encoder(b"")
         chunk = self.encoder.encode([item], [0.0], False)
         if chunk.bad:
             raise chunk.bad[0].error
 
     def begin_again(self, why: OtherEpoch) -> None:
-        """Go by what a step was refused for."""
+        """Adapt to the refusal of a step."""
         if isinstance(why, OtherLeases):
             self.settling = self._others.popleft()
             self._make_encoder(self.epoch)
@@ -283,7 +284,7 @@ class Adder:
         self._make_encoder(stored or new_epoch())
 
     def look(self, items: int) -> Operation[tuple[Trust | None, bool]]:
-        """Say what table may be used now, and whether a check is due before so many are added."""
+        """Choose the table to use now. Return whether a check is due before these adds."""
         if not self.tabled or self.proposed:
             return None, False
         return (yield from look(self.ctx, items))
@@ -335,7 +336,7 @@ class Adder:
         return Ask(chunk.data, 1, None, True, reads)
 
     def _reader(self, entries: int) -> Reader[Any]:
-        """Read the answer to so many entries: a count of ZADD, else what the script returns."""
+        """Read the reply to so many entries: the count of ZADD, or the script's result."""
         if self.script is None:
             return up_to(entries)
         limited = self.ctx.options.remember == "limited"
@@ -343,7 +344,7 @@ class Adder:
         return read if self.settling is None else self._settled(read)
 
     def _settled(self, read: Reader[Any]) -> Reader[Any]:
-        """Read what a step says that settles and adds: nothing is added if no lease was ours."""
+        """Read the reply of a step that settles and adds. It adds nothing if no lease was held."""
 
         def reads(reply: Any) -> Any:
             parts = listed(reply)
@@ -359,12 +360,12 @@ class Adder:
 
     def judge(self, chunk: Any, reply: Any) -> tuple[int, int, int, bytes, Any]:
         """Return added, updated, refused, the outcome of each entry, and how long each is known:
-        ``math.inf``, the milliseconds of each, or None if the answer does not say so.
+        ``math.inf``, the milliseconds of each, or None if the reply does not have it.
 
         Raises
         ------
         OtherEpoch, OtherLeases, Full, OptionsDiffer
-            If the step said so; it wrote nothing then.
+            If the step refused for this reason. It wrote nothing then.
         """
         if self.script is None:
             rest = chunk.good - reply
@@ -410,7 +411,7 @@ def head_of(
     asks: bool = False,
     aside: bool = False,
 ) -> dict[str, Any]:
-    """Return what a step that adds is told besides its entries, by name."""
+    """Return the arguments of a step that adds, besides its entries, by name."""
     return {
         "condition": condition,
         "again": again,
@@ -448,7 +449,7 @@ class Refusal(NamedTuple):
 
 
 def refusal_of(parts: list[Any], words: Collection[bytes]) -> Refusal | None:
-    """Read what a step says that wrote nothing, in one of these words."""
+    """Read the refusal of a step that wrote nothing, which begins with one of these words."""
     word = bytes_of(parts[0]) if parts else b""
     if word in words and len(parts) == (1 if word == b"NAME" else 2):
         detail = parts[1] if len(parts) == 2 else b""
@@ -459,7 +460,7 @@ def refusal_of(parts: list[Any], words: Collection[bytes]) -> Refusal | None:
 def _outcome_of(
     entries: int, marks: int, epoch: bytes, limited: bool
 ) -> Reader[Refusal | tuple[int, int, bytes, Any]]:
-    """Read what the script says of so many entries, with so many marks."""
+    """Read the script's result for so many entries, with so many marks."""
 
     def read(reply: Any) -> Refusal | tuple[int, int, bytes, Any]:
         parts = listed(reply)
@@ -480,7 +481,7 @@ def _outcome_of(
                 known = count(parts[3], entries)
             return added, updated, outcomes, known
         refusal = refusal_of(parts, (b"EPOCH", b"OPTIONS", b"NAME", b"FULL"))
-        # That the set has another epoch cannot be if it has ours.
+        # A set that has our epoch cannot reply that it has another one.
         if refusal is not None and refusal != (b"EPOCH", epoch):
             return refusal
         raise refuse("what became of the entries, or why nothing did", reply)
@@ -513,7 +514,7 @@ def score_for(ctx: Context, item: Any, score: Any) -> float | None:
 def add(
     ctx: Context, item: Any, score: Any, flags: Flags, later: Ahead | None = None
 ) -> Operation[float | None] | Ask:
-    """Add one item; the score, or None where it was refused. ``later`` tells it, if not None."""
+    """Add one item. Return its score, or None if refused. ``later`` is the clock of a delay."""
     adder = ctx.codec.adders.get(flags)
     if adder is not None and adder.command and later is None and flags.remember is None:
         made = score_for(ctx, item, score)

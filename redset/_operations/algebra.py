@@ -1,6 +1,6 @@
 """Set algebra in bounded steps: by the server between two of its sets, else by pages and chunks.
 
-Nothing here is atomic but each step; what others do meanwhile may be seen or not.
+Only a step is atomic. Calls may see or miss the changes of others during them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Other(NamedTuple):
 
 
 def check_operand(ctx: Context, other: Other) -> None:
-    """Refuse a set whose items have no identity here, or another order, and the set itself."""
+    """Refuse a set with another kind of identity or another order, and the set itself."""
     check_keys(ctx, other)
     if ctx.options.ties != other.ctx.options.ties:
         raise OptionsDiffer(
@@ -65,7 +65,7 @@ def check_not_same(ctx: Context, other: Other) -> None:
 
 
 def check_keys(ctx: Context, other: Other) -> None:
-    """Refuse a set whose items have no identity here."""
+    """Refuse a set with another kind of identity."""
     if ctx.options.keyed != other.ctx.options.keyed:
         raise OptionsDiffer(
             f"the set {ctx.name!r} has {ctx.options.text}, and {other.ctx.name!r} has "
@@ -81,7 +81,7 @@ def check_keys(ctx: Context, other: Other) -> None:
 
 
 def is_same(ctx: Context, other: Other) -> bool:
-    """Say whether the other is the set itself."""
+    """Return whether the other is the set itself."""
     return other.link is None and other.ctx.keys.queue == ctx.keys.queue
 
 
@@ -89,7 +89,7 @@ def is_same(ctx: Context, other: Other) -> bool:
 
 
 def update(ctx: Context, other: Other) -> Operation[None]:
-    """Add what the other has, where the score is lower or it is new."""
+    """Add the other's items that are new here or have a lower score there."""
     check_operand(ctx, other)
     if other.link is None and not ctx.options.remember:
         yield from _by_server(ctx, other, "or")
@@ -99,7 +99,7 @@ def update(ctx: Context, other: Other) -> Operation[None]:
 
 
 def subtract(ctx: Context, other: Other) -> Operation[None]:
-    """Remove what the other has."""
+    """Remove the other's items."""
     check_operand(ctx, other)
     if other.link is None:
         yield from _by_server(ctx, other, "sub")
@@ -108,7 +108,7 @@ def subtract(ctx: Context, other: Other) -> Operation[None]:
 
 
 def intersect(ctx: Context, other: Other) -> Operation[None]:
-    """Remove what the other has not."""
+    """Remove items that the other does not have."""
     check_operand(ctx, other)
     if other.link is None:
         yield from _by_server(ctx, other, "and")
@@ -122,7 +122,7 @@ def intersect(ctx: Context, other: Other) -> Operation[None]:
 
 
 def exclude(ctx: Context, other: Other) -> Operation[None]:
-    """Remove what both have, and add what only the other has."""
+    """Remove items that both have, and add items that only the other has."""
     check_operand(ctx, other)
     if other.link is None and not ctx.options.remember:
         yield from _by_server(ctx, other, "xor")
@@ -138,7 +138,7 @@ def exclude(ctx: Context, other: Other) -> Operation[None]:
 
 
 def is_disjoint(ctx: Context, other: Other) -> Operation[bool]:
-    """Say whether the two have nothing in common."""
+    """Return whether the two have no item in common."""
     check_keys(ctx, other)
     if is_same(ctx, other):
         return (yield from size_of(ctx)) == 0
@@ -168,7 +168,7 @@ def compare(ctx: Context, other: Other, how: Comparison) -> Operation[bool]:
 
 
 def _may_be(ours: int, theirs: int, both: int, how: Comparison) -> bool:
-    """Say whether a comparison holds of sets of these sizes with so many in common."""
+    """Return whether a comparison holds for sets of these sizes with so many common items."""
     subset, superset = both == ours, both == theirs
     if how == "==":
         return subset and superset
@@ -190,7 +190,7 @@ def _are_all_here(ctx: Context, other: Other) -> Operation[bool]:
 
 
 def _throughout(ctx: Context, other: Other, holds: Callable[[int, int], bool]) -> Operation[bool]:
-    """Say whether it holds of each page of ours, and what of that the other has."""
+    """Yield for each page of this set whether it holds, with the items that the other has."""
     last: list[bytes] = []
     while True:
         if other.link is None:
@@ -245,7 +245,7 @@ def _are_in(other: Other, names: list[bytes]) -> Operation[list[bool]]:
 def _add_page(
     to: Context, other: Other, page: Page, which: list[bool] | None = None
 ) -> Operation[None]:
-    """Add what the other has, as it is stored and at its scores, to a context `of_serialised`."""
+    """Add the other's items, as stored and at its scores, through a codec of serialised items."""
     items: list[Any] = []
     scores = []
     for at, (raw, score) in enumerate(zip(page.payloads, page.scores, strict=True)):
@@ -253,7 +253,7 @@ def _add_page(
             items.append(raw)
             scores.append(other.ctx.scores.decode(float(score)))
     if to.options.keyed:
-        # Of a digest nobody knows the key that it was made of.
+        # The key of a digest without a payload is unknown.
         found, bad = yield from other.ctx.codec.decode(items)
         if bad:
             raise unreadable(other.ctx, bad[0].error) from bad[0].error
@@ -273,14 +273,14 @@ def _add_serialised(
     try:
         return (yield from add_stream(ctx, None, flags, "raise", True, False, (), pulled, False))
     except AddError as error:
-        # Where it stands is said of a page, which is nothing to the caller.
+        # Its position is that in a page, which means nothing to the caller.
         if isinstance(error.__cause__, Exception):
             raise error.__cause__ from None
         raise
 
 
 class _Step(NamedTuple):
-    """How many of a page were seen, how many of them both have, and where to go on."""
+    """Read the number of a page's members, the number that both have, and the end of the page."""
 
     found: int
     both: int
@@ -311,7 +311,7 @@ def _step(ctx: Context, other: Other, what: str, last: list[bytes]) -> Operation
     num = HEAVY_CHUNK if heavy else SCRIPT_CHUNK
     first = other.ctx.sizes.first if other.ctx.sizes.largest else ctx.sizes.first
     score, member = last or (b"", b"")
-    # What both have would be added again by a second time.
+    # If it were sent a second time, it would add the common items again.
     again = what != "xor"
     ask = ctx.step(
         "algebra",
@@ -405,7 +405,7 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[tuple[int
         if reply.word == b"SCORE":
             raise ValueError(
                 f"items of {ctx.name!r} must have scores that {to.name!r} can have: whole numbers "
-                f"from -4096 to 4095, since it has ties=, not {number(reply.detail)!r}"
+                f"from -4096 to 4095, since it has ties=, got {number(reply.detail)!r} (float)"
             )
         if reply.word != b"EPOCH":
             raise reply.error(to)
@@ -440,7 +440,7 @@ def _same_slot(ctx: Context, other: Other, ask: Ask) -> Operation[Any]:
     try:
         return (yield ask)
     except Exception as error:
-        if not any(said in str(error) for said in ("same slot", "same key slot")):
+        if not any(text in str(error) for text in ("same slot", "same key slot")):
             raise
         raise ValueError(
             f"other must be in the cluster slot of {ctx.name!r}, and {other.ctx.name!r} is in "
@@ -460,7 +460,7 @@ def subtract_items(ctx: Context) -> Operation[None]:
 
 
 def intersect_items(ctx: Context) -> Operation[None]:
-    """Remove what is not among the items that Pull brings."""
+    """Remove all items except those that Pull brings."""
     kept: set[bytes] = set()
     at = 0
     while chunk := (yield from _pulled()):
@@ -480,7 +480,7 @@ def exclude_items(ctx: Context) -> Operation[None]:
         names = yield from ctx.codec.identities(chunk, at)
         for place, (name, item) in enumerate(zip(names, chunk, strict=True)):
             if type(item) is Key:
-                raise TypeError(f"item {at + place} must be an item to be added, not a Key")
+                raise TypeError(f"item {at + place} must be an item to add, got a Key")
             given[name] = item
         at += len(chunk)
     every = list(given)
@@ -494,7 +494,7 @@ def exclude_items(ctx: Context) -> Operation[None]:
 
 
 def is_disjoint_from_items(ctx: Context) -> Operation[bool]:
-    """Say whether none of the items that Pull brings is there."""
+    """Return whether none of the items that Pull brings is queued."""
     at = 0
     while chunk := (yield from _pulled()):
         names = yield from ctx.codec.identities(chunk, at)
@@ -515,7 +515,7 @@ def compare_items(ctx: Context, items: Iterable[Any], how: Comparison) -> Operat
     try:
         names = list(set((yield from ctx.codec.identities(list(items)))))
     except Exception:
-        if how == "==":  # of something that is none of ours, whatever key and serializer say
+        if how == "==":  # of a foreign object, whatever key and serializer do with it
             return False
         raise
     both = 0

@@ -1,4 +1,4 @@
-"""Whether a server is one that keeps what a set writes."""
+"""Checks of a server that should keep the items of sets."""
 
 from __future__ import annotations
 
@@ -15,42 +15,44 @@ from redset.scripts import script
 
 log = logging.getLogger("redset")
 
-#: Seconds without a snapshot, behind a change, that no server has which is to make some: by default
-#: one is made in an hour.
+#: Time without a snapshot after a change that means that the server makes none, in seconds. By
+#: default it makes one in an hour.
 UNSAVED = 3700
 
-#: Whether this process has checked a server: its first write of what is to last does.
+#: True after this process checked a server, at its first write of lasting data.
 _checked = False
 
 
 def problems_of(wire: ModuleType, key: bytes | None = None) -> Operation[list[str]]:
-    """Return what is wrong with a server, in a cluster with the node that has the key."""
+    """Return warnings about a server; in a cluster about the node that has the key."""
     return _warnings_of((yield _ask(wire, key)))
 
 
 def check_nodes(wire: ModuleType, nodes: Iterable[tuple[str, Any]]) -> Operation[list[str]]:
-    """Return what is wrong with each of some nodes, given by their names and links."""
+    """Return warnings about each of some nodes, which have names and links."""
     found = []
     for name, link in nodes:
-        told = yield AskOther(link, _ask(wire, None))
-        found += [f"{name}: {each}" for each in _warnings_of(told)]
+        reply = yield AskOther(link, _ask(wire, None))
+        found += [f"{name}: {each}" for each in _warnings_of(reply)]
     return found
 
 
 def _ask(wire: ModuleType, key: bytes | None) -> Ask:
     step, keys = script("server"), [] if key is None else [key]
-    return Ask(wire.encode([b"EVALSHA", step.sha, len(keys), *keys]), 1, step, True, _told)
+    return Ask(
+        wire.encode([b"EVALSHA", step.sha, len(keys), *keys]), 1, step, True, _clock_and_info
+    )
 
 
-def _warnings_of(told: tuple[int, bytes]) -> list[str]:
-    now, text = told
+def _warnings_of(reply: tuple[int, bytes]) -> list[str]:
+    now, text = reply
     return warnings(text.decode("utf-8", "replace"), now)
 
 
 def check_once(ctx: Context) -> Operation[None]:
-    """Log what is wrong with the first server that this process writes to.
+    """Log warnings about the first server that this process writes to.
 
-    A server that refuses to tell is not asked again: the user may lack TIME, or scripts.
+    A server that refuses the check is not checked again: the user may lack TIME, or scripts.
     """
     global _checked
     if _checked:
@@ -60,7 +62,7 @@ def check_once(ctx: Context) -> Operation[None]:
         found = yield from problems_of(ctx.wire, ctx.keys.queue)
     except BaseException as error:
         if isinstance(error, Exception) and is_answer(error):
-            log.debug("the server of %r does not tell about itself: %s", ctx.name, error)
+            log.debug("the server of %r refused the check: %s", ctx.name, error)
             return
         _checked = False
         raise
@@ -68,13 +70,13 @@ def check_once(ctx: Context) -> Operation[None]:
         log.warning("the server of %r: %s", ctx.name, each)
 
 
-def _told(reply: Any) -> tuple[int, bytes]:
+def _clock_and_info(reply: Any) -> tuple[int, bytes]:
     now, text = listed(reply, 2)
     return count(now), bytes_of(text)
 
 
 def warnings(text: str, now: int) -> list[str]:
-    """Say what is wrong with a server, by what it tells of itself; what it hides is right."""
+    """Return warnings by the text of INFO. A hidden figure causes no warning."""
     info = dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.MULTILINE))
     found = []
     policy = info.get("maxmemory_policy", "noeviction")

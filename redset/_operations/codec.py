@@ -1,4 +1,4 @@
-"""Codec of a set: what makes bytes of its items, and items of bytes."""
+"""Codec of a set: it makes bytes of items, and items of bytes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from redset._operations.limits import ITEM_BYTES, RUN
 from redset._operations.options import SetOptions
 from redset._operations.state import Sizes
 from redset._transport.effects import PAUSE, Operation
+from redset._wire.values import got
 from redset.interfaces import Serializer
 from redset.serializers import JSONSerializer
 
@@ -25,13 +26,13 @@ class Key:
     Parameters
     ----------
     key : str, bytes or int, or a tuple of them
-        What the set's ``key`` gives for the item; 1, ``"1"`` and ``b"1"`` are one key. A tuple if
-        the set's ``key`` is one.
+        The result of the set's ``key`` for the item; 1, ``"1"`` and ``b"1"`` are one key. A tuple
+        if the set's ``key`` is one.
 
     Raises
     ------
     TypeError
-        If the key is none of those.
+        If the key has another type.
 
     Examples
     --------
@@ -45,10 +46,10 @@ class Key:
         if isinstance(key, tuple):
             if not key or not all(isinstance(part, (str, bytes, int)) for part in key):
                 raise TypeError(
-                    f"key must be a tuple of str, bytes or int, one for each field, got {key!r}"
+                    f"key must be a tuple of str, bytes or int, one for each field, {got(key)}"
                 )
         elif not isinstance(key, (str, bytes, int)):
-            raise TypeError(f"key must be str, bytes or int, not {type(key).__name__}")
+            raise TypeError(f"key must be str, bytes or int, {got(key)}")
         self.key = key
         wire = _wire.DEFAULT
         joined = isinstance(key, tuple)
@@ -78,7 +79,7 @@ class TextSerializer(Serializer):
 
 
 class UnserializedWarning:
-    """Warns once that what is not a text is stored as ``str(item)``, and comes out as that."""
+    """Warns once that an item that is not text is stored, and comes out, as ``str(item)``."""
 
     __slots__ = ("_name", "_warned")
 
@@ -147,12 +148,12 @@ class Codec:
         self.loads: Callable[[Any], Any] | None
         self.binary: bool | None
         self.warn: UnserializedWarning | None
-        #: What single adds use again: how to encode for these flags. It and the next are replaced,
+        #: Reused by single adds: how to encode for these flags. It and the next are replaced,
         #: not changed: many sets are made for one add, and share what is empty.
         self.adders: Mapping[Any, Any] = _NONE
         #: Encoders of bulk adds, by all that they were made with.
         self.encoders: Mapping[Any, Any] = _NONE
-        #: What adds of a few items use again, without those in use. None if there are none.
+        #: Reused by adds of a few items: those that are not in use, or None.
         self.spare_adders: dict[Any, Any] | None = None
         #: Whether the serializer has decoded an item of the set.
         self.proven = False
@@ -160,9 +161,7 @@ class Codec:
     def use_scorer(self, scorer: Any) -> None:
         """Take a scorer: a callable of the item, the name of a field, or None for 0."""
         if not (scorer is None or callable(scorer) or isinstance(scorer, str)):
-            raise TypeError(
-                f"scorer must be a callable or the name of a field, not {type(scorer).__name__}"
-            )
+            raise TypeError(f"scorer must be a callable or the name of a field, {got(scorer)}")
         self.scorer = 0.0 if scorer is None else scorer
         self.adders = _NONE
         self.spare_adders = None
@@ -193,7 +192,7 @@ class Codec:
         return self.wire.identity(item, self.dumps, self.key)  # type: ignore[no-any-return]
 
     def serialise(self, item: Any) -> Any:
-        """Return what stands for an item for a codec `of_serialised`: its bytes, and its key's."""
+        """Return an item's form for a codec `of_serialised`: its bytes, and those of its key."""
         data = self.wire.payload(item, self.dumps, self.max_item_bytes, self.warn)
         return (data, self.key_bytes(item)) if self._keyed else data
 
@@ -216,7 +215,7 @@ class Codec:
                 return wire.joined_key([wire.field_of(item, field) for field in key])
             return wire.key_bytes(wire.field_of(item, key))
         except (KeyError, AttributeError):
-            self.identity(item)  # says what is wrong
+            self.identity(item)  # raises the error
             raise
 
     def member_of(self, serialised: Any) -> bytes:
@@ -225,7 +224,7 @@ class Codec:
         return member
 
     def of_serialised(self) -> Codec:
-        """Return a codec of the same set whose items are what `serialise` gave."""
+        """Return a codec of the same set whose items are results of `serialise`."""
         made = copy.copy(self)
         made.adders = made.encoders = _NONE
         made.spare_adders = None

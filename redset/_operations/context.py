@@ -26,9 +26,9 @@ class Context:
     name : str or bytes
         The name as it was given.
     keys, options, codec, scores
-        What the set is made of.
+        The parts of the set.
     memory, removals, sizes
-        What its object has learned of the server.
+        State that its object has learned of its server.
     """
 
     __slots__ = (
@@ -90,7 +90,7 @@ class Context:
         return [wire.whole_score(each) for each in found] if self.options.ties else found
 
     def of_serialised(self) -> Context:
-        """Return a context for the same set whose items are what `Codec.serialise` gave."""
+        """Return a context for the same set whose items are results of `Codec.serialise`."""
         made = copy.copy(self)
         made.codec, made.memory = self.codec.of_serialised(), self.memory.of_writer()
         return made
@@ -113,13 +113,13 @@ class Context:
         reads : Reader
             It takes the reply.
         rest : Sequence
-            What stands behind the arguments that have names.
+            The values after the named arguments.
         keys : Mapping
-            Its keys by name, where they are not this set's as the script declares them.
+            Its keys by name, if they are not this set's as the script declares them.
         resend : bool
             Whether it may be sent again after its connection was lost.
         **arguments
-            What the script declares.
+            The declared arguments of the script.
         """
         step = script(name)
         request = self.request(step, arguments, rest, keys)
@@ -155,7 +155,7 @@ class Context:
     def know_epoch(self) -> Operation[bytes | None]:
         """Return the memory's epoch, asked for once; None if the set has none.
 
-        Another thread may learn another: a step goes by what it was given.
+        Another thread may learn another: a step keeps its own.
         """
         epoch = self.memory.epoch
         if epoch is None:
@@ -164,7 +164,7 @@ class Context:
         return epoch
 
     def nothing(self) -> str:
-        """Say that there is nothing to hand out."""
+        """Return the KeyError of an empty set."""
         name = self.name
         due = self.options.due
         return f"nothing is due yet in {name!r}" if due else f"the set {name!r} is empty"

@@ -1,4 +1,4 @@
-"""Dead letters: what could not be handed out."""
+"""Dead letters: items that failed too often or cannot be decoded."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class DeadLetter(NamedTuple):
     id : str
         Names it, within its set.
     raw : bytes
-        What was stored for the item.
+        The stored bytes of the item.
     score : float or None
-        Its score; None for what ``pop`` and ``take`` could not decode.
+        Its score; None for items that ``pop`` and ``take`` could not decode.
     reason : str
         The error's class and text.
     time : float
@@ -92,8 +92,7 @@ def letters(ctx: Context) -> Operation[None]:
 
 
 class _Entry(NamedTuple):
-    """A dead letter, the member that it was, where that is known and not ``raw``, and its score as
-    it is stored."""
+    """A dead letter, its member if that is known and not ``raw``, and its stored score."""
 
     letter: DeadLetter
     member: bytes
@@ -101,9 +100,9 @@ class _Entry(NamedTuple):
 
 
 def read_range(ctx: Context, first: str, last: str, num: int) -> Ask:
-    """Ask for up to so many dead letters, with the members that they were.
+    """Return the request for up to ``num`` dead letters and their members.
 
-    The answer says, too, whether there may be more of so many.
+    Its reply also has whether there may be more.
     """
     reads = _page_of_entries(ctx, num)
     return ctx.step(
@@ -210,7 +209,7 @@ def _checked_id(place: int, letter: Any) -> bytes:
 
 
 def _outcomes(num: int) -> Reader[Any]:
-    """Read what became of so many letters: a number, or what is to be decoded for its member."""
+    """Read the outcome of so many letters: a number, or the bytes to decode for the member."""
 
     def read(reply: Any) -> Any:
         parts = listed(reply)
@@ -230,14 +229,14 @@ def _outcomes(num: int) -> Reader[Any]:
 
 
 def _member(ctx: Context, raw: bytes) -> bytes:
-    """Return the member of what was kept with ``key=``; empty if it cannot be decoded."""
+    """Return the member of an item of a set with ``key=``; empty if it cannot be decoded."""
     try:
         return ctx.codec.identity(ctx.codec.decode_one(raw))
     except NOT_OF_ITEM:
         raise
     except Exception as error:
-        told = "a dead letter of %r still cannot be decoded: %r"
-        warn_once(ctx.name, told, ctx.name, error_text(error))
+        text = "a dead letter of %r still cannot be decoded, and stays: %r"
+        warn_once(ctx.name, text, ctx.name, error_text(error))
         return b""
 
 

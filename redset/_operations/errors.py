@@ -1,8 +1,10 @@
-"""Errors of items: which of them say nothing of the item, and what is kept of one."""
+"""Errors of items: those that are not the item's fault, and their stored text."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from redset._wire.values import got
 
 #: Errors of the process and what is around it, not of an item that is decoded: a memory that is
 #: full, a schema's server that is gone, a module that is missing.
@@ -12,21 +14,21 @@ TEXT = 1000
 
 
 def error_text(error: Any) -> str:
-    """Return what is kept of an error."""
+    """Return the stored text of an error."""
     if isinstance(error, BaseException):
         kind = type(error).__name__
         try:
             error = f"{kind}: {error}"
-        except Exception:  # it cannot even say what it is
+        except Exception:  # str() of the error raised itself
             error = kind
     if not isinstance(error, str):
-        raise TypeError(f"error must be an exception or str, not {type(error).__name__}")
-    # Also what is not a text for UTF-8.
+        raise TypeError(f"error must be an exception or str, {got(error)}")
+    # Also a text that is not UTF-8.
     return error[:TEXT].encode("utf-8", "replace").decode()
 
 
 def raise_unable(bad: list[Any]) -> None:
-    """Raise an error that says nothing of the item which could not be decoded."""
+    """Raise an error that is not the fault of the item that could not be decoded."""
     for each in bad:
         if isinstance(each.error, NOT_OF_ITEM):
             raise each.error

@@ -1,4 +1,4 @@
-"""Settling and leasing in one round trip: what a worker tells the server, and asks of it."""
+"""Settling and leasing in one round trip: a worker's exchange with the server."""
 
 from __future__ import annotations
 
@@ -55,62 +55,64 @@ class Exchange:
         unable_delay: int = 0,
         guarded: bool = False,
     ) -> None:
-        #: Leases with the ``items`` that were found.
+        #: Leases to acknowledge, with their new ``items``.
         self.done = done
-        #: What is to become of others.
+        #: Settlements of other leases.
         self.settlements = settlements
         self.num = num
         self.ttl = ttl
         #: Whether to ask for the set's end.
         self.ends = ends
-        #: How many leases the worker keeps, and whether suspects are passed over that may not be
-        #: in so large a cohort.
+        #: Number of leases that the worker keeps, and whether to skip suspects that may not be in
+        #: so large a cohort.
         self.hand, self.passes = hand, passes
-        #: For how many ms an item is released that cannot be decoded now, for no fault of its own.
+        #: Delay of an item that cannot be decoded now and is not at fault, in ms.
         self.unable_delay = unable_delay
-        #: Whether what is done rests on what the known table said. If the server does not know that
-        #: any more, its leases are released: what they led to is found again.
+        #: True if acknowledgements rest on answers of the known table. If the server does not know
+        #: that any more, its leases are released: what they led to is found again.
         self.guarded = guarded
         self.renew()
 
     def renew(self) -> None:
-        """Let what is leased be other leases than before."""
+        """Let the next try lease other items than before."""
         steps = range(0, self.num, LEASE_STEP)
-        #: How many each step leases.
+        #: Number of leases of each step.
         self.calls = [min(LEASE_STEP, self.num - at) for at in steps]
-        #: From when on they count.
+        #: The time from which their ttl counts.
         self.at = monotonic()
         self.begin()
 
     def begin(self) -> None:
-        #: How many were acknowledged, were ours of each settlement, are known to be lost.
+        #: The number of acknowledged leases, the number still held of each settlement, known
+        #: losses.
         self.acknowledged = 0
         self.counts = [0] * len(self.settlements)
         self.lost = 0
         self.held: list[Held] = []
-        #: Whether a suspect ended it that may only be handed out in a smaller cohort.
+        #: True if a suspect ended it that may only be in a smaller cohort.
         self.stopped = False
         self.finished = False
-        #: Whether the server has forgotten what the known table said.
+        #: True if the server has forgotten items that the known table answered for.
         self.forgot = False
         #: Number of requests.
         self.commands = 0
-        #: Those whose items cannot be added, and why; those whose items a full set refused.
+        #: Leases whose items cannot be added, with the error; leases whose items a full set
+        #: refused.
         self.unfit: list[tuple[Any, Exception]] = []
         self.refused: list[Any] = []
         #: Members and tokens of leases that an error left unsettled.
         self.unsettled: set[tuple[bytes, bytes]] = set()
-        #: Why items could not be decoded, if that says nothing of them: they were released.
+        #: The error if items could not be decoded and are not at fault: they were released.
         self.unable: Exception | None = None
-        #: What else went wrong; the rest was performed.
+        #: Another error; the rest was performed.
         self.error: Exception | None = None
 
     def note(self, error: Exception) -> None:
-        """Keep the first of what went wrong."""
+        """Keep the first error."""
         self.error = self.error or error
 
     def excuse(self, leases: list[Any], error: Exception) -> None:
-        """Note that items could not be added: for want of room, or for another reason."""
+        """Note that items could not be added: for lack of memory, or for another reason."""
         if isinstance(error, Full) or out_of_memory(error):
             self.refused += leases
         else:
@@ -119,8 +121,9 @@ class Exchange:
 
 
 def await_exchange(ctx: Context, what: Exchange, ended: Callable[[], bool]) -> Operation[None]:
-    """Perform an exchange that settles nothing, again and again until it leases something, or it is
-    the set's end, where that is asked for, or ``ended``.
+    """Perform an exchange without settlements until it leases an item, or the worker ends.
+
+    It also returns at the set's end, if the exchange asks for that.
     """
     yield from exchange(ctx, what)
     effect = wait_for(ctx, math.inf, what.ends, ended)
@@ -134,9 +137,9 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     what.begin()
     calls = what.calls
     if what.guarded and what.done:
-        told = ctx.memory.tables
-        what.forgot = not (yield from confirms(ctx, told))
-        what.commands += bool(told)
+        answered = ctx.memory.tables
+        what.forgot = not (yield from confirms(ctx, answered))
+        what.commands += bool(answered)
         if what.forgot:
             ctx.memory.tables = set()
     if calls:
@@ -167,7 +170,7 @@ class _Trip:
         #: Tokens of lease calls, and how many each of them leases.
         self._calls: list[tuple[bytes, int]] = []
         self._undecodable = 0
-        # What of each settlement was ours, and what was not.
+        # The held and the lost leases of each settlement.
         self._kinds: list[str] = []
         self._counts: list[int] = []
         self._lost: list[int] = []
@@ -262,7 +265,7 @@ class _Trip:
 
 
 def _acknowledge_large(ctx: Context, what: Exchange, lease: Any) -> Operation[None]:
-    """Acknowledge a lease whose new items are too many for one step."""
+    """Acknowledge a lease that has too many new items for one step."""
     try:
         ours = yield from acknowledge_with(ctx, [lease], lease.items, True, False, what.ttl)
     except AddError as error:
@@ -279,7 +282,7 @@ def _acknowledge_large(ctx: Context, what: Exchange, lease: Any) -> Operation[No
 
 
 class _AckingPart(NamedTuple):
-    """Leases that are acknowledged in one step with what was found."""
+    """Leases that are acknowledged in one step with their new items."""
 
     leases: list[Any]
     items: list[Any]
@@ -288,7 +291,7 @@ class _AckingPart(NamedTuple):
 
 
 def _acking_parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_AckingPart], list[Any]]]:
-    """Cut what was found into steps; those leases for which one step is not enough."""
+    """Cut new items into steps. Return the leases that need more than one step."""
     parts: list[_AckingPart] = []
     large: list[Any] = []
     waiting = [lease for lease in what.done if lease.items]
@@ -335,7 +338,7 @@ def _acking_parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_AckingP
 
 
 def _owner_at(leases: list[Any], place: int) -> int:
-    """Say among whose items the one at this place is."""
+    """Return the lease whose items include the one at this position."""
     for at, lease in enumerate(leases):
         place -= len(lease.items)
         if place < 0:

@@ -7,7 +7,7 @@ path encodes the list, sends one step and reads its reply.
 It gives exactly what `add_stream` gives. It encodes the list in the same way, and hands what it
 encoded to a stream before anything is sent if
 
-- an item is bad: the stream sends the items before it, and says which one it is;
+- an item is bad: the stream sends the items before it, and names it;
 - the list is more than one chunk, or an item is so large that it travels alone.
 
 Other lists do not come here: those for a first add with a memory, which may end with a warning;

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-#: What stands after the prefix in a set's second keys.
+from redset._wire.values import got
+
+#: The parts after the prefix in a set's second keys.
 PARTS = frozenset(
     (
         b"keyed", b"tied", b"keyed-tied", b"items", b"meta", b"seen", b"leased", b"leases",
         b"calls", b"dead",
-        # Never exists: what steps name that may remove.
+        # Never exists: steps name it before they remove.
         b"none",
         # Operators' keys.
         b"counts", b"workers", b"paused",
@@ -19,9 +21,9 @@ PARTS = frozenset(
         b"limits",
     )
 )  # fmt: skip
-#: Parts that have others behind them: buckets of a memory, and groups.
+#: Parts that are followed by others: buckets of a memory, and groups.
 _FAMILIES = re.compile(rb"seen:[0-9a-f]*:[0-9]+|g:.*", re.DOTALL)
-#: What stands after the name in the key of a set's lock, as in 0.5.1.
+#: The end of the key of a set's lock, as in 0.5.1.
 LOCK = b"__lock"
 #: A key of no set.
 _REGISTRY = b"redset:sets"
@@ -97,7 +99,7 @@ class Keys:
 
 
 def _prefix(name: bytes) -> bytes | None:
-    # Redis hashes what stands between the first { and the first } after it, where that is not
+    # Redis hashes the text between the first { and the first } after it, if that is not
     # empty; a name without such a tag is hashed whole (cluster specification, "Hash tags").
     start = name.find(b"{")
     if start >= 0:
@@ -139,14 +141,13 @@ def checked_name(name: Any) -> bytes:
     elif isinstance(name, bytes):
         data = name
     else:
-        raise TypeError(f"name must be str or bytes, not {type(name).__name__}")
+        raise TypeError(f"name must be str or bytes, {got(name)}")
     if not data:
         raise ValueError("name must not be empty")
     owner = owner_of(data)
     if owner is not None:
         raise ValueError(
-            f"name must not be a key of another set, got {name!r} ({type(name).__name__}): "
-            f"{_readable(owner)!r} uses it"
+            f"name must not be a key of another set, {got(name)}: {_readable(owner)!r} uses it"
         )
     return data
 

@@ -33,13 +33,13 @@ from redset._operations.replies import bytes_of, is_answer, list_of
 from redset._operations.tables import Memory
 from redset._transport.effects import FINGERPRINT, Operation
 
-#: Seconds for which a check is trusted, and after which the next is due.
+#: Time for which a check is trusted, and after which the next is due, in seconds.
 TRUST, RENEW = 1.0, 0.8
-#: Seconds between two checks at least, and after one that saw no run of the server.
+#: Shortest time between two checks, and that after one without the server's run, in seconds.
 PAUSE, BLIND = 0.25, 60.0
-#: Seconds that an entry must be valid for to be asked about.
+#: Time for which an entry of the sample must still be valid, in seconds.
 SOON = 2.0
-#: By how much this process's clock may run faster than the server's.
+#: The part by which this process's clock may run faster than the server's.
 DRIFT = 0.0005
 #: A call with so many items is worth a check also if it is the first for a while.
 WORTH = 16
@@ -60,7 +60,7 @@ class Trust(NamedTuple):
 
 
 def look(ctx: Context, items: int) -> Operation[tuple[Trust | None, bool]]:
-    """Say what may be trusted now, and whether a check is due before so many items are added."""
+    """Return the present trust, and whether a check is due before so many items are added."""
     fingerprint = yield FINGERPRINT
     if fingerprint is None:
         return None, False
@@ -74,7 +74,7 @@ def look(ctx: Context, items: int) -> Operation[tuple[Trust | None, bool]]:
 
 
 def _still_trusted(ctx: Context, fingerprint: Any, now: float) -> Trust | None:
-    """Return what the last check found if it may be trusted with these connections now."""
+    """Return the result of the last check, if it may be trusted with these connections now."""
     trust: Trust | None = ctx.memory.trust
     if trust is None or trust.age(now) >= TRUST:
         return None
@@ -82,7 +82,7 @@ def _still_trusted(ctx: Context, fingerprint: Any, now: float) -> Trust | None:
 
 
 def knows(ctx: Context, item: Any) -> Operation[bool | None]:
-    """Return whether the table knows an item, None if it cannot tell; asks the server nothing."""
+    """Return True if the table has the item, else None. It sends nothing."""
     member = ctx.codec.identity(item)
     if not ctx.memory.tabled:
         return None
@@ -95,9 +95,9 @@ def knows(ctx: Context, item: Any) -> Operation[bool | None]:
     generation = trust.table.generation
     if not trust.table.knows(digest, now):
         return None
-    told = ctx.memory.tables
-    if told is not None:
-        told.add((trust.table, generation))
+    answered = ctx.memory.tables
+    if answered is not None:
+        answered.add((trust.table, generation))
     return True
 
 
@@ -113,7 +113,7 @@ def trusted_table(ctx: Context) -> Operation[Any]:
 
 
 def check_memory(ctx: Context) -> Operation[Trust | None]:
-    """Ask whose memory this is; None where nothing can be trusted."""
+    """Check the identity of the memory; None if nothing can be trusted."""
     since = monotonic()
     # At once, so that of many threads one asks.
     ctx.memory.next_check = since + PAUSE
@@ -128,10 +128,10 @@ def check_memory(ctx: Context) -> Operation[Trust | None]:
         except Exception as error:
             if not is_answer(error):
                 raise
-            # The user lacks TYPE, say: as good as a server whose run cannot be seen.
+            # The user lacks TYPE, for example: the same as a server whose run is hidden.
             found = [b""] * 6
         fingerprint = yield FINGERPRINT
-        # A connection that was opened meanwhile, perhaps by this very request, is not covered.
+        # A connection that was opened since, perhaps by this very request, is not covered.
         if before is None or fingerprint == before:
             break
     else:
@@ -152,7 +152,7 @@ def check_memory(ctx: Context) -> Operation[Trust | None]:
             or int(count or 0) < sample.count
             or sample.evicted not in (None, evicted)
         ):
-            # Keys were put back, swapped, deleted or evicted: what was known may be so no more.
+            # Keys were restored, swapped, deleted or evicted: known items may be new now.
             table.clear()
             sample = tables.sample_of(table)
         sample.count, sample.evicted = max(sample.count, int(count or 0)), evicted
@@ -163,7 +163,7 @@ def check_memory(ctx: Context) -> Operation[Trust | None]:
 
 
 def _questions(ctx: Context, now: float) -> tuple[list[Any], bytes, list[bytes]]:
-    """Return the table that a check expects, its epoch, and what it asks about its entries."""
+    """Return the table that a check expects, its epoch, and a sample of its entries."""
     if ctx.memory.epoch is None:
         return [], b"", []
     # Others are of the past: as of fewer items forgotten, or of another run of the server.
@@ -177,24 +177,24 @@ def _questions(ctx: Context, now: float) -> tuple[list[Any], bytes, list[bytes]]
 
 
 def still_known(ctx: Context) -> Operation[bool]:
-    """Say whether the server knows now what the tables said that it knows."""
-    told, ctx.memory.tables = ctx.memory.tables, None
-    return (yield from confirms(ctx, told))
+    """Return whether the server still knows the items that the tables had answered for."""
+    answered, ctx.memory.tables = ctx.memory.tables, None
+    return (yield from confirms(ctx, answered))
 
 
-def confirms(ctx: Context, told: set[Any] | None) -> Operation[bool]:
-    """Say whether the server knows now what these tables said that it knows."""
-    if not told:
+def confirms(ctx: Context, answered: set[Any] | None) -> Operation[bool]:
+    """Return whether the server still knows the items that these tables had answered for."""
+    if not answered:
         return True
     trust = yield from check_memory(ctx)
-    # One that was emptied since has told what the server may not know.
-    return trust is not None and told == {(trust.table, trust.table.generation)}
+    # A table that was emptied since may have answered for items that the server forgot.
+    return trust is not None and answered == {(trust.table, trust.table.generation)}
 
 
 def learn(
     trust: Trust, generation: int, digests: bytes, lasting: Any, sent: float
 ) -> Operation[None]:
-    """Take in what the server said of entries that were sent at a time: how long each is known.
+    """Learn entries that were sent at a time, with the time for which the server knows each.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ def learn(
         ``math.inf``, or for each entry the milliseconds since, 0 if that is not known.
     """
     fingerprint = yield FINGERPRINT
-    # The answer came by one of the connections that the check had seen.
+    # The reply came by one of the connections that the check had seen.
     if fingerprint != trust.fingerprint or trust.era is not tables.era():
         return
     until = lasting

@@ -11,11 +11,11 @@ theory of suspects: how an item that kills its worker dies alone.
   nothing, since the lease expired and the item may be another worker's.
 - Resend: a lease step may be sent again. Under the same token the server returns the same leases.
 - Lost reply: the token of a failed call is kept (`keep_unanswered`). The next call for at least as
-  many items uses it again, so that items that nobody received count no attempt.
+  many items uses it again, so that items that no worker received count no attempt.
 - Expiry: no process watches the clock. A lease step first returns a bounded number of expired
   leases to the queue (`include/expiring.lua`). `pop` and `take` do so if they find too few items.
 - Undecodable items are leased, too. The call settles them at once, as dead letters. If the error
-  says nothing of the item (memory, a missing module), the call releases them.
+  is not the fault of the item (memory, a missing module), the call releases them.
 """
 
 from __future__ import annotations
@@ -73,11 +73,12 @@ def new_token() -> bytes:
 
 
 def token_for(ctx: Context, num: int) -> bytes:
-    """Return the token of a lease call for at least so many that failed, else a new one.
+    """Return the token of a failed lease call for at least so many items, else a new one.
 
-    The server may have performed the call that failed. Under the same token it gives the same
-    leases or, if their time is over, returns them without an attempt: nobody has received them.
-    Not that of a call for fewer: if its request arrives late, it would give the others back.
+    The server may have performed the failed call. Under the same token it returns the same leases.
+    If they expired, it queues their items without an attempt: no worker has received them. The
+    token of a call for fewer items is not used again: its request may arrive late and release the
+    others.
     """
     for entry in list(ctx.removals.unanswered):
         process, token, most = entry
@@ -128,9 +129,13 @@ def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
         except Exception as error:
             if not found:
                 raise
-            # What was leased before is the caller's; the next call meets the error itself.
+            # Earlier leases are the caller's. The next call meets the error itself.
             text = one_line(error_text(error))
-            log.error("some items of %r could not be leased: %s", ctx.name, text)
+            log.error(
+                "could not lease more items of %r; the items leased before are returned: %s",
+                ctx.name,
+                text,
+            )
             return found
         got = len(given.rows)
         num -= got
@@ -212,14 +217,19 @@ _payload_of = itemgetter(3)
 def decode_given(
     ctx: Context, given: Given, delay: int = 0
 ) -> Operation[tuple[list[Held], int, Exception | None]]:
-    """Decode what was leased; how much cannot be, and went to the dead letters.
+    """Decode leased items. Return them, the number that became dead letters, and an error.
 
-    An error that says nothing of the item comes last. Its items are released, for ``delay`` ms.
+    The error is one that is not the items' fault. Its items are released, for ``delay`` ms.
     """
     if given.died:
         log_expired(ctx, given.died)
     if given.dropped:
-        warn_once(ctx.name, "dropped %d members of %r without payload", given.dropped, ctx.name)
+        warn_once(
+            ctx.name,
+            "dropped %d members of %r without payload; another program may change its keys",
+            given.dropped,
+            ctx.name,
+        )
     items, bad = yield from ctx.codec.decode(list(map(_payload_of, given.rows)))
     worse = {each.place: each.error for each in bad} if bad else {}
     unable: Exception | None = None
@@ -227,8 +237,8 @@ def decode_given(
     values = iter(items)
     for place, (member, score, attempts, _) in enumerate(given.rows):
         item = None if place in worse else next(values)
-        told, size = ctx.scores.decode(score), len(given.rows[place][3])
-        one = Held(member, given.token, item, told, attempts, given.expires, given.bound, size)
+        number, size = ctx.scores.decode(score), len(given.rows[place][3])
+        one = Held(member, given.token, item, number, attempts, given.expires, given.bound, size)
         if place not in worse:
             held.append(one)
         elif isinstance(worse[place], NOT_OF_ITEM):
@@ -247,7 +257,11 @@ def decode_given(
                 raise
             # They are leased, and come back when that ends.
             text = one_line(error_text(error))
-            log.error("undecodable items of %r could not be buried: %s", ctx.name, text)
+            log.error(
+                "could not bury undecodable items of %r; they return when their leases expire: %s",
+                ctx.name,
+                text,
+            )
         else:
             own = [each for each in bad if not isinstance(each.error, NOT_OF_ITEM)]
             if own:
@@ -269,7 +283,7 @@ class Leased(NamedTuple):
 
 def leased(ctx: Context) -> Operation[None]:
     """Emit a `Leased` of each item that is held back, in order of expiry."""
-    if ctx.keys.prefix is None:  # where nothing can be leased
+    if ctx.keys.prefix is None:  # in a set that can have no leases
         return
     last: list[bytes] = []
     while True:
@@ -344,7 +358,7 @@ def _page_behind(last: list[bytes], keyed: bool) -> Reader[_Page]:
 
 def finished(ctx: Context) -> Operation[bool]:
     """Whether nothing is queued, scheduled or leased."""
-    if ctx.keys.prefix is None:  # where nothing can be leased
+    if ctx.keys.prefix is None:  # in a set that can have no leases
         return (yield from size_of(ctx)) == 0
     end = yield from looked_at(lambda looks: end_of(ctx, looks))
     return bool(end.finished)

@@ -29,12 +29,12 @@ _EXACT = 2**53
 _ATTEMPTS = 2**31
 #: Characters of an error that an export has, and bytes of an item that a server takes.
 _TEXT, _BYTES = 1000, 2**29
-#: The number of an item of a set with ``ties=`` is below half of what there is, so that as many
-#: numbers are left; the last one is of what was put back, and got none.
+#: Limit of the number of an item with ``ties=``: half of all numbers, so that as many are left. The
+#: last number is that of items that returned without a number.
 _TIES, _UNTIED = 2**39, 2**40 - 1
 #: A time in ms: 1e11 s, the longest that a set remembers, after the present.
 _EXPIRY = 2**47
-#: The kinds of lines after the first, of which each is one.
+#: The kinds of lines after the first one.
 _KINDS = ("item", "dead", "known", "end")
 
 
@@ -56,7 +56,7 @@ def loads(line: bytes) -> Any:
 
 
 def data(raw: bytes) -> Any:
-    """Write bytes as text, or as base64 if they are none."""
+    """Write bytes as text, or as base64 if they are not UTF-8."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -64,7 +64,7 @@ def data(raw: bytes) -> Any:
 
 
 def to_number(score: float) -> Any:
-    """Write a score as a number, or as text where JSON has none."""
+    """Write a score as a number, or as text if JSON cannot hold it."""
     return score if math.isfinite(score) else str(score)
 
 
@@ -85,10 +85,10 @@ class Lines:
         self._file = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115  (closed by close)
         self.number = 0
         self.items = 0
-        #: What is remembered.
+        #: Number of remembered items.
         self.known = 0
         self._digest = hashlib.blake2b(digest_size=16)
-        #: The number behind the highest that an item has, and how many items have none.
+        #: The number after the highest of an item, and the count of items without a number.
         self.sequence = self.untied = 0
         #: The id of the last dead letter: they come in order, as a stream takes them.
         self._letter = (0, 0)
@@ -105,7 +105,7 @@ class Lines:
             try:
                 line = line.encode()
             except UnicodeEncodeError:
-                raise self.wrong("is no text for UTF-8") from None
+                raise self.wrong("is not UTF-8") from None
         if not isinstance(line, bytes):
             raise TypeError(f"lines must be str or bytes, and one is {type(line).__name__}")
         line = line.strip()
@@ -115,11 +115,11 @@ class Lines:
         try:
             value = loads(line)
         except ValueError:
-            raise self.wrong("is no JSON") from None
+            raise self.wrong("is not JSON") from None
         if not isinstance(value, dict):
-            raise self.wrong("is no JSON object")
+            raise self.wrong("is not a JSON object")
         if self.ended:
-            raise self.wrong("comes behind the end")
+            raise self.wrong("comes after the end")
         if not self.head:
             self._begin(value)
             return
@@ -127,7 +127,7 @@ class Lines:
         self._file.write(line + b"\n")
 
     def name(self, options: str) -> str:
-        """Return what names these lines, restored to a set of these options."""
+        """Return the identity of these lines, restored to a set of these options."""
         digest = self._digest.copy()
         digest.update(options.encode())
         return digest.hexdigest()
@@ -173,10 +173,10 @@ class Lines:
             else:
                 raise ValueError
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-            raise self.wrong("is none of them") from None
+            raise self.wrong("is not of a known kind") from None
 
     def _follow(self, name: str) -> None:
-        """Refuse an id that a stream would not take behind the last one."""
+        """Refuse an id that a stream would not accept after the last one."""
         first, second = map(int, name.split("-"))
         if not self._letter < (first, second) or max(first, second) >= _EXACT:
             raise ValueError
@@ -184,7 +184,7 @@ class Lines:
 
     def _count_known(self, rows: list[Any]) -> None:
         if not self.head["epoch"]:
-            raise ValueError  # nobody knows what the integers stand for
+            raise ValueError  # without an epoch the integers mean nothing
         self.known += len(rows)
 
     def _count_tie(self, value: dict[str, Any]) -> None:
@@ -195,7 +195,7 @@ class Lines:
             self.sequence = max(self.sequence, tie + 1)
 
     def of(self, kind: str) -> Iterator[dict[str, Any]]:
-        """Return what was laid aside of a kind."""
+        """Return the lines of a kind that were laid aside."""
         self._file.seek(0)
         for line in self._file:
             value = loads(line)
@@ -257,9 +257,9 @@ def letter_of(value: dict[str, Any], keyed: bool) -> list[Any]:
     member = bytes.fromhex(value.get("digest", ""))
     if len(member) not in ((0, 16) if keyed else (0,)):
         raise ValueError
-    told = b"" if score is None else _score(score)
+    text = b"" if score is None else _score(score)
     reason = _text(value["reason"])
-    return [name, _bytes(value["dead"]), told, reason, attempts, member]
+    return [name, _bytes(value["dead"]), text, reason, attempts, member]
 
 
 def known_of(value: dict[str, Any], remember: str) -> list[Any]:

@@ -10,7 +10,7 @@ log = logging.getLogger("redset")
 #: Pairs of a message and a set that are kept at most. A crawl has a set per host.
 _MOST = 10_000
 #: The messages that were logged, each with its set.
-_told: set[tuple[str, Any]] = set()
+_logged: set[tuple[str, Any]] = set()
 
 
 def log_once(level: int, name: Any, message: str, *arguments: Any) -> None:
@@ -19,16 +19,16 @@ def log_once(level: int, name: Any, message: str, *arguments: Any) -> None:
     Args:
         level: The level of the first.
         name: The set's name.
-        message: The text with places for the arguments; it tells messages apart.
-        arguments: What is put there.
+        message: The text with places for the arguments. It also identifies the message.
+        arguments: The values for these places.
     """
     key = message, name
-    if key in _told:
+    if key in _logged:
         level = logging.DEBUG
     else:
-        if len(_told) >= _MOST:
-            _told.clear()
-        _told.add(key)
+        if len(_logged) >= _MOST:
+            _logged.clear()
+        _logged.add(key)
     log.log(level, message, *arguments)
 
 

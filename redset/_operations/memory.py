@@ -26,7 +26,7 @@ from redset._operations.state import new_epoch
 from redset._operations.taking import refused
 from redset._transport.effects import Operation, only
 
-#: Members that one step removes, each of which is looked for among what is leased.
+#: Members that one step removes. Each is also looked up among the leases.
 DISCARD_STEP = 250
 #: Names in ``clear.lua`` of the keys that `Keys.fixed` has.
 FIXED = (
@@ -37,7 +37,7 @@ SWEEP = 500
 
 
 def tokens_of(ctx: Context, members: list[bytes], epoch: bytes) -> list[bytes]:
-    """Return what the memory keeps of each member under an epoch."""
+    """Return the tokens of members: the form in which the memory stores them under an epoch."""
     wire = ctx.wire
     if not ctx.options.keyed:
         members = wire.digests(members)
@@ -47,7 +47,7 @@ def tokens_of(ctx: Context, members: list[bytes], epoch: bytes) -> list[bytes]:
 
 
 def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
-    """Remove items, and forget them where asked; how many were queued or leased."""
+    """Remove items, and forget them if asked to. Return the number that was queued or leased."""
     if forget:
         ctx.need_memory("forget")
     members = yield from ctx.codec.identities(items)
@@ -57,10 +57,10 @@ def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
 
 
 def forgetting(ctx: Context, operation: Operation[int]) -> Operation[int]:
-    """Do what forgets, with the process's tables of known duplicates emptied before and after.
+    """Perform an operation that forgets, and empty this process's known tables before and after it.
 
-    Before, since an add that begins meanwhile goes by the server; after, since one that was
-    answered before may have filled them meanwhile.
+    Before it, so that an add that begins now asks the server. After it, because the reply to an
+    earlier add may have filled them since.
     """
     tables.empty(ctx.keys.name)
     try:
@@ -70,7 +70,7 @@ def forgetting(ctx: Context, operation: Operation[int]) -> Operation[int]:
 
 
 def discard_members(ctx: Context, members: list[bytes], forget: bool = False) -> Operation[int]:
-    """Remove items by their members, and forget them where asked; how many were there."""
+    """Remove items by their members, and forget them if asked to. Return the number removed."""
     gone = 0
     for part in cut_by_bytes(members, DISCARD_STEP):
         if ctx.keys.prefix is None:
@@ -106,7 +106,7 @@ def discard_members(ctx: Context, members: list[bytes], forget: bool = False) ->
 
 
 def discard_between(ctx: Context, within: Range) -> Operation[int]:
-    """Remove what is queued within a range; how many."""
+    """Remove the queued items of a range. Return their number."""
     lowest, highest = within
     reads = list_of(up_to(DISCARD_STEP), 2)
     gone, more = 0, 1
@@ -138,7 +138,7 @@ def _forget(ctx: Context, members: list[bytes]) -> Operation[int]:
 
 
 def seen(ctx: Context, items: list[Any]) -> Operation[list[bool]]:
-    """Say of each item whether it is remembered."""
+    """Return for each item whether it is remembered."""
     ctx.need_memory("seen")
     members = yield from ctx.codec.identities(items)
     known: list[bool] = []
@@ -160,7 +160,7 @@ def _marks(num: int) -> Reader[list[bool]]:
 
 
 def _asked(ctx: Context, name: str, members: list[bytes], reads: Reader[Any]) -> Operation[Any]:
-    """Run a step on the memory under its present epoch; None if there is no memory yet."""
+    """Run a step on the memory under its present epoch; None without a memory."""
     epoch = yield from ctx.know_epoch()
     while epoch:
         tokens = tokens_of(ctx, members, epoch)
@@ -173,11 +173,11 @@ def _asked(ctx: Context, name: str, members: list[bytes], reads: Reader[Any]) ->
 
 
 class _Epoch(bytes):
-    """The epoch that a step says the set has, empty for none."""
+    """Return the set's epoch in a reply, empty for none."""
 
 
 def _or_other_epoch(reads: Reader[Any], ours: bytes) -> Reader[Any]:
-    """Read an answer, or {'EPOCH', the set's} if that is not ours."""
+    """Read a reply, or {'EPOCH', the set's} if the set has another epoch."""
 
     def read(reply: Any) -> Any:
         if not isinstance(reply, (list, tuple)):
@@ -196,7 +196,7 @@ def _learn(ctx: Context, epoch: _Epoch) -> bytes:
 
 
 def clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]:
-    """Empty the set in one step, then unlink what its memory leaves; return how many were queued.
+    """Empty the set in one step, then unlink the buckets. Return the number of queued items.
 
     With ``if_finished``, how many items kept it from being emptied: queued, leased or delayed.
     """
@@ -246,7 +246,7 @@ def _clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]
 
 
 def _cleared_or_not(reply: Any) -> list[int]:
-    """Read what a step says that clears only a finished set."""
+    """Read the reply of a step that clears only a finished set."""
     found = [count(each) for each in listed(reply)]
     if len(found) not in (2, 3) or bool(found[0]) != (len(found) == 3):
         raise refuse("how many items keep a set from being cleared", reply)
@@ -254,6 +254,6 @@ def _cleared_or_not(reply: Any) -> list[int]:
 
 
 def sweep(ctx: Context) -> Operation[None]:
-    """Unlink what is left of memories that were cleared."""
+    """Unlink the buckets of cleared memories."""
     while (yield ctx.step("sweep", count, limit=SWEEP)):
         pass

@@ -8,6 +8,8 @@ import functools
 import math
 from typing import Any, NamedTuple
 
+from redset._wire.values import got
+
 DUPLICATES = {"move": "", "keep": "nx", "lowest": "lt", "highest": "gt"}
 
 
@@ -23,7 +25,7 @@ class SetOptions(NamedTuple):
     memory_ttl : int
         Milliseconds that a limited memory keeps an item.
     condition : str
-        What ``duplicates`` says of a queued item, as a flag of ZADD.
+        The effect of ``duplicates`` on a queued item, as a flag of ZADD.
     ties : str
         "fifo", "lifo" or "".
     max_attempts, max_item_bytes, max_size : int
@@ -95,7 +97,7 @@ class SetOptions(NamedTuple):
 
     @property
     def marked(self) -> bool:
-        """Whether the set has a meta, which says so."""
+        """Return whether the set has a meta, with its options."""
         return bool(self.keyed or self.remember or self.ties)
 
 
@@ -105,11 +107,10 @@ _shared = functools.lru_cache(maxsize=64, typed=True)(SetOptions.made)
 def _check_key(key: Any) -> None:
     if isinstance(key, tuple):
         if not key or not all(isinstance(field, str) for field in key):
-            raise TypeError(f"key must have the names of fields, got {key!r} (tuple)")
+            raise TypeError(f"key must have the names of fields, {got(key)}")
     elif key is not None and not isinstance(key, str) and not callable(key):
         raise TypeError(
-            f"key must be a callable, or the name of a field or a tuple of them, not "
-            f"{type(key).__name__}"
+            f"key must be a callable, the name of a field, or a tuple of names, {got(key)}"
         )
 
 
@@ -122,35 +123,29 @@ def _checked_remember(remember: Any) -> tuple[str, int]:
     if isinstance(remember, datetime.timedelta):
         seconds = remember.total_seconds()
     elif not isinstance(remember, (int, float)):
-        raise TypeError(
-            f"remember must be True, seconds or a timedelta, not {type(remember).__name__}"
-        )
+        raise TypeError(f"remember must be True, seconds or a timedelta, {got(remember)}")
     if not 0 < seconds < 1e11:
-        raise ValueError(f"remember must be a positive number of seconds, not {remember!r}")
+        raise ValueError(f"remember must be a positive number of seconds, {got(remember)}")
     return "limited", max(1, math.ceil(seconds * 1000))
 
 
 def _checked_duplicates(duplicates: Any) -> str:
     if not isinstance(duplicates, str) or duplicates not in DUPLICATES:
-        kind = type(duplicates).__name__
-        raise ValueError(
-            f"duplicates must be one of {', '.join(DUPLICATES)}, not {duplicates!r} ({kind})"
-        )
+        raise ValueError(f"duplicates must be one of {', '.join(DUPLICATES)}, {got(duplicates)}")
     return DUPLICATES[duplicates]
 
 
 def _checked_ties(ties: Any) -> str:
     if ties is not None and (not isinstance(ties, str) or ties not in ("fifo", "lifo")):
-        kind = type(ties).__name__
-        raise ValueError(f"ties must be 'fifo', 'lifo' or None, not {ties!r} ({kind})")
+        raise ValueError(f"ties must be 'fifo', 'lifo' or None, {got(ties)}")
     return ties or ""
 
 
 def _checked_known_max(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"known_max must be an int, not {type(value).__name__}")
+        raise TypeError(f"known_max must be an int, {got(value)}")
     if value < 0:
-        raise ValueError(f"known_max must not be negative, not {value}")
+        raise ValueError(f"known_max must be 0 or more, {got(value)}")
     return value
 
 
@@ -158,7 +153,7 @@ def _checked_limit(argument: str, value: Any) -> int:
     if value is None:
         return 0
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
+        raise TypeError(f"{argument} must be an int, {got(value)}")
     if value < 1:
-        raise ValueError(f"{argument} must be positive, not {value}")
+        raise ValueError(f"{argument} must be positive, {got(value)}")
     return value

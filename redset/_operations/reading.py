@@ -145,7 +145,7 @@ def _decode_seen(ctx: Context, raw: bytes) -> Any:
 
 
 def unreadable(ctx: Context, error: Exception) -> DecodeError:
-    """Make the error that says that an item cannot be decoded."""
+    """Return the error of an item that cannot be decoded."""
     return DecodeError(f"an item of {ctx.name!r} cannot be decoded: {error_text(error)}")
 
 
@@ -221,7 +221,7 @@ def iterate(ctx: Context, within: Range | None = None) -> Operation[None]:
 
 
 class Page(NamedTuple):
-    """A page of a sorted set: the score and member to go on behind, and what it holds."""
+    """A page of a sorted set: its members, and the score and member to continue after."""
 
     end: list[bytes]
     members: list[bytes]
@@ -232,7 +232,7 @@ class Page(NamedTuple):
 
 
 def page_behind(ctx: Context, num: int, within: Range | None, last: list[bytes]) -> Ask:
-    """Ask for the page of so many behind the last one seen."""
+    """Return the request for the page after the last member seen."""
     lowest, highest = within or (b"", b"")
     score, member = last or (b"", b"")
     return ctx.step(
@@ -248,7 +248,7 @@ def page_behind(ctx: Context, num: int, within: Range | None, last: list[bytes])
 
 
 def page_of(reply: Any, last: list[bytes], keyed: bool) -> Page:
-    """Read the page behind the last one seen: members, scores, and with ``key=`` payloads."""
+    """Read the page after the last member seen: members, scores, and with ``key=`` payloads."""
     parts = listed(reply, 4)
     found = members(parts[0], STEP)
     scores = list_of(bytes_of, len(found))(parts[1])
@@ -259,7 +259,7 @@ def page_of(reply: Any, last: list[bytes], keyed: bool) -> Page:
         return Page([], [], [], [], False)
     end = [scores[-1], found[-1]]
     if end == last:
-        raise refuse("the page behind the last one", reply)
+        raise refuse("the page after the last one", reply)
     return Page(end, found, scores, payloads if keyed else found, count(parts[3], 1) == 1)
 
 
@@ -289,7 +289,7 @@ def stats(ctx: Context, timed: bool) -> Operation[Stats]:
 
 
 def _stats_read_only(ctx: Context, arguments: dict[str, Any], refusal: Exception) -> Operation[Any]:
-    """Look as a user whose keys may only be read, which EVALSHA does not let (Redis 7)."""
+    """Read as a user who may only read keys, which EVALSHA does not allow (Redis 7)."""
     if not _may_not_write(refusal):
         raise refusal
     step = script("stats")
@@ -310,10 +310,10 @@ def _stats(reply: Any) -> tuple[list[int], float | None, float, int, int, int]:
 
 
 def looked_at(ask: Callable[[bool], Ask]) -> Operation[Any]:
-    """Ask with a step that gives back expired leases; if it may not write, with one that looks.
+    """Ask with a step that returns expired leases, or if it may not write, with one that reads.
 
     Args:
-        ask: Makes the step; it is told whether the step is to look only.
+        ask: Makes the step; its argument is True if the step may only read.
     """
     try:
         return (yield ask(False))
@@ -323,8 +323,8 @@ def looked_at(ask: Callable[[bool], Ask]) -> Operation[Any]:
     return (yield ask(True))
 
 
-#: How a server says that it takes no writes: from this user, or from anybody. As codes, and as
-#: classes of the clients, whose text has no code.
+#: Errors of a server that refuses writes, of this user or of any. First their codes, then classes
+#: of the clients without a code in their text.
 _NO_WRITES = {"READONLY", "NOPERM", "OOM", "NOREPLICAS", "MISCONF"}
 _NO_WRITES_CLASSES = {"ReadOnlyError", "NoPermissionError", "OutOfMemoryError"}
 
@@ -332,7 +332,7 @@ _NO_WRITES_CLASSES = {"ReadOnlyError", "NoPermissionError", "OutOfMemoryError"}
 def _may_not_write(error: Exception) -> bool:
     if not is_answer(error):
         return False
-    # Redis 6.2 wraps what it refuses inside of a script, as "-NOREPLICAS ...".
+    # Redis 6.2 wraps an error that a script raises, as in "-NOREPLICAS ...".
     words = {word.lstrip("-") for word in str(error).split()}
     return type(error).__name__ in _NO_WRITES_CLASSES or bool(words & _NO_WRITES)
 

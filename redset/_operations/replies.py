@@ -24,7 +24,7 @@ _MEMBERS = {bytes, str, int, float, type(None)}
 
 
 def refuse(wanted: str, reply: Any) -> Unexpected:
-    """Make the error that says what was expected, and what came."""
+    """Return an InvalidResponse with the expected and the received reply."""
     return Unexpected(f"expected {wanted}, got {reprlib.repr(reply)}")
 
 

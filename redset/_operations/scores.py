@@ -13,7 +13,7 @@ from redset._transport.effects import Operation
 if TYPE_CHECKING:
     from redset._operations.context import Context
 
-#: With ``ties=`` a stored score is the user's times this, plus what orders equal ones.
+#: With ``ties=`` a stored score is the user's times this, plus the number that orders equal ones.
 TIE = 2**40
 
 
@@ -28,7 +28,7 @@ class Scores:
         self.clock: ServerClock | None = None
 
     def clock_ahead(self, seconds: float) -> Ahead:
-        """Return what scores items that are due so long from now."""
+        """Return a clock that is so many seconds ahead."""
         if self.clock is None:
             self.clock = ServerClock()
         return Ahead(self.clock, seconds)
@@ -40,11 +40,11 @@ class Scores:
 
     def decode(self, stored: float) -> float:
         """Return the score that was given, of the one that is stored."""
-        # Infinite ones are none of redset's.
+        # redset stores no infinite ones.
         return stored // TIE if self._ties and math.isfinite(stored) else stored
 
     def encode(self, score: float, tie: int) -> bytes:
-        """Return what is stored for a score and the sequence number of its item."""
+        """Return the stored score of a score and the sequence number of its item."""
         return b"%d" % (int(score) * TIE + (tie if self._ties == "fifo" else TIE - 1 - tie))
 
     def tie_of(self, stored: float) -> int:
@@ -60,28 +60,28 @@ class ServerClock:
     that runs fast; asked again after a minute.
     """
 
-    __slots__ = ("_told",)
+    __slots__ = ("_reply",)
 
     def __init__(self) -> None:
-        #: The server's time, and when it was told: one value, since threads share a clock.
-        self._told = (0.0, -math.inf)
+        #: The server's time, and the time of its reply: one value, since threads share a clock.
+        self._reply = (0.0, -math.inf)
 
     def stale(self) -> bool:
-        return monotonic() - self._told[1] > 60.0
+        return monotonic() - self._reply[1] > 60.0
 
     def refresh(self, ctx: Context) -> Operation[None]:
         """Ask for the time, if it is stale."""
         if self.stale():
-            told = yield ctx.command(b"TIME", reads=_clock)
-            self._told = told, monotonic()
+            now = yield ctx.command(b"TIME", reads=_clock)
+            self._reply = now, monotonic()
 
     def __call__(self, item: Any = None) -> float:
-        now, at = self._told
+        now, at = self._reply
         return now + (monotonic() - at) * 0.9995
 
 
 class Ahead:
-    """A server's clock, so many seconds ahead: it scores what is added with a delay."""
+    """A server's clock, so many seconds ahead: the scorer of items with a delay."""
 
     __slots__ = ("_clock", "_seconds", "refresh", "stale")
 
@@ -93,7 +93,7 @@ class Ahead:
         return self._clock() + self._seconds
 
 
-#: What scores by the server's time.
+#: Scorers by the server's time.
 Clock = ServerClock | Ahead
 
 

@@ -19,12 +19,12 @@ from redset._transport.effects import READ, Ask, Operation, Pull, Send
 
 log = logging.getLogger("redset")
 
-#: What a group of leases of a step costs beside them, in leases.
+#: Cost of a group of a step, in leases.
 GROUP = 2
 
 
 class Held(NamedTuple):
-    """A lease as the server knows it: its member and its owner's token, and what it gave."""
+    """A lease as the server knows it: its member, its token, and its item."""
 
     member: bytes
     token: bytes
@@ -50,7 +50,7 @@ class Settlement(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step of settlements: its groups as values, and whose each of them is."""
+    """One step of settlements: its groups as values, and the settlement of each group."""
 
     groups: list[list[Any]]
     #: Of each group, which settlement it is of, and how many leases it has.
@@ -111,14 +111,14 @@ def settling_of(ctx: Context, step: Step) -> Settling:
 
 
 class Settled(NamedTuple):
-    """How many of each settlement were ours, and how many in all are known not to have been."""
+    """The number of leases still held of each settlement, and the number of known losses in all."""
 
     counts: list[int]
     lost: int
 
 
 def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[Settled]:
-    """Do with leases what is asked, a window of steps in flight."""
+    """Perform settlements, with a window of steps in flight."""
     steps = steps_of(settlements)
     sends: list[Send]
     if len(steps) == 1:
@@ -137,10 +137,10 @@ def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[Settled
 
 
 def tally(step: Step, send: Send, ours: list[int], counts: list[int], lost: list[int]) -> None:
-    """Count what of each settlement was ours, and what is known not to have been."""
+    """Count the leases of each settlement that were held, and those that are known to be lost."""
     for (place, asked), num in zip(step.owners, ours, strict=True):
         counts[place] += num
-        # Performed before, it finds none of them: that is no loss.
+        # It was performed before, so it matches no lease now: that is not a loss.
         lost[place] += 0 if send.resent else asked - num
 
 
@@ -161,10 +161,10 @@ def to_send(ask: Ask) -> Send:
 
 
 def in_flight(sends: Sequence[Send]) -> Operation[list[Any]]:
-    """Perform requests, a window of them in flight: each one's answer, or the error that it met.
+    """Perform requests with a window in flight. Return each one's reply, or its error.
 
-    If one meets an error no more are sent, and have the same. What a full server refuses is no
-    reason not to settle the others, and not to lease.
+    After an error no more requests are sent, and their results are that error. A refusal by a full
+    server does not stop the other settlements.
     """
     answers: list[Any] = []
     sent = 0
@@ -200,9 +200,9 @@ def _counts(num: int) -> Reader[list[int]]:
 
 
 def acknowledge(ctx: Context, leases: Sequence[Any], steady: bool) -> Operation[int]:
-    """Acknowledge leases, and add what Pull brings in the same step: both, or neither.
+    """Acknowledge leases, and add the items that Pull brings in the same step: both, or neither.
 
-    What is more than a chunk is added before, as long as any of the leases is ours.
+    Items beyond a chunk are added before, as long as any of the leases is held.
     """
     items: list[Any] = []
     num = SCRIPT_CHUNK + 1
@@ -219,9 +219,9 @@ def acknowledge(ctx: Context, leases: Sequence[Any], steady: bool) -> Operation[
 def acknowledge_with(
     ctx: Context, leases: Sequence[Any], items: list[Any], steady: bool, more: bool, ttl: int = 0
 ) -> Operation[int]:
-    """Acknowledge leases and add items, and what Pull brings if there may be more.
+    """Acknowledge leases and add items, and those that Pull brings if there may be more.
 
-    Each chunk before gives the leases more time, if there is a ttl.
+    With a ttl, each earlier chunk extends the leases.
     """
     done = [Settlement("ack", leases)]
     steps = steps_of(done)
@@ -255,7 +255,7 @@ def encoded(adder: Adder, items: list[Any], skip: bool, size: int = CHUNK_BYTES)
 
 
 def judged(adder: Adder, items: list[Any], chunk: Any, reply: Any) -> Operation[int]:
-    """See what came of a step that settles and adds, once more under the set's epoch; its count."""
+    """Perform a step that settles and adds, once more if the set has another epoch; its count."""
     while True:
         try:
             adder.judge(chunk, reply)
@@ -269,14 +269,14 @@ def judged(adder: Adder, items: list[Any], chunk: Any, reply: Any) -> Operation[
 
 
 def answer_of(answer: Any) -> Any:
-    """Return an answer, or raise what came instead."""
+    """Return a reply, or raise it if it is an error."""
     if isinstance(answer, Exception):
         raise answer
     return answer
 
 
 def payload_of(ctx: Context, lease: Any, item: Any) -> bytes:
-    """Return what is stored of an item that takes a lease's place: it must be the same one."""
+    """Return the stored bytes of an item that replaces a leased one with the same identity."""
     if ctx.codec.identity(item) != lease.member:
         raise ValueError("item must have the identity of the leased one: add it, else")
     stored: bytes = ctx.wire.payload(item, ctx.codec.dumps, ctx.codec.max_item_bytes)
@@ -284,26 +284,26 @@ def payload_of(ctx: Context, lease: Any, item: Any) -> bytes:
 
 
 def place_of(ctx: Context, score: Any) -> bytes:
-    """Return what a step of settlements is told of a new score."""
+    """Return the argument of a step of settlements for a new score."""
     found = ctx.scores.parse(score)
     # Its item's number among equal ones stays (see ``leases.lua``).
     return b"~%d" % (int(found) * TIE) if ctx.options.ties else ctx.wire.score_text(found)
 
 
 def one(ctx: Context, settlement: Settlement) -> Operation[int]:
-    """Do one thing with leases; how many were still ours."""
+    """Perform one settlement. Return the number of leases still held."""
     (ours,) = (yield from settle(ctx, [settlement])).counts
     log_deaths(ctx, settlement, ours)
     return ours
 
 
 def log_deaths(ctx: Context, settlement: Settlement, ours: int) -> None:
-    """Log how many items a settlement, of which so many leases were ours, made dead letters."""
+    """Log the number of items that a settlement of so many held leases made dead letters."""
     leases = settlement.leases
     died = ours if settlement.how == "bury" else 0
     if settlement.how == "fail" and ctx.options.max_attempts:
         live = sum(lease.attempts + 1 < ctx.options.max_attempts for lease in leases)
-        died = max(0, ours - live)  # exact if all were ours, else not fewer
+        died = max(0, ours - live)  # exact if all leases were held, else a lower bound
     if died:
         text = one_line(settlement.error)
         log.error("%d items of %r moved to dead letters: %s", died, ctx.name, text)

@@ -1,4 +1,4 @@
-"""State of a set's object: what it learns of its server while it works."""
+"""State of a set's object: facts about its server that it learns while it works."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MemoryState:
         self.next_check = -math.inf
         #: When an add last looked for a table.
         self.used = -math.inf
-        #: The tables that answered for the server, if somebody wants to know.
+        #: The tables that answered for the server, if a writer records them.
         self.tables: set[Any] | None = None
         #: Whether no bulk add has ended yet.
         self.fresh = True
@@ -32,7 +32,7 @@ class MemoryState:
         self._origin: MemoryState | None = None
 
     def believe(self, trust: Any) -> None:
-        """Set what may be trusted. What a writer learns holds for its set as well."""
+        """Set the trust. A writer's trust is also its set's."""
         self.trust = trust
         if self._origin is not None:
             self._origin.trust = trust

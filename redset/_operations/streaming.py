@@ -10,14 +10,15 @@ Items pass four stations, in their order::
     flying    chunks that were sent and are not answered yet: the window
     begun     batches that are encoded, until each of their chunks is answered
 
-`_Stream._next_step` says which step is next. Each step does one thing to one batch or chunk.
+`_Stream._next_step` chooses the next step. Each step does one thing to one batch or chunk.
 
 - Pull: a steady source (a list) is pulled while chunks are in flight. Any other source may run the
   caller's code, which may be slow or use the same client: it is pulled when nothing is in flight.
 - Another epoch: if the set was cleared, or another process chose its epoch, the server refuses a
   chunk and all chunks after it. Their answers are read off, and their batches are encoded again.
-- Failure: nothing is encoded after it. What is in flight is answered, so that `AddError` can say
-  where the call stands. Of several failures the one at the lowest position counts.
+- Failure: nothing is encoded after it. Replies of chunks in flight are read, so that `AddError` has
+  the
+  position that the server has reached. Of several failures the one at the lowest position counts.
 - A large item travels alone. If the server closes its connection on it, nothing else was in flight,
   and the error can name it.
 """
@@ -38,9 +39,10 @@ from redset._operations.logs import warn_once
 from redset._operations.scores import Clock
 from redset._operations.taking import end_of
 from redset._transport.effects import READ, Ask, Emit, Operation, Pull, Read, outsized
+from redset._wire.values import got
 from redset.exceptions import AddError, Full, OptionsDiffer, _FullAddError, _OptionsAddError
 
-#: What stands for an added item among a chunk's outcomes.
+#: The outcome of an added item, among those of a chunk.
 ADDED = ord("a")
 
 
@@ -58,7 +60,7 @@ def add_stream(
     """Add the items that Pull brings, in chunks, a window of them in flight.
 
     Args:
-        score: A number for all items, a clock for what is due later, or None for the scorer.
+        score: A number for all items, the clock of a delay, or None for the scorer.
         steady: Whether the source may be pulled while chunks are in flight.
         emit: Whether to emit the items that were added, as their chunks are answered.
         settling: Settlements. Each chunk is a step of the first of these of which a
@@ -67,8 +69,7 @@ def add_stream(
         more: Whether Pull brings more than ``pulled``.
     """
     if not (errors in ("raise", "skip") or callable(errors)):
-        kind = type(errors).__name__
-        raise ValueError(f"errors must be 'raise', 'skip' or a callable, not {errors!r} ({kind})")
+        raise ValueError(f"errors must be 'raise', 'skip' or a callable, {got(errors)}")
     clock: Any = None
     scorer = ctx.codec.scorer if score is None else score
     if isinstance(scorer, Clock):
@@ -99,10 +100,10 @@ def stream_encoded(
 
 
 class _Batch:
-    """A run of the caller's items, kept until all of it is acknowledged; and what came of it.
+    """A run of the caller's items, kept until all of them are acknowledged, and its results.
 
-    Cut into chunks it is encoded again as a whole if the set got another epoch in between: it
-    was cleared, and what was acknowledged before counts no more.
+    If the set gets another epoch in between, the batch is encoded again as a whole. The set was
+    then cleared, so earlier acknowledgements do not count.
     """
 
     __slots__ = ("counts", "found", "items", "judged", "left", "outsized", "scores", "start")
@@ -111,14 +112,14 @@ class _Batch:
         self.start = start
         self.items = items
         self.scores = scores
-        #: Whether it was said what is to become of its bad items.
+        #: True after its bad items were raised or skipped.
         self.judged = False
         #: Places of items that the server does not take, since they are too large.
         self.outsized: set[int] = set()
         self.begin(0)
 
     def begin(self, chunks: int) -> None:
-        """Go by so many chunks, none of them acknowledged."""
+        """Begin with so many chunks, none of them acknowledged."""
         self.left = chunks
         self.counts = [0, 0, 0]
         #: Places of items that were added.
@@ -132,7 +133,7 @@ class _Batch:
 
 
 class _FlyingChunk:
-    """A chunk of a batch, and the table that is to learn what the server says of it."""
+    """A chunk of a batch, and the table that learns from its reply."""
 
     __slots__ = ("batch", "chunk", "generation", "sent", "trust")
 
@@ -165,14 +166,14 @@ class _Stream:
         self._begun: deque[_Batch] = deque()
         self._ready: deque[_FlyingChunk] = deque()
         self._flying: deque[_FlyingChunk] = deque()
-        #: Added, updated, refused, failed; what was added and is not emitted yet.
+        #: Added, updated, refused, failed; and the added items that are not emitted yet.
         self._counts = [0, 0, 0, 0]
         self._added: list[Any] = []
         self._failure: _Failure | None = None
         #: Number of items that were pulled.
         self.position = 0
         self._ended = self._prepared = False
-        #: What brings the next answer. For a chunk on its own it also sends the chunk.
+        #: The effect that brings the next reply. For a chunk on its own it also sends the chunk.
         self._awaited: Ask | Read = READ
 
     def run_encoded(
@@ -207,7 +208,7 @@ class _Stream:
         return result
 
     def _next_step(self) -> Callable[[], Operation[None]] | None:
-        """Return what to do next, or None at the end."""
+        """Return the next step, or None at the end."""
         waiting, ready, flying = self._waiting, self._ready, self._flying
         if not (waiting or ready) and self._is_open():
             return self._pull
@@ -275,7 +276,7 @@ class _Stream:
             self._fail(self._waiting[0].start, error)
 
     def _encode(self) -> Operation[None]:
-        """Encode the next batch, but for items that the table of known items answers."""
+        """Encode the next batch, except for items that the known table answers."""
         trust, due = yield from self._adder.look(len(self._waiting[0].items))
         if due and self._flying:
             if trust is None:
@@ -342,7 +343,7 @@ class _Stream:
             yield from learn(part.trust, part.generation, chunk.digests, lasting, part.sent)
         self._settle_first()
 
-    # What the steps share.
+    # The common part of the steps.
 
     def _emit(self) -> Operation[None]:
         values, self._added = self._added, []
@@ -409,20 +410,20 @@ class _Stream:
             self._end(batch.start, raised, at, item)  # from the batch's start on nothing is sure
 
     def _skip(self, at: int, item: Any, cause: Exception) -> Exception | None:
-        """Tell the caller, or the log, of an item that is skipped; what that raised."""
+        """Call the callable of errors, or log, for a skipped item. Return the error of the call."""
         try:
             if callable(self._errors):
                 self._errors(at, item, cause)
             else:
                 name = self._ctx.name
-                told = "skipped item %d of an add to %r: %r"
-                warn_once(name, told, at, name, error_text(cause))
+                text = "skipped item %d of an add to %r: %r"
+                warn_once(name, text, at, name, error_text(cause))
         except Exception as error:
             return error
         return None
 
     def _fail(self, at: int, cause: Exception, place: int | None = None, item: Any = None) -> None:
-        """Note a failure. What is not encoded yet is not sent."""
+        """Note a failure. Items that are not encoded yet are not sent."""
         self._waiting.clear()
         if self._failure is None or at < self._failure.at:
             self._failure = _Failure(at, cause, place, item)
@@ -444,16 +445,16 @@ class _Stream:
 
 
 def _tell_if_finished(ctx: Context, result: AddResult) -> Operation[None]:
-    """Log if an object's first bulk add brought only what a finished set knows."""
+    """Log if a finished set refused all items of an object's first bulk add."""
     try:
         end = yield end_of(ctx)
-    except Exception:  # the items are in, whatever this says
+    except Exception:  # the items were added, whatever the reply is
         return
     if end.finished:
         warn_once(
             ctx.name,
-            "all of the %d items added to %r are known, and nothing is left to be done: clear() "
-            "makes it forget them",
+            "all %d items were refused: %r remembers them and its queue is empty. Call clear() to "
+            "start over",
             result.refused,
             ctx.name,
         )
@@ -497,7 +498,7 @@ def bad_item(bad: Any) -> AddError:
 
 
 class _Failure(NamedTuple):
-    """The place where a stream ended early, and the cause."""
+    """The position at which a stream ended early, and the cause."""
 
     at: int
     cause: Exception

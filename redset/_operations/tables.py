@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-#: Digests of a table that a check asks about: those learned last, and of a pool some at random.
+#: Numbers of digests in a check: the last ones learned, random ones of a pool, and the pool's size.
 LAST, RANDOM, POOL = 32, 8, 256
 
 
@@ -31,18 +31,18 @@ class Memory(NamedTuple):
 class Sample:
     """Some of a table's digests, by which a check sees whether the server still has the memory.
 
-    A dump that was put back lacks the newest entries, a bucket that was deleted some of any age:
-    the last `LAST` are kept, and `POOL` others. Threads share it; what they overwrite of each other
-    is only a digest that is not asked about.
+    A restored dump lacks the newest entries. A deleted bucket lacks some of any age. So it keeps
+    the last `LAST` entries, and `POOL` others. Threads share it without a lock: they may overwrite
+    each other's digests, which are then not checked.
 
     Attributes
     ----------
     count : int
-        The most items that the memory was seen to hold.
+        The largest number of items that the memory was seen to have.
     evicted : bytes
-        How many keys the server had evicted.
+        Number of keys that the server had evicted.
     checked : float
-        When the last check was sent.
+        The time of the last check.
     """
 
     __slots__ = ("_last", "_pool", "checked", "count", "evicted", "generation")
@@ -53,7 +53,7 @@ class Sample:
         self.count = 0
         self.evicted: bytes | None = None
         self.checked = -math.inf
-        #: That of the table's when it began.
+        #: The table's generation at the beginning.
         self.generation = 0
 
     def add(self, digests: bytes, until: Sequence[float] | float) -> None:
@@ -81,7 +81,7 @@ class Sample:
 
 
 class _Tables:
-    """Those that somebody uses; a table goes with the last of its sets."""
+    """The tables in use. A table goes with the last of its sets."""
 
     def __init__(self) -> None:
         # Of one thread, since a collection of garbage may call whatever uses a set.
@@ -106,7 +106,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def era() -> object:
-    """Return what is another object in a forked child: tables are of one process."""
+    """Return an object that differs in a forked child: tables belong to one process."""
     return _tables
 
 

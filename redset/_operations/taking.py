@@ -42,7 +42,7 @@ ENOUGH = 10
 
 
 def pop(ctx: Context, wait: float) -> Operation[Any]:
-    """Remove the lowest item that can be decoded; KeyError where there is none in time."""
+    """Remove the lowest item that can be decoded; KeyError if none comes in time."""
     taken: _Taken | None = None
     removals = ctx.removals
     if (
@@ -51,14 +51,14 @@ def pop(ctx: Context, wait: float) -> Operation[Any]:
         and (monotonic() < removals.next_look or removals.alone or ctx.keys.prefix is None)
         and not (removals.recorded and monotonic() < removals.next_look)
     ):
-        # A short path, of a set that was looked at: half of the calls that the long one makes.
+        # The short path after a first removal: half of the frames of the long one.
         taken = yield ctx.command(b"ZPOPMIN", ctx.keys.queue, reads=_first_taken, resend=False)
         if taken.members:
             items, bad = ctx.codec.decode_run(taken.members)
             if not bad:
                 return items[0]
         elif ctx.keys.prefix is not None:
-            taken = yield from _take(ctx, 1)  # what of the leased is there again
+            taken = yield from _take(ctx, 1)  # expired leases that returned
     first = [taken] if taken is not None else []
     found = yield from until(ctx, lambda: _pop(ctx, first.pop() if first else None), wait)
     if not found:
@@ -94,7 +94,7 @@ def take(
     """Remove up to ``num`` items, lowest first, as soon as there are any."""
     if num < 1:
         return []
-    # A MULTI is four commands: too many for who may try often.
+    # A MULTI is four commands: too many for a waiter that may try often.
     multi = multi and not wait
     return (yield from until(ctx, lambda: _take_now(ctx, num, with_scores, multi), wait))
 
@@ -126,13 +126,17 @@ def _take_now(
         if failure is not None:
             if not items:
                 raise failure
-            # What was removed before is the caller's; the next call meets the error itself.
-            told = "some items of %r could not be handed out: %s", ctx.name, one_line(str(failure))
+            # Removed items are the caller's. The next call meets the error itself.
+            message = (
+                "could not take more items of %r; the items taken before are returned: %s",
+                ctx.name,
+                one_line(str(failure)),
+            )
             if isinstance(failure, DecodeError):
-                # What stays queued, for want of dead letters, is met by every call.
-                log_once(logging.ERROR, ctx.name, *told)
+                # Every call meets items that stay queued, because dead letters are not allowed.
+                log_once(logging.ERROR, ctx.name, *message)
             else:
-                log.error(*told)
+                log.error(*message)
             return items
         found = len(taken.members)
         ctx.sizes.reached = max(ctx.sizes.reached, found)
@@ -176,7 +180,7 @@ def _remove(
         pop = ctx.command(b"ZPOPMIN", queue, reads=_taken(1), resend=False)
         taken = yield from _and_look(ctx, pop)
         if not taken.members and ctx.keys.prefix is not None:
-            taken = yield from _take(ctx, 1)  # what of the leased is there again
+            taken = yield from _take(ctx, 1)  # expired items that are queued again
         return taken
     if ctx.removals.multi is False or num > ctx.sizes.most_unseen:
         taken = yield from _take(ctx, num)
@@ -187,7 +191,8 @@ def _remove(
         else:
             taken = yield from _and_look(ctx, _take_by_rank(ctx, num, with_scores))
     except Exception as error:
-        # A full server refuses what is queued in a MULTI, and lets a script pass that frees first.
+        # A full server refuses commands queued in a MULTI, but lets a script go on that frees
+        # memory first.
         if not (out_of_memory(error) or refused(error)):
             raise
         ctx.removals.multi = not refused(error)
@@ -199,7 +204,11 @@ def _remove(
         except Exception as error:
             if not taken.members:
                 raise
-            log.error("the expired leases of %r could not be given back: %s", ctx.name, error)
+            log.error(
+                "could not return expired leases of %r to the queue; the next call tries again: %s",
+                ctx.name,
+                error,
+            )
         else:
             scores = None if taken.scores is None else [*taken.scores, *(more.scores or ())]
             taken = _Taken(taken.members + more.members, scores, more.more)
@@ -234,7 +243,7 @@ def _and_look(ctx: Context, ask: Ask) -> Operation[_Taken]:
             gone = [bytes_of(member) for member in taken.members]
             yield ctx.step("prune", up_to(len(gone)), gone)
     except Exception:
-        # What was removed is the caller's. A user of 0.5.1's rights may not ask.
+        # Removed items are the caller's. A user with the rights of 0.5.1 may not ask.
         ctx.removals.recorded = False
     return taken
 
@@ -245,7 +254,7 @@ def _take_by_rank(ctx: Context, num: int, with_scores: bool) -> Ask:
     Taking by range and removing by rank costs the server two thirds of ZPOPMIN with a count.
     """
     queue, encode = ctx.keys.queue, ctx.wire.encode
-    # If there can be no dead letters, what cannot be decoded goes back, at its score.
+    # If dead letters are not possible, an undecodable item returns at its score.
     with_scores = with_scores or ctx.keys.prefix is None or ctx.removals.alone
     fetch = [b"ZRANGE", queue, 0, num - 1] + ([b"WITHSCORES"] if with_scores else [])
     request = [
@@ -270,7 +279,11 @@ def _by_rank(ctx: Context, read: Reader[_Taken]) -> Reader[_Taken]:
             if isinstance(removed, Exception):
                 raise began
             if isinstance(found, Exception) and count(removed):
-                log.error("%d items of %r were removed and are lost", removed, ctx.name)
+                log.error(
+                    "%d items of %r are lost: the right to MULTI was withdrawn during a take",
+                    removed,
+                    ctx.name,
+                )
         elif isinstance(performed, Exception):
             raise next(part for part in (found, removed, performed) if isinstance(part, Exception))
         else:
@@ -285,10 +298,10 @@ def _by_rank(ctx: Context, read: Reader[_Taken]) -> Reader[_Taken]:
 
 
 def _take_and_ask(ctx: Context, num: int) -> Ask:
-    """Remove up to ``num`` members, and ask what the user may do.
+    """Return a request that removes up to ``num`` members, and checks the user's rights.
 
-    An object's first take asks whether the server takes a MULTI. Sent unasked, what is in it would
-    be performed piece by piece after a refusal.
+    An object's first take checks that the server accepts MULTI. Without the check, the commands in
+    it would be performed one by one after a refusal.
     """
     encode, queue = ctx.wire.encode, ctx.keys.queue
     dead = queue if ctx.keys.prefix is None else ctx.keys.dead
@@ -375,7 +388,7 @@ def _first_taken(reply: Any) -> _Taken:
 
 
 def _in_bytes(ctx: Context, num: int) -> Reader[_Taken]:
-    """Read what a step took, which is bounded by bytes."""
+    """Read the reply of a step that takes, which is bounded by bytes."""
     read = scored_in_bytes(num)
 
     def reader(reply: Any) -> _Taken:
@@ -388,7 +401,7 @@ def _in_bytes(ctx: Context, num: int) -> Reader[_Taken]:
 
 
 def _by_command(asked: int, num: int) -> Reader[_Taken]:
-    """Read what a command took that asked for part of so many."""
+    """Read the reply of a command that requested a part of so many."""
     read = scored(asked)
 
     def reader(reply: Any) -> _Taken:
@@ -421,10 +434,10 @@ def refused(error: Exception) -> bool:
 
 
 def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False) -> Operation[bool]:
-    """Until something was decoded: refuse to empty a set, or a range, of which nothing can be.
+    """Check, until an item was decoded, that some item of the set or range can be decoded.
 
-    False if there is nothing to hand out. An error that says nothing of the item is raised, or
-    if the caller ``goes_on``, left for it to meet.
+    Return False if there is nothing to hand out. An error that is not the item's fault is raised,
+    or left to the caller if it ``goes_on``.
     """
     if ctx.codec.proven:
         return True
@@ -469,12 +482,12 @@ def _give_back(ctx: Context, within: Range | None) -> Operation[int]:
     except Exception as error:
         if not (ctx.keys.is_plain and refused(error)):
             raise
-        back = 0  # a user who may use the queue alone: nothing of his was leased
+        back = 0  # a user who may use the queue alone has no leases
     return int(back)
 
 
 class End(NamedTuple):
-    """Whether the set is finished, and how many expired leases were given back to say so."""
+    """Return whether the set is finished, and the number of expired leases that it returned."""
 
     finished: bool
     back: int
@@ -504,7 +517,7 @@ def _after(
 ) -> Operation[tuple[list[Any], bool, list[bytes]]]:
     """Read the items after the first so many, up to ENOUGH in all.
 
-    Returns what is stored of them, whether there may be more, and the page's end.
+    Return their stored bytes, whether there may be more, and the page's end.
     """
     raws: list[Any]
     num = ENOUGH - seen
@@ -527,14 +540,20 @@ def _after(
 def _decode_taken(
     ctx: Context, taken: _Taken, with_scores: bool
 ) -> Operation[tuple[list[Any], int, Exception | None]]:
-    """Decode what was removed; how much cannot be, and went to the dead letters.
+    """Decode removed items. Return them, the number that became dead letters, and an error.
 
-    If that fails it is put back, and why comes with the items: they are the caller's.
+    If dead letters cannot be written, the undecodable items are queued again. The error comes with
+    the decoded items: they are the caller's.
     """
     raws, scores, _ = taken
     if None in raws:
         number = raws.count(None)
-        warn_once(ctx.name, "dropped %d members of %r without payload", number, ctx.name)
+        warn_once(
+            ctx.name,
+            "dropped %d members of %r without payload; another program may change its keys",
+            number,
+            ctx.name,
+        )
         kept = [i for i, raw in enumerate(raws) if raw is not None]
         raws = [raws[i] for i in kept]
         scores = [scores[i] for i in kept] if scores is not None else None
@@ -559,7 +578,7 @@ def _decode_taken(
 
 
 def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[Exception | None]:
-    """Keep what could not be decoded as dead letters; why not, where they cannot be written."""
+    """Keep undecodable items as dead letters. Return the error if they cannot be written."""
     if ctx.keys.prefix is None:
         yield from _put_back(ctx, bad, scores)
         return _without_dead(
@@ -603,7 +622,7 @@ def warn_of_dead(ctx: Context, bad: list[Any]) -> None:
 
 
 def _put_back(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[None]:
-    """Queue again what was removed; at the lowest score there is where its own was not sent."""
+    """Queue removed items again, at the lowest queued score if their own is unknown."""
     for part in cut_by_bytes(bad, PART, _raw_size):
         arguments: list[Any] = []
         for place, raw, _ in part:
@@ -614,7 +633,12 @@ def _put_back(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operati
             yield from _queue_again(ctx, arguments)
         except Exception as error:
             raws = [raw for _, raw, _ in part]
-            log.error("could not put back to %r (%s): %r", ctx.name, error, raws)
+            log.error(
+                "could not queue items of %r again (%s); add these bytes by hand: %r",
+                ctx.name,
+                error,
+                raws,
+            )
 
 
 def _raw_size(bad: Any) -> int:

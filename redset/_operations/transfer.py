@@ -47,12 +47,12 @@ from redset.exceptions import OptionsDiffer
 
 log = logging.getLogger("redset")
 
-#: Buckets of a memory that one step reads, and what one line holds of it.
+#: Buckets of a memory that one step reads, and remembered items that one line has.
 BUCKETS, REMEMBERED = 10, 500
 #: Integers of a memory for each of its buckets, as in buckets.lua.
 FILL = 180
-#: More of them a bucket never has: it has 360 at most, on average, and twice those if an export
-#: met it while it was split. What a step moves stays below what Lua unpacks (7,999).
+#: Limit of a bucket. It has 360 at most on average, and twice that if an export read it during a
+#: split. A step then moves fewer than Lua can unpack (7,999).
 CROWDED = 2000
 _INTEGER = re.compile(rb"-?\d{1,19}")
 
@@ -63,19 +63,19 @@ _INTEGER = re.compile(rb"-?\d{1,19}")
 def export(ctx: Context) -> Operation[None]:
     """Emit the lines of a set.
 
-    What changes hands meanwhile: an item that is leased while the queue is read is found among
-    what is leased behind it, one that comes back among what was leased before it. One that does
-    both may be in neither, and many are in two.
+    Leases are read before and after the queue. So an item that is leased during the export is among
+    the later leases, and an item that returns is among the earlier ones. An item that does both may
+    be in neither. Many items are in two.
     """
     epoch = (yield from ctx.know_epoch()) if ctx.options.remember else None
     if ctx.options.ties:
-        # What a score and a number are, this object says; of the other ties they would be wrong.
+        # This object defines scores and numbers. With other ties they would be wrong.
         stored = yield ctx.command(b"HGET", ctx.keys.meta, b"options", reads=optional(bytes_of))
         if stored and not stored.endswith(f"ties={ctx.options.ties}".encode()):
             raise ctx.tell_other_options(stored)
     head = {"redset": VERSION, "name": data(ctx.keys.name), "key": ctx.options.keyed}
-    told = (epoch or b"").decode("ascii", "replace")
-    yield Emit([dumps({**head, "remember": ctx.options.remember, "epoch": told})])
+    text = (epoch or b"").decode("ascii", "replace")
+    yield Emit([dumps({**head, "remember": ctx.options.remember, "epoch": text})])
     items = 0
     second = ctx.keys.prefix is not None
     for key in [ctx.keys.leased, ctx.keys.queue, ctx.keys.leased] if second else [ctx.keys.queue]:
@@ -132,7 +132,7 @@ def _rows_behind(last: list[bytes]) -> Reader[_Rows]:
             raise refuse("a page of items", reply)
         end, found = [bytes_of(parts[0]), bytes_of(parts[1])], count(parts[2], SCRIPT_CHUNK)
         if found and end == last:
-            raise refuse("the page behind the last one", reply)
+            raise refuse("the page after the last one", reply)
         more = count(parts[3], 1) == 1
         values = [bytes_of(part) for part in parts[4:]]
         rows = [Row(*values[at : at + 5]) for at in range(0, len(values), 5)]
@@ -221,8 +221,8 @@ def _known_behind(last: list[bytes]) -> Reader[Any]:
 
 def _recalled(bucket: int) -> Reader[tuple[int, list[str]]]:
     def read(reply: Any) -> tuple[int, list[str]]:
-        behind, found = listed(reply, 2)
-        number_behind = count(behind)
+        following, found = listed(reply, 2)
+        number_behind = count(following)
         if number_behind and number_behind <= bucket:
             raise refuse("the next bucket", reply)
         integers = [bytes_of(each) for each in listed(found)]
@@ -253,7 +253,7 @@ def _restore_checked(ctx: Context, lines: Lines) -> Operation[int]:
     head, keys = lines.head, ctx.keys
     remembered, same = head["remember"], head["key"] == ctx.options.keyed
     if keys.prefix is None and next(lines.of("dead"), None) is not None:
-        _ = keys.dead  # says why there can be none
+        _ = keys.dead  # raises its reason if the set can have none
     # The lines are sound; whether each item is one here shows before anything is written, too.
     for value in lines.of("item"):
         if not same:
@@ -284,8 +284,8 @@ def _restore_checked(ctx: Context, lines: Lines) -> Operation[int]:
     integers = lines.known if keeps and ctx.options.remember == "ever" else 0
     if integers and remembered == "ever":
         _check_buckets(lines)
-    # What is forgotten since then is counted from another number, since the epoch may be the same
-    # as that of a memory of which processes have tables.
+    # The count of forgets begins at another number: the epoch may be that of a memory for which
+    # processes have tables.
     forgets = int.from_bytes(os.urandom(6), "big")
     arguments = {
         "options": options,
@@ -295,7 +295,7 @@ def _restore_checked(ctx: Context, lines: Lines) -> Operation[int]:
         "id": lines.name(ctx.options.text),
         "integers": integers,
     }
-    # Other processes' tables are emptied by the new count; this one's before and after.
+    # The new count empties other processes' tables. This process's are emptied before and after.
     return (yield from forgetting(ctx, _fill(ctx, lines, arguments, same, keeps)))
 
 
@@ -395,7 +395,7 @@ def _begin(ctx: Context, arguments: dict[str, Any]) -> Operation[_Begun]:
 
 
 def _check_digest(ctx: Context, payload: bytes, digest: bytes) -> None:
-    """Refuse an item under another identity than its own; what cannot be read here keeps it."""
+    """Refuse an item whose digest is that of another item. Unreadable items keep their digest."""
     if not digest:
         return
     try:
@@ -412,7 +412,7 @@ def _check_digest(ctx: Context, payload: bytes, digest: bytes) -> None:
 
 
 def _check_buckets(lines: Lines) -> None:
-    """Refuse a memory whose integers would not be spread over its buckets: no epoch makes these."""
+    """Refuse a memory whose integers would crowd its buckets: no epoch makes these."""
     buckets = -(-lines.known // FILL)
     size = 1 << (buckets.bit_length() - 1)
     split = buckets - size
@@ -432,7 +432,7 @@ def _check_buckets(lines: Lines) -> None:
 
 
 def _again(ctx: Context, value: dict[str, Any]) -> Row:
-    """Make what is stored for an item of a set with another identity."""
+    """Return the stored form of an item of a set with another kind of identity."""
     row = row_of(value, False)
     try:
         item = ctx.codec.decode_one(row.payload)
@@ -448,7 +448,7 @@ def _again(ctx: Context, value: dict[str, Any]) -> Row:
 
 
 def _placed(ctx: Context, value: dict[str, Any], ties: Iterator[int]) -> bytes:
-    """Return what a set with ``ties=`` stores for the score of a line."""
+    """Return the score that a set with ``ties=`` stores for a line."""
     if value["score"] is None:
         return b""
     try:

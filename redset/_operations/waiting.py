@@ -29,7 +29,7 @@ def until(
 ) -> Operation[list[T]]:
     """Attempt at once, and each time that there may be something, for ``wait`` seconds.
 
-    Gives what the first attempt gave that found something. Between attempts the set is looked at,
+    Return the result of the first attempt that is not empty. Between attempts the set is looked at,
     which is one command and changes nothing.
     """
     end = monotonic() + wait
@@ -44,15 +44,16 @@ def until(
 def wait_for(
     ctx: Context, end: float, finish: bool = False, ended: Callable[[], bool] | None = None
 ) -> Wait:
-    """Make the effect that waits for an item; with ``finish``, also for the set's end,
-    of which it tells as of something that all may have.
+    """Return the effect that waits for an item, and with ``finish`` also for the set's end.
+
+    The end counts as an item that all waiters may have.
     """
     keys = [ctx.keys.queue] if ctx.keys.prefix is None else [ctx.keys.queue, ctx.keys.leased]
     return Wait(ctx.step("watch", _seen, due=ctx.options.due, finish=finish), keys, end, ended)
 
 
 def _seen(reply: Any) -> tuple[int, float]:
-    """Read how many may be had, and in how many seconds there may be more."""
+    """Read the number of available items, and the time until there may be more, in seconds."""
     available, rest = listed(reply, 2)
     milliseconds = number(rest)
     return count(available), math.inf if milliseconds < 0 else milliseconds / 1000

@@ -1,6 +1,6 @@
 """Alarms: what wakes a waiter, in its thread or its task.
 
-An alarm is rung by whoever learns that there may be items: the watcher of its pool, or another
+Anyone who learns of possible items rings an alarm: the watcher of its pool, or another
 waiter that polled the same set. It is hinted then, until its waiter takes the hint. So of n items,
 n waiters hear, and no waiter twice.
 """

@@ -189,7 +189,7 @@ class Lender:
         self.borrower = Borrower(pool)
         self._pool = pool
         self._within, self._kind = type(client), pool.connection_class
-        #: What classes have by a name, or have not: up to the one that defines it.
+        #: Attributes of classes by a name, or their absence: up to the class that defines it.
         self._others: list[tuple[Any, str, Any]] = []
         self._execute = self._plain(self._within, "execute_command")
         self._send = self._plain(self._kind, "send_command")
@@ -287,13 +287,13 @@ def _owners_of(kind: type, name: str) -> Iterator[tuple[Any, Any]]:
 def _is_own(function: Any) -> bool:
     """Whether a function is the library's own, or an instrumentation's wrapper around such a one.
 
-    ``__module__`` says nothing: `functools.wraps` and wrapt copy it.
+    ``__module__`` proves nothing: `functools.wraps` and wrapt copy it.
     """
     for _ in range(20):  # wrappers around wrappers
         wrapper = getattr(function, "_self_wrapper", None)
         if wrapper is None:
             break
-        # wrapt's, which says of itself what the wrapped function would say
+        # wrapt's, whose attributes are those of the wrapped function
         if _package_of_function(wrapper) not in _INSTRUMENTATIONS:
             return False
         function = function.__wrapped__
@@ -301,7 +301,7 @@ def _is_own(function: Any) -> bool:
         return False
     if _package_of_function(function) not in _OWN | _INSTRUMENTATIONS:
         return False
-    # What it wraps, if it does, must be the library's own, too.
+    # A wrapped function must be the library's own, too.
     for cell in function.__closure__ or ():
         try:
             inner = cell.cell_contents
@@ -351,7 +351,7 @@ def caches(client: Any) -> bool:
 
 
 def decodes_all(client: Any) -> bool:
-    """Return whether an asyncio client decodes all replies, even if it is told not to."""
+    """Return whether an asyncio client decodes all replies, even with decode_responses=False."""
     # Up to redis-py 5.0.3 asyncio connections do, with hiredis.
     library = library_of(type(client))
     decodes = client.connection_pool.connection_kwargs.get("decode_responses")

@@ -36,7 +36,7 @@ async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
     if cancellation is None:
         return task.result()
     if not task.cancelled():
-        task.exception()  # or it is said to have been forgotten
+        task.exception()  # or asyncio logs that it was never retrieved
     raise cancellation
 
 
@@ -89,7 +89,7 @@ class _Heard:
 
 
 def _is_in_wait_for(call: Any) -> bool:
-    """Tell whether a suspended coroutine waits in asyncio.wait_for."""
+    """Return whether a suspended coroutine waits in asyncio.wait_for."""
     while call is not None:
         if getattr(call, "cr_code", None) is asyncio.wait_for.__code__:
             return True

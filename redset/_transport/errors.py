@@ -1,10 +1,10 @@
 """Server errors, translated to the classes and texts that they have outside of scripts.
 
 Theory of operation. Redis 6.2 wraps an error of a command that a script calls, so that the client
-no longer sees its code and raises a plain ResponseError. Servers also tell in different words which
-right a user lacks, and never in which of redset's steps. `translated` restores the client library's
-own class and the plain text, so that a program catches the same exception whatever the server.
-Nothing here imports a client library: its exceptions are found by the module of an object.
+no longer sees its code and raises a plain ResponseError. Servers also have different words for
+which right a user lacks, and never in which of redset's steps. `translated` restores the client
+library's own class and the plain text, so that a program catches the same exception whatever the
+server. Nothing here imports a client library: its exceptions are found by the module of an object.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def is_abort(error: Exception) -> bool:
 
 
 def is_no_eval(error: Exception) -> bool:
-    """Return whether an error says that the user, or the server, has no EVAL."""
+    """Return whether an error means that the user, or the server, has no EVAL."""
     text = str(error).lower()
     return "eval" in text and ("permission" in text or "unknown command" in text)
 
@@ -106,16 +106,16 @@ def translated(error: Exception, script: Script | None = None) -> Exception:
 
 
 def _no_right(text: str, script: Script | None) -> str | None:
-    """Return what an error of a script says of a missing right, and of which command."""
+    """Return the text of an error about a missing right in a script, with the command."""
     found = _NO_RIGHT.search(text)
     if found is None:
         return None
-    said = found[1].removeprefix("ACL failure in script: ").removesuffix(".")
+    text = found[1].removeprefix("ACL failure in script: ").removesuffix(".")
     if script is None:
-        return said
+        return text
     line = _LINE.search(text)
     names = script.commands_at(int(line[1])) if line else []
-    where = f"in the step {script.name!r}"
-    if not names or any(f"'{name.lower()}'" in said for name in names):
-        return f"{said}, {where}"
-    return f"{said}: {' or '.join(repr(name.lower()) for name in names)}, {where}"
+    place = f"in the step {script.name!r}"
+    if not names or any(f"'{name.lower()}'" in text for name in names):
+        return f"{text}, {place}"
+    return f"{text}: {' or '.join(repr(name.lower()) for name in names)}, {place}"

@@ -6,8 +6,8 @@ from typing import Any
 
 from redset._transport.session import Flight
 
-#: The least that a server may be told to take as one argument, in bytes (proto-max-bulk-len). Only
-#: what is larger can be the reason for which it closed a connection.
+#: The smallest limit of one argument that a server accepts, in bytes (proto-max-bulk-len). Only a
+#: larger argument can be the reason for a closed connection.
 LARGE = 2**20
 #: Bytes of such an argument that an error shows.
 SHOWN = 40
@@ -43,7 +43,7 @@ def largest_argument(flights: list[Flight]) -> memoryview | None:
 
 
 def is_too_large(error: Exception) -> bool:
-    """Return whether a server says that an argument is too large; it closes the connection then."""
+    """Return whether an error means that an argument is too large. It closes the connection."""
     return "invalid bulk length" in str(error)
 
 

@@ -169,14 +169,15 @@ class AsyncLink(_Link):
         if self.multi and decodes_all(client):
             raise TypeError(
                 "redis_client has decode_responses=True, and this version of redis-py then fails "
-                "to read what is no text: redset needs 5.0.4 or later, or decode_responses=False"
+                "to read bytes that are not text: use redis-py 5.0.4 or later, or "
+                "decode_responses=False"
             )
 
     def _wrong_kind(self, client: Any) -> TypeError:
         return TypeError(
             f"redis_client is a sync client ({full_name(type(client))}), or its execute_command "
-            "is no coroutine function: this set takes an asyncio one, such as redis.asyncio.Redis; "
-            "the sets of redset take a sync one"
+            "is not a coroutine function: this set takes an asyncio client, such as "
+            "redis.asyncio.Redis; the sets of redset take a sync one"
         )
 
     async def run(self, operation: Operation[R] | Ask, source: Source | None = None) -> R:

@@ -6,9 +6,9 @@ session takes a connection with its first request, and gives it back when the op
 in flight and ends, waits, or runs the caller's code.
 
 *Order.* Replies come in the order of requests, so the oldest flight is read first. The position is
-the only thing that says whose reply it is. The session therefore remembers the socket of its
+the only mark of the request that it belongs to. The session therefore remembers the socket of its
 requests. It never reads from another one, since redis-py reconnects silently. ``_broken`` is set
-while bytes are half written or half read. A connection that is given back with flights unread, or
+while bytes are half written or half read. A connection that is returned with flights unread, or
 half way through one, is disconnected first: else its next user would read a reply that is not
 theirs.
 
@@ -20,14 +20,14 @@ to its end, and what failed is sent again in order. Another client may have load
 between, so that later requests were performed before this one. Those are sent once more, to come
 last again; their first replies stay, since the second ones would report duplicates.
 
-*Resends.* If the connection is lost, nobody knows which of the unread requests were performed. They
-are all sent again on a new connection, as often as the client's retry policy says, if each of them
+*Resends.* If the connection is lost, any of the unread requests may have been performed. They are
+all sent again on a new connection, as often as the client's retry policy allows, if each of them
 may be performed twice (``resend``). A pop may not: its items would be lost. Then the error is
 raised to the operation, which knows what to do.
 
 *Large arguments.* A server closes the connection on an argument above its proto-max-bulk-len. That
 looks like a lost connection. So if a lost window had an argument above 1 MiB, the server is asked
-for its limit, and the error says which item is too large (`redset._transport.limits`).
+for its limit, and the error names the item that is too large (`redset._transport.limits`).
 """
 
 from __future__ import annotations
@@ -208,12 +208,12 @@ class PackedSession(Session):
             raise
 
     async def close(self) -> None:
-        # May be called again if an interrupt ended it, until the connection is given back.
+        # May be called again if an interrupt ended it, until the connection is returned.
         connection = self._connection
         if connection is None:
             return
         if self._flying or self._broken:
-            # Whoever gets the connection next must not read our answers.
+            # The next user of the connection must not read these replies.
             await self._settled(connection.disconnect(**self._at_once))
             self._flying.clear()
             self._broken = False
@@ -352,7 +352,7 @@ class PackedSession(Session):
             await self._lost(error)
 
     async def _lost(self, error: Exception) -> None:
-        """Send all unread requests again, as the client's retry policy says, or raise.
+        """Send all unread requests again, by the client's retry policy, or raise.
 
         The oldest is then read as well: only an answer ends the policy's count of failures.
         """
@@ -384,7 +384,7 @@ class PackedSession(Session):
                     await self._put(flight)
                 unread[0].answer = await self._fetch(unread[0])
             except Exception as again:
-                # Twice, and the server does not tell its limit: a third try would fail, too.
+                # Twice, and the limit of the server is unknown: a third try would fail, too.
                 if large is not None and limit is None and may_be_too_large(again):
                     raise _Suspected from again
                 raise
@@ -404,7 +404,7 @@ class PackedSession(Session):
             await self._give_up(last)
 
     async def _limit(self) -> int | None:
-        """Ask on a new connection how large an argument may be; None if that is not told."""
+        """Ask on a new connection for the limit of an argument; None if it is unknown."""
         connection = self._connection
         self._socket = None
         self._sent.clear()
@@ -427,7 +427,7 @@ class PackedSession(Session):
     async def _give_up(self, error: Exception) -> NoReturn:
         self._flying.clear()
         await self._settled(self._connection.disconnect())
-        # What the operation sends next goes out on a new socket.
+        # The next request of the operation goes out on a new socket.
         self._socket = None
         self._sent.clear()
         self._broken = True

@@ -178,7 +178,7 @@ class Performer(Generic[R]):
 
 
 def _in_its_loop(error: Exception) -> Exception:
-    """Return an error that says so if a client's connections belong to another event loop."""
+    """Return the error of a client whose connections belong to another event loop, or None."""
     if type(error) is not RuntimeError or not re.search(
         "event loop|different loop", str(error), re.I
     ):

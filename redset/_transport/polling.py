@@ -97,7 +97,7 @@ class PolledSet:
     def turn(self, last: bool) -> float | None:
         """Return None if the caller is to poll now, else when to ask again.
 
-        With ``last``, the caller's time is over, and infinity says that it need not poll again.
+        With ``last``, the caller's time is over, and the result is infinity: no poll is due.
         """
         with self._lock:
             now = monotonic()

@@ -1,14 +1,14 @@
 """All that redset knows of the private parts of redis-py's and valkey-py's connection pools.
 
-Theory of operation. The packed link borrows connections from the pool of the user's client, and
-so meets attributes that no documentation names. They are read here and nowhere else. Each function
-says which versions differ. A pool of another kind has other attributes: then the function returns
-what makes its caller take the slow and safe way.
+Theory of operation. The packed link borrows connections from the pool of the user's client, and so
+meets attributes that no documentation names. They are read here and nowhere else. Each function
+names the versions that differ. A pool of another kind has other attributes: then the function
+returns what makes its caller take the slow and safe way.
 
 *Checkout.* redis-py's ``get_connection`` and ``release`` take about 7 µs of a call, most of it for
-metrics and events that nobody listens to (redis-py 8.1). A `Borrower` does the same bookkeeping in
+metrics and events without listeners (redis-py 8.1). A `Borrower` does the same bookkeeping in
 a tenth of that: under the pool's lock, a connection moves from the idle ones to those in use, and
-back. It does so only if nobody can tell the difference:
+back. It does so only if no difference is visible:
 
 - The pool is of exactly the class, and of a version, that this was written for. Its connections are
   the library's own. Nothing wraps its methods.
@@ -38,7 +38,7 @@ from redset._transport.coroutines import undisturbed
 #: The scripts that were loaded by way of each pool in use.
 loaded_scripts: weakref.WeakKeyDictionary[Any, set[bytes]] = weakref.WeakKeyDictionary()
 
-#: How to see that the other side has closed a connection, if the platform tells.
+#: Detects that the other side has closed a connection, if the platform can.
 _poll: Any = getattr(select, "poll", None)
 _HUNG_UP: int = getattr(select, "POLLRDHUP", getattr(select, "POLLHUP", 0))
 
@@ -79,7 +79,7 @@ async def release(pool: Any, connection: Any) -> None:
     try:
         await pool.release(connection)
     except asyncio.CancelledError:
-        with contextlib.suppress(KeyError):  # it was given back already
+        with contextlib.suppress(KeyError):  # it was returned before
             await undisturbed(pool.release(connection))
         raise
 
@@ -131,7 +131,7 @@ class Borrower:
         )
 
     def take(self) -> tuple[Any, bool]:
-        """Take a connection, and tell `give_back` whether it is one of a plain pool."""
+        """Take a connection, and note for `give_back` whether it is one of a plain pool."""
         pool, kind = self.pool, self._kind
         if (
             self._is_plain
@@ -238,9 +238,9 @@ _RENEWER = "ReAuthConnectionListener"
 
 
 def _listeners_of(pool: Any) -> tuple[Any, Any, Any]:
-    """Return where a pool has its listeners, by event, the event of a release, and its listeners.
+    """Return the place of a pool's listeners, by event, the event of a release, and its listeners.
 
-    Who registers one more replaces the list. Before redis-py 5.3 there are no events.
+    Registering one more replaces the list. Before redis-py 5.3 there are no events.
     """
     mapping = getattr(getattr(pool, "_event_dispatcher", None), "_event_listeners_mapping", {})
     for event, listeners in mapping.items():
@@ -251,7 +251,7 @@ def _listeners_of(pool: Any) -> tuple[Any, Any, Any]:
 
 @contextlib.contextmanager
 def idle_connections(pool: Any) -> Iterator[list[Any]]:
-    """Return the connections that nobody uses, nor can take meanwhile."""
+    """Return the connections that are unused, and cannot be taken in between."""
     queue = getattr(pool, "pool", None)
     with _held(getattr(pool, "_lock", None) if queue is None else getattr(queue, "mutex", None)):
         if queue is None:
@@ -313,7 +313,7 @@ def fingerprint_of(pool: Any) -> Any:
     the open sockets of this pool, idle or in use.
     """
     try:
-        # A connection that is taken meanwhile would be seen twice, or not at all.
+        # A connection that is taken in between would be seen twice, or not at all.
         with _held(getattr(pool, "_lock", None)):
             connections = _connections_of(pool)
         database = database_of(pool)
@@ -332,7 +332,7 @@ def _connections_of(pool: Any) -> list[Any]:
 
 
 def _still_open(sockets: list[Any]) -> list[Any]:
-    """Leave out those that the server has closed, though nobody has noticed yet."""
+    """Leave out those that the server has closed unnoticed."""
     if _poll is None or not sockets:
         return sockets
     poll, by_number = _poll(), {}

@@ -15,12 +15,12 @@ class Session:
     """One operation's use of a connection: its requests in flight, in order."""
 
     _awaits: bool
-    #: Where its connections come from, if it has some; else its client.
+    #: The source of its connections, if it has some; else its client.
     _pool: Any = None
     _client: Any = None
 
     async def _settled(self, result: Any) -> Any:
-        """Return what a method of the client returned, awaited where it must be."""
+        """Return the result of a client's method, awaited if it must be."""
         return (await result) if self._awaits else result
 
     async def send(self, effect: Send) -> None:
@@ -71,7 +71,7 @@ class Failed:
 
 
 def is_no_script(answer: Any) -> bool:
-    """Return whether a reply says that the server does not have the script."""
+    """Return whether a reply means that the server does not have the script."""
     return type(answer) is Failed and (
         type(answer.error).__name__ == "NoScriptError" or str(answer.error).startswith("NOSCRIPT")
     )

@@ -61,9 +61,7 @@ class Source:
             if len(scores) < len(items):
                 self._error = ValueError("score ended before items: it must give one for each")
             elif not items and next(self._scores, _UNREAD) is not _UNREAD:
-                raise ValueError(
-                    "score goes on behind the last of items: it must give one for each"
-                )
+                raise ValueError("score has more values than items; give one score per item")
         except Exception as error:
             self._error = error
         del items[len(scores) :]
@@ -105,7 +103,7 @@ class _Feed:
         self._came: deque[Any] = deque()
         self._limit = 0
         self._task: asyncio.Task[None] | None = None
-        self._told = asyncio.Event()
+        self._changed = asyncio.Event()
         self._room = asyncio.Event()
 
     async def pull(self, num: int) -> list[Any]:
@@ -114,18 +112,18 @@ class _Feed:
         self._room.set()
         if self._task is None:
             self._task = asyncio.ensure_future(self._draw())
-            self._task.add_done_callback(lambda _: self._told.set())
+            self._task.add_done_callback(lambda _: self._changed.set())
         came, end = self._came, time.monotonic() + _PATIENCE
         loop = asyncio.get_running_loop()
         while len(came) < num and not self._task.done():
             left = end - time.monotonic()
             if came and left <= 0:
                 break
-            self._told.clear()
+            self._changed.clear()
             # Not wait_for: before Python 3.12 it may keep a cancellation to itself.
-            alarm = loop.call_later(left, self._told.set) if came else None
+            alarm = loop.call_later(left, self._changed.set) if came else None
             try:
-                await self._told.wait()
+                await self._changed.wait()
             finally:
                 if alarm is not None:
                     alarm.cancel()
@@ -137,7 +135,7 @@ class _Feed:
         run = 0
         async for item in self._iterable:
             self._came.append(item)
-            self._told.set()
+            self._changed.set()
             run += 1
             if len(self._came) >= self._limit:
                 self._room.clear()
@@ -153,7 +151,7 @@ class _Feed:
             task.cancel()
             await asyncio.wait((task,))
         if not task.cancelled():
-            task.exception()  # or it is said to have been forgotten
+            task.exception()  # or asyncio logs that it was never retrieved
 
 
 def _steady(iterable: Any) -> bool:

@@ -65,7 +65,7 @@ class Tracking:
 
     async def open(self, pool: Any) -> None:
         """Connect and switch tracking on; raise Refused if the server does not do it."""
-        # What tells the pool of a server's maintenance is the pool's own affair.
+        # Notices of a server's maintenance are for the pool's own connections.
         options = {
             name: value for name, value in pool.connection_kwargs.items() if "maint" not in name
         }
@@ -106,7 +106,7 @@ class Tracking:
 
     async def receive(self, seconds: float) -> list[Any]:
         """Wait for messages, so many seconds at most, or until woken; raise Lost at their end."""
-        pending = getattr(self._socket, "pending", None)  # what TLS has decrypted already
+        pending = getattr(self._socket, "pending", None)  # bytes that TLS has decrypted already
         if pending is None or not pending():
             ready = {key.fileobj for key, _ in self._selector.select(max(seconds, 0))}
             if self._woken in ready:

@@ -126,7 +126,7 @@ class Waiter:
         return True
 
     async def _poll(self, effect: Wait, progress: _Progress, now: float) -> bool | None:
-        """Poll in turns with others, if nobody watches; False after the last poll."""
+        """Poll in turns with others, if nothing is watched; False after the last poll."""
         polled = self._polled or self._join_polled(effect)
         # The last poll may exceed the budget.
         at = polled.turn(now >= effect.until)

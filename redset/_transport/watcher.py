@@ -81,7 +81,7 @@ class WatchAlarm(Alarm):
         self.watched = watched
 
     def covered_until(self) -> float:
-        """Return until when no change can go unnoticed; a time in the past if nobody watches."""
+        """Return the time until which no change is missed; in the past if nothing is watched."""
         return self.watched.seen + FRESH
 
 
@@ -288,16 +288,16 @@ class Watcher:
                 else:
                     failures = 0
             except Refused as error:
-                log.info(
-                    "waiting calls look themselves: the server cannot tell of changes: %s", error
-                )
+                log.info("the server cannot report changes, so waiting calls poll: %s", error)
                 self._end(monotonic() + REFUSAL)
                 return
             except Exception as error:
                 if self._is_idle():
                     return
                 if failures == 0:
-                    log.warning("the connection that watches was lost, is made again: %r", error)
+                    log.warning(
+                        "lost the connection that watches for changes, reconnecting: %r", error
+                    )
                     log.debug("how it was lost", exc_info=True)
                 self._forget()
                 await tracking.disconnect()

@@ -10,7 +10,7 @@ _MODULES = {"cython": "redset._speedups", "python": "redset._wire.fallback"}
 
 
 def load(implementation: str) -> ModuleType:
-    """Import an implementation, ``"cython"`` or ``"python"``; ImportError where it is not built."""
+    """Import an implementation, ``"cython"`` or ``"python"``; ImportError if it is not built."""
     return importlib.import_module(_MODULES[implementation])
 
 

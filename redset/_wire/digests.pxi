@@ -44,7 +44,7 @@ def digests(values):
     cdef Py_ssize_t i, count
     if type(values) is not list and type(values) is not tuple or len(values) < MANY:
         return each_digest(values)
-    # A copy: it holds the values while nobody holds the GIL.
+    # A copy: it holds the values while the GIL is released.
     owners = tuple(values)
     count = len(owners)
     views = <View*> PyMem_RawMalloc(count * (sizeof(View) + sizeof(char*)))

@@ -18,7 +18,7 @@
 # folding, dropping and sorting move only these. A line stands beside each kept entry.
 #
 # Nothing of the workspace is used by another thread: it is taken at the beginning of a chunk, and
-# given back at its end, also if something is raised.
+# returned at its end, also if something is raised.
 
 @cython.final
 cdef class Encoder:

@@ -12,7 +12,7 @@ prefix     command, keys, options                             always
 score      fewest digits that give the float back             always, per entry
 member     digest of the key, else the serialised item        always, per entry
 payload    the serialised item                                with a key, per entry
-memory     digest of the member, or a keyed integer of it     as ``memory`` says, per entry
+memory     digest of the member, or a keyed integer of it     by ``memory``, per entry
 =========  =================================================  ===============================
 
 An entry is made of an item. Of items with the same member one entry is kept (folding), entries that
@@ -34,6 +34,7 @@ from types import MethodType
 from typing import Any, NamedTuple
 
 from redset import serializers
+from redset._wire.values import got as _got
 
 IMPLEMENTATION = "python"
 
@@ -128,7 +129,7 @@ def split(data: bytes) -> list[list[bytes]]:
 
 
 def to_score(value: Any, timed: bool = False) -> float:
-    """Return a score as a float; a TypeError or ValueError says what is wrong with it.
+    """Return a score as a float. A TypeError or ValueError names the fault of another value.
 
     A ``timed`` score is a time: it may be a datetime that knows its time zone.
     """
@@ -140,13 +141,11 @@ def to_score(value: Any, timed: bool = False) -> float:
         if timed and isinstance(value, datetime.datetime):
             return _unix_time(value)
         wanted = "a number or an aware datetime" if timed else "a number"
-        raise TypeError(f"score must be {wanted}, not {type(value).__name__}") from None
+        raise TypeError(f"score must be {wanted}, {_got(value)}") from None
     except OverflowError:
-        raise ValueError("score is an int too large for a float") from None
+        raise ValueError("score must be in the range of a float, got a larger int") from None
     except ValueError:
-        raise ValueError(
-            f"score must be a number, not a {type(value).__name__} that is none"
-        ) from None
+        raise ValueError(f"score must be a number, {_got(value)}") from None
     if score != score:
         raise ValueError("score must not be NaN")
     return score
@@ -162,11 +161,11 @@ def _unix_time(value: datetime.datetime) -> float:
 
 
 def whole_score(score: float) -> float:
-    """Return a score that a set with ``ties=`` can have; any other is a ValueError that says so."""
+    """Return a score that a set with ``ties=`` can have. Any other is a ValueError."""
     if not _LEAST <= score <= _MOST or score % 1:
         raise ValueError(
             f"score must be a whole number from {_LEAST} to {_MOST} in a set with ties=, "
-            f"not {float(score)!r}"
+            f"got {float(score)!r} (float)"
         )
     return score
 
@@ -198,7 +197,7 @@ def key_bytes(key: Any) -> bytes:
         return _text_bytes(key)
     if issubclass(kind, int):
         return b"%d" % key
-    raise TypeError(f"key must be str, bytes or int, not {type(key).__name__}")
+    raise TypeError(f"key must be str, bytes or int, {_got(key)}")
 
 
 def joined_key(parts: Sequence[Any]) -> bytes:
@@ -240,7 +239,7 @@ def payload(
 ) -> bytes:
     """Serialise an item; ``limit`` is the most bytes that it may have (0: any number).
 
-    ``warn`` is called with an item that is stored as its text for want of a serializer, as dicts
+    ``warn`` is called with an item that is stored as its text without a serializer, as dicts
     are.
     """
     if dumps is None:
@@ -282,7 +281,7 @@ def _serialised(data: Any) -> bytes:
         return _text_bytes(data)
     if issubclass(kind, bytes):
         return bytes(data)
-    raise TypeError(f"serializer.dumps must return str or bytes, not {kind.__name__}")
+    raise TypeError(f"serializer.dumps must return str or bytes, {_got(data)}")
 
 
 def identity(
@@ -338,7 +337,7 @@ class Known:
 
     def __init__(self, most: int) -> None:
         if most < 0:
-            raise ValueError(f"most must not be negative, not {most}")
+            raise ValueError(f"most must be 0 or more, got {most} (int)")
         self._most = most
         self._room = 0
         #: The time until which each digest is valid, in the order in which they were learned.
@@ -782,8 +781,8 @@ def decode(
 ) -> tuple[list[Any], list[Bad]]:
     """Deserialise members; return items, and the bad ones.
 
-    ``loads`` is given bytes if ``binary`` is True, text if it is False. If ``binary`` is None it is
-    given the text first, and the bytes if there is no text or it raised.
+    ``loads`` receives bytes if ``binary`` is True, text if it is False. If ``binary`` is None it
+    receives text first, and bytes if they are not text or it raised.
     """
     items: list[Any] = []
     bad: list[Bad] = []

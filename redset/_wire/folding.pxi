@@ -1,6 +1,6 @@
 # Folding: of equal members in one chunk one entry is kept.
 
-# Members come from anywhere. Nobody outside may know which of them share a hash.
+# Members come from anywhere. An attacker must not know which of them share a hash.
 cdef uint64_t SECRET = <uint64_t> <Py_ssize_t> hash(b"redset") ^ <uint64_t> 0x9e3779b97f4a7c15
 cdef uint64_t SALT = <uint64_t> <Py_ssize_t> hash(b"redset, too") | 1
 

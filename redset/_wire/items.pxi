@@ -1,7 +1,7 @@
 # Items: their serialised bytes, their fields and their keys.
 
 cdef object orjson_function(object bound, str name):
-    """Return the function of orjson behind a method of JSONSerializer; None of any other."""
+    """Return the function of orjson that a method of JSONSerializer calls; None for others."""
     if not _serializers._USE_ORJSON or type(bound) is not MethodType:
         return None
     if bound.__func__ is not _OWN_METHODS[name]:
@@ -133,7 +133,7 @@ cdef void take_flat(View* text, View* out) noexcept nogil:
 
 
 cdef int view_serialised(View* out, object data, Arena* arena) except -1:
-    """View what a serializer returned; nobody else needs it."""
+    """View the result of a serializer, which has no other owner."""
     if isinstance(data, str):
         view_text(out, data)
     elif PyBytes_CheckExact(data):
@@ -141,9 +141,7 @@ cdef int view_serialised(View* out, object data, Arena* arena) except -1:
     elif isinstance(data, bytes):
         view_bytes(out, bytes(data))
     else:
-        raise TypeError(
-            f"serializer.dumps must return str or bytes, not {type(data).__name__}"
-        )
+        raise TypeError(f"serializer.dumps must return str or bytes, {_python._got(data)}")
     if arena != NULL:
         copy_into(arena, out)
     return 0
@@ -193,7 +191,7 @@ cdef Py_ssize_t limit_of(object limit) except? -1:
 def payload(item, dumps, limit, warn=None):
     """Serialise an item; ``limit`` is the most bytes that it may have (0: any number).
 
-    ``warn`` is called with an item that is stored as its text for want of a serializer, as dicts
+    ``warn`` is called with an item that is stored as its text without a serializer, as dicts
     are.
     """
     cdef View data

@@ -5,7 +5,7 @@
 # Rows hold digests in the order in which they were learned. The next digest of a full table
 # takes the row that was filled first. Slots, twice as many or more, find the row of a digest:
 #
-#     slot_of(digest)      the slot where the search begins
+#     slot_of(digest)      the first slot of the search
 #     slots[slot]          1 + row; 0 ends the search
 #     (slot + 1) & mask    the next slot (open addressing, linear probing)
 #
@@ -28,7 +28,7 @@ cdef enum:
 
 
 cdef inline uint64_t slot_of(const Table* table, const uint64_t* digest) noexcept nogil:
-    # Whoever chooses the input of a digest can choose a part of the digest, by trying.
+    # An attacker who chooses the input of a digest can choose a part of the digest, by trying.
     return mix(digest[0] ^ SECRET, digest[1] ^ SALT) & table.mask
 
 
@@ -219,7 +219,7 @@ cdef class Known:
 
     def __cinit__(self, most):
         if most < 0:
-            raise ValueError(f"most must not be negative, not {most}")
+            raise ValueError(f"most must be 0 or more, got {most} (int)")
         self.lock = PyThread_allocate_lock()
         if self.lock == NULL:
             raise MemoryError

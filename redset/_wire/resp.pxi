@@ -85,7 +85,7 @@ cdef inline void close_buffer(Buffer* buffer) noexcept:
 
 
 cdef char* make_room(Buffer* buffer, Py_ssize_t size) except NULL:
-    """Make room for `size` more bytes; return where they begin."""
+    """Make room for `size` more bytes; return their beginning."""
     cdef Py_ssize_t capacity
     cdef char* data
     if size > buffer.capacity - buffer.size:

@@ -63,12 +63,12 @@ cdef double to_double(object value, bint timed) except? -1.0:
 
 
 def to_score(value, bint timed=False):
-    """Return a score as a float; a TypeError or ValueError says what is wrong with it."""
+    """Return a score as a float. A TypeError or ValueError names the fault of another value."""
     return to_double(value, timed)
 
 
 def whole_score(score):
-    """Return a score that a set with ties= can have; any other is a ValueError that says so."""
+    """Return a score that a set with ties= can have. Any other is a ValueError."""
     return _python.whole_score(score)
 
 

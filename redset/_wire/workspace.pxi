@@ -36,7 +36,7 @@ cdef struct Workspace:
     uint32_t* table
     Scratch kept_scratch, spare_scratch, lines_scratch, table_scratch
     Arena arena
-    View text  # What a serializer wrote for all items at once, if it did.
+    View text  # The text of all items, if a serializer wrote it at once.
     Py_ssize_t dropped  # Entries that were known.
     bint keyed
     bint digested

@@ -27,7 +27,7 @@ try:
 except ImportError:  # not on PyPy
     orjson = None  # type: ignore[assignment]
 
-#: What orjson takes of integers.
+#: The integers that orjson accepts.
 _LEAST, _MOST = -(2**63), 2**64 - 1
 
 

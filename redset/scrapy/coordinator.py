@@ -9,8 +9,8 @@ Theory of operation. A cycle
 
 Adds are never part of an acknowledgement, as in ``ack(add=…)``: that adds nothing if the one lease
 was lost, and the adds of other requests would be lost with it (5 of 526 pages in a crawl of two
-processes). Adds that are refused wait, and the jobs behind them: a job notes how many adds came
-before its end, and is acknowledged when so many are written.
+processes). Adds that are refused wait, and so do the jobs after them: a job notes how many adds
+came before its end, and is acknowledged when so many are written.
 
 A thread, and not tasks of the loop: a callback that computes keeps the loop, and leases would not
 be renewed (58 of 526 pages were fetched twice).
@@ -46,13 +46,13 @@ from redset.scrapy.settings import CrawlOptions
 
 log = logging.getLogger("redset.scrapy")
 
-#: What is pending is written when it is so old, in seconds, if others may be starving; else LAZY.
+#: Pending adds are written at this age, in seconds, if others may be starving; else at LAZY.
 EAGER, LAZY = 0.02, 1.0
 #: So many pending adds are written at once, and at most so many in one call.
 MANY, RUN = 500, 2000
 #: Seconds between two looks at an empty frontier: at first, at most, and while the buffer has some.
 LOOK, LONGEST_LOOK, SLOW_LOOK = 0.005, 0.05, 0.1
-#: After so many seconds without anything it waits for the server to tell.
+#: After so many seconds without anything it waits for a change on the server.
 WAIT = 0.25
 #: Seconds between looks into an inbox that was empty, and the longest that the thread sleeps.
 PERIOD = 1.0
@@ -101,7 +101,7 @@ class Coordinator:
     def __init__(self, options: CrawlOptions, connect: Callable[[], Any], port: Port) -> None:
         self._options, self._connect, self._port = options, connect, port
         self._ttl = max(1, round(1000 * options.ttl))
-        # What both threads use.
+        # State of both threads.
         self._adds: deque[Any] = deque()
         self._over: deque[Job] = deque()
         self._given_back: deque[Job] = deque()
@@ -121,7 +121,7 @@ class Coordinator:
         #: Counts for the stats, taken by the reactor's thread.
         self.tally: Counter[str] = Counter()
         self.frontier: SortedSet[Any] | None = None
-        # What only this thread uses.
+        # State of this thread alone.
         self._writing: deque[Any] = deque()
         self._written = self._cut = 0
         self._settling: list[Job] = []
@@ -264,7 +264,7 @@ class Coordinator:
             return False
         rest = bool(self._adds or self._over or self._given_back or self._writing or self._settling)
         if not rest and not (self._inbox is not None and self._inbox.is_busy()):
-            # Leased while the crawl was closed: nobody else gives them back.
+            # Leased while the crawl was closed: only this thread can release them.
             self._given_back.extend(job for job in self._hand if job.request is None)
             return not self._given_back
         if self._stopping == "redset_unavailable" or monotonic() > self._deadline:
@@ -339,7 +339,7 @@ class Coordinator:
     # --- writing
 
     def _write(self) -> Exception | None:
-        """Write the adds in order; return why some were refused for want of room."""
+        """Write the adds in order; return the error if some were refused for lack of memory."""
         writing = self._writing
         while writing:
             first = writing[0]
@@ -482,7 +482,7 @@ class Coordinator:
                 self.tally["redset/dead"] += num
         if what.forgot:
             for job in self._hand:
-                # What these led to may have been refused by the same table.
+                # The same table may have refused the new items of these.
                 job.doubtful = job.request is not None
             log.warning(
                 "%r was reset, or something of it forgotten: requests are given back, and come "
@@ -507,7 +507,7 @@ class Coordinator:
             )  # fmt: skip
 
     def _take(self, what: Exchange) -> None:
-        """Take what was leased, and what was said of the end."""
+        """Take the leased items, and the report of the end."""
         if not what.num:
             return
         now = monotonic()

@@ -5,7 +5,7 @@ handled, its callback or errback has ended, its items have left the pipelines an
 handed to the scheduler. Whether that went well does not matter. No public hook says so:
 ``process_spider_output`` misses errbacks and failures without one, ``item_scraped`` comes for each
 item, ``response_received`` and ``request_left_downloader`` come too early. So the set is replaced
-by one that tells of removals. It is private to Scrapy: `tests/test_scrapy_crawls.py` has eleven
+by one that reports removals. It is private to Scrapy: `tests/test_scrapy_crawls.py` has eleven
 cases that each supported release must pass, and `open` refuses an engine of another shape.
 """
 
@@ -22,7 +22,7 @@ TESTED = "2.13.0, 2.16.0 and 2.19.0"
 
 
 class _InProgress(set[Any]):
-    """The engine's requests in progress; tells when one has left."""
+    """The engine's requests in progress. It reports each that leaves."""
 
     def __init__(self, items: Iterable[Any], left: Callable[[Any], None]) -> None:
         super().__init__(items)
@@ -74,7 +74,7 @@ class Engine:
         """Call a function in the reactor's thread; from another thread."""
         try:
             self._call(function)
-        except RuntimeError:  # the loop is closed: nobody is left to hear of it
+        except RuntimeError:  # the loop is closed, and its tasks with it
             pass
 
     def wake(self) -> None:

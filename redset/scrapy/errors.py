@@ -18,7 +18,7 @@ _WRAPPED = re.compile(r"(ERR )?Error running script")
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """Return the client's or server's error behind one of a bulk add."""
+    """Return the client's or server's error that caused one of a bulk add."""
     if isinstance(error, AddError) and error.__cause__ is not None:
         return error.__cause__
     return error

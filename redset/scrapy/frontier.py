@@ -25,7 +25,7 @@ from redset.scrapy.settings import (
 
 
 class Frontier:
-    """The frontier of a spider, for programs that are no crawl.
+    """The frontier of a spider, for programs other than a crawl.
 
     Parameters
     ----------

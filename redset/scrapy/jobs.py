@@ -6,7 +6,7 @@ import math
 from time import monotonic
 from typing import Any
 
-#: How an unserialisable request is told from a lease.
+#: The mark of an unserialisable request, which is not a lease.
 IN_MEMORY = b""
 
 

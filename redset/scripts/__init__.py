@@ -10,11 +10,11 @@ A step declares its keys and arguments once, in the comment at its top::
     --   letters...(id, raw)  what is to be kept
 
 The loader makes Lua locals of these names, and Python passes values by the same names. A set has
-the keys behind ``with`` if its name can have second keys, if it has options that the server knows,
+the keys after ``with`` if its name can have second keys, if it has options that the server knows,
 or if it has ``key=``. A caller may give the keys by name instead.
 
 An argument is a text, a ``number``, a ``flag`` (true or false), or ``optional`` (nil if it is
-empty). Any number of values may stand behind the arguments. They have a name with dots, perhaps
+empty). Any number of values may follow the arguments. They have a name with dots, perhaps
 with the fields of a row. The step has a local for the place in ARGV of the first one
 (``letters_at``), and one for the number of fields (``letters_width``). The line
 ``-- fields: letters at i`` makes a local of each field of the row at that place.
@@ -58,7 +58,7 @@ class Argument(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The declarations of a file: its keys, its arguments, and the rows behind these."""
+    """The declarations of a file: its keys, its arguments, and the rows after these."""
 
     #: With the condition of each.
     keys: list[tuple[str, str]]
@@ -84,7 +84,7 @@ class Arguments:
         Raises
         ------
         TypeError
-            If a name is missing, or is none of these.
+            If a name is missing or unknown.
         """
         if len(given) != len(self.names):
             raise _wrong_name(self._of, "argument", given, self.names)

@@ -1,9 +1,9 @@
--- Adds a chunk of items and says what became of each.
+-- Adds a chunk of items, and returns the outcome of each.
 -- KEYS: queue; with second keys none, leased, leases; with options meta, seen, items, name
 -- ARGV:
 --   @adding
---   entries...  as `adding` has them
--- Returns {added, updated, outcomes}, or why nothing was written
+--   entries...  in the format of `adding`
+-- Returns {added, updated, outcomes}, or the reason for which nothing was written
 -- include: check
 -- include: due
 -- include: leases

@@ -1,16 +1,16 @@
 -- One page of set algebra between two sets of this server.
 -- KEYS: other, queue, none, leased, leases, meta, seen, items, name, payloads
---   The other's queue and ours, then ours as far as they are needed, and with key= the other's items.
+--   The other set's queue, then this set's keys as far as they are needed; with key= the other's items.
 -- ARGV:
---   what                  or, xor: the other's members are added; sub: they are removed; and: ours
---     that the other has not are removed; in: nothing
---   num: number           how many
---   first: number         how many to read at first
+--   what                  or, xor: adds the other's members; sub: removes them; and: removes this
+--     set's members that the other does not have; in: changes nothing
+--   num: number           limit of members
+--   first: number         number to read at first
 --   last_score: optional  of the last one seen
 --   last_member
 --   @adding
--- Returns {how many were seen, how many of them both have, last score, last member}; or where nothing
---   was written what `adding` says of that
+-- Returns {number seen, number that both have, last score, last member}; or, if nothing was
+--   written, the reason of `adding`
 -- include: check
 -- include: due
 if not keyed then items = nil end
@@ -22,7 +22,7 @@ if not keyed then items = nil end
 -- include: portions
 -- include: paging
 local theirs = what == 'or' or what == 'xor' or what == 'sub'
--- Before anything is written: also a key of another type is an error here.
+-- Before the first write: a key of another type is an error here, too.
 call('ZCARD', queue)
 call('ZCARD', other)
 if leases then call('ZCARD', leased) end
@@ -30,13 +30,13 @@ if items then
   call('HLEN', items)
   call('HLEN', payloads)
 end
--- What may be held back is looked for, and found slowly among a few hundred that are packed.
+-- Held members are looked up, which is slow among a few hundred that are packed.
 if leases and call('HLEN', leases) > 0 then num = math.ceil(num / 4) end
 local members, scores = page(theirs and other or queue, num, first, last_score, last_member)
 local n = #members
 if n == 0 then return {0, 0, '', ''} end
 local both = 0
--- Places of members.
+-- Positions of members.
 local added, removed = {}, {}
 if what == 'sub' or what == 'or' then
   local all = what == 'sub' and removed or added
@@ -65,7 +65,7 @@ if items and #added > 0 then
     n = added[kept]
     cut(added, kept)
     while #removed > 0 and removed[#removed] > n do removed[#removed] = nil end
-    -- Of `xor`, since only this removes as well.
+    -- For `xor` only, since it also removes.
     both = #removed
   end
 end
@@ -76,8 +76,8 @@ end
 if #added > 0 then
   local names = {}
   for k, i in ipairs(added) do names[k] = members[i] end
-  -- By `adding` what has a payload, may be too much, or is held back; all else by one command, which
-  -- comes to the same.
+  -- `adding` adds members that have a payload, may exceed the limit, or are held. One command with
+  -- the same effect adds all others.
   local slowly = added
   if not (items or ties or max_size) then
     local entries, held = {}, leases and call('HLEN', leases) > 0 and values_of(names)
@@ -100,7 +100,7 @@ if #added > 0 then
   end
   local argv = {}
   for k, i in ipairs(slowly) do
-    -- One without a payload is what another consumer has just had.
+    -- A member without a payload was just removed by another consumer.
     if not texts or texts[k] then
       argv[#argv + 1] = ties and math.floor(scores[i] / TIE) or scores[i]
       argv[#argv + 1] = members[i]

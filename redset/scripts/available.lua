@@ -1,4 +1,4 @@
--- Counts what is due on the server's clock.
+-- Counts the items that are due on the server's clock.
 -- KEYS: queue
 -- include: due
 return redis.call('ZCOUNT', queue, '-inf', due_until())

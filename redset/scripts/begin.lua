@@ -1,14 +1,14 @@
--- Begins to restore a set, which must be empty, or goes on if a restore of the same was cut off.
+-- Begins to restore an empty set, or continues a restore of the same lines that was cut off.
 -- KEYS: queue; with second keys none, name, leased, dead, meta, seen
 -- ARGV:
---   options             '' if there is no meta
+--   options             '' without a meta
 --   epoch               '' if nothing is remembered
---   sequence: optional  with ties= what number its next item gets
---   forgets             from what number forgetting is counted
---   id                  what is restored
---   integers: number    how many are remembered forever
--- Returns {1 where it was empty, 2 where buckets of a cleared memory are left, 3 where another
---   restore was cut off, else 0; the epoch; how many steps are done, how many items they queued}
+--   sequence: optional  with ties= the number of its next item
+--   forgets             the number at which the count of forgets begins
+--   id                  of the restored lines
+--   integers: number    number of items that are remembered forever
+-- Returns {1 if it was empty, 2 if buckets of a cleared memory are left, 3 if another restore was
+--   cut off, else 0; the epoch; number of steps that are done, number of items that they queued}
 -- include: check
 -- include: buckets
 -- include: restoring
@@ -23,7 +23,7 @@ for _, key in ipairs(name and {queue, name, leased, dead, seen} or {queue}) do
 end
 if meta then
   local stored = call('HMGET', meta, 'options', 'epoch', 'old')
-  -- One with a memory is not empty; one that was drained has the options that it had.
+  -- A set with a memory is not empty. A drained set keeps its options.
   if stored[1] and (stored[1] ~= options or stored[2]) then return {0, '', 0, 0} end
   if stored[3] then return {2, '', 0, 0} end
   local fields = {'restoring', id .. ' 0 0'}
@@ -41,8 +41,8 @@ if meta then
   end
   if sequence then add('sequence', sequence) end
   if integers > 0 then
-    -- All buckets from the start: integers come in the order of other buckets, and those that are
-    -- there at some moment need not be spread over fewer.
+    -- All buckets from the start: integers come in the order of other buckets, so those that are
+    -- restored so far may fill few buckets.
     local buckets, level = math.ceil(integers / FILL), 0
     while 2 ^ (level + 1) <= buckets do level = level + 1 end
     add('level', level)

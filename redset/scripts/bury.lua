@@ -1,5 +1,5 @@
--- Keeps what could not be decoded as dead letters. The removal of nothing is there for a full
--- server, which lets a script write on after a first write that frees.
+-- Keeps undecodable items as dead letters. It first removes nothing: a full server lets a script go
+-- on after a first write that frees memory.
 -- KEYS: queue, none, dead
 -- ARGV:
 --   letters...(raw, score, reason)

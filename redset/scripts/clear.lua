@@ -1,16 +1,15 @@
--- Empties the set in one step, if asked only a finished one; the buckets of its memory are left to
--- bounded steps.
+-- Empties the set in one step. Bounded steps then unlink the buckets of its memory.
 -- KEYS: meta, none, seen, queue, name, keyed, tied, keyed_tied, items, leased, leases, calls, dead
 -- ARGV:
 --   new_epoch
---   keep: flag            whether the memory is kept
---   if_finished: flag     whether only a finished set is cleared; for this the rest is there
---   has_key: flag         whether there is a key=
+--   keep: flag            keeps the memory
+--   if_finished: flag     clears only a finished set; the arguments after it are for this
+--   has_key: flag         true with key=
 --   max_attempts: number
---   limit: number         how many expired leases to give back
---   first: number         how many of them to read at first
--- Returns {how many were queued, whether old buckets are left}; of a set that is not finished
---   {how many are queued or held back, 0, how many became dead letters now}
+--   limit: number         limit of expired leases to return
+--   first: number         number of them to read at first
+-- Returns {number queued, whether old buckets are left}; for a set that is not finished
+--   {number queued or held, 0, number of new dead letters}
 -- include: check
 local fixed = {name, keyed, tied, keyed_tied, items, leased, leases, calls, dead}
 if wrong_type(meta, 'hash') then return redis.error_reply(WRONG_TYPE) end
@@ -24,12 +23,12 @@ if if_finished then
   local back, died = expire(now, limit, first)
   if back == 0 then heal(now, limit) end
   local there = call('ZCARD', leased)
-  -- As without: an object with other options may have filled another queue.
+  -- All queues: an object with other options may have filled another one.
   for i = 1, 4 do
     if call('TYPE', fixed[i]).ok == 'zset' then there = there + call('ZCARD', fixed[i]) end
   end
-  -- What has just died is a dead letter that nobody has seen. What a record alone tells of is not
-  -- over, either.
+  -- An item that died in this step is a dead letter that no caller has seen. An item of a record
+  -- without a row is not finished, either.
   if there + back > 0 or call('EXISTS', leases) == 1 then
     return {math.max(there, 1), 0, died}
   end
@@ -54,7 +53,7 @@ if old == '' then
   call('UNLINK', meta, seen, unpack(fixed))
   return {queued, 0}
 end
--- First, or what the old memory's buckets are would be lost with it.
+-- First, or the list of the old memory's buckets would be lost with it.
 call('HSET', meta, 'layout', 1, 'epoch', new_epoch, 'old', old)
 call('HDEL', meta, 'options', 'level', 'split', 'count', 'sequence', 'forgets')
 call('UNLINK', seen, unpack(fixed))

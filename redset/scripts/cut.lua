@@ -1,10 +1,10 @@
--- Removes the lowest queued items of a range of scores. What is leased of them stays leased.
+-- Removes the lowest queued items of a range of scores. Leased items stay leased.
 -- KEYS: queue; with second keys none, leases; with key= items
 -- ARGV:
---   num: number      how many
+--   num: number      limit of items
 --   lowest, highest  scores
---   first: number    how many to read at first
--- Returns {how many, whether there may be more}
+--   first: number    number to read at first
+-- Returns {number removed, whether there may be more}
 -- include: check
 -- include: due
 -- include: leases

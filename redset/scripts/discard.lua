@@ -1,12 +1,12 @@
--- Removes items by identity, also leased ones, and forgets them where asked.
+-- Removes items by identity, also leased ones, and may forget them.
 -- KEYS: queue, none, leased, leases, meta, seen, items
 -- ARGV:
 --   keyed: flag
---   remember     '' if nothing is to be forgotten
+--   remember     '' to forget nothing
 --   epoch
 --   num: number  of members
---   members...   then for each what is remembered of it
--- Returns how many were queued or leased, or {'EPOCH', the set's}
+--   members...   then for each its token in the memory
+-- Returns the number that was queued or leased, or {'EPOCH', the set's}
 -- include: check
 -- include: due
 -- include: buckets

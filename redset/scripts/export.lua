@@ -1,20 +1,20 @@
--- Returns a page of a set as it would stand in it if nothing were leased, after the last one seen.
+-- Returns a page of a set, as if nothing were leased, after the last member seen.
 -- KEYS: key, none, queue, leases, items
---   The key is the queue, or what is held back; then come second keys, and with key= items.
+--   The key is the queue, or `leased`; then come second keys, and with key= items.
 -- ARGV:
---   num: number           how many
---   first: number         how many to read at first
---   last_score: optional  or expiry, of the last one seen
+--   num: number           limit of members
+--   first: number         number to read at first
+--   last_score: optional  or expiry, of the last member seen
 --   last_member
--- Returns {where the page ends: score or expiry, member; how many there were; whether there may be more
---   of so many; then score, member, attempts, last error, payload ('' without a key=), ...}
+-- Returns {the end of the page: score or expiry, member; number of members; whether there may be
+--   more; then score, member, attempts, last error, payload ('' without a key=), ...}
 -- include: portions
 -- include: paging
 local call = redis.call
 -- include: leases
 local payloads_of
 if items then
-  -- What was added meanwhile takes the place of what is held.
+  -- An add during the lease replaces the leased item.
   function payloads_of(names)
     local found = call('HMGET', items, unpack(names))
     for i, value in ipairs(queue and key ~= queue and values_of(names) or {}) do
@@ -41,10 +41,11 @@ for i = 1, n do
     attempts, before, again, last = parse(value)
     attempts = string.match(attempts, '^%d+')
     if held then score = before end
-    -- What was added meanwhile takes its place.
+    -- An add during the lease replaces it.
     if held and again ~= '' then score = going_on(again, before) end
   end
-  -- One that is queued as well comes with what is queued; one without a payload is no item.
+  -- A member that is queued as well comes with the queue. A member without a payload is not an
+  -- item.
   if not (queued and queued[i]) and (value or not held) and not (items and not payload) then
     local at = #reply
     reply[at + 1], reply[at + 2], reply[at + 3] = score, member, attempts

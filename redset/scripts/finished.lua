@@ -1,12 +1,12 @@
--- Says whether nothing is queued, scheduled or held back.
+-- Returns whether nothing is queued, scheduled or held.
 -- KEYS: queue, none, leased, leases, calls, dead; with key= items
 -- ARGV:
 --   max_attempts: number
---   limit: number         how many expired leases to give back
---   first: number         how many of them to read at first
---   looks: flag           whether to look only
--- Returns {whether it is finished, how many were given back, how many of these became dead letters};
---   if it only looks, whether it would be finished, and 0, 0
+--   limit: number         limit of expired leases to return
+--   first: number         number of them to read at first
+--   looks: flag           only reads
+-- Returns {whether it is finished, number of returned leases, number of these that became dead
+--   letters}; if it only reads, whether it would be finished, and 0, 0
 -- include: check
 -- include: due
 -- include: leases
@@ -20,7 +20,7 @@ if looks then
   local left = call('ZCARD', leased) - over + call('ZCARD', queue) + queued
   local records = left == 0 and call('HLEN', leases) or 0
   if records > 0 and records <= limit then
-    -- Those of queued items are dropped: there is none.
+    -- Records of queued items are dropped: no item is queued.
     for _, value in ipairs(call('HVALS', leases)) do
       if owner_of(value) == QUEUED then records = records - 1 end
     end
@@ -29,6 +29,6 @@ if looks then
 end
 local back, died = expire(now, limit, first)
 if back == 0 then heal(now, limit) end
--- What a record alone tells of is given back, or the record is dropped, by this or the next calls.
+-- The item of a record without a row returns, or the record is dropped, by this or the next calls.
 local over = call('EXISTS', leases) == 0 and call('ZCARD', queue) == 0 and call('ZCARD', leased) == 0
 return {over and 1 or 0, back, died}

@@ -2,8 +2,8 @@
 -- KEYS: meta, none, seen
 -- ARGV:
 --   remember, epoch
---   tokens...        what is remembered of each
--- Returns how many were known, or {'EPOCH', the set's}
+--   tokens...        one per item, as the memory stores it
+-- Returns the number that was known, or {'EPOCH', the set's}
 -- include: check
 -- include: due
 -- include: buckets

@@ -1,28 +1,29 @@
--- Hands out the lowest items for a time. Sent again with the same token within that time and
--- before the first of them is settled, it gives the same ones; later, what is left of them is given
--- back before others are handed out.
+-- Leases the lowest items for a time. If it is sent again with the same token, within that time and
+-- before the first of them is settled, it returns the same ones. Later, the rest of them returns to
+-- the queue before others are leased.
 -- KEYS: queue, none, leased, leases, calls, dead; with key= items
 -- ARGV:
 --   token
---   num: number           how many
---   ttl: number           for how long in ms
+--   num: number           limit of items
+--   ttl: number           time of the leases in ms
 --   max_attempts: number
---   due: flag             whether only what is due
---   limit: number         how many expired ones to give back
---   hand: number          how many leases the worker has in hand
---   passes: flag          whether suspects that may not be in such a cohort are passed over
---   first: number         how many items to read at first
--- Returns {expiry in ms, whether more may be there (2: a suspect stopped it), members without payload,
---   the smallest cohort that a suspect among them may be in (0: none is), member, score, attempts,
---   ..., how many became dead letters}; with a key= member, score, attempts, payload, ...
+--   due: flag             only items that are due
+--   limit: number         limit of expired leases to return
+--   hand: number          number of leases that the worker has in hand
+--   passes: flag          skips suspects that may not be in such a cohort
+--   first: number         number of items to read at first
+-- Returns {expiry in ms, whether there may be more (2: a suspect stopped it), members without
+--   payload, the smallest cohort that a suspect among them may be in (0: no suspect), member,
+--   score, attempts, ..., number of new dead letters}; with a key= member, score, attempts,
+--   payload, ...
 -- include: check
 -- include: due
--- How long a token is known past its time, in ms: a client's retries may take as long.
+-- Time for which a token is known after its lease, in ms: a client's retries may take as long.
 local KEPT = 600000
 -- include: leases
 -- include: portions
 -- include: expiring
--- First, since they free memory: the removals of this step, of nothing.
+-- First, since they free memory: this step's removals, of nothing.
 call('ZREM', none, '')
 call('ZREMRANGEBYRANK', none, 1, 0)
 call('HDEL', none, '')
@@ -45,7 +46,7 @@ if held then
     return a[2] < b[2]
   end)
   local most = tonumber(held) > now and num or 0
-  -- For the whole of the time that is asked for now: the caller counts from here.
+  -- For the whole time of this request: the caller counts from here.
   local until_now = string.format('%.0f', math.max(tonumber(held), now + ttl))
   local reply, rest, theirs, rows, bytes = {until_now, 0, 0, 0}, {}, {}, {}, 0
   for place, lease in ipairs(mine) do
@@ -67,7 +68,7 @@ if held then
     end
   end
   if #rest > 0 then
-    -- Nobody has received these: they are given back, and count no attempt.
+    -- No worker has received these: they return, and count no attempt.
 -- include: finishing
     finish('release', rest, theirs, now, {0, '', '', ''})
   end
@@ -86,7 +87,8 @@ if #old > 0 then call('ZREM', calls, unpack(old)) end
 local expiry = string.format('%d', now + ttl)
 local reply, got, dropped, budget = {expiry, 0, 0, 0}, 0, 0, num + limit
 local expiries, values, gone, plain, before = {}, {}, {}, {}, {}
--- Places behind which it goes on; what it removes: all of these, or where some are passed over those.
+-- Positions after which it continues, and the members that it removes: all of these, or if some are
+-- skipped only the others.
 local at, removed, passed, stopped, bound = 0, {}, 0, false, math.huge
 local width = items and 4 or 3
 local bytes, largest, want, read_values = 0, 1, first, values_reader(num)
@@ -123,12 +125,12 @@ while got < num and budget > 0 and (bytes < BYTES or #removed == 0) and not stop
         break
       end
       passed = passed + 1
-      -- It is read but not handed out: it counts less, or large ones would leave no room for others.
+      -- It is read but not leased: it counts less, or large ones would leave no room for others.
       size = size / 16
     else
       removed[#removed + 1] = member
       if held_back then
-        -- It was added while it is held back: it waits for the end of that.
+        -- It was added while it is held, and waits for the end of that.
         local tries, old_score, _, failure = parse(value)
         values[#values + 1] = member
         values[#values + 1] = lease_value(owner_of(value), tries, old_score, score, failure)
@@ -139,7 +141,7 @@ while got < num and budget > 0 and (bytes < BYTES or #removed == 0) and not stop
         bound = most
         if value then before[got + 1] = {attempts, suspect, last} end
         plain[2 * got + 1], plain[2 * got + 2] = member, score
-        -- Places that are counted are found sooner than by #.
+        -- A counted position is faster than #.
         local place = 4 + got * width
         reply[place + 1], reply[place + 2] = member, score
         reply[place + 3] = value and string.format('%d', attempts) or '0'
@@ -160,7 +162,7 @@ local more = got < num and not stopped and (budget <= 0 or bytes >= BYTES or exp
 if more and not expired_more then
   more = at < (due and call('ZCOUNT', queue, '-inf', due_until(clock)) or call('ZCARD', queue))
 end
--- A call that goes on, since bytes ended this step, has as many in hand as it asks for.
+-- A call that continues, because bytes ended this step, has as many in hand as it requests.
 local in_hand = hand + got
 if more then in_hand = math.max(in_hand, math.min(hand + num, bound)) end
 local cohort = in_hand > 1 and '/' .. string.format('%d', in_hand) or ''
@@ -177,8 +179,8 @@ for i = 1, got do
   end
   place = place + 2
 end
--- In this order a step that is refused in its middle loses nothing: a record without its row in
--- `leased` would swallow the item, an item that is queued and leased is handed out once more.
+-- In this order a step that is refused midway loses nothing. A record without its row in `leased`
+-- would lose the item. An item that is queued and leased is only leased once more.
 bulk('ZADD', leased, expiries)
 bulk('HSET', leases, values)
 if got > 0 then call('ZADD', calls, expiry, token) end

@@ -1,12 +1,12 @@
--- Returns the page of what is held back, after the last one seen, in order of expiry.
+-- Returns a page of leased and delayed items, after the last one seen, in order of expiry.
 -- KEYS: leased, none, leases; with key= items
 -- ARGV:
---   num: number            how many
---   first: number          how many to read at first
---   last_expiry: optional  of the last one seen
+--   num: number            limit of items
+--   first: number          number to read at first
+--   last_expiry: optional  of the last item seen
 --   last_member
--- Returns {members, expiries in ms, payloads, whether there may be more of so many, attempts, scores,
---   last errors}
+-- Returns {members, expiries in ms, payloads, whether there may be more, attempts, scores, last
+--   errors}
 -- include: check
 -- include: due
 -- include: leases

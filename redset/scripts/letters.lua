@@ -1,11 +1,11 @@
--- Puts back the dead letters of an exported set. A stream takes an id only behind its last one, and
--- an id of the future would be before all that die from now on: such a letter gets a new id.
+-- Restores the dead letters of an exported set. A stream accepts an id only after its last one. An
+-- id of the future would come after later deaths, so such a letter gets a new id.
 -- KEYS: dead, none, meta
 -- ARGV:
---   id              what is restored
+--   id              of the restored lines
 --   number: number  of this step
 --   letters...(letter_id, raw, score, reason, attempts, member)  the member is '' if that is raw
--- Returns how many items this restore queued; -1 if the set was cleared meanwhile
+-- Returns the number of items that this restore queued; -1 if the set was cleared since
 -- include: check
 -- include: due
 -- include: restoring

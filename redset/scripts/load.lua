@@ -1,11 +1,12 @@
--- Puts items of an exported set back, if they are not there.
+-- Restores items of an exported set that are not queued.
 -- KEYS: queue; with second keys none, meta, leases; with key= items
 -- ARGV:
---   id              what is restored
+--   id              of the restored lines
 --   number: number  of this step
 --   rows...(score, member, attempts, last, payload)
--- Returns how many items this restore queued, without second keys this step; -1 if the set was
---   cleared meanwhile
+-- Returns the number of items that this restore queued, without second keys this step; -1 if the
+-- set
+--   was cleared since
 -- include: check
 -- include: restoring
 -- include: leases
@@ -19,7 +20,7 @@ end
 for i = rows_at, #ARGV, rows_width do
   -- fields: rows at i
   if not call('ZSCORE', queue, member) then
-    -- The place last: a step that is refused in its middle leaves no item without its payload.
+    -- The score last: a step that is refused midway leaves no item without its payload.
     if items then call('HSET', items, member, payload) end
     if attempts ~= '0' and leases then
       call('HSET', leases, member, lease_value(QUEUED, attempts, score, '', last))

@@ -1,9 +1,9 @@
 -- Takes a lock that is free or has expired.
 -- KEYS: lock
 -- ARGV:
---   seconds  how many it is to last
+--   seconds  until it expires
 --   digits   the holder's
--- Returns whether it is the caller's; sent again by a client that lost the answer, it still is
+-- Returns whether the caller has it; also if it is sent again by a client that lost the reply
 local held = redis.call('GET', lock)
 if held and held:sub(-#digits) == digits then return 1 end
 local time = redis.call('TIME')

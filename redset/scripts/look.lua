@@ -1,10 +1,10 @@
 -- Returns items by position without removing them.
 -- KEYS: queue; with key= none, items
 -- ARGV:
---   position: number  the first
---   num: number       how many
---   due: flag         whether only what is due
---   first: number     how many to read at first
+--   position: number  of the first item
+--   num: number       limit of items
+--   due: flag         only items that are due
+--   first: number     number to read at first
 -- Returns {whether there may be more, {member, score, ...; with a key= payload, score, ...}}
 -- include: due
 -- include: portions

@@ -1,15 +1,15 @@
--- Moves queued items to another set of this server: an add by its rules, at their scores and with their
--- payloads. What it refuses stays.
+-- Moves queued items to another set of this server. It adds them by the other's rules, at their
+-- scores and with their payloads. Items that the other refuses stay.
 -- KEYS: ours, none, our_leases, our_items, queue, leased, leases, meta, seen, items, name
---   Our queue, leases and items; then the other set's.
+--   This set's queue, leases and items; then the other set's keys.
 -- ARGV:
 --   num: number    of members
---   first: number  how many payloads to read at first
---   tied: flag     whether ours has ties=
+--   first: number  number of payloads to read at first
+--   tied: flag     true if this set has ties=
 --   @adding
---   members...     then what is remembered of each if that is asked for
--- Returns {how many were moved, how many of the members this step was about}; where nothing was what
---   `adding` says, or {'SCORE', one that the other cannot have}
+--   members...     then the token of each in the memory, if the other has one
+-- Returns {number moved, number of members in this step}; or, if nothing was written, the reason of
+--   `adding`, or {'SCORE', one that the other cannot have}
 -- include: check
 -- include: due
 -- include: leases
@@ -33,7 +33,7 @@ end
 local scores = call('ZMSCORE', ours, unpack(members))
 local argv, names = {}, {}
 for i = 1, n do
-  -- One without a payload is what another consumer has just had.
+  -- A member without a payload was just removed by another consumer.
   if scores[i] and not (texts and not texts[i]) then
     local score = scores[i]
     if tied then score = math.floor(score / TIE) end
@@ -58,7 +58,7 @@ for k = 1, #names do
   if string.sub(outcome[3], k, k) ~= 'r' then moved[#moved + 1] = names[k] end
 end
 if #moved == 0 then return {0, n} end
--- Attempts end with the item; a lease of one that was added meanwhile does not.
+-- A record of attempts ends with its item. A record of a lease does not.
 local gone = with_attempts(moved, lookup('HMGET', our_leases, moved))
 call('ZREM', ours, unpack(moved))
 bulk('HDEL', our_leases, gone)

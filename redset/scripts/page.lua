@@ -1,12 +1,12 @@
--- Returns the page of members after the last one seen.
+-- Returns a page of members after the last one seen.
 -- KEYS: queue; with key= none, items
 -- ARGV:
---   num: number                how many
---   first: number              how many to read at first
+--   num: number                limit of members
+--   first: number              number to read at first
 --   lowest, highest: optional  scores
---   last_score: optional       of the last one seen
+--   last_score: optional       of the last member seen
 --   last_member
--- Returns {members, scores, payloads, whether there may be more of so many}
+-- Returns {members, scores, payloads, whether there may be more}
 -- include: portions
 -- include: paging
 local payloads_of

@@ -1,9 +1,9 @@
--- Deletes the records of items that were removed by a command, which leaves them. What is queued
--- again, or held back, keeps its record.
+-- Deletes the records of items that a command removed, which leaves records. Items that are queued
+-- again or held keep their records.
 -- KEYS: queue, none, leases
 -- ARGV:
 --   members...
--- Returns how many were deleted
+-- Returns the number of deleted records
 -- include: check
 -- include: due
 -- include: leases

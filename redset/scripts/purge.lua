@@ -2,9 +2,9 @@
 -- KEYS: dead
 -- ARGV:
 --   highest        the last id
---   num: number    how many
---   first: number  how many to read at first
--- Returns {how many were deleted, whether there may be more}
+--   num: number    limit of letters
+--   first: number  number to read at first
+-- Returns {number deleted, whether there may be more}
 -- include: portions
 -- include: entries
 local ids = {}

@@ -2,9 +2,9 @@
 -- KEYS: dead
 -- ARGV:
 --   lowest, highest  ids
---   num: number      how many
---   first: number    how many to read at first
--- Returns {whether there may be more of so many, entries}
+--   num: number      limit of letters
+--   first: number    number to read at first
+-- Returns {whether there may be more, entries}
 -- include: portions
 -- include: entries
 local entries, more = entries_of(dead, lowest, highest, num, first)

@@ -1,9 +1,9 @@
--- Returns what some buckets of a memory forever hold.
+-- Returns the integers in some buckets of a memory without a time limit.
 -- KEYS: meta, none, seen
 -- ARGV:
 --   epoch
---   bucket: number  the first
---   num: number     how many
+--   bucket: number  the first bucket
+--   num: number     number of buckets
 -- Returns {the next bucket, or 0 after the last one; the integers}
 local m = redis.call('HMGET', meta, 'epoch', 'level', 'split')
 if m[1] ~= epoch then return {0, {}} end

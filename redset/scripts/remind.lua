@@ -1,11 +1,11 @@
--- Puts back what an exported set remembered.
+-- Restores the memory of an exported set.
 -- KEYS: meta, none, seen
 -- ARGV:
---   id               what is restored
+--   id               of the restored lines
 --   number: number   of this step
 --   epoch, remember
---   known...         integers, or of a limited memory: expiry in ms, digest, ...
--- Returns how many items this restore queued; -1 if the set was cleared meanwhile
+--   known...         integers; for a limited memory: expiry in ms, digest, ...
+-- Returns the number of items that this restore queued; -1 if the set was cleared since
 -- include: check
 -- include: buckets
 -- include: restoring
@@ -19,7 +19,7 @@ if remember == 'limited' then
     call('ZADD', seen, unpack(ARGV, from, math.min(from + PART - 1, #ARGV)))
   end
 else
-  -- There are buckets enough, made when this began: nothing is split.
+  -- All buckets were made when the restore began: none is split.
   local memory = memory_of(meta, seen, epoch)
   for i = known_at, #ARGV do
     memory.count = memory.count + call('SADD', bucket_of(memory, ARGV[i]), ARGV[i])

@@ -1,13 +1,14 @@
--- Queues dead letters again, at their scores, where nothing of the same identity is there.
+-- Queues dead letters again, at their scores, if no item of the same identity is queued or held.
 -- KEYS: dead, none, queue, leased, leases, meta, items, name
 -- ARGV:
 --   keyed: flag
 --   options
 --   ties: optional           fifo, lifo
---   letters...(id, member)   the member is '' if the letter says it
--- Returns {for each letter, up to the one that makes them 256 KiB, 1 where it was queued, 0 where its item is there, -1 if there is no
---   such letter, or what is to be decoded for its member}; or {'OPTIONS', the set's}, {'NAME'},
---   where nothing was written
+--   letters...(id, member)   the member is '' if the letter has it
+-- Returns for each letter, up to the one that makes them 256 KiB: 1 if it was queued, 0 if its item
+-- is
+--   queued or held, -1 if it is gone, or the bytes to decode for its member. If nothing was written,
+--   {'OPTIONS', the set's} or {'NAME'}
 -- include: check
 -- include: portions
 if wrong_type(dead, 'stream') or wrong_type(queue, 'zset') or wrong_type(leased, 'zset')
@@ -18,7 +19,7 @@ end
 local stored = call('HGET', meta, 'options')
 if stored and stored ~= options then return {'OPTIONS', stored} end
 if (keyed or ties) and call('EXISTS', name) == 1 then return {'NAME'} end
--- The removal of nothing shows that the user may remove, and lets a full server take the rest.
+-- The removal of nothing shows that the user may remove, and lets a full server accept the rest.
 call('XDEL', none, '0-1')
 local outcomes, bytes = {}, 0
 for i = letters_at, #ARGV, letters_width do
@@ -37,7 +38,7 @@ for i = letters_at, #ARGV, letters_width do
       outcome = fields.raw or ''
     else
       local value = call('HGET', leases, member)
-      -- What is held back is there; what is queued ZSCORE tells.
+      -- A held item counts as there. ZSCORE finds a queued one.
       if call('ZSCORE', queue, member)
         or (value and string.sub(value, 1, 1) ~= '.' and call('ZSCORE', leased, member)) then
         outcome = 0
@@ -46,7 +47,7 @@ for i = letters_at, #ARGV, letters_width do
         if not score or score == '' then
           score = 0
           if ties then
-            -- If they are used up it gets the last one.
+            -- If all numbers are used up it gets the last one.
             local number = math.min(call('HINCRBY', meta, 'sequence', 1), 2 ^ 40)
             score = ties == 'fifo' and number - 1 or 2 ^ 40 - number
           end

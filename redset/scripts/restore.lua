@@ -1,10 +1,10 @@
--- Puts members back that were taken and could not be decoded, if no dead letters can be kept.
--- The removal of nothing is there for a full server, which lets a script write on after it.
--- What is among the newest dead letters was kept after all: its step's answer was lost.
+-- Queues removed members again that could not be decoded, if no dead letters can be written. It
+-- first removes nothing: a full server lets a script go on after that. A member among the newest
+-- dead letters was kept after all: the reply of its step was lost.
 -- KEYS: queue; with second keys none, dead
 -- ARGV:
---   first: number           how many letters to read at first
---   rows...(score, member)  the score is '' if it is not known: the lowest that there is, else 0
+--   first: number           number of letters to read at first
+--   rows...(score, member)  the score is '' if it is unknown: then the lowest queued one, else 0
 -- include: portions
 redis.call('ZREMRANGEBYRANK', queue, 1, 0)
 local lowest = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2] or '0'

@@ -1,8 +1,8 @@
--- Says which items are remembered: a string of 0 and 1.
+-- Returns for each item whether it is remembered, as a string of 0 and 1.
 -- KEYS: meta, none, seen
 -- ARGV:
 --   remember, epoch
---   tokens...        what is remembered of each
+--   tokens...        one per item, as the memory stores it
 -- Returns the string, or {'EPOCH', the set's}
 -- include: due
 -- include: buckets

@@ -1,15 +1,15 @@
--- Ends, or prolongs, leases that are still their holders', and adds items in the same step.
+-- Ends or extends leases that their holders still have, and adds items in the same step.
 -- KEYS: queue, none, leased, leases, calls, dead, meta, seen, items, name
 -- ARGV:
 --   max_attempts: number
 --   keyed: flag
 --   num_groups: number
---   groups...(how, token, time, score, error, payload, num)  so many groups, and behind each its
+--   groups...(how, token, time, score, error, payload, num)  num_groups groups, each followed by its
 --     members. How: ack, fail, bury, release, renew; check does nothing. The time is a delay or a ttl
---     in ms. The score and the payload are new ones, or ''. Behind the groups, where items are to be
---     added if any of the leases is still its holder's: what `adding` declares, and entries.
--- Returns {how many of each group were the holder's, what `adding` says or ''}; where nothing was
---   written because of that, only what it says
+--     in ms. The score and the payload are new ones, or ''. After the groups may come the arguments of
+--     `adding` and entries. They are added if any of the leases is still held.
+-- Returns {number still held of each group, the result of `adding` or ''}; if nothing was written
+--   because of `adding`, only its reason
 -- include: check
 -- include: due
 if not keyed then items = nil end
@@ -23,21 +23,21 @@ for i = 1, num_groups do
   local seen_before = named[token] or {}
   named[token] = seen_before
   at = at + groups_width
-  local behind = at + tonumber(num)
-  for k = at, behind - 1 do
+  local after = at + tonumber(num)
+  for k = at, after - 1 do
     local member = ARGV[k]
-    -- Once: a second time it would go by what the first has ended.
+    -- Once: the first one ends the lease that a second one would look at.
     if not seen_before[member] then
       seen_before[member] = true
       members[#members + 1] = member
     end
   end
-  at = behind
+  at = after
   groups[i] = group
   buries = buries or how == 'fail' or how == 'bury'
 end
--- Leaves of each group what is still its holder's, with the values; none of it was added
--- meanwhile if it is plain.
+-- Keeps of each group the leases that are still held, with their values. A plain group has no item
+-- that was added while it was leased.
 local function look()
   for _, group in ipairs(groups) do
     local members, found = group.members, values_of(group.members)
@@ -64,14 +64,14 @@ call('ZCARD', calls)
 if buries then call('XLEN', dead) end
 if keyed then call('HLEN', items) end
 local outcome = ''
--- Removals are tried where nothing is there: a user who may not perform one is refused before the
--- first write. What adds comes before that, so that a full server refuses all of it.
+-- Removals are tried on an empty key: a user who may not perform one is refused before the first
+-- write. Adds come before that, so that a full server refuses the whole step.
 local function try_removals()
   call('ZREM', none, '')
   call('HDEL', none, '')
 end
 if any and at <= #ARGV then
-  -- Here, since to make so many functions takes time.
+  -- Here, since making so many functions takes time.
   -- fields: @adding at at
 -- include: buckets
 -- include: drop
@@ -97,7 +97,7 @@ for i, group in ipairs(groups) do
     end
     bulk('ZADD', leased, list)
   elseif how == 'ack' and group.plain then
-    -- What `finish` would do, without it.
+    -- The same as `finish`, without its functions.
     bulk('ZREM', leased, members)
     bulk('HDEL', leases, members)
     if keyed then bulk('HDEL', items, members) end

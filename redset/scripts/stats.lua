@@ -1,15 +1,15 @@
 -- Counts everything in one step.
 -- KEYS: queue; with second keys none, leased, leases, calls, dead, meta, seen, items
 -- ARGV:
---   due: flag             whether only what is due is available
+--   due: flag             only items that are due are available
 --   remember              '', ever, limited
 --   keyed: flag
 --   max_attempts: number
---   limit: number         how many expired leases to give back
---   first: number         how many of them to read at first
---   looks: flag           whether to look only: then expired leases count as given back
--- Returns {size, available, leased, dead, remembered, lowest score or '', time in seconds, bytes, how
---   many became dead letters now, how many wait for a retry}
+--   limit: number         limit of expired leases to return
+--   first: number         number of them to read at first
+--   looks: flag           only reads: expired leases then count as returned
+-- Returns {size, available, leased, dead, remembered, lowest score or '', time in seconds, bytes,
+--   number of new dead letters, number that wait for a retry}
 -- include: check
 -- include: due
 local all_items = items
@@ -21,13 +21,13 @@ local clock = call('TIME')
 local now = due_until(clock)
 local died, _ = 0, nil
 if leased and not looks then _, died = expire(milliseconds(clock), limit, first) end
--- Not every user may ask, and not every server says.
+-- Not every user may use MEMORY USAGE, and not every server has it.
 local function bytes(key)
   local used = redis.pcall('MEMORY', 'USAGE', key)
   return type(used) == 'number' and used or 0
 end
--- Counts the items that wait out a delay and have failed before. Only its record tells a delay from a
--- lease: of more than SAMPLE, or of large members, some are read, at even distances.
+-- Counts the items that failed and wait out a delay. Only the record distinguishes a delay from a
+-- lease. Of more than SAMPLE records, or of large members, some are read, at even distances.
 local SAMPLE = 250
 local function count_retrying(milli)
   local over = call('ZCOUNT', leased, '-inf', milli)

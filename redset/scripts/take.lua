@@ -1,24 +1,24 @@
--- Removes and returns the lowest items, with those whose lease is over if there are too few.
+-- Removes and returns the lowest items, and expired leases if these are too few.
 -- Its first write frees memory: it works on a full server.
 -- KEYS: queue; with second keys none, leased, leases, calls, dead; with key= items
 -- ARGV:
---   num: number                how many
---   due: flag                  whether only what is due
+--   num: number                limit of items
+--   due: flag                  only items that are due
 --   max_attempts: number
---   limit: number              how many expired leases to give back
---   first: number              how many items to read at first
---   lowest, highest: optional  a range of scores, which ends what is due and gives back nothing
--- Returns {whether there may be more, {member, score, ...; with a key= payload, score, ...}, how many
---   became dead letters, since their leases had expired}
+--   limit: number              limit of expired leases to return
+--   first: number              number of items to read at first
+--   lowest, highest: optional  a range of scores; with it due is ignored, and no lease is returned
+-- Returns {whether there may be more, {member, score, ...; with a key= payload, score, ...}, number
+--   of new dead letters, since their leases had expired}
 -- include: check
 -- include: due
 -- include: leases
 -- include: portions
 -- include: expiring
--- What cannot be decoded could not be kept.
+-- Without it, undecodable items could not be kept.
 if dead then call('XLEN', dead) end
 if items then call('HLEN', items) end
--- A user who may not ask for the time takes what needs none.
+-- A user who may not use TIME takes items that need no time.
 local clock = due and call('TIME') or redis.pcall('TIME')
 local function read(at, want)
   if lowest or due then
@@ -53,7 +53,7 @@ if n < num and not more and leased and not lowest and not clock.err then
   end
 end
 if n == 0 then return {more and 1 or 0, found, died} end
--- Attempts end with the item; the record of one that is held back as well does not.
+-- A record of attempts ends with its item. The record of an item that is also held does not.
 local gone = leases and call('HLEN', leases) > 0 and with_attempts(members, values_of(members)) or {}
 if items or #gone > 0 then call('HDEL', none, '') end
 local from = lowest and call('ZCOUNT', queue, '-inf', '(' .. lowest) or 0

@@ -1,9 +1,10 @@
--- Tells how much a consumer may have, and when there may be more. Reads only.
+-- Returns how many items a consumer may have, and when there may be more. It only reads.
 -- KEYS: queue; with second keys none, leased
 -- ARGV:
---   due: flag     whether only what is due
---   finish: flag  whether the end is to be told: that nothing is left, or leased
--- Returns how many, milliseconds until the next falls due or its lease ends (-1: none is known)
+--   due: flag     only items that are due
+--   finish: flag  also reports the end: that nothing is queued or leased
+-- Returns the number, and the milliseconds until the next item falls due or its lease ends (-1:
+-- none)
 local clock = redis.call('TIME')
 local now, next_at = clock[1] * 1000 + math.floor(clock[2] / 1000), nil
 local function count(key, from, to, unit)
@@ -23,9 +24,9 @@ if leased then
   available = available + count(leased, ms, ms, 1)
 end
 if not next_at then
-  -- The end is for all who wait.
+  -- The end wakes all waiters.
   if finish and available == 0 then available = 1000000 end
   return {available, -1}
 end
--- Rounded up, and past the millisecond that the leases are counted in; an hour is far enough.
+-- Rounded up, and one more, since leases are counted in milliseconds. An hour is the limit.
 return {available, math.min(math.floor(next_at - now) + 1, 3600000)}

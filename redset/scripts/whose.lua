@@ -1,15 +1,15 @@
--- Says whose memory this is, and whether it still knows what it is asked about: while that stays the
--- same, what is known stays known. All is read in one step: growth, forgetting and expiry in between
--- cannot be taken for a loss.
+-- Identifies the memory, and checks that it still knows a sample. While both are unchanged, known
+-- items stay known. All is read in one step, so growth, forgetting and expiry are not taken for a
+-- loss.
 -- KEYS: meta, none, seen
 -- ARGV:
 --   remember
---   epoch      '' if nothing is asked about
---   tokens...  what is remembered of some items
--- Returns {epoch, how often something was forgotten, run of the server, how many items are
---   remembered forever, keys that the server has evicted (if it may evict any), how many of those asked about are not
---   known}, each '' if there is none; a run cannot be seen where INFO is refused, and a replica has
---   none
+--   epoch      '' without a sample
+--   tokens...  of the items of the sample
+-- Returns {epoch, count of forgets, run of the server, number of items that are remembered forever,
+--   number of keys that the server has evicted (if it may evict any), number of the sample's items
+--   that are not known}, each '' if it is missing. INFO may be refused, and then the run is
+--   missing. A replica has none
 -- include: check
 -- include: due
 -- include: buckets
@@ -37,7 +37,7 @@ if epoch ~= '' and found[1] == epoch and #ARGV >= tokens_at then
     end
   end
 end
--- A cache beside it evicts its own keys, which have a time to live.
+-- A cache beside the set evicts keys of its own, which have a time to live.
 local evicted = ''
 if string.sub(info('memory', 'maxmemory_policy:(%S+)'), 1, 7) == 'allkeys' then
   evicted = info('stats', 'evicted_keys:(%d+)')

@@ -845,7 +845,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "discarded-lease-can-be-acknowledged",
         "redset/scripts/include/discarding.lua",
         "discard",
-        "bulk('HDEL', leases, told)",
+        "bulk('HDEL', leases, recorded)",
         "bulk('HDEL', leases, {})",
         "The holder of a discarded item is told that its ack still counted.",
         ("test_leases.py::test_a_discarded_lease_is_cancelled",),

@@ -4,28 +4,28 @@
 -- ARGV:
 --   condition         '', nx, xx, lt, gt, xxlt, xxgt
 --   again: flag
---   wanted: flag      whether outcomes are
+--   wanted: flag      returns outcomes
 --   max_size: number  the largest size, nil for any
 --   keyed: flag
 --   remember          '', ever, limited
---   ttl: number       how long a limited memory lasts, in ms
+--   ttl: number       time of a limited memory, in ms
 --   epoch
 --   proposed: flag    whether the epoch is the caller's proposal
 --   options
---   asks: flag        whether the caller asks what is known now
+--   asks: flag        returns which entries are known now
 --   ties: optional    fifo, lifo
---   aside: flag       whether what is accepted is not to be remembered
--- An entry: score, member, [payload], [what is remembered].
--- Adds the entries of a list, which begin at `start`, and says what became of each, as if they had
--- been added one by one: {added, updated, outcomes, [known]}. Known is, of a memory forever, how many
--- entries may not be known even now; of a limited one, for each entry, how many ms it stays known, 0
--- if it is not. Or where nothing was written {'EPOCH', the set's}, {'OPTIONS', the set's}, {'NAME'},
+--   aside: flag       accepts entries without remembering them
+-- An entry: score, member, [payload], [token in the memory].
+-- Adds the entries of a list, which begin at `start`, with the results of adding them one by one. It
+-- returns {added, updated, outcomes, [known]}. For a memory forever, known is the number of entries
+-- that may still be unknown. For a limited one, it has the ms for which each entry stays known, or 0.
+-- If nothing was written, it returns {'EPOCH', the set's}, {'OPTIONS', the set's}, {'NAME'},
 -- {'FULL', size}, or an error. A step calls it once.
--- `try_removals`, where given, is called behind the first write that may grow memory and before any
--- that changes something.
+-- `try_removals`, if it is passed, is called after the first write that may grow memory, and before
+-- any that changes something.
 local function add(entries, start, try_removals)
   local ever, limited = remember == 'ever', remember == 'limited'
-  -- The place before the first entry, how long an entry is, and where in it stands what is remembered.
+  -- The place before the first entry, the length of an entry, and the place of the token in it.
   local before, entry_width, memory_at = start - 1, keyed and 3 or 2, nil
   if ever or (limited and not keyed) then
     entry_width = entry_width + 1
@@ -41,11 +41,11 @@ local function add(entries, start, try_removals)
   if keyed or remember ~= '' or ties then
 -- include: refusing
   end
-  -- What is to be written: places, payloads, and what is added while it is held back; and records of
-  -- leases that hold nothing back.
+  -- Writes at the end: places, payloads, entries that are held, and records of leases that hold
+  -- nothing.
   local zadd, hset, parked, stray = {}, {}, {}, {}
   local added, updated, outcomes = 0, 0, {}
-  -- What the caller asks, the memory forever, and how many integers it took.
+  -- The caller's question, the memory forever, and the number of integers that it took.
   local known_now, memory, learned = 0, nil, 0
 -- include: placing
   -- The ways stand here, and not in functions: it takes time to make one, and each step makes all.

@@ -11,9 +11,9 @@ elseif limited then
   tokens = memory_at and columns(memory_at) or members
   expiries = lookup('ZMSCORE', seen, tokens)
 end
--- What this chunk itself has changed: an item may stand in it twice.
+-- Changes of this chunk itself: an item may be in it twice.
 local queued, fresh, to_learn, grown = {}, {}, {}, 0
--- How many entries are not known even now, or of each how many ms it stays known.
+-- Number of entries that are still unknown, or for each the ms for which it stays known.
 local unknown, left = 0, {}
 local function is_known(i)
   if again or remember == '' then return false end
@@ -21,7 +21,7 @@ local function is_known(i)
   if ever then return call('SISMEMBER', bucket_of(memory, tokens[i]), tokens[i]) == 1 end
   return expiries[i] and tonumber(expiries[i]) > now
 end
--- Says what the condition lets become of an entry: a, u, or false.
+-- Returns the outcome of an entry by the condition: a, u, or false.
 local function allowed(score, current, value)
   if not current then
     local takes_new = condition == '' or condition == 'lt' or condition == 'gt'
@@ -45,7 +45,7 @@ for i = 1, num_entries do
       there = tonumber(bare(later)) or false
     end
   end
-  -- What is held back and known is refused whatever the condition.
+  -- A held and known entry is refused with every condition.
   local known, outcome = value and is_known(i) or nil, false
   if not known then
     outcome = allowed(entries[at + 1], there and ties and math.floor(there / TIE) or there, value)
@@ -63,7 +63,7 @@ for i = 1, num_entries do
     if outcome == 'a' then added = added + 1 else updated = updated + 1 end
     if outcome == 'a' and not value then grown = grown + 1 end
   elseif asks then
-    -- What nx refuses because it is there may not be known.
+    -- An entry that nx refuses because it is queued may be unknown.
     if known == nil then known = is_known(i) end
     if not known then unknown = unknown + 1 end
   end

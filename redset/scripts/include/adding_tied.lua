@@ -1,9 +1,9 @@
--- Included by `add`, a piece of it for a plain or nx add to a set with ties=: what is queued stays
--- where it is, unless its score or payload changes.
+-- Included by `add`, a piece of it for a plain or nx add to a set with ties=: a queued item keeps
+-- its place, unless its score or payload changes.
 local members, at_once = columns(2), false
 try_writes()
 if num_entries >= 16 and not (keyed or wanted) then
-  -- Most of them are new where most of these are.
+  -- If most of these are new, most of the others are.
   local some, found = {}, 0
   for i = 1, 8 do some[i] = members[math.floor(i * num_entries / 8)] end
   for _, there in ipairs(call('ZMSCORE', queue, unpack(some))) do
@@ -12,7 +12,7 @@ if num_entries >= 16 and not (keyed or wanted) then
   at_once = found < 4
 end
 if at_once then
-  -- ZADD itself leaves what is queued alone; which those are is asked only for the rest to move.
+  -- ZADD NX does not move queued items. Which those are is asked only if others have to move.
   local placed = {}
   for i = 1, num_entries do
     placed[2 * i - 1] = place(entries[before + 2 * i - 1])

@@ -1,6 +1,7 @@
--- Included by steps that touch the memory forever: sets of integers, one for each bucket.
--- Linear hashing (Litwin 1980): 2^level + split buckets; split by split they double, so that no
--- step moves more than a few hundred integers, and nearly all sets stay in compact encoding.
+-- Included by steps that use a memory without a time limit: sets of integers, one for each bucket.
+-- Theory of operation: linear hashing (Litwin 1980). There are 2^level + split buckets, and they
+-- double split by split. So no step moves more than a few hundred integers, and nearly all sets
+-- stay compact.
 local FILL = 180
 local function memory_from(level, split, count, seen, epoch)
   level = tonumber(level) or 0
@@ -33,7 +34,7 @@ local function grow(memory)
       if low < 0 then low = -low end
       if low % (memory.size * 2) ~= memory.split then moved[#moved + 1] = integer end
     end
-    -- Added before they are removed: a step that is refused in between has forgotten nothing.
+    -- Added before they are removed: a step that is refused in between forgets nothing.
     for _, command in ipairs({'SADD', 'SREM'}) do
       for i = 1, #moved, 4000 do
         local last = math.min(i + 3999, #moved)

@@ -1,5 +1,5 @@
--- Included by steps that unlink the buckets of a cleared memory, a bounded number a step.
--- The field 'old' of the meta lists what is left: epoch:buckets, with a space between.
+-- Included by steps that unlink the buckets of a cleared memory, a bounded number per step.
+-- The field 'old' of the meta lists the rest: epoch:buckets, with a space between.
 local function drop(meta, seen, budget)
   local old = redis.call('HGET', meta, 'old')
   if not old then return 0 end

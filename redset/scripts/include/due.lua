@@ -1,4 +1,4 @@
--- Included by steps that go by the server's clock, read once a step: as a score, and in ms.
+-- Included by steps that use the server's clock. It is read once per step: as a score, and in ms.
 local function due_until(clock)
   clock = clock or redis.call('TIME')
   return clock[1] .. '.' .. string.format('%06d', tonumber(clock[2]))

@@ -1,6 +1,6 @@
 -- Included by steps that read dead letters, after portions.
--- Returns up to so many entries of a stream, from an id to another, and whether there may be more of
--- so many. It reads `first` of them at first.
+-- Returns up to num entries of a stream, from one id to another, and whether there may be more. It
+-- reads `first` of them at first.
 local function entries_of(stream, from, to, num, first)
   local entries = {}
   local n, more = in_portions(num, first, function(_, want)

@@ -1,7 +1,8 @@
--- Included by steps that give back what nobody holds any more, after leases and portions. They have
--- what finishing asks for, of which functions are made only if there is something to give back.
--- Gives back up to so many of those whose lease or delay is over, of which it reads `first` at first.
--- Returns how many, how many of these became dead letters, and whether their bytes ended it.
+-- Included by steps that return expired leases, after leases and portions. They have the locals of
+-- finishing. Its functions are made only if a lease has expired.
+-- Returns up to limit expired leases and delays to the queue; it reads `first` of them at first.
+-- The results are their number, the number that became dead letters, and whether their bytes ended
+-- it.
 local function expire(now, limit, first)
   first = math.min(first, limit)
   local head = call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', '0', first)
@@ -17,9 +18,9 @@ local function expire(now, limit, first)
       or call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', at, want)
     local found, sizes = read_values(part), items and max_attempts > 0 and {}
     for i = 1, #part do
-      -- A stray one, which nothing of redset leaves, is not lost either.
+      -- A stray payload, which redset never leaves, is not lost either.
       found[i] = found[i] or lease_value(DELAYED, 0, '0', '', '')
-      -- The payload of what dies goes into its letter.
+      -- The payload of a dying item goes into its letter.
       if sizes then
         local dies = tried((parse(found[i]))) + 1 >= max_attempts
         sizes[i] = dies and call('HSTRLEN', items, part[i])
@@ -31,9 +32,9 @@ local function expire(now, limit, first)
   cut(members, n)
   return #members, finish('expire', members, values, now, {0, '', '', ''}), more
 end
--- Makes rows anew for leases of which only records tell, since `leased` was deleted or evicted, when
--- there is nothing else to hand out. Each lasts for a minute: its holder may be at work, and settle
--- or renew it. The records are drawn at random, so that in the end each is met, wherever it stands.
+-- Makes new rows for leases that have only records, because `leased` was deleted or evicted. It
+-- does so when nothing else can be handed out. Each row lasts for a minute: its holder may be at
+-- work, and settle or renew it. Records are drawn at random, so that in the end each is met.
 local function heal(now, limit)
   local held = call('ZCARD', leased)
   if call('HLEN', leases) <= held then return end

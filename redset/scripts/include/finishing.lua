@@ -1,9 +1,9 @@
 -- Included by steps that end leases, after leases, at each place of a call: for one call. They have
 -- the set's keys as queue, leased, leases, dead, and with a key= items; and max_attempts, after how
 -- many attempts an item dies (0: never).
--- What is to be written: scores and members of the queue; records to delete and to keep; rows of
--- delays; payloads to delete and to keep; letters. What dies leaves its places only when its letter
--- is written.
+-- Writes at the end: scores and members of the queue; records to delete and to keep; rows of delays;
+-- payloads to delete and to keep; letters. A dying item leaves its places only after its letter is
+-- written.
 local back, gone, kept, waiting, ends, payloads, died = {}, {}, {}, {}, {}, {}, {}
 local dead_gone, dead_ends, dying = {}, {}, {}
 local function append_pair(list, one, other)
@@ -11,8 +11,8 @@ local function append_pair(list, one, other)
   list[length + 1], list[length + 2] = one, other
 end
 
--- Says what comes of a lease: the attempts of its item, its score, the score that was added meanwhile,
--- its last error, whether it dies, and what is stored of its attempts.
+-- Returns the end of a lease: the attempts of its item, its score, the score of an add during the
+-- lease, its last error, whether it dies, and the stored form of its attempts.
 local function judge(how, value, new_score, failure)
   local attempts, score, again, last = parse(value)
   local cohort, suspect
@@ -21,7 +21,7 @@ local function judge(how, value, new_score, failure)
   if how == 'fail' then
     attempts, suspect, last = attempts + 1, false, failure
   elseif failed then
-    -- With max_attempts=1 an item is handed out once, whatever came of its neighbours.
+    -- With max_attempts=1 an item is handed out once, also if its neighbours are fine.
     if cohort == 1 or max_attempts == 1 then attempts = attempts + 1 end
     cohort, suspect = math.max(1, math.floor(cohort / 2)), true
     last = last ~= '' and last or 'the lease expired'
@@ -35,7 +35,7 @@ local function judge(how, value, new_score, failure)
   return attempts, score, again, last, dies, stored
 end
 
--- Ends an item that is done or dies; if it was added meanwhile it is queued as that.
+-- Ends an item that is done or dies. If it was added during the lease, that add is queued.
 local function leave(member, attempts, score, again, last, dies)
   local its_ends = ends
   if dies then
@@ -66,7 +66,7 @@ local function go_on(member, score, again, last, stored, until_then)
   end
 end
 
--- From here on a member with payload is the one that was added meanwhile.
+-- From here on a member's payload is that of the add during the lease.
 local function take_payload(member, again, dies)
   local letter = dies and died[#died]
   if again ~= '' then
@@ -79,7 +79,7 @@ local function take_payload(member, again, dies)
   end
 end
 
--- Returns those of the members that are held back no more.
+-- Returns the members that are no longer held.
 local function no_longer_held(members)
   if #waiting + #died == 0 then return members end
   local waits, over = {}, {}
@@ -90,9 +90,10 @@ local function no_longer_held(members)
   return over
 end
 
--- In this order a step that is refused in its middle, for want of a right, loses nothing, and hands
--- nothing out twice: what grows and may be repeated, then the removals of what lives on, which the
--- callers have tried on `none`; then letters, and last the removals of what is dead.
+-- In this order a step that is refused midway, because a right is missing, loses nothing and hands
+-- nothing out twice. First come writes that grow memory and may be repeated. Then come removals of
+-- items that live on, which the callers have tried on `none`. Then come letters, and last the removals
+-- of dead items.
 local function write(members)
   if #died > 0 then call('XLEN', dead) end
   local over = no_longer_held(members)
@@ -119,8 +120,8 @@ local function write(members)
   if items then bulk('HDEL', items, dead_ends) end
 end
 
--- Ends what holds these members back, each of them once; how many died. how: ack, fail, bury (it
--- cannot be decoded), release, expire; settled: {delay in ms, new score or '', the error, new payload
+-- Ends the leases or delays of these members, each once. Returns the number of dead ones. how: ack,
+-- fail, bury (it cannot be decoded), release, expire; settled: {delay in ms, new score or '', the error, new payload
 -- or ''}.
 local function finish(how, members, values, now, settled)
   local delay, new_score, failure, payload = unpack(settled)
@@ -137,7 +138,7 @@ local function finish(how, members, values, now, settled)
       else
         if payload ~= '' then append_pair(payloads, member, payload) end
         go_on(member, score, again, last, stored, until_then)
-        -- One that waits is still the one that it was.
+        -- A delayed item is unchanged.
         if until_then then again = '' end
       end
       if items then take_payload(member, again, dies) end

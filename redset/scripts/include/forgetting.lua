@@ -1,6 +1,6 @@
--- Included by steps that forget, after due and buckets, which have the set's key `none`: takes what is remembered out of the memory;
--- how many it held.
--- The count of such steps tells processes whose tables of known duplicates hold the past.
+-- Included by steps that forget, after due and buckets. They have the set's key `none`. Removes
+-- items from the memory, and returns the number that it had. The count of such steps shows other
+-- processes that their known tables are out of date.
 local function forget(remember, meta, seen, epoch, tokens)
   if #tokens == 0 then return 0 end
   local gone = 0
@@ -28,13 +28,13 @@ local function forget(remember, meta, seen, epoch, tokens)
   end
   return gone
 end
--- Writes of nothing: who may not forget, or write the meta, is refused before anything is forgotten.
--- The removal is first, so that a full server takes the rest.
+-- Writes of nothing: a user who may not forget, or write the meta, is refused before anything is
+-- forgotten. The removal is first, so that a full server accepts the rest.
 local function try_to_forget(remember, meta, none)
   redis.call(remember == 'limited' and 'ZREM' or 'SREM', none, '')
   redis.call('HINCRBY', meta, 'forgets', 0)
 end
--- Nil if the step may go on, else what to tell the caller.
+-- Returns nil if the step may go on, else the reply for the caller.
 local function other_epoch(meta, epoch)
   local stored = redis.call('HGET', meta, 'epoch') or ''
   if stored ~= epoch then return {'EPOCH', stored} end

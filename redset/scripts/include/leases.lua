@@ -1,23 +1,24 @@
--- Included by steps that ask what holds members back, after check. They have the key of that as
--- leases. Its values, of what is leased, waits out a delay, or is queued and failed before: the
--- owner's token (16 characters), 1 if the item was added meanwhile, else 0, attempts, ' ', score,
--- then what there is of ' ' and the score added meanwhile, and of a line break and the last error.
+-- Included by steps that read the records of leases, after check. They have the key of these as
+-- leases.
 --
--- Theory of suspects. An item that kills its worker must not take its neighbours to the dead letters.
--- Attempts are a number, then '/' and the cohort unless that is 1: how many leases the worker had in
--- hand, this call's included. A lease that expires alone counts an attempt. Leases that expire
--- together count none: their items become suspects ('!' behind the cohort), and a suspect is handed
--- out next only in a cohort of half the size. So cohorts shrink, 10, 5, 2, 1, until the item that
--- kills is alone. Of a queued suspect the cohort is the largest that it may be in.
+-- Theory of operation. A record is the value of a member in the hash `leases`. It is kept for
+-- leased and delayed items, and for queued items with attempts. Its format:
+--   token(16) readded(0/1) attempts ' ' score [' ' new-score] ['\n' last-error]
+-- `readded` is 1 if the item was added while it was held, at the new score. An item is held if it
+-- has a row in `leased`. A record without a row there (the key was evicted or deleted) holds
+-- nothing. With a key= the payload of an item that was added while it was held is in `items` as
+-- member .. '+'. With ties= a score is the user's times TIE, plus the number that orders equal
+-- ones. A score with a ~ before it keeps the item's number if the lease failed or expired.
 --
--- Held back is only what stands in `leased`: a record without a row there (the key was evicted or
--- deleted) holds nothing back.
--- With a key= what was added meanwhile is in `items` as member .. '+'.
--- With ties= a score is the user's times TIE, plus what orders equal ones, and ~ stands in front of
--- one that takes that of the item where this goes on: if its lease failed or expired.
+-- Suspects. An item that kills its worker must not take its neighbours to the dead letters.
+-- Attempts are a number, then '/' and the cohort unless that is 1: the number of leases that the
+-- worker had in hand, with those of this call. A lease that expires alone counts an attempt. Leases
+-- that expire together count none: their items become suspects ('!' after the cohort). A suspect is
+-- leased next only in a cohort of half the size. So cohorts shrink, 10, 5, 2, 1, until the item
+-- that kills is alone. The cohort of a queued suspect is the largest that it may be in.
 local QUEUED, DELAYED = '................', '----------------'
 local TIE = 2 ^ 40
--- Performs a command on any number of arguments; the sum of its counts.
+-- Performs a command on any number of arguments, and returns the sum of its counts.
 local function bulk(command, key, list, option)
   local sum = 0
   for from = 1, #list, 4000 do
@@ -30,7 +31,7 @@ local function bulk(command, key, list, option)
   end
   return sum
 end
--- Asks for any number of members.
+-- Reads the values of any number of members.
 local function lookup(command, key, members)
   if #members > 0 and #members <= 4000 then return call(command, key, unpack(members)) end
   local found = {}
@@ -40,9 +41,9 @@ local function lookup(command, key, members)
   end
   return found
 end
--- Returns a function that gives of each member what holds it back, or false, for a step that asks it
--- of so many members in all and changes none of that before. A few hundred short ones the server
--- keeps packed, where each would be looked for from the start: these are read once.
+-- Returns a function from a member to its record, or false. It is for a step that reads so many
+-- records in all, and changes none before. The server keeps a few hundred short records packed, and
+-- searches each from the start, so these are read once.
 local function values_reader(num)
   if num >= 50 then
     local all, packed = {}, true
@@ -65,7 +66,7 @@ local function values_reader(num)
 end
 local function values_of(members) return values_reader(#members)(members) end
 local function owner_of(value) return string.sub(value, 1, 16) end
--- Returns those of the members that nothing holds back and that have attempts, by their values.
+-- Returns the members that have attempts and are not held, with their values.
 local function with_attempts(members, values)
   local found = {}
   for i, value in ipairs(values) do
@@ -82,7 +83,7 @@ local function tried(attempts)
   return tonumber(number), tonumber(cohort) or 1, mark == '!'
 end
 local function bare(score) return string.match(score, '^~?(.*)') end
--- Returns a score as it is for an item that goes on from another one.
+-- Returns the score of an item that keeps the number of another one.
 local function going_on(score, from)
   local own = string.match(score, '^~(.*)')
   if not own then return score end

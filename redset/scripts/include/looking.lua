@@ -1,11 +1,10 @@
--- Included by steps that only look, after leases and portions: how the set would be if expired leases
--- were given back. They have what finishing asks for.
--- Leases are looked at in detail up to so many, and as far as a step goes by bytes; the others are
--- taken for queued ones.
+-- Included by steps that only read, after leases and portions: the state of the set as if expired
+-- leases were returned. They have the locals of finishing. Up to limit leases are read in detail,
+-- as far as the bytes of a step allow. The others count as queued.
 local DETAILS = 1000
--- Returns how many leases and delays are over, how many of their items would be dead letters, how
--- many would be queued that are not, how many of these up to a score, the lowest score of these
--- (nil: there are none), and how many records of leases would die with their items.
+-- Returns the number of expired leases and delays, the number of these whose items would be dead
+-- letters, the number that would be newly queued, the number of these up to a score, their lowest
+-- score (nil: none), and the number of records that would end with their items.
 local function look_at_expired(now, first, until_score)
   local died, queued, available, gone, lowest = 0, 0, 0, 0, nil
   local total = call('ZCOUNT', leased, '-inf', now)

@@ -1,13 +1,12 @@
 -- Included by steps that page through a sorted set, in order of score, then bytes, after portions.
--- Paging by rank would miss members that stay while others go.
--- Returns up to so many members after the last one seen, and their scores; if a range is given, of
--- those from its lowest to its highest score. It reads `first` of them at first. payloads_of(members),
--- if it is given, says what belongs to members.
--- Returns members, scores, whether there may be more, and what belongs to the members.
+-- Paging by rank would miss members that stay while others go. Reads up to num members after the
+-- last one seen, with their scores, within a range if it has one. It reads `first` of them at
+-- first. payloads_of(members), if it is passed, returns their payloads.
+-- Returns members, scores, whether there may be more, and the payloads.
 local function page(key, num, first, score, last, lowest, highest, payloads_of)
   local from = 0
   -- Not Lua's own comparison, which follows the server's locale.
-  local function behind(member)
+  local function is_after(member)
     local a, b = #member, #last
     local from = 1
     while from + 63 <= a and string.sub(member, from, from + 63) == string.sub(last, from, from + 63) do
@@ -29,7 +28,7 @@ local function page(key, num, first, score, last, lowest, highest, payloads_of)
       while low < high do
         local middle = math.floor((low + high) / 2)
         local member = redis.call('ZRANGE', key, middle, middle)[1]
-        if behind(member) then high = middle else low = middle + 1 end
+        if is_after(member) then high = middle else low = middle + 1 end
       end
       from = low
     end

@@ -1,6 +1,6 @@
--- Included by `add`: what several of its ways do.
--- Returns what is stored for a score with ties=: beside it the number that an item keeps as long as
--- it is there, or the next one.
+-- Included by `add`: the common part of its ways.
+-- Returns the stored score of a score with ties=. It has the number that an item keeps while it is
+-- queued or leased, or the next one.
 local function place(score, there)
   if there then return score * TIE + there % TIE end
   sequence = sequence + 1
@@ -16,7 +16,7 @@ local function columns(which, list)
   return found
 end
 
--- Returns what holds back those of the members that are not queued: leases, and delays.
+-- Returns the leases and delays of the members that are not queued.
 local function held_among(members, scores)
   local held, asked, places = {}, {}, {}
   for i = 1, #members do
@@ -52,7 +52,7 @@ local function accept(at, there)
   return score
 end
 
--- Keeps what is added while it is held back, for the end of that.
+-- Keeps an add of a held item until the end of its lease or delay.
 local function park(at, value, there)
   local attempts, score, _, last = parse(value)
   local later = entries[at + 1]
@@ -70,13 +70,13 @@ local function park(at, value, there)
   return later
 end
 
--- Writes of nothing, where nothing is there: a server that is full, or a user who may not perform
--- one of the step's writes, refuses the step here, before an item is known and not queued.
+-- Writes of nothing to an empty key: a full server refuses the step here, or a user without the right
+-- to one of its writes. Otherwise an item could be known and not queued.
 local function try_writes()
   if not none then return end
   call('ZADD', none, 'XX', 0, '')
   if keyed or remember ~= '' or ties then
-    -- A hash has no write of nothing: the meta says again what it says.
+    -- A hash has no write of nothing: the meta is written again unchanged.
     if stored[1] then
       call('HSET', meta, 'layout', 1)
     elseif remember ~= '' then

@@ -1,15 +1,15 @@
 -- Included by steps that read members or payloads.
 --
--- A step is bounded by bytes as well as by count: large items would keep the server from its other
--- clients, and a reply of many MB is lost with the connection if a client's output is limited. No
--- command tells a member's length before it is read. So a step reads a few, then as many more as fit
--- by the largest of these, at most twice as many as before, and ends after the one that reaches
--- BYTES.
+-- Theory of operation. A step is bounded by bytes as well as by count. Large items would keep other
+-- clients waiting, and a reply of many MB is lost with the connection if a client's output is
+-- limited. No command returns a member's length before it is read. So a step reads a few members,
+-- and then as many more as fit by the largest of these, at most twice as many as before. It ends
+-- after the member that reaches BYTES.
 local BYTES = 262144
--- Reads up to num elements in portions, the first of them of so many. read(at, want) reads up to
--- `want` elements after the first `at`, and returns a list with one string every `stride` places, the
--- stride, and nil or a list of what else counts of each: a string, a number of bytes, or false.
--- Returns how many elements are kept, and whether there may be more of the num.
+-- Reads up to num elements in portions, beginning with `first` elements. read(at, want) reads up to
+-- `want` elements after the first `at`. It returns a list with one string every `stride` places,
+-- the stride, and nil or a list of further sizes of each: a string, a number of bytes, or false.
+-- Returns the number of elements that are kept, and whether there may be more.
 local function in_portions(num, first, read)
   local at, bytes, largest, want = 0, 0, 1, first
   while at < num do
@@ -29,8 +29,8 @@ local function in_portions(num, first, read)
   end
   return at, false
 end
--- Returns the members of {member, score, ...}. With a key=, that is if the key of its payloads is
--- given, also the payloads, which take the members' places.
+-- Returns the members of {member, score, ...}. With a key= (the key of its payloads is passed), it
+-- also returns the payloads, which replace the members in the list.
 local function members_in(part, items)
   local names, payloads = {}, nil
   for i = 1, #part / 2 do names[i] = part[2 * i - 1] end
@@ -40,7 +40,7 @@ local function members_in(part, items)
   end
   return names, payloads
 end
--- Appends a part of a list; the list.
+-- Appends a part of a list, and returns the list.
 local function append(list, part)
   local length = #list
   if length == 0 then return part end

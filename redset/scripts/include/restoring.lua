@@ -1,6 +1,6 @@
--- Included by the steps of restore, after check. The meta has in restoring what is restored, how
--- many steps of it are done and how many items they queued. So a step that is sent again, or that a
--- restore repeats which was cut off, does nothing.
+-- Included by the steps of restore, after check. The field 'restoring' of the meta has the id of
+-- the lines, the number of steps that are done, and the number of items that they queued. So a
+-- repeated step does nothing.
 local function progress(meta)
   local id, done, queued = string.match(call('HGET', meta, 'restoring') or '', '^(%x+) (%d+) (%d+)$')
   return id, tonumber(done), tonumber(queued)
