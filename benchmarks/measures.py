@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import subprocess
 import sys
@@ -257,6 +258,64 @@ def few(bench: Bench) -> Iterator[Result]:
     """A few items a call cost the client most, and the server's scripts of a memory."""
     contests = (_few(1), _few(5), _few(20), FEW_LINKS)
     return _on_every_server(bench, "add_few", "a few items a call", lambda kind: contests)
+
+
+# --- looking and removing
+
+
+def _looking(scale: Scale) -> Size:
+    size = _single(scale, adding=False)
+    return dataclasses.replace(size, left=size.stock, reads=True)
+
+
+PEEK = Contest(
+    "peek",
+    "a single peek",
+    (
+        Entry(REDSET, "peek", f"{PLAIN}.peek()"),
+        Entry(REDIS_PY, "peek", "orjson.loads of zrange(name, 0, 0), hiredis"),
+    ),
+    (
+        Goal("`peek` wall / redis-py", "wall", "redset", "redis-py", most=1.0),
+        Goal("server CPU of `peek` / zrange", "server", "redset", "redis-py", most=1.3),
+    ),
+    _looking,
+)
+
+DISCARD = Contest(
+    "discard",
+    "a single discard",
+    (
+        Entry(REDSET, "discard", f"{PLAIN}.discard(item)"),
+        Entry(REDIS_PY, "discard", f"zrem(name, member), {DUMPED}, hiredis"),
+    ),
+    (
+        Goal("`discard` wall / redis-py", "wall", "redset", "redis-py", most=1.0),
+        Goal("server CPU of `discard` / zrem", "server", "redset", "redis-py", most=1.3),
+    ),
+    functools.partial(_single, adding=False),
+)
+
+
+def _pages(scale: Scale) -> Size:
+    number = scale.pick(200_000, 20_000)
+    text = f"{number:,} items"
+    return Size({"size": number}, number, text, stock=number, left=number, reads=True)
+
+
+ITERATE = Contest(
+    "iterate",
+    "iteration over a set",
+    (
+        Entry(REDSET, "iterate", f"a loop over {PLAIN}"),
+        Entry(REDIS_PY, "iterate", "orjson.loads of zrange by rank, 1,000 a page, hiredis"),
+    ),
+    (
+        Goal("iteration CPU / redis-py", "cpu", "redset", "redis-py", most=1.2),
+        Goal("server CPU of iteration / zrange pages", "server", "redset", "redis-py", most=3.0),
+    ),
+    _pages,
+)
 
 
 # --- algebra
@@ -1047,6 +1106,9 @@ _CONTESTS = (
     ADD,
     POP,
     TAKE,
+    PEEK,
+    DISCARD,
+    ITERATE,
     UNION,
     CRAWL,
     WRITER,

@@ -275,6 +275,7 @@ def test_a_contender_that_does_less_work_is_an_error(bench: Bench) -> None:
     "measure",
     [
         *(measures.ADD, measures.POP, measures.TAKE, measures.CRAWL, measures.DIGESTS),
+        *(measures.PEEK, measures.DISCARD, measures.ITERATE),
         *(measures._leases(batch, 5.0) for batch in (1, 10)),
         *(measures._whole(batch, 1.5, None) for batch in (1, 100)),
     ],

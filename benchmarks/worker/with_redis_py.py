@@ -100,6 +100,40 @@ def take(job: Job) -> Run:
     return run
 
 
+def peek(job: Job) -> Run:
+    client = redis.Redis(**job.address)
+
+    def run() -> int:
+        for _ in range(job.size):
+            orjson.loads(client.zrange(job.name, 0, 0)[0])
+        return job.size
+
+    return run
+
+
+def discard(job: Job) -> Run:
+    client, items = redis.Redis(**job.address), job.items()
+
+    def run() -> int:
+        for item in items:
+            client.zrem(job.name, dumped(item))
+        return len(items)
+
+    return run
+
+
+def iterate(job: Job) -> Run:
+    client = redis.Redis(**job.address)
+
+    def run() -> int:
+        number = 0
+        while some := client.zrange(job.name, number, number + TAKE - 1):
+            number += len([orjson.loads(item) for item in some])
+        return number
+
+    return run
+
+
 def union(job: Job) -> Run:
     """A zadd of each, or of a mapping of each page."""
     client, (name, items) = redis.Redis(**job.address), job.others()

@@ -96,6 +96,33 @@ def take(job: Job) -> Run:
     return run
 
 
+def peek(job: Job) -> Run:
+    jobs = _set(job)
+
+    def run() -> int:
+        for _ in range(job.size):
+            jobs.peek()
+        return job.size
+
+    return run
+
+
+def discard(job: Job) -> Run:
+    jobs, items = _set(job), job.items()
+
+    def run() -> int:
+        for item in items:
+            jobs.discard(item)
+        return len(items)
+
+    return run
+
+
+def iterate(job: Job) -> Run:
+    jobs = _set(job)
+    return lambda: sum(1 for _ in jobs)
+
+
 def union(job: Job) -> Run:
     jobs, (name, items) = _set(job), job.others()
     others = _set(job._replace(name=name))
