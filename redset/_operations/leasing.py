@@ -44,8 +44,8 @@ from redset._operations.replies import (
     listed,
     members,
     number,
-    numbers,
     refuse,
+    scored,
 )
 from redset._operations.settling import Held, Settlement, settle
 from redset._operations.taking import (
@@ -189,20 +189,28 @@ class Given(NamedTuple):
 
 
 def _leases(token: bytes, want: int, keyed: bool) -> Reader[Given]:
-    width = 4 if keyed else 3
+    read_scored = scored(want)
 
     def read(reply: Any) -> Given:
         parts = listed(reply)
-        rest = parts[4:-1]
-        if len(parts) < 5 or len(rest) % width or len(rest) > want * width:
-            raise refuse(f"at most {want} leases", reply)
-        names = members(rest[::width], want)
-        payloads = members(rest[3::width], want) if keyed else names
+        if len(parts) != 8 and not (len(parts) == 7 and not (keyed and parts[5])):
+            raise refuse("leases", reply)
+        names, scores = read_scored(parts[5])
+        payloads = names
+        if keyed and names:
+            payloads = members(listed(parts[-1], len(names)), len(names))
         if None in names or None in payloads:
             raise refuse("leases of members", reply)
-        scores, attempts = numbers(rest[1::width]), counts(rest[2::width])
-        rows = list(zip(names, scores, attempts, payloads, strict=True))
-        expires, more, dropped, bound, died = counts([*parts[:4], parts[-1]])
+        attempts = [0] * len(names)
+        some = listed(parts[6])
+        if len(some) % 2:
+            raise refuse("attempts of leases", reply)
+        for place, tried in zip(some[::2], some[1::2], strict=True):
+            if not count(place, len(names)):
+                raise refuse("the place of a lease", reply)
+            attempts[int(place) - 1] = count(tried)
+        rows = list(zip(names, map(float, scores), attempts, payloads, strict=True))
+        expires, more, dropped, bound, died = counts(parts[:5])
         if more > 2:
             raise refuse("whether there may be more", reply)
         return Given(token, expires / 1000, more == 1, more == 2, dropped, bound, died, rows)

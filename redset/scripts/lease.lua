@@ -13,24 +13,33 @@
 --   passes: flag          skips suspects that may not be in such a cohort
 --   first: number         number of items to read at first
 -- Returns {expiry in ms, whether there may be more (2: a suspect stopped it), members without
---   payload, the smallest cohort that a suspect among them may be in (0: no suspect), member,
---   score, attempts, ..., number of new dead letters}; with a key= member, score, attempts,
---   payload, ...
+--   payload, the smallest cohort that a suspect among them may be in (0: no suspect), number of new
+--   dead letters, {member, score, ...}, {place, attempts, ...} of items with attempts}; with a key=
+--   also payloads
 -- include: check
 -- include: due
+-- include: bytes
 -- Time for which a token is known after its lease, in ms: a client's retries may take as long.
 local KEPT = 600000
--- include: leases
--- include: portions
--- include: expiring
--- First, since they free memory: this step's removals, of nothing.
-call('ZREM', none, '')
+-- First, since it frees memory: the removal at the end of this step, of nothing.
 call('ZREMRANGEBYRANK', none, 1, 0)
-call('HDEL', none, '')
 local clock = call('TIME')
 local now = milliseconds(clock)
 local held = call('ZSCORE', calls, token)
 if items then call('HLEN', items) end
+local function read(at, want)
+  if due then
+    return call('ZRANGEBYSCORE', queue, '-inf', due_until(clock), 'WITHSCORES', 'LIMIT', at, want)
+  end
+  return call('ZRANGE', queue, at, at + want - 1, 'WITHSCORES')
+end
+-- include: leasing
+-- include: leases
+-- include: portions
+-- include: expiring
+-- The other removals of this step, of nothing.
+call('ZREM', none, '')
+call('HDEL', none, '')
 
 if held then
   local mine, members = {}, call('ZRANGEBYSCORE', leased, held, held)
@@ -48,20 +57,21 @@ if held then
   local most = tonumber(held) > now and num or 0
   -- For the whole time of this request: the caller counts from here.
   local until_now = string.format('%.0f', math.max(tonumber(held), now + ttl))
-  local reply, rest, theirs, rows, bytes = {until_now, 0, 0, 0}, {}, {}, {}, 0
+  local bound, found, attempted, payloads = 0, {}, {}, items and {}
+  local rest, theirs, rows, bytes = {}, {}, {}, 0
   for place, lease in ipairs(mine) do
     if place <= most then
       local attempts, cohort, suspect = tried(lease[5])
-      if suspect then reply[4] = reply[4] > 0 and math.min(reply[4], cohort) or cohort end
-      reply[#reply + 1] = lease[3]
-      reply[#reply + 1] = lease[4]
-      reply[#reply + 1] = string.format('%d', attempts)
+      if suspect then bound = bound > 0 and math.min(bound, cohort) or cohort end
+      found[2 * place - 1], found[2 * place] = lease[3], lease[4]
+      if attempts > 0 then
+        attempted[#attempted + 1], attempted[#attempted + 2] = place, attempts
+      end
       rows[#rows + 1], rows[#rows + 2] = until_now, lease[3]
       bytes = bytes + #lease[3]
       if items then
-        local payload = call('HGET', items, lease[3]) or ''
-        reply[#reply + 1] = payload
-        bytes = bytes + #payload
+        payloads[place] = call('HGET', items, lease[3]) or ''
+        bytes = bytes + #payloads[place]
       end
     else
       rest[#rest + 1], theirs[#theirs + 1] = lease[3], lease[6]
@@ -72,12 +82,11 @@ if held then
 -- include: finishing
     finish('release', rest, theirs, now, {0, '', '', ''})
   end
-  if #reply > 4 then
+  if #found > 0 then
     bulk('ZADD', leased, rows)
     call('ZADD', calls, until_now, token)
-    reply[#reply + 1] = 0
-    if #mine < num and bytes >= BYTES then reply[2] = 1 end
-    return reply
+    local more = #mine < num and bytes >= BYTES and 1 or 0
+    return {until_now, more, 0, bound, 0, found, attempted, payloads}
   end
 end
 local back, died, expired_more = expire(now, limit, first)
@@ -85,22 +94,16 @@ local old = call('ZRANGEBYSCORE', calls, '-inf', now - KEPT, 'LIMIT', '0', limit
 if #old > 0 then call('ZREM', calls, unpack(old)) end
 
 local expiry = string.format('%d', now + ttl)
-local reply, got, dropped, budget = {expiry, 0, 0, 0}, 0, 0, num + limit
-local expiries, values, gone, plain, before = {}, {}, {}, {}, {}
+local got, dropped, budget = 0, 0, num + limit
+local taken, attempted, texts = {}, {}, items and {}
+local expiries, values, gone, before = {}, {}, {}, {}
 -- Positions after which it continues, and the members that it removes: all of these, or if some are
 -- skipped only the others.
 local at, removed, passed, stopped, bound = 0, {}, 0, false, math.huge
-local width = items and 4 or 3
 local bytes, largest, want, read_values = 0, 1, first, values_reader(num)
-local function fetch(want)
-  if due then
-    return call('ZRANGEBYSCORE', queue, '-inf', due_until(clock), 'WITHSCORES', 'LIMIT', at, want)
-  end
-  return call('ZRANGE', queue, at, at + want - 1, 'WITHSCORES')
-end
 while got < num and budget > 0 and (bytes < BYTES or #removed == 0) and not stopped do
   want = math.min(want, num - got, budget)
-  local found = fetch(want)
+  local found = read(at, want)
   if #found == 0 and at == 0 and back == 0 then heal(now, limit) end
   local n, members = #found / 2, {}
   if n == 0 then break end
@@ -140,13 +143,12 @@ while got < num and budget > 0 and (bytes < BYTES or #removed == 0) and not stop
       else
         bound = most
         if value then before[got + 1] = {attempts, suspect, last} end
-        plain[2 * got + 1], plain[2 * got + 2] = member, score
-        -- A counted position is faster than #.
-        local place = 4 + got * width
-        reply[place + 1], reply[place + 2] = member, score
-        reply[place + 3] = value and string.format('%d', attempts) or '0'
-        if payloads then reply[place + 4] = payloads[i] end
         got = got + 1
+        taken[2 * got - 1], taken[2 * got] = member, score
+        if value and attempts > 0 then
+          attempted[#attempted + 1], attempted[#attempted + 2] = got, attempts
+        end
+        if payloads then texts[got] = payloads[i] end
         expiries[2 * got - 1], expiries[2 * got] = expiry, member
       end
     end
@@ -169,7 +171,7 @@ local cohort = in_hand > 1 and '/' .. string.format('%d', in_hand) or ''
 local fresh = token .. '00' .. cohort .. ' '
 local place = #values
 for i = 1, got do
-  local member, score, was = plain[2 * i - 1], plain[2 * i], before[i]
+  local member, score, was = taken[2 * i - 1], taken[2 * i], before[i]
   values[place + 1] = member
   if was then
     local attempts = string.format('%d', was[1]) .. (was[2] and (cohort == '' and '/1' or cohort) .. '!' or cohort)
@@ -190,12 +192,5 @@ elseif at > 0 then
   call('ZREMRANGEBYRANK', queue, 0, at - 1)
 end
 bulk('HDEL', leases, gone)
-if stopped then
-  reply[2] = 2
-elseif more then
-  reply[2] = 1
-end
-reply[3] = dropped
-if bound < math.huge then reply[4] = bound end
-reply[#reply + 1] = died
-return reply
+if stopped then more = 2 else more = more and 1 or 0 end
+return {expiry, more, dropped, bound < math.huge and bound or 0, died, taken, attempted, texts}

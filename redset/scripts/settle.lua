@@ -11,6 +11,7 @@
 -- Returns {number still held of each group, the result of `adding` or ''}; if nothing was written
 --   because of `adding`, only its reason
 -- include: check
+-- include: settling
 -- include: due
 if not keyed then items = nil end
 -- include: leases

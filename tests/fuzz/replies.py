@@ -224,11 +224,13 @@ def _taken(draw: Answers, command: list[bytes]) -> list[Any]:
 
 def _lease(draw: Answers, command: list[bytes]) -> list[Any]:
     rows: list[Any] = []
-    for _ in range(draw.count(3)):
-        rows += [draw.member(), draw.score(), b"0"]
-        if command[2] == b"6":
-            rows.append(draw.member())
-    return [b"1700000000000", draw.count(1), draw.count(1), *rows]
+    num = draw.count(3)
+    for _ in range(num):
+        rows += [draw.member(), draw.score()]
+    heads = [b"1700000000000", draw.count(1), draw.count(1), draw.count(1), draw.count(1)]
+    attempts = [draw.count(4), draw.count()] if draw.one_in(2) else []
+    payloads = [[draw.member() for _ in range(num)]] if command[2] == b"7" else []
+    return [*heads, rows, attempts, *payloads]
 
 
 def _settle(draw: Answers, command: list[bytes]) -> list[Any]:

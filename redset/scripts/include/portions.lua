@@ -5,7 +5,7 @@
 -- limited. No command returns a member's length before it is read. So a step reads a few members,
 -- and then as many more as fit by the largest of these, at most twice as many as before. It ends
 -- after the member that reaches BYTES.
-local BYTES = 262144
+-- include: bytes
 -- Reads up to num elements in portions, beginning with `first` elements. read(at, want) reads up to
 -- `want` elements after the first `at`. It returns a list with one string every `stride` places,
 -- the stride, and nil or a list of further sizes of each: a string, a number of bytes, or false.

@@ -1,0 +1,2 @@
+-- Included by steps that read members or payloads: after how many bytes of them a step ends.
+local BYTES = 262144

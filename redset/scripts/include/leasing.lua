@@ -1,0 +1,64 @@
+-- Included by lease, a piece of it: the short way of a call to which nothing was given before, if no
+-- lease is over and nothing holds back or has held any of the items. Each 16th call, and one that
+-- finds anything else, goes the long way, having written nothing. It saves half of the step.
+if not held and num <= 100 and clock[2] % 16 > 0
+  and #call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', '0', '1') == 0 then
+  local records = call('HLEN', leases)
+  local got, bytes, largest, want = 0, 0, 1, first
+  -- Of a few hundred that are packed each would be looked for from the start: see values_reader.
+  local short = records == 0 or records > 512 or num < 50
+  local found, payloads
+  while short and got < num do
+    want = math.min(want, num - got)
+    local part = read(got, want)
+    local n, names = #part / 2, {}
+    for i = 1, n do
+      local member = part[2 * i - 1]
+      names[i] = member
+      bytes = bytes + #member
+      if #member > largest then largest = #member end
+    end
+    if n > 0 and records > 0 then
+      for _, value in ipairs(call('HMGET', leases, unpack(names))) do
+        if value then short = false end
+      end
+    end
+    if n > 0 and items then
+      local some = call('HMGET', items, unpack(names))
+      payloads = payloads or {}
+      for i = 1, n do
+        local payload = some[i]
+        if not payload then
+          short = false
+          break
+        end
+        payloads[got + i] = payload
+        bytes = bytes + #payload
+        if #payload > largest then largest = #payload end
+      end
+    end
+    short = short and bytes < BYTES
+    if found then
+      for i = 1, 2 * n do found[2 * got + i] = part[i] end
+    else
+      found = part
+    end
+    got = got + n
+    if n < want then break end
+    want = math.max(1, math.min(2 * want, math.floor((BYTES - bytes) / largest)))
+  end
+  if short and got > 0 then
+    local expiry = string.format('%d', now + ttl)
+    local list = {}
+    for i = 1, 2 * got, 2 do list[i], list[i + 1] = expiry, found[i] end
+    call('ZADD', leased, unpack(list))
+    -- From its second place on the same list is of members and values.
+    local in_hand = hand + got
+    local value = token .. (in_hand > 1 and string.format('00/%d ', in_hand) or '00 ')
+    for i = 2, 2 * got, 2 do list[i + 1] = value .. found[i] end
+    call('HSET', leases, unpack(list, 2))
+    call('ZADD', calls, expiry, token)
+    call('ZREMRANGEBYRANK', queue, 0, got - 1)
+    return {string.format('%d', now + ttl), 0, 0, 0, 0, found, {}, payloads}
+  end
+end
