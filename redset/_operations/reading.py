@@ -20,6 +20,7 @@ from redset._operations.replies import (
     number,
     optional,
     refuse,
+    scored,
     scored_in_bytes,
 )
 from redset._operations.scores import TIE, ServerClock
@@ -185,6 +186,11 @@ def _look(ctx: Context, position: int, num: int) -> Operation[tuple[bool, list[A
 
     Returns first whether there may be more of so many.
     """
+    if num == 1 and abs(position) < 2**63 and not (ctx.options.due or ctx.options.keyed):
+        # A single item is read whatever its size: a command costs the server half of the step.
+        fetch = (b"ZRANGE", ctx.keys.queue, position, position, b"WITHSCORES")
+        members, scores = yield ctx.command(*fetch, reads=scored(1))
+        return False, members, scores
     reads = scored_in_bytes(num)
     found: tuple[bool, list[Any], list[Any]] = yield ctx.step(
         "look", reads, position=position, num=num, due=ctx.options.due, first=ctx.sizes.first
@@ -211,7 +217,7 @@ def iterate(ctx: Context, within: Range | None = None) -> Operation[None]:
     """Emit all items, or those of a range, in order of score, a page at a time."""
     last: list[bytes] = []
     while True:
-        page = yield page_behind(ctx, STEP, within, last)
+        page = yield page_behind(ctx, STEP, within, last, scored=False)
         if not page.payloads:
             return
         yield Emit((yield from _decodable(ctx, page.payloads)))
@@ -231,27 +237,33 @@ class Page(NamedTuple):
     more: bool
 
 
-def page_behind(ctx: Context, num: int, within: Range | None, last: list[bytes]) -> Ask:
-    """Return the request for the page after the last member seen."""
+def page_behind(
+    ctx: Context, num: int, within: Range | None, last: list[bytes], scored: bool = True
+) -> Ask:
+    """Return the request for the page after the last member seen, with its scores or the last one."""
     lowest, highest = within or (b"", b"")
     score, member = last or (b"", b"")
     return ctx.step(
         "page",
-        lambda reply: page_of(reply, last, ctx.options.keyed),
+        lambda reply: page_of(reply, last, ctx.options.keyed, scored),
         num=num,
         first=ctx.sizes.first,
         lowest=lowest,
         highest=highest,
         last_score=score,
         last_member=member,
+        scored=scored,
     )
 
 
-def page_of(reply: Any, last: list[bytes], keyed: bool) -> Page:
-    """Read the page after the last member seen: members, scores, and with ``key=`` payloads."""
+def page_of(reply: Any, last: list[bytes], keyed: bool, scored: bool = True) -> Page:
+    """Read the page after the last member seen: members, scores, and with ``key=`` payloads.
+
+    If not ``scored``, only the score of the last member is there.
+    """
     parts = listed(reply, 4)
     found = members(parts[0], STEP)
-    scores = list_of(bytes_of, len(found))(parts[1])
+    scores = list_of(bytes_of, len(found) if scored else min(1, len(found)))(parts[1])
     payloads = members(parts[2], STEP)
     if None in found or len(payloads) != (len(found) if keyed else 0):
         raise refuse("a page of members", reply)

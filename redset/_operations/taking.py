@@ -522,7 +522,7 @@ def _after(
     raws: list[Any]
     num = ENOUGH - seen
     if within is not None:
-        page = yield page_behind(ctx, num, within, end)
+        page = yield page_behind(ctx, num, within, end, scored=False)
         return page.payloads, page.more or len(page.payloads) == num, page.end
     if ctx.options.due or ctx.options.keyed:
         reads = scored_in_bytes(num)

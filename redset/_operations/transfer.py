@@ -205,6 +205,7 @@ def _export_memory(ctx: Context, epoch: bytes) -> Operation[None]:
             highest=b"",
             last_score=score,
             last_member=member,
+            scored=True,
         )
         pairs = zip(page.members, page.scores, strict=True)
         if page.members:

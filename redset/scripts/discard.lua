@@ -8,6 +8,17 @@
 --   members...   then for each its token in the memory
 -- Returns the number that was queued or leased, or {'EPOCH', the set's}
 -- include: check
+-- The short way, a third of the step: nothing is leased, and nothing is to be forgotten.
+if remember == '' and num > 0 and call('HLEN', leases) == 0 then
+  call('ZCARD', leased)
+  if keyed then
+    call('HLEN', items)
+    call('HDEL', none, '')
+  end
+  local gone = call('ZREM', queue, unpack(ARGV, members_at))
+  if keyed then call('HDEL', items, unpack(ARGV, members_at)) end
+  return gone
+end
 -- include: due
 -- include: buckets
 -- include: forgetting

@@ -1,9 +1,8 @@
 -- Included by steps that page through a sorted set, in order of score, then bytes, after portions.
--- Paging by rank would miss members that stay while others go. Reads up to num members after the
--- last one seen, with their scores, within a range if it has one. It reads `first` of them at
--- first. payloads_of(members), if it is passed, returns their payloads.
--- Returns members, scores, whether there may be more, and the payloads.
-local function page(key, num, first, score, last, lowest, highest, payloads_of)
+-- Paging by rank would miss members that stay while others go.
+-- Returns the first rank of the page after the last member seen, and the rank after its end; within
+-- a range if it has one.
+local function ranks_of(key, num, score, last, lowest, highest)
   local from = 0
   -- Not Lua's own comparison, which follows the server's locale.
   local function is_after(member)
@@ -35,10 +34,15 @@ local function page(key, num, first, score, last, lowest, highest, payloads_of)
   elseif lowest then
     from = redis.call('ZCOUNT', key, '-inf', '(' .. lowest)
   end
-  local members, scores, payloads, to = {}, {}, {}, from + num
-  if highest then
-    to = math.min(to, redis.call('ZCOUNT', key, '-inf', highest))
-  end
+  local to = from + num
+  if highest then to = math.min(to, redis.call('ZCOUNT', key, '-inf', highest)) end
+  return from, to
+end
+-- Returns the members of a page, their scores, whether there may be more, and what belongs to the
+-- members: payloads_of(members) says it, if it is given. It reads `first` of them at first.
+local function page(key, num, first, score, last, lowest, highest, payloads_of)
+  local from, to = ranks_of(key, num, score, last, lowest, highest)
+  local members, scores, payloads = {}, {}, {}
   if to <= from then return members, scores, false, payloads end
   local n, more = in_portions(to - from, first, function(at, want)
     local part = redis.call('ZRANGE', key, from + at, from + at + want - 1, 'WITHSCORES')
