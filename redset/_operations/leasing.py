@@ -44,8 +44,8 @@ from redset._operations.replies import (
     listed,
     members,
     number,
+    numbers,
     refuse,
-    scored,
 )
 from redset._operations.settling import Held, Settlement, settle
 from redset._operations.taking import (
@@ -189,27 +189,25 @@ class Given(NamedTuple):
 
 
 def _leases(token: bytes, want: int, keyed: bool) -> Reader[Given]:
-    read_scored = scored(want)
-
     def read(reply: Any) -> Given:
         parts = listed(reply)
         if len(parts) != 8 and not (len(parts) == 7 and not (keyed and parts[5])):
             raise refuse("leases", reply)
-        names, scores = read_scored(parts[5])
+        found = listed(parts[5])
+        names, scores = members(found[::2], want), numbers(found[1::2])
         payloads = names
         if keyed and names:
             payloads = members(listed(parts[-1], len(names)), len(names))
-        if None in names or None in payloads:
+        if None in names or None in payloads or len(scores) != len(names):
             raise refuse("leases of members", reply)
         attempts = [0] * len(names)
-        some = listed(parts[6])
-        if len(some) % 2:
-            raise refuse("attempts of leases", reply)
-        for place, tried in zip(some[::2], some[1::2], strict=True):
-            if not count(place, len(names)):
-                raise refuse("the place of a lease", reply)
-            attempts[int(place) - 1] = count(tried)
-        rows = list(zip(names, map(float, scores), attempts, payloads, strict=True))
+        if parts[6]:
+            some = counts(listed(parts[6]))
+            for place, tried in zip(some[::2], some[1::2], strict=False):
+                if not 0 < place <= len(names):
+                    raise refuse("the place of a lease", reply)
+                attempts[place - 1] = tried
+        rows = list(zip(names, scores, attempts, payloads, strict=True))
         expires, more, dropped, bound, died = counts(parts[:5])
         if more > 2:
             raise refuse("whether there may be more", reply)
