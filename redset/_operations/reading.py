@@ -240,7 +240,7 @@ class Page(NamedTuple):
 def page_behind(
     ctx: Context, num: int, within: Range | None, last: list[bytes], scored: bool = True
 ) -> Ask:
-    """Return the request for the page after the last member seen, with its scores or the last one."""
+    """Return the request for the page after the last member seen."""
     lowest, highest = within or (b"", b"")
     score, member = last or (b"", b"")
     return ctx.step(

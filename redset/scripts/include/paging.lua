@@ -38,8 +38,8 @@ local function ranks_of(key, num, score, last, lowest, highest)
   if highest then to = math.min(to, redis.call('ZCOUNT', key, '-inf', highest)) end
   return from, to
 end
--- Returns the members of a page, their scores, whether there may be more, and what belongs to the
--- members: payloads_of(members) says it, if it is given. It reads `first` of them at first.
+-- Reads a page, `first` members of it at first. payloads_of(members), if it is passed, returns their
+-- payloads. Returns members, scores, whether there may be more, and the payloads.
 local function page(key, num, first, score, last, lowest, highest, payloads_of)
   local from, to = ranks_of(key, num, score, last, lowest, highest)
   local members, scores, payloads = {}, {}, {}

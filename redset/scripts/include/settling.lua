@@ -1,5 +1,5 @@
 -- Included by settle, a piece of it: the short way if all that is asked is to acknowledge few items,
--- of which none was added meanwhile. It saves half of the step.
+-- of which none was added while it was leased. It saves half of the step.
 do
   local short, place, i = num_groups > 0, groups_at, 1
   while short and i <= num_groups do
