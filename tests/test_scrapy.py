@@ -572,15 +572,16 @@ async def test_closing_gives_back_what_is_not_begun_without_an_attempt(server: A
 
 @running
 async def test_leases_are_renewed_while_a_callback_computes(server: Any) -> None:
-    async with StandIn(server, REDSET_LEASE_TTL=0.6) as crawl, StandIn(server) as other:
+    async with StandIn(server, REDSET_LEASE_TTL=0.6) as crawl:
         crawl.scheduler.enqueue_request(page("a"))
         request = await crawl.next()
-        busy = time.monotonic() + 1.5
-        while time.monotonic() < busy:  # nothing else of the loop runs
-            pass
-        assert other.scheduler.next_request() is None
-        crawl.done(request)
-        await asyncio.gather(crawl.finished(), other.finished())
+        async with StandIn(server) as other:
+            busy = time.monotonic() + 1.5
+            while time.monotonic() < busy:  # nothing else of the loop runs
+                pass
+            assert other.scheduler.next_request() is None
+            crawl.done(request)
+            await asyncio.gather(crawl.finished(), other.finished())
     assert crawl.count("redset/lost") == 0
     assert crawl.count("redset/renewed") >= 2
 
@@ -588,11 +589,12 @@ async def test_leases_are_renewed_while_a_callback_computes(server: Any) -> None
 @running
 async def test_a_request_that_is_held_too_long_is_renewed_no_more(server: Any) -> None:
     settings = {"REDSET_LEASE_TTL": 0.4, "REDSET_MAX_HOLD": 0.1}
-    async with StandIn(server, **settings) as hung, StandIn(server) as other:
+    async with StandIn(server, **settings) as hung:
         hung.scheduler.enqueue_request(page("a"))
         await hung.next()
-        # One of both leases it again.
-        await other.until(lambda: len(hung.scheduler) + len(other.scheduler))
+        async with StandIn(server) as other:
+            # One of both leases it again.
+            await other.until(lambda: len(hung.scheduler) + len(other.scheduler))
 
 
 @running

@@ -22,6 +22,7 @@ import logging
 import math
 import random
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from itertools import islice
@@ -58,6 +59,8 @@ WAIT = 0.25
 PERIOD = 1.0
 #: Pauses while the server is away, and for how long the end of a crawl waits for it, in seconds.
 PAUSE, LONGEST_PAUSE, PARTING = 0.05, 5.0, 30.0
+#: For how many seconds the beginning of a crawl waits for the server.
+OPENING = 5.0
 #: The longest pause before adds that a full server refused are tried again, in seconds.
 LONGEST_ROOM = 1.0
 #: The first of the growing pauses between leases beyond the prefetch, and how many there are.
@@ -250,14 +253,26 @@ class Coordinator:
                 self._inbox = Inbox(self._client, options.inbox, options.ttl)
             if options.items is not None:
                 self._items = SortedSet(self._client, options.items, serializer=Bytes())
-            # It adds nothing, and raises OptionsDiffer if the set was made with others.
-            self.frontier.add(Entry(b"redset", b"{}", 0), xx=True)
-            self._exchange(monotonic())
+            self._try_frontier(self.frontier)
         except BaseException as error:
             self._port.opened(error)
             self._stopping = self._stopping or "failed"
             raise
         self._port.opened(None)
+
+    def _try_frontier(self, frontier: SortedSet[Any]) -> None:
+        """See whether the frontier has these options, and lease the first jobs."""
+        until = monotonic() + OPENING
+        while True:
+            try:
+                # It adds nothing, and raises OptionsDiffer if the set was made with others.
+                frontier.add(Entry(b"redset", b"{}", 0), xx=True)
+                self._exchange(monotonic())
+                return
+            except Exception as error:
+                if not is_away(error) or monotonic() >= until or self._stopping is not None:
+                    raise
+                time.sleep(OPENING / 20)
 
     def _is_through(self) -> bool:
         if self._stopping is None:
