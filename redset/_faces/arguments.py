@@ -164,9 +164,10 @@ def many(argument: str, values: Iterable[Any]) -> list[Any]:
 # Things.
 
 
-def text(argument: str, value: Any) -> str:
+def url_text(value: Any) -> str:
+    """Return a URL. The error does not show one of another type: it may hold a password."""
     if not isinstance(value, str):
-        raise must_be(argument, "str", value)
+        raise TypeError(f"url must be str, got a value of type {type(value).__name__}")
     return value
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Coroutine, Generator, Iterable, Itera
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from redset import _wire
-from redset._faces.arguments import refuse_single, text
+from redset._faces.arguments import refuse_single, url_text
 from redset._faces.base import Face, T, checking_of
 from redset._faces.leases import Lease, Leases
 from redset._faces.worker import Tasks, Threads
@@ -56,7 +56,7 @@ class SyncFace(Face[T]):
 
     @classmethod
     def _client_of(cls, url: Any) -> Any:
-        return importlib.import_module("redis").Redis.from_url(text("url", url))
+        return importlib.import_module("redis").Redis.from_url(url_text(url))
 
     def _close(self) -> None:
         if self._link is not None and self._owned:
@@ -153,7 +153,7 @@ class AsyncFace(Face[T]):
 
     @classmethod
     def _client_of(cls, url: Any) -> Any:
-        return importlib.import_module("redis.asyncio").Redis.from_url(text("url", url))
+        return importlib.import_module("redis.asyncio").Redis.from_url(url_text(url))
 
     async def _close(self) -> None:
         if self._link is not None and self._owned:
