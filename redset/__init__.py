@@ -1,4 +1,4 @@
-"""Redis-backed sorted sets that behave like ``set`` and hand out deduplicated, ordered work."""
+"""A work queue in Redis that never holds the same job twice. The lowest score comes out first."""
 
 from redset import _wire
 from redset._faces.leases import Lease

@@ -160,7 +160,7 @@ class Adder:
         self._may_ask = self.tabled and (
             ctx.options.remember == "limited" or self.condition == "nx"
         )
-        #: Parts: what refuses an item if the answer is 0: a plain ZADD takes each one.
+        #: Whether an answer of 0 means that an item was refused. A plain ZADD takes each one.
         self._refuses = self.condition != ""
 
     @property

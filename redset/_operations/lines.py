@@ -236,7 +236,7 @@ def _is_count(value: Any, limit: int = _EXACT) -> bool:
 
 
 def tie_of(value: dict[str, Any]) -> int | None:
-    """Return the how-manieth item it was of a set with ``ties=``; None of another set's."""
+    """Return the sequence number of a line of a set with ``ties=``; None for another set's."""
     tie = value.get("tie")
     if tie is not None and tie != _UNTIED and not _is_count(tie, _TIES):
         raise ValueError
