@@ -618,6 +618,7 @@ def test_the_argument_remember_is_checked(
     jobs = make_set(remember=True)
     jobs.add("a", remember=False)
     jobs.add("b", remember=True)
+    jobs.add_many(["a"], remember=False)
     before = servers.everything(raw)
     for call in (
         lambda: jobs.add("c", remember=wrong),

@@ -110,12 +110,12 @@ def _no_right(text: str, script: Script | None) -> str | None:
     found = _NO_RIGHT.search(text)
     if found is None:
         return None
-    text = found[1].removeprefix("ACL failure in script: ").removesuffix(".")
+    refusal = found[1].removeprefix("ACL failure in script: ").removesuffix(".")
     if script is None:
-        return text
+        return refusal
     line = _LINE.search(text)
     names = script.commands_at(int(line[1])) if line else []
     place = f"in the step {script.name!r}"
-    if not names or any(f"'{name.lower()}'" in text for name in names):
-        return f"{text}, {place}"
-    return f"{text}: {' or '.join(repr(name.lower()) for name in names)}, {place}"
+    if not names or any(f"'{name.lower()}'" in refusal for name in names):
+        return f"{refusal}, {place}"
+    return f"{refusal}: {' or '.join(repr(name.lower()) for name in names)}, {place}"
