@@ -515,12 +515,13 @@ def add(
     ctx: Context, item: Any, score: Any, flags: Flags, later: Ahead | None = None
 ) -> Operation[float | None] | Ask:
     """Add one item. Return its score, or None if refused. ``later`` is the clock of a delay."""
-    adder = ctx.codec.adders.get(flags)
-    if adder is not None and adder.command and later is None and flags.remember is None:
-        made = score_for(ctx, item, score)
-        if made is not None:
-            request: Ask = adder.one(item, made)
-            return request
+    if flags.remember is None and later is None:
+        adder = ctx.codec.adders.get(flags)
+        if adder is not None and adder.command:
+            made = score_for(ctx, item, score)
+            if made is not None:
+                request: Ask = adder.one(item, made)
+                return request
     return _add_in_steps(ctx, item, score, flags, later)
 
 
