@@ -46,7 +46,8 @@ def add_few(
     kind = type(items)
     if not (kind is list or kind is tuple) or not 0 < len(items) <= FEW:
         return None
-    if flags.remember is not None and type(flags.remember) is not bool:
+    remember: Any = flags.remember
+    if remember is not None and type(remember) is not bool:
         return None  # an error; as a key of spare adders 0 would be False
     if (ctx.options.remember and ctx.memory.fresh) or (
         score is None and isinstance(ctx.codec.scorer, Clock)
