@@ -37,7 +37,9 @@ REFUSED = AddResult(0, 0, len(URLS), 0)
 
 def sent(requests: list[bytes]) -> list[str]:
     """Return the steps and commands among requests, without a client's introduction."""
-    names = {script(name).sha: name for name in ("add", "whose", "forget", "discard", "clear")}
+    names = {
+        script(name).sha: name for name in ("add", "check_memory", "forget", "discard", "clear")
+    }
     found = []
     for request in requests:
         if b"SETINFO" in request or b"HELLO" in request or b"MAINT_NOTIFICATIONS" in request:
@@ -79,7 +81,7 @@ def test_a_stream_of_known_items_makes_at_most_two_round_trips_a_second(
             total += 1
         assert total >= 2  # on a busy machine
         assert 1 <= len(requests) <= 2 * (time.monotonic() - start)
-        assert set(sent(requests)) == {"whose"}
+        assert set(sent(requests)) == {"check_memory"}
 
 
 @pytest.mark.parametrize("options", [ALL[1], ALL[2]], ids=str)
@@ -117,7 +119,7 @@ def test_single_adds_use_it_within_the_second(
         for _ in range(100):
             assert jobs.add("a", 2) is None
         assert sent(requests).count("add") <= 2
-        assert sent(requests).count("whose") <= 2
+        assert sent(requests).count("check_memory") <= 2
         # One now and then is not worth another request.
         jobs._ctx.memory.used = 0.0
         renewed(jobs)
@@ -593,7 +595,7 @@ def test_a_lost_connection_ends_the_trust(
         requests.clear()
         face_of(jobs)._ctx.memory.next_check = 0.0
         assert jobs.add_many(URLS[:20]).refused == 20
-        assert set(sent(requests)) == {"whose"}
+        assert set(sent(requests)) == {"check_memory"}
 
 
 def test_a_connection_that_another_user_of_the_pool_opened_ends_the_trust(
@@ -612,7 +614,7 @@ def test_a_connection_that_another_user_of_the_pool_opened_ends_the_trust(
         jobs.add_many(URLS[:20])
         jobs.add_many(URLS[:20])
         # Twice where the first went over the new one, which redset had not used before.
-        assert set(sent(requests)) == {"whose"} and len(sent(requests)) <= 2
+        assert set(sent(requests)) == {"check_memory"} and len(sent(requests)) <= 2
         requests.clear()
         assert jobs.add_many(URLS[:20]).refused == 20
         assert requests == []
@@ -634,13 +636,13 @@ def test_a_connection_of_another_client_ends_the_trust(
         requests.clear()
         for _ in range(3):
             assert jobs.add_many(URLS[:20]).refused == 20
-        assert sent(requests) == ["whose"]
+        assert sent(requests) == ["check_memory"]
         consuming.redis.connection_pool.disconnect()
         assert consuming.size() == 20
         renewable._ctx.memory.next_check = 0.0
         requests.clear()
         assert jobs.add_many(URLS[:20]).refused == 20
-        assert sent(requests) == ["whose"]
+        assert sent(requests) == ["check_memory"]
         client.close()
 
 
@@ -687,7 +689,7 @@ def test_a_generic_client_has_no_table(any_server: servers.Server) -> None:
     for _ in range(3):
         assert jobs.add_many(URLS[:20]).refused in (0, 20)
     assert [args[0] for args in client.sent].count("EVALSHA") >= 3
-    assert all(script("whose").sha not in args for args in client.sent)
+    assert all(script("check_memory").sha not in args for args in client.sent)
 
 
 def put_back(raw: redis.Redis, dump: dict[bytes, bytes]) -> None:

@@ -61,7 +61,7 @@ CALLS: list[tuple[dict[str, Any], str, Callable[[Any], Any], Any, str]] = [
     (PLAIN, "ZRANGE", lambda jobs: jobs.peek(), [b"a"], "members and scores"),
     (PLAIN, "ZRANGE", lambda jobs: jobs.peek(), [b"a", b"x"], "numbers as scores"),
     (PLAIN, "ZRANGE", lambda jobs: jobs.peek_score(), {}, "a list"),
-    (KEYED, "'look'", lambda jobs: jobs.peek(), [0, [b"a", b"x"]], "numbers as scores"),
+    (KEYED, "'peek'", lambda jobs: jobs.peek(), [0, [b"a", b"x"]], "numbers as scores"),
     (PLAIN, "ZSCORE", lambda jobs: jobs.score("a"), b"nan", "a number"),
     (PLAIN, "ZMSCORE", lambda jobs: jobs.scores(["a", "b"]), [b"1"], "a list of 2"),
     (PLAIN, "'discard'", lambda jobs: jobs.discard("a"), 2, "a count of at most 1"),

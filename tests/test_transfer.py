@@ -675,7 +675,7 @@ def test_a_restore_whose_answers_are_lost_is_as_if_they_were_not(
     before, lines = everything(raw), list(jobs.export())
     with Proxy(any_server) as proxy:
         retry = redis.retry.Retry(redis.backoff.NoBackoff(), 3)
-        for sign in ("begin", "load", "letters", "remind"):
+        for sign in ("restore_begin", "restore_items", "restore_letters", "restore_memory"):
             any_server.flush()
             lost = 0
 

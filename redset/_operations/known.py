@@ -123,7 +123,11 @@ def check_memory(ctx: Context) -> Operation[Trust | None]:
         asked, epoch, tokens = _questions(ctx, since)
         try:
             found = yield ctx.step(
-                "whose", list_of(bytes_of, 6), tokens, remember=ctx.options.remember, epoch=epoch
+                "check_memory",
+                list_of(bytes_of, 6),
+                tokens,
+                remember=ctx.options.remember,
+                epoch=epoch,
             )
         except Exception as error:
             if not is_answer(error):

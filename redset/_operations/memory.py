@@ -112,7 +112,12 @@ def discard_between(ctx: Context, within: Range) -> Operation[int]:
     gone, more = 0, 1
     while more:
         found, more = yield ctx.step(
-            "cut", reads, num=DISCARD_STEP, lowest=lowest, highest=highest, first=ctx.sizes.first
+            "discard_range",
+            reads,
+            num=DISCARD_STEP,
+            lowest=lowest,
+            highest=highest,
+            first=ctx.sizes.first,
         )
         gone += found
     return gone

@@ -193,7 +193,7 @@ def _look(ctx: Context, position: int, num: int) -> Operation[tuple[bool, list[A
         return False, members, scores
     reads = scored_in_bytes(num)
     found: tuple[bool, list[Any], list[Any]] = yield ctx.step(
-        "look", reads, position=position, num=num, due=ctx.options.due, first=ctx.sizes.first
+        "peek", reads, position=position, num=num, due=ctx.options.due, first=ctx.sizes.first
     )
     return found
 

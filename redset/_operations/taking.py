@@ -527,7 +527,7 @@ def _after(
     if ctx.options.due or ctx.options.keyed:
         reads = scored_in_bytes(num)
         more, raws, _ = yield ctx.step(
-            "look", reads, position=seen, num=num, due=ctx.options.due, first=ctx.sizes.first
+            "peek", reads, position=seen, num=num, due=ctx.options.due, first=ctx.sizes.first
         )
         return raws, more or len(raws) == num, end
     # By a command: a user of 0.5.1's rights may run no script. One item is nearly always enough.

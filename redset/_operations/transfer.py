@@ -186,7 +186,7 @@ def _export_memory(ctx: Context, epoch: bytes) -> Operation[None]:
         bucket = 0
         while True:
             bucket, found = yield ctx.step(
-                "recall", _recalled(bucket), epoch=epoch, bucket=bucket, num=BUCKETS
+                "export_memory", _recalled(bucket), epoch=epoch, bucket=bucket, num=BUCKETS
             )
             for at in range(0, len(found), REMEMBERED):
                 yield Emit([dumps({"known": found[at : at + REMEMBERED]})])
@@ -327,15 +327,15 @@ def _fill(
         return made
 
     def load(part: list[Any]) -> Ask:
-        return ctx.step("load", _total, part, id=id, number=number)
+        return ctx.step("restore_items", _total, part, id=id, number=number)
 
     def bury(part: list[Any]) -> Ask:
-        return ctx.step("letters", _total, part, id=id, number=number)
+        return ctx.step("restore_letters", _total, part, id=id, number=number)
 
     def remind(part: list[Any]) -> Ask:
         epoch, remember = begun.epoch, ctx.options.remember
         return ctx.step(
-            "remind", _total, part, id=id, number=number, epoch=epoch, remember=remember
+            "restore_memory", _total, part, id=id, number=number, epoch=epoch, remember=remember
         )
 
     steps = [(load, _fields_by_step(map(stored, lines.of("item"))))]
@@ -378,7 +378,7 @@ def _begun(reply: Any) -> _Begun:
 def _begin(ctx: Context, arguments: dict[str, Any]) -> Operation[_Begun]:
     """Mark the set as one that is restored."""
     while True:
-        begun: _Begun = yield ctx.step("begin", _begun, **arguments)
+        begun: _Begun = yield ctx.step("restore_begin", _begun, **arguments)
         if begun.status == 1:
             return begun
         if begun.status != 2:

@@ -282,15 +282,15 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "algebra": lambda draw, command: draw.rng.choice(
         ([0, 0, b"", b""], [2, 1, draw.score(), draw.member()], [b"NAME"], [b"FULL", 10])
     ),
-    "begin": lambda draw, command: [draw.count(3), b"0123456789abcdef", draw.count(), 0],
+    "restore_begin": lambda draw, command: [draw.count(3), b"0123456789abcdef", draw.count(), 0],
     "export": _export,
-    "letters": lambda draw, command: draw.count(),
-    "load": lambda draw, command: draw.count(),
-    "recall": _recall,
-    "remind": lambda draw, command: draw.count(),
+    "restore_letters": lambda draw, command: draw.count(),
+    "restore_items": lambda draw, command: draw.count(),
+    "export_memory": _recall,
+    "restore_memory": lambda draw, command: draw.count(),
     "available": lambda draw, command: draw.count(),
     "bury": lambda draw, command: 1,
-    "cut": lambda draw, command: draw.count(),
+    "discard_range": lambda draw, command: draw.count(),
     "clear": lambda draw, command: [draw.count(), draw.count(1), 0][: draw.rng.choice([2, 2, 3])],
     "discard": _epoch_or(lambda draw, command: draw.count(2)),
     "forget": _epoch_or(lambda draw, command: draw.count(2)),
@@ -299,7 +299,7 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "leased": _leased,
     "settle": _settle,
     "get": lambda draw, command: draw.rng.choice((None, draw.member())),
-    "look": lambda draw, command: draw.pairs(3),
+    "peek": lambda draw, command: draw.pairs(3),
     "move": _epoch_or(
         lambda draw, command: draw.rng.choice(
             (0, 1, 3, [b"NAME"], [b"FULL", 10], [b"OPTIONS", b""], [b"SCORE", b"0.5"])

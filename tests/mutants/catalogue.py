@@ -870,7 +870,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "cut-leaves-attempts",
-        "redset/scripts/cut.lua",
+        "redset/scripts/discard_range.lua",
         "",
         "bulk('HDEL', leases, gone)",
         "bulk('HDEL', leases, {})",
