@@ -651,7 +651,7 @@ def _queue_again(ctx: Context, arguments: list[Any]) -> Operation[None]:
     queue = ctx.keys.queue
     for keys in (None, {"queue": queue}) if ctx.keys.is_plain else (None,):
         try:
-            yield ctx.step("restore", reads, arguments, keys, first=ctx.sizes.first)
+            yield ctx.step("put_back", reads, arguments, keys, first=ctx.sizes.first)
             return
         except Exception as error:
             if not (ctx.keys.is_plain and refused(error)):

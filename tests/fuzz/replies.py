@@ -310,7 +310,7 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "requeue": lambda draw, command: draw.rng.choice(
         ([[1, -1]], [[0, draw.member()]], [b"NAME"], [b"OPTIONS", b"key=no"])
     ),
-    "restore": lambda draw, command: draw.count(1),
+    "put_back": lambda draw, command: draw.count(1),
     "server": lambda draw, command: [
         b"1700000000",
         draw.rng.choice((b"", b"role:slave\r\n", b"redis_version:6.0.1\r\n\xff:1")),
