@@ -711,7 +711,7 @@ def test_a_method_of_a_face_is_a_signature_a_docstring_and_little_more() -> None
 
 
 def face_tool() -> ModuleType:
-    path = PACKAGE.parent / "tools" / "asyncio_face.py"
+    path = Path(__file__).parent.parent / "tools" / "asyncio_face.py"
     spec = importlib.util.spec_from_file_location("asyncio_face", path)
     assert spec is not None and spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
