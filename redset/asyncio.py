@@ -247,8 +247,8 @@ class SortedSet(AsyncFace[T]):
 
         Examples
         --------
-        >>> jobs.lock
-        <AsyncLock 'jobs__lock'>
+        >>> jobs.lock.key
+        'jobs__lock'
         """
         if self._lock is None:
             self._lock = self._make_lock(None, None)

@@ -227,8 +227,8 @@ class SortedSet(SyncFace[T]):
 
         Examples
         --------
-        >>> jobs.lock
-        <Lock 'jobs__lock'>
+        >>> jobs.lock.key
+        'jobs__lock'
         """
         if self._lock is None:
             self._lock = self._make_lock(None, None)

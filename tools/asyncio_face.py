@@ -110,7 +110,6 @@ PASSAGES: dict[str, dict[str, str]] = {
     "SortedSet.lock": {
         "``with jobs.lock": "``async with jobs.lock",
         "`redset.locks.Lock`": "`redset.locks.AsyncLock`",
-        "<Lock ": "<AsyncLock ",
     },
     "SortedSet.add_many": {
         "items : iterable The": "items : iterable or async iterable\n            The"

@@ -36,6 +36,7 @@ class Unfit(ValueError):
 
     Examples
     --------
+    >>> from redset.scrapy import Unfit
     >>> raise Unfit("meta['page'] is a builtins.object")
     Traceback (most recent call last):
         ...
