@@ -13,8 +13,8 @@ encoded to a stream before anything is sent if
 Other lists do not come here: those for a first add with a memory, which may end with a warning;
 those scored by the server's clock; those whose bad items are skipped.
 
-What it gains (`benchmarks`, measure `add_few`): the time that a call takes beside the client's own
-work is less than half.
+A call then takes less than half of the time that it took beside the client's own work
+(`benchmarks`, measure `add_few`).
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def ask_once(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) 
     """Send one request over a sync connection, with nothing in flight, and read its reply.
 
     A short path: without a session, its coroutines and a Flight a call takes a third of the time
-    that it adds to the client's own work. What is not plain, and each error, goes the long way.
+    that it adds to the client's own work. Errors, and requests of any other kind, go the long way.
 
     ``refused`` is what one operation learns of scripts that the server refuses to load.
     """
