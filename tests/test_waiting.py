@@ -902,8 +902,13 @@ def test_an_interrupted_wait_for_a_lease_loses_nothing(any_server: servers.Serve
     Not while redis-py connects, though: hiredis 3.5 crashes after some of those interrupts.
     """
     program = f"""
-import random, redis.connection, redset, signal, threading
+import random, redis.connection, redset, signal, sys, threading
 from redset._transport import watcher as module
+def report_others(ignored):
+    # Python prints what it ignores, as an interrupt in a destructor.
+    if ignored.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(ignored)
+sys.unraisablehook = report_others
 connecting = 0
 connect = redis.connection.AbstractConnection.connect
 def connect_undisturbed(self):

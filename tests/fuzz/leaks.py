@@ -43,16 +43,16 @@ def leak_of(call: Any, arguments: Any, rounds: int = ROUNDS) -> str:
         perform(call, arguments, 2)
         shared = list(everything(arguments))
         counts = [sys.getrefcount(each) for each in shared]
-        before = tracemalloc.get_traced_memory()[0]
+        before = traced()
         perform(call, arguments, rounds)
-        kept = tracemalloc.get_traced_memory()[0] - before
+        kept = traced() - before
         now = [sys.getrefcount(each) for each in shared]
     finally:
         gc.enable()
     if kept > KEPT * rounds:
         # Cycles, as an error and its traceback may be, are not leaked.
         gc.collect()
-        kept = tracemalloc.get_traced_memory()[0] - before
+        kept = traced() - before
     changed = [
         (type(each).__name__, after - count)
         for each, count, after in zip(shared, counts, now, strict=True)
@@ -61,6 +61,18 @@ def leak_of(call: Any, arguments: Any, rounds: int = ROUNDS) -> str:
     if changed:
         return f"changed the reference counts of {changed[:5]} in {rounds} calls"
     return f"kept {kept} bytes in {rounds} calls" if kept > KEPT * rounds else ""
+
+
+def traced() -> int:
+    """Return the bytes in use, without the names that Python's cache of attributes holds.
+
+    An error's text is made by `reprlib`, which asks for attributes by names that it makes anew.
+    """
+    if sys.version_info < (3, 13):
+        sys._clear_type_cache()
+    else:
+        sys._clear_internal_caches()
+    return tracemalloc.get_traced_memory()[0]
 
 
 def perform(call: Any, arguments: Any, rounds: int) -> None:
@@ -77,7 +89,7 @@ def everything(arguments: Any) -> list[Any]:
     todo = [cell.cell_contents for cell in arguments.__closure__ or ()]
     while todo and len(found) < 200:
         each = todo.pop()
-        if type(each) is not int:  # Others hold the small ones as well.
+        if type(each) is not int and each is not None:  # Others hold these as well.
             found.append(each)
         if type(each) in (list, tuple):
             todo.extend(each)
