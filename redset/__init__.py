@@ -5,6 +5,7 @@ from redset._faces.leases import Lease
 from redset._faces.worker import Consumed
 from redset._operations.adding import AddResult
 from redset._operations.dead import DeadLetter
+from redset._operations.glancing import SetInfo
 from redset._operations.reading import Stats
 from redset.exceptions import Reject, Retry
 from redset.sets import (
@@ -15,6 +16,7 @@ from redset.sets import (
     TimeSortedSet,
     Writer,
     check_server,
+    list_sets,
 )
 
 __all__ = (
@@ -27,11 +29,13 @@ __all__ = (
     "Reject",
     "Retry",
     "ScheduledSet",
+    "SetInfo",
     "SortedSet",
     "Stats",
     "TimeSortedSet",
     "Writer",
     "check_server",
+    "list_sets",
 )
 
 #: ``"cython"`` if the compiled core is in use, else ``"python"``.

@@ -40,11 +40,12 @@ from redset._operations import (
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.codec import Key
 from redset._operations.dead import DeadLetter
+from redset._operations.glancing import SetInfo
 from redset._operations.leasing import Leased
 from redset._operations.reading import Stats
 from redset.locks import AsyncLock
 
-__all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server")
+__all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server", "list_sets")
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -2365,3 +2366,45 @@ async def check_server(client: Any, name: str | bytes | None = None) -> list[str
     []
     """
     return await AsyncFace._check_server(client, name)
+
+
+async def list_sets(
+    client: Any, match: str | bytes | Iterable[str | bytes] | None = None, scan: bool = False
+) -> list[SetInfo]:
+    """Return the sets of a server with their options, figures and counts, by name.
+
+    It only reads, also on a replica and as a user who may only read. Sets are found in the
+    registry, where each process enters a set with its second report (`REDSET_REPORT`). One round
+    trip for the registry, and one per 100 sets, in steps of 25 sets. 1,000 sets take the server 12
+    to 30 ms in all, less than 1 ms a step. In a cluster each set is a round trip.
+
+    Parameters
+    ----------
+    client : redis.asyncio.Redis, valkey.asyncio.Valkey, or any with such a coroutine function
+        The client of a set.
+    match : str, bytes, or list of these, optional
+        A pattern of names, as the server's ``KEYS`` has them: ``crawl:*``. A list has exact names,
+        which need not be registered. Default: all sets.
+    scan : bool
+        Also look for sets that are not registered, among all keys of the server: one command per
+        1,000 keys, at most 100 commands a second. Every sorted set counts as one. Default False.
+
+    Returns
+    -------
+    list of SetInfo
+        Of each set ``name``, ``options``, ``figures``, ``counts``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is wrong. Nothing was sent.
+
+    Examples
+    --------
+    >>> (await jobs.add_many(["a", "b"])).added
+    2
+    >>> [info] = await list_sets(r, ["jobs"])
+    >>> info.figures.size, info.figures.leased
+    (2, 0)
+    """
+    return await AsyncFace._list_sets(client, match, scan)

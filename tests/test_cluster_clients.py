@@ -193,3 +193,33 @@ def test_all_primaries_of_a_cluster_are_checked_or_the_one_that_has_a_set(
     [told] = check()
     assert told == f"127.0.0.1:{ill.port}: {check(names[1])[0]}"
     assert "allkeys-lru" in told
+
+
+@KINDS
+@pytest.mark.parametrize("awaits", [False, True], ids=["sync", "asyncio"])
+def test_the_sets_of_all_nodes_are_listed(
+    nodes: list[servers.Server], library: str, options: dict[str, Any], awaits: bool
+) -> None:
+    if awaits and options and redis.__version__ in ("5.0.0", "5.0.1", "5.0.2", "5.0.3"):
+        pytest.skip("redset refuses it with redis-py before 5.0.4")
+    for each in nodes:
+        each.raw.flushall()
+    names = [f"set{number}" for number in range(6)]
+    client = cluster_class(library, False)(host="127.0.0.1", port=nodes[0].port)
+    for name in names:
+        SortedSet(client, name).add_many(["a", "b"])
+    client.execute_command("HSET", "redset:sets", names[0], '{"class": "SortedSet"}')
+    client.close()
+    kind = cluster_class(library, awaits)
+
+    async def listed(**arguments: Any) -> list[Any]:
+        client = kind(host="127.0.0.1", port=nodes[0].port, **options)
+        if not awaits:
+            return redset.list_sets(client, **arguments)
+        found = await redset.asyncio.list_sets(client, **arguments)
+        await servers.aclose(client)
+        return found
+
+    found = asyncio.run(listed(match="set*", scan=True))
+    assert [(each.name, each.figures.size) for each in found] == [(name, 2) for name in names]
+    assert [each.name for each in asyncio.run(listed()) if each.name in names[:1]] == names[:1]

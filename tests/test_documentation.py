@@ -269,6 +269,7 @@ def test_the_examples_of_the_docstrings_run(
         **example.globs,
         "r": made,
         "jobs": face.SortedSet(made, "jobs"),
+        "redset": redset,
         "Key": Key,
         "ScheduledSet": face.ScheduledSet,
         "SortedSet": face.SortedSet,

@@ -164,6 +164,22 @@ def many(argument: str, values: Iterable[Any]) -> list[Any]:
 # Things.
 
 
+def names_or_pattern(argument: str, value: Any) -> list[str | bytes] | bytes | None:
+    """Return names in a list, or a pattern of names as bytes."""
+    if value is None:
+        return None
+    if isinstance(value, (str, bytes)):
+        return value.encode() if isinstance(value, str) else value
+    wanted = "a pattern or a list of names"
+    if isinstance(value, Mapping) or not hasattr(value, "__iter__"):
+        raise must_be(argument, wanted, value)
+    names = list(value)
+    for each in names:
+        if not isinstance(each, (str, bytes)):
+            raise must_be(argument, wanted + ", str or bytes", each)
+    return names
+
+
 def url_text(value: Any) -> str:
     """Return a URL. The error does not show one of another type: it may hold a password."""
     if not isinstance(value, str):

@@ -15,8 +15,10 @@ from redset import _wire
 from redset._faces.arguments import refuse_single, url_text
 from redset._faces.base import Face, T, checking_of
 from redset._faces.leases import Lease, Leases
+from redset._faces.listing import Listing
 from redset._faces.worker import Tasks, Threads
 from redset._operations import algebra, reading
+from redset._operations.glancing import SetInfo
 from redset._transport.clients import is_cluster
 from redset._transport.coroutines import complete
 from redset._transport.effects import Ask, Operation, R
@@ -69,6 +71,10 @@ class SyncFace(Face[T]):
     def _check_server(client: Any, name: str | bytes | None) -> list[str]:
         link = Link(client, _wire.DEFAULT.split)
         return link.run(checking_of(link, client, name))
+
+    @staticmethod
+    def _list_sets(client: Any, match: Any, scan: bool) -> list[SetInfo]:
+        return complete(Listing(Link(client, _wire.DEFAULT.split), client).run(match, scan))
 
     def __len__(self) -> int:
         return self.size()
@@ -169,6 +175,13 @@ class AsyncFace(Face[T]):
         if name is None and is_cluster(client):
             await client.initialize()  # before that it knows no nodes
         return await link.run(checking_of(link, client, name))
+
+    @staticmethod
+    async def _list_sets(client: Any, match: Any, scan: bool) -> list[SetInfo]:
+        link = AsyncLink(client, _wire.DEFAULT.split)
+        if is_cluster(client):
+            await client.initialize()  # before that it knows no nodes
+        return await Listing(link, client).run(match, scan)
 
     def __len__(self) -> int:
         raise _cannot("len()", "await size()")

@@ -25,12 +25,15 @@ PARTS = frozenset(
 _FAMILIES = re.compile(rb"seen:[0-9a-f]*:[0-9]+|g:.*", re.DOTALL)
 #: The end of the key of a set's lock, as in 0.5.1.
 LOCK = b"__lock"
-#: A key of no set.
-_REGISTRY = b"redset:sets"
+#: The hash of the sets that a server has, by name. It is a key of no set.
+REGISTRY = b"redset:sets"
 
 
-#: The second keys of a set.
-_SECOND = ("items", "meta", "seen", "leased", "leases", "calls", "dead", "none")
+#: The second keys of a set. The last three are operators': they hold no work.
+_SECOND = (
+    "items", "meta", "seen", "leased", "leases", "calls", "dead", "none", "counts", "workers",
+    "paused",
+)  # fmt: skip
 
 
 class Keys:
@@ -53,6 +56,10 @@ class Keys:
     #: key, such a step is then refused whole. Removals of nothing are performed on it, to learn
     #: whether the user may remove.
     none: bytes
+    #: Keys of operators: counters, lines of workers, and the pause.
+    counts: bytes
+    workers: bytes
+    paused: bytes
 
     def __init__(self, name: bytes, keyed: bool, tied: bool) -> None:
         self.name = name
@@ -118,7 +125,7 @@ def _prefix_of(name: bytes) -> bytes:
 
 def owner_of(name: bytes) -> bytes | None:
     """Return the set that uses ``name`` as one of its keys beside the queue; None for no set."""
-    if name == _REGISTRY:
+    if name == REGISTRY:
         return b"redset"
     at = name.find(b":")
     while at >= 0:
@@ -147,12 +154,13 @@ def checked_name(name: Any) -> bytes:
     owner = owner_of(data)
     if owner is not None:
         raise ValueError(
-            f"name must not be a key of another set, {got(name)}: {_readable(owner)!r} uses it"
+            f"name must not be a key of another set, {got(name)}: {readable(owner)!r} uses it"
         )
     return data
 
 
-def _readable(name: bytes) -> str | bytes:
+def readable(name: bytes) -> str | bytes:
+    """Return a name as text, if it is UTF-8."""
     try:
         return name.decode()
     except UnicodeDecodeError:

@@ -302,7 +302,7 @@ def stats(ctx: Context, timed: bool) -> Operation[Stats]:
 
 def _stats_read_only(ctx: Context, arguments: dict[str, Any], refusal: Exception) -> Operation[Any]:
     """Read as a user who may only read keys, which EVALSHA does not allow (Redis 7)."""
-    if not _may_not_write(refusal):
+    if not may_not_write(refusal):
         raise refusal
     step = script("stats")
     request = [b"EVAL_RO", step.text, *ctx.request(step, arguments)[2:]]
@@ -330,7 +330,7 @@ def looked_at(ask: Callable[[bool], Ask]) -> Operation[Any]:
     try:
         return (yield ask(False))
     except Exception as error:
-        if not _may_not_write(error):
+        if not may_not_write(error):
             raise
     return (yield ask(True))
 
@@ -341,7 +341,8 @@ _NO_WRITES = {"READONLY", "NOPERM", "OOM", "NOREPLICAS", "MISCONF"}
 _NO_WRITES_CLASSES = {"ReadOnlyError", "NoPermissionError", "OutOfMemoryError"}
 
 
-def _may_not_write(error: Exception) -> bool:
+def may_not_write(error: Exception) -> bool:
+    """Whether a server refused a write, of this user or of any."""
     if not is_answer(error):
         return False
     # Redis 6.2 wraps an error that a script raises, as in "-NOREPLICAS ...".

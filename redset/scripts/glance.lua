@@ -1,0 +1,56 @@
+-- Counts several sets. It only reads, so that it works on replicas and for users who may only read.
+-- Its keys are, of each set, the queue; with second keys also paused, leased, dead, meta, seen,
+-- counts, workers.
+-- ARGV:
+--   sets...(due, second)  whether only items that are due are available, and whether it has second
+--     keys: '1' or ''
+-- Returns {time in s, microseconds, a row of each set}. A row has the size, available items, leases,
+-- leases past their time, the first expiry in ms or '', dead letters, remembered items, the lowest
+-- score or '', the text of a pause or '', workers heard of lately, and {field, count, ...}. The row of
+-- a key of another type is an error's text.
+-- include: due
+local clock = redis.call('TIME')
+local now, milli = due_until(clock), milliseconds(clock)
+-- The lines of workers that are read, and the seconds after which a worker is not counted.
+local LINES, SILENT = 64, 90
+local function workers_in(key)
+  local num = redis.call('HLEN', key)
+  if num == 0 or num > LINES then return num end
+  local heard = 0
+  for _, line in ipairs(redis.call('HVALS', key)) do
+    local at = tonumber(string.match(line, '"seen":(%d+)') or '0')
+    if at >= tonumber(clock[1]) - SILENT then heard = heard + 1 end
+  end
+  return heard
+end
+local function look(at, due, second)
+  local queue = KEYS[at]
+  local size = redis.call('ZCARD', queue)
+  local row = {size, due and redis.call('ZCOUNT', queue, '-inf', now) or size, 0, 0, '', 0, 0,
+    redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2] or '', '', 0, {}}
+  if second then
+    local paused, leased, dead = KEYS[at + 1], KEYS[at + 2], KEYS[at + 3]
+    local meta, seen, counts, workers = KEYS[at + 4], KEYS[at + 5], KEYS[at + 6], KEYS[at + 7]
+    row[3] = redis.call('ZCARD', leased)
+    if row[3] > 0 then
+      row[4] = redis.call('ZCOUNT', leased, '-inf', string.format('%.0f', milli))
+      row[5] = redis.call('ZRANGE', leased, 0, 0, 'WITHSCORES')[2]
+    end
+    row[6] = redis.call('XLEN', dead)
+    row[7] = tonumber(redis.call('HGET', meta, 'count') or '0')
+      + redis.call('ZCOUNT', seen, '(' .. string.format('%.0f', milli), '+inf')
+    row[9] = redis.call('GET', paused) or ''
+    row[10] = workers_in(workers)
+    row[11] = redis.call('HGETALL', counts)
+  end
+  return row
+end
+local rows, at = {}, 1
+for i = sets_at, #ARGV, sets_width do
+  -- fields: sets at i
+  local is_read, row = pcall(look, at, due == '1', second == '1')
+  if not is_read then row = type(row) == 'table' and row.err or tostring(row) end
+  rows[#rows + 1] = row
+  at = at + (second == '1' and 8 or 1)
+end
+return {clock[1], clock[2], rows}
