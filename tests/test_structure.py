@@ -189,9 +189,9 @@ def test_operations_know_no_client_and_do_no_io() -> None:
 # --- one name for one thing, and nothing without a caller
 
 
-#: The two faces are twins. The demo is a program of its own, on the public names.
+#: The two faces are twins. The demo and the command are programs of their own, on the public names.
 TWINS = {"redset.sets", "redset.asyncio"}
-OWN = {module for module in TREES if module.split(".")[1:2] == ["demo"]}
+OWN = {module for module in TREES if module.split(".")[1:2] in (["demo"], ["cli"])}
 
 
 def test_no_two_things_have_one_name() -> None:
@@ -283,7 +283,7 @@ def pieces(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def test_only_the_keys_module_makes_key_names() -> None:
     """By what their parts look like: a colon or the lock's suffix, and no white space."""
-    users = ("redset._operations.keys", "redset.embedded", "redset.demo")
+    users = ("redset._operations.keys", "redset.embedded", "redset.demo", "redset.cli")
     makers = [
         f"{module}:{line} {piece!r}"
         for module, tree in TREES.items()

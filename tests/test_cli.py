@@ -1,0 +1,480 @@
+"""The command ``redset``, run in this process on a real server."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import importlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import children
+import cli
+import pytest
+import servers
+
+if not cli.HAS_CLICK:
+    pytest.skip("cli: click is not installed here", allow_module_level=True)
+
+import redset.cli
+from redset import ScheduledSet, SortedSet
+from redset.cli import output
+from redset.cli.connection import Settings
+from redset.cli.program import COMMANDS
+
+PACKAGE = Path(redset.cli.__file__).parent
+HOSTILE = "\x1b[2Jbad\u202ecod.exe\x00\n\t\x7f"
+
+
+@pytest.fixture
+def server(all_servers: servers.Servers) -> Any:
+    """One server that is here, empty."""
+    found = all_servers.get(servers.some())
+    found.flush()
+    return found
+
+
+@pytest.fixture
+def run(server: Any, monkeypatch: pytest.MonkeyPatch) -> cli.Command:
+    return cli.Command(server, monkeypatch)
+
+
+@pytest.fixture
+def jobs(server: Any) -> SortedSet[Any]:
+    return SortedSet(server.raw, "jobs")
+
+
+# --- structure
+
+
+def test_it_stands_on_public_names_alone() -> None:
+    for path in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in names:
+                parts = name.split(".")
+                assert parts[0] != "redset" or not any(part.startswith("_") for part in parts), path
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in ("_ctx", "_run", "_link", "_open"), path
+
+
+def test_redset_itself_never_imports_click(tmp_path: Path) -> None:
+    code = (
+        "import sys, redset, redset.asyncio, redset.cli\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ('click', 'textual', 'rich')])"
+    )
+    assert children.run("-c", code, cwd=tmp_path).out == "[]\n"
+
+
+def test_without_click_one_line_has_the_command_to_install_it(tmp_path: Path) -> None:
+    code = (
+        "import importlib.util as u, sys\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'click' else find(name, *rest)\n"
+        "from redset.cli import main\n"
+        "sys.exit(main())"
+    )
+    ended = children.run("-c", code, cwd=tmp_path, status=2)
+    assert ended.err == "redset: click is missing: pip install 'redset[cli]'\n"
+    assert ended.out == ""
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_help_of_each_command_has_an_example(name: str, run: cli.Command) -> None:
+    assert f"\n  {name} " in run("--help").out.decode()
+    command = importlib.import_module(f"redset.cli.{COMMANDS[name]}").COMMANDS[name]
+    for words in [[name, each] for each in getattr(command, "commands", ())] or [[name]]:
+        text = run(*words, "--help").out.decode()
+        assert "Example" in text and f"redset {' '.join(words)} " in text, words
+        assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_help_has_an_example_and_the_exit_statuses(run: cli.Command) -> None:
+    text = run("--help").out.decode()
+    assert "zcat links.gz | redset add pages - --remember" in text
+    for status in (0, 1, 2, 3, 4, 130, 141):
+        assert f"{status} " in text
+
+
+# --- the server
+
+
+def test_the_server_is_named_by_option_or_variable(run: cli.Command, server: Any) -> None:
+    jobs = SortedSet(server.raw, "jobs")
+    jobs.add("a")
+    other = servers.free_port()
+    nowhere = f"redis://127.0.0.1:{other}"
+    assert run("len", "jobs").lines == ["1"]
+    run("len", "jobs", env={"REDSET_URL": nowhere}, status=3)
+    assert run("--url", server.url, "len", "jobs", env={"REDSET_URL": nowhere}).lines == ["1"]
+    assert run("len", "jobs", "--url", server.url, env={"REDSET_URL": nowhere}).lines == ["1"]
+    run("--db", "3", "add", "jobs", input=b"x\ny\n")
+    assert run("len", "jobs", "--db", "3").lines == ["2"]
+    assert run("len", "jobs").lines == ["1"]
+    run("--db", "-1", "len", "jobs", status=2)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:hunter2@127.0.0.1:1/0",
+        "redis://:hunter2@127.0.0.1:1?password=hunter2",
+        "redis://:hunter2@[::1",
+        "redis://a:hunter2:hunter2/0",
+        "unix://user:hunter2@/nothing/there?db=1",
+        "http://user:hunter2@example.org",
+        "hunter2",
+    ],
+)
+def test_a_password_is_never_printed(url: str, run: cli.Command) -> None:
+    for arguments in (["--db", "2"], []):
+        ran = run("--url", url, *arguments, "take", "jobs", terminal=True, status=None)
+        assert ran.status in (2, 3)
+        assert "hunter2" not in ran.err + ran.out.decode()
+        assert ran.err.count("redset: ") == 1
+    assert "hunter2" not in Settings(url).target or url == "hunter2"
+
+
+def test_a_server_that_refuses_is_3(run: cli.Command, server: Any) -> None:
+    server.raw.execute_command("ACL", "SETUSER", "looker", "on", ">pw", "~*", "+@read", "+ping")
+    url = server.url.replace("unix://", "unix://looker:pw@")
+    try:
+        ran = run("--url", url, "add", "jobs", input=b"a\n", status=3)
+        assert ran.err.startswith("redset: the server refuses: ") and ran.err.count("\n") == 1
+        assert run("--url", url.replace(":pw", ":no"), "len", "jobs", status=3).err.count("\n") == 1
+    finally:
+        server.raw.execute_command("ACL", "DELUSER", "looker")
+    server.raw.set("text", "x")
+    assert "WRONGTYPE" in run("len", "text", status=3).err
+
+
+def test_usage_errors_are_one_line_and_2(run: cli.Command) -> None:
+    for arguments in (
+        ["len"],
+        ["bogus"],
+        ["len", ""],
+        ["peek", "jobs", "-n", "0"],
+        ["peek", "jobs", "--from", "nan"],
+        ["take", "jobs", "--wait", "long"],
+        ["len", "jobs", "--no-such-option"],
+        ["add", "jobs", "--remember", "jobs"],
+        ["add", "jobs", "/no/such/file.txt"],
+    ):
+        ran = run(*arguments, status=None)
+        assert ran.status == (1 if "/no/such/file.txt" in arguments else 2), ran
+        assert ran.err.startswith("redset: ") and ran.err.count("\n") == 1, ran
+
+
+def test_debug_shows_the_traceback(run: cli.Command) -> None:
+    nowhere = f"redis://127.0.0.1:{servers.free_port()}"
+    assert "Traceback" in run("--debug", "len", "jobs", "--url", nowhere, status=3).err
+    assert "Traceback" not in run("len", "jobs", "--url", nowhere, status=3).err
+
+
+WRITING = {
+    "add": ["add", "jobs"],
+    "take": ["take", "jobs"],
+}
+
+
+def test_read_only_refuses_what_writes_before_it_connects(run: cli.Command, server: Any) -> None:
+    nowhere = f"redis://127.0.0.1:{servers.free_port()}"
+    for arguments in WRITING.values():
+        ran = run("--url", nowhere, "--read-only", *arguments, status=2)
+        assert "--read-only" in ran.err
+        run(*arguments, "--read-only", status=2)
+        run(*arguments, env={"REDSET_READ_ONLY": "1"}, status=2)
+    SortedSet(server.raw, "jobs").add("a")
+    before = server.raw.info("commandstats")
+    for arguments in (["len", "jobs"], ["peek", "jobs"], ["has", "jobs", "a"]):
+        run("--read-only", *arguments)
+    called = set(server.raw.info("commandstats")) - set(before)
+    assert not called & {"cmdstat_zadd", "cmdstat_hset", "cmdstat_del", "cmdstat_unlink"}
+
+
+def test_what_removes_names_the_server_and_the_set_on_a_terminal(
+    run: cli.Command, jobs: SortedSet[Any], server: Any
+) -> None:
+    jobs.add_many(["a", "b"])
+    assert run("take", "jobs", terminal=True).err == f"taking from jobs on {server.url}\n"
+    assert run("take", "jobs").err == ""
+
+
+# --- output
+
+
+def test_text_is_safe_on_a_terminal() -> None:
+    assert output.shown(HOSTILE) == "\\x1b[2Jbad\\u202ecod.exe\\x00\\n\\t\\x7f"
+    assert output.shown(b"\xff\x1b") == "\\xff\\x1b"
+    assert output.shown("ä€😀 [bold]x[/]") == "ä€😀 [bold]x[/]"
+    assert output.shown("x" * 100, 10) == "x" * 9 + "…"
+    assert len(output.shown("\x1b" * 100, 10)) == 10
+    assert len(output.shown("ä".encode() * 5000, 300)) == 300
+
+
+def test_numbers_are_short_on_a_terminal_and_full_elsewhere() -> None:
+    shown = [output.short(value) for value in (0, 7, 999, 1000, 1449, 99_960, 1.5e6, 2.5, None)]
+    assert shown == ["0", "7", "999", "1.0k", "1.4k", "100k", "1.5M", "2.5", "-"]
+    assert [output.duration(each) for each in (0, 59, 60, 3600, 90000, -61, None)] == [
+        "0s", "59s", "1.0m", "1.0h", "1.0d", "-1.0m", "-",
+    ]  # fmt: skip
+    assert [output.number(each) for each in (3.0, 0.1, 1e300, -math.inf, 12)] == [
+        "3", "0.1", "1e+300", "-inf", "12",
+    ]  # fmt: skip
+
+
+def test_items_are_bytes_in_a_pipe_escaped_on_a_terminal_and_base64_in_json(
+    run: cli.Command, server: Any
+) -> None:
+    SortedSet(server.raw, "jobs").add(HOSTILE, 1)
+    server.raw.zadd("jobs", {b"\xff\xfe": 2})
+    assert run("peek", "jobs").out == HOSTILE.encode() + b"\n\xff\xfe\n"
+    on_terminal = run("peek", "jobs", terminal=True).out.decode()
+    assert on_terminal == "\\x1b[2Jbad\\u202ecod.exe\\x00\\n\\t\\x7f\n\\xff\\xfe\n"
+    assert run("peek", "jobs", "--json").records == [
+        {"item": HOSTILE},
+        {"raw": base64.b64encode(b"\xff\xfe").decode()},
+    ]
+    SortedSet(server.raw, "jobs").add("x" * 3000, 3)
+    lines = run("peek", "jobs", "--scores", terminal=True, columns=60).lines
+    assert max(map(len, lines)) <= 60 and lines[-1].endswith("…")
+
+
+# --- looking
+
+
+def test_len_has_and_score_answer_and_exit_with_1_for_no(
+    run: cli.Command, jobs: SortedSet[Any]
+) -> None:
+    assert run("len", "jobs", status=1).lines == ["0"]
+    jobs.add_many(["a", "b"], score=[1, 2.5])
+    assert run("len", "jobs").lines == ["2"]
+    assert run("len", "jobs", "--json").records == [{"size": 2}]
+    assert run("has", "jobs", "a").lines == ["yes"]
+    assert run("has", "jobs", "c", status=1).lines == ["no"]
+    assert run("score", "jobs", "b").lines == ["2.5"]
+    assert run("score", "jobs", "a", "c", status=1).lines == ["1\ta", "-\tc"]
+    assert run("score", "jobs", "-", input=b"b\r\n\na\n").lines == ["2.5\tb", "1\ta"]
+    assert run("has", "jobs", "b", "c", "--json", status=1).records == [
+        {"item": "b", "queued": True},
+        {"item": "c", "queued": False},
+    ]
+
+
+def test_seen_answers_what_a_set_remembers(run: cli.Command, server: Any) -> None:
+    urls = SortedSet(server.raw, "urls", remember=True)
+    urls.add("/a")
+    urls.pop()
+    assert run("seen", "urls", "/a", "--remember").lines == ["yes"]
+    assert run("seen", "urls", "/a", "/b", "--remember=forever", status=1).lines == [
+        "yes\t/a",
+        "no\t/b",
+    ]
+    assert "remember" in run("seen", "urls", "/a", status=2).err
+
+
+def test_items_of_a_set_with_a_key_are_named_by_it(run: cli.Command, server: Any) -> None:
+    pages = SortedSet(server.raw, "pages", key="url")
+    pages.add({"url": "/a", "depth": 1}, 4)
+    assert run("score", "pages", "/a", "--key", "url").lines == ["4"]
+    assert run("peek", "pages", "--key", "url", "--scores").out == b'4\t{"depth":1,"url":"/a"}\n'
+    calls = SortedSet(server.raw, "calls", key=("who", "kind"))
+    calls.add({"who": "ann", "kind": "mail"}, 2)
+    assert run("score", "calls", '["ann","mail"]', "--key", "who,kind").lines == ["2"]
+    assert "a JSON list of 2 values" in run("has", "calls", "[1]", "--key=who,kind", status=2).err
+
+
+def test_peek_looks_at_a_range_of_scores(run: cli.Command, jobs: SortedSet[Any]) -> None:
+    jobs.add_many([f"{number:02}" for number in range(20)], score=range(20))
+    assert run("peek", "jobs").lines == [f"{number:02}" for number in range(10)]
+    assert run("peek", "jobs", "-n", "2", "--from", "5").lines == ["05", "06"]
+    assert run("peek", "jobs", "--to", "1", "--scores").lines == ["0\t00", "1\t01"]
+    assert run("peek", "jobs", "--from", "5", "--to", "5.5").lines == ["05"]
+    assert run("peek", "jobs", "--from", "50", status=1).lines == []
+    assert len(run("peek", "jobs", "-n", "5000").lines) == jobs.size() == 20
+
+
+def test_peek_at_a_scheduled_set_shows_what_is_due(run: cli.Command, server: Any) -> None:
+    later = ScheduledSet(server.raw, "later")
+    later.add("now", 1)
+    later.add("then", 4e9)
+    assert run("peek", "later", "--class", "ScheduledSet").lines == ["now"]
+    assert run("peek", "later", "--class", "ScheduledSet", "--from=-inf").lines == ["now", "then"]
+
+
+def test_names_may_be_anything(run: cli.Command, server: Any) -> None:
+    for name in ("a/b\n{c", "{tag}:x", "-dash", "ä b", "\udcff\udcfe"):
+        assert run("add", "--", name, input=b"1\n2\n").records[0]["added"] == 2
+        assert run("len", "--", name).lines == ["2"]
+    assert server.raw.zcard(b"\xff\xfe") == 2
+
+
+# --- add
+
+
+def test_add_counts_lines_of_pipes_and_files(run: cli.Command, tmp_path: Path, server: Any) -> None:
+    ran = run("add", "jobs", "-", input=b"a\nb\r\n\na\nlast")
+    counts = ran.records[0]
+    assert counts.pop("seconds") >= 0
+    assert counts == {"read": 5, "added": 3, "updated": 1, "refused": 0, "bad": 0}
+    (tmp_path / "one").write_bytes(b"c\n")
+    (tmp_path / "two").write_bytes(b"d")
+    ran = run("add", "jobs", str(tmp_path / "one"), str(tmp_path / "two"), "--score", "-3")
+    assert ran.records[0]["added"] == 2
+    assert server.raw.zrange("jobs", 0, -1, withscores=True) == [
+        (b"c", -3.0), (b"d", -3.0), (b"a", 0.0), (b"b", 0.0), (b"last", 0.0),
+    ]  # fmt: skip
+    assert "added, 0 updated" in run("add", "jobs", terminal=True, input=b"e\n").out.decode()
+
+
+def test_add_with_remember_refuses_duplicates(run: cli.Command, server: Any) -> None:
+    lines = b"".join(b"/%d\n" % (number % 100) for number in range(3000))
+    ran = run("add", "pages", "-", "--remember", input=lines)
+    assert (ran.records[0]["added"], ran.records[0]["refused"]) == (100, 2900)
+    assert SortedSet(server.raw, "pages", remember=True).seen("/7")
+    ran = run("add", "pages", "--remember", "7d", input=b"x\n", status=2)
+    assert "other" in ran.err or "was made with" in ran.err
+    again = run("add", "pages", "--remember", "--again", input=b"/7\n/8\n")
+    assert again.records[0]["refused"] == 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "score", "kept"), [("--nx", 1, 5), ("--xx", 1, 1), ("--lt", 9, 5), ("--gt", 9, 9)]
+)
+def test_add_has_the_flags_of_the_method(
+    flag: str, score: int, kept: int, run: cli.Command, jobs: SortedSet[Any]
+) -> None:
+    jobs.add("a", 5)
+    run("add", "jobs", flag, "--score", str(score), input=b"a\n")
+    assert jobs.score("a") == kept
+    run("add", "jobs", "--nx", "--xx", input=b"a\n", status=2)
+
+
+def test_add_reads_json_lines_with_keys_and_scores(run: cli.Command, server: Any) -> None:
+    lines = b'{"url": "/b", "depth": 2}\n{"depth":1,"url":"/a","x":[1]}\n'
+    run("add", "pages", "--key", "url", "--score", "depth", input=lines)
+    pages = SortedSet(server.raw, "pages", key="url")
+    assert pages.take(5, with_scores=True) == [
+        ({"url": "/a", "depth": 1, "x": [1]}, 1.0),
+        ({"url": "/b", "depth": 2}, 2.0),
+    ]
+    run("add", "plain", "--jsonl", input=b'{"b": 1, "a": 2}\n{"a":2,"b":1}\n')
+    assert server.raw.zrange("plain", 0, -1) == [b'{"a":2,"b":1}']
+    assert run("has", "plain", '{"b":1,"a":2}', "--jsonl").lines == ["yes"]
+
+
+def test_add_splits_at_nul_bytes(run: cli.Command, server: Any) -> None:
+    run("add", "paths", "-", "-0", input=b"a\nb\r\0\xff\0\0c")
+    assert set(server.raw.zrange("paths", 0, -1)) == {b"a\nb\r", b"\xff", b"c"}
+
+
+@pytest.mark.parametrize(
+    "bad", [b"{", b"[]", b'{"url": null}', b'{"url": "/c"}', b'{"url":1,"n":"x"}']
+)
+def test_a_bad_line_stops_the_add_and_is_named_or_is_skipped(
+    bad: bytes, run: cli.Command, server: Any
+) -> None:
+    lines = b'{"url":"/a","n":1}\n\n' + bad + b'\n{"url":"/b","n":2}\n'
+    ran = run("add", "pages", "-", "--key", "url", "--score", "n", input=lines, status=1)
+    assert "line 3 of standard input: " in ran.err and ran.err.count("\n") == 1
+    pages = SortedSet(server.raw, "pages", key="url")
+    assert pages.size() == 1 and ran.records[0]["added"] == 1
+    ran = run("add", "pages", "--key=url", "--score=n", "--skip-bad", input=lines, status=4)
+    assert ran.records[0] | {"seconds": 0} == {
+        "read": 4, "added": 1, "updated": 1, "refused": 0, "bad": 1, "seconds": 0,
+    }  # fmt: skip
+    assert pages.size() == 2
+
+
+def test_an_add_resumes_after_the_last_acknowledged_line(
+    run: cli.Command, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from redset.cli import lines
+
+    monkeypatch.setattr(lines, "BLOCK", 4000)
+    file = tmp_path / "links"
+    file.write_bytes(b"".join(b"/%06d\n" % number for number in range(3000)))
+    add_many, calls = SortedSet.add_many, []
+
+    def interrupted(self: Any, items: Any, *args: Any, **options: Any) -> Any:
+        calls.append(len(items))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return add_many(self, items, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SortedSet, "add_many", interrupted)
+        ran = run("add", "jobs", str(file), "--resume", status=130)
+    assert f"interrupted: 1000 lines of {file} are added" in ran.err and "--resume" in ran.err
+    assert ran.records[0]["read"] == server.raw.zcard("jobs") == 1000
+    assert run("add", "other", str(file), "--resume", status=2).err.count("remove it") == 1
+    ran = run("add", "jobs", str(file), "--resume")
+    assert (ran.records[0]["read"], ran.records[0]["added"]) == (2000, 2000)
+    assert server.raw.zcard("jobs") == 3000
+    assert [path.name for path in tmp_path.iterdir()] == ["links"]
+    assert "regular files" in run("add", "jobs", "-", "--resume", status=2).err
+
+
+def test_a_damaged_bookmark_is_named(run: cli.Command, tmp_path: Path) -> None:
+    file = tmp_path / "links"
+    file.write_bytes(b"a\n")
+    for text in ("{", "[]", '{"offset": 1}', '{"offset":99,"lines":1,"set":"jobs","head":""}'):
+        (tmp_path / "links.redset-resume").write_text(text)
+        assert "links.redset-resume" in run("add", "jobs", str(file), "--resume", status=2).err
+
+
+def test_a_serializer_is_run_only_if_it_is_named(run: cli.Command, server: Any) -> None:
+    server.raw.zadd("jobs", {b"[1, 2]": 1})
+    assert run("peek", "jobs").out == b"[1, 2]\n"
+    assert run("peek", "jobs", "--serializer", "json:JSONDecoder", status=None).status in (1, 2)
+    assert run("peek", "jobs", "--serializer", "ast:literal_eval", status=None).status is not None
+    named = "redset.serializers:JSONSerializer"
+    assert run("peek", "jobs", "--serializer", named).out == b"[1, 2]\n"
+    run("add", "jobs", "--serializer", named, input=b'{"b":1, "a":2}\n')
+    assert server.raw.zscore("jobs", b'{"a":2,"b":1}') == 0
+    for wrong in ("json", "nothing.there:x", "json:nothing"):
+        assert "--serializer" in run("peek", "jobs", "--serializer", wrong, status=2).err
+
+
+# --- take
+
+
+def test_take_removes_and_prints(run: cli.Command, jobs: SortedSet[Any]) -> None:
+    jobs.add_many([f"{number:04}" for number in range(1200)], score=range(1200))
+    assert run("take", "jobs").lines == ["0000"]
+    assert run("take", "jobs", "-n", "2", "--scores").lines == ["1\t0001", "2\t0002"]
+    assert len(run("take", "jobs", "-n", "5000").lines) == 1197
+    assert run("take", "jobs", "--wait", "10ms", status=1).lines == []
+    jobs.add("x")
+    assert run("take", "jobs", "--json", "--scores").records == [{"item": "x", "score": 0}]
+
+
+def test_after_a_broken_pipe_take_queues_the_rest_again(
+    run: cli.Command, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for options, flags in (
+        ({}, []),
+        ({"remember": True, "key": "url"}, ["--remember", "--key=url"]),
+    ):
+        server.flush()
+        jobs = SortedSet(server.raw, "jobs", serializer=json, **options)  # type: ignore[arg-type]
+        jobs.add_many([{"url": f"/{number}", "x": "x"} for number in range(30)], score=range(30))
+        printed = 0
+
+        def flush(self: Any) -> None:
+            nonlocal printed
+            printed += 1
+            if printed == 8:
+                raise BrokenPipeError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(output.Output, "flush", flush)
+            assert run("take", "jobs", "-n", "20", *flags, status=141).err == ""
+        left = jobs.take(100, with_scores=True)
+        assert left == [({"url": f"/{number}", "x": "x"}, number) for number in range(7, 30)]
