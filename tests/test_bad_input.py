@@ -731,6 +731,73 @@ def test_flags_that_contradict_are_refused(
     assert servers.everything(raw) == {}
 
 
+class _NoAnswer:
+    """Refuses to be compared, as NumPy's arrays refuse to be a condition; it has no hash."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("this is not compared")
+
+    def __repr__(self) -> str:
+        return "<no answer>"
+
+
+#: Calls by the flags that they take.
+FLAGS: dict[str, list[Callable[[Any, Any], Any]]] = {
+    **{
+        flag: [
+            lambda s, value, flag=flag: s.add("a", **{flag: value}),
+            lambda s, value, flag=flag: s.add("a", remember=False, **{flag: value}),
+            lambda s, value, flag=flag: s.add_many(["a"], **{flag: value}),
+            lambda s, value, flag=flag: s.add_many(iter(["a"]), **{flag: value}),
+            lambda s, value, flag=flag: s.add_new(["a"], **{flag: value}),
+            lambda s, value, flag=flag: _buffered(s, "add", "a", **{flag: value}),
+            lambda s, value, flag=flag: _buffered(s, "add_many", ["a"], **{flag: value}),
+        ]
+        for flag in ("nx", "xx", "gt", "lt", "again")
+    },
+    "errors": [
+        lambda s, value: s.add_many(["a"], errors=value),
+        lambda s, value: list(s.add_new(["a"], errors=value)),
+    ],
+    "with_scores": [lambda s, value: s.take(1, with_scores=value)],
+    "forget": [
+        lambda s, value: s.discard("a", forget=value),
+        lambda s, value: s.discard_many(["a"], forget=value),
+        lambda s, value: s.dead.purge(forget=value),
+    ],
+    "keep_memory": [lambda s, value: s.clear(keep_memory=value)],
+    "if_finished": [lambda s, value: s.clear(if_finished=value)],
+    "until_finished": [lambda s, value: s.consume(print, until_finished=value)],
+}
+
+
+def _buffered(made: Any, call: str, *args: Any, **options: Any) -> None:
+    with made.buffered() as writer:
+        getattr(writer, call)(*args, **options)
+
+
+@pytest.mark.parametrize("value", [[], "no", 2, _NoAnswer()], ids=repr)
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_flag_that_is_neither_true_nor_false_is_refused_and_named(
+    make_set: Callable[..., Any], raw: Any, name: str, value: Any
+) -> None:
+    made = make_set(remember=True)
+    made.add("z")
+    before = servers.everything(raw)
+    got = rf"{name} must be .*, got {re.escape(repr(value))} \({type(value).__name__}\)"
+    for call in FLAGS[name]:
+        with pytest.raises((TypeError, ValueError), match=f"^{got}"):
+            call(made, value)
+    assert servers.everything(raw) == before
+
+
+def test_a_flag_may_equal_true_or_false(make_set: Callable[..., Any]) -> None:
+    made = make_set()
+    assert made.add("a", 1, nx=1) == 1
+    assert made.add("a", 2, nx=1, xx=0, gt=None) is None
+    assert made.take(1, with_scores=1) == [("a", 1.0)]
+
+
 def test_more_seconds_than_a_float_holds_raise_no_overflow_error(
     make_set: Callable[..., Any],
 ) -> None:

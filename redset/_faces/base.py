@@ -294,7 +294,7 @@ class Face(Generic[T]):
         later: Ahead | None = None,
     ) -> tuple[Operation[AddResult], Source | None]:
         condition = flags.condition(self._ctx)
-        if errors == "raise" and later is None and not emit:
+        if isinstance(errors, str) and errors == "raise" and later is None and not emit:
             operation = few.add_few(self._ctx, items, score, flags, condition)
             if operation is not None:
                 return operation, None

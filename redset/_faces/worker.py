@@ -42,6 +42,7 @@ from redset._operations.limits import LEASE_STEP
 from redset._operations.logs import one_line, warn_once
 from redset._operations.settling import Held, Settlement
 from redset._transport.coroutines import complete
+from redset._wire.values import flag
 from redset.exceptions import Reject, Retry
 
 log = logging.getLogger("redset")
@@ -283,7 +284,7 @@ class Worker:
         self._ctx = owner._ctx
         self._ctx.keys.check_prefix()
         self._owner, self._runner, self._handler = owner, runner, handler
-        self._until_finished = bool(until_finished)
+        self._until_finished = flag("until_finished", until_finished)
         self._stop = stop
         # State of the handlers and the coordinator, under the runner's lock: unbegun, running and
         # handled jobs, and the time of the first handled one.

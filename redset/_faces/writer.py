@@ -222,13 +222,13 @@ class Writing:
         """Check an add's arguments, and serialise its item."""
         if self._barred is not None:
             self._check()
-        if given[-1] is not None:
-            Flags(*given).check_remember(self._ctx)  # 0 equals False, and may not be
-        flags = self._flags.get(given)
-        if flags is None:
-            flags = Flags(*given)
+        flags = Flags(*given)
+        flags.check()
+        if flags.remember is not None:
+            flags.check_remember(self._ctx)  # 0 equals False, and may not be
+        if flags not in self._flags:
             condition = flags.condition(self._ctx)
-            self._flags[given] = flags
+            self._flags[flags] = flags
             plain = condition in ("", "nx") and not flags.again and flags.remember is not False
             self._answerable[flags] = plain
         return flags
@@ -244,7 +244,10 @@ class Writing:
         """Check an add's arguments, and serialise its item."""
         if self._barred is not None:
             self._check()
-        flags = self._flags.get(given) if given[-1] is None else None
+        try:
+            flags = self._flags.get(given) if given[-1] is None else None
+        except TypeError:  # a flag without a hash
+            flags = None
         if flags is None:
             flags = self._flags_of(given)
         if type(score) is not float or score != score or self._ctx.options.ties:

@@ -25,7 +25,7 @@ from redset._operations.replies import Reader, bytes_of, count, listed, refuse, 
 from redset._operations.scores import Ahead, Clock, ServerClock
 from redset._operations.state import new_epoch
 from redset._transport.effects import Ask, Operation, Send
-from redset._wire.values import got
+from redset._wire.values import flag, got
 from redset.exceptions import Full
 from redset.scripts import arguments_of, script
 
@@ -70,6 +70,13 @@ class Flags(NamedTuple):
     again: bool = False
     remember: bool | None = None
 
+    def check(self) -> None:
+        """Check that each flag is True or False, before it is a part of a dict's key."""
+        nx, xx, gt, lt, again, _ = self
+        if not nx is xx is gt is lt is again is False:
+            for argument, value in zip(self._fields, (nx, xx, gt, lt, again), strict=False):
+                flag(argument, value)
+
     def check_remember(self, ctx: Context) -> None:
         remember: Any = self.remember
         if remember is True:
@@ -81,6 +88,7 @@ class Flags(NamedTuple):
 
     def condition(self, ctx: Context) -> str:
         """Check the flags, and return their condition, or that of ``duplicates``."""
+        self.check()
         if self.nx and (self.xx or self.gt or self.lt):
             raise ValueError("nx contradicts xx, gt and lt")
         if self.gt and self.lt:
@@ -516,7 +524,11 @@ def add(
 ) -> Operation[float | None] | Ask:
     """Add one item. Return its score, or None if refused. ``later`` is the clock of a delay."""
     if flags.remember is None and later is None:
-        adder = ctx.codec.adders.get(flags)
+        try:
+            adder = ctx.codec.adders.get(flags)
+        except TypeError:  # a flag without a hash
+            flags.check()
+            raise
         if adder is not None and adder.command:
             made = score_for(ctx, item, score)
             if made is not None:
@@ -528,6 +540,7 @@ def add(
 def _add_in_steps(
     ctx: Context, item: Any, score: Any, flags: Flags, later: Ahead | None
 ) -> Operation[float | None]:
+    flags.check()
     clock: Any = later
     if clock is None:
         score = score_for(ctx, item, score)

@@ -28,6 +28,7 @@ from redset._operations.replies import (
 )
 from redset._operations.scores import ServerClock
 from redset._transport.effects import Ask, Emit, Operation
+from redset._wire.values import flag
 
 
 class DeadLetter(NamedTuple):
@@ -250,7 +251,7 @@ def _bound(ctx: Context, before: Any) -> Operation[float]:
 
 def purge(ctx: Context, before: Any, forget: bool) -> Operation[int]:
     """Delete the dead letters older than a time, and forget their items; how many there were."""
-    if forget:
+    if flag("forget", forget):
         ctx.need_memory("forget")
     last = "+"
     if before is not None:

@@ -25,6 +25,7 @@ from redset._operations.replies import Reader, bytes_of, count, list_of, listed,
 from redset._operations.state import new_epoch
 from redset._operations.taking import refused
 from redset._transport.effects import Operation, only
+from redset._wire.values import flag
 
 #: Members that one step removes. Each is also looked up among the leases.
 DISCARD_STEP = 250
@@ -48,7 +49,7 @@ def tokens_of(ctx: Context, members: list[bytes], epoch: bytes) -> list[bytes]:
 
 def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
     """Remove items, and forget them if asked to. Return the number that was queued or leased."""
-    if forget:
+    if flag("forget", forget):
         ctx.need_memory("forget")
     members = yield from ctx.codec.identities(items)
     if forget:
@@ -205,8 +206,9 @@ def clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]:
 
     With ``if_finished``, how many items kept it from being emptied: queued, leased or delayed.
     """
-    if keep_memory:
+    if flag("keep_memory", keep_memory):
         ctx.need_memory("keep_memory")
+    flag("if_finished", if_finished)
     return (yield from forgetting(ctx, _clear(ctx, keep_memory, if_finished)))
 
 

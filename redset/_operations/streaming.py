@@ -68,7 +68,7 @@ def add_stream(
         pulled: Items and scores that were pulled before.
         more: Whether Pull brings more than ``pulled``.
     """
-    if not (errors in ("raise", "skip") or callable(errors)):
+    if not ((isinstance(errors, str) and errors in ("raise", "skip")) or callable(errors)):
         raise ValueError(f"errors must be 'raise', 'skip' or a callable, {got(errors)}")
     clock: Any = None
     scorer = ctx.codec.scorer if score is None else score

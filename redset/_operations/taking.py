@@ -27,6 +27,7 @@ from redset._operations.replies import (
 )
 from redset._operations.waiting import until
 from redset._transport.effects import READ, Ask, Operation, Send
+from redset._wire.values import flag
 from redset.exceptions import DecodeError
 
 log = logging.getLogger("redset")
@@ -92,6 +93,7 @@ def take(
     ctx: Context, num: int, with_scores: bool, multi: bool, wait: float
 ) -> Operation[list[Any]]:
     """Remove up to ``num`` items, lowest first, as soon as there are any."""
+    flag("with_scores", with_scores)
     if num < 1:
         return []
     # A MULTI is four commands: too many for a waiter that may try often.
