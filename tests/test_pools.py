@@ -404,7 +404,7 @@ def test_the_short_path_gives_what_the_long_one_gives(
     @given(st.lists(calls, max_size=12))
     def compare(sequence: list[tuple[Any, ...]]) -> None:
         results = []
-        for ask in (packed.ask_once, packed.converse):
+        for ask in (packed.ask_once, packed.ask_in_session):
             server.flush()
             client = redis.Redis(unix_socket_path=server.unix)
             with pytest.MonkeyPatch.context() as patch:

@@ -32,7 +32,7 @@ import redset.asyncio
 from redset import ScheduledSet, SortedSet
 from redset._transport import coroutines, tracking
 from redset._transport import watcher as module
-from redset._transport.tracking import Failure, Lost, Push, _parsed
+from redset._transport.tracking import ErrorText, Push, TrackingLost, _parsed
 from redset.scripts import script
 
 #: Far more than a wake takes on an idle machine, and less than would pass unnoticed.
@@ -1224,7 +1224,7 @@ def test_errors_and_pushes_are_distinguished_from_replies() -> None:
     assert type(_parsed(b">1\r\n+invalidate\r\n", 0)[0]) is Push
     for data in (b"-ERR no\r\n", b"!6\r\nERR no\r\n"):
         error = _parsed(data, 0)[0]
-        assert type(error) is Failure and error.text == "ERR no"
-    with pytest.raises(Lost, match="the server sent b'H'"):
+        assert type(error) is ErrorText and error.text == "ERR no"
+    with pytest.raises(TrackingLost, match="the server sent b'H'"):
         _parsed(b"HTTP/1.1 400 Bad Request\r\n", 0)
     assert tracking.Tracking().is_open is False

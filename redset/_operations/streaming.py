@@ -169,7 +169,7 @@ class _Stream:
         #: Added, updated, refused, failed; and the added items that are not emitted yet.
         self._counts = [0, 0, 0, 0]
         self._added: list[Any] = []
-        self._failure: _Failure | None = None
+        self._failure: _EarlyEnd | None = None
         #: Number of items that were pulled.
         self.position = 0
         self._ended = self._prepared = False
@@ -426,7 +426,7 @@ class _Stream:
         """Note a failure. Items that are not encoded yet are not sent."""
         self._waiting.clear()
         if self._failure is None or at < self._failure.at:
-            self._failure = _Failure(at, cause, place, item)
+            self._failure = _EarlyEnd(at, cause, place, item)
 
     def _end(self, at: int, cause: Exception, place: int | None = None, item: Any = None) -> None:
         """Note a failure after which nothing more is sent."""
@@ -484,20 +484,20 @@ def large_item(ctx: Context, items: list[Any], chunk: Any, error: Exception) -> 
     place = place_of_large(ctx, items, chunk, error)
     if place is None:
         return error
-    return _Failure(0, error, place, items[place]).error(AddResult())
+    return _EarlyEnd(0, error, place, items[place]).error(AddResult())
 
 
 def failure(cause: Exception) -> AddError:
     """Make the error of a bulk add that failed at its beginning."""
-    return _Failure(0, cause, None, None).error(AddResult())
+    return _EarlyEnd(0, cause, None, None).error(AddResult())
 
 
 def bad_item(bad: Any) -> AddError:
     """Make the error of a bulk add's item that cannot be encoded, nothing at all sent."""
-    return _Failure(0, bad.error, bad.place, bad.item).error(AddResult())
+    return _EarlyEnd(0, bad.error, bad.place, bad.item).error(AddResult())
 
 
-class _Failure(NamedTuple):
+class _EarlyEnd(NamedTuple):
     """The position at which a stream ended early, and the cause."""
 
     at: int

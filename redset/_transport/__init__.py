@@ -1,1 +1,1 @@
-"""Performs the effects of operations on the user's client. It knows no set."""
+"""Performs the effects of operations on the user's client. It does not know sets."""

@@ -1,8 +1,8 @@
-"""Alarms: what wakes a waiter, in its thread or its task.
+"""Alarms: each wakes one waiter, in its thread or its task.
 
-Anyone who learns of possible items rings an alarm: the watcher of its pool, or another
-waiter that polled the same set. It is hinted then, until its waiter takes the hint. So of n items,
-n waiters hear, and no waiter twice.
+The watcher of a pool rings an alarm if there may be an item, and so does a waiter that polled the
+same set. The alarm then has a hint, until its waiter takes the hint. So n items wake n waiters, and
+no waiter twice.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class AsyncAlarm(Alarm):
 
 
 def hint(alarms: dict[Any, None], available: int) -> None:
-    """Wake as many waiters as there are items, those first that were woken longest ago."""
+    """Wake as many waiters as there are items. Begin with those that were woken longest ago."""
     available -= sum(alarm.hinted for alarm in alarms)
     for alarm in [each for each in alarms if not each.hinted][: max(available, 0)]:
         del alarms[alarm]

@@ -3,8 +3,8 @@
 Theory of operation. redset can write whole requests to connections of the client's own pool (the
 packed link). That goes past the client's ``execute_command``. So a client whose ``execute_command``
 is not the library's own gets the generic link: a subclass or a wrapper may prefix keys, refuse
-writes or count failures, and redset must not go past it. Wrappers of known instrumentations only
-observe; they keep the packed link, and the client's spans are then missing.
+writes or count failures, and redset must not bypass it. Wrappers of known instrumentations only
+observe. Clients with those keep the packed link, and the client's spans are then missing.
 
 A wrapper can be put in place after the set was made. `Lender.lends` therefore compares, before
 each call, what `Lender` saw when it decided. That costs about 0.2 µs.
@@ -23,12 +23,12 @@ from typing import Any
 from redset._transport.pools import Borrower
 
 LIBRARIES = ("redis", "valkey")
-#: Packages whose classes are as good as the libraries' own: fakeredis is the server as well.
+#: Packages whose classes count as the libraries' own. fakeredis is also the server.
 _OWN = frozenset((*LIBRARIES, "fakeredis"))
 #: Packages whose wrappers observe calls, and change nothing.
 _INSTRUMENTATIONS = frozenset(("opentelemetry", "ddtrace", "sentry_sdk", "elasticapm", "newrelic"))
 
-#: Methods that a request through the client passes, and a packed one does not.
+#: Methods that the client calls for a request, and the packed link does not.
 _OF_CLIENT = (
     "execute_command",
     "_execute_command",
@@ -144,9 +144,9 @@ class AsyncNode(Node):
 
 
 class Lender:
-    """Whether a client's connections are lent: as long as nothing stands between it and its pool.
+    """Decides whether a client's connections are lent: only if nothing wraps it or its pool.
 
-    Once something does, they are not lent again: what was wrapped may still count on it.
+    After a wrapper was found they are not lent again, even if it was removed.
     """
 
     __slots__ = (
@@ -189,7 +189,7 @@ class Lender:
         self.borrower = Borrower(pool)
         self._pool = pool
         self._within, self._kind = type(client), pool.connection_class
-        #: Attributes of classes by a name, or their absence: up to the class that defines it.
+        #: Dict of a class, name, and attribute or its absence, up to the class that defines it.
         self._others: list[tuple[Any, str, Any]] = []
         self._execute = self._plain(self._within, "execute_command")
         self._send = self._plain(self._kind, "send_command")
@@ -197,7 +197,10 @@ class Lender:
         return True
 
     def _plain(self, kind: type, name: str) -> Any:
-        """Return a class's function, to be compared; a wrapper is another at each look-up."""
+        """Return a class's function, to compare later, if it is plain.
+
+        Otherwise note the classes' attributes: a wrapper is a new object at each look-up.
+        """
         found = getattr(kind, name, None)
         if type(found) is types.FunctionType:
             return found
@@ -209,7 +212,7 @@ _lenders: weakref.WeakKeyDictionary[Any, Lender] = weakref.WeakKeyDictionary()
 
 
 def known_lender(client: Any) -> Lender | None:
-    """Return what decides for a client, if another set has asked before."""
+    """Return the lender of a client, if another set of the client made it."""
     try:
         return _lenders.get(client)
     except TypeError:
@@ -217,12 +220,12 @@ def known_lender(client: Any) -> Lender | None:
 
 
 def lender_of(client: Any) -> Lender:
-    """Return what decides for a client; all of its sets share it."""
+    """Return the lender of a client. All sets of the client share it."""
     try:
         found = _lenders.get(client)
         if found is None:
             found = _lenders[client] = Lender(client)
-    except TypeError:  # no hash, no weak references: not one of the libraries'
+    except TypeError:  # no hash or no weak references: it is not a library's client
         return Lender(client)
     return found
 
@@ -247,7 +250,7 @@ def _lends(client: Any) -> bool:
     encoder = options.get("encoder_class")
     return (
         _has_own(connection_kind, _OF_CONNECTION)
-        # They make the bytes of a request, which the packed link makes itself.
+        # Both would make the bytes of a request, which the packed link makes itself.
         and options.get("command_packer") is None
         and (encoder is None or _package_of(encoder.__module__) in _OWN)
     )
@@ -265,7 +268,7 @@ def _is_genuine(value: Any, names: tuple[str, ...]) -> bool:
 
 
 def _has_own(kind: type, names: tuple[str, ...]) -> bool:
-    """Whether these methods of a class are its library's own; those that it lacks are."""
+    """Whether these methods of a class are its library's own. A missing one counts as own."""
     for name in names:
         for names_of, found in _owners_of(kind, name):
             if found is _NOTHING:
@@ -276,7 +279,7 @@ def _has_own(kind: type, names: tuple[str, ...]) -> bool:
 
 
 def _owners_of(kind: type, name: str) -> Iterator[tuple[Any, Any]]:
-    """Yield each class's attributes, and the one of this name, up to the class that has it."""
+    """Yield each class's dict and its attribute of this name, up to the class that has it."""
     for base in kind.__mro__:
         found = base.__dict__.get(name, _NOTHING)
         yield base.__dict__, found
@@ -285,7 +288,7 @@ def _owners_of(kind: type, name: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_own(function: Any) -> bool:
-    """Whether a function is the library's own, or an instrumentation's wrapper around such a one.
+    """Whether a function is the library's own, or an instrumentation's wrapper of such a function.
 
     ``__module__`` proves nothing: `functools.wraps` and wrapt copy it.
     """
@@ -293,7 +296,7 @@ def _is_own(function: Any) -> bool:
         wrapper = getattr(function, "_self_wrapper", None)
         if wrapper is None:
             break
-        # wrapt's, whose attributes are those of the wrapped function
+        # A wrapper of wrapt's: its attributes are those of the wrapped function.
         if _package_of_function(wrapper) not in _INSTRUMENTATIONS:
             return False
         function = function.__wrapped__
@@ -331,11 +334,11 @@ def _package_of(module: str) -> str:
 def decoding_options(execute: Callable[..., Any]) -> dict[str, Any]:
     """Return the options with which a client's ``execute_command`` leaves replies undecoded.
 
-    Clients of redis-py's kind, and what hands on to them, decode on request; members need not be
-    text.
+    redis-py's clients decode unless an option says not to, and wrappers pass options on to them.
+    Members need not be text, so they must not be decoded.
     """
     try:
-        # Not that of what it wraps: it may take less.
+        # Not the signature of a wrapped function: the wrapper may take fewer arguments.
         parameters = inspect.signature(execute, follow_wrapped=False).parameters.values()
     except (TypeError, ValueError):
         return {}
@@ -352,7 +355,7 @@ def caches(client: Any) -> bool:
 
 def decodes_all(client: Any) -> bool:
     """Return whether an asyncio client decodes all replies, even with decode_responses=False."""
-    # Up to redis-py 5.0.3 asyncio connections do, with hiredis.
+    # Up to redis-py 5.0.3 asyncio connections with hiredis do.
     library = library_of(type(client))
     decodes = client.connection_pool.connection_kwargs.get("decode_responses")
     return bool(decodes) and getattr(library, "__version__", "") in (

@@ -1,8 +1,8 @@
 """Running coroutines: those of a sync client in one go, those of asyncio through cancellations.
 
 The transport is written once, with ``await``. A sync client's coroutines never suspend, so
-`complete` runs one to its end. With asyncio a task may be cancelled at each ``await``, and some
-clients keep a cancellation to themselves: `heard` notes it, and `cancellations` counts it.
+`complete` runs one to its end. With asyncio a task may be cancelled at each ``await``. Some clients
+swallow a cancellation: `heard` notes it, and `cancellations` counts it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def complete(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
-    """Await work to its end, and raise a cancellation that came in between after it."""
+    """Await work to its end. Raise a cancellation that came in between only then."""
     task = asyncio.ensure_future(work)
     cancellation: asyncio.CancelledError | None = None
     while not task.done():
@@ -42,22 +42,22 @@ async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
 
 #: Whether tasks count their cancellations.
 _COUNTED = hasattr(asyncio.Task, "cancelling")
-#: Cancellations that a client kept to itself, by task. Python 3.11 and later count all of a task's.
+#: Cancellations that a client swallowed, by task. Python 3.11 and later count all of a task's.
 _kept: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
 
 def cancellations() -> int:
-    """Return how often the running task was cancelled; before Python 3.11, only those kept."""
+    """Return the cancellations of the running task; before Python 3.11, the swallowed ones."""
     task: Any = asyncio.current_task()
     return task.cancelling() if _COUNTED else _kept.get(task, 0)
 
 
 class _Heard:
-    """Awaits a client's coroutine, and notes a cancellation that a wait_for in it keeps to itself.
+    """Awaits a client's coroutine, and notes a cancellation that a wait_for in it swallows.
 
-    `asyncio.wait_for` returns the result, if it is there, instead of raising the cancellation
-    (CPython issue 86296; redis-py sends in one). A task of Python 3.10 does not count what was
-    asked of it. Other cancellations are not noted: async_timeout cancels the task for its own end.
+    If the result is there, `asyncio.wait_for` returns it instead of raising the cancellation
+    (CPython issue 86296; redis-py sends in one). A task of Python 3.10 does not count its
+    cancellations. Others are not noted: async_timeout cancels the task to end its own block.
     """
 
     __slots__ = ("_call",)
@@ -98,5 +98,5 @@ def _is_in_wait_for(call: Any) -> bool:
 
 
 def heard(call: Any) -> Any:
-    """Return an awaitable whose kept cancellations are counted; a sync client's result as it is."""
+    """Return an awaitable that counts swallowed cancellations; a sync client's result as it is."""
     return call if _COUNTED or not hasattr(call, "cr_await") else _Heard(call)

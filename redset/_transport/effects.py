@@ -1,4 +1,4 @@
-"""Effects: what an operation yields to the transport, and is sent the result of."""
+"""Effects: an operation yields them to the transport, which sends it their results."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class Send:
 
 
 class Outsized:
-    """The size of an argument that is, or may be, the reason for a lost connection."""
+    """The size of an argument that may be the reason for a lost connection."""
 
     __slots__ = ("limit", "size")
 
     def __init__(self, size: int, limit: int | None) -> None:
-        #: The size of the argument and the limit of the server, in bytes. None: it does not say.
+        #: The size of the argument and the limit of the server, in bytes. None: unknown.
         self.size = size
         self.limit = limit
 
@@ -82,7 +82,7 @@ class Outsized:
 
 
 def outsized(error: BaseException) -> Outsized | None:
-    """Return the size that an error is about, if it is about an argument that is too large."""
+    """Return the size that an error has, if its cause is an argument that is too large."""
     size: Outsized | None = getattr(error, "_redset_outsized", None)
     return size
 
@@ -107,7 +107,7 @@ READ = Read()
 
 
 class Pull:
-    """Take up to ``num`` more of the caller's items, with their scores; no items are the end.
+    """Take up to ``num`` more of the caller's items, with their scores. No items mean the end.
 
     The caller's code may run, so with an unsteady source nothing may be in flight.
     """
@@ -135,7 +135,7 @@ class Wait:
     Attributes
     ----------
     poll : Ask
-        Asks how many items there are, and in how many seconds there may be more.
+        Asks for the number of items, and the seconds until there may be more.
     keys : list of bytes
         The keys that ``poll`` reads.
     until : float
@@ -162,8 +162,8 @@ class Wait:
 class Fingerprint:
     """Take a fingerprint of the open connections.
 
-    Two are equal only if the client lost and opened no connection in between, nor the process one
-    that redset uses. It begins with the number of the database. None if they cannot be seen.
+    Two are equal only if in between the client opened and lost no connection, and the process none
+    that redset uses. A fingerprint begins with the number of the database. None: not visible.
     """
 
     __slots__ = ()

@@ -1,10 +1,10 @@
 """Server errors, translated to the classes and texts that they have outside of scripts.
 
-Theory of operation. Redis 6.2 wraps an error of a command that a script calls, so that the client
-no longer sees its code and raises a plain ResponseError. Servers also have different words for
-which right a user lacks, and never in which of redset's steps. `translated` restores the client
-library's own class and the plain text, so that a program catches the same exception whatever the
-server. Nothing here imports a client library: its exceptions are found by the module of an object.
+Theory of operation. If a command that a script calls fails, Redis 6.2 wraps the error. The client
+then does not see its code, and raises a plain ResponseError. Servers also differ in how they name a
+missing right, and do not know redset's steps. `translated` restores the client library's own class
+and the plain text. So a program catches the same exception on each server. Nothing here imports a
+client library: its exceptions are found by the module of an object.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CLASSES = {
     "NOSCRIPT": "NoScriptError",
     "NOPERM": "NoPermissionError",
 }
-#: How servers say that a script's user lacks a right: Redis 6.2 and 7.0, then 7.2 and Valkey.
+#: Errors about a missing right of a script's user: of Redis 6.2 and 7.0, then of 7.2 and Valkey.
 _NO_RIGHT = re.compile(
     r"(The user executing the script can't [^@]*?|ACL failure in script: .*?)"
     r"(?: script: .*)?$",
@@ -98,7 +98,7 @@ def translated(error: Exception, script: Script | None = None) -> Exception:
             continue
         exceptions = exceptions_of(error)
         kind = getattr(exceptions, _CLASSES.get(code, ""), None)
-        # A class of its own has the text without the code.
+        # An error with its own class has the text without the code.
         made = type(error)(text[at:]) if kind is None else kind(text[at + len(code) + 1 :])
         made.__cause__ = error if at else None
         return made

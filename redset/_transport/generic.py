@@ -1,9 +1,9 @@
 """The generic session: one command after another through a client's ``execute_command``.
 
 Theory of operation. A client that prefixes keys, counts failures or leads to a cluster must see
-each command. So nothing is in flight here: a request is taken apart into arguments, the client
-performs it with its own retries, and its reply is kept until the operation reads it. A client may
-decode replies, wrap errors and repeat commands; redset asks it not to decode, and translates
+each command. So nothing is in flight here. A request is split into arguments, and the client
+performs it with its own retries. Its reply is kept until the operation reads it. A client may
+decode replies, wrap errors and repeat commands. redset asks it not to decode, and translates
 errors.
 """
 
@@ -25,14 +25,14 @@ from redset._transport.errors import (
     translated,
 )
 from redset._transport.limits import LARGE, SHOWN, limit_of
-from redset._transport.session import Failed, Session, is_no_script
+from redset._transport.session import ErrorReply, Session, is_no_script
 from redset.scripts import Script
 
 
 class GenericSession(Session):
     """One command after another through a client's ``execute_command``."""
 
-    #: The size limit of an argument: -1 before the server was asked, None if it does not say.
+    #: The size limit of an argument: -1 before the server was asked, None if it is unknown.
     _limit: int | None = -1
 
     def __init__(
@@ -61,16 +61,16 @@ class GenericSession(Session):
             try:
                 answer = await self._command(arguments)
             except Exception as error:
-                if effect.script is None or not is_no_script(Failed(error)):
+                if effect.script is None or not is_no_script(ErrorReply(error)):
                     raise
                 answer = await self._reload(effect.script, arguments)
         except Exception as error:
-            answer = Failed(translated(error, effect.script))
+            answer = ErrorReply(translated(error, effect.script))
         self._answers.append((effect, answer))
 
     async def read(self) -> Any:
         effect, answer = self._answers.popleft()
-        if type(answer) is Failed:
+        if type(answer) is ErrorReply:
             raise answer.error
         try:
             return answer if effect.reads is None else effect.reads(answer)
@@ -84,7 +84,7 @@ class GenericSession(Session):
         """Raise the client's ConnectionError if an argument is larger than the server takes."""
         if self._limit == -1:
             self._limit = None
-            with contextlib.suppress(Exception):  # it may not say
+            with contextlib.suppress(Exception):  # a user may lack the right to CONFIG
                 answer = await self._executed("CONFIG GET", "proto-max-bulk-len", **self._options)
                 self._limit = limit_of(answer)
         if self._limit is not None and len(argument) > self._limit:
@@ -95,7 +95,7 @@ class GenericSession(Session):
         text = arguments[0].decode()
         rest: list[bytes | int] = [*arguments[1:]]
         if self._counts and text in ("EVAL", "EVALSHA"):
-            # Cluster clients find the keys by their number, redis-py 5.0.0's only if it is an int.
+            # Cluster clients find the keys by their number. In redis-py 5.0.0 it must be an int.
             rest[1] = int(rest[1])
         if self._caches:
             text = text.lower()  # its caches know commands in upper case only
@@ -104,8 +104,8 @@ class GenericSession(Session):
     async def _reload(self, script: Script, arguments: list[bytes]) -> Any:
         """Load a script, then call it; send its text if the server refuses to load it."""
         try:
-            # Without options: a cluster client hands them to its callback, which takes none. It
-            # sends this to all primaries, by this name only.
+            # Without options: a cluster client hands them to its callback, which takes none.
+            # Only a command of this name goes to all primaries.
             await self._executed("SCRIPT LOAD", script.text)
         except Exception as refusal:
             if not is_reply(refusal):

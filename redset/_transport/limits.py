@@ -16,7 +16,7 @@ ASK_LIMIT = b"*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$18\r\nproto-max-bulk-len\r\n"
 
 
 def limit_of(answer: Any) -> int | None:
-    """Read the answer to CONFIG GET of one number: a list, a dict, or something else."""
+    """Read the reply to CONFIG GET of one number: a list, a dict, or something else."""
     values = list(answer.values()) if isinstance(answer, dict) else answer
     try:
         return int(values[-1])
@@ -48,5 +48,5 @@ def is_too_large(error: Exception) -> bool:
 
 
 def may_be_too_large(error: Exception) -> bool:
-    """Return whether a connection was closed, as on a large argument, and not timed out."""
+    """Return whether a connection was closed, as after a large argument, and did not time out."""
     return not any("Timeout" in base.__name__ for base in type(error).__mro__)

@@ -2,32 +2,32 @@
 
 Theory of operation. An operation sends requests, each one atomic step on the server, before it
 reads the replies to the first. Requests without a reply form the window; each one is a `Flight`. A
-session takes a connection with its first request, and gives it back when the operation has nothing
-in flight and ends, waits, or runs the caller's code.
+session takes a connection with its first request. With nothing in flight it gives the connection
+back if the operation ends, waits, or runs the caller's code.
 
 *Order.* Replies come in the order of requests, so the oldest flight is read first. The position is
 the only mark of the request that it belongs to. The session therefore remembers the socket of its
 requests. It never reads from another one, since redis-py reconnects silently. ``_broken`` is set
 while bytes are half written or half read. A connection that is returned with flights unread, or
-half way through one, is disconnected first: else its next user would read a reply that is not
-theirs.
+half way through one, is disconnected first. Otherwise its next user would read a reply to another
+request.
 
 *Scripts.* A request names its script by its hash. Unless the script was loaded by way of this pool,
 SCRIPT LOAD travels in front of the request: no round trip of its own. If the server refuses to load
 scripts (ACL), the text travels in the request, by EVAL. If the server forgot a script (SCRIPT
 FLUSH, a failover), all requests of the window that named it fail with NOSCRIPT. The window is read
-to its end, and what failed is sent again in order. Another client may have loaded the script in
-between, so that later requests were performed before this one. Those are sent once more, to come
-last again; their first replies stay, since the second ones would report duplicates.
+to its end, and the failed requests are sent again in order. Another client may have loaded the
+script in between, so that later requests were performed before this one. Those are sent once more,
+to come last again. Their first replies are kept, since the second ones would report duplicates.
 
-*Resends.* If the connection is lost, any of the unread requests may have been performed. They are
-all sent again on a new connection, as often as the client's retry policy allows, if each of them
-may be performed twice (``resend``). A pop may not: its items would be lost. Then the error is
-raised to the operation, which knows what to do.
+*Resends.* If the connection is lost, any of the unread requests may have been performed. If each of
+them may be performed twice (``resend``), all are sent again on a new connection, as often as the
+client's retry policy allows. A pop may not be performed twice: its items would be lost. Then the
+error is raised to the operation, which knows what to do.
 
 *Large arguments.* A server closes the connection on an argument above its proto-max-bulk-len. That
-looks like a lost connection. So if a lost window had an argument above 1 MiB, the server is asked
-for its limit, and the error names the item that is too large (`redset._transport.limits`).
+looks like a lost connection. So if a lost window had an argument above 1 MiB, the session asks the
+server for its limit. The error then names the item that is too large (`redset._transport.limits`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ from redset._transport.pools import (
     take_connection,
     used_sockets,
 )
-from redset._transport.session import UNREAD, Failed, Flight, Session, is_no_script
+from redset._transport.session import UNREAD, ErrorReply, Flight, Session, is_no_script
 from redset.scripts import Script
 
 #: How often one request is repeated because the server forgot its script.
@@ -77,14 +77,15 @@ def ask_once(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) 
     """Send one request over a sync connection, with nothing in flight, and read its reply.
 
     A short path: without a session, its coroutines and a Flight a call takes a third of the time
-    that it adds to the client's own work. Errors, and requests of any other kind, go the long way.
+    that it adds to the client's own work. A session takes requests of several replies, and scripts
+    that are not loaded. It also goes on after an error, on the same connection.
 
-    ``refused`` is what one operation learns of scripts that the server refuses to load.
+    ``refused`` has the scripts that the server refused to load, for all requests of an operation.
     """
     script = effect.script
     if effect.replies != 1 or (script is not None and script.sha not in borrower.scripts):
-        return converse(borrower, effect, refused)
-    connection: Any = None
+        return ask_in_session(borrower, effect, refused)
+    connection: Any = None  # while this function must give it back
     is_plain = is_whole = False  # until the whole of the reply is read
     try:
         connection, is_plain = borrower.take()
@@ -99,10 +100,9 @@ def ask_once(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) 
                 used_sockets.use(connection)
             answer = connection.read_response(disable_decoding=True)
         except Exception as error:
-            borrowed, connection = connection, None
-            session = PackedSession(borrower.pool, False)
-            session._refused = refused
-            return session.resume(borrowed, effect, error)
+            session = PackedSession(borrower.pool, False, refused)
+            with_error, connection = connection, None
+            return session.resume(with_error, effect, error)
         is_whole = True
         return answer if effect.reads is None else effect.reads(answer)
     except Unexpected as error:
@@ -121,10 +121,9 @@ def ask_once(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) 
                 borrower.give_back(connection, is_plain)
 
 
-def converse(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) -> Any:
+def ask_in_session(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) -> Any:
     """Send one request over a sync connection and read its reply: the long way of `ask_once`."""
-    session = PackedSession(borrower.pool, False)
-    session._refused = refused
+    session = PackedSession(borrower.pool, False, refused)
     try:
         return session.ask(effect)
     finally:
@@ -134,7 +133,9 @@ def converse(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) 
 class PackedSession(Session):
     """Whole requests on a connection of the client's own pool."""
 
-    def __init__(self, pool: Any, awaits: bool) -> None:
+    def __init__(
+        self, pool: Any, awaits: bool, refused: dict[bytes, Exception] | None = None
+    ) -> None:
         self._pool = pool
         self._awaits = awaits
         #: How to end a connection without waiting for it.
@@ -144,8 +145,8 @@ class PackedSession(Session):
         self._flying: deque[Flight] = deque()
         #: Scripts whose loading went out on this socket.
         self._sent: set[bytes] = set()
-        #: Scripts whose loading the server refused, and how.
-        self._refused: dict[bytes, Exception] = {}
+        #: The error of each script that the server refused to load, by the script's hash.
+        self._refused = {} if refused is None else refused
         self._broken = False
 
     async def send(self, effect: Send) -> None:
@@ -171,7 +172,7 @@ class PackedSession(Session):
             await self._reload()
         self._flying.popleft()
         answer = flight.answer if flight.kept is UNREAD else flight.kept
-        if type(answer) is Failed:
+        if type(answer) is ErrorReply:
             raise answer.error
         effect = flight.effect
         try:
@@ -181,7 +182,7 @@ class PackedSession(Session):
             await self._give_up(invalid_response(self._connection, effect, error))
 
     def resume(self, connection: Any, effect: Send, error: Exception) -> Any:
-        """Go on after the short path met an error on a connection, which this returns."""
+        """Go on after the short path met an error on a connection. Return it to the pool."""
         self._connection, self._socket = connection, socket_of(connection)
         flight = Flight(effect)
         self._flying.append(flight)
@@ -235,7 +236,7 @@ class PackedSession(Session):
         except Exception:
             raise
         except BaseException:
-            # As `take_connection` does. None of this lets the event loop go on.
+            # As `take_connection` does. No await here lets another task run.
             with idle_connections(self._pool) as idle:
                 for connection in idle:
                     await connection.disconnect(**self._at_once)
@@ -261,42 +262,45 @@ class PackedSession(Session):
             data = script.load + data
         self._broken = True  # until the whole of it is out
         if self._socket is None:
-            # Only now, with nothing in flight: later the PING's answer would be taken for ours.
+            # Only now, with nothing in flight: later the reply to its PING would be taken for
+            # that to a request.
             await self._settled(heard(connection.send_packed_command([data], check_health=True)))
             self._socket = used_sockets.use(connection)
         else:
             if socket_of(connection) is not self._socket:
-                raise connection_error(connection)("the connection was remade with answers unread")
+                raise connection_error(connection)(
+                    "the connection was replaced with replies unread"
+                )
             await self._settled(heard(connection.send_packed_command([data], check_health=False)))
         self._broken = False
 
     async def _fetch(self, flight: Flight) -> Any:
-        """Read one request's answers; a lost connection is raised, a server's error returned."""
+        """Read one request's replies; raise a lost connection, return a server's error."""
         connection = self._connection
         if socket_of(connection) is not self._socket:
-            raise connection_error(connection)("the connection was lost with answers unread")
+            raise connection_error(connection)("the connection was lost with replies unread")
         effect = flight.effect
         script = effect.script
         if flight.loading and script is not None:
             loaded = await self._one(None)
-            if type(loaded) is Failed:
+            if type(loaded) is ErrorReply:
                 self._refused[script.sha] = loaded.error
             else:
                 loaded_scripts.setdefault(self._pool, set()).add(script.sha)
         if effect.replies == 1:
             answer = await self._one(script)
             if flight.whole and script is not None:
-                if type(answer) is not Failed:
+                if type(answer) is not ErrorReply:
                     loaded_scripts.setdefault(self._pool, set()).add(
                         script.sha
                     )  # EVAL loads it, too
                 elif is_no_eval(answer.error):
-                    return Failed(self._refused[script.sha])
+                    return ErrorReply(self._refused[script.sha])
             return answer
         answers = [await self._one(script) for _ in range(effect.replies)]
-        if type(answers[-1]) is Failed and not is_abort(answers[-1].error):
-            # EXEC was refused: the connection may still be in the MULTI, in which its next user's
-            # commands would be queued and never performed.
+        if type(answers[-1]) is ErrorReply and not is_abort(answers[-1].error):
+            # EXEC was refused. The connection may still be in the MULTI, so the server would queue
+            # the next user's commands and never perform them.
             await self._settled(connection.disconnect())
             self._socket = None
             self._sent.clear()
@@ -316,8 +320,8 @@ class PackedSession(Session):
         self._broken = False
         return answer
 
-    def _failed(self, error: Exception, script: Script | None) -> Failed:
-        failed = Failed(translated(error, script))
+    def _failed(self, error: Exception, script: Script | None) -> ErrorReply:
+        failed = ErrorReply(translated(error, script))
         if type(failed.error).__name__ == "ReadOnlyError" and follows_primary(self._pool):
             connection = self._connection
             raise connection_error(connection)("the primary is a replica now") from error
@@ -354,7 +358,7 @@ class PackedSession(Session):
     async def _lost(self, error: Exception) -> None:
         """Send all unread requests again, by the client's retry policy, or raise.
 
-        The oldest is then read as well: only an answer ends the policy's count of failures.
+        The oldest is then read as well: only a reply ends the policy's count of failures.
         """
         connection = self._connection
         used_sockets.change = object()
@@ -376,7 +380,7 @@ class PackedSession(Session):
                 raise failed.pop()
             self._socket = None
             self._sent.clear()
-            # Sending connects as well, but not by way of Sentinel.
+            # Sending connects as well, but does not ask Sentinel.
             await self._settled(heard(connection.connect()))
             try:
                 for flight in unread:
@@ -384,13 +388,13 @@ class PackedSession(Session):
                     await self._put(flight)
                 unread[0].answer = await self._fetch(unread[0])
             except Exception as again:
-                # Twice, and the limit of the server is unknown: a third try would fail, too.
+                # Lost twice, and the limit of the server is unknown: a third try would fail, too.
                 if large is not None and limit is None and may_be_too_large(again):
                     raise _Suspected from again
                 raise
 
         try:
-            # Its retries, its waiting; the failure that happened is its first attempt.
+            # The policy counts the failure that happened as its first attempt.
             await self._settled(
                 retry.call_with_retry(
                     perform if self._awaits else lambda: complete(perform()),
@@ -435,8 +439,8 @@ class PackedSession(Session):
 
 
 def _bare(answer: Any) -> Any:
-    """Return one of several answers; errors, and those inside of EXEC's list, as exceptions."""
-    if type(answer) is Failed:
+    """Return one of several replies. Errors are exceptions, also inside of EXEC's list."""
+    if type(answer) is ErrorReply:
         return answer.error
     if isinstance(answer, list):
         return [translated(part) if isinstance(part, Exception) else part for part in answer]
@@ -444,4 +448,4 @@ def _bare(answer: Any) -> Any:
 
 
 class _Suspected(Exception):
-    """A connection was lost twice on a large argument. No policy's retries are for this."""
+    """A connection was lost twice on a large argument. A retry policy does not retry this."""

@@ -1,9 +1,9 @@
 """Effects are performed here: requests, pulls, waits and all others.
 
 Theory of operation. An operation is a generator: it yields effects, and is sent their results. A
-`Performer` runs it on a session. It is written once, with ``await``; with a sync client nothing
-suspends, and one ``send`` runs a coroutine to its end. Before the caller's code runs, before a wait
-and before a request over another link, the session gives its connection back. An exception of an
+`Performer` runs it on a session. It is written once, with ``await``. With a sync client nothing
+suspends, and one ``send`` runs a coroutine to its end. The session gives its connection back before
+the caller's code runs, before a wait, and before a request over another link. An exception of an
 effect is thrown into the operation, which may go on.
 
 `Link.run` has a short path for the two effects of most single calls. It leaves all others to a
@@ -36,7 +36,7 @@ from redset._transport.session import Session
 from redset._transport.source import Source
 from redset._transport.waiter import Waiter
 
-#: How long an operation may keep an event loop to itself, in seconds, before others have a turn.
+#: Seconds that an operation may keep an event loop to itself, before other tasks run.
 _TURN = 0.002
 
 
@@ -79,7 +79,7 @@ class Performer(Generic[R]):
             await self.close()
 
     async def advance(self) -> list[Any] | None:
-        """Perform it up to the values that it emits next; None at its end, with its result set."""
+        """Perform it up to the values that it emits next. None at its end, with the result set."""
         operation, session = self._operation, self._session
         asked = cancellations() if self._awaits else 0
         effect, self._effect = self._effect, None
@@ -147,9 +147,9 @@ class Performer(Generic[R]):
         return None
 
     async def _give_way(self, asked: int) -> None:
-        """Raise a cancellation that came; let other tasks of the event loop run after some time."""
+        """Raise a swallowed cancellation. Let other tasks of the loop run after some time."""
         if cancellations() > asked:
-            # Before Python 3.12 a wait_for of the client's may keep it to itself.
+            # Before Python 3.12 a wait_for of the client's may swallow it.
             raise asyncio.CancelledError
         if time.monotonic() - self._turn > _TURN:
             await asyncio.sleep(0)
@@ -178,7 +178,7 @@ class Performer(Generic[R]):
 
 
 def _in_its_loop(error: Exception) -> Exception:
-    """Return the error of a client whose connections belong to another event loop, or None."""
+    """Return an error with the remedy, if a client's connections belong to another event loop."""
     if type(error) is not RuntimeError or not re.search(
         "event loop|different loop", str(error), re.I
     ):

@@ -1,10 +1,10 @@
 """Polling a set, in turns, for all operations of a process that wait for it.
 
-Theory of operation. If no watcher reports changes (`redset._transport.watcher`), those that wait
-poll the set. They take turns: the first that comes when a poll is due sends it, and wakes as many
-waiters as there are items. Polls come 20 times a second at first. While nothing comes they grow
-rarer: the period is a tenth of the time since something came, up to a second. So a wait is at most
-a tenth longer than it must be. Attempts that found nothing count against the same budget.
+Theory of operation. If no watcher reports changes (`redset._transport.watcher`), waiters poll the
+set. They take turns: the first waiter that comes when a poll is due sends it, and wakes as many
+waiters as there are items. At first there are 20 polls a second. While no item comes they grow
+rarer: the period is a tenth of the time since the last item, up to a second. So a wait is at most a
+tenth longer than it must be. Attempts that found no item count against the same budget.
 
 A waiter that polls may be stuck with a server that hangs. After ``PATIENCE`` seconds another waiter
 takes its turn.
@@ -21,10 +21,10 @@ from typing import Any
 
 from redset._transport.alarms import Alarm, hint
 
-#: Seconds between two polls at first, and at most.
+#: Seconds between two polls: at first, and at most.
 PERIOD = 0.05
 SLOWEST = 1.0
-#: The period of polls as a part of the time since something came.
+#: The period of polls, as a part of the time since an item came.
 SLOWING = 0.1
 #: Seconds of the budget that may be spent in advance, by commands at a change.
 BURST = 2 * PERIOD
@@ -47,7 +47,7 @@ class Budget:
         self._spent = max(self._spent, monotonic()) + commands * self._period / shares
 
     def ready(self) -> float:
-        """Return when the next command is in the budget."""
+        """Return the time from which the next command is in the budget."""
         return self._spent - self._burst
 
     def refill(self) -> None:
@@ -65,10 +65,10 @@ class PolledSet:
         #: In order: the next to be woken comes first.
         self.alarms: dict[Alarm, None] = {}
         self._budget = Budget(PERIOD, BURST)
-        #: Until when a poll that is under way keeps others from polling.
+        #: The time until which a poll that is under way keeps others from polling.
         self._busy = 0.0
-        #: When the last poll began, when the next is due, when something came, when the last waiter
-        #: left.
+        #: The times at which the last poll began, the next is due, an item came, and the last
+        #: waiter left.
         self._polled_at = self._due = self._came = self._left = float("-inf")
 
     def join(self, alarm: Alarm) -> None:
@@ -95,7 +95,7 @@ class PolledSet:
             self._budget.charge(commands, max(len(self.alarms), 1))
 
     def turn(self, last: bool) -> float | None:
-        """Return None if the caller is to poll now, else when to ask again.
+        """Return None if the caller is to poll now, else the time at which to ask again.
 
         With ``last``, the caller's time is over, and the result is infinity: no poll is due.
         """
@@ -112,7 +112,7 @@ class PolledSet:
             return None
 
     def record(self, began: float, available: int, rest: float) -> None:
-        """Record the reply to a poll: the items, and in how many seconds there may be more."""
+        """Record the reply to a poll: number of items, and seconds until there may be more."""
         with self._lock:
             now = monotonic()
             self._busy, self._polled_at = 0.0, began
@@ -158,7 +158,7 @@ def polled_set(owner: Any, data: bytes, awaits: bool) -> PolledSet:
 
 
 def _forget_polled_sets() -> None:
-    # The waiters are the parent's, and its locks may be held.
+    # The waiters are the parent's, and another thread of it may have held the locks.
     global _polled_sets, _lock
     _polled_sets, _lock = weakref.WeakKeyDictionary(), threading.Lock()
 

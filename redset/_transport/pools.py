@@ -1,14 +1,14 @@
-"""All that redset knows of the private parts of redis-py's and valkey-py's connection pools.
+"""All uses of the private parts of redis-py's and valkey-py's connection pools.
 
 Theory of operation. The packed link borrows connections from the pool of the user's client, and so
-meets attributes that no documentation names. They are read here and nowhere else. Each function
-names the versions that differ. A pool of another kind has other attributes: then the function
-returns what makes its caller take the slow and safe way.
+needs attributes that no documentation names. They are read here and nowhere else. Each function
+names the versions that differ. A pool of another kind has other attributes. The function then
+returns a value with which its caller takes the slow and safe way.
 
 *Checkout.* redis-py's ``get_connection`` and ``release`` take about 7 µs of a call, most of it for
 metrics and events without listeners (redis-py 8.1). A `Borrower` does the same bookkeeping in
-a tenth of that: under the pool's lock, a connection moves from the idle ones to those in use, and
-back. It does so only if no difference is visible:
+a tenth of that time: under the pool's lock, a connection moves from the idle ones to those in use,
+and back. It does so only if no difference is visible:
 
 - The pool is of exactly the class, and of a version, that this was written for. Its connections are
   the library's own. Nothing wraps its methods.
@@ -46,9 +46,9 @@ _HUNG_UP: int = getattr(select, "POLLRDHUP", getattr(select, "POLLHUP", 0))
 
 
 def _renew_locks() -> None:
-    """Replace the pools' locks in a forked child, whose holder may not exist there.
+    """Replace the pools' locks in a forked child: the thread that holds one may not exist there.
 
-    A pool resets itself in a child, but waits for its lock first (redis-py 8.1), forever.
+    A pool resets itself in a child, but first waits for its lock (redis-py 8.1), maybe forever.
     """
     for pool in list(loaded_scripts):
         for holder in (pool, getattr(pool, "_event_dispatcher", None)):
@@ -75,7 +75,7 @@ def get_connection(pool: Any) -> Any:
 
 
 async def release(pool: Any, connection: Any) -> None:
-    """Return a connection to its asyncio pool, also if this is cancelled in between."""
+    """Return a connection to its asyncio pool, even if the task is cancelled in between."""
     try:
         await pool.release(connection)
     except asyncio.CancelledError:
@@ -91,8 +91,8 @@ def take_connection(pool: Any) -> Any:
     except Exception:
         raise
     except BaseException:
-        # The pool has the connection back as it was, and would hand it out so: without its login
-        # and, worse, on another database.
+        # The pool has the half made connection back, and would hand it out: without its login and,
+        # worse, on another database.
         with idle_connections(pool) as idle:
             for connection in idle:
                 connection.disconnect()
@@ -119,13 +119,13 @@ class Borrower:
         self.pool = pool
         self.scripts = loaded_scripts.setdefault(pool, set())
         kind = self._kind = type(pool)
-        # Compared before each call: a program may wrap them, or listen, or record, at any time.
+        # Compared before each call: a program may wrap them, listen, or record at any time.
         self._get, self._release = getattr(kind, "get_connection", None), kind.release
         self._mapping, self._event, self._listeners = _listeners_of(pool)
         self._recorder = sys.modules.get("redis.observability.recorder", _NO_METRICS)
         self._providers = sys.modules.get("redis.observability.providers", _NO_METRICS)
         self._is_plain = _is_plain(pool) and (
-            # Of another version, which may record in another way.
+            # The pool is of another version, which may record in another way.
             hasattr(self._recorder, "_metrics_collector")
             and hasattr(self._providers, "_observability_instance")
         )
@@ -152,7 +152,7 @@ class Borrower:
                 with pool._lock:
                     if pool._available_connections:
                         connection = pool._available_connections[-1]
-                        # In this order an interrupt in between leaves none outside of both.
+                        # In this order an interrupt leaves no connection outside of both.
                         pool._in_use_connections.add(connection)
                         pool._available_connections.pop()
                 is_open = connection is not None and connection._sock is not None
@@ -165,7 +165,7 @@ class Borrower:
                 self._abandon(connection)
                 raise
             if connection is not None:
-                # The pool finds it as the last one, and connects it, or drops what can be read.
+                # The pool takes it as the last one, and connects it, or drops what can be read.
                 pool.release(connection)
         return take_connection(pool), False
 
@@ -175,7 +175,7 @@ class Borrower:
         if (
             is_plain
             and connection.pid == pool.pid == os.getpid()
-            # Set by notifications of maintenance, and by new credentials, from other threads.
+            # Other threads set it: for notifications of maintenance, and for new credentials.
             and not getattr(connection, "_should_reconnect", False)
             and getattr(connection, "_re_auth_token", None) is None
         ):
@@ -189,7 +189,7 @@ class Borrower:
             pool.release(connection)
 
     def _abandon(self, connection: Any) -> None:
-        """Return a connection whose taking was interrupted, unless it is idle still."""
+        """Return a connection whose taking was interrupted, unless it is still idle."""
         pool = self.pool
         with pool._lock:
             if connection is None or connection in pool._available_connections:
@@ -238,7 +238,7 @@ _RENEWER = "ReAuthConnectionListener"
 
 
 def _listeners_of(pool: Any) -> tuple[Any, Any, Any]:
-    """Return the place of a pool's listeners, by event, the event of a release, and its listeners.
+    """Return the dict of a pool's listeners by event, the event of a release, and its listeners.
 
     Registering one more replaces the list. Before redis-py 5.3 there are no events.
     """
@@ -251,12 +251,12 @@ def _listeners_of(pool: Any) -> tuple[Any, Any, Any]:
 
 @contextlib.contextmanager
 def idle_connections(pool: Any) -> Iterator[list[Any]]:
-    """Return the connections that are unused, and cannot be taken in between."""
+    """Yield the idle connections. No other thread can take one in between."""
     queue = getattr(pool, "pool", None)
     with _held(getattr(pool, "_lock", None) if queue is None else getattr(queue, "mutex", None)):
         if queue is None:
             yield list(pool._available_connections)
-        else:  # a blocking pool's, with None in place of those that were never made
+        else:  # of a blocking pool, with None in place of connections that were never made
             every = queue.queue if hasattr(queue, "queue") else queue._queue
             yield [each for each in every if each is not None]
 
@@ -272,8 +272,8 @@ def _held(lock: Any) -> contextlib.AbstractContextManager[Any]:
 class UsedSockets:
     """The sockets that this process has sent requests over.
 
-    ``change`` is another object after each connection that was lost, and after each new one,
-    whichever client's it is.
+    ``change`` is another object after each connection that was lost, and after each new one, of any
+    client.
     """
 
     def __init__(self) -> None:
@@ -282,7 +282,7 @@ class UsedSockets:
         self.known: set[weakref.ref[Any]] = set()
 
     def use(self, connection: Any) -> Any:
-        """Return the socket of a connection that something was sent over."""
+        """Note that a connection was used, and return its socket."""
         socket = socket_of(connection)
         if socket is None:
             return None
@@ -290,7 +290,7 @@ class UsedSockets:
             if weakref.ref(socket) not in self.known:
                 self.change = object()
                 self.known.add(weakref.ref(socket, self.known.discard))
-        except TypeError:  # of another kind, which is new each time
+        except TypeError:  # a socket of another kind, which is a new object each time
             self.change = object()
         return socket
 
@@ -299,7 +299,7 @@ used_sockets = UsedSockets()
 
 
 def socket_of(connection: Any) -> Any:
-    """Return what a connection is made anew with: its socket, or the asyncio writer over it."""
+    """Return the object that is new after a reconnect: the socket, or asyncio's writer."""
     try:
         return connection._sock
     except AttributeError:
@@ -309,8 +309,8 @@ def socket_of(connection: Any) -> Any:
 def fingerprint_of(pool: Any) -> Any:
     """Return a fingerprint of the open connections; None if they cannot be seen.
 
-    It has the number of the database, the object that changes with the process's connections, and
-    the open sockets of this pool, idle or in use.
+    It has three parts: the number of the database, the object that changes with the process's
+    connections, and the open sockets of this pool, idle or in use.
     """
     try:
         # A connection that is taken in between would be seen twice, or not at all.
@@ -332,12 +332,12 @@ def _connections_of(pool: Any) -> list[Any]:
 
 
 def _still_open(sockets: list[Any]) -> list[Any]:
-    """Leave out those that the server has closed unnoticed."""
+    """Return the sockets that the server has not closed unnoticed."""
     if _poll is None or not sockets:
         return sockets
     poll, by_number = _poll(), {}
     for socket in sockets:
-        # With asyncio it is the writer.
+        # With asyncio it is the writer, which has the socket.
         each = socket if hasattr(socket, "fileno") else socket.get_extra_info("socket")
         try:
             number = each.fileno()
@@ -353,7 +353,7 @@ def _still_open(sockets: list[Any]) -> list[Any]:
 
 
 def address_of(pool: Any) -> Any:
-    """Return which server and database a pool's connections lead to, or None if that may change."""
+    """Return the server and database that a pool's connections lead to; None if that may change."""
     if hasattr(pool, "service_name"):
         return None
     options = pool.connection_kwargs
@@ -371,6 +371,6 @@ def database_of(pool: Any) -> int:
 
 def follows_primary(pool: Any) -> bool:
     """Return whether a pool asks Sentinel for the primary."""
-    # redis-py's Sentinel connections raise a ConnectionError for a ReadOnlyError, so that the new
-    # primary is looked for; one that came wrapped (Redis 6.2, in scripts) they do not see.
+    # redis-py's Sentinel connections raise a ConnectionError for a ReadOnlyError, so that the retry
+    # looks for the new primary. They miss a wrapped one (Redis 6.2, in scripts).
     return bool(getattr(pool, "is_master", False))

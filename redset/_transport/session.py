@@ -15,7 +15,7 @@ class Session:
     """One operation's use of a connection: its requests in flight, in order."""
 
     _awaits: bool
-    #: The source of its connections, if it has some; else its client.
+    #: The pool of its connections, or else its client.
     _pool: Any = None
     _client: Any = None
 
@@ -46,7 +46,7 @@ class Session:
 
 
 class Flight:
-    """A request in flight: how many replies are still to be read, and those known already."""
+    """A request in flight, and the replies that were read already."""
 
     __slots__ = ("answer", "effect", "kept", "loading", "reloads", "whole")
 
@@ -57,12 +57,12 @@ class Flight:
         self.whole = False
         self.reloads = 0
         self.answer: Any = UNREAD
-        #: The first reply, of a request that is sent again only to come last.
+        #: The first reply of a request that is sent again only to come last.
         self.kept: Any = UNREAD
 
 
-class Failed:
-    """A reply that is an error."""
+class ErrorReply:
+    """A reply that is an error, as an exception of the client's library."""
 
     __slots__ = ("error",)
 
@@ -72,6 +72,6 @@ class Failed:
 
 def is_no_script(answer: Any) -> bool:
     """Return whether a reply means that the server does not have the script."""
-    return type(answer) is Failed and (
+    return type(answer) is ErrorReply and (
         type(answer.error).__name__ == "NoScriptError" or str(answer.error).startswith("NOSCRIPT")
     )

@@ -3,9 +3,9 @@
 Theory of operation. A bulk add pulls as many items as fit into a chunk. Lists and the like are
 *steady*: a pull runs no code of the caller's, so requests may be in flight and a connection held. A
 generator may block, raise or use the same client. So its items are pulled with nothing in flight,
-and at most for 50 ms: what came by then is sent, however slow the rest is. Runs of items grow while
-they come fast, so that the clock costs nothing per item. A task of its own draws from an
-asynchronous iterable, so that sending never cancels a step of it.
+for at most 50 ms. Then the items that came are sent, however slow the others are. Runs of items
+grow while they come fast, so the clock costs almost nothing per item. A task of its own draws from
+an asynchronous iterable, so sending never cancels a step of it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Source:
         self._error: Exception | None = None
 
     async def pull(self, num: int) -> tuple[list[Any], list[Any] | None]:
-        """Return up to ``num`` items, fewer if they are slow to come, none at the end."""
+        """Return up to ``num`` items: fewer if they are slow, none at the end."""
         if self._error is not None:
             raise self._error
         if self._feed is not None:
@@ -70,12 +70,12 @@ class Source:
         return items, scores
 
     async def close(self) -> None:
-        """End what was begun to get at the items."""
+        """Close the caller's iterable, or end the task that draws from it."""
         if self._feed is not None:
             await self._feed.close()
 
     def _patient(self, num: int) -> list[Any]:
-        # Runs of items grow while they come fast, so that the clock costs nothing an item.
+        # Runs of items grow while they come fast, so the clock costs almost nothing per item.
         items: list[Any] = []
         end = time.monotonic() + _PATIENCE
         run = 1
@@ -95,8 +95,7 @@ class Source:
 
 
 class _Feed:
-    """An async iterable, drawn from by a task of its own: it may be slow, and is not interrupted
-    when what came is sent."""
+    """An async iterable, and a task that draws from it: sending does not interrupt a slow step."""
 
     def __init__(self, iterable: Any) -> None:
         self._iterable = iterable
@@ -120,7 +119,7 @@ class _Feed:
             if came and left <= 0:
                 break
             self._changed.clear()
-            # Not wait_for: before Python 3.12 it may keep a cancellation to itself.
+            # Not wait_for: before Python 3.12 it may swallow a cancellation.
             alarm = loop.call_later(left, self._changed.set) if came else None
             try:
                 await self._changed.wait()
@@ -128,7 +127,7 @@ class _Feed:
                 if alarm is not None:
                     alarm.cancel()
         if not came:
-            await self._task  # raises what ended it, if anything did
+            await self._task  # raises the error of the iterable, if any
         return [came.popleft() for _ in range(min(num, len(came)))]
 
     async def _draw(self) -> None:
@@ -141,7 +140,7 @@ class _Feed:
                 self._room.clear()
                 await self._room.wait()
             elif run % _RUN == 0:
-                await asyncio.sleep(0)  # it may never wait for anything itself
+                await asyncio.sleep(0)  # the iterable may never suspend
 
     async def close(self) -> None:
         task = self._task

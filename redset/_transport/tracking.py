@@ -1,10 +1,10 @@
 """A connection outside the pool on which the server reports changes of keys.
 
-Theory of operation. Redis's client-side caching (``CLIENT TRACKING``): reading a key arms it, and
-its next change, by whatever client, comes as a push message. The client's pool makes the
-connection, with all that it knows of TLS, authentication and Sentinel. From then on redset speaks
-to it itself, in RESP3 whatever the pool speaks: clients consume push messages while they read
-something else.
+Theory of operation. This is Redis's client-side caching (``CLIENT TRACKING``): reading a key arms
+it, and its next change, by any client, comes as a push message. The client's pool makes the
+connection, with its TLS, authentication and Sentinel. From then on redset itself reads and writes
+it, in RESP3, whichever protocol the pool uses: clients consume push messages while they read
+other replies.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _SIZE = 1 << 16
 PATIENCE = 2.0
 
 
-class Refused(Exception):
+class CannotTrack(Exception):
     """The server, or the client's connections, cannot track keys."""
 
 
-class Lost(Exception):
+class TrackingLost(Exception):
     """The connection has ended, or a reply on it is malformed."""
 
 
@@ -36,8 +36,8 @@ class Push(list[Any]):
     """A push message: it is not a reply."""
 
 
-class Failure:
-    """A reply that is an error."""
+class ErrorText:
+    """A reply that is an error, as the text that was received."""
 
     __slots__ = ("text",)
 
@@ -64,8 +64,8 @@ class Tracking:
         return self._connection is not None
 
     async def open(self, pool: Any) -> None:
-        """Connect and switch tracking on; raise Refused if the server does not do it."""
-        # Notices of a server's maintenance are for the pool's own connections.
+        """Connect and switch tracking on. Raise CannotTrack if the server does not track."""
+        # Only the pool's own connections handle notices of a server's maintenance.
         options = {
             name: value for name, value in pool.connection_kwargs.items() if "maint" not in name
         }
@@ -79,13 +79,13 @@ class Tracking:
             while len(answers) < 3:
                 rest = end - time.monotonic()
                 if rest < 0:
-                    raise Lost("the server did not answer in time")
+                    raise TrackingLost("the server did not answer in time")
                 answers += await self.receive(rest)
             for answer in answers:
-                if type(answer) is Failure:
-                    raise Refused(answer.text)
+                if type(answer) is ErrorText:
+                    raise CannotTrack(answer.text)
             if not isinstance(answers[2], dict) or b"on" not in answers[2].get(b"flags", ()):
-                raise Refused("the server does not say that it tracks keys")
+                raise CannotTrack("the server does not confirm that it tracks keys")
         except BaseException:
             self._connection = connection
             await self.disconnect()
@@ -95,7 +95,7 @@ class Tracking:
         connection.connect()
         found = getattr(connection, "_sock", None)
         if not isinstance(found, socket.socket):
-            raise Refused(f"{type(connection).__name__} has no socket")
+            raise CannotTrack(f"{type(connection).__name__} has no socket")
         found.settimeout(PATIENCE)
         self._socket = found
         self._selector.register(found, selectors.EVENT_READ)
@@ -105,7 +105,7 @@ class Tracking:
         self._socket.sendall(data)
 
     async def receive(self, seconds: float) -> list[Any]:
-        """Wait for messages, so many seconds at most, or until woken; raise Lost at their end."""
+        """Wait for messages until woken or the time is over. Raise TrackingLost at their end."""
         pending = getattr(self._socket, "pending", None)  # bytes that TLS has decrypted already
         if pending is None or not pending():
             ready = {key.fileobj for key, _ in self._selector.select(max(seconds, 0))}
@@ -122,7 +122,7 @@ class Tracking:
 
     def _messages(self, data: bytes) -> list[Any]:
         if not data:
-            raise Lost("the server closed the connection")
+            raise TrackingLost("the server closed the connection")
         self._data += data
         found, end = [], 0
         with contextlib.suppress(IndexError):
@@ -134,7 +134,7 @@ class Tracking:
 
     def wake(self) -> None:
         """End a receive at once, from any thread."""
-        with contextlib.suppress(OSError):  # a full pipe wakes as well, a closed one need not
+        with contextlib.suppress(OSError):  # a full pipe wakes, too, and a closed one need not
             self._waker.send(b"\0")
 
     async def disconnect(self) -> None:
@@ -150,7 +150,7 @@ class Tracking:
                 connection.disconnect()
 
     async def close(self) -> None:
-        """Disconnect, and close all else that is open."""
+        """Disconnect, and close the pipe that wakes it."""
         await self.disconnect()
         self._selector.close()
         self._woken.close()
@@ -173,7 +173,7 @@ class AsyncTracking(Tracking):
         await connection.connect()
         reader = getattr(connection, "_reader", None)
         if not isinstance(reader, asyncio.StreamReader):
-            raise Refused(f"{type(connection).__name__} has no stream")
+            raise CannotTrack(f"{type(connection).__name__} has no stream")
         self._reader, self._writer = reader, connection._writer
 
     def send(self, data: bytes) -> None:
@@ -227,7 +227,7 @@ def _parsed(data: bytes, at: int) -> tuple[Any, int]:
     if kind == b":":
         return int(line), end
     if kind == b"-":
-        return Failure(line.decode(errors="replace")), end
+        return ErrorText(line.decode(errors="replace")), end
     if kind == b"_" or line == b"-1":
         return None, end
     if kind in b"$=!":
@@ -235,10 +235,10 @@ def _parsed(data: bytes, at: int) -> tuple[Any, int]:
         if len(data) < end + size + 2:
             raise IndexError
         text = data[end : end + size]
-        value = Failure(text.decode(errors="replace")) if kind == b"!" else text
+        value = ErrorText(text.decode(errors="replace")) if kind == b"!" else text
         return value, end + size + 2
     if kind not in b"*~>%":
-        raise Lost(f"the server sent {kind!r}")
+        raise TrackingLost(f"the server sent {kind!r}")
     values: list[Any] = []
     for _ in range(int(line) * (2 if kind == b"%" else 1)):
         value, end = _parsed(data, end)

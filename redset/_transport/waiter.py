@@ -1,10 +1,10 @@
-"""Waiting: what one operation does until there may be something for it.
+"""Waiting of one operation until there may be an item for it.
 
-Theory of operation. A waiter holds no connection while it sleeps. If the pool has a watcher, it
-gives it an alarm and sleeps until that rings (`redset._transport.watcher`). Otherwise it polls the
-set, in turns with the other waiters of this process (`redset._transport.polling`). It creates a
-watcher once it has polled: a short wait is over before that. A watcher may be refused, lost or
-late, so each round chooses again between the two.
+Theory of operation. A waiter holds no connection while it sleeps. If the pool has a watcher, the
+waiter gives it an alarm and sleeps until the alarm rings (`redset._transport.watcher`). Otherwise
+the waiter polls the set, in turns with the other waiters of this process
+(`redset._transport.polling`). It creates a watcher only after it has polled: a short wait is over
+before that. A watcher may be refused, lost or late, so each round chooses again between the two.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class _Progress:
     def __init__(self, asked: int, checked: float) -> None:
         #: Cancellations of the task at its start.
         self.asked = asked
-        #: When it polled for itself last, or began.
+        #: The time at which it polled for itself last, or began.
         self.checked = checked
         #: Whether it has polled, so that it may create a watcher.
         self.polled = False
 
 
 class Waiter:
-    """Waits for one operation: sleeps while a watcher watches, else polls, in turns with others."""
+    """Waits for one operation: sleeps if a watcher watches, else polls in turns with others."""
 
     __slots__ = (
         "_alarm", "_awaits", "_hinted", "_owner", "_polled", "_pool", "_session", "watch_alarm",
@@ -70,7 +70,7 @@ class Waiter:
             return False
         while True:
             if self._awaits and cancellations() > progress.asked:
-                # Before Python 3.12 a wait_for of the client's may keep a cancellation to itself.
+                # Before Python 3.12 a wait_for of the client's may swallow a cancellation.
                 raise asyncio.CancelledError
             if effect.ended is not None and effect.ended():
                 return False
@@ -107,9 +107,9 @@ class Waiter:
     async def _watch(
         self, effect: Wait, progress: _Progress, now: float, covered: float
     ) -> bool | None:
-        """Sleep while the watcher watches; poll when it may have missed something.
+        """Sleep while the watcher watches; poll if it may have missed a change.
 
-        Returns whether there may be something, or None to go on.
+        Returns whether there may be an item, or None to go on.
         """
         self._leave_polled(False)
         if now >= effect.until:
@@ -126,7 +126,7 @@ class Waiter:
         return True
 
     async def _poll(self, effect: Wait, progress: _Progress, now: float) -> bool | None:
-        """Poll in turns with others, if nothing is watched; False after the last poll."""
+        """Poll in turns with others if there is no watcher. False after the last poll."""
         polled = self._polled or self._join_polled(effect)
         # The last poll may exceed the budget.
         at = polled.turn(now >= effect.until)
@@ -158,7 +158,7 @@ class Waiter:
     def _join_polled(self, effect: Wait) -> PolledSet:
         polled = polled_set(self._owner, effect.poll.data, self._awaits)
         if self._alarm is None:
-            # The watcher's, if there is one: both ring it.
+            # The watcher's alarm, if there is one: both ring it.
             self._alarm = self.watch_alarm or (AsyncAlarm if self._awaits else Alarm)()
         self._polled = polled
         polled.join(self._alarm)

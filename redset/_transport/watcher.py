@@ -1,19 +1,19 @@
 """The watcher: one connection of a process learns of changes for all of its waiting operations.
 
-Theory of operation. Polling a set (`redset._transport.polling`) is always right, and everything
-falls back to it. A watcher makes it cheap. It has a connection outside the pool that tracks keys
-(`redset._transport.tracking`), and polls each watched set there once: that arms the server, which
-reports the next change of those keys. The watcher polls again at a report, when something falls
-due, and once a second. It wakes as many waiters as there are items; they take items as any call
-does.
+Theory of operation. Polling a set (`redset._transport.polling`) always works, and each wait falls
+back to it. A watcher makes it cheap. It has a connection outside the pool that tracks keys
+(`redset._transport.tracking`), and polls each watched set there once. That poll arms the server,
+which then reports the next change of those keys. The watcher polls again at a report, when an item
+falls due, and once a second. It wakes as many waiters as there are items. They take items as any
+call does.
 
-A report is a hint. A lost one costs time, never an item: a waiter polls for itself, through its own
-client, if the watcher's last reply is old (``FRESH``), and every ten seconds in any case
+A report is a hint. A lost report costs time, never an item: a waiter polls for itself, through its
+own client, if the watcher's last reply is old (``FRESH``), and every ten seconds in any case
 (``DOUBT``). A waiter that was woken and leaves without an item hands its hint on.
 
 A set has a budget of polls (`Budget`) that grows with its waiters. If hundreds of processes hear of
 one item, all but one come too late. Each of those then delays its next polls at random, up to 40 ms
-(``SPREAD``), until it gets something.
+(``SPREAD``), until it gets an item.
 
 Locks are held for moments, and never over I/O. A forked child starts with no watcher.
 """
@@ -39,11 +39,11 @@ from redset._transport.polling import PERIOD, Budget
 from redset._transport.tracking import (
     PATIENCE,
     AsyncTracking,
-    Failure,
-    Lost,
+    CannotTrack,
+    ErrorText,
     Push,
-    Refused,
     Tracking,
+    TrackingLost,
 )
 from redset.scripts import Script
 
@@ -52,11 +52,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("redset")
 
-#: Seconds per poll of a watcher, and how much it may spend in advance. That is more than polling
-#: without a watcher has, and is paid back: over five seconds it is one command per PERIOD, too. So
-#: if a few items come at once, a waiter that misses the first may have the next.
+#: Seconds per poll of a watcher, and the polls that it may spend in advance. Polling without a
+#: watcher has fewer in advance. They are paid back: over five seconds it is one command per PERIOD,
+#: too. So if a few items come at once, a waiter that misses the first may get the next.
 WATCHING, CHANGES = 1.1 * PERIOD, 10 * PERIOD
-#: Seconds between two polls of a set without a report, and how long a reply counts as fresh.
+#: Seconds between two polls of a set without a report, and for which a reply counts as fresh.
 REFRESH = 1.0
 FRESH = REFRESH + PATIENCE / 2
 #: Seconds after which a waiter polls for itself, on a connection of the pool: the watcher's
@@ -81,7 +81,7 @@ class WatchAlarm(Alarm):
         self.watched = watched
 
     def covered_until(self) -> float:
-        """Return the time until which no change is missed; in the past if nothing is watched."""
+        """Return the time until which no change is missed; a past one if nothing is watched."""
         return self.watched.seen + FRESH
 
 
@@ -110,16 +110,16 @@ class WatchedSet:
     def forget(self) -> None:
         """Drop the last reply, as after a lost connection."""
         self.changed = True
-        #: When a change is polled.
+        #: The time at which a change is polled.
         self.earliest = 0.0
-        #: When the unanswered poll was sent, and when the last reply came.
+        #: The times at which the unanswered poll was sent, and the last reply came.
         self.asked: float | None = None
         self.seen = float("-inf")
-        #: When something falls due.
+        #: The time at which an item falls due.
         self.due = float("inf")
 
     def mark(self) -> None:
-        """Note that it may have changed, unless a poll is in flight."""
+        """Note that the set may have changed, unless a poll is in flight."""
         if self.asked is None:
             self.changed, self.earliest = True, 0.0
 
@@ -129,7 +129,7 @@ class WatchedSet:
             self.changed, self.earliest = True, monotonic() + self._later()
 
     def record(self, available: int, rest: float) -> None:
-        """Record the reply to a poll: the items, and in how many seconds there may be more."""
+        """Record the reply to a poll: number of items, and seconds until there may be more."""
         was_reported, self.asked, self.seen = self.earliest > 0, None, monotonic()
         self.due = self.seen + rest + self._later()
         if was_reported and not available:
@@ -141,12 +141,12 @@ class WatchedSet:
         return random.random() * self.spread
 
     def note_success(self) -> None:
-        """Note that a waiter that was woken got something."""
+        """Note that a waiter that was woken got an item."""
         self.spread = 0.0
         self.budget.refill()
 
     def next_poll(self) -> float:
-        """Return when to poll next."""
+        """Return the time of the next poll."""
         if self.asked is not None:
             return self.asked + PATIENCE
         at = self.earliest if self.changed else min(self.due, self.seen + REFRESH)
@@ -197,11 +197,11 @@ class Watcher:
                 return
             data = effect.poll.data
             watched = self._sets.get(data) or WatchedSet(effect.poll, effect.keys)
-            # The waiter gets it first, so that an interrupt leaves no alarm without a waiter.
+            # The waiter gets the alarm first, so an interrupt leaves no alarm without a waiter.
             alarm = waiter.watch_alarm = self._make_alarm(watched)
             watched.alarms[alarm] = None
             self._sets[data] = watched
-            # It may have changed since the waiter's last attempt.
+            # The set may have changed since the waiter's last attempt.
             watched.mark()
             if not self.is_running():
                 try:
@@ -255,9 +255,9 @@ class Watcher:
             self._tracking = tracking = make()
             await self._watch(tracking)
         except Exception:
-            log.exception("waiting calls look at their sets themselves")
+            log.exception("the thread that watches for changes failed; waiting calls poll")
             self._end(monotonic() + REFUSAL)
-        except BaseException:  # cancelled, with all tasks that there are
+        except BaseException:  # cancelled, as a program that ends cancels all tasks
             self._end(0.0)
             raise
         finally:
@@ -272,7 +272,7 @@ class Watcher:
                 if not tracking.is_open:
                     pool = self._pool()
                     if pool is None:
-                        raise Refused("the pool is gone")
+                        raise CannotTrack("the pool is gone")
                     asked = cancellations() if type(tracking) is AsyncTracking else 0
                     await heard(tracking.open(pool))
                     pool = None
@@ -287,7 +287,7 @@ class Watcher:
                     self._check_patience()
                 else:
                     failures = 0
-            except Refused as error:
+            except CannotTrack as error:
                 log.info("the server cannot report changes, so waiting calls poll: %s", error)
                 self._end(monotonic() + REFUSAL)
                 return
@@ -298,7 +298,7 @@ class Watcher:
                     log.warning(
                         "lost the connection that watches for changes, reconnecting: %r", error
                     )
-                    log.debug("how it was lost", exc_info=True)
+                    log.debug("traceback of the lost connection", exc_info=True)
                 self._forget()
                 await tracking.disconnect()
                 failures += 1
@@ -309,7 +309,7 @@ class Watcher:
                     await tracking.receive(min(rest, left))
 
     def _rest(self) -> float | None:
-        """Return how long it may sleep; None if it is to end."""
+        """Return the seconds that it may sleep; None if it is to end."""
         with self._lock:
             if not self._running:
                 return None
@@ -377,14 +377,14 @@ class Watcher:
                 if message and message[0] == b"invalidate":
                     self._invalidate(message[1])
             elif not self._flying:
-                raise Lost("an answer to nothing")
+                raise TrackingLost("a reply without a request")
             elif isinstance(asked := self._flying.popleft(), WatchedSet):
                 self._record(asked, message)
-            elif type(message) is Failure:
+            elif type(message) is ErrorText:
                 self._refused.add(asked.sha)
 
     def _invalidate(self, keys: list[bytes] | None) -> None:
-        """Note that keys changed; None are all of them (FLUSHALL)."""
+        """Note that keys changed; None stands for all keys (FLUSHALL)."""
         with self._lock:
             for watched in self._sets.values():
                 if keys is None or not watched.keys.isdisjoint(keys):
@@ -392,18 +392,18 @@ class Watcher:
 
     def _record(self, watched: WatchedSet, answer: Any) -> None:
         script = watched.poll.script
-        if type(answer) is Failure:
+        if type(answer) is ErrorText:
             if answer.text.startswith("NOSCRIPT") and script is not None:
                 self._loaded.discard(script.sha)
                 watched.asked, watched.changed = None, True
                 return
-            # A waiter polls, too, and raises the error of its own poll.
-            raise Lost(answer.text)
+            # A waiter then polls, and raises the error of its own poll.
+            raise TrackingLost(answer.text)
         assert watched.poll.reads is not None
         try:
             available, rest = watched.poll.reads(answer)
         except Unexpected as error:
-            raise Lost(str(error)) from None
+            raise TrackingLost(str(error)) from None
         with self._lock:
             watched.record(available, rest)
 
@@ -411,7 +411,7 @@ class Watcher:
         watched = next((each for each in self._flying if isinstance(each, WatchedSet)), None)
         asked = None if watched is None else watched.asked
         if asked is not None and monotonic() - asked > PATIENCE:
-            raise Lost("the server did not answer in time")
+            raise TrackingLost("the server did not answer in time")
 
 
 class AsyncWatcher(Watcher):
@@ -427,7 +427,7 @@ class AsyncWatcher(Watcher):
         return self._loop is asyncio.get_running_loop()
 
     def is_running(self) -> bool:
-        # A program may cancel all tasks that there are.
+        # A program may cancel all tasks.
         return self._running and self._task is not None and not self._task.done()
 
     def _make_alarm(self, watched: WatchedSet) -> WatchAlarm:
@@ -455,7 +455,7 @@ def watcher_of(pool: Any, awaits: bool, create: bool) -> Watcher | None:
 
 
 def _forget_watchers() -> None:
-    # A child has no thread of its parent's, and must not touch its connections.
+    # A child does not have its parent's threads, and must not touch its connections.
     global _watchers, _lock
     _watchers, _lock = weakref.WeakKeyDictionary(), threading.Lock()
 
