@@ -108,6 +108,38 @@ def test_the_short_way_gives_what_the_long_way_gives(
     assert ours == theirs
 
 
+@drawn(60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    options=st.sampled_from(OPTIONS),
+    calls=st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.sampled_from(URLS), st.integers(0, 3)), min_size=1, max_size=9),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    leased=st.integers(0, 2),
+)
+def test_steps_that_return_no_outcomes_do_what_the_others_do(
+    server_client: Any, options: dict[str, Any], calls: list[Any], leased: int
+) -> None:
+    """The short paths of scripts are for adds whose outcomes nobody asks for."""
+    server_client.flushall()
+    short, long = (SortedSet(server_client, name, **options) for name in ("a", "b"))
+    for jobs in (short, long):
+        jobs.add_many([made(options, url) for url in URLS[:leased]])
+        if "remember" in options:
+            jobs.forget_many([made(options, url) for url in URLS[:leased]])
+        assert not leased or len(jobs.lease(leased)) == leased
+    for pairs, nx in calls:
+        nx = nx or not options  # else a plain set has no step
+        items, scores = [made(options, url) for url, _ in pairs], [score for _, score in pairs]
+        added = list(long.add_new(items, score=scores, nx=nx))
+        assert short.add_many(items, score=scores, nx=nx).added == len(added)
+        assert state(short, options) == state(long, options)
+
+
 def no_stream(*arguments: Any) -> Any:
     raise AssertionError("a stream")
 

@@ -5,6 +5,7 @@
 --   entries...  in the format of `adding`
 -- Returns {added, updated, outcomes}, or the reason for which nothing was written
 -- include: check
+-- include: adding_alone
 -- include: due
 -- include: leases
 -- include: buckets

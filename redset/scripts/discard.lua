@@ -1,5 +1,5 @@
 -- Removes items by identity, also leased ones, and may forget them.
--- KEYS: queue, none, leased, leases, meta, seen, items
+-- KEYS: queue, none, leased, leases; with options meta, seen; with key= items
 -- ARGV:
 --   keyed: flag
 --   remember     '' to forget nothing
@@ -39,7 +39,6 @@ if remember ~= '' then
   if other then return other end
   if num > 0 then try_to_forget(remember, meta, none) end
 end
-if not keyed then items = nil end
 -- include: leases
 -- include: discarding
 local gone = discard(members)

@@ -66,8 +66,11 @@ local function add(entries, start, try_removals)
   if sequence ~= first_number then call('HSET', meta, 'sequence', sequence) end
   if learned > 0 then
     memory.count = memory.count + learned
-    grow(memory)
-    save(meta, memory)
+    if grow(memory) > 0 or not stored[4] then
+      save(meta, memory)
+    else
+      call('HSET', meta, 'count', format('%d', memory.count))
+    end
   end
   if #stray > 0 then
 -- include: straying

@@ -14,25 +14,27 @@ local function memory_of(meta, seen, epoch)
   local m = redis.call('HMGET', meta, 'level', 'split', 'count')
   return memory_from(m[1], m[2], m[3], seen, epoch)
 end
--- The last nine digits choose the bucket: Lua's numbers do not hold 64 bits.
+-- The last nine digits choose the bucket: Lua's numbers do not hold 64 bits. To add 0 makes a number
+-- in half of the time of tonumber, and format makes the text of an integer faster than the server.
 local sub, format = string.sub, string.format
 local function bucket_of(memory, integer)
-  local low = tonumber(sub(integer, -9))
+  local low = sub(integer, -9) + 0
   if low < 0 then low = -low end
   local bucket = low % memory.size
   if bucket < memory.split then bucket = low % (memory.size * 2) end
-  return format('%s%d', memory.prefix, bucket)
+  return memory.prefix .. format('%d', bucket)
 end
+-- Splits buckets while they are too full, and returns how many.
 local function grow(memory)
   local splits = 0
   while memory.count > (memory.size + memory.split) * FILL and splits < 6 do
-    local from = memory.prefix .. string.format('%d', memory.split)
-    local to = memory.prefix .. string.format('%d', memory.split + memory.size)
-    local moved = {}
+    local from = memory.prefix .. format('%d', memory.split)
+    local to = memory.prefix .. format('%d', memory.split + memory.size)
+    local moved, size, rest = {}, memory.size * 2, memory.split
     for _, integer in ipairs(redis.call('SMEMBERS', from)) do
-      local low = tonumber(string.sub(integer, -9))
+      local low = sub(integer, -9) + 0
       if low < 0 then low = -low end
-      if low % (memory.size * 2) ~= memory.split then moved[#moved + 1] = integer end
+      if low % size ~= rest then moved[#moved + 1] = integer end
     end
     -- Added before they are removed: a step that is refused in between forgets nothing.
     for _, command in ipairs({'SADD', 'SREM'}) do
@@ -49,7 +51,9 @@ local function grow(memory)
       memory.split = 0
     end
   end
+  return splits
 end
 local function save(meta, memory)
-  redis.call('HSET', meta, 'level', memory.level, 'split', memory.split, 'count', memory.count)
+  redis.call('HSET', meta, 'level', format('%d', memory.level),
+    'split', format('%d', memory.split), 'count', format('%d', memory.count))
 end

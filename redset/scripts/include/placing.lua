@@ -43,11 +43,13 @@ end
 local function accept(at, there)
   local score = entries[at + 1]
   if ties then score = place(score, there) end
-  zadd[#zadd + 1] = score
-  zadd[#zadd + 1] = entries[at + 2]
+  local last = #zadd
+  zadd[last + 1] = score
+  zadd[last + 2] = entries[at + 2]
   if keyed then
-    hset[#hset + 1] = entries[at + 2]
-    hset[#hset + 1] = entries[at + 3]
+    last = #hset
+    hset[last + 1] = entries[at + 2]
+    hset[last + 2] = entries[at + 3]
   end
   return score
 end
@@ -74,15 +76,15 @@ end
 -- to one of its writes. Otherwise an item could be known and not queued.
 local function try_writes()
   if not none then return end
-  call('ZADD', none, 'XX', 0, '')
+  call('ZADD', none, 'XX', '0', '')
   if keyed or remember ~= '' or ties then
     -- A hash has no write of nothing: the meta is written again unchanged.
     if stored[1] then
-      call('HSET', meta, 'layout', 1)
+      call('HSET', meta, 'layout', '1')
     elseif remember ~= '' then
-      call('HSET', meta, 'layout', 1, 'options', options, 'epoch', epoch)
+      call('HSET', meta, 'layout', '1', 'options', options, 'epoch', epoch)
     else
-      call('HSET', meta, 'layout', 1, 'options', options)
+      call('HSET', meta, 'layout', '1', 'options', options)
     end
   end
   if try_removals then try_removals() end
