@@ -15,6 +15,8 @@ from redset.exceptions import AddError, DecodeError, Full
 FLAG = {"move": "", "keep": "nx", "lowest": "lt", "highest": "gt"}
 #: A set refuses for its ``max_size`` chunk by chunk; a call of the model is one chunk.
 CHUNK = 250
+#: A take of more is a script: it knows no size that would bound a command.
+BY_COMMAND = 16
 
 
 class Text:
@@ -474,8 +476,7 @@ class LeasingModel(Model):
         if num < 1:
             return []
         # A script counts all there is anew; the other adds count on.
-        script = self.key is not None or self.due_until < math.inf
-        if script:
+        if self.key is not None or self.due_until < math.inf or num > BY_COMMAND:
             return self._take_by_script(num, with_scores)
         found = self._take_all(num, with_scores)
         if len(found) < num:

@@ -21,7 +21,9 @@ from chaos.history import Undone
 from chaos.worker import Work, Worker
 from load import Load
 
+from redset import SortedSet
 from redset._faces import leases as batches
+from redset._operations import taking
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="signals, and clocks that processes share"
@@ -52,6 +54,27 @@ def test_a_random_walk_of_two_clients_does_what_the_model_does(
     done, tally, failure = walk.run(any_server, seed=5000, count=3000)
     assert failure is None, failure
     assert done >= 3000 and set(tally) >= set(walk.OPERATIONS) - {"purge", "clear"}
+
+
+@pytest.mark.parametrize("num", [2, 200])
+def test_a_take_of_many_orders_what_it_gives_back_and_one_of_few_appends_it(
+    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch, num: int
+) -> None:
+    monkeypatch.setattr(taking, "LOOK", 0.0)
+    world = walk.World(SortedSet, False, {"ties": "fifo"}, ("cython", "python"), False)
+    steps = [
+        walk.Step("add", 0, (1, 1, {"lt": True})),
+        walk.Step("lease", 1, (2,)),
+        walk.Step("fail", 0, (0, 1, "never", 1000)),
+        walk.Step("expire", 1, (0, 100)),
+        walk.Step("add", 1, (0, 0, {})),
+        walk.Step("add", 1, (1, 0, {})),
+        walk.Step("take", 0, (num,)),
+    ]
+    clients = [any_server.client(), any_server.client()]
+    episode, *failed = walk.attempt(world, steps, any_server, clients, 1)
+    assert failed == [-1, ""]
+    assert not episode.model.queued and not episode.model.held
 
 
 def test_a_failing_walk_is_shortened(
