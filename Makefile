@@ -91,7 +91,9 @@ demo-scrapy:
 	$(call ready,demo$(comma)scrapy)
 	$(python) -m redset.demo.scrapy $(ARGS)
 
-pytest := $(python) -m pytest -n $(WORKERS) --dist worksteal
+# Bytecode is kept, whatever the environment says: the children of the tests would compile all of
+# redset again, each for itself.
+pytest := PYTHONDONTWRITEBYTECODE= $(python) -m pytest -n $(WORKERS) --dist worksteal
 # Two runs at once must not share a data file. With COVERAGE_FILE set, runs add to that one.
 measured := COVERAGE_FILE="$${COVERAGE_FILE:-$$(mktemp -d)/coverage}" \
   $(pytest) --cov=redset --cov-branch --cov-append

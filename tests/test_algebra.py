@@ -111,7 +111,7 @@ def fitted(options: dict[str, Any], scores: dict[str, float]) -> dict[str, float
 
 @every_option
 @pytest.mark.parametrize("how", ["client", "server", "database", "elsewhere"])
-@drawn(25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@drawn(10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(ours=SCORES, theirs=SCORES)
 def test_operators_do_with_two_sets_what_a_model_does(
     places: Places,
@@ -137,7 +137,7 @@ def test_operators_do_with_two_sets_what_a_model_does(
 
 
 @every_option
-@drawn(25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@drawn(10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(ours=SCORES, theirs=SCORES)
 def test_operators_do_with_iterables_what_a_model_does(
     any_server: servers.Server,
@@ -230,9 +230,13 @@ def by_digest() -> Callable[[str], bytes]:
 
 
 @every_option
-def test_updates_of_any_size(make_set: Maker, options: dict[str, Any]) -> None:
+def test_updates_of_any_size(
+    make_set: Maker, server: servers.AnyServer, options: dict[str, Any]
+) -> None:
     jobs, others = make_set(**options), make_set(name="others", **options)
-    for size in (249, 250, 251, 500, 501, 2500):
+    # fakeredis is slow, and no chunk sees how many others there are.
+    large = 751 if server.kind == "fakeredis" else 2500
+    for size in (249, 250, 251, 500, 501, large):
         names = [f"item {number:05}" for number in range(size)]
         others.add_many([made(options, name) for name in names], score=range(size))
         jobs.add_many([made(options, name) for name in names[::3]], score=-1)
@@ -349,7 +353,7 @@ def test_between_sets_of_one_server_no_member_crosses_the_wire(
     [
         ({}, 20_000),
         ({"key": "url"}, 10_000),
-        pytest.param({}, 1_000_000, marks=pytest.mark.slow(60)),
+        pytest.param({}, 200_000, marks=pytest.mark.slow(10)),
         pytest.param({"key": "url"}, 100_000, marks=pytest.mark.slow(7)),
     ],
     ids=str,

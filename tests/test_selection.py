@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
+import children
 import pytest
 import selection
 import servers
@@ -161,6 +164,42 @@ def test_a_plain_run_and_the_rest_are_all_cases(collected: Callable[..., Any]) -
     assert plain == ["test_product[1-1]", "test_product[1-2]", "test_drawn"]
     assert rest == ["test_product[2-1]", "test_product[2-2]", "test_heavy", "test_drawn"]
     assert sorted({*plain, *rest}) == sorted(everything)
+
+
+#: Runs pytest, and prints of each case whether coverage looks at it.
+_LOOKED_AT = """
+import coverage, pytest, sys
+class Told:
+    def pytest_runtest_call(self, item):
+        print(item.name, sys.gettrace() is not None)
+looks = coverage.Coverage(data_file=None)
+looks.start()
+pytest.main(["-p", "selection", "-qs", *sys.argv[1:]], plugins=[Told()])
+looks.stop()
+"""
+
+
+@pytest.mark.parametrize("core", ["ctrace", "pytrace"])
+@pytest.mark.parametrize("which", ["--all", "--rest"])
+def test_coverage_looks_at_no_more_cases_of_a_function_than_a_plain_run_has(
+    collected: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, which: str, core: str
+) -> None:
+    pytest.importorskip("coverage")
+    monkeypatch.setenv("COVERAGE_CORE", core)
+    path = Path(selection.__file__).parent
+    monkeypatch.syspath_prepend(path)
+    monkeypatch.setenv("PYTHONPATH", str(path), prepend=os.pathsep)
+    run = children.run("-c", _LOOKED_AT, which).out
+    plain = ["test_product[1-1] True", "test_product[1-2] True"] if which == "--all" else []
+    assert [
+        line.lstrip(".") for line in run.splitlines() if " True" in line or " False" in line
+    ] == [
+        *plain,
+        "test_product[2-1] False",
+        "test_product[2-2] False",
+        "test_heavy True",
+        "test_drawn True",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,9 @@ def test_small_items_take_as_few_requests_as_ever(any_server: servers.Server, ma
     for call in (lambda: jobs.lease(100), lambda: jobs.peek_many(100), lambda: jobs.take(1_000)):
         client.sent.clear()
         call()
-        assert len([args for args in client.sent if args[0] == "EVALSHA"]) <= 2, client.sent
+        # A step whose script the server does not know yet is sent again.
+        sent = [args[0] for args in client.sent]
+        assert sent.count("EVALSHA") - sent.count("SCRIPT LOAD") <= 2, client.sent
 
 
 def test_undecodable_large_items_are_not_all_removed(any_server: servers.Server) -> None:
