@@ -7,6 +7,8 @@ import base64
 import importlib
 import json
 import math
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ if not cli.HAS_CLICK:
     pytest.skip("cli: click is not installed here", allow_module_level=True)
 
 import redset.cli
-from redset import ScheduledSet, SortedSet
+from redset import Key, ScheduledSet, SortedSet
 from redset.cli import output
 from redset.cli.connection import Settings
 from redset.cli.program import COMMANDS
@@ -180,6 +182,7 @@ def test_debug_shows_the_traceback(run: cli.Command) -> None:
 WRITING = {
     "add": ["add", "jobs"],
     "take": ["take", "jobs"],
+    "work": ["work", "jobs", "--", "true"],
 }
 
 
@@ -188,7 +191,7 @@ def test_read_only_refuses_what_writes_before_it_connects(run: cli.Command, serv
     for arguments in WRITING.values():
         ran = run("--url", nowhere, "--read-only", *arguments, status=2)
         assert "--read-only" in ran.err
-        run(*arguments, "--read-only", status=2)
+        run(arguments[0], "--read-only", *arguments[1:], status=2)
         run(*arguments, env={"REDSET_READ_ONLY": "1"}, status=2)
     SortedSet(server.raw, "jobs").add("a")
     before = server.raw.info("commandstats")
@@ -478,3 +481,126 @@ def test_after_a_broken_pipe_take_queues_the_rest_again(
             assert run("take", "jobs", "-n", "20", *flags, status=141).err == ""
         left = jobs.take(100, with_scores=True)
         assert left == [({"url": f"/{number}", "x": "x"}, number) for number in range(7, 30)]
+
+
+# --- work
+
+
+def script(path: Path, text: str) -> str:
+    """Make a program of the shell."""
+    path.write_text(f"#!/bin/sh\n{text}")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_work_runs_a_command_for_each_item_and_adds_its_lines(
+    run: cli.Command, server: Any, tmp_path: Path
+) -> None:
+    links = script(tmp_path / "links", 'case $1 in ?????*) ;; *) echo "$1/a"; echo "$1/b"; esac\n')
+    pages = SortedSet(server.raw, "pages", remember=True)
+    pages.add("/")
+    ran = run(
+        "work", "pages", "-j", "3", "--add", "pages", "--until-finished", "--remember", "--json",
+        "--", links, "{}",
+    )  # fmt: skip
+    assert ran.records == [{"set": "pages", "done": 7, "failed": 0, "lost": 0}]
+    assert ran.err == "redset: 7 items of pages done, 0 failed, 0 leases lost\n"
+    assert pages.finished() and pages.seen_many(["//a", "//b/b"]) == [True, True]
+
+
+def test_work_gives_the_item_on_the_standard_input(
+    run: cli.Command, jobs: SortedSet[Any], server: Any
+) -> None:
+    items = ["a b", "-rf *; $(touch x)", "ä\x1b", "x" * 200_000]
+    jobs.add_many(items)
+    run("work", "jobs", "-j2", "--add", "done", "--until-finished", "--", "cat")
+    assert set(SortedSet(server.raw, "done")) == set(items)
+    jobs.add_many(["-n", "$HOME"])
+    run("work", "jobs", "--add", "said", "--until-finished", "--", "printf", "%s.\n", "{}")
+    assert set(SortedSet(server.raw, "said")) == {"-n.", "$HOME."}
+
+
+@pytest.mark.parametrize("status", [1, 75, 65])
+def test_the_status_of_a_command_settles_its_item(
+    status: int, run: cli.Command, jobs: SortedSet[Any], tmp_path: Path
+) -> None:
+    jobs.add("a")
+    text = f'printf "%0600d\\n" 0 >&2; echo "no such page: $1" >&2; exit {status}\n'
+    stop = ["--until-finished"] if status == 65 else []
+    command = [script(tmp_path / "fails", text), "{}"]
+    if stop:
+        ran = run("work", "jobs", *stop, "--", *command)
+        assert ran.err.count("no such page: a\n") >= 1
+        letter = next(iter(jobs.dead))
+        assert (letter.raw, letter.attempts) == (b"a", 0)
+        reason = letter.reason
+    else:
+        with run.process("work", "jobs", "--", *command) as process:
+            for _ in range(1000):
+                rows = [row for row in jobs.leased() if row.error]
+                if rows:
+                    break
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            process.check(130)
+        assert [(row.item, row.attempts) for row in rows] == [("a", 1)]
+        reason = rows[0].error or ""
+    assert reason.startswith("Failed: exit ") and reason.endswith("no such page: a")
+    assert 480 < len(reason) < 540
+
+
+def test_a_killed_command_and_a_line_that_is_not_json_fail_the_item(
+    run: cli.Command, server: Any, tmp_path: Path
+) -> None:
+    pages = SortedSet(server.raw, "pages", key="url", max_attempts=10)
+    pages.add({"url": "/a"})
+    reasons = []
+    for text in ("kill -9 $$", "echo '{'", "echo '[1]'"):
+        kill = script(tmp_path / "kill", text + "\n")
+        arguments = ["pages", "--key=url", "--add=pages", "--", kill]
+        with run.process("work", *arguments) as process:
+            until = time.monotonic() + 30
+            while time.monotonic() < until:
+                rows = [row for row in pages.leased() if row.error not in (None, *reasons)]
+                if rows:
+                    reasons.append(rows[0].error)
+                    break
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            process.check(130)
+        pages.discard(Key("/a"))
+        pages.add({"url": "/a"})
+    assert "killed by SIGKILL" in str(reasons[0])
+    assert "line 1 of its output" in str(reasons[1])
+    assert "a JSON object" in str(reasons[2])
+
+
+def test_items_that_cannot_be_arguments_are_dead_letters(
+    run: cli.Command, jobs: SortedSet[Any]
+) -> None:
+    jobs.add_many(["a\0b", "x" * 200_000])
+    run("work", "jobs", "--until-finished", "--", "true", "{}")
+    reasons = sorted(letter.reason for letter in jobs.dead)
+    assert "a NUL byte" in reasons[0] and "too long for an argument" in reasons[1]
+
+
+def test_work_reads_keyed_items_and_adds_json_lines(
+    run: cli.Command, server: Any, tmp_path: Path
+) -> None:
+    pages = SortedSet(server.raw, "pages", key="url", remember=True)
+    pages.add({"url": "/a", "n": 1})
+    adds = """echo '{"url":"/b"}'; echo; echo '{"url":"/a"}'"""
+    line = f"""read -r item; case $item in *'"/a"'*) {adds}; esac"""
+    flags = ["--key", "url", "--remember", "--until-finished"]
+    program = script(tmp_path / "links", line + "\n")
+    ran = run("work", "pages", *flags, "--add", "pages", "--json", "--", program)
+    assert ran.records[0]["done"] == 2
+    assert pages.finished() and pages.seen(Key("/b"))
+
+
+def test_work_refuses_a_command_that_is_not_there(run: cli.Command, jobs: SortedSet[Any]) -> None:
+    jobs.add("a")
+    ran = run("work", "jobs", "--", "no-such-program", "{}", status=2)
+    assert "no command 'no-such-program'" in ran.err
+    assert run("work", "jobs", status=2).err.startswith("redset: Missing argument")
+    assert jobs.score("a") == 0 and not list(jobs.leased())

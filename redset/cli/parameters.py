@@ -169,6 +169,20 @@ def canonical(data: bytes) -> bytes:
     return _json.dumps(json.loads(data))
 
 
+def parsed(data: bytes) -> dict[str, Any]:
+    """Return the fields of an item of a set with ``key``.
+
+    Raises
+    ------
+    ValueError
+        If it is not a JSON object.
+    """
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError("an item of a set with --key must be a JSON object")
+    return found
+
+
 def identity(data: bytes, options: SetOptions, jsonl: bool) -> Any:
     """Return the item that an argument names: a `Key` for a set with ``key``, else its bytes."""
     if options.key is None or options.key is False:

@@ -23,13 +23,14 @@ COMMANDS = {
     "peek": "looking",
     "add": "adding",
     "take": "handing",
+    "work": "working",
 }
 EXAMPLES = """
 \b
 Examples:
   redset len pages
   zcat links.gz | redset add pages - --remember
-  redset peek pages -n 3 --scores
+  redset work pages -j 8 --add pages --until-finished -- ./links-of {}
 
 \b
 Exit status: 0 done; 1 no, nothing, or problems found; 2 usage, or options differ;
