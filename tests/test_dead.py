@@ -178,6 +178,38 @@ def test_purged_letters_are_forgotten_with_forget_true(
     assert jobs.seen_many(items[600:]) == [True] * 600
 
 
+@every_option
+def test_chosen_letters_are_purged_and_forgotten(
+    make_set: Maker, raw: Any, options: dict[str, Any]
+) -> None:
+    jobs = make_set(**options, max_attempts=1)
+    items = [made(options, name) for name in ("a", "b", "c", "d")]
+    ids = [id for item in items for id in bury(jobs, [item])]
+    assert jobs.dead.purge(letters_or_ids=[ids[1], ids[1], "1-1"]) == 1
+    letters = list(jobs.dead)
+    assert [letter.id for letter in letters] == [ids[0], *ids[2:]]
+    forgets = "remember" in options
+    assert jobs.dead.purge(letters_or_ids=letters[0], forget=forgets) == 1
+    if forgets:
+        assert jobs.seen_many(items) == [False, True, True, True]
+    assert jobs.dead.purge(letters_or_ids=letters) == 2
+    assert jobs.dead.purge(letters_or_ids=[]) == 0
+    assert not raw.exists("jobs:{jobs}:dead")
+
+
+def test_a_purge_of_what_is_no_letter_is_refused(make_set: Maker) -> None:
+    jobs = make_set(max_attempts=1)
+    ids = bury(jobs, ["a"])
+    for wrong in (["1-0", 7], ids[0], 7):
+        with pytest.raises(TypeError, match="letters_or_ids"):
+            jobs.dead.purge(letters_or_ids=wrong)
+    with pytest.raises(ValueError, match="letters_or_ids contradicts before"):
+        jobs.dead.purge(before=0, letters_or_ids=ids)
+    with pytest.raises(ValueError, match="forget needs a set with remember"):
+        jobs.dead.purge(letters_or_ids=ids, forget=True)
+    assert jobs.dead.size() == 1
+
+
 @pytest.mark.parametrize(
     ("ids", "error", "said"),
     [

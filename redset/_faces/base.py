@@ -434,6 +434,16 @@ def requeueing(owner: Any, letters: Any) -> Operation[int]:
     return dead.requeue(owner._ctx, some)
 
 
+def purging(owner: Any, before: Any, forget: bool, letters: Any) -> Operation[int]:
+    """Perform ``dead.purge``."""
+    if letters is None:
+        return dead.purge(owner._ctx, before, forget)
+    if before is not None:
+        raise ValueError("letters_or_ids contradicts before: give one of them")
+    some = [letters] if isinstance(letters, dead.DeadLetter) else many("letters_or_ids", letters)
+    return dead.purge_letters(owner._ctx, some, forget)
+
+
 def checking_of(link: Any, client: Any, name: Any) -> Operation[list[str]]:
     """Perform ``check_server`` over a link to a client."""
     wire = _wire.DEFAULT

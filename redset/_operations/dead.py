@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -247,6 +248,35 @@ def _bound(ctx: Context, before: Any) -> Operation[float]:
         age = seconds("before", before, most=math.inf)
         return (yield from server_time(ctx, ServerClock())) - age
     return unix_time("before", before)
+
+
+def purge_letters(
+    ctx: Context, letters: Iterable[DeadLetter | str], forget: bool
+) -> Operation[int]:
+    """Delete these dead letters, and forget their items; how many there were."""
+    if flag("forget", forget):
+        ctx.need_memory("forget")
+    ids = list(dict.fromkeys(_checked_id(*pair) for pair in enumerate(letters)))
+    gone: int = 0
+    for at in range(0, len(ids), STEP):
+        some = ids[at : at + STEP]
+        if forget:
+            yield from _forget_letters(ctx, some)
+        gone += yield ctx.command(b"XDEL", ctx.keys.dead, *some, reads=up_to(len(some)))
+    # With the last letter the key goes: no letter is below this id.
+    yield ctx.step("purge", list_of(count, 2), highest=b"0-0", num=1, first=1)
+    return gone
+
+
+def _forget_letters(ctx: Context, ids: list[bytes]) -> Operation[None]:
+    for id in ids:
+        text = id.decode()
+        entries, _ = yield read_range(ctx, text, text, 1)
+        for entry in entries:
+            keyed = ctx.options.keyed
+            member = (entry.member or _member(ctx, entry.letter.raw)) if keyed else entry.letter.raw
+            if member or not keyed:
+                yield from memory.forget_members(ctx, [member])
 
 
 def purge(ctx: Context, before: Any, forget: bool) -> Operation[int]:
