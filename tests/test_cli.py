@@ -8,6 +8,7 @@ import importlib
 import json
 import math
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ if not cli.HAS_CLICK:
     pytest.skip("cli: click is not installed here", allow_module_level=True)
 
 import redset.cli
-from redset import Key, ScheduledSet, SortedSet
+from redset import Key, Reject, ScheduledSet, SortedSet, TimeSortedSet
 from redset.cli import output
 from redset.cli.connection import Settings
 from redset.cli.program import COMMANDS
@@ -183,6 +184,14 @@ WRITING = {
     "add": ["add", "jobs"],
     "take": ["take", "jobs"],
     "work": ["work", "jobs", "--", "true"],
+    "discard": ["discard", "jobs", "a"],
+    "forget": ["forget", "jobs", "a"],
+    "move": ["move", "jobs", "other", "*"],
+    "requeue": ["dead", "requeue", "jobs", "--all"],
+    "purge": ["dead", "purge", "jobs", "--all"],
+    "import": ["import", "jobs"],
+    "clear": ["clear", "jobs", "--yes-i-mean=jobs"],
+    "rm": ["rm", "jobs", "--yes-i-mean=jobs"],
 }
 
 
@@ -191,7 +200,8 @@ def test_read_only_refuses_what_writes_before_it_connects(run: cli.Command, serv
     for arguments in WRITING.values():
         ran = run("--url", nowhere, "--read-only", *arguments, status=2)
         assert "--read-only" in ran.err
-        run(arguments[0], "--read-only", *arguments[1:], status=2)
+        words = 2 if arguments[0] == "dead" else 1
+        run(*arguments[:words], "--read-only", *arguments[words:], status=2)
         run(*arguments, env={"REDSET_READ_ONLY": "1"}, status=2)
     SortedSet(server.raw, "jobs").add("a")
     before = server.raw.info("commandstats")
@@ -604,3 +614,347 @@ def test_work_refuses_a_command_that_is_not_there(run: cli.Command, jobs: Sorted
     assert "no command 'no-such-program'" in ran.err
     assert run("work", "jobs", status=2).err.startswith("redset: Missing argument")
     assert jobs.score("a") == 0 and not list(jobs.leased())
+
+
+# --- removing and moving
+
+
+def test_discard_counts_what_was_there(run: cli.Command, jobs: SortedSet[Any]) -> None:
+    jobs.add_many(["a", "b", "c", "d"])
+    batch = jobs.lease(1)
+    assert run("discard", "jobs", "a", "b").lines == ["2"]
+    assert batch.ack() == 0
+    assert run("discard", "jobs", "-", "--json", input=b"c\nx\n", status=4).records == [
+        {"asked": 2, "discarded": 1}
+    ]
+    assert (
+        "0 of 1 items discarded"
+        in run("discard", "jobs", "x", terminal=True, status=1).out.decode()
+    )
+    assert jobs.take(9) == ["d"]
+
+
+def test_forget_lets_items_be_added_again(run: cli.Command, server: Any) -> None:
+    urls = SortedSet(server.raw, "urls", remember=True, key="url")
+    urls.add_many([{"url": "/a"}, {"url": "/b"}])
+    flags = ["--remember", "--key", "url"]
+    assert run("forget", "urls", "/a", "/x", *flags, status=4).lines == ["1"]
+    assert urls.seen_many([Key("/a"), Key("/b")]) == [False, True]
+    assert run("discard", "urls", "/b", "--forget", *flags).lines == ["1"]
+    assert not urls.seen(Key("/b"))
+    assert "remember" in run("forget", "urls", "/a", "--key=url", status=2).err
+
+
+def test_move_takes_a_pattern_or_a_number(run: cli.Command, server: Any) -> None:
+    for options, flags in (({}, []), ({"key": "url"}, ["--key", "url"])):
+        server.flush()
+        pages = SortedSet(server.raw, "pages", serializer=json, **options)  # type: ignore[arg-type]
+        held = SortedSet(server.raw, "held", serializer=json, **options)  # type: ignore[arg-type]
+        pages.add_many([{"url": f"/{each:02}"} for each in range(20)], score=range(20))
+        assert run("move", "pages", "held", '*"/1?"*', *flags).lines == ["10"]
+        assert held.score({"url": "/13"}) == 13 and pages.size() == 10
+        assert run("move", "pages", "held", "-n", "3", *flags, terminal=True).out == (
+            b"3 of 3 items moved\n"
+        )
+        assert held.peek() == {"url": "/00"} and pages.size() == 7
+        assert run("move", "pages", "held", "nothing", *flags).lines == ["0"]
+    assert "needs a pattern" in run("move", "pages", "held", status=2).err
+    assert run("move", "pages", "pages", "*", status=2).err.count("\n") == 1
+
+
+def test_clear_and_rm_want_the_name_once_more(run: cli.Command, server: Any) -> None:
+    jobs = SortedSet(server.raw, "jobs", remember=True)
+    for command in ("clear", "rm"):
+        jobs.add_many(["a", "b"], again=True)
+        ran = run(command, "jobs", status=2)
+        assert "nothing was done" in ran.err and "--yes-i-mean jobs" in ran.err
+        run(command, "jobs", "--yes-i-mean", "job", status=1)
+        ran = run(command, "jobs", terminal=True, input=b"no\n", status=None)
+        assert ran.status in (1, 2) and jobs.size() == 2
+        assert run(command, "jobs", "--yes", status=2).err.startswith("redset: No such option")
+    jobs.lease()
+    assert run("clear", "jobs", "--yes-i-mean=jobs", "--keep-memory", "--remember").lines == ["1"]
+    assert jobs.seen("a") and jobs.finished()
+    assert run("rm", "jobs", "--yes-i-mean", "jobs", "--json").records == [{"queued": 0}]
+    assert server.raw.keys("*jobs*") == []
+
+
+# --- leases, export, wait
+
+
+def test_leases_are_printed_late_ones_first(run: cli.Command, jobs: SortedSet[Any]) -> None:
+    run("leases", "jobs", status=1)
+    jobs.add_many(["a", "b", "\x1bc"], score=[1, 2, 3])
+    jobs.fail(jobs.lease(1), "no such page", delay=60)
+    jobs.lease(1, ttl=3000)
+    jobs.lease(1, ttl=0.02)
+    time.sleep(0.05)
+    rows = run("leases", "jobs", "--json").records
+    assert [row["item"] for row in rows] == ["\x1bc", "a", "b"]
+    assert rows[0]["left"] < 0 < rows[1]["left"] <= 60
+    assert (rows[1]["attempts"], rows[1]["score"], rows[1]["error"]) == (1, 1, "no such page")
+    late = run("leases", "jobs", "--late").lines
+    assert len(late) == 1 and late[0].split("\t")[-1] == "\x1bc"
+    run("leases", "jobs", "--worker", "nobody", status=1)
+    shown = run("leases", "jobs", terminal=True).lines
+    assert shown[0].split() == ["LEFT", "TRIES", "SCORE", "WORKER", "ITEM"]
+    assert shown[1].endswith("\\x1bc") and len(shown) == 4
+
+
+def test_an_export_is_imported_into_another_set(
+    run: cli.Command, server: Any, tmp_path: Path
+) -> None:
+    pages = SortedSet(server.raw, "pages", key="url", remember=True)
+    pages.add_many([{"url": f"/{each}"} for each in range(600)], score=range(600))
+    pages.add({"url": "dead"}, -1)
+    pages.consume(_rejecting(pages), batch=1, until_finished=False, stop=_Once())
+    flags = ["--key", "url", "--remember"]
+    lines = run("export", "pages", *flags).out
+    assert lines == "".join(line + "\n" for line in pages.export()).encode()
+    assert run("import", "copy", *flags, input=lines).records == [{"items": 600}]
+    (tmp_path / "lines").write_bytes(lines)
+    ran = run("import", "file", str(tmp_path / "lines"), *flags, terminal=True)
+    assert ran.out == b"600 items queued\n"
+    copy = SortedSet(server.raw, "copy", key="url", remember=True)
+    assert copy.take(600) == pages.take(600) and copy.dead.size() == 1
+    assert run("import", "copy", *flags, input=b"no export\n", status=2).err.count("\n") == 1
+
+
+class _Once:
+    """An event that is set after a handler ran."""
+
+    ran = False
+
+    def is_set(self) -> bool:
+        return _Once.ran
+
+
+def _rejecting(pages: SortedSet[Any]) -> Any:
+    _Once.ran = False
+
+    def handle(item: Any) -> None:
+        _Once.ran = True
+        raise Reject("no such page")
+
+    return handle
+
+
+def test_wait_ends_when_it_is_so_or_at_the_timeout(run: cli.Command, jobs: SortedSet[Any]) -> None:
+    run("wait", "jobs")
+    jobs.add_many(["a", "b"])
+    assert run("wait", "jobs", "--timeout", "20ms", "--json", status=1).records[0]["size"] == 2
+    run("wait", "jobs", "--until", "below:3")
+    run("wait", "jobs", "--until", "empty", "--timeout", "1ms", status=1)
+    batch = jobs.lease(2)
+    run("wait", "jobs", "--until", "empty")
+    for flags in ([], ["--read-only"]):
+        run(*flags, "wait", "jobs", "--timeout", "1ms", status=1)
+    ending = threading.Timer(0.1, batch.ack)
+    ending.start()
+    run("wait", "jobs", "--timeout", "20s")
+    run("--read-only", "wait", "jobs")
+    ending.join()
+    for wrong in ("below", "below:x", "done"):
+        run("wait", "jobs", "--until", wrong, status=2)
+
+
+# --- dead letters
+
+
+@pytest.fixture
+def letters(jobs: SortedSet[Any]) -> list[str]:
+    """The ids of four dead letters."""
+    jobs.add_many(["a", "b", "c", "\x1bd"], score=[1, 2, 3, 4])
+    reasons = iter(["ConnectTimeout: a", "HTTPError: 503", "ConnectTimeout: c", "x\u202e"])
+
+    def handle(item: Any) -> None:
+        raise Reject(next(reasons))
+
+    jobs.consume(handle, until_finished=True)
+    return [letter.id for letter in jobs.dead]
+
+
+def test_dead_letters_are_listed_and_shown_in_full(
+    run: cli.Command, jobs: SortedSet[Any], letters: list[str]
+) -> None:
+    rows = run("dead", "ls", "jobs", "--json").records
+    assert [row["id"] for row in rows] == letters
+    assert set(rows[0]) == {"id", "ago", "attempts", "score", "reason", "item", "time"}
+    rows = run("dead", "ls", "jobs", "--reason", "ConnectTimeout*").lines
+    assert [row.split("\t")[-1] for row in rows] == ["a", "c"]
+    run("dead", "ls", "jobs", "--before", "1h", status=1)
+    shown = run("dead", "ls", "jobs", terminal=True).lines
+    assert shown[0].split()[0] == "ID" and shown[4].endswith("\\x1bd") and len(shown) == 5
+    text = run("dead", "show", "jobs", letters[3], terminal=True).out.decode()
+    assert "\\u202e" in text and "\\x1bd" in text and letters[3] in text
+    assert run("dead", "show", "jobs", letters[0]).records[0]["reason"] == "ConnectTimeout: a"
+    run("dead", "show", "jobs", letters[0], "1-1", status=1)
+    run("dead", "ls", "other", status=1)
+
+
+def test_nothing_is_requeued_or_purged_without_a_choice(
+    run: cli.Command, jobs: SortedSet[Any], letters: list[str]
+) -> None:
+    for command in ("requeue", "purge"):
+        assert "nothing was done" in run("dead", command, "jobs", status=2).err
+        assert "not both" in run("dead", command, "jobs", letters[0], "--all", status=2).err
+        run("dead", command, "jobs", "no-id", status=2)
+    assert jobs.dead.size() == 4
+
+
+def test_dead_letters_are_queued_again_by_id_reason_or_all(
+    run: cli.Command, jobs: SortedSet[Any], letters: list[str]
+) -> None:
+    ran = run("dead", "requeue", "jobs", "--reason", "ConnectTimeout*", terminal=True)
+    assert ran.out == b"2 of 2 letters queued again\n"
+    assert jobs.scores(["a", "c"]) == [1, 3]
+    ran = run("dead", "requeue", "jobs", letters[1], letters[0], "--json", status=4)
+    assert ran.records == [{"asked": 2, "requeued": 1}]
+    run("dead", "requeue", "jobs", "--before", "1h")
+    assert run("dead", "requeue", "jobs", "--all").lines == ["1"]
+    assert jobs.dead.size() == 0 and jobs.size() == 4
+
+
+def test_dead_letters_are_purged_by_id_reason_age_or_all(
+    run: cli.Command, jobs: SortedSet[Any], letters: list[str], server: Any
+) -> None:
+    assert run("dead", "purge", "jobs", letters[1]).lines == ["1"]
+    assert run("dead", "purge", "jobs", letters[1], status=1).lines == ["0"]
+    assert run("dead", "purge", "jobs", "--reason", "*: c").lines == ["1"]
+    assert run("dead", "purge", "jobs", "--before", "1h").lines == ["0"]
+    assert [letter.item for letter in jobs.dead] == ["a", "\x1bd"]
+    assert run("dead", "purge", "jobs", "--all").lines == ["2"]
+    assert jobs.dead.size() == 0 and jobs.size() == 0
+    jobs.add("x")
+    jobs.consume(_rejecting(jobs), until_finished=True)
+    run("dead", "purge", "jobs", "--all", "--forget", status=2)
+
+
+# --- the registry, ls, show, check
+
+
+def register(server: Any, name: str, **options: Any) -> None:
+    """Write an entry of the registry, as the programs of a set do."""
+    entry = {"class": "SortedSet", "key": None, "ties": None, "remember": None, "attempts": 10}
+    server.raw.hset("redset:sets", name, json.dumps({**entry, **options}))
+
+
+def test_options_of_a_registered_set_need_not_be_given(run: cli.Command, server: Any) -> None:
+    pages = SortedSet(server.raw, "pages", key="url", remember=True, ties="fifo")
+    register(server, "pages", key="url", remember=True, ties="fifo", attempts=1)
+    run("add", "pages", input=b'{"url":"/a"}\n{"url":"/b"}\n')
+    assert pages.seen(Key("/a")) and run("seen", "pages", "/b").lines == ["yes"]
+    assert run("score", "pages", "/a", "--key", "url").lines == ["0"]
+    for flag, shown in (
+        ("--key=other", "--key: the set 'pages' is registered with 'url'"),
+        ("--remember=1h", "--remember: "),
+        ("--ties=lifo", "--ties: "),
+        ("--class=ScheduledSet", "--class: "),
+    ):
+        assert shown in run("len", "pages", flag, status=2).err
+    # One attempt, as the programs have it.
+    run("work", "pages", "-j1", "--until-finished", "--", "false")
+    assert pages.dead.size() == 2
+    register(server, "made", key=True)
+    assert run("score", "made", "/a", status=1).lines == ["-"]
+    made = SortedSet(server.raw, "made", key=lambda item: item["url"])
+    made.add({"url": "/a"}, 7)
+    assert run("score", "made", "/a").lines == ["7"]
+    assert "a function" in run("add", "made", input=b'{"url":"/b"}\n', status=1).err
+    register(server, "calls", key=["who", "kind"])
+    run("add", "calls", input=b'{"who":"ann","kind":"mail"}\n')
+    assert run("has", "calls", '["ann","mail"]').lines == ["yes"]
+
+
+def test_items_added_to_another_set_have_its_options(run: cli.Command, server: Any) -> None:
+    register(server, "pages", key="url")
+    register(server, "done")
+    SortedSet(server.raw, "pages", key="url").add({"url": "/a"})
+    run("work", "pages", "--add", "done", "--until-finished", "--", "cat")
+    assert list(SortedSet(server.raw, "done")) == ['{"url":"/a"}']
+
+
+def test_ls_prints_sets_trouble_first(run: cli.Command, server: Any) -> None:
+    run("ls", status=1)
+    for name in ("busy", "dead", "late", "quiet"):
+        register(server, name)
+    SortedSet(server.raw, "busy").add_many(map(str, range(1234)))
+    dead = SortedSet(server.raw, "dead")
+    dead.add("x")
+    dead.consume(_rejecting(dead), until_finished=True)
+    late = SortedSet(server.raw, "late")
+    late.add_many(["a", "b"])
+    late.lease(1, ttl=0.001)
+    time.sleep(0.01)
+    now = server.raw.time()[0]
+    for name in ("busy", "dead", "quiet"):
+        server.raw.hset(f"{name}:{{{name}}}:counts", "consumer_seen", now)
+    SortedSet(server.raw, "stray").add("x")
+    rows = run("ls", "--json").records
+    assert [row["name"] for row in rows] == ["late", "dead", "busy", "quiet"]
+    assert (rows[0]["late"], rows[0]["idle"], rows[1]["dead"]) == (1, True, 1)
+    assert rows[2]["queued"] == 1234 and "in" not in rows[2]
+    lines = run("ls", terminal=True, columns=110).lines
+    assert lines[0].split()[:5] == ["SET", "QUEUED", "LEASED", "LATE", "DEAD"]
+    assert lines[1].split()[0] == "late" and lines[1].rstrip().endswith("none")
+    assert "1.2k" in lines[3] and lines[4] == "1 more are quiet: redset ls --all"
+    assert [row["name"] for row in run("ls", "*u*", "--sort", "name", "--json").records] == [
+        "busy", "quiet",
+    ]  # fmt: skip
+    assert "stray" in {row["name"] for row in run("ls", "--scan", "--json").records}
+    assert run("ls", "--read-only").lines[0].split("\t")[0] == "late"
+
+
+def test_rates_are_what_two_looks_differ_by(run: cli.Command, server: Any) -> None:
+    register(server, "jobs")
+    SortedSet(server.raw, "jobs").add("a")
+    server.raw.hset("jobs:{jobs}:counts", mapping={"added": 5, "refused": 7})
+    adding = threading.Timer(0.1, lambda: server.raw.hincrby("jobs:{jobs}:counts", "added", 100))
+    adding.start()
+    row = run("ls", "--json", "--rates", "500ms").records[0]
+    adding.join()
+    assert 50 < row["in"] <= 200 and row["out"] == row["refused"] == 0
+
+
+def test_show_prints_one_set(run: cli.Command, server: Any) -> None:
+    assert run("show", "jobs", "--rates", "0", status=1).lines == ["nothing is stored of jobs"]
+    register(server, "jobs", ties="fifo")
+    jobs = SortedSet(server.raw, "jobs", ties="fifo")
+    jobs.add_many(["a", "b\x1b", "c", "d"], score=[1, 2, 3, 4])
+    jobs.consume(_rejecting(jobs), batch=1, stop=_Once())
+    row = run("show", "jobs", "--rates", "0", "--json").records[0]
+    assert row["options"]["ties"] == "fifo" and row["queued"] == 3 and row["dead"] == 1
+    assert [each["item"] for each in row["next"]] == ["b\x1b", "c", "d"]
+    assert row["letters"][0]["reason"] == "no such page" and row["server"] == []
+    text = run("show", "jobs", "--rates", "0", terminal=True).out.decode()
+    assert "b\\x1b" in text and "no such page" in text and "fifo" in text
+    assert "queued\t3" in run("show", "jobs", "--rates=0").lines
+
+
+def test_check_prints_a_line_a_problem(run: cli.Command, server: Any) -> None:
+    assert run("check").lines == []
+    for name in ("dead", "late", "idle"):
+        register(server, name)
+    register(server, "old", **{"class": "TimeSortedSet"})
+    server.raw.hset("old:{old}:counts", "consumer_seen", server.raw.time()[0])
+    dead = SortedSet(server.raw, "dead")
+    dead.add("x")
+    dead.consume(_rejecting(dead), until_finished=True)
+    late = SortedSet(server.raw, "late")
+    late.add("a")
+    late.lease(1, ttl=0.001)
+    SortedSet(server.raw, "idle").add("a")
+    TimeSortedSet(server.raw, "old").add("a", time.time() - 1000)
+    time.sleep(0.01)
+    assert run("check", status=1).lines == [
+        "dead: 1 dead letters",
+        "idle: 1 items are available, no consumer was heard of",
+        "late: 1 leases are late",
+        "old: the oldest item is 17m old",
+    ]
+    assert [row["problem"] for row in run("check", "late", "dead", "--json", status=1).records] == [
+        "dead", "late",
+    ]  # fmt: skip
+    run("check", "dead", "late", "--dead", "1", "--late", "1")
+    run("check", "old", "--oldest", "1h")
+    assert run("--read-only", "check", "--server", "old", "--oldest=1h", "--json").records == []

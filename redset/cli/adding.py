@@ -253,12 +253,12 @@ def add(
         if sys.stdin is not None and sys.stdin.isatty():
             raise Stop("name a file, or - for the standard input", USAGE)
         files = ("-",)
-    plan = Plan(options, jsonl, score)
     sources = [Input(file, b"\0" if null else b"\n") for file in files]
     bookmarks = [Bookmark(each, text_of(name)) if resume else None for each in sources]
     sizes = [each.size for each in sources]
     tally = Tally(None if None in sizes else sum(size or 0 for size in sizes))
-    adder = Adder(settings.open(name, options, adding=True), plan, flags, skip_bad, tally)
+    queue = settings.open(name, options, adding=True)
+    adder = Adder(queue, Plan(options, jsonl, score), flags, skip_bad, tally)
     try:
         for source, bookmark in zip(sources, bookmarks, strict=True):
             adder.add(source, bookmark)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from redset import ScheduledSet, SortedSet, TimeSortedSet
+from redset import ScheduledSet, SortedSet, TimeSortedSet, list_sets
 from redset.serializers import JSONSerializer
 
 #: The server if none is named.
@@ -125,8 +125,42 @@ class SetOptions:
     ties: str | None = None
     serializer: str | None = None
 
-    def given(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if value is not None}
+    attempts: int | None = None
+
+    def complete(self, registered: Mapping[str, Any], name: str | bytes, strict: bool) -> None:
+        """Take the options that the set's programs registered.
+
+        Raises
+        ------
+        ValueError
+            If it is strict, and an option that was given differs.
+        """
+        key = registered.get("key")
+        found = {
+            "kind": registered.get("class"),
+            "key": tuple(key) if isinstance(key, list) else key,
+            "remember": registered.get("remember"),
+            "ties": registered.get("ties"),
+        }
+        if found["kind"] not in CLASSES:
+            del found["kind"]  # a class of a program
+        for option, value in found.items():
+            given = getattr(self, option)
+            # Whether a field is what a callable reads is not known.
+            if strict and given not in (None, value) and not (option == "key" and value is True):
+                flag = "class" if option == "kind" else option
+                shown = "none" if value is None else repr(value)
+                raise ValueError(
+                    f"--{flag}: the set {text_of(name)!r} is registered with {shown}, got {given!r}"
+                )
+            if not (option == "key" and value is True and given is not None):
+                setattr(self, option, value)
+        attempts = registered.get("attempts")
+        self.attempts = attempts if isinstance(attempts, int) and attempts > 0 else None
+        self.registered = True
+
+    #: Whether the set's programs have registered it.
+    registered: bool = False
 
 
 @dataclass
@@ -207,11 +241,24 @@ class Settings:
             raise self._wrong_url() from None
 
     def open(
-        self, name: str | bytes, options: SetOptions | None = None, adding: bool = False
+        self,
+        name: str | bytes,
+        options: SetOptions | None = None,
+        adding: bool = False,
+        strict: bool = True,
     ) -> SortedSet[Any]:
-        """Return a set whose items are stored bytes. For ``adding`` with ``key`` they are dicts."""
-        options = options or SetOptions()
+        """Return a set whose items are stored bytes. For ``adding`` with ``key`` they are dicts.
+
+        The options are completed by those of the registry. If they are ``strict``, others are
+        refused.
+        """
+        options = SetOptions() if options is None else options
+        registered = self._registered(name)
+        if registered:
+            options.complete(registered, name, strict)
         made: dict[str, Any] = {"remember": options.remember, "ties": options.ties}
+        if options.registered:
+            made["max_attempts"] = options.attempts
         key = options.key
         if key is not None and key is not False:
             made["key"] = unknown_key if key is True else key
@@ -222,6 +269,21 @@ class Settings:
             serializer = _json
         kind = CLASSES[options.kind or "SortedSet"]
         return kind(self.client(), name, serializer=serializer, **made)
+
+    def _registered(self, name: str | bytes) -> Mapping[str, Any] | None:
+        """Return the options that the set's programs registered."""
+        try:
+            [info] = list_sets(self.client(), [name])
+        except Exception as error:
+            if isinstance(error, (TypeError, ValueError)) or self.is_lost(error):
+                raise
+            return None  # the user may not read the registry
+        return info.options
+
+    def is_lost(self, error: Exception) -> bool:
+        """Return whether an error is of the connection, not of the server."""
+        names = {base.__name__ for base in type(error).__mro__}
+        return bool(names & {"ConnectionError", "TimeoutError"})
 
     def warn_of_change(self, name: str | bytes, verb: str) -> None:
         """On a terminal, name the server and the set before they are changed."""

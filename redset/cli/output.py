@@ -142,10 +142,19 @@ class Output:
         data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
         self._stream.write(data + b"\n")
 
+    def paragraph(self, text: str) -> None:
+        """Write a text that is safe already, however long it is."""
+        self._stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
+
     def record(self, fields: Mapping[str, Any]) -> None:
         """Write a JSON line."""
         plain = {name: json_value(value) for name, value in fields.items()}
         text = json.dumps(plain, ensure_ascii=self.is_terminal, separators=(",", ":"))
+        self._stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
+
+    def record_of(self, fields: Mapping[str, Any]) -> None:
+        """Write a JSON line with objects and lists in it."""
+        text = json.dumps(fields, ensure_ascii=self.is_terminal, separators=(",", ":"), default=str)
         self._stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
     def item(self, data: bytes, score: float | None = None, with_score: bool = False) -> None:

@@ -8,12 +8,13 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
 
-from redset import Key
+from redset import Key, list_sets
 from redset.cli.connection import CLASSES, SetOptions, Settings, name_of
 from redset.cli.output import Output
 from redset.serializers import JSONSerializer
@@ -217,6 +218,18 @@ def stripped(line: bytes) -> bytes:
     if line.endswith(b"\r\n"):
         return line[:-2]
     return line[:-1] if line.endswith(b"\n") else line
+
+
+def server_time(settings: Settings) -> float:
+    """Return the server's time, as Unix time in seconds."""
+    # A name that no set has, and the clock that comes with the figures.
+    try:
+        [info] = list_sets(settings.client(), ["redset-clock"])
+    except Exception as error:
+        if settings.is_lost(error):
+            raise
+        return time.time()
+    return time.time() if info.figures is None else info.figures.time
 
 
 def pass_settings(function: Any) -> Any:

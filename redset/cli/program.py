@@ -16,6 +16,8 @@ from redset.exceptions import AddError, DecodeError, OptionsDiffer, RedsetError
 
 #: Module of each command. A command's module is imported when the command runs.
 COMMANDS = {
+    "ls": "overview",
+    "show": "overview",
     "len": "looking",
     "has": "looking",
     "score": "looking",
@@ -24,11 +26,22 @@ COMMANDS = {
     "add": "adding",
     "take": "handing",
     "work": "working",
+    "discard": "removing",
+    "forget": "removing",
+    "move": "removing",
+    "dead": "letters",
+    "leases": "holding",
+    "export": "copying",
+    "import": "copying",
+    "clear": "removing",
+    "rm": "removing",
+    "wait": "holding",
+    "check": "checking",
 }
 EXAMPLES = """
 \b
 Examples:
-  redset len pages
+  redset ls 'crawl:*'
   zcat links.gz | redset add pages - --remember
   redset work pages -j 8 --add pages --until-finished -- ./links-of {}
 
@@ -143,8 +156,10 @@ class Program(click.Group):
     def _refuse(self, error: Any) -> int:
         where = error.ctx.command_path if getattr(error, "ctx", None) is not None else "redset"
         text = error.format_message().replace("\n", " ")
-        if isinstance(error, click.exceptions.NoArgsIsHelpError):
-            print(error.format_message())
+        if hasattr(click.exceptions, "NoArgsIsHelpError") and isinstance(
+            error, click.exceptions.NoArgsIsHelpError
+        ):  # its message is the whole help
+            print(error.format_message(), file=sys.stderr)
             return USAGE
         complain(f"{text.rstrip('.')} (see {where} --help)")
         return USAGE
@@ -203,6 +218,13 @@ class Command(click.Command):
         if self.writes and ctx.ensure_object(Settings).read_only:
             raise Stop(f"--read-only: {ctx.command.name} writes, and nothing was sent")
         return super().invoke(ctx)
+
+
+class Group(click.Group):
+    """A command with commands of its own."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
 
 
 def version(ctx: Any, parameter: Any, value: bool) -> None:

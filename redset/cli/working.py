@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import IO, Any
 
 import click
@@ -299,9 +300,9 @@ def work(
     queue = settings.open(name, options)
     found = None
     if target is not None:
-        own = target == name
-        other = queue if own else settings.open(target, options, adding=True)
-        found = Found(other, own, jsonl, options.key is not None)
+        own, theirs = target == name, options if target == name else replace(options)
+        other = queue if own else settings.open(target, theirs, adding=True, strict=False)
+        found = Found(other, own, jsonl, theirs.key is not None)
     commands, stop = Commands(list(command), found), threading.Event()
     signals = Signals(commands, stop)
     consumed = None
