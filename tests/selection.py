@@ -21,7 +21,7 @@ examples, the same ones in each run.
 ``--all`` runs the whole product with all examples. ``--rest`` runs the other cases.
 
 Coverage costs more than the tests it looks at, so it looks once. It measures the cases of a plain
-run, with all examples, and as many cases of each slow test. It does not measure the rest of the
+run, with all examples, and a like choice of the slow cases. It does not measure the rest of the
 product: its figure is a lower bound.
 """
 
@@ -294,7 +294,7 @@ class Selection:
         return [item for item in items if id(item) not in plain or is_drawn(item)]
 
     def _chosen(self, items: list[pytest.Item]) -> tuple[set[int], set[int]]:
-        """Return the id() of each case of a plain run, and as many cases of the slow functions."""
+        """Return the id() of each case of a plain run, and of a like choice of the slow cases."""
         functions: dict[str, list[pytest.Item]] = {}
         for item in items:
             functions.setdefault(item.nodeid.split("[")[0], []).append(item)
@@ -306,16 +306,19 @@ class Selection:
             if any(arg.startswith(name.split("/")[-1] + "[") for arg in named):
                 plain |= set(map(id, cases))
                 continue
-            quick = [item for item in cases if not is_slow(item)]
-            chosen = plain if quick or name.split("/")[-1] in named else slow
-            if chosen is plain and name.split("/")[-1] not in named:
-                cases = quick
-            unable = {place for place, item in enumerate(cases) if id(item) in self._unable}
-            places = choose(name, [_parameters(item) for item in cases], unable)
-            chosen |= {id(cases[place]) for place in places}
+            if name.split("/")[-1] in named:
+                plain |= self._choice(name, cases)
+                continue
+            plain |= self._choice(name, [item for item in cases if not is_slow(item)])
+            slow |= self._choice(name, [item for item in cases if is_slow(item)])
         if not plain:  # only slow tests fit: -k names them
             plain = set(map(id, items))
         return plain, slow
+
+    def _choice(self, name: str, cases: list[pytest.Item]) -> set[int]:
+        unable = {place for place, item in enumerate(cases) if id(item) in self._unable}
+        places = choose(name, [_parameters(item) for item in cases], unable)
+        return {id(cases[place]) for place in places}
 
     def _why_unable(self, item: pytest.Item) -> list[str]:
         """Return why this machine cannot run a case; an empty list if it can."""

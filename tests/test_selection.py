@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -182,24 +183,37 @@ looks.stop()
 @pytest.mark.parametrize("core", ["ctrace", "pytrace"])
 @pytest.mark.parametrize("which", ["--all", "--rest"])
 def test_coverage_looks_at_no_more_cases_of_a_function_than_a_plain_run_has(
-    collected: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, which: str, core: str
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, which: str, core: str
 ) -> None:
     pytest.importorskip("coverage")
     monkeypatch.setenv("COVERAGE_CORE", core)
     path = Path(selection.__file__).parent
     monkeypatch.syspath_prepend(path)
     monkeypatch.setenv("PYTHONPATH", str(path), prepend=os.pathsep)
-    run = children.run("-c", _LOOKED_AT, which).out
-    plain = ["test_product[1-1] True", "test_product[1-2] True"] if which == "--all" else []
-    assert [
-        line.lstrip(".") for line in run.splitlines() if " True" in line or " False" in line
-    ] == [
-        *plain,
-        "test_product[2-1] False",
-        "test_product[2-2] False",
-        "test_heavy True",
-        "test_drawn True",
-    ]
+    pytester.makeini("[pytest]\nmarkers =\n    slow(seconds)\n    drawn\n")
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+        @pytest.mark.parametrize('a', [1, 2, 3])
+        @pytest.mark.parametrize('b', [1, 2, 3])
+        def test_quick(a, b): pass
+        @pytest.mark.slow(9)
+        @pytest.mark.parametrize('a', [1, 2, 3])
+        @pytest.mark.parametrize('b', [1, 2, 3])
+        def test_slow(a, b): pass
+        @pytest.mark.drawn
+        def test_drawn(): pass
+        """
+    )
+    said = children.run("-c", _LOOKED_AT, which).out.replace(".", "").splitlines()
+    found = Counter((line.split("[")[0], line.endswith("True")) for line in said if "test_" in line)
+    assert found == {
+        **({("test_quick", True): 3} if which == "--all" else {}),
+        ("test_quick", False): 6,
+        ("test_slow", True): 3,
+        ("test_slow", False): 6,
+        ("test_drawn True", True): 1,
+    }
 
 
 @pytest.mark.parametrize(
