@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import children
 import pytest
@@ -33,12 +34,13 @@ from scrapy.exceptions import NotConfigured
 from scrapy.http import JsonRequest, XmlRpcRequest
 from scrapy.http.request import NO_CALLBACK
 from scrapy.settings import Settings
+from scrapy.utils.request import RequestFingerprinter
 from twisted.python.failure import Failure
 
 import redset.scrapy
 from redset import Key, SortedSet
 from redset.exceptions import AddError, DecodeError, OptionsDiffer
-from redset.scrapy import Frontier, ItemPipeline, Unfit, coordinator
+from redset.scrapy import Frontier, ItemPipeline, Unfit, coordinator, fingerprints, scheduler
 from redset.scrapy.codec import RequestCodec
 from redset.scrapy.entries import Entry, open_frontier
 from redset.scrapy.settings import CrawlOptions, connector_of
@@ -181,6 +183,8 @@ def test_a_wrong_setting_is_an_error_that_names_it(name: str, value: Any) -> Non
         {"REDSET_CLIENT": 7},
         {"REDSET_CLIENT": "os.sep"},
         {"REDSET_URL": "redis://a", "REDSET_CLIENT": "os.getpid"},
+        {"REDSET_URL": "redis://a", "REDSET_CLUSTER": "perhaps"},
+        {"REDSET_URL": "unix:///a", "REDSET_CLUSTER": True},
     ],
 )
 def test_the_server_must_be_named_once(settings: dict[str, Any]) -> None:
@@ -199,6 +203,77 @@ def test_the_servers_of_scrapy_redis_are_read_as_they_are() -> None:
     assert (known["host"], known["port"], known["db"], known["socket_timeout"]) == ("h", 7, 2, 30)
     made = connector_of(Settings({"REDSET_URL": "redis://h?socket_timeout=3"}))()
     assert made.get_connection_kwargs()["socket_timeout"] == 3
+
+
+@pytest.mark.parametrize("scheme", ["url", "host"])
+def test_the_client_may_be_that_of_a_cluster(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {
+        "url": {"REDSET_URL": "redis://h:7?socket_timeout=3"},
+        "host": {"REDIS_HOST": "h", "REDIS_PORT": 7, "REDIS_PARAMS": {"socket_timeout": 3}},
+    }[scheme]
+    given: list[Any] = []
+    monkeypatch.setattr(
+        redis.cluster.RedisCluster, "__init__", lambda self, **options: given.append(options)
+    )
+    made = connector_of(Settings({**settings, "REDSET_CLUSTER": True}))()
+    assert type(made) is redis.cluster.RedisCluster
+    (options,) = given
+    if scheme == "host":
+        assert (options["host"], options["port"]) == ("h", 7)
+        assert options["socket_timeout"] == 3
+
+
+# --- fingerprints
+
+
+def test_fingerprints_are_those_of_scrapy() -> None:
+    requests = [
+        page("a?b=1&a=2"),
+        page("a?a=2&b=1"),
+        page("a?a=2&b=1#f"),
+        page("a?a=2&b=1", method="POST"),
+        page("a?a=2&b=1", body=b"x"),
+        page("a?a=2&b=1", meta={"verbatim_url": True}),
+        page("a?b=1&a=2", meta={"verbatim_url": True}),
+        page("a?b=1&a=2", headers={"a": "b"}, cookies={"a": "1"}, priority=3),
+    ]
+    own = RequestFingerprinter()
+    fingerprint = fingerprints.fingerprint_of(RequestFingerprinter())
+    for each in [*requests, *reversed(requests)]:
+        assert fingerprint(each.copy()) == own.fingerprint(each)
+
+
+def test_a_fingerprint_is_made_once_for_a_url_and_few_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[str] = []
+
+    class Counting:
+        def fingerprint(self, request: Request) -> bytes:
+            made.append(request.url)
+            return request.url.encode()
+
+    monkeypatch.setattr(fingerprints, "RequestFingerprinter", Counting)
+    monkeypatch.setattr(fingerprints, "MOST", 10)
+    fingerprint = fingerprints.fingerprint_of(Counting())
+    for number in [*range(20), *range(10, 20)]:
+        assert fingerprint(page(str(number))) == page(str(number)).url.encode()
+    assert len(made) == 20
+    for number in range(20, 40):
+        fingerprint(page(str(number)))
+    fingerprint(page("0"))
+    assert len(made) == 41
+
+
+def test_another_fingerprinter_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(RequestFingerprinter):
+        pass
+
+    own = Own()
+    assert fingerprints.fingerprint_of(own) == own.fingerprint
+    monkeypatch.setattr(fingerprints, "NEWEST", (1, 0))
+    plain = RequestFingerprinter()
+    assert fingerprints.fingerprint_of(plain) == plain.fingerprint
 
 
 # --- stored requests
@@ -940,6 +1015,46 @@ async def test_the_spider_may_make_the_requests_of_the_inbox(server: Any) -> Non
         settings = {"REDSET_INBOX": "start", "REDSET_MAX_IDLE": 0}
         async with StandIn(server, Fed(), **settings) as crawl:
             assert (await crawl.next()).priority == 9
+
+
+@pytest.mark.parametrize("how", ["inbox", "start"])
+@running
+async def test_what_nobody_would_give_again_is_refused_by_the_server_alone(
+    server: Any, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if the server had forgotten all, and this process did not know it yet.
+    monkeypatch.setattr(SortedSet, "known", lambda *_: True)
+    with server.client() as client:
+        async with StandIn(server, REDSET_INBOX="start") as crawl:
+            assert not crawl.scheduler.enqueue_request(page("7"))
+            if how == "inbox":
+                client.zadd("start", {page("7").url: 0})
+            else:
+                meta = {"is_start_request": True}
+                assert crawl.scheduler.enqueue_request(page("7", dont_filter=True, meta=meta))
+            crawl.done(await crawl.next())
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://a.example", "a.example"),
+        ("http://a.example/", "a.example"),
+        ("http://a.exampl", "a.exampl"),
+        ("http://a.example?b=/c", "a.example"),
+        ("http://u:p@a.example:80/b", "a.example"),
+        ("http://[::1]:80/b", "::1"),
+        ("data:,a/b", ""),
+        ("", ""),
+    ],
+)
+def test_the_slot_is_the_host_as_the_downloader_has_it(url: str, host: str) -> None:
+    for _ in range(2):
+        for each in (url, url + "/x", url):
+            slot = scheduler._slot_of_data({"url": each})
+            assert slot == (urlsplit(each).hostname or "")
+        assert scheduler._slot_of_data({"url": url}) == host
+    assert scheduler._slot_of_data({"url": url, "meta": {"download_slot": "s"}}) == "s"
 
 
 @running

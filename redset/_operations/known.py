@@ -86,16 +86,20 @@ def knows(ctx: Context, item: Any) -> Operation[bool | None]:
     member = ctx.codec.identity(item)
     if not ctx.memory.tabled:
         return None
-    fingerprint = yield FINGERPRINT
-    now = monotonic()
-    trust = None if fingerprint is None else _still_trusted(ctx, fingerprint, now)
+    now, answered = monotonic(), ctx.memory.tables
+    if answered is None:
+        fingerprint = yield FINGERPRINT
+        trust = None if fingerprint is None else _still_trusted(ctx, fingerprint, now)
+    else:  # what is confirmed before anything rests on it needs no look at the connections
+        trust = ctx.memory.trust
+        if trust is not None and (trust.age(now) >= TRUST or trust.era is not tables.era()):
+            trust = None
     if trust is None:
         return None
     digest = member if ctx.options.keyed else ctx.wire.digest(member)
     generation = trust.table.generation
     if not trust.table.knows(digest, now):
         return None
-    answered = ctx.memory.tables
     if answered is not None:
         answered.add((trust.table, generation))
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from redset.scrapy.jobs import Job
@@ -16,12 +16,12 @@ class Buffer:
 
     Parameters
     ----------
-    slot_of : callable
-        Returns the downloader's slot of a name, or None.
+    slots : callable
+        Returns the downloader's slots by name.
     """
 
-    def __init__(self, slot_of: Callable[[str], Any]) -> None:
-        self._slot_of = slot_of
+    def __init__(self, slots: Callable[[], Mapping[str, Any]]) -> None:
+        self._slots = slots
         #: Priority, then slot: the jobs in order.
         self._levels: dict[int, dict[str, deque[Job]]] = {}
         #: Read by the coordinator's thread.
@@ -40,11 +40,12 @@ class Buffer:
 
         None if there is none, or only such as belong to full slots.
         """
-        for priority in sorted(self._levels, reverse=True):
-            slots = self._levels[priority]
+        levels, known = self._levels, self._slots()
+        for priority in sorted(levels, reverse=True) if len(levels) > 1 else levels:
+            slots = levels[priority]
             best, least = None, 0
             for name in slots:
-                slot = self._slot_of(name)
+                slot = known.get(name)
                 active = 0 if slot is None else len(slot.active)
                 if slot is not None and active >= slot.concurrency:
                     continue

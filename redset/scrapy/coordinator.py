@@ -240,7 +240,7 @@ class Coordinator:
         """Connect, see whether the frontier has these options, and lease the first jobs."""
         options = self._options
         try:
-            self._client = self._connect()
+            self._client = self._connected()
             self.frontier = open_frontier(
                 self._client,
                 options.name,
@@ -259,6 +259,17 @@ class Coordinator:
             self._stopping = self._stopping or "failed"
             raise
         self._port.opened(None)
+
+    def _connected(self) -> Any:
+        """Return the client. That of a cluster asks for the nodes when it is made."""
+        until = monotonic() + OPENING
+        while True:
+            try:
+                return self._connect()
+            except Exception as error:
+                if not is_away(error) or monotonic() >= until or self._stopping is not None:
+                    raise
+                time.sleep(OPENING / 20)
 
     def _try_frontier(self, frontier: SortedSet[Any]) -> None:
         """See whether the frontier has these options, and lease the first jobs."""
@@ -393,7 +404,6 @@ class Coordinator:
     def _count(self, result: Any) -> None:
         if result is not None and result.refused:
             self._refused_there += 1
-            self.tally["dupefilter/filtered"] += result.refused
             self.tally["dupefilter/filtered/redset"] += result.refused
 
     def _drop(self, error: AddError) -> None:

@@ -68,6 +68,7 @@ class Engine:
             )
         self._engine, self._slot, self._crawler = engine, slot, crawler
         slot.inprogress = _InProgress(slot.inprogress, left)
+        self._by_address = bool(getattr(engine.downloader, "ip_concurrency", 0))
         self._call = _way_back()
 
     def call(self, function: Callable[[], None]) -> None:
@@ -98,13 +99,13 @@ class Engine:
         else:  # before Scrapy 2.14
             self._engine.close_spider(self._engine.spider, reason)
 
-    def slot_of(self, name: str) -> Any:
-        """Return the downloader's slot of this name, None if it has none."""
-        return getattr(self._engine.downloader, "slots", {}).get(name)
+    def slots(self) -> Any:
+        """Return the downloader's slots by name."""
+        return getattr(self._engine.downloader, "slots", {})
 
     def slot_name(self, host: str) -> str:
         """Return the name of the slot of a host."""
-        if getattr(self._engine.downloader, "ip_concurrency", 0):
+        if self._by_address:
             from scrapy.resolver import dnscache
 
             return str(dnscache.get(host, host))

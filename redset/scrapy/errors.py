@@ -14,6 +14,8 @@ _CODES = {
     "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "READONLY", "TRYAGAIN",
 }  # fmt: skip
 _CLASSES = {"BusyLoadingError", "ClusterDownError", "ReadOnlyError", "TryAgainError"}
+#: Errors of cluster clients for which no node answered.
+_CLUSTER = {"RedisClusterException", "ValkeyClusterException"}
 _WRAPPED = re.compile(r"(ERR )?Error running script")
 
 
@@ -48,6 +50,8 @@ def is_away(error: BaseException) -> bool:
     """Whether the server cannot be reached, or takes no requests for a while."""
     error = cause_of(error)
     names = _names_of(error)
+    if type(error).__name__ in _CLUSTER:
+        return True
     if not names & _FAMILIES:
         return isinstance(error, OSError)
     # A wrong password is a ConnectionError in redis-py.

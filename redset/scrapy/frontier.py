@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import redis
 from scrapy import Request, Spider
 from scrapy.crawler import Crawler
 from scrapy.settings import Settings
@@ -17,6 +16,7 @@ from redset.scrapy.entries import Entry, open_frontier
 from redset.scrapy.settings import (
     attempts_of,
     classes_of,
+    kind_of,
     named,
     names_of,
     order_of,
@@ -34,8 +34,8 @@ class Frontier:
     name : str
         The set, as in ``REDSET_NAME``: ``"docs:frontier"``. ``%(spider)s`` needs ``spider``.
     settings : Settings or dict, optional
-        The project's: ``REDSET_ORDER``, ``REDSET_REMEMBER``, ``REQUEST_FINGERPRINTER_CLASS`` and
-        ``REDSET_REQUEST_CLASSES`` must be those of the crawl.
+        The project's: ``REDSET_ORDER``, ``REDSET_REMEMBER``, ``REDSET_CLUSTER``,
+        ``REQUEST_FINGERPRINTER_CLASS`` and ``REDSET_REQUEST_CLASSES`` must be those of the crawl.
     spider : Spider, optional
         Whose methods callbacks may be.
 
@@ -57,7 +57,7 @@ class Frontier:
         found = named("name", name, names_of(settings, spider))
         if found is None:
             raise ValueError(f"name must be a name, got {name!r} ({type(name).__name__})")
-        self._client = redis.Redis.from_url(url)
+        self._client = kind_of(settings)[0].from_url(url)
         self._set = open_frontier(
             self._client,
             found,

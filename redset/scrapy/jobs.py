@@ -58,7 +58,7 @@ class Job:
         self.deadline = math.inf
         self.began = monotonic()
         self.waits = self.at = self.refusals = 0
-        self.behind: list[Job] = []
+        self.behind: list[Job] | tuple[()] = ()
         self.over = self.settled = self.doubtful = False
         self.error = ""
         #: An exchange adds nothing with an acknowledgement: see the coordinator.

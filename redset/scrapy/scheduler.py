@@ -17,6 +17,7 @@ from redset.scrapy.codec import RequestCodec, Unfit
 from redset.scrapy.coordinator import Coordinator, Port
 from redset.scrapy.engine import Engine
 from redset.scrapy.entries import MOST_PRIORITY, Entry
+from redset.scrapy.fingerprints import fingerprint_of
 from redset.scrapy.inbox import request_of
 from redset.scrapy.jobs import IN_MEMORY, Job
 from redset.scrapy.settings import SHORT_TTL, CrawlOptions, connector_of
@@ -28,6 +29,9 @@ REASON = 900
 #: Settings of Scrapy's scheduler that have no effect, and the dupefilter that is its own.
 _UNUSED = ("SCHEDULER_DISK_QUEUE", "SCHEDULER_MEMORY_QUEUE", "SCHEDULER_PRIORITY_QUEUE")
 _OWN = "scrapy.dupefilters."
+_DEQUEUED, _DEQUEUED_FROM_MEMORY = "scheduler/dequeued/redset", "scheduler/dequeued/memory"
+#: Seconds between two updates of the stats.
+PUBLISH = 1.0
 
 
 class Scheduler:
@@ -76,7 +80,7 @@ class Scheduler:
         self._codec: RequestCodec = RequestCodec(None)
         self._engine: Any = None
         self._coordinator: Coordinator | None = None
-        self._buffer = Buffer(self._slot_of)
+        self._buffer = Buffer(lambda: self._engine.slots())
         self._arrivals: deque[Job] = deque()
         self._held: dict[Any, Job] = {}
         #: Fingerprints of start requests in progress, and how many of each.
@@ -86,8 +90,11 @@ class Scheduler:
         #: Requests that are kept in this process, not begun or begun, and their fingerprints.
         self._in_memory: set[Job] = set()
         self._seen_in_memory: set[bytes] = set()
-        self._filtered = 0
-        self._dequeued = 0
+        #: Counts for the stats: each call of the collector costs more than a request's codec.
+        self._counts: Counter[str] = Counter()
+        self._publish_at = 0.0
+        #: Whether a request of the inbox comes. No page leads to it again.
+        self._feeding = False
         self._told: set[str] = set()
         self._opened: Any = None
         self._ended: Any = None
@@ -106,7 +113,7 @@ class Scheduler:
         from twisted.internet.defer import Deferred
 
         self._codec = RequestCodec(spider, self._options.request_classes)
-        self._fingerprint = self._crawler.request_fingerprinter.fingerprint
+        self._fingerprint = fingerprint_of(self._crawler.request_fingerprinter)
         self._engine = Engine(self._crawler, self, self._left)
         if self._options.on_error == "dead":
             self._crawler.signals.connect(self._failed, signals.spider_error)
@@ -165,16 +172,15 @@ class Scheduler:
 
     def enqueue_request(self, request: Any) -> bool:
         """Accept a request; False if it is known, and known to be so here."""
-        options, stats = self._options, self._stats
         fingerprint = self._fingerprint(request)
         once = (
-            options.start_requests == "once"
-            and request.meta.get("is_start_request")
+            request.meta.get("is_start_request")
+            and self._options.start_requests == "once"
             # Else it is a retry, a redirect or a replacement of one, with the same flag.
             and fingerprint not in self._starts
         )
         unique = request.dont_filter and not once
-        if not unique and self._is_known(fingerprint):
+        if not unique and self._is_known(fingerprint, once):
             self._tell_filtered(request)
             return False
         try:
@@ -188,8 +194,7 @@ class Scheduler:
         else:
             entry = Entry(fingerprint, raw, request.priority)
             self._recent[fingerprint] = self._coordinator.add(entry)
-        stats.inc_value("scheduler/enqueued/redset")
-        stats.inc_value("scheduler/enqueued")
+        self._counts["scheduler/enqueued/redset"] += 1
         return True
 
     def next_request(self) -> Any:
@@ -209,24 +214,29 @@ class Scheduler:
             coordinator.full_slots = False
             if self._buffer.size <= self._options.prefetch // 2:
                 coordinator.want()
-            if monotonic() >= job.deadline:
+            now = monotonic()
+            if now >= job.deadline:
                 # Another process has it, or will.
                 coordinator.give_back(job)
                 continue
             request = job.request or self._made(job)
             if request is not None:
-                return self._begin(job, request)
+                return self._begin(job, request, now)
 
     # --- requests that come
 
-    def _is_known(self, fingerprint: bytes) -> bool:
+    def _is_known(self, fingerprint: bytes, first: bool) -> bool:
+        """Whether a request is known here. For the first ones only the server knows.
+
+        Acknowledgements confirm the answers of the known table. The first requests have none.
+        """
         coordinator = self._coordinator
         assert coordinator is not None
         self._drop_written()
         if fingerprint in self._recent or fingerprint in self._seen_in_memory:
             return True  # it is written before any request is acknowledged that led to it
         frontier = coordinator.frontier
-        if frontier is None or not frontier.known(Key(fingerprint)):
+        if first or self._feeding or frontier is None or not frontier.known(Key(fingerprint)):
             return False
         coordinator.refused_here()
         return True
@@ -240,8 +250,7 @@ class Scheduler:
                 del recent[oldest]
 
     def _tell_filtered(self, request: Any) -> None:
-        self._filtered += 1
-        self._stats.inc_value("dupefilter/filtered/memory")
+        self._counts["dupefilter/filtered/memory"] += 1
         if self._options.debug_duplicates or "filtered" not in self._told:
             more = (
                 ""
@@ -287,8 +296,7 @@ class Scheduler:
             each.waits += 1
         self._in_memory.add(job)
         self._buffer.add(job)
-        self._stats.inc_value("scheduler/enqueued/memory")
-        self._stats.inc_value("scheduler/enqueued")
+        self._counts["scheduler/enqueued/memory"] += 1
         return True
 
     # --- requests that go
@@ -314,9 +322,9 @@ class Scheduler:
         job.over = True
         self._coordinator.settle(job)
 
-    def _begin(self, job: Job, request: Any) -> Any:
+    def _begin(self, job: Job, request: Any, now: float) -> Any:
         job.request, job.data = request, None
-        job.began = monotonic()
+        job.began = now
         assert self._coordinator is not None
         job.refusals = self._coordinator.refusals()
         self._held[request] = job
@@ -324,11 +332,7 @@ class Scheduler:
         if request.meta.get("is_start_request"):
             job.start = self._fingerprint(request)
             self._starts[job.start] += 1
-        self._dequeued += 1
-        self._stats.inc_value(
-            "scheduler/dequeued/redset" if job.is_leased else "scheduler/dequeued/memory"
-        )
-        self._stats.inc_value("scheduler/dequeued")
+        self._counts[_DEQUEUED if job.is_leased else _DEQUEUED_FROM_MEMORY] += 1
         return request
 
     def _left(self, request: Any) -> None:
@@ -386,7 +390,9 @@ class Scheduler:
         self._engine.call(self._wake)
 
     def _wake(self) -> None:
-        self._publish()
+        if monotonic() >= self._publish_at:
+            self._publish()
+        self._take_arrivals()
         if not self._closing:
             self._engine.wake()
 
@@ -414,6 +420,7 @@ class Scheduler:
             return
         assert self._coordinator is not None
         make = getattr(self._crawler.spider, "request_from_inbox", request_of)
+        self._feeding = True
         for lease in leases:
             error = ""
             try:
@@ -423,6 +430,7 @@ class Scheduler:
                 log.warning("an item of %r is a dead letter: %s", self._options.inbox, error)
                 self._stats.inc_value("redset/inbox_dead")
             self._coordinator.settle_feed(lease, error)
+        self._feeding = False
 
     def _tell_opened(self, error: BaseException | None) -> None:
         opened, self._opened = self._opened, None
@@ -443,16 +451,20 @@ class Scheduler:
     def _publish(self) -> None:
         """Let the stats have what the coordinator counted."""
         assert self._coordinator is not None
-        tally = dict(self._coordinator.tally)
-        tally["dupefilter/filtered"] = tally.get("dupefilter/filtered", 0) + self._filtered
+        self._publish_at = monotonic() + PUBLISH
+        tally = {**self._coordinator.tally, **self._counts}
+        for total in ("scheduler/enqueued", "scheduler/dequeued", "dupefilter/filtered"):
+            tally[total] = sum(tally.get(f"{total}/{where}", 0) for where in ("redset", "memory"))
         for name, value in tally.items():
             if value or name in ("redset/queued", "redset/remembered"):
                 self._stats.set_value(name, value)
 
     def _tell_resumed(self, reason: str) -> None:
         assert self._coordinator is not None
-        filtered = self._filtered + self._coordinator.tally["dupefilter/filtered"]
-        if reason == "finished" and not self._dequeued and filtered:
+        counts, tally = self._counts, self._coordinator.tally
+        filtered = counts["dupefilter/filtered/memory"] + tally["dupefilter/filtered/redset"]
+        begun = counts[_DEQUEUED] + counts[_DEQUEUED_FROM_MEMORY]
+        if reason == "finished" and not begun and filtered:
             log.info(
                 "all requests were known and there was nothing to do: %r remembers a crawl that is "
                 "finished; to crawl again give the run a name of its own (REDSET_NAME with "
@@ -467,9 +479,6 @@ class Scheduler:
 
     # --- slots
 
-    def _slot_of(self, name: str) -> Any:
-        return self._engine.slot_of(name)
-
     def _slot_name_of(self, request: Any) -> str:
         given = request.meta.get("download_slot")
         return str(given) if given is not None else urlsplit(request.url).hostname or ""
@@ -477,13 +486,28 @@ class Scheduler:
 
 def _slot_of_data(data: dict[str, Any]) -> str:
     """Return the downloader's slot of a parsed request: what meta says, or the host."""
-    given = data.get("meta", {}).get("download_slot")
-    if isinstance(given, str):
-        return given
     try:
-        return urlsplit(data["url"]).hostname or ""
-    except (KeyError, ValueError):
+        given = data.get("meta", {}).get("download_slot")
+        return given if isinstance(given, str) else _host_of(data["url"])
+    except (AttributeError, KeyError, TypeError, ValueError):
         return ""
+
+
+#: The host of each scheme and place, such as ``http://a.example:80``, that was seen lately.
+_hosts: dict[str, str] = {}
+
+
+def _host_of(url: str) -> str:
+    """Return the host of a URL: urlsplit takes as long as all the rest of a job."""
+    end = url.find("/", url.find("//") + 2)
+    host = _hosts.get(url[:end]) if end > 0 else None
+    if host is None:
+        host = urlsplit(url).hostname or ""
+        if 0 < end < 300:
+            if len(_hosts) >= 1000:
+                _hosts.clear()
+            _hosts[url[:end]] = host
+    return host
 
 
 def _tell_unused(settings: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +17,8 @@ from urllib.parse import urlsplit
 
 import scrapy
 from scrapy import crawler as crawlers
+from scrapy import signals
+from scrapy.exceptions import CloseSpider, DontCloseSpider
 from scrapy.http import Response
 
 GIVEN: dict[str, Any] = json.loads(sys.argv[1])
@@ -43,6 +46,10 @@ class Docs(scrapy.Spider):
     def parse(self, response: Any) -> Iterator[Any]:
         with open(GIVEN["parsed"], "a") as file:
             file.write(urlsplit(response.url).path + "\n")
+        if urlsplit(response.url).path == GIVEN.get("poison"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if GIVEN.get("enough"):
+            raise CloseSpider("enough")
         busy = time.thread_time() + GIVEN.get("busy", 0)
         while time.thread_time() < busy:
             pass
@@ -89,10 +96,21 @@ SETTINGS = {
 }
 
 
-def signals_of(crawler: Any) -> None:
-    """Let the scheduler's thread die at the so manieth page."""
-    from scrapy import signals
+def crawl_more(crawler: Any) -> None:
+    """Let the spider go on when it is idle for the first time: with the first page once more."""
+    times: list[Any] = []
 
+    def go_on(**_: Any) -> None:
+        times.append(1)
+        if len(times) == 1:
+            crawler.engine.crawl(scrapy.Request(local(START), dont_filter=True))
+            raise DontCloseSpider
+
+    crawler.signals.connect(go_on, signals.spider_idle, weak=False)
+
+
+def let_die(crawler: Any) -> None:
+    """Let the scheduler's thread die at the so manieth page."""
     from redset.scrapy import coordinator
 
     seen: list[Any] = []
@@ -119,7 +137,9 @@ def main() -> None:
     if hasattr(crawling, "addErrback"):
         crawling.addErrback(lambda failure: failure.printTraceback(sys.stderr))
     if GIVEN.get("dies"):
-        signals_of(crawler)
+        let_die(crawler)
+    if GIVEN.get("more"):
+        crawl_more(crawler)
     process.start()
     stats = {name: str(value) for name, value in crawler.stats.get_stats().items()}
     stats["cpu"] = str(round(time.process_time(), 2))
