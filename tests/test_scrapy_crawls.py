@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import children
+import cluster
 import proxy
 import pytest
 import servers
@@ -421,6 +422,20 @@ def test_the_death_of_the_thread_ends_the_process(crawls: Crawls) -> None:
 
 
 # --- servers that fail
+
+
+@pytest.mark.slow(15)
+def test_a_crawl_on_a_cluster_misses_nothing_while_its_slot_moves(tmp_path: Path) -> None:
+    with (
+        cluster.start(servers.some(), replicas=0) as nodes,
+        Crawls(nodes.url, tmp_path, pause=0.05) as crawls,
+    ):
+        started = [crawls.start(REDSET_CLUSTER=True) for _ in range(2)]
+        crawls.wait_for(15, started[0])
+        nodes.move("docs:frontier", nodes.others("docs:frontier")[0])
+        for child in started:
+            assert crawls.end(child)["finish_reason"] == "finished"
+        crawls.assert_none_missing()
 
 
 @pytest.mark.slow(20)
