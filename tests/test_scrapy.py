@@ -238,7 +238,7 @@ def test_fingerprints_are_those_of_scrapy() -> None:
         page("a?b=1&a=2", headers={"a": "b"}, cookies={"a": "1"}, priority=3),
     ]
     own = RequestFingerprinter()
-    fingerprint = fingerprints.fingerprint_of(RequestFingerprinter())
+    fingerprint = fingerprints.fingerprint_maker(RequestFingerprinter())
     for each in [*requests, *reversed(requests)]:
         assert fingerprint(each.copy()) == own.fingerprint(each)
 
@@ -255,7 +255,7 @@ def test_a_fingerprint_is_made_once_for_a_url_and_few_are_kept(
 
     monkeypatch.setattr(fingerprints, "RequestFingerprinter", Counting)
     monkeypatch.setattr(fingerprints, "MOST", 10)
-    fingerprint = fingerprints.fingerprint_of(Counting())
+    fingerprint = fingerprints.fingerprint_maker(Counting())
     for number in [*range(20), *range(10, 20)]:
         assert fingerprint(page(str(number))) == page(str(number)).url.encode()
     assert len(made) == 20
@@ -270,10 +270,10 @@ def test_another_fingerprinter_is_asked_each_time(monkeypatch: pytest.MonkeyPatc
         pass
 
     own = Own()
-    assert fingerprints.fingerprint_of(own) == own.fingerprint
+    assert fingerprints.fingerprint_maker(own) == own.fingerprint
     monkeypatch.setattr(fingerprints, "NEWEST", (1, 0))
     plain = RequestFingerprinter()
-    assert fingerprints.fingerprint_of(plain) == plain.fingerprint
+    assert fingerprints.fingerprint_maker(plain) == plain.fingerprint
 
 
 # --- stored requests
@@ -334,6 +334,7 @@ def told(value: Any) -> str:
     return f"{kind} {value!r}"
 
 
+@pytest.mark.timeout(300)
 @drawn(300)
 @given(st.dictionaries(st.text(max_size=5), VALUES, max_size=3))
 def test_what_a_request_carries_comes_back_as_it_was(meta: dict[str, Any]) -> None:
@@ -968,15 +969,18 @@ async def test_what_is_leased_while_a_crawl_closes_is_given_back(
         crawl = StandIn(server)
         await crawl.open()
         entered, go_on = threading.Event(), threading.Event()
-        perform = coordinator.perform
 
-        def late(*args: Any) -> None:
-            perform(*args)
-            if args[1].held:
-                entered.set()
-                go_on.wait(10)
+        def late(perform: Any) -> Any:
+            def performed(*args: Any) -> None:
+                perform(*args)
+                if args[1].held:
+                    entered.set()
+                    go_on.wait(10)
 
-        monkeypatch.setattr(coordinator, "perform", late)
+            return performed
+
+        for name in ("perform", "perform_when_there_is_work"):
+            monkeypatch.setattr(coordinator, name, late(getattr(coordinator, name)))
         crawl.scheduler.enqueue_request(page("a"))
         await crawl.until(entered.is_set)
         closed = crawl.scheduler.close("shutdown")

@@ -18,7 +18,7 @@ NEWEST = (2, 19)
 MOST = 10_000
 
 
-def fingerprint_of(fingerprinter: Any) -> Callable[[Any], bytes]:
+def fingerprint_maker(fingerprinter: Any) -> Callable[[Any], bytes]:
     """Return a function of a request that returns its fingerprint."""
     make: Callable[[Any], bytes] = fingerprinter.fingerprint
     # Another fingerprinter may look at anything, and so may that of a newer release.

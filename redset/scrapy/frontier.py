@@ -16,7 +16,7 @@ from redset.scrapy.entries import Entry, open_frontier
 from redset.scrapy.settings import (
     attempts_of,
     classes_of,
-    kind_of,
+    client_class_of,
     named,
     names_of,
     order_of,
@@ -57,7 +57,7 @@ class Frontier:
         found = named("name", name, names_of(settings, spider))
         if found is None:
             raise ValueError(f"name must be a name, got {name!r} ({type(name).__name__})")
-        self._client = kind_of(settings)[0].from_url(url)
+        self._client = client_class_of(settings).from_url(url)
         self._set = open_frontier(
             self._client,
             found,

@@ -17,7 +17,7 @@ from redset.scrapy.codec import RequestCodec, Unfit
 from redset.scrapy.coordinator import Coordinator, Port
 from redset.scrapy.engine import Engine
 from redset.scrapy.entries import MOST_PRIORITY, Entry
-from redset.scrapy.fingerprints import fingerprint_of
+from redset.scrapy.fingerprints import fingerprint_maker
 from redset.scrapy.inbox import request_of
 from redset.scrapy.jobs import IN_MEMORY, Job
 from redset.scrapy.settings import SHORT_TTL, CrawlOptions, connector_of
@@ -113,7 +113,7 @@ class Scheduler:
         from twisted.internet.defer import Deferred
 
         self._codec = RequestCodec(spider, self._options.request_classes)
-        self._fingerprint = fingerprint_of(self._crawler.request_fingerprinter)
+        self._fingerprint = fingerprint_maker(self._crawler.request_fingerprinter)
         self._engine = Engine(self._crawler, self, self._left)
         if self._options.on_error == "dead":
             self._crawler.signals.connect(self._failed, signals.spider_error)

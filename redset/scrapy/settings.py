@@ -217,7 +217,7 @@ def connector_of(settings: Any) -> Callable[[], Any]:
         if not callable(made):
             raise _refuse("REDSET_CLIENT", "the import path of a callable", path)
         return lambda: made()
-    kind, schemes = kind_of(settings)
+    kind = client_class_of(settings)
     params = {} if url else dict(settings.getdict("REDIS_PARAMS"))
     params.pop("redis_cls", None)
     url = url or settings.get("REDIS_URL")
@@ -234,22 +234,21 @@ def connector_of(settings: Any) -> Callable[[], Any]:
     if not isinstance(url, str):
         raise _refuse("REDSET_URL", "a str", url)
     parts = urlsplit(url)
-    if parts.scheme not in schemes:
-        first, last = ", ".join(f"{each}://" for each in schemes[:-1]), schemes[-1]
-        raise _refuse("REDSET_URL", f"a URL of {first} or {last}://", url)
+    if kind is redis.cluster.RedisCluster and parts.scheme not in ("redis", "rediss"):
+        raise _refuse("REDSET_URL", "a URL of redis:// or rediss:// with REDSET_CLUSTER", url)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise _refuse("REDSET_URL", "a URL of redis://, rediss:// or unix://", url)
     _defaults(params, parse_qs(parts.query))
     return lambda: kind.from_url(url, **params)
 
 
-def kind_of(settings: Any) -> tuple[Any, tuple[str, ...]]:
-    """Return the class of the client, and the schemes of its URLs."""
+def client_class_of(settings: Any) -> Any:
+    """Return the class of the client: that of a cluster if the settings say so."""
     try:
         cluster = settings.getbool("REDSET_CLUSTER")
     except ValueError:
         raise _refuse("REDSET_CLUSTER", "a bool", settings.get("REDSET_CLUSTER")) from None
-    if cluster:
-        return redis.cluster.RedisCluster, ("redis", "rediss")
-    return redis.Redis, ("redis", "rediss", "unix")
+    return redis.cluster.RedisCluster if cluster else redis.Redis
 
 
 def _defaults(params: dict[str, Any], given: Mapping[str, Any]) -> None:
