@@ -176,7 +176,7 @@ def test_a_set_with_other_options_takes_the_items(
     assert again.restore(lines) == 3
     assert again.take(5, with_scores=True) == [(items[n], float(n + 1)) for n in (1, 2, 3)]
     left_out = "remember" in was
-    assert ("what 'jobs' remembered is left out" in caplog.text) == left_out
+    assert ("the memory of 'jobs' is left out" in caplog.text) == left_out
 
 
 def test_bytes_that_are_not_text_come_back(make_set: Maker, raw: Any) -> None:

@@ -1,4 +1,4 @@
-"""Adding single items, and the encoder and judge of replies of all adds."""
+"""Adding single items, and the requests and replies of all adds."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class AddResult(NamedTuple):
     Attributes
     ----------
     added : int
-        Items that were not queued before.
+        Number of items that were not queued before.
     updated : int
         Number of queued items whose score or payload was set.
     refused : int
-        Items that the flags, ``duplicates`` or ``remember`` kept out.
+        Number of items that the flags, ``duplicates`` or ``remember`` kept out.
     failed : int
-        Bad items that ``errors`` had skipped.
+        Number of bad items that were skipped because of ``errors``.
 
     Examples
     --------
@@ -111,7 +111,7 @@ class Settling(NamedTuple):
 
 
 class Adder:
-    """One call's way of adding: the encoder of its requests and the meaning of their answers."""
+    """Makes the requests of one call that adds, and judges their replies."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class Adder:
         self.script = None if self.command else script(name)
         self._chunk = CHUNK if light and self.condition in ("", "nx", "xx") else SCRIPT_CHUNK
         last_wins = self.condition == "" and (not ctx.options.remember or self.again)
-        # A plain add of an item that stays unknown goes by each one: all of them may be refused.
+        # With remember=False every equal item is sent: each may be refused.
         foldable = self.condition == "nx" or (
             self.condition == "" and (self.again or not self.aside)
         )
@@ -163,17 +163,17 @@ class Adder:
         #: acknowledgement: an item that the server forgot within the last second would be lost.
         tabled = ctx.memory.tabled and foldable and not self.aside
         self.tabled = tabled and not self.again and settling is None
-        #: True if replies return which entries are known, if that is not all of them.
+        #: True if replies have which entries are known, unless all are.
         self._asks = False
         self._may_ask = self.tabled and (
             ctx.options.remember == "limited" or self.condition == "nx"
         )
-        #: Whether an answer of 0 means that an item was refused. A plain ZADD takes each one.
+        #: Whether a reply of 0 means that an item was refused. A plain ZADD refuses none.
         self._refuses = self.condition != ""
 
     @property
     def chunk(self) -> int:
-        """How many entries a request may have."""
+        """The largest number of entries in a request."""
         # With max_size the chunk is the run.
         return HEAVY_CHUNK if self.heavy and not self.ctx.options.max_size else self._chunk
 
@@ -181,8 +181,8 @@ class Adder:
     def window(self) -> int:
         """Return the number of chunks that may be in flight."""
         if self.proposed or self.ctx.options.ties:
-            # The first chunk decides which epoch holds. With ties= a later chunk must not be added
-            # before one that was refused or is sent again.
+            # The reply to the first chunk has the epoch for all. With ties= a later chunk must not
+            # be added before one that was refused or is sent again.
             return 1
         return HEAVY_WINDOW if self.heavy else WINDOW
 
@@ -201,7 +201,7 @@ class Adder:
         self._make_encoder(epoch)
 
     def _make_encoder(self, epoch: bytes) -> None:
-        """Return an encoder, or the one of an earlier call with the same requests."""
+        """Make the encoder, or take that of an earlier call with the same requests."""
         ctx, wire = self.ctx, self.ctx.wire
         self.epoch = epoch
         dumps, scorer = ctx.codec.dumps, ctx.codec.scorer if self.score is None else self.score
@@ -214,7 +214,7 @@ class Adder:
             epoch,
             self._asks,
         )
-        # The ids are not another's as long as the encoder holds both.
+        # The encoder holds both objects, so no other object gets their ids.
         use = *what, self.score, id(scorer) if self.score is None else None, id(dumps)
         # Set at once: threads share the adders of single items.
         once = self.settling is not None or isinstance(self.score, Ahead)
@@ -269,7 +269,7 @@ class Adder:
         return ctx.request(self.script, arguments, [*groups, *arguments_of("adding").values(head)])
 
     def try_to_encode(self, item: Any) -> None:
-        """Raise the error of an item, before the server is asked anything."""
+        """Raise the error of a bad item, before any request."""
         self._make_encoder(b"")
         chunk = self.encoder.encode([item], [0.0], False)
         if chunk.bad:
@@ -284,7 +284,7 @@ class Adder:
             self.other_epoch(why.stored)
 
     def other_epoch(self, stored: bytes) -> None:
-        """The set has another epoch (it was cleared, or another process was first): go by that."""
+        """Take the set's epoch: the set was cleared, or another process was first."""
         ctx = self.ctx
         ctx.memory.epoch = stored or None
         ctx.memory.believe(None)
@@ -304,7 +304,7 @@ class Adder:
         skip: bool,
         trust: Trust | None,
     ) -> tuple[list[Any], Trust | None, int]:
-        """Encode items; and give the table that was looked into, and its generation."""
+        """Encode items. Return the chunks, the trust in the table, and the table's generation."""
         if trust is not None and trust.epoch != self.epoch:
             trust = None
         asks = self._may_ask and trust is not None
@@ -328,10 +328,10 @@ class Adder:
         return Ask(chunk.data, 1, self.script, True, self._reader(chunk.entries))
 
     def one(self, item: Any, score: float) -> Ask:
-        """Return the request that adds one item by command; its result is that of `add`.
+        """Return the request that adds one item by command. Its result is that of `add`.
 
-        A short path: without a generator, a judge and their like an add takes a third less of the
-        time that it adds to the client's own work.
+        A short path: without a generator and `judge`, an add takes a third less of the time that it
+        adds to the client's own work.
         """
         (chunk,) = self.encoder.encode_all([item], [score], False, 1, CHUNK_BYTES)
         if chunk.bad:
@@ -367,8 +367,9 @@ class Adder:
         return reads
 
     def judge(self, chunk: Any, reply: Any) -> tuple[int, int, int, bytes, Any]:
-        """Return added, updated, refused, the outcome of each entry, and how long each is known:
-        ``math.inf``, the milliseconds of each, or None if the reply does not have it.
+        """Return added, updated, refused, each entry's outcome, and how long each is known.
+
+        That time is ``math.inf``, the milliseconds of each entry, or None if the reply lacks it.
 
         Raises
         ------
@@ -395,7 +396,7 @@ class Adder:
         added, updated, outcomes, known = reply
         lasting = known
         if self.ctx.options.remember == "ever":
-            # A plain add leaves nothing unknown.
+            # After a plain add all entries are known.
             lasting = math.inf if known == 0 or self.condition == "" else None
         fills = bool(self.ctx.options.remember) and not self.aside
         self.heavy = fills and 2 * (added + updated) > chunk.entries
@@ -438,7 +439,7 @@ def head_of(
 
 
 class Refusal(NamedTuple):
-    """Why a step wrote nothing: its word for it, and the set's epoch, options or size."""
+    """The reason for which a step wrote nothing: a word, and the set's epoch, options or size."""
 
     word: bytes
     detail: Any
@@ -489,10 +490,10 @@ def _outcome_of(
                 known = count(parts[3], entries)
             return added, updated, outcomes, known
         refusal = refusal_of(parts, (b"EPOCH", b"OPTIONS", b"NAME", b"FULL"))
-        # A set that has our epoch cannot reply that it has another one.
+        # A set with the epoch of the request cannot reply that it has another one.
         if refusal is not None and refusal != (b"EPOCH", epoch):
             return refusal
-        raise refuse("what became of the entries, or why nothing did", reply)
+        raise refuse("the outcome of the entries, or a refusal", reply)
 
     return read
 
@@ -506,7 +507,7 @@ class OtherEpoch(Exception):
 
 
 class OtherLeases(OtherEpoch):
-    """None of the leases that a step was to go by is its holder's: others may be."""
+    """All leases that a step settles are lost. Leases of the call's other tokens may be held."""
 
 
 def score_for(ctx: Context, item: Any, score: Any) -> float | None:

@@ -1,6 +1,6 @@
 """Set algebra in bounded steps: by the server between two of its sets, else by pages and chunks.
 
-Only a step is atomic. Calls may see or miss the changes of others during them.
+Only a step is atomic. A call may see or miss the changes that other clients make during it.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ T = TypeVar("T")
 
 
 class Other(NamedTuple):
-    """The other set: ``link`` is the way to it, None if it is on our server."""
+    """The other set. Its ``link`` is None if it is on the same server."""
 
     ctx: Context
     link: Any
 
 
 def check_operand(ctx: Context, other: Other) -> None:
-    """Refuse a set with another kind of identity or another order, and the set itself."""
+    """Refuse the set itself, and a set with other identities or another order."""
     check_keys(ctx, other)
     if ctx.options.ties != other.ctx.options.ties:
         raise OptionsDiffer(
@@ -59,13 +59,13 @@ def check_operand(ctx: Context, other: Other) -> None:
 
 
 def check_not_same(ctx: Context, other: Other) -> None:
-    """Refuse the set itself, also as it looks without ``ties``."""
+    """Refuse the set itself, also if the other object of it has no ``ties``."""
     if other.link is None and other.ctx.keys.name == ctx.keys.name:
         raise ValueError(f"other must be another set, and {other.ctx.name!r} is the set itself")
 
 
 def check_keys(ctx: Context, other: Other) -> None:
-    """Refuse a set with another kind of identity."""
+    """Refuse a set whose items have other identities."""
     if ctx.options.keyed != other.ctx.options.keyed:
         raise OptionsDiffer(
             f"the set {ctx.name!r} has {ctx.options.text}, and {other.ctx.name!r} has "
@@ -89,7 +89,7 @@ def is_same(ctx: Context, other: Other) -> bool:
 
 
 def update(ctx: Context, other: Other) -> Operation[None]:
-    """Add the other's items that are new here or have a lower score there."""
+    """Add the other set's items that are new, or have a lower score there."""
     check_operand(ctx, other)
     if other.link is None and not ctx.options.remember:
         yield from _by_server(ctx, other, "or")
@@ -99,7 +99,7 @@ def update(ctx: Context, other: Other) -> Operation[None]:
 
 
 def subtract(ctx: Context, other: Other) -> Operation[None]:
-    """Remove the other's items."""
+    """Remove the items that the other set has."""
     check_operand(ctx, other)
     if other.link is None:
         yield from _by_server(ctx, other, "sub")
@@ -149,7 +149,7 @@ Comparison = Literal["==", "<=", "<", ">=", ">"]
 
 
 def compare(ctx: Context, other: Other, how: Comparison) -> Operation[bool]:
-    """Compare the items of two sets, whatever their scores."""
+    """Compare the items of two sets, without their scores."""
     if is_same(ctx, other):
         return "=" in how
     try:
@@ -190,7 +190,10 @@ def _are_all_here(ctx: Context, other: Other) -> Operation[bool]:
 
 
 def _throughout(ctx: Context, other: Other, holds: Callable[[int, int], bool]) -> Operation[bool]:
-    """Yield for each page of this set whether it holds, with the items that the other has."""
+    """Return whether a condition holds for each page of this set.
+
+    Its arguments are the number of items on the page, and of those that the other set has.
+    """
     last: list[bytes] = []
     while True:
         if other.link is None:
@@ -220,7 +223,7 @@ def _page(other: Other, last: list[bytes]) -> Operation[Page | None]:
 
 
 def _each_page(other: Other, do: Callable[[Page], Operation[Any]]) -> Operation[None]:
-    """Do something with each page of the other's."""
+    """Perform an operation for each page of the other set."""
     last: list[bytes] = []
     while page := (yield from _page(other, last)):
         last = page.end
@@ -228,7 +231,7 @@ def _each_page(other: Other, do: Callable[[Page], Operation[Any]]) -> Operation[
 
 
 def _picked(values: list[T], marks: list[bool], mark: bool) -> list[T]:
-    """Return the values that are marked so."""
+    """Return the values that have this mark."""
     return [value for value, own in zip(values, marks, strict=True) if own == mark]
 
 
@@ -245,7 +248,7 @@ def _are_in(other: Other, names: list[bytes]) -> Operation[list[bool]]:
 def _add_page(
     to: Context, other: Other, page: Page, which: list[bool] | None = None
 ) -> Operation[None]:
-    """Add the other's items, as stored and at its scores, through a codec of serialised items."""
+    """Add the other set's items, as they are stored, at their scores there."""
     items: list[Any] = []
     scores = []
     for at, (raw, score) in enumerate(zip(page.payloads, page.scores, strict=True)):
@@ -273,14 +276,14 @@ def _add_serialised(
     try:
         return (yield from add_stream(ctx, None, flags, "raise", True, False, (), pulled, False))
     except AddError as error:
-        # Its position is that in a page, which means nothing to the caller.
+        # Its position is that in a page, which the caller does not know.
         if isinstance(error.__cause__, Exception):
             raise error.__cause__ from None
         raise
 
 
 class _Step(NamedTuple):
-    """Read the number of a page's members, the number that both have, and the end of the page."""
+    """The number of a page's members, the number of those in both sets, and the page's end."""
 
     found: int
     both: int
@@ -351,7 +354,7 @@ def _step_of(num: int, last: list[bytes]) -> Reader[_Step | Refusal]:
 
 
 def move(ctx: Context, items: list[Any], other: Other) -> Operation[int]:
-    """Move queued items to the other, as an add by its rules; how many it took."""
+    """Move queued items to the other set, as an add does. Return the number that it accepted."""
     check_keys(ctx, other)
     check_not_same(ctx, other)
     if other.link is not None:
@@ -370,7 +373,7 @@ def move(ctx: Context, items: list[Any], other: Other) -> Operation[int]:
 
 
 def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[tuple[int, int]]:
-    """Move members, as far as one step goes; how many the other took, how many it was about."""
+    """Move as many members as fit a step. Return the accepted number, and the fitting one."""
     to = other.ctx
     ours, theirs = ctx.keys, to.keys
     keys = {"ours": ours.queue, "none": ours.none, "our_leases": ours.leases}
@@ -413,7 +416,7 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[tuple[int
 
 
 class _Moved(NamedTuple):
-    """How many members were moved, of how many that a step was about."""
+    """The number of members that were moved, and of those that the step looked at."""
 
     moved: int
     done: int
@@ -436,7 +439,7 @@ def _moved(num: int) -> Reader[_Moved | Refusal]:
 
 
 def _same_slot(ctx: Context, other: Other, ask: Ask) -> Operation[Any]:
-    """Ask for a step on the keys of both."""
+    """Perform a step on the keys of both sets."""
     try:
         return (yield ask)
     except Exception as error:
@@ -473,7 +476,7 @@ def intersect_items(ctx: Context) -> Operation[None]:
 
 
 def exclude_items(ctx: Context) -> Operation[None]:
-    """Remove those of the items that Pull brings that are there, and add the others."""
+    """Remove the items that Pull brings and that are in the set. Add the others that it brings."""
     given: dict[bytes, Any] = {}
     at = 0
     while chunk := (yield from _pulled()):
@@ -511,11 +514,11 @@ def _pulled() -> Operation[list[Any]]:
 
 
 def compare_items(ctx: Context, items: Iterable[Any], how: Comparison) -> Operation[bool]:
-    """Compare with items, each identity counted once."""
+    """Compare the set with items. Items with equal identities count once."""
     try:
         names = list(set((yield from ctx.codec.identities(list(items)))))
     except Exception:
-        if how == "==":  # of a foreign object, whatever key and serializer do with it
+        if how == "==":  # a foreign object is not equal, even if key or serializer refuse it
             return False
         raise
     both = 0

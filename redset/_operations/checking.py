@@ -1,4 +1,4 @@
-"""Checks of a server that should keep the items of sets."""
+"""Checks of a server's configuration: does it keep the items of sets?"""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from redset.scripts import script
 
 log = logging.getLogger("redset")
 
-#: Time without a snapshot after a change that means that the server makes none, in seconds. By
-#: default it makes one in an hour.
+#: Seconds without a snapshot after a change, after which the server seems to make none. By default
+#: it makes one in an hour.
 UNSAVED = 3700
 
 #: True after this process checked a server, at its first write of lasting data.
@@ -24,7 +24,7 @@ _checked = False
 
 
 def problems_of(wire: ModuleType, key: bytes | None = None) -> Operation[list[str]]:
-    """Return warnings about a server; in a cluster about the node that has the key."""
+    """Return warnings about a server, in a cluster about the node that has the key."""
     return _warnings_of((yield _ask(wire, key)))
 
 
@@ -92,14 +92,14 @@ def warnings(text: str, now: int) -> list[str]:
         if since > UNSAVED and _number(info, "rdb_changes_since_last_save", 0):
             found.append(
                 f"nothing was saved for {since / 3600:.0f} hours, and there is no append-only "
-                "file: what is in it goes with its process"
+                "file: its data is lost with its process"
             )
     if info.get("rdb_last_bgsave_status") == "err":
         found.append("its last snapshot failed")
     if info.get("aof_last_write_status") == "err":
         found.append("its append-only file cannot be written")
     if info.get("role") == "slave":
-        found.append("it is a replica: what is written to it is refused or lost")
+        found.append("it is a replica: writes to it are refused or lost")
     version = info.get("redis_version", "")
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers and (int(numbers[1]), int(numbers[2])) < (6, 2):

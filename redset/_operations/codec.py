@@ -21,7 +21,7 @@ from redset.serializers import JSONSerializer
 
 
 class Key:
-    """Stands for an item by its key, wherever a set with ``key=`` is asked about an item.
+    """Stands for an item by its key, in calls of a set with ``key=`` that take an item.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Key:
 
 
 class TextSerializer(Serializer):
-    """The format without a serializer: an item's bytes, else its text in UTF-8."""
+    """The format without a serializer: a bytes item as it is, else the item's text in UTF-8."""
 
     def dumps(self, obj: Any) -> bytes:
         return _wire.DEFAULT.payload(obj, None, 0)  # type: ignore[no-any-return]
@@ -79,7 +79,7 @@ class TextSerializer(Serializer):
 
 
 class UnserializedWarning:
-    """Warns once that an item that is not text is stored, and comes out, as ``str(item)``."""
+    """Warns once about an item, such as a dict, that is stored and returned as ``str(item)``."""
 
     __slots__ = ("_name", "_warned")
 
@@ -91,13 +91,13 @@ class UnserializedWarning:
         if self._warned:
             return
         self._warned = True
-        # At the caller's line.
+        # The warning shows the caller's line.
         level, frame = 1, sys._getframe()
         while frame.f_back is not None and _is_ours(frame):
             level, frame = level + 1, frame.f_back
         warnings.warn(
             f"the set {self._name!r} has no serializer: its items of type {type(item).__name__} "
-            "are stored as str(item) and come out as text; serializer=json keeps what they are",
+            "are stored as str(item) and come out as text; serializer=json keeps their types",
             UserWarning,
             stacklevel=level,
         )
@@ -148,12 +148,12 @@ class Codec:
         self.loads: Callable[[Any], Any] | None
         self.binary: bool | None
         self.warn: UnserializedWarning | None
-        #: Reused by single adds: how to encode for these flags. It and the next are replaced,
+        #: Adders of single items by flags, for later calls. It and the next are replaced,
         #: not changed: many sets are made for one add, and share what is empty.
         self.adders: Mapping[Any, Any] = _NONE
-        #: Encoders of bulk adds, by all that they were made with.
+        #: Encoders of bulk adds, by all arguments that they were made with.
         self.encoders: Mapping[Any, Any] = _NONE
-        #: Reused by adds of a few items: those that are not in use, or None.
+        #: Adders of a few items that are not in use, or None.
         self.spare_adders: dict[Any, Any] | None = None
         #: Whether the serializer has decoded an item of the set.
         self.proven = False
@@ -167,10 +167,10 @@ class Codec:
         self.spare_adders = None
 
     def use_serializer(self, serializer: Any) -> None:
-        """Take a serializer, or None for the default. The next removal looks before it removes."""
+        """Take a serializer, or None for the default. The next removal first tries it."""
         default = _JSON if self._keyed else _TEXT
         self.serializer = default if serializer is None else serializer
-        # One that can do neither counts as none.
+        # A serializer without dumps and loads counts as None.
         used = self.serializer
         if _method(used, "dumps") is None and _method(used, "loads") is None:
             used = default
@@ -199,8 +199,10 @@ class Codec:
     def serialise_many(
         self, items: list[Any], table: Any, now: float
     ) -> tuple[list[Any], list[int]]:
-        """Return what `serialise` returns for each item that the table does not know, and their
-        places; ``table`` may be None."""
+        """Serialise the items that the table does not know. Return them and their places.
+
+        ``table`` may be None.
+        """
         return self.wire.serialise(  # type: ignore[no-any-return]
             items, self.dumps, self.key, self.max_item_bytes, self.warn, table, now
         )
@@ -234,7 +236,7 @@ class Codec:
         return made
 
     def identities(self, items: list[Any], first: int = 0) -> Operation[list[bytes]]:
-        """Return the member of each item or Key; ``first`` is the place of the first of them."""
+        """Return the member of each item or Key. ``first`` is the place of the first one."""
         members = []
         for at, item in enumerate(items):
             if at and at % RUN == 0:
@@ -249,7 +251,7 @@ class Codec:
         return members
 
     def decode(self, raws: list[bytes]) -> Operation[tuple[list[Any], list[Any]]]:
-        """Deserialise members: those that can be, and a Bad for each of the others."""
+        """Deserialise members. Return the items, and a Bad for each other member."""
         self.sizes.note(raws[:RUN])
         items, bad = self.wire.decode(raws[:RUN], self.loads, self.binary)
         for at in range(RUN, len(raws), RUN):
@@ -260,13 +262,13 @@ class Codec:
         return items, bad
 
     def decode_run(self, raws: list[bytes]) -> tuple[list[Any], list[Any]]:
-        """Deserialise members as `decode` does, all without a pause: at most a run."""
+        """Deserialise members as `decode` does, without a pause: for a run at most."""
         self.sizes.note(raws)
         found: tuple[list[Any], list[Any]] = self.wire.decode(raws, self.loads, self.binary)
         return found
 
     def decode_one(self, raw: bytes) -> Any:
-        """Deserialise one member; its exception is raised."""
+        """Deserialise one member, or raise its exception."""
         self.sizes.note([raw])
         items, bad = self.wire.decode((raw,), self.loads, self.binary)
         if bad:

@@ -1,4 +1,4 @@
-"""Context of an operation: the parts of one set, and the effects that steps on it are."""
+"""Context of an operation: the parts of one set, and its steps as effects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from redset.scripts import Script, script
 
 
 class Context:
-    """One set, as its operations know it.
+    """One set, for its operations.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Context:
     keys, options, codec, scores
         The parts of the set.
     memory, removals, sizes
-        State that its object has learned of its server.
+        Facts about the server that the set's object has learned.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class Context:
     def score_many(
         self, items: list[Any], score: float | None, scores: list[Any] | None
     ) -> list[float] | None:
-        """Return the scores of items: those given, else the scorer's; None for the server's time.
+        """Return the scores of items: given ones, else the scorer's. None for the server's time.
 
         Parameters
         ----------
@@ -109,15 +109,15 @@ class Context:
         Parameters
         ----------
         name : str
-            The script's.
+            The script's name.
         reads : Reader
-            It takes the reply.
+            Reads the reply.
         rest : Sequence
             The values after the named arguments.
         keys : Mapping
-            Its keys by name, if they are not this set's as the script declares them.
+            Its keys by name, if they differ from the set's keys that the script declares.
         resend : bool
-            Whether it may be sent again after its connection was lost.
+            Whether the step may be sent again after its connection was lost.
         **arguments
             The declared arguments of the script.
         """
@@ -145,7 +145,7 @@ class Context:
     def command(
         self, *arguments: bytes | str | int, reads: Reader[Any], resend: bool = True
     ) -> Ask:
-        """Make the effect that performs a command; ``reads`` takes its reply."""
+        """Make the effect that performs a command. ``reads`` reads its reply."""
         return Ask(self.wire.encode(arguments), 1, None, resend, reads)
 
     def need_memory(self, argument: str) -> None:
@@ -153,9 +153,9 @@ class Context:
             raise ValueError(f"{argument} needs a set with remember=, and this one has none")
 
     def know_epoch(self) -> Operation[bytes | None]:
-        """Return the memory's epoch, asked for once; None if the set has none.
+        """Return the memory's epoch, or None if the set has none. It is read once.
 
-        Another thread may learn another: a step keeps its own.
+        Another thread may learn a later epoch during a step. The step keeps its own.
         """
         epoch = self.memory.epoch
         if epoch is None:
@@ -177,7 +177,7 @@ class Context:
 
     def tell_plain_items(self) -> OptionsDiffer:
         return OptionsDiffer(
-            f"this object has {self.options.text}, but the key {self.name!r} exists, or what it "
-            f"held is leased: a process without {'key=' if self.options.keyed else 'ties='} writes "
-            "to it, or items from before are there"
+            f"this object has {self.options.text}, but the key {self.name!r} exists, or its "
+            f"items are leased: a process without {'key=' if self.options.keyed else 'ties='} "
+            "writes to it, or it has items of an earlier version"
         )

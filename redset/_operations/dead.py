@@ -38,7 +38,7 @@ class DeadLetter(NamedTuple):
     Attributes
     ----------
     id : str
-        Names it, within its set.
+        Its identifier within the set.
     raw : bytes
         The stored bytes of the item.
     score : float or None
@@ -46,7 +46,7 @@ class DeadLetter(NamedTuple):
     reason : str
         The error's class and text.
     time : float
-        When it died: Unix time of the server, in seconds.
+        Unix time at which it became a dead letter, by the server's clock, in seconds.
     attempts : int
         Number of its leases that failed or expired.
     item : object or None
@@ -94,7 +94,7 @@ def letters(ctx: Context) -> Operation[None]:
 
 
 class _Entry(NamedTuple):
-    """A dead letter, its member if that is known and not ``raw``, and its stored score."""
+    """A dead letter, its stored score, and its member if that is known and differs from ``raw``."""
 
     letter: DeadLetter
     member: bytes
@@ -161,7 +161,7 @@ def _entry(ctx: Context, entry: Any) -> _Entry:
 
 
 def requeue(ctx: Context, letters: list[Any]) -> Operation[int]:
-    """Queue dead letters again; how many."""
+    """Queue dead letters again. Return their number."""
     names = [_checked_id(place, letter) for place, letter in enumerate(letters)]
     queued = 0
     for at in range(0, len(names), LEASE_STEP):
@@ -178,7 +178,7 @@ def requeue(ctx: Context, letters: list[Any]) -> Operation[int]:
             if type(reply) is Refusal:
                 raise reply.error(ctx)
             again = []
-            # The step went as far as its bound allows.
+            # The step ended at its bound.
             for (name, given), outcome in zip(pending, reply, strict=False):
                 if not isinstance(outcome, bytes):
                     queued += outcome == 1
@@ -191,7 +191,7 @@ def requeue(ctx: Context, letters: list[Any]) -> Operation[int]:
 
 
 def requeue_all(ctx: Context) -> Operation[int]:
-    """Queue all dead letters again that are there now; how many."""
+    """Queue all present dead letters again. Return their number."""
     reads = _entries(ctx, 1)
     newest = yield ctx.command(b"XREVRANGE", ctx.keys.dead, "+", "-", b"COUNT", 1, reads=reads)
     queued, start = 0, "-"
@@ -211,7 +211,7 @@ def _checked_id(place: int, letter: Any) -> bytes:
 
 
 def _outcomes(num: int) -> Reader[Any]:
-    """Read the outcome of so many letters: a number, or the bytes to decode for the member."""
+    """Read the outcomes of so many letters: a number, or bytes whose item's member is needed."""
 
     def read(reply: Any) -> Any:
         parts = listed(reply)
@@ -224,7 +224,7 @@ def _outcomes(num: int) -> Reader[Any]:
                 ]
         refusal = refusal_of(parts, (b"OPTIONS", b"NAME"))
         if refusal is None:
-            raise refuse(f"what became of {num} dead letters", reply)
+            raise refuse(f"the outcomes of {num} dead letters", reply)
         return refusal
 
     return read
@@ -280,14 +280,14 @@ def _forget_letters(ctx: Context, ids: list[bytes]) -> Operation[None]:
 
 
 def purge(ctx: Context, before: Any, forget: bool) -> Operation[int]:
-    """Delete the dead letters older than a time, and forget their items; how many there were."""
+    """Delete the dead letters older than a time, and forget their items. Return their number."""
     if flag("forget", forget):
         ctx.need_memory("forget")
     last = "+"
     if before is not None:
         time = yield from _bound(ctx, before)
         if time * 1000 < 1:
-            return 0  # no id is below 0-0
+            return 0  # the lowest id is 0-0
         if time < 2**63 / 1000:
             last = f"({int(time * 1000)}-0"
     gone: int = 0

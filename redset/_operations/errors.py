@@ -1,4 +1,4 @@
-"""Errors of items: those that are not the item's fault, and their stored text."""
+"""Errors of items: the classes that are not the item's fault, and the stored text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from redset._wire.values import got
 
-#: Errors of the process and what is around it, not of an item that is decoded: a memory that is
-#: full, a schema's server that is gone, a module that is missing.
+#: Errors of the process and its surroundings, not of the item that is decoded: no memory left, a
+#: lost connection to a schema's server, a missing module.
 NOT_OF_ITEM = (MemoryError, OSError, ImportError)
 #: Characters of an error's text that are kept.
 TEXT = 1000
@@ -23,7 +23,7 @@ def error_text(error: Any) -> str:
             error = kind
     if not isinstance(error, str):
         raise TypeError(f"error must be an exception or str, {got(error)}")
-    # Also a text that is not UTF-8.
+    # The text may have surrogates, which UTF-8 does not encode.
     return error[:TEXT].encode("utf-8", "replace").decode()
 
 

@@ -40,7 +40,7 @@ from redset.exceptions import AddError, Full
 class Exchange:
     """One round trip of a worker: its settlements, its lease calls, and their results.
 
-    Performing it again changes nothing and gives the same leases.
+    Performing it again changes nothing and returns the same leases.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class Exchange:
         self.ttl = ttl
         #: Whether to ask for the set's end.
         self.ends = ends
-        #: Number of leases that the worker keeps, and whether to skip suspects that may not be in
-        #: so large a cohort.
+        #: Number of leases that the worker keeps, and whether to skip suspects for which the cohort
+        #: would be too large.
         self.hand, self.passes = hand, passes
-        #: Delay of an item that cannot be decoded now and is not at fault, in ms.
+        #: Milliseconds of delay of an item whose decoding failed without its fault.
         self.unable_delay = unable_delay
-        #: True if acknowledgements rest on answers of the known table. If the server does not know
-        #: that any more, its leases are released: what they led to is found again.
+        #: True if the known table answered for new items of acknowledged leases. If the server no
+        #: longer knows these items, the leases are released: their work finds the items again.
         self.guarded = guarded
         self.renew()
 
@@ -83,28 +83,28 @@ class Exchange:
         self.begin()
 
     def begin(self) -> None:
-        #: The number of acknowledged leases, the number still held of each settlement, known
-        #: losses.
+        #: Number of acknowledged leases, number of held leases of each settlement, and number of
+        #: leases that are known to be lost.
         self.acknowledged = 0
         self.counts = [0] * len(self.settlements)
         self.lost = 0
         self.held: list[Held] = []
-        #: True if a suspect ended it that may only be in a smaller cohort.
+        #: True if the step ended at a suspect that may only be in a smaller cohort.
         self.stopped = False
         self.finished = False
         #: True if the server has forgotten items that the known table answered for.
         self.forgot = False
         #: Number of requests.
         self.commands = 0
-        #: Leases whose items cannot be added, with the error; leases whose items a full set
-        #: refused.
+        #: Leases whose new items cannot be added, with the error, and leases whose new items a full
+        #: set refused.
         self.unfit: list[tuple[Any, Exception]] = []
         self.refused: list[Any] = []
         #: Members and tokens of leases that an error left unsettled.
         self.unsettled: set[tuple[bytes, bytes]] = set()
-        #: The error if items could not be decoded and are not at fault: they were released.
+        #: The error of items whose decoding failed without their fault. They were released.
         self.unable: Exception | None = None
-        #: Another error; the rest was performed.
+        #: Another error. All other requests were performed.
         self.error: Exception | None = None
 
     def note(self, error: Exception) -> None:
@@ -112,7 +112,7 @@ class Exchange:
         self.error = self.error or error
 
     def excuse(self, leases: list[Any], error: Exception) -> None:
-        """Note that items could not be added: for lack of memory, or for another reason."""
+        """Note that new items could not be added: the server is full, or another error."""
         if isinstance(error, Full) or out_of_memory(error):
             self.refused += leases
         else:
@@ -123,7 +123,7 @@ class Exchange:
 def await_exchange(ctx: Context, what: Exchange, ended: Callable[[], bool]) -> Operation[None]:
     """Perform an exchange without settlements until it leases an item, or the worker ends.
 
-    It also returns at the set's end, if the exchange asks for that.
+    It also returns when the set is finished, if the exchange asks for that.
     """
     yield from exchange(ctx, what)
     effect = wait_for(ctx, math.inf, what.ends, ended)
@@ -162,12 +162,12 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
 
 
 class _Trip:
-    """The requests of an exchange, each with the method that takes its answer."""
+    """The requests of an exchange, each with the method that takes its reply."""
 
     def __init__(self, ctx: Context, what: Exchange) -> None:
         self.ctx, self.what = ctx, what
         self._requests: list[tuple[Send, Callable[[Send, Any], Operation[None]]]] = []
-        #: Tokens of lease calls, and how many each of them leases.
+        #: Tokens of lease calls, and the number of leases of each call.
         self._calls: list[tuple[bytes, int]] = []
         self._undecodable = 0
         # The held and the lost leases of each settlement.
@@ -244,7 +244,7 @@ class _Trip:
         yield from ()
 
     def perform(self) -> Operation[None]:
-        """Send the requests, and take their answers in order."""
+        """Send the requests, and take their replies in order."""
         what = self.what
         what.commands += len(self._requests)
         try:
@@ -257,7 +257,7 @@ class _Trip:
             yield from take(send, answer)
         what.acknowledged += self._counts[0]
         what.counts = self._counts[1:]
-        # A renewal that misses leases leaves them to be settled, and counted then.
+        # Leases that a renewal finds lost are counted when they are settled.
         lost = zip(self._lost, self._kinds, strict=True)
         what.lost += sum(num for num, how in lost if how != "renew")
         if self._undecodable >= ENOUGH and not what.held:
@@ -291,7 +291,7 @@ class _AckingPart(NamedTuple):
 
 
 def _acking_parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_AckingPart], list[Any]]]:
-    """Cut new items into steps. Return the leases that need more than one step."""
+    """Cut new items into steps. Return these, and the leases that need more than one step."""
     parts: list[_AckingPart] = []
     large: list[Any] = []
     waiting = [lease for lease in what.done if lease.items]
@@ -305,7 +305,7 @@ def _acking_parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_AckingP
             size += len(lease.member)
             if leases and size > STEP_BYTES:
                 break
-            # One step takes them: each call that leased some of them is a group of its own.
+            # One step takes them. Leases of one call, with one token, are a group of the step.
             if len(leases) + 1 + GROUP * (len(tokens) - 1) > LEASE_STEP:
                 break
             if leases and len(items) + len(lease.items) > SCRIPT_CHUNK:
@@ -328,7 +328,7 @@ def _acking_parts(ctx: Context, what: Exchange) -> Operation[tuple[list[_AckingP
             what.unfit += [(leases[place], error) for place, error in wrong.items()]
             waiting = [lease for at, lease in enumerate(leases) if at not in wrong] + rest
             continue
-        # A large item goes alone: the server may close the connection on it.
+        # A large item travels alone: the server may close the connection on it.
         if len(chunks) == 1 and not is_large(chunks[0]):
             parts.append(_AckingPart(leases, items, adder, chunks[0]))
         else:

@@ -4,17 +4,20 @@ Theory of operation. A crawler adds the twenty URLs of a page, a web application
 For so few items a stream spends more time on its batches and its window than on the request. This
 path encodes the list, sends one step and reads its reply.
 
-It gives exactly what `add_stream` gives. It encodes the list in the same way, and hands what it
-encoded to a stream before anything is sent if
+The result is that of `add_stream`. Items are encoded in the same way. The encoded items are handed
+to a stream before any request if
 
 - an item is bad: the stream sends the items before it, and names it;
 - the list is more than one chunk, or an item is so large that it travels alone.
 
-Other lists do not come here: those for a first add with a memory, which may end with a warning;
-those scored by the server's clock; those whose bad items are skipped.
+`add_stream` itself adds other lists:
 
-A call then takes less than half of the time that it took beside the client's own work
-(`benchmarks`, measure `add_few`).
+- the first list of an object with a memory, which may end with a warning;
+- lists that the server's clock scores;
+- lists whose bad items are skipped.
+
+A call adds less than half of the time to the client's own work that a stream adds (`benchmarks`,
+measure `add_few`).
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from redset._operations.scores import Clock
 from redset._operations.streaming import failure, is_large, stream_encoded
 from redset._transport.effects import Operation
 
-#: The most items of a list that may go the short way.
+#: The most items of a list that takes the short path.
 FEW = SCRIPT_CHUNK
 
 
@@ -48,7 +51,7 @@ def add_few(
         return None
     remember: Any = flags.remember
     if remember is not None and type(remember) is not bool:
-        return None  # an error; as a key of spare adders 0 would be False
+        return None  # an error: as a key of spare adders 0 would equal False
     if (ctx.options.remember and ctx.memory.fresh) or (
         score is None and isinstance(ctx.codec.scorer, Clock)
     ):
@@ -111,7 +114,7 @@ def _add_chunk(
             reply = yield adder.ask(chunk)
             added, updated, refused, _, lasting = adder.judge(chunk, reply)
         except OtherEpoch as other:
-            # The server refused it whole: encode it again.
+            # The server refused the whole chunk: encode it again.
             adder.begin_again(other)
             continue
         except Exception as error:

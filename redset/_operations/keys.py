@@ -1,4 +1,4 @@
-"""Every key name of a set, and which names no set may have."""
+"""The names of a set's keys, and the names that a set may not have."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _SECOND = (
 
 
 class Keys:
-    """The keys of the set called ``name``; ``prefix`` is None if it can have no second key.
+    """The keys of the set called ``name``. ``prefix`` is None if it can have no second key.
 
-    ``queue`` is the sorted set of its members: with ``key=`` or ``ties=`` one that no process
-    without the option reads. The second keys are made together, when one is first asked for.
+    ``queue`` is the sorted set of the members. With ``key=`` or ``ties=`` it has another name, so a
+    process without the option does not read it. The second keys are made on the first use of one.
     """
 
     __slots__ = ("is_plain", "name", "prefix", "queue", *_SECOND)
@@ -52,9 +52,8 @@ class Keys:
     leases: bytes
     calls: bytes
     dead: bytes
-    #: The key that never exists, which steps of several keys name. In a slot that moves key by
-    #: key, such a step is then refused whole. Removals of nothing are performed on it, to learn
-    #: whether the user may remove.
+    #: A key that never exists. Steps of several keys name it, so a slot that moves key by key
+    #: refuses the whole step. Commands that remove are tried on it, to learn the user's rights.
     none: bytes
     #: Keys of operators: counters, lines of workers, and the pause.
     counts: bytes
@@ -67,7 +66,7 @@ class Keys:
         self.queue = name
         if keyed or tied:
             self.queue = self._under(b"-".join([b"keyed"] * keyed + [b"tied"] * tied))
-        #: Whether redset 0.5.1 can read the queue: a user of its rights may use that key alone.
+        #: Whether redset 0.5.1 can read the queue. A user with its rights may use only that key.
         self.is_plain = not (keyed or tied)
 
     def __getattr__(self, name: str) -> Any:
@@ -124,7 +123,7 @@ def _prefix_of(name: bytes) -> bytes:
 
 
 def owner_of(name: bytes) -> bytes | None:
-    """Return the set that uses ``name`` as one of its keys beside the queue; None for no set."""
+    """Return the set that uses ``name`` as a second key, or None."""
     if name == REGISTRY:
         return b"redset"
     at = name.find(b":")

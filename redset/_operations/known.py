@@ -1,24 +1,25 @@
-"""The known table of a process: whether it may be trusted now.
+"""The known table of a process, and the trust in it.
 
 Theory of operation
 -------------------
 
 A crawler adds the same URLs again and again, and the server refuses them again and again. The known
-table answers such an add without a request. It must never say "known" of an item that the server
-would accept.
+table answers such an add without a request. It must never answer for an item that the server would
+accept.
 
-- Content: the table holds digests of items that a reply called known, and until when. It learns
-  from nothing else (`learn`).
-- Check: a step asks whose memory this is (`check_memory`): the run of the server, the epoch, how
-  often something was forgotten, how much is remembered. Each combination has a table of its own.
-- Sample: the check also asks about some entries of the table. One that the server lacks empties the
-  table: keys were put back from a dump, swapped, deleted or evicted.
-- Trust: a check counts for a second, and as long as the process has the same connections. After a
-  restart or a failover they are others.
+- Content: the table holds digests of items that a reply called known, each with the time until
+  which it is. It learns from nothing else (`learn`).
+- Check: a step asks for the identity of the memory (`check_memory`): the run of the server, the
+  epoch, the number of calls that forgot, the number of remembered items. Each memory has a table of
+  its own.
+- Sample: the check also asks about some entries of the table. If the server lacks one, the table is
+  emptied: keys were put back from a dump, swapped, deleted or evicted.
+- Trust: a check counts for a second, and only while the process has the same connections. After a
+  restart or a failover it has other ones.
 - Forgetting: this process empties its tables before and after a call that forgets. Another process
   notices at its next check, after a second at the latest.
-- Generation: a table that was emptied has another one. A reply to a request that was sent before
-  teaches it nothing.
+- Generation: emptying a table changes its generation. The table learns nothing from a reply to a
+  request of an earlier generation.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ from redset._operations.replies import bytes_of, is_answer, list_of
 from redset._operations.tables import Memory
 from redset._transport.effects import FINGERPRINT, Operation
 
-#: Time for which a check is trusted, and after which the next is due, in seconds.
+#: Seconds for which a check is trusted, and after which the next check is due.
 TRUST, RENEW = 1.0, 0.8
-#: Shortest time between two checks, and that after one without the server's run, in seconds.
+#: Shortest time between two checks, and after a check without the server's run, in seconds.
 PAUSE, BLIND = 0.25, 60.0
 #: Time for which an entry of the sample must still be valid, in seconds.
 SOON = 2.0
-#: The part by which this process's clock may run faster than the server's.
+#: The fraction by which the server's clock may run faster than this process's.
 DRIFT = 0.0005
-#: A call with so many items is worth a check also if it is the first for a while.
+#: A call with so many items is worth a check even if it is the first for a while.
 WORTH = 16
 
 
@@ -69,7 +70,7 @@ def look(ctx: Context, items: int) -> Operation[tuple[Trust | None, bool]]:
     trust = _still_trusted(ctx, fingerprint, now)
     if trust is not None and trust.age(now) < RENEW:
         return trust, False
-    # A lone add now and then is not worth another request.
+    # A single add now and then is not worth another request.
     return trust, now >= ctx.memory.next_check and (items >= WORTH or now - used < TRUST)
 
 
@@ -106,7 +107,7 @@ def knows(ctx: Context, item: Any) -> Operation[bool | None]:
 
 
 def trusted_table(ctx: Context) -> Operation[Any]:
-    """Return the table, if it may answer adds of the set's epoch now; asks the server nothing."""
+    """Return the table, if it may answer adds of the set's epoch now. It sends nothing."""
     memory = ctx.memory
     if not memory.tabled:
         return None
@@ -117,9 +118,9 @@ def trusted_table(ctx: Context) -> Operation[Any]:
 
 
 def check_memory(ctx: Context) -> Operation[Trust | None]:
-    """Check the identity of the memory; None if nothing can be trusted."""
+    """Check the identity of the memory. Return None if no table can be trusted."""
     since = monotonic()
-    # At once, so that of many threads one asks.
+    # Set at once, so that only one of many threads asks.
     ctx.memory.next_check = since + PAUSE
     for _ in range(3):
         before = yield FINGERPRINT
@@ -136,10 +137,10 @@ def check_memory(ctx: Context) -> Operation[Trust | None]:
         except Exception as error:
             if not is_answer(error):
                 raise
-            # The user lacks TYPE, for example: the same as a server whose run is hidden.
+            # The user lacks TYPE, for example. This counts as a server whose run is hidden.
             found = [b""] * 6
         fingerprint = yield FINGERPRINT
-        # A connection that was opened since, perhaps by this very request, is not covered.
+        # The check does not cover a connection that was opened since, perhaps by its own request.
         if before is None or fingerprint == before:
             break
     else:
@@ -153,7 +154,7 @@ def check_memory(ctx: Context) -> Operation[Trust | None]:
     memory = Memory(ctx.keys.name, fingerprint[0], run, epoch, forgets)
     table = tables.table_of(memory, ctx.wire.Known, ctx.options.known_max)
     sample = tables.sample_of(table)
-    if since >= sample.checked:  # else another thread has asked later, and knows better
+    if since >= sample.checked:  # otherwise another thread has a later reply
         if (
             (table in asked and missing != b"0")
             or (len(table) and table not in asked)
@@ -174,7 +175,7 @@ def _questions(ctx: Context, now: float) -> tuple[list[Any], bytes, list[bytes]]
     """Return the table that a check expects, its epoch, and a sample of its entries."""
     if ctx.memory.epoch is None:
         return [], b"", []
-    # Others are of the past: as of fewer items forgotten, or of another run of the server.
+    # The other tables are of the past: of fewer calls that forgot, or of another run of the server.
     found = tables.tables_of(ctx.keys.name, ctx.memory.epoch)
     found = sorted(found, key=lambda table: tables.sample_of(table).checked)[-1:]
     digests = [digest for table in found for digest in tables.sample_of(table).draw(now + SOON)]
@@ -185,13 +186,13 @@ def _questions(ctx: Context, now: float) -> tuple[list[Any], bytes, list[bytes]]
 
 
 def still_known(ctx: Context) -> Operation[bool]:
-    """Return whether the server still knows the items that the tables had answered for."""
+    """Return whether the server still knows the items for which the tables answered."""
     answered, ctx.memory.tables = ctx.memory.tables, None
     return (yield from confirms(ctx, answered))
 
 
 def confirms(ctx: Context, answered: set[Any] | None) -> Operation[bool]:
-    """Return whether the server still knows the items that these tables had answered for."""
+    """Return whether the server still knows the items for which these tables answered."""
     if not answered:
         return True
     trust = yield from check_memory(ctx)
@@ -207,10 +208,10 @@ def learn(
     Parameters
     ----------
     lasting : float or list of int
-        ``math.inf``, or for each entry the milliseconds since, 0 if that is not known.
+        ``math.inf``, or for each entry the milliseconds, 0 if they are unknown.
     """
     fingerprint = yield FINGERPRINT
-    # The reply came by one of the connections that the check had seen.
+    # Learn only if the reply came by a connection that the check covers.
     if fingerprint != trust.fingerprint or trust.era is not tables.era():
         return
     until = lasting

@@ -4,18 +4,18 @@ Theory of operation
 -------------------
 
 A lease step moves the lowest items from the queue to the sorted set `leased`, which is ordered by
-expiry. Their records are in the hash `leases`. `include/leases.lua` has their format, and the
-theory of suspects: how an item that kills its worker dies alone.
+expiry. The hash `leases` has their records. `include/leases.lua` has the records' format, and the
+theory of suspects: how an item that kills its worker becomes a dead letter without other items.
 
-- Token: each step has a random one. It names the holder: a settlement with another token changes
-  nothing, since the lease expired and the item may be another worker's.
+- Token: each step has a random one, which names the holder. A settlement with another token changes
+  nothing: the lease expired, and another worker may hold the item.
 - Resend: a lease step may be sent again. Under the same token the server returns the same leases.
 - Lost reply: the token of a failed call is kept (`keep_unanswered`). The next call for at least as
   many items uses it again, so that items that no worker received count no attempt.
 - Expiry: no process watches the clock. A lease step first returns a bounded number of expired
   leases to the queue (`include/expiring.lua`). `pop` and `take` do so if they find too few items.
-- Undecodable items are leased, too. The call settles them at once, as dead letters. If the error
-  is not the fault of the item (memory, a missing module), the call releases them.
+- Undecodable items are leased, too. The call makes them dead letters at once. If the error is not
+  the fault of the item (memory, a missing module), the call releases them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ log = logging.getLogger("redset")
 
 #: The most items of one call.
 MOST = 100_000
-#: Leased items a page, each with an error of up to 1,000 characters.
+#: Leased items per page, each with an error of up to 1,000 characters.
 LEASED_STEP = 250
 #: Tokens of failed lease calls that are kept.
 UNANSWERED = 16
@@ -77,12 +77,12 @@ def token_for(ctx: Context, num: int) -> bytes:
 
     The server may have performed the failed call. Under the same token it returns the same leases.
     If they expired, it queues their items without an attempt: no worker has received them. The
-    token of a call for fewer items is not used again: its request may arrive late and release the
-    others.
+    token of a call for fewer items is not used again: that call's request may arrive late, and
+    release the other items.
     """
     for entry in list(ctx.removals.unanswered):
         process, token, most = entry
-        # A forked child leaves its parent's to the parent.
+        # A forked child leaves its parent's tokens to the parent.
         if process == os.getpid() and most >= num:
             with contextlib.suppress(ValueError):  # another thread was first
                 ctx.removals.unanswered.remove(entry)
@@ -91,7 +91,7 @@ def token_for(ctx: Context, num: int) -> bytes:
 
 
 def keep_unanswered(ctx: Context, token: bytes, num: int) -> None:
-    """Keep the token of a lease call that failed: the last few."""
+    """Keep the token of a lease call that failed. Only the last few are kept."""
     ctx.removals.unanswered.append((os.getpid(), token, num))
     del ctx.removals.unanswered[:-UNANSWERED]
 
@@ -110,7 +110,7 @@ def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
     if not ctx.codec.proven and not (yield from look_first(ctx)):
         return found
     undecodable = 0
-    #: The most that all of them may be, since suspects are among them.
+    #: The largest number of leases together, since suspects are among them.
     most = num
     while num > 0 and len(found) < most:
         want = min(num, LEASE_STEP, most - len(found))
@@ -129,7 +129,7 @@ def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
         except Exception as error:
             if not found:
                 raise
-            # Earlier leases are the caller's. The next call meets the error itself.
+            # The caller gets the earlier leases. The next call raises the error, if it lasts.
             text = one_line(error_text(error))
             log.error(
                 "could not lease more items of %r; the items leased before are returned: %s",
@@ -155,7 +155,7 @@ def lease_call(
 
     Args:
         hand: Number of leases that the worker has already.
-        passes: Whether suspects that may not be in so large a cohort are passed over.
+        passes: Whether to skip suspects for which the cohort would be too large.
     """
     return ctx.step(
         "lease",
@@ -178,12 +178,12 @@ class Given(NamedTuple):
     token: bytes
     expires: float
     more: bool
-    #: Whether it ended at a suspect, which may only be handed out in a smaller cohort.
+    #: Whether the step ended at a suspect that may only be in a smaller cohort.
     stopped: bool
     dropped: int
-    #: The largest cohort that all of these may be in; 0 if any.
+    #: The largest cohort that all of these may be in; 0 for no limit.
     bound: int
-    #: How many became dead letters, since their leases had expired.
+    #: Number of items that became dead letters, since their leases had expired.
     died: int
     rows: list[tuple[bytes, float, int, bytes]]
 
@@ -225,7 +225,7 @@ def decode_given(
 ) -> Operation[tuple[list[Held], int, Exception | None]]:
     """Decode leased items. Return them, the number that became dead letters, and an error.
 
-    The error is one that is not the items' fault. Its items are released, for ``delay`` ms.
+    The error is not the items' fault. Its items are released, with a delay of ``delay`` ms.
     """
     if given.died:
         log_expired(ctx, given.died)
@@ -261,7 +261,7 @@ def decode_given(
         except Exception as error:
             if not held:
                 raise
-            # They are leased, and come back when that ends.
+            # The items stay leased, and return when their leases expire.
             text = one_line(error_text(error))
             log.error(
                 "could not bury undecodable items of %r; they return when their leases expire: %s",
@@ -276,7 +276,7 @@ def decode_given(
 
 
 class Leased(NamedTuple):
-    """An item that is leased, or waits out a delay."""
+    """An item that is leased or delayed."""
 
     item: Any
     score: float
@@ -288,7 +288,7 @@ class Leased(NamedTuple):
 
 
 def leased(ctx: Context) -> Operation[None]:
-    """Emit a `Leased` of each item that is held back, in order of expiry."""
+    """Emit a `Leased` for each item that is leased or delayed, in order of expiry."""
     if ctx.keys.prefix is None:  # in a set that can have no leases
         return
     last: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Limits of a step: items, bytes, and how much is in flight."""
+"""Limits of a step, in items and bytes, and of the steps in flight."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Items a chunk of a bulk add by command and by script, and chunks in flight. Larger ones keep
-#: the server from its other clients for milliseconds, smaller ones gain nothing.
+#: Items per chunk of a bulk add by command and by script, and chunks in flight. Larger chunks keep
+#: the server from its other clients for milliseconds. Smaller ones gain nothing.
 CHUNK = 500
 SCRIPT_CHUNK = 250
 WINDOW = 4
-#: The same while a memory takes most of what a chunk brings, which keeps the server several times
-#: as long as refusing it; all that is in flight may be performed before another client's request.
+#: The same while a memory accepts most items of a chunk. That takes the server several times as
+#: long as refusing them, and it may perform the whole window before another client's request.
 HEAVY_CHUNK = 125
 HEAVY_WINDOW = 2
-#: Bytes of a chunk's entries, of which a single larger one is a chunk of its own.
+#: Bytes of a chunk's entries. A single larger entry is a chunk of its own.
 CHUNK_BYTES = 2**20
 #: Bytes of members and payloads that any other step reads or carries, unless a single item is
-#: larger; as BYTES in portions.lua.
+#: larger. BYTES in portions.lua has the same value.
 STEP_BYTES = 2**18
-#: The most items that a step reads before it knows their size.
+#: The most items that a step reads while their size is unknown.
 FIRST = 16
-#: The most bytes of a serialised item by default: what a server takes as one argument by default
+#: The most bytes of a serialised item by default: a server's default limit of one argument
 #: (proto-max-bulk-len, 512 MB), less a margin.
 ITEM_BYTES = 2**29 - 2**16
-#: Items that a bulk add folds and sorts together, before it cuts what stays into chunks.
+#: Items that a bulk add folds and sorts together. Then it cuts the kept ones into chunks.
 FOLD = 1000
 #: Encoders that a set keeps for its next bulk add.
 ENCODERS = 8
-#: Identities a step of the other bulk calls; of those that ask or change a memory, whose every
-#: entry is a command of its own, half as many.
+#: Identities per step of the other bulk calls. Calls that read or change a memory have half as
+#: many, since each entry is a command of its own.
 STEP = 1000
 MEMORY_STEP = 500
 #: Items encoded or decoded between two pauses.
 RUN = 250
-#: Items a step of leases and settlements, and the most expired leases that a step gives back.
+#: Items per step of leases and settlements, and the most expired leases that a step returns.
 LEASE_STEP = 100
 
 
@@ -45,7 +45,7 @@ def cut_by_bytes(
     most: int,
     size: Callable[[T], int] = len,  # type: ignore[assignment]
 ) -> Iterator[list[T]]:
-    """Yield parts of at most so many values and STEP_BYTES, or of a single larger one."""
+    """Yield parts of at most so many values and STEP_BYTES, or of a single larger value."""
     part: list[T] = []
     room = 0
     for value in values:

@@ -1,4 +1,4 @@
-"""The lines of an exported set: written, read, checked, and laid aside until all are there."""
+"""The lines of an exported set: written, read, checked, and kept until all have arrived."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from typing import Any, NamedTuple
 
 try:
     import orjson
-except ImportError:  # without it the same lines, slower
+except ImportError:  # without orjson the lines are the same, and slower
     orjson = None  # type: ignore[assignment]
 
 #: The version of the lines.
 VERSION = 1
-#: Bytes of lines that are held in memory before they are laid aside in a file.
+#: Bytes of lines that are kept in memory. More are kept in a file.
 SPOOLED = 16 << 20
 _EPOCH = re.compile("([0-9a-f]{16})?")
 #: The ids of dead letters.
 ID = re.compile(rb"(\d{1,20})-\d{1,20}")
-#: Below it doubles, which many readers of JSON make of numbers, are exact.
+#: Limit of exact integers as doubles, which many readers of JSON make of numbers.
 _EXACT = 2**53
-#: Attempts are fewer: Lua writes them with 14 digits.
+#: Limit of attempts: Lua writes them with 14 digits.
 _ATTEMPTS = 2**31
-#: Characters of an error that an export has, and bytes of an item that a server takes.
+#: Limits of the characters of an error in an export, and of the bytes of an item.
 _TEXT, _BYTES = 1000, 2**29
-#: Limit of the number of an item with ``ties=``: half of all numbers, so that as many are left. The
-#: last number is that of items that returned without a number.
+#: Limit of an item's sequence number with ``ties=``: half of all numbers, so that as many are left.
+#: Items that returned without a number have the last one.
 _TIES, _UNTIED = 2**39, 2**40 - 1
-#: A time in ms: 1e11 s, the longest that a set remembers, after the present.
+#: Limit of a time in ms: 1e11 s after the present, the longest time that a set remembers.
 _EXPIRY = 2**47
 #: The kinds of lines after the first one.
 _KINDS = ("item", "dead", "known", "end")
@@ -69,7 +69,7 @@ def to_number(score: float) -> Any:
 
 
 class Row(NamedTuple):
-    """An item as it is queued, or will be; of a line the score is the one that was given."""
+    """An item as the queue stores it. If it is read from a line, the score is the user's."""
 
     score: bytes
     member: bytes
@@ -79,7 +79,7 @@ class Row(NamedTuple):
 
 
 class Lines:
-    """The lines of an exported set, laid aside and checked: nothing is written before all is."""
+    """The lines of an exported set. All are checked before any is written to the server."""
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115  (closed by close)
@@ -88,9 +88,9 @@ class Lines:
         #: Number of remembered items.
         self.known = 0
         self._digest = hashlib.blake2b(digest_size=16)
-        #: The number after the highest of an item, and the count of items without a number.
+        #: The number after the highest sequence number, and the count of items without a number.
         self.sequence = self.untied = 0
-        #: The id of the last dead letter: they come in order, as a stream takes them.
+        #: The id of the last dead letter. They come in order: a stream accepts only rising ids.
         self._letter = (0, 0)
         self.head: dict[str, Any] = {}
         self.ended = False
@@ -99,7 +99,7 @@ class Lines:
         self._file.close()
 
     def take(self, line: Any) -> None:
-        """Check a line, and lay it aside."""
+        """Check a line, and keep it."""
         self.number += 1
         if isinstance(line, str):
             try:
@@ -127,7 +127,7 @@ class Lines:
         self._file.write(line + b"\n")
 
     def name(self, options: str) -> str:
-        """Return the identity of these lines, restored to a set of these options."""
+        """Return the identity of these lines, for a restore to a set with these options."""
         digest = self._digest.copy()
         digest.update(options.encode())
         return digest.hexdigest()
@@ -195,7 +195,7 @@ class Lines:
             self.sequence = max(self.sequence, tie + 1)
 
     def of(self, kind: str) -> Iterator[dict[str, Any]]:
-        """Return the lines of a kind that were laid aside."""
+        """Return the kept lines of a kind."""
         self._file.seek(0)
         for line in self._file:
             value = loads(line)

@@ -7,7 +7,7 @@ from typing import Any
 
 log = logging.getLogger("redset")
 
-#: Pairs of a message and a set that are kept at most. A crawl has a set per host.
+#: The most pairs of a message and a set that are kept. A crawl may have a set per host.
 _MOST = 10_000
 #: The messages that were logged, each with its set.
 _logged: set[tuple[str, Any]] = set()
@@ -38,5 +38,5 @@ def warn_once(name: Any, message: str, *arguments: Any) -> None:
 
 
 def one_line(text: str) -> str:
-    """Return a text without line breaks and control characters: an item's text forges no lines."""
+    """Return a text without line breaks and control characters, so an item cannot forge lines."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 
-- A limited memory is a sorted set of digests, ordered by their end. An add removes some that ended.
+- A limited memory is a sorted set of digests, ordered by expiry. An add removes some expired ones.
 - A memory forever keeps eight bytes per item: an integer made of the item's digest and the epoch.
   The integers are in buckets, small sets that the server stores packed. Buckets split one at a time
   (linear hashing, `include/buckets.lua`), so no step moves more than a few hundred integers.
@@ -60,8 +60,8 @@ def discard(ctx: Context, items: list[Any], forget: bool) -> Operation[int]:
 def forgetting(ctx: Context, operation: Operation[int]) -> Operation[int]:
     """Perform an operation that forgets, and empty this process's known tables before and after it.
 
-    Before it, so that an add that begins now asks the server. After it, because the reply to an
-    earlier add may have filled them since.
+    They are emptied before it, so that an add that begins now asks the server. They are emptied
+    after it, because the reply to an earlier add may have filled them since.
     """
     tables.empty(ctx.keys.name)
     try:
@@ -125,13 +125,13 @@ def discard_between(ctx: Context, within: Range) -> Operation[int]:
 
 
 def forget(ctx: Context, items: list[Any]) -> Operation[int]:
-    """Forget items; how many were known."""
+    """Forget items. Return the number that was remembered."""
     ctx.need_memory("forget")
     return (yield from forget_members(ctx, (yield from ctx.codec.identities(items))))
 
 
 def forget_members(ctx: Context, members: list[bytes]) -> Operation[int]:
-    """Forget items by their members; how many were known."""
+    """Forget items by their members. Return the number that was remembered."""
     return (yield from forgetting(ctx, _forget(ctx, members)))
 
 
@@ -166,7 +166,7 @@ def _marks(num: int) -> Reader[list[bool]]:
 
 
 def _asked(ctx: Context, name: str, members: list[bytes], reads: Reader[Any]) -> Operation[Any]:
-    """Run a step on the memory under its present epoch; None without a memory."""
+    """Perform a step on the memory under its present epoch. Return None without a memory."""
     epoch = yield from ctx.know_epoch()
     while epoch:
         tokens = tokens_of(ctx, members, epoch)
@@ -179,11 +179,11 @@ def _asked(ctx: Context, name: str, members: list[bytes], reads: Reader[Any]) ->
 
 
 class _Epoch(bytes):
-    """Return the set's epoch in a reply, empty for none."""
+    """The set's epoch in a reply; empty if the set has none."""
 
 
 def _or_other_epoch(reads: Reader[Any], ours: bytes) -> Reader[Any]:
-    """Read a reply, or {'EPOCH', the set's} if the set has another epoch."""
+    """Read a reply, or the set's epoch if the set has another one."""
 
     def read(reply: Any) -> Any:
         if not isinstance(reply, (list, tuple)):
@@ -204,7 +204,7 @@ def _learn(ctx: Context, epoch: _Epoch) -> bytes:
 def clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]:
     """Empty the set in one step, then unlink the buckets. Return the number of queued items.
 
-    With ``if_finished``, how many items kept it from being emptied: queued, leased or delayed.
+    With ``if_finished``, return the number of queued, leased and delayed items that prevented it.
     """
     if flag("keep_memory", keep_memory):
         ctx.need_memory("keep_memory")
@@ -237,7 +237,7 @@ def _clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]
             first=ctx.sizes.first,
         )
     except Exception as error:
-        # Whether it is finished cannot be seen without the other keys.
+        # Only the other keys show whether the set is finished.
         if ctx.options.marked or if_finished or not refused(error):
             raise
         queued = yield unlink
@@ -256,7 +256,7 @@ def _cleared_or_not(reply: Any) -> list[int]:
     """Read the reply of a step that clears only a finished set."""
     found = [count(each) for each in listed(reply)]
     if len(found) not in (2, 3) or bool(found[0]) != (len(found) == 3):
-        raise refuse("how many items keep a set from being cleared", reply)
+        raise refuse("the number of items that keep a set from being cleared", reply)
     return found
 
 

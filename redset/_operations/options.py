@@ -1,4 +1,4 @@
-"""Options of a set: checked once, and never changed."""
+"""Options of a set. They are checked once, and do not change."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class SetOptions(NamedTuple):
 
     @classmethod
     def checked(cls, key: Any, *others: Any) -> SetOptions:
-        """Check the constructor's arguments; the error names the one that cannot be used.
+        """Check the constructor's arguments. The error names the wrong one.
 
-        A process has few different options and may make many sets of them, so they are shared.
+        A process may make many sets with the same options, so these sets share one object.
         """
         _check_key(key)
         keyed = key is not None
@@ -89,7 +89,7 @@ class SetOptions(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The options that all processes of a set must have alike, as its meta has them."""
+        """The options that all processes of a set must share, as its meta stores them."""
         return (
             f"key={'yes' if self.keyed else 'no'} remember={self.remember or 'no'} "
             f"ties={self.ties or 'no'}"
@@ -97,7 +97,7 @@ class SetOptions(NamedTuple):
 
     @property
     def marked(self) -> bool:
-        """Return whether the set has a meta, with its options."""
+        """Return whether the set's options are stored in its meta."""
         return bool(self.keyed or self.remember or self.ties)
 
 

@@ -1,4 +1,4 @@
-"""Looking without changing anything."""
+"""Reading a set without changing it."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Stats(NamedTuple):
     size : int
         Items queued, due or not.
     available : int
-        Items that a consumer would be given now.
+        Items that a consumer could get now.
     leased : int
-        Items that are leased, or wait out a delay.
+        Items that are leased or delayed.
     dead : int
         Dead letters.
     remembered : int
@@ -51,7 +51,7 @@ class Stats(NamedTuple):
     memory_bytes : int
         The server's memory for the set: an estimate from samples.
     retrying : int
-        Items that failed and wait out a delay before the next try; ``leased`` counts them, too.
+        Items that failed and are delayed until the next try; ``leased`` counts them, too.
         An estimate from a sample if more than 250 items are leased or delayed, or if these are
         large.
 
@@ -74,20 +74,20 @@ class Stats(NamedTuple):
 
 
 def server_time(ctx: Context, clock: ServerClock) -> Operation[float]:
-    """Return the server's time, asked for or still known."""
+    """Return the server's time. It is asked for only if it is not known."""
     yield from clock.refresh(ctx)
     return clock()
 
 
 class Range(NamedTuple):
-    """A range of stored scores, both ends in it, as the server reads them."""
+    """A range of stored scores with both ends, as arguments of commands."""
 
     lowest: bytes
     highest: bytes
 
 
 def range_of(ctx: Context, lowest: float, highest: float) -> Range:
-    """Return a range of the scores that are given."""
+    """Return the range of stored scores for a range of scores."""
     if ctx.options.ties:
         lowest = lowest * TIE if abs(lowest) > 1e4 else math.ceil(lowest) * TIE
         highest = highest * TIE if abs(highest) > 1e4 else math.floor(highest) * TIE + TIE - 1
@@ -184,10 +184,10 @@ def peek_many(ctx: Context, num: int) -> Operation[list[Any]]:
 def _look(ctx: Context, position: int, num: int) -> Operation[tuple[bool, list[Any], list[Any]]]:
     """Read up to ``num`` members, or with ``key=`` payloads, and their scores.
 
-    Returns first whether there may be more of so many.
+    The first part of the result is True if the step may have ended before ``num`` items.
     """
     if num == 1 and abs(position) < 2**63 and not (ctx.options.due or ctx.options.keyed):
-        # A single item is read whatever its size: a command costs the server half of the step.
+        # A single item of any size is read: by a command, which costs the server half of the step.
         fetch = (b"ZRANGE", ctx.keys.queue, position, position, b"WITHSCORES")
         members, scores = yield ctx.command(*fetch, reads=scored(1))
         return False, members, scores
@@ -301,7 +301,7 @@ def stats(ctx: Context, timed: bool) -> Operation[Stats]:
 
 
 def _stats_read_only(ctx: Context, arguments: dict[str, Any], refusal: Exception) -> Operation[Any]:
-    """Read as a user who may only read keys, which EVALSHA does not allow (Redis 7)."""
+    """Read for a user who may only read keys: Redis 7 then refuses EVALSHA."""
     if not may_not_write(refusal):
         raise refusal
     step = script("stats")
@@ -322,7 +322,7 @@ def _stats(reply: Any) -> tuple[list[int], float | None, float, int, int, int]:
 
 
 def looked_at(ask: Callable[[bool], Ask]) -> Operation[Any]:
-    """Ask with a step that returns expired leases, or if it may not write, with one that reads.
+    """Perform a step that returns expired leases. If it may not write, perform one that reads.
 
     Args:
         ask: Makes the step; its argument is True if the step may only read.
@@ -335,8 +335,8 @@ def looked_at(ask: Callable[[bool], Ask]) -> Operation[Any]:
     return (yield ask(True))
 
 
-#: Errors of a server that refuses writes, of this user or of any. First their codes, then classes
-#: of the clients without a code in their text.
+#: Errors of a server that refuses writes, of this user or of all. First their codes, then the
+#: clients' classes whose text lacks the code.
 _NO_WRITES = {"READONLY", "NOPERM", "OOM", "NOREPLICAS", "MISCONF"}
 _NO_WRITES_CLASSES = {"ReadOnlyError", "NoPermissionError", "OutOfMemoryError"}
 
@@ -345,13 +345,13 @@ def may_not_write(error: Exception) -> bool:
     """Whether a server refused a write, of this user or of any."""
     if not is_answer(error):
         return False
-    # Redis 6.2 wraps an error that a script raises, as in "-NOREPLICAS ...".
+    # Redis 6.2 wraps an error that a script raises: "... -NOREPLICAS ...".
     words = {word.lstrip("-") for word in str(error).split()}
     return type(error).__name__ in _NO_WRITES_CLASSES or bool(words & _NO_WRITES)
 
 
 def log_expired(ctx: Context, died: int) -> None:
-    """Log how many items a step made dead letters, since their last lease had expired."""
+    """Log the number of items that a step made dead letters, since their last lease had expired."""
     if died:
         text = "%d items of %r moved to dead letters: their leases expired at the last attempt"
         log.error(text, died, ctx.name)

@@ -1,7 +1,7 @@
-"""Readers of replies: each takes a reply of the shape that its command has, and refuses others.
+"""Readers of replies: each accepts a reply of the shape that its command has, and refuses others.
 
-A reply of another shape comes from no server that redset runs on: a proxy that mixes answers up,
-a broken connection, another service at the port. Nothing is concluded from it.
+A reply of another shape does not come from a server that redset runs on. It comes from a proxy that
+mixes replies up, from a broken connection, or from another service at the port.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _MEMBERS = {bytes, str, int, float, type(None)}
 
 
 def refuse(wanted: str, reply: Any) -> Unexpected:
-    """Return an InvalidResponse with the expected and the received reply."""
+    """Return the error of a reply, with the expected and the received one."""
     return Unexpected(f"expected {wanted}, got {reprlib.repr(reply)}")
 
 
 def is_answer(error: Exception) -> bool:
-    """Whether an exception is a server's answer, of whatever client: its connection is in order."""
+    """Whether an exception of any client is a server's reply. Its connection is then in order."""
     return any(base.__name__ == "ResponseError" for base in type(error).__mro__)
 
 
 def bytes_of(reply: Any) -> bytes:
-    """Return a bulk reply as bytes, also if a client decoded it."""
+    """Return a bulk reply as bytes, even if a client decoded it."""
     if isinstance(reply, bytes):
         return reply
     if isinstance(reply, str):
@@ -45,7 +45,7 @@ def bytes_of(reply: Any) -> bytes:
 
 
 def count(reply: Any, most: int = _MOST) -> int:
-    """Read how many, of at most so many."""
+    """Read a count, of at most so many."""
     try:
         number = int(reply) if isinstance(reply, (int, str, bytes)) else -1
     except ValueError:
@@ -56,7 +56,7 @@ def count(reply: Any, most: int = _MOST) -> int:
 
 
 def counts(replies: list[Any]) -> list[int]:
-    """Read several counts, all at once if they are, as nearly always."""
+    """Read several counts. If all are plain ints, as nearly always, one look is enough."""
     if set(map(type, replies)) <= _COUNTS:
         try:
             found = list(map(int, replies))
@@ -68,7 +68,7 @@ def counts(replies: list[Any]) -> list[int]:
 
 
 def numbers(replies: list[Any]) -> list[float]:
-    """Read several scores, or times."""
+    """Read several scores or times."""
     try:
         found = list(map(float, replies))
     except (TypeError, ValueError, OverflowError):
@@ -81,7 +81,7 @@ def up_to(most: int) -> Reader[int]:
 
 
 def number(reply: Any) -> float:
-    """Read a score, or a time."""
+    """Read a score or a time."""
     try:
         value = float(reply) if isinstance(reply, _TEXTS) else math.nan
     except (ValueError, OverflowError):
@@ -96,7 +96,7 @@ def optional(read: Reader[T]) -> Reader[T | None]:
 
 
 def listed(reply: Any, length: int | None = None) -> list[Any]:
-    """Read a list of any things, or of so many."""
+    """Read a list of any values, of a length if that is given."""
     if not isinstance(reply, (list, tuple)) or length not in (None, len(reply)):
         raise refuse("a list" if length is None else f"a list of {length}", reply)
     return list(reply)
@@ -107,11 +107,11 @@ def list_of(read: Reader[T], length: int) -> Reader[list[T]]:
 
 
 def members(reply: Any, most: int) -> list[Any]:
-    """Read at most so many members, as bytes; None stands for one without payload."""
+    """Read at most so many members, as bytes. None stands for a member without payload."""
     found = listed(reply)
     if len(found) > most:
         raise refuse(f"at most {most} members", reply)
-    # One look at all: they are many, and nearly always bytes.
+    # One check for all: they are many, and nearly always bytes.
     kinds = set(map(type, found))
     if kinds <= _BYTES:
         return found
@@ -121,7 +121,7 @@ def members(reply: Any, most: int) -> list[Any]:
 
 
 def scored_in_bytes(most: int) -> Reader[tuple[bool, list[Any], list[Any]]]:
-    """Read whether there may be more, and [member, score, ...], of a step bounded by bytes."""
+    """Read whether there may be more, then member, score, ...: of a step bounded by bytes."""
     read_scored = scored(most)
 
     def read(reply: Any) -> tuple[bool, list[Any], list[Any]]:
@@ -132,7 +132,7 @@ def scored_in_bytes(most: int) -> Reader[tuple[bool, list[Any], list[Any]]]:
 
 
 def scored(most: int) -> Reader[tuple[list[Any], list[Any]]]:
-    """Read member, score, ... of at most so many, also if they come as pairs (RESP3)."""
+    """Read member, score, ... of at most so many members, or their pairs (RESP3)."""
 
     def read(reply: Any) -> tuple[list[Any], list[Any]]:
         found = listed(reply)

@@ -1,4 +1,4 @@
-"""Scores: how ``ties=`` stores them, and the server's clock, which scores by its time."""
+"""Scores: their stored form with ``ties=``, and the server's clock, whose time is a score."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from redset._transport.effects import Operation
 if TYPE_CHECKING:
     from redset._operations.context import Context
 
-#: With ``ties=`` a stored score is the user's times this, plus the number that orders equal ones.
+#: With ``ties=`` a stored score is the user's score times this, plus the item's sequence number.
 TIE = 2**40
 
 
 class Scores:
-    """The scores of one set: as the user gives them, and as the queue stores them."""
+    """The scores of one set: between those of the user and those that the queue stores."""
 
     __slots__ = ("_due", "_ties", "_wire", "clock")
 
     def __init__(self, wire: ModuleType, ties: str, due: bool) -> None:
         self._wire, self._ties, self._due = wire, ties, due
-        #: The server's clock, if anything asked for it.
+        #: The server's clock, made on its first use.
         self.clock: ServerClock | None = None
 
     def clock_ahead(self, seconds: float) -> Ahead:
@@ -34,13 +34,13 @@ class Scores:
         return Ahead(self.clock, seconds)
 
     def parse(self, score: Any) -> float:
-        """Return a score that is given, if it is one; ``ties=`` takes few."""
+        """Check a score, and return it as a float. With ``ties=`` few scores are allowed."""
         found: float = self._wire.to_score(score, self._due)
         return self._wire.whole_score(found) if self._ties else found
 
     def decode(self, stored: float) -> float:
-        """Return the score that was given, of the one that is stored."""
-        # redset stores no infinite ones.
+        """Return the user's score of a stored one."""
+        # redset does not store infinite scores with ties=.
         return stored // TIE if self._ties and math.isfinite(stored) else stored
 
     def encode(self, score: float, tie: int) -> bytes:
@@ -54,10 +54,10 @@ class Scores:
 
 
 class ServerClock:
-    """The server's time without asking each time, and never ahead of it.
+    """The server's time, without a request for each use, and never ahead of it.
 
-    The answer to TIME plus the monotonic time since it arrived, less 0.05 % of that for a clock
-    that runs fast; asked again after a minute.
+    It is the reply to TIME plus the monotonic time since that arrived. Less 0.05 % of the latter,
+    since this process's clock may run fast. After a minute TIME is asked again.
     """
 
     __slots__ = ("_reply",)
@@ -81,7 +81,7 @@ class ServerClock:
 
 
 class Ahead:
-    """A server's clock, so many seconds ahead: the scorer of items with a delay."""
+    """A server's clock, some seconds ahead: the scorer of items with a delay."""
 
     __slots__ = ("_clock", "_seconds", "refresh", "stale")
 

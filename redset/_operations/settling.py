@@ -1,4 +1,4 @@
-"""Ending leases: acknowledged, failed, buried, released or renewed, with new items or without."""
+"""Settling leases: ack, fail, bury, release or renew, with new items or without."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from redset._transport.effects import READ, Ask, Operation, Pull, Send
 
 log = logging.getLogger("redset")
 
-#: Cost of a group of a step, in leases.
+#: Cost of a step's group, counted in leases.
 GROUP = 2
 
 
@@ -32,7 +32,7 @@ class Held(NamedTuple):
     score: float
     attempts: int
     expires: float
-    #: The largest cohort that it may be in, and all that its worker has with it; 0 if any.
+    #: The largest cohort that it may be in, together with its worker's other leases; 0: no limit.
     bound: int = 0
     #: Bytes of its payload.
     size: int = 0
@@ -50,22 +50,22 @@ class Settlement(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step of settlements: its groups as values, and the settlement of each group."""
+    """One step of settlements: its groups as arguments, and the settlement of each group."""
 
     groups: list[list[Any]]
-    #: Of each group, which settlement it is of, and how many leases it has.
+    #: For each group, the place of its settlement, and the number of its leases.
     owners: list[tuple[int, int]]
 
 
 def steps_of(settlements: Sequence[Settlement]) -> list[Step]:
-    """Cut settlements into steps of so many leases and bytes, each by owner's token."""
+    """Cut settlements into steps of so many leases and bytes. Leases of one token are a group."""
     steps: list[Step] = []
     room = space = 0
     for place, each in enumerate(settlements):
         by_token: dict[bytes, list[Any]] = {}
         for held in each.leases:
             by_token.setdefault(held.token, []).append(held)
-        # A letter holds the payload.
+        # A dead letter has the payload.
         dies = each.how in ("fail", "bury")
         for token, leases in by_token.items():
             head = [each.how, token, each.delay, each.score, each.error, each.payload]
@@ -111,7 +111,7 @@ def settling_of(ctx: Context, step: Step) -> Settling:
 
 
 class Settled(NamedTuple):
-    """The number of leases still held of each settlement, and the number of known losses in all."""
+    """Number of held leases of each settlement, and total of leases that are known to be lost."""
 
     counts: list[int]
     lost: int
@@ -122,7 +122,7 @@ def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[Settled
     steps = steps_of(settlements)
     sends: list[Send]
     if len(steps) == 1:
-        # At once, as nearly all are: in a window it takes the link's long path.
+        # A single step is sent and read at once, by the link's short path.
         sends = [ask_step(ctx, steps[0])]
         answers = [(yield sends[0])]
     else:
@@ -140,7 +140,7 @@ def tally(step: Step, send: Send, ours: list[int], counts: list[int], lost: list
     """Count the leases of each settlement that were held, and those that are known to be lost."""
     for (place, asked), num in zip(step.owners, ours, strict=True):
         counts[place] += num
-        # It was performed before, so it matches no lease now: that is not a loss.
+        # The step may have been performed before. It then finds no lease, which is not a loss.
         lost[place] += 0 if send.resent else asked - num
 
 
@@ -175,7 +175,7 @@ def in_flight(sends: Sequence[Send]) -> Operation[list[Any]]:
                 yield sends[sent]
             except Exception as error:
                 failure = failure or error
-                break  # nothing is in flight any more
+                break  # no request is in flight
             sent += 1
             continue
         try:
@@ -188,10 +188,10 @@ def in_flight(sends: Sequence[Send]) -> Operation[list[Any]]:
 
 
 def mark_settled(settlement: Settlement) -> None:
-    """Let leases that the caller has know that they are settled."""
+    """Mark the caller's leases as settled."""
     if settlement.how in ("ack", "fail", "release"):
         for lease in settlement.leases:
-            if type(lease) is not Held:  # which the caller has not received
+            if type(lease) is not Held:  # the caller has not received a Held
                 lease.settled = True
 
 
@@ -255,13 +255,16 @@ def encoded(adder: Adder, items: list[Any], skip: bool, size: int = CHUNK_BYTES)
 
 
 def judged(adder: Adder, items: list[Any], chunk: Any, reply: Any) -> Operation[int]:
-    """Perform a step that settles and adds, once more if the set has another epoch; its count."""
+    """Judge a step that settles and adds. If the set has another epoch, perform it once more.
+
+    Return the number of settled leases.
+    """
     while True:
         try:
             adder.judge(chunk, reply)
         except OtherEpoch as other:
             adder.other_epoch(other.stored)
-            # Under another epoch the same items may be some bytes more.
+            # Under another epoch the same items may take some bytes more.
             (chunk,) = encoded(adder, items, False, 2 * CHUNK_BYTES)
             reply = yield adder.ask(chunk)
         else:
@@ -278,15 +281,15 @@ def answer_of(answer: Any) -> Any:
 def payload_of(ctx: Context, lease: Any, item: Any) -> bytes:
     """Return the stored bytes of an item that replaces a leased one with the same identity."""
     if ctx.codec.identity(item) != lease.member:
-        raise ValueError("item must have the identity of the leased one: add it, else")
+        raise ValueError("item must have the identity of the leased one; add another item instead")
     stored: bytes = ctx.wire.payload(item, ctx.codec.dumps, ctx.codec.max_item_bytes)
     return stored if ctx.options.keyed else b""
 
 
 def place_of(ctx: Context, score: Any) -> bytes:
-    """Return the argument of a step of settlements for a new score."""
+    """Return a new score as an argument of a step of settlements."""
     found = ctx.scores.parse(score)
-    # Its item's number among equal ones stays (see ``leases.lua``).
+    # The item keeps its sequence number among equal scores (see ``leases.lua``).
     return b"~%d" % (int(found) * TIE) if ctx.options.ties else ctx.wire.score_text(found)
 
 
@@ -298,7 +301,7 @@ def one(ctx: Context, settlement: Settlement) -> Operation[int]:
 
 
 def log_deaths(ctx: Context, settlement: Settlement, ours: int) -> None:
-    """Log the number of items that a settlement of so many held leases made dead letters."""
+    """Log the number of items that a settlement made dead letters. So many leases were held."""
     leases = settlement.leases
     died = ours if settlement.how == "bury" else 0
     if settlement.how == "fail" and ctx.options.max_attempts:

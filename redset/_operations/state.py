@@ -1,4 +1,4 @@
-"""State of a set's object: facts about its server that it learns while it works."""
+"""State of a set's object: facts about its server, learned from replies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redset._operations.limits import FIRST, STEP_BYTES
 
 
 class MemoryState:
-    """Knowledge of the set's memory, and of the table that caches it."""
+    """Facts about the set's memory, and about the table that caches it."""
 
     __slots__ = ("_origin", "epoch", "fresh", "next_check", "tabled", "tables", "trust", "used")
 
@@ -19,16 +19,16 @@ class MemoryState:
         #: Whether the known table may answer for the server.
         self.tabled = tabled
         self.epoch: bytes | None = None
-        #: Result of the last check of the known table, and when the next check may be.
+        #: Result of the last check of the known table, and the earliest time of the next check.
         self.trust: Any = None
         self.next_check = -math.inf
-        #: When an add last looked for a table.
+        #: The time at which an add last looked for a table.
         self.used = -math.inf
         #: The tables that answered for the server, if a writer records them.
         self.tables: set[Any] | None = None
         #: Whether no bulk add has ended yet.
         self.fresh = True
-        #: The state of the set, if this one is a writer's.
+        #: The state of the set, if this state belongs to a writer.
         self._origin: MemoryState | None = None
 
     def believe(self, trust: Any) -> None:
@@ -38,27 +38,28 @@ class MemoryState:
             self._origin.trust = trust
 
     def of_writer(self) -> MemoryState:
-        """Return a state for a writer to the same set, which notes the tables that answer."""
+        """Return a state for a writer to the same set. It notes the tables that answer."""
         made = copy.copy(self)
         made.tables, made._origin = set(), self
         return made
 
 
 class RemovalState:
-    """Knowledge of the rights to remove, and of leases in the set."""
+    """Facts about the rights to remove, and about leases in the set."""
 
     __slots__ = ("alone", "multi", "next_look", "recorded", "unanswered")
 
     def __init__(self) -> None:
         #: Whether the server takes a MULTI from this user; None until the first reply.
         self.multi: bool | None = None
-        #: Whether the user was last refused the keys beside the queue.
+        #: Whether the server last refused this user the second keys.
         self.alone = False
-        #: Whether the set had records of leases when a `pop` or `take` last asked, and when the
-        #: next may ask again.
+        #: Whether the set had records of leases when a `pop` or `take` last asked, and the time at
+        #: which the next one may ask again.
         self.recorded = False
         self.next_look = -math.inf
-        #: Process, token and number of lease calls that failed: the server may have performed them.
+        #: Process, token and number of items of lease calls that failed: the server may have
+        #: performed them.
         self.unanswered: list[tuple[int, bytes, int]] = []
 
 
@@ -73,14 +74,14 @@ class Sizes:
 
     @property
     def first(self) -> int:
-        """How many items a step reads at first: one until an item's size is known."""
+        """Number of items that a step reads at first: one until an item's size is known."""
         return max(1, min(FIRST, STEP_BYTES // self.largest)) if self.largest else 1
 
     @property
     def most_unseen(self) -> int:
-        """The most items that a command may read, which cannot end after so many bytes.
+        """The most items that a command may read: it cannot stop after a number of bytes.
 
-        The command reads at most twice as many as any step before it.
+        The command reads at most twice as many items as any step before it.
         """
         return max(1, min(max(FIRST, 2 * self.reached), STEP_BYTES // max(self.largest, 1)))
 

@@ -7,20 +7,20 @@ Items pass four stations, in their order::
 
     waiting   batches of items that were pulled, not encoded yet
     ready     encoded chunks of the batch at the front, not sent yet
-    flying    chunks that were sent and are not answered yet: the window
-    begun     batches that are encoded, until each of their chunks is answered
+    flying    chunks that were sent and have no reply yet: the window
+    begun     batches that are encoded, until each of their chunks has a reply
 
 `_Stream._next_step` chooses the next step. Each step does one thing to one batch or chunk.
 
 - Pull: a steady source (a list) is pulled while chunks are in flight. Any other source may run the
-  caller's code, which may be slow or use the same client: it is pulled when nothing is in flight.
+  caller's code, which may be slow or use the same client. It is pulled with nothing in flight.
 - Another epoch: if the set was cleared, or another process chose its epoch, the server refuses a
-  chunk and all chunks after it. Their answers are read off, and their batches are encoded again.
+  chunk and all chunks after it. Their replies are read, and their batches are encoded again.
 - Failure: nothing is encoded after it. Replies of chunks in flight are read, so that `AddError` has
-  the
-  position that the server has reached. Of several failures the one at the lowest position counts.
-- A large item travels alone. If the server closes its connection on it, nothing else was in flight,
-  and the error can name it.
+  the position that the server has reached. Of several failures the one at the lowest position
+  counts.
+- A large item travels alone. If the server closes the connection, nothing else was in flight, and
+  the error can name the item.
 """
 
 from __future__ import annotations
@@ -62,9 +62,8 @@ def add_stream(
     Args:
         score: A number for all items, the clock of a delay, or None for the scorer.
         steady: Whether the source may be pulled while chunks are in flight.
-        emit: Whether to emit the items that were added, as their chunks are answered.
-        settling: Settlements. Each chunk is a step of the first of these of which a
-            lease is still its holder's.
+        emit: Whether to emit the items that were added, as the replies to their chunks come.
+        settling: Settlements. Each chunk is a step with the first of these that has a held lease.
         pulled: Items and scores that were pulled before.
         more: Whether Pull brings more than ``pulled``.
     """
@@ -94,7 +93,7 @@ def stream_encoded(
     trust: Trust | None,
     generation: int,
 ) -> Operation[AddResult]:
-    """Add a list that was encoded already, as `add_stream` does: no code of an item runs again."""
+    """Add a list that was encoded already, as `add_stream` does. It is not encoded again."""
     stream = _Stream(adder, None, "raise", True, False, ([], None), False)
     return stream.run_encoded(items, scores, chunks, trust, generation)
 
@@ -114,7 +113,7 @@ class _Batch:
         self.scores = scores
         #: True after its bad items were raised or skipped.
         self.judged = False
-        #: Places of items that the server does not take, since they are too large.
+        #: Places of items that are too large for the server.
         self.outsized: set[int] = set()
         self.begin(0)
 
@@ -166,14 +165,14 @@ class _Stream:
         self._begun: deque[_Batch] = deque()
         self._ready: deque[_FlyingChunk] = deque()
         self._flying: deque[_FlyingChunk] = deque()
-        #: Added, updated, refused, failed; and the added items that are not emitted yet.
+        #: Numbers of added, updated, refused and failed items, and the added ones not emitted yet.
         self._counts = [0, 0, 0, 0]
         self._added: list[Any] = []
         self._failure: _EarlyEnd | None = None
         #: Number of items that were pulled.
         self.position = 0
         self._ended = self._prepared = False
-        #: The effect that brings the next reply. For a chunk on its own it also sends the chunk.
+        #: The effect that brings the next reply. For a chunk that travels alone it also sends it.
         self._awaited: Ask | Read = READ
 
     def run_encoded(
@@ -226,7 +225,7 @@ class _Stream:
         return self._read if flying else None
 
     def _is_open(self) -> bool:
-        """Whether more may be pulled now."""
+        """Whether more items may be pulled now."""
         is_over = self._ended or self._failure is not None
         return not is_over and (self._steady or not self._flying)
 
@@ -245,7 +244,7 @@ class _Stream:
                 self._ended = not self._more
             else:
                 items, scores = yield Pull(num)
-                # A list that gave less has no more. Its scores must end with it: one more pull.
+                # A list that brought fewer items has no more. One more pull checks its scores.
                 self._ended = self._steady and scores is None and len(items) < num
         except Exception as error:
             self._ended = True
@@ -280,7 +279,7 @@ class _Stream:
         trust, due = yield from self._adder.look(len(self._waiting[0].items))
         if due and self._flying:
             if trust is None:
-                # The check's question comes after the answers of all that is in flight.
+                # The check is sent after the replies to all chunks in flight were read.
                 yield from self._read()
                 return
         elif due:
@@ -350,7 +349,7 @@ class _Stream:
         yield Emit(values)
 
     def _begin_again(self, batch: _Batch, other: OtherEpoch) -> Operation[None]:
-        """Encode again all that is not answered: the server refused each chunk after this one."""
+        """Encode batches without a reply again: the server refused each chunk after this one."""
         lost: Exception | None = None
         for _ in self._flying:
             try:
@@ -362,7 +361,7 @@ class _Stream:
         if lost is not None:
             self._end(batch.start, lost)
             return
-        # Not from a failure on.
+        # Batches after a failure are not sent.
         end = self.position if self._failure is None else self._failure.at
         again = [each for each in self._begun if each.start < end]
         self._waiting.extendleft(reversed(again))
@@ -371,7 +370,7 @@ class _Stream:
         self._adder.begin_again(other)
 
     def _judge_bad(self, batch: _Batch, bad: list[Any]) -> None:
-        """Fail at an item that cannot be encoded, or skip it; once, if it is encoded again."""
+        """Fail at an item that cannot be encoded, or skip it. A batch encoded again counts once."""
         for place, item, cause in bad:
             at = batch.start + place
             of_process = self._errors == "skip" and isinstance(cause, NOT_OF_ITEM)
@@ -389,7 +388,7 @@ class _Stream:
         batch.judged = True
 
     def _judge_lost(self, part: _FlyingChunk, error: Exception) -> None:
-        """End at a chunk without an answer, or skip the item that is too large for the server."""
+        """End at a chunk without a reply, or skip the item that is too large for the server."""
         batch = part.batch
         large = place_of_large(self._ctx, batch.items, part.chunk, error)
         if large is None:
@@ -407,7 +406,7 @@ class _Stream:
             batch.count(0, 0, 0)
             self._settle_first()
         else:
-            self._end(batch.start, raised, at, item)  # from the batch's start on nothing is sure
+            self._end(batch.start, raised, at, item)  # later items of the batch may be missing
 
     def _skip(self, at: int, item: Any, cause: Exception) -> Exception | None:
         """Call the callable of errors, or log, for a skipped item. Return the error of the call."""
@@ -448,7 +447,7 @@ def _tell_if_finished(ctx: Context, result: AddResult) -> Operation[None]:
     """Log if a finished set refused all items of an object's first bulk add."""
     try:
         end = yield end_of(ctx)
-    except Exception:  # the items were added, whatever the reply is
+    except Exception:  # the items were added, so an error of this question is not raised
         return
     if end.finished:
         warn_once(
@@ -466,13 +465,13 @@ def is_large(chunk: Any) -> bool:
 
 
 def place_of_large(ctx: Context, items: list[Any], chunk: Any, error: Exception) -> int | None:
-    """Return which of the items a chunk has, if the server does not take it for its size."""
+    """Return the place of a chunk's item, if it is too large for the server."""
     if outsized(error) is None or chunk.entries != 1:
         return None
     for place, item in enumerate(items):
         try:
             data = ctx.wire.payload(item, ctx.codec.dumps, 0)
-        except Exception:  # a bad one
+        except Exception:  # a bad item
             continue
         if len(data) > CHUNK_BYTES and data in chunk.data:
             return place
@@ -480,7 +479,7 @@ def place_of_large(ctx: Context, items: list[Any], chunk: Any, error: Exception)
 
 
 def large_item(ctx: Context, items: list[Any], chunk: Any, error: Exception) -> Exception:
-    """Return the error of a step that adds: it names an item that is too large, if one is."""
+    """Return the error of a step that adds. It names an item that is too large, if any."""
     place = place_of_large(ctx, items, chunk, error)
     if place is None:
         return error
@@ -493,7 +492,7 @@ def failure(cause: Exception) -> AddError:
 
 
 def bad_item(bad: Any) -> AddError:
-    """Make the error of a bulk add's item that cannot be encoded, nothing at all sent."""
+    """Make the error of an item that cannot be encoded, in a bulk add that has sent nothing."""
     return _EarlyEnd(0, bad.error, bad.place, bad.item).error(AddResult())
 
 

@@ -11,14 +11,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-#: Numbers of digests in a check: the last ones learned, random ones of a pool, and the pool's size.
+#: Number of digests in a check that were learned last, and of random ones from a pool. The pool's
+#: size.
 LAST, RANDOM, POOL = 32, 8, 256
 
 
 class Memory(NamedTuple):
-    """Identity of a memory, also as it was before something was forgotten.
+    """Identity of a memory. It changes if an item is forgotten.
 
-    A server's run is that of its process since it was started or last became the primary.
+    A server's run begins when its process starts, or becomes the primary.
     """
 
     name: bytes
@@ -29,16 +30,16 @@ class Memory(NamedTuple):
 
 
 class Sample:
-    """Some of a table's digests, by which a check sees whether the server still has the memory.
+    """Some of a table's digests. A check asks for them, to see whether the server has the memory.
 
-    A restored dump lacks the newest entries. A deleted bucket lacks some of any age. So it keeps
-    the last `LAST` entries, and `POOL` others. Threads share it without a lock: they may overwrite
-    each other's digests, which are then not checked.
+    A restored dump lacks the newest entries. A deleted bucket lacks some of any age. So a sample
+    keeps the last `LAST` entries, and `POOL` others. Threads share it without a lock: they may
+    overwrite each other's digests, which are then not checked.
 
     Attributes
     ----------
     count : int
-        The largest number of items that the memory was seen to have.
+        The largest number of items that the memory had at a check.
     evicted : bytes
         Number of keys that the server had evicted.
     checked : float
@@ -53,11 +54,11 @@ class Sample:
         self.count = 0
         self.evicted: bytes | None = None
         self.checked = -math.inf
-        #: The table's generation at the beginning.
+        #: The table's generation when the sample was made.
         self.generation = 0
 
     def add(self, digests: bytes, until: Sequence[float] | float) -> None:
-        """Take some of the digests that the table learned, 16 bytes each."""
+        """Keep some of the digests that the table learned, 16 bytes each."""
         num = len(digests) // 16
 
         def entry(at: int) -> tuple[bytes, float]:
@@ -74,17 +75,17 @@ class Sample:
                 self._pool[random.randrange(POOL)] = chosen
 
     def draw(self, least: float) -> list[bytes]:
-        """Return the digests to ask about: those valid until later than ``least``."""
+        """Return the digests to ask for, which are valid until later than ``least``."""
         pool = list(self._pool)
         some = [*self._last.copy(), *random.sample(pool, min(RANDOM, len(pool)))]
         return [digest for digest, until in some if until > least]
 
 
 class _Tables:
-    """The tables in use. A table goes with the last of its sets."""
+    """The tables in use. A table is freed with the last of its sets."""
 
     def __init__(self) -> None:
-        # Of one thread, since a collection of garbage may call whatever uses a set.
+        # A thread may enter again: a garbage collection may run code that uses a set.
         self.lock = threading.RLock()
         self.by_memory: weakref.WeakValueDictionary[tuple[Memory, Any], Any] = (
             weakref.WeakValueDictionary()
@@ -96,7 +97,7 @@ _tables = _Tables()
 
 
 def _start_again() -> None:
-    """Leave a forking process's tables alone: another thread may have held their locks."""
+    """Make new tables in a forked child: another thread may have held the lock of the old ones."""
     global _tables
     _tables = _Tables()
 
@@ -111,7 +112,7 @@ def era() -> object:
 
 
 def table_of(memory: Memory, kind: Callable[[int], Any], most: int) -> Any:
-    """Return the table of a memory, which the first to ask for it makes."""
+    """Return the table of a memory. The first call for it makes it."""
     tables = _tables
     with tables.lock:
         table = tables.by_memory.get((memory, kind))
@@ -121,7 +122,7 @@ def table_of(memory: Memory, kind: Callable[[int], Any], most: int) -> Any:
 
 
 def sample_of(table: Any) -> Sample:
-    """Return the sample of a table, a new one if the table was emptied since."""
+    """Return the sample of a table: a new one if the table was emptied since."""
     tables = _tables
     with tables.lock:
         sample = tables.samples.get(table)
@@ -132,7 +133,7 @@ def sample_of(table: Any) -> Sample:
 
 
 def tables_of(name: bytes, epoch: bytes) -> list[Any]:
-    """Return the tables of a set's memory, as of any number of times that it forgot something."""
+    """Return the tables of a set's memory, also those from before items were forgotten."""
     tables = _tables
     with tables.lock:
         return [
@@ -143,7 +144,7 @@ def tables_of(name: bytes, epoch: bytes) -> list[Any]:
 
 
 def empty(name: bytes) -> None:
-    """Empty all tables of sets of this name, by whatever way their servers are reached."""
+    """Empty all tables of sets with this name, on any server."""
     tables = _tables
     with tables.lock:
         some = [table for (memory, _), table in tables.by_memory.items() if memory.name == name]

@@ -1,4 +1,4 @@
-"""Removing items: pop and take."""
+"""Removing items with `pop` and `take`."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from redset.exceptions import DecodeError
 
 log = logging.getLogger("redset")
 
-#: The most items that one step removes; more are taken in several.
+#: The most items that one step removes. More are taken in several steps.
 STEP, KEYED_STEP = 2000, 1000
-#: Members that one step keeps as dead letters.
+#: Number of members that one step keeps as dead letters.
 PART = 500
-#: Seconds between two questions for records of leases, by `pop` and `take`.
+#: Seconds between two checks for records of leases, by `pop` and `take`.
 LOOK = 1.0
 #: A consumer that can decode none of so many has the wrong serializer.
 ENOUGH = 10
 
 
 def pop(ctx: Context, wait: float) -> Operation[Any]:
-    """Remove the lowest item that can be decoded; KeyError if none comes in time."""
+    """Remove the lowest item that can be decoded. Raise KeyError if none comes in time."""
     taken: _Taken | None = None
     removals = ctx.removals
     if (
@@ -52,7 +52,7 @@ def pop(ctx: Context, wait: float) -> Operation[Any]:
         and (monotonic() < removals.next_look or removals.alone or ctx.keys.prefix is None)
         and not (removals.recorded and monotonic() < removals.next_look)
     ):
-        # The short path after a first removal: half of the frames of the long one.
+        # A short path after the first removal, with half of the frames of the long one.
         taken = yield ctx.command(b"ZPOPMIN", ctx.keys.queue, reads=_first_taken, resend=False)
         if taken.members:
             items, bad = ctx.codec.decode_run(taken.members)
@@ -128,14 +128,14 @@ def _take_now(
         if failure is not None:
             if not items:
                 raise failure
-            # Removed items are the caller's. The next call meets the error itself.
+            # The caller gets the removed items. The next call raises the error, if it lasts.
             message = (
                 "could not take more items of %r; the items taken before are returned: %s",
                 ctx.name,
                 one_line(str(failure)),
             )
             if isinstance(failure, DecodeError):
-                # Every call meets items that stay queued, because dead letters are not allowed.
+                # If dead letters are not allowed, each call finds the same items in the queue.
                 log_once(logging.ERROR, ctx.name, *message)
             else:
                 log.error(*message)
@@ -159,7 +159,7 @@ class _Taken(NamedTuple):
 
     members: list[Any]
     scores: list[Any] | None
-    #: Whether there may be more of those asked for.
+    #: Whether the step may have ended before it had all requested items.
     more: bool = False
 
 
@@ -193,8 +193,8 @@ def _remove(
         else:
             taken = yield from _and_look(ctx, _take_by_rank(ctx, num, with_scores))
     except Exception as error:
-        # A full server refuses commands queued in a MULTI, but lets a script go on that frees
-        # memory first.
+        # A full server refuses commands queued in a MULTI. It performs a script that first frees
+        # memory.
         if not (out_of_memory(error) or refused(error)):
             raise
         ctx.removals.multi = not refused(error)
@@ -218,10 +218,10 @@ def _remove(
 
 
 def _and_look(ctx: Context, ask: Ask) -> Operation[_Taken]:
-    """Remove by commands and, once a second, ask in the same request for records of leases.
+    """Remove by commands. Once a second, look for records of leases in the same request.
 
-    Commands leave the attempts of the items that they remove, which must not outlive them. As long
-    as a set has such records, `pop` and `take` go by the script, which deletes them.
+    Commands do not delete the attempts of the items that they remove. While a set has such records,
+    `pop` and `take` use the script, which deletes them.
     """
     taken: _Taken
     now = monotonic()
@@ -245,13 +245,13 @@ def _and_look(ctx: Context, ask: Ask) -> Operation[_Taken]:
             gone = [bytes_of(member) for member in taken.members]
             yield ctx.step("prune", up_to(len(gone)), gone)
     except Exception:
-        # Removed items are the caller's. A user with the rights of 0.5.1 may not ask.
+        # The caller gets the removed items. A user with the rights of 0.5.1 may not look.
         ctx.removals.recorded = False
     return taken
 
 
 def _take_by_rank(ctx: Context, num: int, with_scores: bool) -> Ask:
-    """Remove up to ``num`` members in a MULTI, and note whether the server took it as one.
+    """Remove up to ``num`` members in a MULTI, and note whether the server accepted it.
 
     Taking by range and removing by rank costs the server two thirds of ZPOPMIN with a count.
     """
@@ -270,14 +270,14 @@ def _take_by_rank(ctx: Context, num: int, with_scores: bool) -> Ask:
 
 
 def _by_rank(ctx: Context, read: Reader[_Taken]) -> Reader[_Taken]:
-    """Read the answers to MULTI, the range, its removal and EXEC."""
+    """Read the replies to MULTI, the range, its removal and EXEC."""
 
     def reader(reply: Any) -> _Taken:
         began, found, removed, performed = listed(reply, 4)
         together = not isinstance(began, Exception)
         if not together:
-            # The user lost the right to MULTI since the last take, and the two were performed,
-            # one right after the other.
+            # The user lost the right to MULTI since the last take. The two commands were performed
+            # one after the other.
             if isinstance(removed, Exception):
                 raise began
             if isinstance(found, Exception) and count(removed):
@@ -327,10 +327,10 @@ def _take_and_ask(ctx: Context, num: int) -> Ask:
 
 
 def _take(ctx: Context, num: int, within: Range | None = None) -> Operation[_Taken]:
-    """Remove up to ``num`` items in a script, and with them the expired leases.
+    """Remove up to ``num`` items in a script, which also returns expired leases.
 
-    A user of 0.5.1's rights may use no key but the queue's: then the step goes without the leases,
-    and if the user may run no script either, it is a command.
+    A user with the rights of 0.5.1 may only use the queue's key. Then the step leaves the leases
+    out. If the user may not run scripts either, it is a command.
     """
     taken: _Taken
     try:
@@ -376,12 +376,12 @@ def _taken(num: int) -> Reader[_Taken]:
     return lambda reply: _Taken(*read(reply))
 
 
-#: Reads the replies to ZPOPMIN that are in another form.
+#: Reads the replies to ZPOPMIN in another form.
 _FIRST = _taken(1)
 
 
 def _first_taken(reply: Any) -> _Taken:
-    """Read the reply to ZPOPMIN of one item, in a pair if the protocol is RESP3."""
+    """Read the reply to ZPOPMIN of one item. It is a pair if the protocol is RESP3."""
     pair = reply[0] if type(reply) is list and len(reply) == 1 else reply
     if type(pair) is list and len(pair) == 2 and type(pair[0]) is bytes:
         scores = numbers(pair[1:])
@@ -390,7 +390,7 @@ def _first_taken(reply: Any) -> _Taken:
 
 
 def _in_bytes(ctx: Context, num: int) -> Reader[_Taken]:
-    """Read the reply of a step that takes, which is bounded by bytes."""
+    """Read the reply of a step that takes, bounded by bytes."""
     read = scored_in_bytes(num)
 
     def reader(reply: Any) -> _Taken:
@@ -422,9 +422,9 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def refused(error: Exception) -> bool:
-    """Return whether the server refused a request whole: its user may not, or it has no such.
+    """Return whether the server refused a whole request: the right or the command is missing.
 
-    An error from inside a script has a cause, as the client knows it: such a step may be half
+    An error from inside a script has a cause, since it was translated. Such a step may be half
     performed.
     """
     text = str(error)
@@ -436,10 +436,10 @@ def refused(error: Exception) -> bool:
 
 
 def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False) -> Operation[bool]:
-    """Check, until an item was decoded, that some item of the set or range can be decoded.
+    """Check that some item of the set or range can be decoded, unless one was decoded before.
 
     Return False if there is nothing to hand out. An error that is not the item's fault is raised,
-    or left to the caller if it ``goes_on``.
+    unless the caller ``goes_on`` in spite of it.
     """
     if ctx.codec.proven:
         return True
@@ -449,7 +449,7 @@ def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False)
     while seen < ENOUGH:
         raws, more, end = yield from _after(ctx, within, seen, end)
         given = 0
-        # As many as one step gives back, which may end by their bytes.
+        # One step returns so many leases, or fewer if they are large.
         while not (raws or seen) and given < LEASE_STEP:
             some = yield from _give_back(ctx, within)
             if not some:
@@ -476,7 +476,7 @@ def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False)
 
 
 def _give_back(ctx: Context, within: Range | None) -> Operation[int]:
-    """Return expired leases to the queue; return how many."""
+    """Return expired leases to the queue. Return their number."""
     if within is not None or ctx.keys.prefix is None:
         return 0
     try:
@@ -484,19 +484,19 @@ def _give_back(ctx: Context, within: Range | None) -> Operation[int]:
     except Exception as error:
         if not (ctx.keys.is_plain and refused(error)):
             raise
-        back = 0  # a user who may use the queue alone has no leases
+        back = 0  # a user who may only use the queue has no leases
     return int(back)
 
 
 class End(NamedTuple):
-    """Return whether the set is finished, and the number of expired leases that it returned."""
+    """Whether the set is finished, and the number of expired leases that returned to the queue."""
 
     finished: bool
     back: int
 
 
 def end_of(ctx: Context, looks: bool = False) -> Ask:
-    """Ask whether the set is finished; with ``looks``, without giving back expired leases."""
+    """Ask whether the set is finished. With ``looks``, expired leases do not return."""
     read = list_of(up_to(LEASE_STEP), 3)
 
     def reads(reply: Any) -> End:
@@ -517,7 +517,7 @@ def end_of(ctx: Context, looks: bool = False) -> Ask:
 def _after(
     ctx: Context, within: Range | None, seen: int, end: list[bytes]
 ) -> Operation[tuple[list[Any], bool, list[bytes]]]:
-    """Read the items after the first so many, up to ENOUGH in all.
+    """Read the items after a number of first ones, up to ENOUGH in all.
 
     Return their stored bytes, whether there may be more, and the page's end.
     """
@@ -532,7 +532,8 @@ def _after(
             "peek", reads, position=seen, num=num, due=ctx.options.due, first=ctx.sizes.first
         )
         return raws, more or len(raws) == num, end
-    # By a command: a user of 0.5.1's rights may run no script. One item is nearly always enough.
+    # A command: a user with the rights of 0.5.1 may not run scripts. One item is nearly always
+    # enough.
     num = 1 if seen == 0 else min(num, max(1, STEP_BYTES // max(ctx.sizes.largest, 1)))
     fetch = (b"ZRANGE", ctx.keys.queue, seen, seen + num - 1)
     raws = yield ctx.command(*fetch, reads=lambda reply: members(reply, num))
@@ -544,8 +545,8 @@ def _decode_taken(
 ) -> Operation[tuple[list[Any], int, Exception | None]]:
     """Decode removed items. Return them, the number that became dead letters, and an error.
 
-    If dead letters cannot be written, the undecodable items are queued again. The error comes with
-    the decoded items: they are the caller's.
+    If dead letters cannot be written, the undecodable items are queued again. The error is returned
+    beside the decoded items, which the caller gets.
     """
     raws, scores, _ = taken
     if None in raws:
@@ -561,7 +562,7 @@ def _decode_taken(
         scores = [scores[i] for i in kept] if scores is not None else None
     items, bad = yield from ctx.codec.decode(raws)
     failure: Exception | None = None
-    # With key= all are dead letters: which place an item had is not known here.
+    # With key= all become dead letters: the place of an item is not known here.
     own = [each for each in bad if ctx.options.keyed or not isinstance(each.error, NOT_OF_ITEM)]
     if own:
         failure = yield from _bury(ctx, own, scores)
@@ -584,7 +585,7 @@ def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[E
     if ctx.keys.prefix is None:
         yield from _put_back(ctx, bad, scores)
         return _without_dead(
-            ctx, bad, "a name with braces but no valid hash tag can have no dead letters"
+            ctx, bad, "a set whose name has braces but no valid hash tag cannot have dead letters"
         )
     at = 0
     for part in cut_by_bytes(bad, PART, _raw_size):
@@ -597,7 +598,7 @@ def _bury(ctx: Context, bad: list[Any], scores: list[Any] | None) -> Operation[E
             yield from _put_back(ctx, bad[at:], scores)
             if ctx.keys.is_plain and refused(error):
                 ctx.removals.alone = True
-                why = f"this user may write no dead letters ({error})"
+                why = f"this user may not write dead letters ({error})"
                 return _without_dead(ctx, bad[at:], why)
             return error
         at += len(part)
@@ -648,7 +649,7 @@ def _raw_size(bad: Any) -> int:
 
 
 def _queue_again(ctx: Context, arguments: list[Any]) -> Operation[None]:
-    """Queue score, member, ...; if the user may use the queue alone, without the other keys."""
+    """Queue score, member, ... If the user may only use the queue, the other keys are left out."""
     reads = up_to(len(arguments) // 2)
     queue = ctx.keys.queue
     for keys in (None, {"queue": queue}) if ctx.keys.is_plain else (None,):

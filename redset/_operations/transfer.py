@@ -1,4 +1,4 @@
-"""A whole set as JSON lines, and back."""
+"""Export of a whole set as JSON lines, and its restore."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ from redset.exceptions import OptionsDiffer
 
 log = logging.getLogger("redset")
 
-#: Buckets of a memory that one step reads, and remembered items that one line has.
+#: Number of buckets of a memory that one step reads, and of remembered items per line.
 BUCKETS, REMEMBERED = 10, 500
 #: Integers of a memory for each of its buckets, as in buckets.lua.
 FILL = 180
-#: Limit of a bucket. It has 360 at most on average, and twice that if an export read it during a
-#: split. A step then moves fewer than Lua can unpack (7,999).
+#: Limit of a bucket's integers. The average is 360 at most, and twice that if an export read it
+#: during a split. So a step moves fewer than Lua can unpack (7,999).
 CROWDED = 2000
 _INTEGER = re.compile(rb"-?\d{1,19}")
 
@@ -69,7 +69,7 @@ def export(ctx: Context) -> Operation[None]:
     """
     epoch = (yield from ctx.know_epoch()) if ctx.options.remember else None
     if ctx.options.ties:
-        # This object defines scores and numbers. With other ties they would be wrong.
+        # Scores and numbers are those of this object's ties. Those of another ties= would be wrong.
         stored = yield ctx.command(b"HGET", ctx.keys.meta, b"options", reads=optional(bytes_of))
         if stored and not stored.endswith(f"ties={ctx.options.ties}".encode()):
             raise ctx.tell_other_options(stored)
@@ -101,7 +101,7 @@ def export(ctx: Context) -> Operation[None]:
 class _Rows(NamedTuple):
     end: list[bytes]
     found: int
-    #: Whether there may be more of those asked for.
+    #: Whether the step may have ended before it had all requested items.
     more: bool
     rows: list[Row]
 
@@ -238,7 +238,7 @@ def _recalled(bucket: int) -> Reader[tuple[int, list[str]]]:
 
 
 def restore(ctx: Context) -> Operation[int]:
-    """Fill an empty set from the lines that Pull brings; how many items it has then."""
+    """Fill an empty set from the lines that Pull brings. Return its number of items then."""
     with contextlib.closing(Lines()) as lines:
         while True:
             given, _ = yield Pull(STEP)
@@ -255,7 +255,7 @@ def _restore_checked(ctx: Context, lines: Lines) -> Operation[int]:
     remembered, same = head["remember"], head["key"] == ctx.options.keyed
     if keys.prefix is None and next(lines.of("dead"), None) is not None:
         _ = keys.dead  # raises its reason if the set can have none
-    # The lines are sound; whether each item is one here shows before anything is written, too.
+    # The lines are checked. Check also, before any write, that each item fits this set.
     for value in lines.of("item"):
         if not same:
             _again(ctx, value)
@@ -270,7 +270,7 @@ def _restore_checked(ctx: Context, lines: Lines) -> Operation[int]:
     keeps = keeps and (remembered == ctx.options.remember or remembered == "limited")
     if remembered and not keeps:
         log.warning(
-            "what %r remembered is left out: this set has %s, and it had %s",
+            "the memory of %r is left out: this set has %s, and the exported set had %s",
             head.get("name"),
             ctx.options.text,
             f"key={'yes' if head['key'] else 'no'} remember={remembered}",
@@ -285,8 +285,8 @@ def _restore_checked(ctx: Context, lines: Lines) -> Operation[int]:
     integers = lines.known if keeps and ctx.options.remember == "ever" else 0
     if integers and remembered == "ever":
         _check_buckets(lines)
-    # The count of forgets begins at another number: the epoch may be that of a memory for which
-    # processes have tables.
+    # The count of forgets begins at another number: processes may have tables for the memory that
+    # had the same epoch.
     forgets = int.from_bytes(os.urandom(6), "big")
     arguments = {
         "options": options,
@@ -296,7 +296,7 @@ def _restore_checked(ctx: Context, lines: Lines) -> Operation[int]:
         "id": lines.name(ctx.options.text),
         "integers": integers,
     }
-    # The new count empties other processes' tables. This process's are emptied before and after.
+    # The new count empties other processes' tables. This process empties its own before and after.
     return (yield from forgetting(ctx, _fill(ctx, lines, arguments, same, keeps)))
 
 
@@ -323,7 +323,7 @@ def _fill(
         if ctx.options.ties:
             made[2] = _placed(ctx, value, ties)
         if not same:
-            made[5] = b""  # the identity that it had in another set
+            made[5] = b""  # the identity is that of another set
         return made
 
     def load(part: list[Any]) -> Ask:
@@ -362,7 +362,7 @@ def _total(reply: Any) -> int:
 
 
 class _Begun(NamedTuple):
-    """How far a restore is: its epoch, the steps that are done, the items they queued."""
+    """The progress of a restore: its epoch, its performed steps, and the items that they queued."""
 
     status: int
     epoch: bytes
@@ -376,19 +376,19 @@ def _begun(reply: Any) -> _Begun:
 
 
 def _begin(ctx: Context, arguments: dict[str, Any]) -> Operation[_Begun]:
-    """Mark the set as one that is restored."""
+    """Mark the set as being restored."""
     while True:
         begun: _Begun = yield ctx.step("restore_begin", _begun, **arguments)
         if begun.status == 1:
             return begun
         if begun.status != 2:
             break
-        # The buckets of a memory that was cleared may be those of the one that is to be put back.
+        # Buckets of a cleared memory may have the names of those that are restored.
         yield from sweep(ctx)
     if begun.status == 3:
         raise ValueError(
             f"the set {ctx.name!r} has part of other lines, whose restore was cut off: restore "
-            "those again, to the end, or clear() it"
+            "those lines again, to the end, or clear() the set"
         )
     raise ValueError(
         f"the set {ctx.name!r} must be empty, and remember nothing, to be restored: clear() it"
@@ -396,7 +396,7 @@ def _begin(ctx: Context, arguments: dict[str, Any]) -> Operation[_Begun]:
 
 
 def _check_digest(ctx: Context, payload: bytes, digest: bytes) -> None:
-    """Refuse an item whose digest is that of another item. Unreadable items keep their digest."""
+    """Refuse an item with a wrong digest. Items that cannot be decoded keep their digest."""
     if not digest:
         return
     try:
@@ -413,7 +413,7 @@ def _check_digest(ctx: Context, payload: bytes, digest: bytes) -> None:
 
 
 def _check_buckets(lines: Lines) -> None:
-    """Refuse a memory whose integers would crowd its buckets: no epoch makes these."""
+    """Refuse a memory whose integers would crowd some buckets: the integers of a set do not."""
     buckets = -(-lines.known // FILL)
     size = 1 << (buckets.bit_length() - 1)
     split = buckets - size
@@ -427,8 +427,8 @@ def _check_buckets(lines: Lines) -> None:
             filled[bucket] += 1
             if filled[bucket] > CROWDED:
                 raise ValueError(
-                    "lines must be those of export(), and what these remember is not spread as a "
-                    f"memory's integers are: more than {CROWDED} of {lines.known} in one bucket"
+                    "lines must be those of export(), and these are not spread as a memory's "
+                    f"integers are: more than {CROWDED} of {lines.known} in one bucket"
                 )
 
 
@@ -442,7 +442,7 @@ def _again(ctx: Context, value: dict[str, Any]) -> Row:
         raise
     except Exception as error:
         raise OptionsDiffer(
-            f"an item of what is to be restored has no identity in {ctx.name!r}, which has "
+            f"an item of the lines has no identity in {ctx.name!r}, which has "
             f"{ctx.options.text}: {error}"
         ) from error
     return row._replace(member=member)
@@ -456,8 +456,7 @@ def _placed(ctx: Context, value: dict[str, Any], ties: Iterator[int]) -> bytes:
         score = ctx.scores.parse(value["score"])
     except ValueError as error:
         raise OptionsDiffer(
-            f"an item of what is to be restored cannot be in {ctx.name!r}, which has "
-            f"{ctx.options.text}: {error}"
+            f"an item of the lines cannot be in {ctx.name!r}, which has {ctx.options.text}: {error}"
         ) from error
     tie = tie_of(value)
     return ctx.scores.encode(score, next(ties) if tie is None else tie)
@@ -474,7 +473,7 @@ def _reminders(ctx: Context, lines: Lines, epoch: bytes) -> Iterator[list[Any]]:
 
 
 def _fields_by_step(rows: Iterator[Any]) -> Iterator[list[Any]]:
-    """Yield the fields of so many rows as a step takes, by their number and bytes."""
+    """Yield the fields of rows, as many as a step takes by number and bytes."""
     fields: list[Any] = []
     num = size = 0
     for row in rows:

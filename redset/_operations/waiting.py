@@ -5,9 +5,9 @@ Theory of operation
 
 A waiting call tries, waits for a sign that there may be an item, and tries again, until its time is
 over. No call blocks on the server: a blocked connection is lost to the pool, and a reply that comes
-after its caller died loses an item. `watch.lua` reads how many items there are, and in how many
-milliseconds one falls due or a lease ends. It changes nothing. The effect `Wait` has this question;
-the transport asks it for all waiting calls of a process together.
+after its caller died loses an item. `watch.lua` reads the number of items, and the milliseconds
+until one falls due or a lease ends. It changes nothing. The effect `Wait` has this request. The
+transport sends it for all waiting calls of a process together.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ T = TypeVar("T")
 def until(
     ctx: Context, attempt: Callable[[], Operation[list[T]]], wait: float
 ) -> Operation[list[T]]:
-    """Attempt at once, and each time that there may be something, for ``wait`` seconds.
+    """Attempt at once, and each time that there may be an item, for ``wait`` seconds.
 
-    Return the result of the first attempt that is not empty. Between attempts the set is looked at,
-    which is one command and changes nothing.
+    Return the result of the first attempt that is not empty. Between attempts the set is polled:
+    one command, which changes nothing.
     """
     end = monotonic() + wait
     found = yield from attempt()
