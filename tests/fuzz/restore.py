@@ -77,16 +77,18 @@ def shortened(value: bytes) -> bytes:
 
 
 def dies_at(number: int, raw: redis.Redis) -> Any:
-    """A client that reaches the server so many times, and is then killed."""
+    """A client that is killed after the server has performed so many of its steps."""
 
     class Dies(servers.GenericDecoded):
         left = number
 
         def execute_command(self, *arguments: Any, **options: Any) -> Any:
-            self.left -= 1
-            if self.left < 0:
+            if self.left <= 0:
                 raise redis.ConnectionError("killed")
-            return super().execute_command(*arguments, **options)
+            reply = super().execute_command(*arguments, **options)
+            # A script that the server has to load is not a step, and neither is the refused call.
+            self.left -= arguments[0] != "SCRIPT LOAD"
+            return reply
 
     return Dies(raw)
 
