@@ -2,8 +2,8 @@
 """The wire format compiled: names, bytes and errors as in its specification, _wire/fallback.py.
 
 Rare cases (subclasses, foreign types, errors) call the fallback's own functions, so they cannot
-differ. Frequent cases work on views: pointers into objects that are held. Extraction of items has
-the GIL; digests, folding, sorting and copying have not.
+differ. Frequent cases work on views: pointers into held objects. Items are read with the GIL.
+Digests, folding, sorting and copying run without it.
 
 There are no list comprehensions: those of Cython 3.3 free an element twice if there is no memory
 for the list to grow. There is no return in an except clause: it assumes that there was memory for
@@ -61,7 +61,7 @@ _OWN_METHODS = {name: vars(_serializers.JSONSerializer)[name] for name in ("dump
 cdef enum:
     LAST = 2  # FOLD_LAST
     INTEGER = 1  # MEMORY_INTEGER
-    # With fewer entries (or digests), giving up the GIL costs more than it saves.
+    # With fewer entries (or digests), releasing the GIL costs more than it saves.
     MANY = 32
 
 cdef extern from "_wire/portable.h":
@@ -78,7 +78,7 @@ cdef extern from "Python.h":
     int PyLong_CheckExact(object)
     long long PyLong_AsLongLongAndOverflow(object, int* overflow) except? -1
 
-# One module of pieces: C inlines across them, and no symbol of one leaves it.
+# The pieces are one module, so C inlines across them, and their symbols stay inside.
 include "_wire/views.pxi"
 include "_wire/resp.pxi"
 include "_wire/scores.pxi"

@@ -811,13 +811,13 @@ class SortedSet(AsyncFace[T]):
         """Run a worker: call ``handler(item)`` for each item, until it is stopped.
 
         Items are leased, and renewed at half of their time. A worker that is killed loses nothing:
-        its items return when their leases expire. An item whose process stands still for longer
-        than its lease may be handed out twice.
+        its items return when their leases expire. An item may be handed out twice if its process
+        is suspended for longer than the lease.
 
         - If the handler returns, its item is acknowledged. New items that it returns are added in
           the same step.
-        - If it raises, the error is logged, and the item is retried after 1 s, 2 s, 4 s and so on
-          up to an hour. Each delay is shortened by up to half of it at random. After
+        - If it raises, the error is logged and the item is retried. The delay is 1 s, 2 s, 4 s and
+          so on up to an hour. Each delay is shortened at random, by up to half. After
           ``max_attempts`` attempts the item is a dead letter. `redset.Retry` and `redset.Reject`
           choose otherwise.
         - If a full set or server refuses its new items, the item is released for some seconds,
@@ -830,8 +830,8 @@ class SortedSet(AsyncFace[T]):
         Settlements go with the next lease call in one round trip. A finished item is settled within
         50 ms.
 
-        Up to ``concurrency`` handlers run at a time, each in a task; the caller's speaks to the
-        server.
+        Up to ``concurrency`` handlers run at a time, each in a task. The caller's task sends
+        requests.
 
         Parameters
         ----------
@@ -1385,10 +1385,10 @@ class SortedSet(AsyncFace[T]):
         Raises
         ------
         TypeError, ValueError
-            If it is not an iterable, an item cannot be identified, or a set is of the other kind
+            If it is not an iterable, or an item has no identity. Also for a set of the other kind
             (sync, asyncio), or in another slot of a cluster.
         redset.exceptions.OptionsDiffer
-            If the two have not the same ``key``.
+            If the two sets differ in ``key``.
 
         Examples
         --------
@@ -1423,8 +1423,8 @@ class SortedSet(AsyncFace[T]):
         Raises
         ------
         TypeError, ValueError
-            If an item cannot be identified, or ``other`` is not a set, this set itself, on another
-            server, or in another slot of a cluster; nothing was moved.
+            If an item has no identity, or ``other`` is not a set. Also if ``other`` is this set, on
+            another server, or in another slot of a cluster. Nothing was moved.
         redset.exceptions.OptionsDiffer
             If the two sets differ in ``key``, or the other was made with other options.
         redset.exceptions.Full

@@ -24,7 +24,7 @@ __all__ = ("server",)
 
 Value = bool | int | float | str
 
-# Directives that make the server private, or that its start and its end depend on.
+# Directives that make the server private, or that its start and its end need.
 _OWN = {
     "port": "0",
     "tls-port": "0",
@@ -46,14 +46,14 @@ _LONGEST_PATH = 103
 # another process. Its standard input is a pipe that only the owner writes to, and that the kernel
 # closes when the owner ends. The keeper then ends the server and itself. A forked child that runs
 # no Python hooks may hold the pipe open. So the keeper also looks at its parent's pid, which
-# changes when the owner has gone. A death signal (PR_SET_PDEATHSIG) does not do: it comes with the
-# end of the thread that started the server. The pipe `alive` ends with the server, and when it
+# changes when the owner has ended. A death signal (PR_SET_PDEATHSIG) is not enough: it comes with
+# the end of the thread that started the server. The pipe `alive` ends with the server, and when it
 # restarts itself.
 #
-# If the keeper is killed, a shell takes over. The server's own start leaves that shell running. It
-# waits for the end of a pipe that only the keeper writes to. Then it waits for the end of the
-# owner's pipe, or of the owner's pid. It is in the server's process group, so that group's id is
-# not reused.
+# If the keeper is killed, a shell takes over. The script that starts the server leaves that shell
+# running. It waits for the end of a pipe that only the keeper writes to. Then it waits for the end
+# of the owner's pipe, or of the owner's pid. The shell is in the server's process group, so the
+# system does not reuse that group's id.
 _START = """
 exec 3<&0 </dev/null
 ( {
@@ -197,7 +197,7 @@ def _words(argument: str, value: Value | Sequence[Value]) -> str:
 
 
 def _quoted(word: str) -> str:
-    # A line break or a NUL in a value must not end its line.
+    # A line break or a NUL in a value must not end the line of the file.
     escaped = re.sub(
         r'[\x00-\x1f"\\\x7f]', lambda found: f"\\x{ord(found[0]):02x}", word, flags=re.ASCII
     )

@@ -33,9 +33,9 @@ _POLL_INTERVAL = 0.2
 
 
 class BaseLock:
-    """A lock's name, times and holders, and how it is taken and left.
+    """A lock's name, times and holders, and its steps.
 
-    That is written once, with ``await``; nothing suspends with a sync client.
+    It is written once, with ``await``. With a sync client nothing suspends.
     """
 
     # Slots keep it small. The dict, made on its first use, holds attributes that a program adds.
@@ -113,7 +113,7 @@ class BaseLock:
         return digits
 
     def _ask(self, name: str, arguments: dict[str, str]) -> Any:
-        # It is rare, so EVAL will do: any client has it, and the server needs no loaded script.
+        # Locks are rare, so EVAL is enough: each client has it, and no script must be loaded.
         step = script(name)
         values = step.arguments.values(arguments)
         return self.redis.execute_command("EVAL", step.text, 1, self.key, *values)

@@ -162,7 +162,7 @@ def _int_or_float(text: str) -> int | float:
 
 
 def _inside(obj: Any) -> Iterable[Any] | None:
-    """Return the contents of a container as orjson sees them, also if a subclass overrides them."""
+    """Return the contents of a container as orjson reads them, even if a subclass hides them."""
     if isinstance(obj, dict):
         return dict.values(obj)
     if isinstance(obj, list):
@@ -178,12 +178,12 @@ def _stands_for_value(obj: Any) -> bool:
     return type(type(obj)) is enum.EnumMeta and not isinstance(obj, (str, int, list, dict))
 
 
-#: Types whose values hold no other value.
+#: Types whose values do not contain other values.
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 
 
 _DICT = frozenset((dict,))
-#: The plain types of which JSON has every value.
+#: The plain types whose values JSON can all represent.
 _SURE = frozenset((str, int, bool))
 
 
@@ -214,8 +214,8 @@ def _refuse_non_finite(obj: Any) -> None:
 
 
 def _orjson_agrees() -> bool:
-    # Before 3.11.7 orjson wrote 1e16 for 1e+16. Another text is another item, so such a version
-    # cannot be used beside the others.
+    # Before 3.11.7 orjson wrote 1e16 for 1e+16. Another text is another item, so processes with
+    # such a version would not agree with others.
     numbers = [1e15, 1e16, -1.5e300, 1e-4, -1.25e-5, 1e-6, 1.5e-7, 1e-10, -0.0, 5e-324]
     return orjson.dumps(numbers) == _StandardJSON().dumps(numbers)
 
@@ -230,7 +230,7 @@ if _USE_ORJSON:
 
 
 def _refuse_deep(obj: Any) -> None:
-    """Refuse an item that is nested too deep, before orjson sees it.
+    """Refuse an item that is nested too deep, before orjson reads it.
 
     orjson does not count tuples and enum members, so deep ones and cycles overflow its stack.
     """
@@ -296,14 +296,14 @@ class JSONSerializer(Serializer):
 
 
 def _dumps_flat(items: Any) -> list[bytes] | None:
-    """Return what `JSONSerializer.dumps` returns for each item, if all are flat dicts; else None.
+    """Serialise each item as `JSONSerializer.dumps` does, if all are flat dicts; else return None.
 
-    One call writes all of them, and their text is split: two thirds of the time of a call each. No
-    object of orjson's is kept, since many of them slow its allocator down.
+    One call writes all of them, and their text is split: two thirds of the time of one call per
+    item. No object of orjson's is kept, since many of them slow its allocator down.
     """
     if not _USE_ORJSON or not items or not _DICT.issuperset(map(type, items)):
         return None
-    # Before orjson sees them: see _refuse_deep.
+    # Checked before orjson reads them: see _refuse_deep.
     kinds = set(map(type, chain.from_iterable(map(dict.values, items))))
     if not kinds <= _PLAIN:
         return None
@@ -313,7 +313,7 @@ def _dumps_flat(items: Any) -> list[bytes] | None:
         return None
     # JSON has no line ends of its own.
     texts: list[bytes] = text[1:-1].replace(b"},{", b"}\n{").split(b"\n")
-    # More if a string of an item has these characters, too.
+    # There are more parts if a string of an item has these characters, too.
     return texts if len(texts) == len(items) else None
 
 

@@ -2,7 +2,7 @@
 
 `make lint` runs this over the package, the documentation, README, CONTRIBUTING and CHANGELOG. Each
 phrase has a plain one to replace it. `ALLOWED` has the lines that may keep a phrase, with their
-reasons.
+reasons. Sentences are those of the documentation and of the package's docstrings.
 """
 
 from __future__ import annotations
@@ -49,9 +49,18 @@ ALLOWED = {
     ("redset/scrapy/jobs.py", "behind"): "an attribute",
     ("redset/scrapy/scheduler.py", ".behind"): "an attribute",
 }
-#: Words of a sentence, in the documentation.
+#: Words of a sentence.
 LONGEST = 25
 PROSE = ("docs/**/*.rst", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+CODE = ("redset/**/*.py", "redset/**/*.pyx", "redset/**/*.pxi")
+#: Parts of docstrings that are not sentences: examples, literal blocks, tables, and the names above
+#: a description, as of parameters.
+NO_PROSE = (
+    r"(?m)^ *>>> .*\n(?:.*\S.*\n)*",
+    r"(?m)(?<=::\n)\n+( +)\S.*\n(?:\1.*\n|\n)*",
+    r"(?m)^ *==+  .*\n(?:.*\S.*\n)*",
+    r"(?m)^( *)[\w*{].*\n(?=\1 +\S)",
+)
 
 
 def found_in(text: str) -> Iterator[tuple[int, str]]:
@@ -87,6 +96,18 @@ def paragraphs(text: str) -> Iterator[tuple[int, str]]:
             lines.append(line.strip().lstrip("*-| ") if begins else line.strip())
 
 
+def docstrings(text: str) -> str:
+    """Return the prose of a file's docstrings, each line at its place, and no other lines."""
+    lines = [""] * text.count("\n")
+    for match in re.finditer(r'"""(.*?)"""', text, re.DOTALL):
+        prose = match[1]
+        for skipped in NO_PROSE:
+            prose = re.sub(skipped, lambda found: "\n" * found[0].count("\n"), prose)
+        at = text.count("\n", 0, match.start())
+        lines[at : at + match[1].count("\n") + 1] = prose.split("\n")
+    return "\n".join(lines)
+
+
 def long_in(text: str) -> Iterator[tuple[int, str]]:
     """Yield the line number of each paragraph with a long sentence, and the sentence."""
     for number, paragraph in paragraphs(text):
@@ -112,7 +133,8 @@ def found() -> Iterator[str]:
         for number, wrong in found_in(text):
             if not any(name == file and part in lines[number - 1] for file, part in ALLOWED):
                 yield f"{name}:{number}: {wrong}"
-    for name, text in files(PROSE):
+    prose = [*files(PROSE), *((name, docstrings(text)) for name, text in files(CODE))]
+    for name, text in prose:
         for number, wrong in long_in(text):
             yield f"{name}:{number}: {wrong}"
 

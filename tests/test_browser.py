@@ -135,6 +135,18 @@ TOO_WIDE = """
 """
 
 
+#: Tables that begin or end outside of the column of text.
+BESIDE = """
+    (() => {
+      const edges = element => element.getBoundingClientRect();
+      const column = edges(document.querySelector("article"));
+      return [...document.querySelectorAll("article .table-wrapper")]
+        .filter(each => edges(each).left < column.left - 1 || edges(each).right > column.right + 1)
+        .map(each => `a table ends at ${edges(each).right}, the column at ${column.right}`);
+    })()
+"""
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_page_fits_its_width_without_an_error_or_a_dead_link(
@@ -147,7 +159,8 @@ def test_every_page_fits_its_width_without_an_error_or_a_dead_link(
         url = site + path.relative_to(html).as_posix()
         visit = chromium.visit(url, width)
         faults += [f"{path.name}: {error}" for error in visit.errors]
-        faults += [f"{path.name} at {width}: {each}" for each in chromium.evaluate(TOO_WIDE)]
+        for wrong in (TOO_WIDE, BESIDE):
+            faults += [f"{path.name} at {width}: {each}" for each in chromium.evaluate(wrong)]
         ids[url] = set(
             chromium.evaluate('[...document.querySelectorAll("[id]")].map(each => each.id)')
         )

@@ -530,6 +530,17 @@ def test_a_long_sentence_is_reported_by_the_line_of_its_paragraph() -> None:
     assert [number for number, _ in language.long_in(text)] == [4]
 
 
+def test_a_long_sentence_of_a_docstring_is_reported_and_no_example() -> None:
+    long = " ".join(["word"] * 20)
+    text = (
+        f'x = """{long}\n{long}.\n\n>>> {long}\n{long}\n"""\ny = 1  # {long}\n{long}\n'
+        f'"""Short.\n\n    num : {long} or\n        {long}.\n\n    Like this::\n\n'
+        f'        {long} {long}\n\n    {long}\n    {long}.\n"""\n'
+    )
+    found = [number for number, _ in language.long_in(language.docstrings(text))]
+    assert found == [1, 18]
+
+
 def test_each_line_that_may_keep_a_phrase_is_there() -> None:
     tree = language.TREE
     assert [

@@ -102,6 +102,14 @@ def test_faults_have_unique_names_and_a_sentence_each() -> None:
         assert re.fullmatch(r"[^|\n]+\.", each.breaks)
 
 
+def test_the_guides_table_of_faults_has_the_files_that_they_are_planted_in() -> None:
+    guide = (TREE / "CONTRIBUTING.md").read_text("utf-8")
+    files = {each.name: each.file.removeprefix("redset/") for each in MUTANTS}
+    rows = re.findall(r"^\| ([\w-]+) \| `([\w./]+)` \| `test_\w+: ", guide, re.MULTILINE)
+    assert len(rows) > 100
+    assert [row for row in rows if files.get(row[0]) != row[1]] == []
+
+
 def test_every_kind_of_source_has_mutants() -> None:
     files = [each.file for each in MUTANTS]
     for kind, least in (

@@ -260,12 +260,12 @@ def test_an_undecodable_item_stays_at_its_score_if_dead_letters_are_refused(
             assert jobs.take(2) == [1, 2]
         for _ in range(3):
             if call == "pop":
-                with pytest.raises(DecodeError, match="put back: this user may write no dead"):
+                with pytest.raises(DecodeError, match="put back: this user may not write dead"):
                     jobs.pop()
             else:
                 raw.zadd("jobs", {"9": 7})
                 assert jobs.take(3) == [9]
-                with pytest.raises(DecodeError, match="put back: this user may write no dead"):
+                with pytest.raises(DecodeError, match="put back: this user may not write dead"):
                     jobs.take(3)
             assert raw.zscore("jobs", "no JSON") == 1.5
     assert raw.keys() == [b"jobs"]

@@ -126,8 +126,8 @@ PASSAGES: dict[str, dict[str, str]] = {
         "add : iterable Items": "add : iterable or async iterable\n            Items"
     },
     "SortedSet.consume": {
-        "Handlers run in ``concurrency`` threads of their own, the": (
-            "Up to ``concurrency`` handlers run at a time, each in a task; the"
+        "Handlers run in ``concurrency`` threads of their own. The caller's thread": (
+            "Up to ``concurrency`` handlers run at a time, each in a task. The caller's task"
         ),
         "Takes an item; returns None, or an iterable of new items.": (
             "May be a coroutine function. Takes an item; returns None, or an iterable or "

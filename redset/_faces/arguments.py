@@ -1,8 +1,8 @@
 """Checks of the arguments of a set's calls, each once.
 
-The text of an error is `<argument> must be <what>, got <value> (<type>)`. Checks run before
-anything is sent. The operations' context checks the options of the constructor, and the core checks
-items, keys and scores, because it meets a million of them.
+The text of an error is `<argument> must be <what>, got <value> (<type>)`. Checks run before any
+request. `SetOptions` checks the options of the constructor. The core checks items, keys and scores,
+because there may be millions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LONGEST = 10_000_000_000
 def must_be(
     argument: str, what: str, value: Any, kind: type[Exception] = TypeError, hint: str = ""
 ) -> Exception:
-    """Return the error of an argument; a long value is cut."""
+    """Return the error of an argument. A long value is cut."""
     return kind(f"{argument} must be {what}, {got(value)}{hint and f': {hint}'}")
 
 
@@ -38,7 +38,7 @@ def must_be(
 def seconds(
     argument: str, value: Any, *, positive: bool = False, most: float = LONGEST
 ) -> int | float:
-    """Return a time in seconds, if it is one from 0 (or above it) to ``most``, which may be inf."""
+    """Return a time in seconds, from 0 (or above 0) to ``most``, which may be infinite."""
     found = value.total_seconds() if isinstance(value, datetime.timedelta) else value
     if not isinstance(found, (int, float)) or isinstance(found, bool):
         raise must_be(argument, "a number of seconds or a timedelta", value)
@@ -51,7 +51,7 @@ def seconds(
 
 
 def finite_seconds(argument: str, value: Any) -> int | float:
-    """Return a time in seconds that has an end."""
+    """Return a finite time in seconds."""
     found = seconds(argument, value, most=math.inf)
     if math.isinf(found):
         raise must_be(argument, "finite", value, ValueError)
@@ -68,7 +68,7 @@ def waiting_time(wait: Any) -> float:
     if type(wait) is int and wait == 0:
         return 0
     found = seconds("wait", wait, most=math.inf)
-    # More than a clock can hold is forever, too.
+    # A time that no clock can hold is forever, too.
     return found if found < 1e9 else math.inf
 
 
@@ -115,7 +115,7 @@ def positive(argument: str, value: Any) -> int:
 
 
 def number_up_to(argument: str, value: Any, most: int) -> int:
-    """Return a number of items from 1 to as many."""
+    """Return a number of items from 1 to ``most``."""
     number = value if type(value) is int else index(argument, value)
     if not 1 <= number <= most:
         raise must_be(argument, f"from 1 to {most:,}", value, ValueError)
@@ -147,7 +147,7 @@ def ends(to_score: Callable[[Any], float], lowest: Any, highest: Any) -> tuple[f
 
 
 def refuse_single(argument: str, values: Any, iterables: tuple[str, ...] = ("__iter__",)) -> None:
-    """Refuse iterables that are rarely meant as many items, and objects that are not iterable."""
+    """Refuse objects that are not iterable, and iterables such as str that are one item."""
     if isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
         hint = "for one item put it in a list, for a mapping give its keys() and values()"
         raise must_be(argument, "an iterable of items", values, hint=hint)
@@ -188,7 +188,7 @@ def url_text(value: Any) -> str:
 
 
 def matching(argument: str, value: Any, pattern: re.Pattern[bytes], what: str) -> bytes:
-    """Return the bytes of a text of this form."""
+    """Return the bytes of a text that matches a pattern."""
     if not isinstance(value, str):
         raise must_be(argument, what, value)
     name = value.encode("utf-8", "replace")
@@ -198,7 +198,7 @@ def matching(argument: str, value: Any, pattern: re.Pattern[bytes], what: str) -
 
 
 def handler(value: Any, awaits: bool) -> Callable[[Any], Any]:
-    """Return a handler, which only the worker of an asyncio set awaits."""
+    """Return a handler. Only the worker of an asyncio set accepts a coroutine function."""
     if not callable(value):
         raise must_be("handler", "callable", value)
     if inspect.iscoroutinefunction(value) and not awaits:

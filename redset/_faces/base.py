@@ -136,7 +136,7 @@ class Face(Generic[T]):
         self._redis = redis_client
         self._link: Any = self._link_class(redis_client, wire.split)
         self._owned = False
-        #: How `from_url` made it.
+        #: The arguments of `from_url`, and what they made, if it was called.
         self._made: tuple[Any, ...] | None = None
         self.scorer = scorer
         self._lock: Any = None
@@ -240,7 +240,7 @@ class Face(Generic[T]):
     def _of_url(
         cls, url: str, name: str | bytes, args: tuple[Any, ...], options: dict[str, Any]
     ) -> Self:
-        """Make a set with a client of its own, and note how."""
+        """Make a set with a client of its own, and note the arguments for pickling."""
         made = cls(cls._client_of(url), name, *args, **options)
         made._owned = True
         made._made = url, args, options, made._scorer, made._ctx.codec.serializer
@@ -367,7 +367,7 @@ class Face(Generic[T]):
 
 
 class _Module(NamedTuple):
-    """A module in a pickle, as a serializer is: ``json``."""
+    """The pickled form of a module. A serializer may be one: ``json``."""
 
     name: str
 
@@ -392,7 +392,7 @@ def _from_url(
 
 
 class Rising:
-    """A scorer: the time. Each score is a little larger than the one before."""
+    """A scorer by this process's time. Each score is a little larger than the one before."""
 
     __slots__ = ("_last",)
 
@@ -408,7 +408,7 @@ class Rising:
 
 
 class ServerTime:
-    """A scorer: the present time of a set's server. Adds of the set need no request for it."""
+    """A scorer by the time of a set's server. The set's adds need no request of their own."""
 
     __slots__ = ("_clock", "_owner")
 
@@ -429,7 +429,7 @@ def requeueing(owner: Any, letters: Any) -> Operation[int]:
     """Perform ``dead.requeue``."""
     if letters is None:
         return dead.requeue_all(owner._ctx)
-    # A dead letter is a tuple, and not one of ids.
+    # A dead letter is a tuple, but not a tuple of ids.
     some = [letters] if isinstance(letters, dead.DeadLetter) else many("letters_or_ids", letters)
     return dead.requeue(owner._ctx, some)
 

@@ -1,7 +1,7 @@
 """Differences between the sync and the asyncio face, in pairs: the sync class, then its twin.
 
-`redset/sets.py` is written on the sync classes. `tools/asyncio_face.py` makes `redset/asyncio.py`
-of it: the same source on the asyncio classes, awaited. An asyncio set has no ``len``, ``in``,
+`redset/sets.py` uses the sync classes. `tools/asyncio_face.py` generates `redset/asyncio.py` from
+it: the same source on the asyncio classes, awaited. An asyncio set has no ``len``, ``in``,
 ``bool``, ``for``, comparisons by order and in-place operators, since none of them can be awaited.
 """
 
@@ -33,7 +33,7 @@ V = TypeVar("V")
 
 
 class SyncFace(Face[T]):
-    """Base of the sync sets: how they perform an operation, and their operators."""
+    """Base of the sync sets: it performs operations, and has the operators."""
 
     __slots__ = ()
     _link_class = Link
@@ -63,7 +63,7 @@ class SyncFace(Face[T]):
     def _close(self) -> None:
         if self._link is not None and self._owned:
             self._redis.close()
-            # redis-py 5.0.0 leaves the pool of such a client as it is.
+            # redis-py 5.0.0 does not disconnect the pool of such a client.
             self._redis.connection_pool.disconnect()
         self._link = None
 
@@ -114,7 +114,7 @@ class SyncFace(Face[T]):
             return self._run(algebra.compare(self._ctx, operand, how))
         if isinstance(other, Set):
             return self._run(algebra.compare_items(self._ctx, other, how))
-        return NotImplemented  # type: ignore[no-any-return]  # Python asks the other one
+        return NotImplemented  # type: ignore[no-any-return]  # Python asks the other object
 
     def __eq__(self, other: object) -> bool:
         return self._compare(other, "==")
@@ -164,7 +164,7 @@ class AsyncFace(Face[T]):
     async def _close(self) -> None:
         if self._link is not None and self._owned:
             client = self._redis
-            # redis-py 5.0.0 has no other name for it, and leaves the pool as it is.
+            # redis-py 5.0.0 has only this name for it, and does not disconnect the pool.
             await getattr(client, "aclose", client.close)()
             await client.connection_pool.disconnect()
         self._link = None
@@ -173,14 +173,14 @@ class AsyncFace(Face[T]):
     async def _check_server(client: Any, name: str | bytes | None) -> list[str]:
         link = AsyncLink(client, _wire.DEFAULT.split)
         if name is None and is_cluster(client):
-            await client.initialize()  # before that it knows no nodes
+            await client.initialize()  # before that it does not know the nodes
         return await link.run(checking_of(link, client, name))
 
     @staticmethod
     async def _list_sets(client: Any, match: Any, scan: bool) -> list[SetInfo]:
         link = AsyncLink(client, _wire.DEFAULT.split)
         if is_cluster(client):
-            await client.initialize()  # before that it knows no nodes
+            await client.initialize()  # before that it does not know the nodes
         return await Listing(link, client).run(match, scan)
 
     def __len__(self) -> int:
@@ -301,7 +301,7 @@ class AsyncLeases(Leases[T]):
             return self
         call, self._call = self._call, _BEGUN
         if call is _BEGUN:
-            raise RuntimeError("a batch is awaited once, and it failed: lease() gives another")
+            raise RuntimeError("a batch is awaited once, and it failed: call lease() again")
         self._leases = [Lease(self._owner, each) for each in await self._owner._run(call)]
         self._call = None
         return self

@@ -22,17 +22,17 @@ from redset.exceptions import AddError, Reject, Retry
 FIRST, LONGEST = 1.0, 3600.0
 #: Delay after an error that is not the item's fault, and after a full set or server, in seconds.
 OTHERS = 5.0
-#: Errors of a process or machine that lacks something for a while.
+#: Errors of a process or machine that lacks memory, files or disk space for a while.
 _LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
 #: Codes of errors that a server raises for a while. Redis 6.2 wraps them if a script raises them.
 _CODES = {"OOM", "NOREPLICAS", "BUSY", "MISCONF", "LOADING", "TRYAGAIN", "CLUSTERDOWN"}
 _WRAPPED = re.compile(r"(ERR )?Error running script")
-#: Classes of the clients without a code in their text.
+#: The clients' classes whose text lacks the code.
 _CLASSES = {"OutOfMemoryError", "BusyLoadingError", "TryAgainError", "ClusterDownError"}
 
 
 def settlement_of(lease: Any, error: BaseException) -> Settlement:
-    """Return how to settle a lease whose work raised this."""
+    """Return the settlement of a lease whose work raised an error."""
     reason = _reason(error)
     if not _may_be_its_fault(error):
         return Settlement("release", [lease], others_delay())
@@ -69,7 +69,7 @@ def is_transient(error: BaseException | None) -> bool:
 
 
 def others_delay() -> int:
-    """Return the delay of an item that was not at fault, in milliseconds."""
+    """Return the delay of an item that is not at fault, in milliseconds."""
     return int(1000 * OTHERS * random.uniform(0.5, 1.0))
 
 

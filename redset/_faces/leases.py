@@ -129,7 +129,7 @@ class Lease(Generic[T]):
 
 
 class Leases(Generic[T]):
-    """Base of the batches of both faces: leases, and how to settle them."""
+    """Base of the batches of both faces: leases, and their settlement by iteration."""
 
     __slots__ = ("_at", "_current", "_done", "_leases", "_owner", "_state", "lost")
 
@@ -187,7 +187,7 @@ class Leases(Generic[T]):
             self._current = None
 
     def _leave(self, error: BaseException | None) -> Operation[None]:
-        """Settle all leases. An error of the caller's block takes precedence over one of this."""
+        """Settle all leases. An error of the caller's block takes precedence over an error here."""
         self._state = "left"
         done = [lease for lease in self._done if not lease.settled]
         settlements = [Settlement("ack", done)]
@@ -219,7 +219,7 @@ class Leases(Generic[T]):
 
 
 def leases_of(owner: Any, leases: Any) -> list[Lease[Any]]:
-    """Return the leases to settle, each once. All must be of this set, and not settled."""
+    """Return the leases to settle, each once. All must belong to this set, and be unsettled."""
     if isinstance(leases, Lease):
         leases = [leases]
     elif isinstance(leases, Leases):
@@ -245,7 +245,7 @@ def leasing_out(owner: Any, num: Any, ttl: Any, wait: Any) -> Operation[list[Hel
     """Perform ``lease``."""
     num = number_up_to("num", num, leasing.MOST)
     ctx = owner._ctx
-    _ = ctx.keys.leased  # a name that cannot have second keys is refused here
+    _ = ctx.keys.leased  # raises an error for a name that cannot have second keys
     return leasing.lease(ctx, num, milliseconds("ttl", ttl, True), waiting_time(wait))
 
 

@@ -2,17 +2,16 @@
 
 Theory of operation. It is written once, with ``await``, for both faces. With a sync set nothing
 suspends. One coordinator, the caller's thread or task, sends all requests. Handlers run in other
-threads or tasks. They share the state below with it, under the runner's lock:
+threads or tasks. Handlers and coordinator share the state below, under the runner's lock:
 
 - `_ready`: leased items that no handler has begun. `_running`: items in handlers. `_handled`: items
   to settle.
 - In each step the coordinator plans a `_Turn`: one exchange that settles finished items, releases
-  and renews others, and leases new ones. If the turn fails before it changed anything, its items go
-  back to these lists, and a later turn takes them.
+  and renews others, and leases new ones. If the turn fails before it changed the set, its items
+  return to these lists, and a later turn takes them.
 - `_Pace` decides how many items are leased ahead.
-- An item may be begun only before its deadline, which is counted from before its request. So its
-  lease
-  cannot have expired on the server.
+- A handler may only begin an item before its deadline, which counts from before the request. So
+  the lease cannot have expired on the server.
 """
 
 from __future__ import annotations
@@ -49,13 +48,13 @@ log = logging.getLogger("redset")
 
 #: Time after which finished items are settled, although more may finish soon, in seconds.
 LINGER = 0.05
-#: Time between two requests of an idle worker, and between two looks at `stop`, in seconds.
+#: Time between two requests of an idle worker, and between two checks of `stop`, in seconds.
 PERIOD = 0.05
 #: Time after which an unbegun item is released if no handler is free, in seconds.
 UNBEGUN = 1.0
 #: Time between requests while the server refuses them, in seconds: the first, and the longest.
 PAUSE, LONGEST_PAUSE = 0.1, 5.0
-#: Time that a worker waits for a server that refuses, in seconds. Its client may wait longer.
+#: Seconds for which a worker retries while the server refuses. Its client may retry longer.
 PATIENCE = 60.0
 
 
@@ -103,7 +102,7 @@ class _Job:
         self.deadline = deadline
         self.came = self.began = now or monotonic()
         self.items: list[Any] = []
-        #: How to settle it, if it is not to be acknowledged.
+        #: Its settlement, if it is not to be acknowledged.
         self.settlement: Settlement | None = None
         self.cancelled = self.settled = False
 
@@ -129,7 +128,7 @@ class Threads:
         self._woken.clear()
 
     def offer(self, num: int) -> None:
-        """Let this number of handlers go on."""
+        """Wake this number of waiting handlers."""
         for _ in range(num):
             self._jobs.release()
 
@@ -150,7 +149,7 @@ class Threads:
 
 
 class Tasks(Threads):
-    """The same of an asyncio set."""
+    """Tasks that run the handlers of an asyncio set's worker, and its sleep."""
 
     def __init__(self) -> None:
         self.lock = contextlib.nullcontext()
@@ -162,7 +161,7 @@ class Tasks(Threads):
         self._tasks.append(asyncio.create_task(work(), name="redset-handler"))
 
     async def sleep(self, seconds: float) -> None:
-        # Not wait_for: before Python 3.12 it may keep a cancellation to itself.
+        # Not wait_for: before Python 3.12 it may swallow a cancellation.
         alarm = asyncio.get_running_loop().call_later(seconds, self._woken.set)
         try:
             await self._woken.wait()
@@ -194,11 +193,11 @@ class Tasks(Threads):
 class _Pace:
     """The number of items to lease ahead: 100 ms of work, from 0 to 100 items.
 
-    Fast handlers need items at hand during the next request. Items that wait for slow ones would
-    be missing to an idle worker. The time of an item is the mean of the last 16 times and of the
-    ages of the running items. A finished item counts as one second at most. Otherwise, after an
-    item of 10 minutes, the next 15 would be leased one by one. A running item counts with its whole
-    age, so nothing more is leased while it runs.
+    Fast handlers need leased items during the next request. Items that wait for slow handlers are
+    kept from idle workers. The time of an item is the mean of the last 16 times and of the ages of
+    the running items. A finished item counts as one second at most. Otherwise, after an item of 10
+    minutes, the next 15 would be leased one by one. A running item counts with its whole age, so no
+    more items are leased while it runs.
     """
 
     WORK, MOST, LAST, CUT = 0.1, 100, 16, 1.0
@@ -237,7 +236,7 @@ class _Pace:
 
 
 class _Halt(NamedTuple):
-    """A lease request that ended at a suspect: the number of items in hand, and the time."""
+    """A lease request that ended at a suspect: the number of leases in hand, and the time."""
 
     hand: int
     since: float
@@ -253,8 +252,7 @@ class _Turn:
         #: True if the worker has nothing else to do until it leases an item.
         self.waits = waits
         self.tries = 0
-        #: Its jobs: handled ones, ones whose new items were refused, unbegun ones to release, and
-        #: ones to renew.
+        #: Its jobs: handled, with refused new items, unbegun and to release, and to renew.
         self.handled, self.refused = jobs["handled"], jobs["refused"]
         self.back, self.renewed = jobs["back"], jobs["renewed"]
 
@@ -292,9 +290,9 @@ class Worker:
         self._running: set[_Job] = set()
         self._handled: list[_Job] = []
         self._since = 0.0
-        #: How many handlers wait for an item, and were not let go on yet.
+        #: Number of handlers that wait for an item and were not woken.
         self._parked = 0
-        #: Whether the coordinator was woken, and has not looked since.
+        #: Whether the coordinator was woken, and has not planned since.
         self._alerted = False
         self._closed = False
         self._reason: BaseException | None = None
@@ -309,11 +307,11 @@ class Worker:
         self._halted: _Halt | None = None
         #: True if the next request may skip suspects.
         self._may_pass = True
-        #: True if its hand may have suspects.
+        #: True if the worker may hold suspects.
         self._suspects = False
         #: True after unbegun items were released. More are then leased only for a free handler.
         self._crowded = False
-        #: The begin of the server's refusals, the time of the next request, the next pause.
+        #: The time of the server's first refusal, the time of the next request, and the next pause.
         self._refusing: float | None = None
         self._resume_at = -math.inf
         self._pause = PAUSE
@@ -447,11 +445,11 @@ class Worker:
     def _settlements(
         self, back: list[_Job], renewed: list[_Job]
     ) -> tuple[list[_Job], list[Settlement]]:
-        """Return the jobs to acknowledge, and how to settle the others."""
+        """Return the jobs to acknowledge, and the settlements of the others."""
         done, settlements = [], []
         for job in self._handled:
             if job.cancelled and self._stopping:
-                # All tasks were cancelled, for example at the loop's end: the item is not at fault.
+                # All tasks were cancelled, for example at the loop's end. The item is not at fault.
                 job.settlement = Settlement("release", [job])
             if job.settlement is None:
                 done.append(job)
@@ -461,20 +459,20 @@ class Worker:
             settlements.append(Settlement("release", self._refused, others_delay()))
         if back:
             settlements.append(Settlement("release", back))
-        # One by one, to know which leases are still held.
+        # A settlement for each, so the reply has whether each lease is still held.
         settlements += [Settlement("renew", [job], self._ttl) for job in renewed]
         return done, settlements
 
     def _hand(self) -> int:
-        """Return the number of leases in this worker's hand after the next request."""
+        """Return the number of leases that this worker holds after the next request."""
         return len(self._ready) + len(self._running)
 
     def _room(self, now: float) -> float:
-        """Return the number of further leases that this worker may take into its hand.
+        """Return the number of further leases that this worker may hold.
 
-        A suspect may only be in a small cohort, and all items in the hand count. A request that
-        ended at a suspect is repeated when the hand is smaller, or after a ttl. It then skips all
-        suspects once, and not again before this worker leased a suspect.
+        A suspect may only be in a small cohort, and all leases of the worker count. A request that
+        ended at a suspect is repeated when the worker holds fewer leases, or after a ttl. It then
+        skips all suspects once, and not again before this worker leased a suspect.
         """
         halted = self._halted
         if (
@@ -522,7 +520,7 @@ class Worker:
         ahead = 0 if self._batch else self._pace.next(now)
         # More are leased ahead when half of them are begun.
         num = free + ahead if free > 0 or -free <= ahead // 2 else 0
-        # One more step for a few items would cost as much as a step of a hundred.
+        # A step for a few items costs as much as a step of a hundred.
         return num - num % LEASE_STEP if num > LEASE_STEP else num
 
     def _is_low(self) -> bool:
@@ -532,7 +530,7 @@ class Worker:
         return -self._free() <= self._pace.most() // 2
 
     def _rest(self, now: float, busy: bool) -> float:
-        """Return the time until there may be work that wakes nothing, in seconds."""
+        """Return the seconds until there may be work of which no event wakes the coordinator."""
         rest = self._renew_at - now
         if busy:
             rest = min(rest, LINGER)
@@ -551,7 +549,7 @@ class Worker:
         try:
             await self._runner.settled(self._owner._run(operation))
         except Exception as error:
-            # It was refused before it changed anything.
+            # The server refused it before it changed anything.
             self._turn = None
             self._wait_out(error)
             self._plan_again(turn, None)
@@ -584,7 +582,7 @@ class Worker:
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _note_unable(self, exchange: Exchange) -> None:
-        """Go on without items that cannot be decoded now; raise the error if none can for long."""
+        """Go on without items that cannot be decoded now. Raise the error if that lasts for all."""
         error, now = exchange.unable, monotonic()
         if exchange.held:
             self._unable = None
@@ -605,7 +603,7 @@ class Worker:
             raise error
 
     def _plan_again(self, turn: _Turn, unsettled: set[tuple[bytes, bytes]] | None) -> None:
-        """Take the jobs of a turn back that it did not perform: all of them, or these leases."""
+        """Take back the jobs that a turn did not perform: all of them, or those of these leases."""
 
         def left(jobs: list[_Job]) -> list[_Job]:
             if unsettled is None:
@@ -622,7 +620,7 @@ class Worker:
         self._offer(len(back))
 
     def _offer(self, num: int) -> None:
-        """Let handlers go on that wait for an item, up to so many."""
+        """Wake up to so many handlers that wait for an item."""
         with self._runner.lock:
             num = min(num, self._parked)
             self._parked -= num
@@ -683,7 +681,7 @@ class Worker:
         """Handle one item after another, until the worker ends."""
         runner, waits = self._runner, False
         while True:
-            # Only without an item at hand: waiting costs several times as much as an item.
+            # Wait only without an item: waiting costs several times as much as an item.
             if waits:
                 try:
                     await runner.wait()
@@ -728,7 +726,7 @@ class Worker:
                     self._alert()
 
     def _may_alert(self) -> bool:
-        """Whether the coordinator sleeps. During a turn, or once woken, it looks by itself."""
+        """Whether the coordinator sleeps. During a turn, or once woken, it plans anyway."""
         return self._turn is None and not self._alerted
 
     def _alert(self) -> None:
@@ -736,15 +734,15 @@ class Worker:
         self._runner.wake()
 
     def _refuse(self, job: _Job, found: Any) -> TypeError | None:
-        """Return the error of a result that is not new items. It ends the worker.
+        """Return the error of a result that is not an iterable of new items. It ends the worker.
 
-        The item is settled by whether its work was done: such a result must not repeat the work.
+        The item is settled according to its work: a job whose work was done is not repeated.
         """
         if found is None:
             return None
         iterables = self._owner._iterables
         if (
-            # First: a Future can be iterated.
+            # This check comes first: a Future can be iterated.
             inspect.isawaitable(found)
             or hasattr(found, "add_done_callback")
             or hasattr(found, "addCallback")
@@ -774,7 +772,7 @@ class Worker:
         return error
 
     def _next_job(self) -> _Job | None:
-        """Begin the next job whose lease is certainly held, and return it; None without one."""
+        """Begin the next job whose lease is certainly held. Return it, or None without one."""
         if self._stopping or not self._ready:  # it is released
             return None
         job = self._ready.popleft()
@@ -794,7 +792,7 @@ class Worker:
 
     def _log_failure(self, job: _Job, error: Exception, event: str) -> None:
         if isinstance(error, (Reject, Retry)):
-            # The handler chose it: no warning, and no traceback.
+            # The handler chose this, so the log has no warning and no traceback.
             text = "the handler raised %s for an item of %r, attempt %d: %s"
             kind = type(error).__name__
             log.info(text, kind, self._ctx.name, job.attempts + 1, one_line(str(error)))
@@ -818,8 +816,8 @@ def _retry_time(client: Any) -> float:
         if num < 0:
             return math.inf
         backoff.reset()
-        # More than so many have reached the longest pause.
+        # Later retries have the longest pause.
         some = [float(backoff.compute(failures)) for failures in range(1, min(num, 100) + 1)]
         return sum(some) + max(0, num - 100) * some[-1] if some else 0.0
-    except Exception:  # private parts of a client, or none
+    except Exception:  # private parts of a client, which may differ
         return 0.0

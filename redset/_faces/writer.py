@@ -1,11 +1,11 @@
 """Buffered producers: accepted items are written in the background, in the order of input.
 
 Theory of operation. A call accepts an item: it checks and serialises the item, and puts it in a
-queue. The background, a thread or a task, cuts a `_Part` off the queue: adds first, then
-acknowledgements. Adds of the same flags are one bulk call (`_Run`). A lease is acknowledged only
+queue. The background, a thread or a task, takes a `_NextPart` off the queue: adds first, then
+acknowledgements. Adds with the same flags are one bulk call (`_Run`). A lease is acknowledged only
 after all earlier adds are in the set. An add of an item whose acknowledgement is queued begins a
-new part. After an error nothing more is written, since the order would change. All unwritten items
-are in the error.
+new part. After an error nothing more is written, since the order would change. The error has all
+unwritten items.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ FORGOTTEN = "%r was cleared or has forgotten items: leases are released, not ack
 _MOST = 2000
 #: The longest wait, in seconds: that of a lock is limited.
 _LONGEST = 3600.0
-#: Number of adds after which other tasks have a turn.
+#: Number of adds after which other tasks run.
 _TURN = 250
 
 _open: set[Writing] = set()
 
 
-#: An accepted item: its flags, its serialised form, its score (None: the server's time), itself.
+#: An accepted item: its serialised form, its score (None: the server's time), and the item.
 _Add = tuple[Any, float | None, Any]
 
 
@@ -61,8 +61,8 @@ class _Run:
     def __init__(self, flags: Flags, scored: bool) -> None:
         self.flags = flags
         self.scored = scored
-        #: Between adds, how many items in a row the known table answered. One list, since a signal
-        #: handler that adds may come between any two changes.
+        #: Adds, and between them the number of items that the known table answered. One list, since
+        #: a signal handler that adds may run between any two changes.
         self.adds: list[_Add | int] = []
         #: That table, and its generation.
         self.table: tuple[Any, int] | None = None
@@ -71,15 +71,15 @@ class _Run:
         return self.flags == other.flags and self.scored == other.scored
 
     def pending(self) -> list[_Add]:
-        """Return the adds alone."""
+        """Return the adds, without the numbers of answered items."""
         return [each for each in self.adds if type(each) is tuple]
 
     def count(self) -> int:
-        """Return how many adds there are."""
+        """Return the number of adds."""
         return len(self.adds if self.table is None else self.pending())
 
     def cut(self, num: int) -> int:
-        """Remove adds in front, and answered items up to the next; return how many items."""
+        """Remove the first adds, and answered items up to the next add. Return their number."""
         items = at = 0
         for each in self.adds:
             if type(each) is int:
@@ -94,7 +94,7 @@ class _Run:
         return items
 
     def place_of(self, num: int) -> int:
-        """Return how many items come before an add."""
+        """Return the number of items before an add."""
         items = 0
         for each in self.adds:
             if type(each) is int:
@@ -126,20 +126,20 @@ class _NextPart:
 
 
 class _Bulk:
-    """A bulk call of a writer's under way."""
+    """A running bulk call of a writer."""
 
     __slots__ = ("ended", "error", "flags", "most", "position", "score", "source")
 
     def __init__(self, source: Source, score: float | None, flags: Flags, most: int) -> None:
         self.source, self.score, self.flags, self.most = source, score, flags, most
-        #: How many items were pulled; whether there are more; why the call ends early.
+        #: Number of pulled items, whether there are more, and the error that ends the call early.
         self.position = 0
         self.ended = False
         self.error: Exception | None = None
 
 
 def _with_gaps(adds: Iterable[Any], places: list[int], num: int) -> Iterator[Any]:
-    """Put between adds how many items were between them, given their places among so many."""
+    """Yield adds, and between them the number of other items, by the places of the adds."""
     end = 0
     for place, add in zip(places, adds, strict=True):
         if place > end:
@@ -168,15 +168,15 @@ class Writing:
         self._sent = self._ctx.of_serialised()
         self._payload = self._ctx.wire.payload
         self._flags: dict[tuple[Any, ...], Flags] = {}
-        #: Whether the known table may answer adds of these flags, which then refuse what is known.
+        #: Whether the known table may answer adds with these flags: they refuse known items.
         self._answerable: dict[Flags, bool] = {}
         self._max_pending: int = max_pending
         self._max_items = min(max_items, max_pending)
         self._max_delay = seconds("max_delay", max_delay, most=math.inf)
-        #: Runs of adds, lists of leases to acknowledge, None if the one before goes first.
+        #: Runs of adds, and lists of leases to acknowledge. None ends a part.
         self._queue: deque[_Run | list[Lease[Any]] | None] = deque()
-        #: The run at its end, if more adds may join it; the number of its adds and lists; True if
-        #: it should be written at once, since a caller waits for room.
+        #: The run at the queue's end, if more adds may join it, and the number of adds and lists in
+        #: the queue. True if it should be written at once, since a caller waits for room.
         self._last: _Run | None = None
         self._size = 0
         self._pressed = False
@@ -196,7 +196,7 @@ class Writing:
         self._reported = False
         #: True if the caller was interrupted while leaving, so that no caller waits for the end.
         self._abandoned = False
-        #: True if the background has ended. An interrupted join reports a running thread as ended.
+        #: True if the background has ended. After an interrupted join is_alive() may be wrong.
         self._over = False
         #: The error that each call raises, if nothing is accepted.
         self._barred: Exception | None = RuntimeError("a writer is used inside of its with block")
@@ -210,7 +210,7 @@ class Writing:
         """Raise the error, if nothing is accepted."""
         if self._barred is not None:
             self._reported = self._barred is self._failure
-            # It may be raised many times.
+            # Without its traceback: it may be raised many times.
             raise self._barred.with_traceback(None)
 
     def _held(self, leases: Any) -> list[Lease[Any]]:
@@ -219,7 +219,7 @@ class Writing:
         return leases_of(self._owner, leases)
 
     def _flags_of(self, given: tuple[Any, ...]) -> Flags:
-        """Check an add's arguments, and serialise its item."""
+        """Check the flags of an add."""
         if self._barred is not None:
             self._check()
         flags = Flags(*given)
@@ -275,13 +275,13 @@ class Writing:
     ) -> _Run:
         """Serialise items that were pulled, without those that the known table answers.
 
-        An item that cannot be added ends the call after those before it.
+        An item that cannot be added ends the call after the items before it.
         """
         bulk.ended = not items or (bulk.source.steady and scores is None and len(items) < bulk.most)
         run = _Run(bulk.flags, True)
         try:
             self._serialise(bulk, run, items, scores, tabled)
-        except Exception:  # checked one by one, the bad item is named
+        except Exception:  # a check of each item names the bad one
             run = self._checked_run(bulk, items, scores)
         return run
 
@@ -291,7 +291,7 @@ class Writing:
         codec, table = self._ctx.codec, None
         if tabled and self._sent.memory.trust is not None and self._answerable[bulk.flags]:
             table = self._owner._open().run_offline(trusted_table(self._sent))
-            # Before the look: a table that is emptied after it has another one.
+            # Read before the look-up: a table that is emptied later has another generation.
             run.table = None if table is None else (table, table.generation)
         sent, places = codec.serialise_many(items, table, time.monotonic())
         num = len(items)
@@ -373,7 +373,7 @@ class Writing:
         for lease in leases:
             lease.settled = True
         self._accepted += len(leases)
-        # As with ack(add=): from here on the known table answers no add.
+        # As with ack(add=): from here on the known table does not answer adds.
         self._sent.memory.tabled = False
         wakes = self._append(leases)
         self._last = None
@@ -382,7 +382,7 @@ class Writing:
 
     def _part_from_acks(self, adds: Iterable[Any]) -> bool:
         """Write acknowledgements before adds of their items. Return whether there are any."""
-        # After its acknowledgement an item is another one than before it.
+        # An add after its item's acknowledgement adds another item than an add before it.
         member_of, acking = self._ctx.codec.member_of, self._acking
         if not any(member_of(add[0]) in acking for add in adds):
             return False
@@ -415,7 +415,7 @@ class Writing:
         return min(self._since + self._max_delay - time.monotonic(), _LONGEST)
 
     def _next(self) -> _NextPart | None:
-        """Return the next part of the queue, or the unfinished one; None at the end."""
+        """Return the unfinished part, or the next part of the queue; None at the end."""
         part, queue = self._part, self._queue
         if self._failure is not None:
             return None
@@ -455,7 +455,7 @@ class Writing:
         if part.leases:
             how, name = "ack", self._ctx.name
             if not (yield from still_known(self._sent)):
-                # The jobs of these leases are done again, and return their items again.
+                # The jobs of these leases are repeated, and find their items again.
                 how = "release"
                 warn_once(name, FORGOTTEN, name)
             settlement = Settlement(how, part.leases)
@@ -489,7 +489,7 @@ class Writing:
         if isinstance(error, AddError):
             kind, cause = type(error), error.__cause__ or error
             if error.index is not None:
-                # Items before ``resume_at`` are written, and left the run.
+                # Items before ``resume_at`` are written, and are no longer in the run.
                 place = error.index - error.resume_at
                 run = rest.runs[0]
                 number, item = self._written + run.place_of(place), run.pending()[place][2]
@@ -532,7 +532,7 @@ class Writing:
         log.error("%s", one_line(str(failure)))
 
     def _ended(self) -> None:
-        """Note that the background has ended: the rest of the queue is not written."""
+        """Note that the background has ended: the remaining queue is not written."""
         self._over = True
         self._give_up("the background of the writer was ended")
         if self._abandoned:
@@ -550,7 +550,7 @@ class Writing:
         return self._accepted - (self._limit - self._max_pending)
 
     def _give_up(self, why: str) -> None:
-        """Fail if accepted items are not written, since they never will be."""
+        """Fail if accepted items are unwritten, since they will not be written."""
         if self._failure is None and self._pending() > 0:
             self._fail(RuntimeError(why))
 
@@ -564,7 +564,7 @@ class Writing:
         """Empty the queue in a forked child: the parent writes the accepted items."""
         self._state = "forked"
         self._barred = RuntimeError(
-            "the writer is that of the parent process: call buffered() again in the child"
+            "the writer belongs to the parent process: call buffered() again in the child"
         )
         self._queue.clear()
         self._last = None
@@ -600,7 +600,7 @@ class ThreadWriting(Writing):
             if self._barred is not None:
                 self._check()
             run = self._last
-            # The short way of most adds; it saves a tenth of their time.
+            # A short path for most adds, which saves a tenth of their time.
             if (
                 run is None
                 or self._acking
@@ -646,7 +646,7 @@ class ThreadWriting(Writing):
     def _work(self) -> None:
         try:
             self._go_on()
-        except BaseException as error:  # or it would end the thread unseen
+        except BaseException as error:  # otherwise the thread would end without a report
             with self._lock:
                 self._fail(error)
         with self._lock:
@@ -713,7 +713,7 @@ class TaskWriting(Writing):
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        #: Items since other tasks had a turn.
+        #: Number of items since other tasks ran.
         self._turn = 0
 
     async def _add(self, item: Any, score: Any, given: tuple[Any, ...]) -> None:
@@ -795,7 +795,7 @@ class TaskWriting(Writing):
         self._task.add_done_callback(self._done)
         _open.add(self)
         try:
-            await asyncio.sleep(0)  # once it has begun, a cancellation makes it write what is left
+            await asyncio.sleep(0)  # a task that has begun writes the queue when it is cancelled
         except asyncio.CancelledError:
             self._abandon()
             self._end()
@@ -803,7 +803,7 @@ class TaskWriting(Writing):
             raise
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        # It runs before the tasks that wait for this one: it was registered first.
+        # This callback was registered first, so it runs before the tasks that wait for this one.
         self._ended()
         self._room.set()
 

@@ -1,4 +1,4 @@
-"""Checks of a server's configuration: does it keep the items of sets?"""
+"""Checks of a server: whether its configuration keeps the items of sets."""
 
 from __future__ import annotations
 

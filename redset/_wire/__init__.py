@@ -1,4 +1,4 @@
-"""Chooses the implementation of the wire format, once: compiled if it can be loaded."""
+"""Chooses the implementation of the wire format, once: the compiled one if it can be loaded."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
    Theory of operation
 
-   A digest compresses its input block by block. Only the last block is special, so all blocks
+   A digest compresses its input block by block. Only the last block is special. So all blocks
    before it are compressed one after another, and the last ones of four inputs together: in the
    lanes of vector registers four take about as long as one.
 
@@ -102,7 +102,7 @@ static inline void redset_fill_block(
     }
 }
 
-/* Compress what follows `done` bytes, except the last block. Return the bytes done by then.
+/* Compress the input after `done` bytes, except the last block. Return the bytes done by then.
 
    At least one byte follows, or the whole input is empty. */
 static inline uint64_t redset_reach_end(
@@ -180,7 +180,7 @@ typedef struct {
     uint64_t done[REDSET_LANES];
 } redset_lanes;
 
-/* Compress what follows `done` bytes, except the last block, which waits in a lane. */
+/* Compress the input after `done` bytes, except the last block, which is put into a lane. */
 static inline void redset_put_lane(
     redset_lanes *lanes, Py_ssize_t lane, uint64_t *h, uint64_t done, const char *data,
     Py_ssize_t size)
@@ -257,7 +257,7 @@ __attribute__((target("avx2"))) static void redset_end_avx2(redset_lanes *lanes)
     REDSET_END_VECTORS(lanes);
 }
 
-/* Compress the last blocks of all lanes, if the processor can; return whether it did. */
+/* Compress the last blocks of all lanes, if the processor can. Return whether it did. */
 static int redset_end_vectors(redset_lanes *lanes, Py_ssize_t count)
 {
     Py_ssize_t i, j;

@@ -24,7 +24,7 @@ cdef object load_either(object raw, object loads):
 
 
 def decode(raws, loads, binary):
-    """Deserialise members; return items, and the bad ones."""
+    """Deserialise members. Return the items, and the bad members."""
     cdef list items = [], bad = []
     cdef Py_ssize_t place = 0
     cdef bint plain = loads is None, either = binary is None, as_bytes = bool(binary)

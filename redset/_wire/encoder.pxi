@@ -3,22 +3,22 @@
 # Theory of operation
 #
 # A chunk passes these steps. Steps that touch items hold the GIL. The others work on views of bytes
-# that stay owned, and give the GIL up if a chunk has MANY entries or more.
+# whose owners are held. They release the GIL if a chunk has MANY entries or more.
 #
-#     read_by_key    with a key: key and score of each item (GIL). Only items that are kept are
-#                    serialised: after folding and dropping, known and folded items cost nothing.
-#     read_flat      without: flat dicts as JSON, written in one call (GIL)
-#     read_all       payload, key and score of each item (GIL), if neither applies or an item was
-#                    bad: then this names the bad one.
-#     fold_and_drop  of equal members one entry is kept; digests; known entries are dropped
+#     read_by_key    with a key: read key and score of each item (GIL). Items are serialised after
+#                    folding and dropping, so known and folded items are not serialised.
+#     read_flat      without a key: write flat dicts as JSON in one call (GIL)
+#     read_all       read payload, key and score of each item (GIL). It is used if neither of the
+#                    two applies, and if an item was bad: it names the bad item.
+#     fold_and_drop  keep one entry of equal members, digest, drop known entries
 #     sort_all       sort by score, then member; put the other arguments into lines, count bytes
 #     request_of     allocate one request, and fill it
 #
-# `Workspace.entries` are what was read. `Workspace.kept` are numbers of the entries that are kept:
-# folding, dropping and sorting move only these. A line stands beside each kept entry.
+# `Workspace.entries` are the entries that were read. `Workspace.kept` are the numbers of the kept
+# ones: folding, dropping and sorting move only these. Each kept entry has a line.
 #
-# Nothing of the workspace is used by another thread: it is taken at the beginning of a chunk, and
-# returned at its end, also if something is raised.
+# No two threads use a workspace: it is taken at the beginning of a chunk, and returned at its end,
+# even after an error.
 
 @cython.final
 cdef class Encoder:
@@ -31,7 +31,7 @@ cdef class Encoder:
     cdef const char* prefix_data
     cdef Py_ssize_t prefix_size, prefix_count
     cdef object dumps, write_json, warn
-    # The type of the item before, which needs no second warning. Only compared: it may be freed.
+    # The type of the previous item, which needs no second warning. It may be freed: only compare.
     cdef void* usual
     cdef object key
     cdef object scorer
@@ -80,7 +80,7 @@ cdef class Encoder:
                 )
 
     def encode(self, items, scores, bint skip):
-        """Encode items as one request, up to the first bad one unless bad ones are skipped."""
+        """Encode items as one request. Unless bad items are skipped, it ends at the first one."""
         return self.encode_all(items, scores, skip, 0, 0)[0]
 
     def encode_all(
@@ -127,7 +127,7 @@ cdef class Encoder:
     cdef bint read_by_key(
         self, Workspace* work, object items, object scores, Known known, double now
     ) except -1:
-        """Read items by key; False if that does not apply, or if an item is bad.
+        """Read items by key. Return False if that does not apply, or if an item is bad.
 
         See the theory of operation.
         """
@@ -174,7 +174,7 @@ cdef class Encoder:
                 take_flat(&text, &entry.payload)
                 check_size(&entry.payload, self.limited, self.limit)
             else:
-                # Into the entry itself: an error for a payload that is too long leaves a view.
+                # Into the entry itself: after an error for a long payload, the entry owns the view.
                 view_payload(
                     &entry.payload, item, self.dumps, self.write_json, self.limited, self.limit,
                     &work.arena, self.warn,
@@ -184,9 +184,9 @@ cdef class Encoder:
     cdef bint read_flat(
         self, Workspace* work, object items, object scores, Known known, double now
     ) except -1:
-        """Read flat dicts that are written in one call; False if that does not apply.
+        """Read flat dicts that are written in one call. Return False if that does not apply.
 
-        It runs no code of the caller's, so items do not change after they were written.
+        It does not run the caller's code, so items do not change after they were written.
         """
         cdef Entry* entry
         cdef View text
@@ -245,7 +245,7 @@ cdef class Encoder:
         work.keyed = self.keyed
         if type(items) is list or type(items) is tuple:
             reserve_entries(work, min(max(len(items), 1), 65536))
-        # The calls may change `items`. This loop looks at its length each time.
+        # The calls may change `items`, so the loop reads its length each time.
         for item in items:
             entry = self.next_entry(work)
             entry.place = place
@@ -431,7 +431,7 @@ cdef class Encoder:
         return data
 
     cdef void put_memory(self, Workspace* work) noexcept nogil:
-        """Put what the memory stores of each entry into its line."""
+        """Put each entry's token, which the memory stores, into its line."""
         cdef Lanes lanes
         cdef const Entry* entry
         cdef Line* line

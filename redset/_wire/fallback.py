@@ -15,8 +15,8 @@ payload    the serialised item                                with a key, per en
 memory     digest of the member, or a keyed integer of it     by ``memory``, per entry
 =========  =================================================  ===============================
 
-An entry is made of an item. Of items with the same member one entry is kept (folding), entries that
-the known table holds are dropped, and the rest is sorted and cut into requests.
+Each item makes an entry. Of entries with the same member one is kept (folding). Entries that the
+known table holds are dropped. The others are sorted and cut into requests.
 
 The compiled core calls these functions for rare cases: subclasses, foreign types, errors.
 """
@@ -103,14 +103,14 @@ def _bulk_strings(arguments: Iterable[bytes | str | int]) -> bytes:
         elif issubclass(kind, int):
             argument = b"%d" % argument
         elif kind is not bytes:
-            # The bytes that it holds, whatever its __len__ returns.
+            # The bytes that it holds: a subclass may have another __len__.
             argument = bytes(memoryview(argument))
         parts.append(b"$%d\r\n%b\r\n" % (len(argument), argument))
     return b"".join(parts)
 
 
 def split(data: bytes) -> list[list[bytes]]:
-    """Take a request of one or more commands apart into the arguments of each."""
+    """Split a request of one or more commands into the arguments of each."""
     commands = []
     at, end = 0, len(data)
     while at < end:
@@ -161,7 +161,7 @@ def _unix_time(value: datetime.datetime) -> float:
 
 
 def whole_score(score: float) -> float:
-    """Return a score that a set with ``ties=`` can have. Any other is a ValueError."""
+    """Return a score that a set with ``ties=`` can have. Raise ValueError for any other."""
     if not _LEAST <= score <= _MOST or score % 1:
         raise ValueError(
             f"score must be a whole number from {_LEAST} to {_MOST} in a set with ties=, "
@@ -189,7 +189,7 @@ def digests(values: Iterable[bytes]) -> list[bytes]:
 
 def key_bytes(key: Any) -> bytes:
     """Return the bytes of a key: 1, "1" and b"1" are one key."""
-    # Not isinstance(), here and below: it trusts an object's __class__.
+    # Not isinstance(), here and below: it believes an object's __class__.
     kind = type(key)
     if issubclass(kind, bytes):
         return bytes(key)
@@ -201,15 +201,15 @@ def key_bytes(key: Any) -> bytes:
 
 
 def joined_key(parts: Sequence[Any]) -> bytes:
-    """Return the bytes of a key of several parts; keys of other parts have other bytes.
+    """Return the bytes of a key of several parts. Keys with other parts have other bytes.
 
-    Each part has its length in front: ("a", "bc") and ("ab", "c") are two keys.
+    Each part follows its length, so ("a", "bc") and ("ab", "c") are two keys.
     """
     return b"".join([b"%d %b" % (len(part), part) for part in map(key_bytes, parts)])
 
 
 def _text_bytes(text: str) -> bytes:
-    """Return text as UTF-8; a subclass of str may encode itself."""
+    """Return text as UTF-8. A subclass of str may have its own encode()."""
     data: Any = text.encode()
     if type(text) is str:
         return data  # type: ignore[no-any-return]
@@ -237,10 +237,9 @@ def payload(
     limit: int,
     warn: Callable[[Any], object] | None = None,
 ) -> bytes:
-    """Serialise an item; ``limit`` is the most bytes that it may have (0: any number).
+    """Serialise an item. ``limit`` is the most bytes that it may have; 0 for no limit.
 
-    ``warn`` is called with an item that is stored as its text without a serializer, as dicts
-    are.
+    ``warn`` is called with an item, such as a dict, that is stored as text without a serializer.
     """
     if dumps is None:
         kind = type(item)
@@ -264,7 +263,7 @@ def _too_large(data: bytes, limit: int) -> ValueError:
 
 
 def _is_structure(item: Any) -> bool:
-    """Whether an item is one of which str() is rarely meant to be stored."""
+    """Whether an item is of a type whose str() a user rarely means to store."""
     return isinstance(item, (dict, list, tuple, set, frozenset)) or hasattr(
         type(item), "__dataclass_fields__"
     )
@@ -274,7 +273,7 @@ def _serialised(data: Any) -> bytes:
     """Return a serializer's result as bytes."""
     kind = type(data)
     if kind is bytes:
-        # A copy. An object of orjson that is let go at once costs little; 500 that are kept to the
+        # A copy. An object of orjson that is freed at once costs little. 500 that are kept to the
         # end of a chunk cost twenty times as much as writing them.
         return b"%b" % data
     if issubclass(kind, str):
@@ -324,7 +323,7 @@ def score_of(item: Any, scorer: float | str | Callable[[Any], Any], timed: bool 
 
 
 class Known:
-    """A table of digests that a server is known to know: the last ``most`` that were learned.
+    """A table of digests of items that the server knows: the last ``most`` that were learned.
 
     The table grows when it is full and more than half of its digests are still valid. If it may not
     grow, the digest that was learned first is dropped. Threads may share a table.
@@ -347,7 +346,7 @@ class Known:
 
     @property
     def generation(self) -> int:
-        """How often the table was emptied."""
+        """The number of times that the table was emptied."""
         return self._generation
 
     def __len__(self) -> int:
@@ -422,7 +421,7 @@ def serialise(
     known: Known | None = None,
     now: float = 0.0,
 ) -> tuple[list[Any], list[int]]:
-    """Serialise items, except those that a table knows; return them and their places.
+    """Serialise items, except those that a table knows. Return them and their places.
 
     With ``key`` each is a pair of its bytes and its key's bytes. An item whose key is known is not
     serialised.
@@ -438,7 +437,7 @@ def serialise(
 
 
 def _places_of_unknown(names: list[bytes], known: Known | None, now: float) -> list[int]:
-    """Return the places of bytes whose digests a table does not know: all without a table."""
+    """Return the places of bytes whose digests a table does not know. Without a table: all."""
     if known is None:
         return list(range(len(names)))
     return known._unknown(digests(names), now)
@@ -460,7 +459,7 @@ def _gap(size: int) -> bytes:
 
 
 def _is_usual(dumps: Any, key: Any, fold: int, places: bool) -> bool:
-    """Whether these are the options of a plain set of JSON, which has a way of its own."""
+    """Whether these are the options of a plain set of JSON, which has a faster path."""
     if type(dumps) is not MethodType or dumps.__func__ is not serializers.JSONSerializer.dumps:
         return False
     return key is None and fold == FOLD_LAST and not places
@@ -535,7 +534,7 @@ class Encoder:
         self._write_json = dumps if _is_usual(dumps, key, fold, places) else None
 
     def encode(self, items: Sequence[Any], scores: Sequence[Any] | None, skip: bool) -> Chunk:
-        """Encode items as one request, up to the first bad one unless bad ones are skipped."""
+        """Encode items as one request. Unless bad items are skipped, it ends at the first one."""
         return self.encode_all(items, scores, skip, 0, 0)[0]
 
     def encode_all(
@@ -587,7 +586,7 @@ class Encoder:
         known: Known | None,
         now: float,
     ) -> tuple[list[_Entry], int, list[Bad], int]:
-        """Return entries, number of good items, what is bad, and number of dropped entries."""
+        """Return entries, number of good items, the bad ones, and number of dropped entries."""
         key = self._key
         if self._fold and type(items) in (list, tuple) and len(items) > 1:
             try:
@@ -607,7 +606,7 @@ class Encoder:
     def _read_one_by_one(
         self, items: Sequence[Any], scores: Sequence[Any] | None, skip: bool
     ) -> tuple[list[_Entry], int, list[Bad]]:
-        """Return the entries, how many items are good, and what is bad."""
+        """Return the entries, the number of good items, and the bad ones."""
         dumps, key, limit, fold = self._dumps, self._key, self._limit, self._fold
         scorer = self._scorer
         entries: list[_Entry] = []
@@ -616,7 +615,7 @@ class Encoder:
         good = 0
         for place, item in enumerate(items):
             try:
-                # The usual case stands here, without calls: calls took half of the time.
+                # The usual case is written out here: calls took half of the time.
                 if dumps is None:
                     data = payload(item, dumps, limit, self._warn)
                 else:
@@ -629,7 +628,7 @@ class Encoder:
                     score = scorer if type(scorer) is float else score_of(item, scorer, self._timed)
                 else:
                     score = scores[place]
-                    # An int sorts, and is written, as its float would be.
+                    # An int is sorted and written as its float would be.
                     if type(score) is not int or not -_EXACT < score < _EXACT:
                         score = to_score(score, self._timed)
                 if self._whole:
@@ -665,7 +664,7 @@ class Encoder:
         known: Known | None,
         now: float,
     ) -> tuple[list[_Entry], int, int]:
-        """Fold by the bytes of keys; digest only what is kept, serialise only what is new."""
+        """Fold by the bytes of keys. Digest only kept entries, serialise only unknown ones."""
         found: list[tuple[float, bytes, Any, int]] = []
         rows: dict[bytes, int] = {}
         good = 0  # Not the length of the list, which the calls may change.
@@ -690,7 +689,7 @@ class Encoder:
     def _read_json(
         self, dumps: Callable[[Any], Any], items: Sequence[Any], scores: Sequence[Any] | None
     ) -> tuple[list[_Entry], int]:
-        """Read a plain list of JSON list by list, in half of the time; raise if it is not plain."""
+        """Read a plain list of JSON list by list, in half of the time. Raise if it is not plain."""
         members = serializers._dumps_flat(items)
         if members is None:
             # Copies: see _serialised().
@@ -719,9 +718,9 @@ class Encoder:
         return whole_score(score) if self._whole else score
 
     def _parts(self, entries: list[_Entry]) -> list[bytes]:
-        """Return the arguments of entries in pieces; joining takes half as long as formatting.
+        """Return the arguments of entries in pieces. Joining takes half as long as formatting.
 
-        The first piece ends the argument before it; the last argument has no line end. Pieces are
+        The first piece ends the argument before it. The last argument has no line end. Pieces are
         made column by column, in loops without Python code.
         """
         if not entries:
@@ -748,7 +747,7 @@ class Encoder:
         return parts
 
     def _fitting(self, entries: list[_Entry], most_bytes: int) -> int:
-        """Count the first entries that have at most so many bytes, at least one."""
+        """Return the number of first entries with at most so many bytes, at least 1."""
         size = 0
         for at, entry in enumerate(entries):
             size += sum(map(len, self._parts([entry])))
@@ -779,10 +778,10 @@ def decode(
     loads: Callable[[Any], Any] | None,
     binary: bool | None,
 ) -> tuple[list[Any], list[Bad]]:
-    """Deserialise members; return items, and the bad ones.
+    """Deserialise members. Return the items, and the bad members.
 
-    ``loads`` receives bytes if ``binary`` is True, text if it is False. If ``binary`` is None it
-    receives text first, and bytes if they are not text or it raised.
+    ``loads`` receives bytes if ``binary`` is True, and text if it is False. If ``binary`` is None
+    it receives text first, and then bytes if they are not text or it raised.
     """
     items: list[Any] = []
     bad: list[Bad] = []

@@ -1,6 +1,6 @@
 # Folding: of equal members in one chunk one entry is kept.
 
-# Members come from anywhere. An attacker must not know which of them share a hash.
+# An attacker may choose members, and must not know which of them share a hash.
 cdef uint64_t SECRET = <uint64_t> <Py_ssize_t> hash(b"redset") ^ <uint64_t> 0x9e3779b97f4a7c15
 cdef uint64_t SALT = <uint64_t> <Py_ssize_t> hash(b"redset, too") | 1
 
@@ -58,7 +58,7 @@ cdef int keep_all(Workspace* work) noexcept nogil:
 
 
 cdef int fold_equals(Workspace* work, bint last) noexcept nogil:
-    """Keep one of equal members, in the place of the first; -1 without memory."""
+    """Keep one of equal members, in the place of the first. Return -1 without memory."""
     cdef Entry* entry
     cdef Entry* other
     cdef View payload

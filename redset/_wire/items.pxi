@@ -10,7 +10,7 @@ cdef object orjson_function(object bound, str name):
 
 
 cdef object dumps_directly(object item, object dumps, object write_json):
-    """Do as JSONSerializer.dumps does for items that need no second look; others go to it."""
+    """Serialise as JSONSerializer.dumps does. Hand items that need its checks to it."""
     if not is_shallow(item, JSON_DEPTH):
         return dumps(item)
     data = write_json(item, None, _JSON_OPTIONS)
@@ -46,7 +46,7 @@ cdef inline bint is_plain(object value) noexcept:
 
 
 cdef bint is_shallow(object value, int depth) noexcept:
-    """Whether these are JSON's own types, not nested deeper: orjson counts not all levels."""
+    """Whether these are JSON's own types, not nested deeper: orjson does not count all levels."""
     cdef PyObject* key
     cdef PyObject* inner
     cdef Py_ssize_t at = 0
@@ -104,10 +104,10 @@ cdef Py_ssize_t count_braces(const char* text, Py_ssize_t size) noexcept nogil:
 
 
 cdef bint view_flat(View* text, object items, object write_json) except -1:
-    """View the JSON of flat dicts, all written in one call; False if that does not apply.
+    """View the JSON of flat dicts, all written in one call. Return False if that does not apply.
 
-    It takes half of the time of a call each. An item's text begins at a brace: if there is one per
-    item, none is in a string.
+    It takes half of the time of one call per item. An item's text begins at a brace. If there are
+    as many braces as items, strings have none.
     """
     for item in items:
         if not is_flat(item):
@@ -123,7 +123,7 @@ cdef bint view_flat(View* text, object items, object write_json) except -1:
 
 
 cdef void take_flat(View* text, View* out) noexcept nogil:
-    """View the first item of a text, and take it off. The text is held by another view."""
+    """View the first item of a text, and remove it from the text. Another view holds the text."""
     cdef const char* end = <const char*> memchr(text.data + 1, c"{", text.size - 1)
     out.data = text.data
     # A comma or, after the last item, a bracket follows.
@@ -133,7 +133,7 @@ cdef void take_flat(View* text, View* out) noexcept nogil:
 
 
 cdef int view_serialised(View* out, object data, Arena* arena) except -1:
-    """View the result of a serializer, which has no other owner."""
+    """View the result of a serializer. It has no other owner."""
     if isinstance(data, str):
         view_text(out, data)
     elif PyBytes_CheckExact(data):
@@ -148,7 +148,7 @@ cdef int view_serialised(View* out, object data, Arena* arena) except -1:
 
 
 cdef bint is_structure(object item) except -1:
-    """Whether an item is one of which str() is rarely meant to be stored."""
+    """Whether an item is of a type whose str() a user rarely means to store."""
     return not (PyLong_CheckExact(item) or PyFloat_CheckExact(item)) and (
         isinstance(item, (dict, list, tuple, set, frozenset))
         or hasattr(type(item), "__dataclass_fields__")
@@ -189,10 +189,9 @@ cdef Py_ssize_t limit_of(object limit) except? -1:
 
 
 def payload(item, dumps, limit, warn=None):
-    """Serialise an item; ``limit`` is the most bytes that it may have (0: any number).
+    """Serialise an item. ``limit`` is the most bytes that it may have; 0 for no limit.
 
-    ``warn`` is called with an item that is stored as its text without a serializer, as dicts
-    are.
+    ``warn`` is called with an item, such as a dict, that is stored as text without a serializer.
     """
     cdef View data
     cdef bint limited = bool(limit)
@@ -263,7 +262,7 @@ def key_bytes(key):
 
 
 def joined_key(parts):
-    """Return the bytes of a key of several parts; keys of other parts have other bytes."""
+    """Return the bytes of a key of several parts. Keys with other parts have other bytes."""
     return _python.joined_key(parts)
 
 

@@ -9,10 +9,10 @@
 #     slots[slot]          1 + row; 0 ends the search
 #     (slot + 1) & mask    the next slot (open addressing, linear probing)
 #
-# A slot that is given up must leave no hole in a search: entries after it move up.
+# A freed slot must not leave a hole in a search, so entries after it move up.
 #
-# The table has a lock of its own, and is read and changed without the GIL. A generation counts how
-# often it was emptied: what an earlier generation asked for is not learned.
+# The table has a lock of its own, and is read and changed without the GIL. The generation is the
+# number of times that it was emptied. Replies to requests of an earlier generation are not learned.
 
 cdef struct Table:
     uint64_t* digests  # two words each
@@ -28,7 +28,7 @@ cdef enum:
 
 
 cdef inline uint64_t slot_of(const Table* table, const uint64_t* digest) noexcept nogil:
-    # An attacker who chooses the input of a digest can choose a part of the digest, by trying.
+    # An attacker who tries many inputs of a digest can choose a part of the digest.
     return mix(digest[0] ^ SECRET, digest[1] ^ SALT) & table.mask
 
 
@@ -77,7 +77,7 @@ cdef void empty_slot(Table* table, Py_ssize_t row) noexcept nogil:
 
 
 cdef bint enlarge(Table* table) noexcept nogil:
-    """Make room for more rows; False without memory for them."""
+    """Make room for more rows. Return False without memory for them."""
     cdef Py_ssize_t capacity = min(max(2 * table.capacity, FEWEST_ROWS), table.most)
     cdef Py_ssize_t slots = FEWEST_ROWS, i
     cdef uint64_t* digests
@@ -110,7 +110,7 @@ cdef bint enlarge(Table* table) noexcept nogil:
 
 
 cdef bint drop_ended(Table* table, double now) noexcept nogil:
-    """Drop digests that are not valid any more, if at least half are; return whether they were."""
+    """Drop expired digests, if at least half are. Return whether they were dropped."""
     cdef Py_ssize_t valid = 0, kept = 0, i
     if table.until == NULL or table.count == 0:
         return False
@@ -131,7 +131,7 @@ cdef bint drop_ended(Table* table, double now) noexcept nogil:
 
 
 cdef bint limit_times(Table* table) noexcept nogil:
-    """Keep times from now on; False without memory for them."""
+    """Keep times from now on. Return False without memory for them."""
     cdef Py_ssize_t i
     table.until = <double*> PyMem_RawMalloc(table.capacity * sizeof(double))
     if table.until == NULL:
@@ -206,7 +206,7 @@ cdef inline void hold(PyThread_type_lock lock) noexcept:
 
 @cython.final
 cdef class Known:
-    """A table of digests that a server is known to know: the last ``most`` that were learned.
+    """A table of digests of items that the server knows: the last ``most`` that were learned.
 
     See the fallback. A table takes 24 bytes per digest, up to twice as many while it grows, and 8
     more if times are limited.
@@ -241,7 +241,7 @@ cdef class Known:
 
     @property
     def generation(self):
-        """How often the table was emptied."""
+        """The number of times that the table was emptied."""
         return self.emptyings
 
     def __len__(self):

@@ -1,4 +1,4 @@
-/* What differs between versions of Python, and between compilers. */
+/* Differences between versions of Python, and between compilers. */
 
 #ifndef REDSET_PORTABLE_H
 #define REDSET_PORTABLE_H

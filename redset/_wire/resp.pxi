@@ -1,4 +1,4 @@
-# RESP: requests written to memory that has room for them, and taken apart.
+# RESP: requests written to memory that has room for them, and split into arguments.
 
 cdef const char* PAIRS = (
     b"00010203040506070809101112131415161718192021222324"
@@ -85,7 +85,7 @@ cdef inline void close_buffer(Buffer* buffer) noexcept:
 
 
 cdef char* make_room(Buffer* buffer, Py_ssize_t size) except NULL:
-    """Make room for `size` more bytes; return their beginning."""
+    """Make room for `size` more bytes. Return their beginning."""
     cdef Py_ssize_t capacity
     cdef char* data
     if size > buffer.capacity - buffer.size:
@@ -161,7 +161,7 @@ cdef bytes bulk_strings(object arguments):
 
 
 cdef Py_ssize_t read_head(const char** at, const char* end) noexcept:
-    """Read the number after a byte; -1 if it is not plainly one."""
+    """Read the number after a byte. Return -1 if that is not a plain number."""
     cdef const char* here = at[0] + 1
     cdef Py_ssize_t number = 0
     cdef int digits = 0
@@ -176,7 +176,7 @@ cdef Py_ssize_t read_head(const char** at, const char* end) noexcept:
 
 
 def split(data):
-    """Take a request of one or more commands apart into the arguments of each."""
+    """Split a request of one or more commands into the arguments of each."""
     cdef const char* at
     cdef const char* end
     cdef Py_ssize_t count, size

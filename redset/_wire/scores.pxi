@@ -1,4 +1,4 @@
-# Scores: read from what callers give, and written with the fewest digits.
+# Scores: read from the caller's values, and written with the fewest digits.
 
 cdef extern from "_wire/decimal.h" nogil:
     int decimal "redset_decimal"(double number, uint64_t* digits, uint64_t* power) noexcept
@@ -8,7 +8,7 @@ cdef enum:
 
 
 cdef int put_score(char* out, double score) noexcept nogil:
-    """Write a score to `SCORE` bytes; return its size, 0 if only Python can write it."""
+    """Write a score to `SCORE` bytes. Return its size, or 0 if only Python can write it."""
     cdef uint64_t digits, power
     cdef int64_t whole
     cdef int places, i
@@ -68,7 +68,7 @@ def to_score(value, bint timed=False):
 
 
 def whole_score(score):
-    """Return a score that a set with ties= can have. Any other is a ValueError."""
+    """Return a score that a set with ties= can have. Raise ValueError for any other."""
     return _python.whole_score(score)
 
 

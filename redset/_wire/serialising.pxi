@@ -1,14 +1,14 @@
 # Items serialised ahead of a bulk add, as a writer does when it accepts them.
 
 def serialise(items, dumps, key, limit, warn=None, Known known=None, double now=0.0):
-    """Serialise items, except those that a table knows; return them and their places.
+    """Serialise items, except those that a table knows. Return them and their places.
 
     See the fallback.
     """
     cdef bint limited = bool(limit), keyed = key is not None
     cdef Py_ssize_t most = limit_of(limit) if limited else 0
     cdef list sent = [], names = []
-    # Found once: a look at each item's serializer would cost as much as the serializer.
+    # Looked up once: a look-up for each item would cost as much as serialising it.
     cdef object write_json = orjson_function(dumps, "dumps")
     items = list(items)
     if not keyed:
@@ -26,13 +26,13 @@ def serialise(items, dumps, key, limit, warn=None, Known known=None, double now=
 
 
 cdef list places_of_unknown(list names, Known known, double now):
-    """Return the places of bytes whose digests a table does not know: all without a table."""
+    """Return the places of bytes whose digests a table does not know. Without a table: all."""
     cdef list places = [], marks
     cdef uint64_t words[2]
     cdef Py_ssize_t place
     if known is None:
         return list(range(len(names)))
-    # Many digests at once take a third of the time of one by one.
+    # Many digests at once take a third of the time of single ones.
     marks = digests(names)
     hold(known.lock)
     try:

@@ -2,11 +2,11 @@
 #
 # Theory of operation
 #
-# The server inserts a chunk faster if it comes in order. Scores become numbers of 64 bits in the
-# same order, their ranks, and a radix sort orders these. Entries of one score are then ordered by
-# member: the ranks become the eight bytes after all bytes that these members have in common, the
-# same radix sort orders them, and members that it leaves equal are sorted by the next eight bytes.
-# A few members, and those that end within the eight bytes, are compared as a whole.
+# The server inserts a chunk faster if it comes in order. Scores become ranks, numbers of 64 bits in
+# the same order, and a radix sort orders these. Entries of one score are then ordered by member:
+# the ranks become the eight bytes after the bytes that these members have in common, and the same
+# radix sort orders them. Members that are still equal are sorted by the next eight bytes. A few
+# members, and those that end within the eight bytes, are compared as a whole.
 
 cdef inline const char* member_of(
     const Workspace* work, const Entry* entry, Py_ssize_t* size
@@ -29,7 +29,7 @@ cdef int compare(const Workspace* work, uint32_t a, uint32_t b) noexcept nogil:
 
 
 cdef inline uint64_t rank_of(double score) noexcept nogil:
-    """Return a number that is ordered as scores are."""
+    """Return a number of 64 bits in the order of scores."""
     cdef uint64_t bits
     if score == 0:
         score = 0.0  # not -0.0
@@ -38,7 +38,7 @@ cdef inline uint64_t rank_of(double score) noexcept nogil:
 
 
 cdef void sort_by_rank(Kept* kept, Kept* spare, Py_ssize_t count) noexcept nogil:
-    """Sort stably: a few by insertion, many by radix, skipping bytes that are all the same."""
+    """Sort stably: a few by insertion, many by radix. Skip bytes that are all the same."""
     cdef uint32_t counts[8][256]
     cdef uint32_t total, size
     cdef Kept* source = kept
@@ -142,7 +142,7 @@ cdef void sort_by_member(
 
 
 cdef int sort_kept(Workspace* work) noexcept nogil:
-    """Sort by score, then member; -1 without memory."""
+    """Sort by score, then member. Return -1 without memory."""
     cdef Kept* kept = work.kept
     cdef Py_ssize_t i, begin, count = work.kept_count
     cdef bint sorted_already = True

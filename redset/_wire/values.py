@@ -8,7 +8,7 @@ from typing import Any
 
 _short = reprlib.Repr()
 _short.maxother = 100
-#: A reader has no use for it, and it differs in each run.
+#: Addresses are left out of texts: they differ in each run.
 _ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")
 #: Values of a flag. 1, 0 and NumPy's equal one of them.
 _FLAGS = frozenset((True, False, None))

@@ -1,9 +1,9 @@
-# Views: bytes inside of objects that are held, so that they can be read without the GIL.
+# Views: bytes inside of held objects, which can be read without the GIL.
 
 cdef struct View:
     const char* data
     Py_ssize_t size
-    PyObject* owner  # NULL of a view of an arena, and of none
+    PyObject* owner  # NULL for a view of an arena, and for an empty view
 
 
 cdef inline void set_view(View* out, object owner, const char* data, Py_ssize_t size) noexcept:
@@ -42,15 +42,15 @@ cdef int view_text(View* out, object text) except -1:
 
 
 cdef object bytes_of(View* out):
-    """Return the bytes that a view is of."""
+    """Return the bytes of a view."""
     owner = <object> out.owner
     if PyBytes_CheckExact(owner):
         return owner
     return PyBytes_FromStringAndSize(out.data, out.size)
 
 
-# Copies of what serializers made. An object that is let go at once costs its allocator little;
-# 500 of orjson's, kept to the end of a chunk, cost twenty times as much as writing them.
+# Copies of serialised items. An object that is freed at once costs its allocator little. 500 of
+# orjson's that are kept to the end of a chunk cost twenty times as much as writing them.
 cdef struct Slab:
     Slab* before
 
@@ -66,7 +66,7 @@ cdef enum:
 
 
 cdef int copy_into(Arena* arena, View* out) except -1:
-    """Let go of the object that a view is of, and view a copy."""
+    """Release the object of a view, and view a copy."""
     cdef Slab* slab
     if out.size > LARGE or out.size == 0:
         return 0

@@ -1,4 +1,4 @@
-# The workspace: one chunk's items while they are encoded, in memory that the next chunk uses again.
+# The workspace: one chunk's items while they are encoded, in memory that the next chunk reuses.
 
 cdef struct Entry:
     View payload  # Before it is serialised: a view of the item itself.
@@ -57,7 +57,7 @@ cdef int reserve_entries(Workspace* work, Py_ssize_t capacity) except -1:
 
 
 cdef void* scratch_for(Scratch* scratch, Py_ssize_t count, Py_ssize_t size) noexcept nogil:
-    """Return memory for so many elements; NULL if there is none."""
+    """Return memory for so many elements, or NULL if there is none."""
     if scratch.count < count or scratch.data == NULL:
         PyMem_RawFree(scratch.data)
         scratch.count = count
@@ -65,19 +65,19 @@ cdef void* scratch_for(Scratch* scratch, Py_ssize_t count, Py_ssize_t size) noex
     return scratch.data
 
 
-# The one workspace that is kept for the next chunk, whichever thread encodes it.
+# The one workspace that is kept for the next chunk, of any thread.
 cdef void* kept_workspace = NULL
 
 cdef enum:
-    # The workspace of more items is not kept.
+    # A workspace of more items is not kept.
     KEPT_ITEMS = 4096
 
 
 cdef Workspace* take_work() except NULL:
     """Return a workspace: the kept one, or a new one.
 
-    An allocator that gives memory back to the system after each chunk, and faults it in again,
-    takes longer than the encoding.
+    An allocator that returns memory to the system after each chunk, and faults it in again, takes
+    longer than the encoding.
     """
     cdef Workspace* work = <Workspace*> exchange(&kept_workspace, NULL)
     if work == NULL:
@@ -88,7 +88,7 @@ cdef Workspace* take_work() except NULL:
 
 
 cdef void forget_items(Workspace* work) noexcept:
-    """Let go of all items that were read."""
+    """Release all items that were read."""
     cdef Py_ssize_t i
     for i in range(work.used):
         drop_view(&work.entries[i].payload)

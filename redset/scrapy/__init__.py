@@ -5,12 +5,12 @@ Two settings are enough::
     SCHEDULER = "redset.scrapy.Scheduler"
     REDSET_URL = "redis://localhost:6379"
 
-Theory of operation. The frontier is one set a spider. The reactor's thread never waits for the
-server: it appends to local queues and takes from a local buffer. One daemon thread a scheduler does
-all I/O, in cycles (``coordinator.py``). It writes the requests that were found, and only then
-acknowledges the requests that led to them. A process may be killed at any moment: its leases end,
-and other processes get its requests. A request is acknowledged when the engine is through with it,
-which Scrapy says nowhere in public; ``engine.py`` says how that is seen.
+Theory of operation. The frontier is one set per spider. The reactor's thread never waits for the
+server: it appends to local queues and takes from a local buffer. One daemon thread per scheduler
+does all I/O, in cycles (``coordinator.py``). It writes the requests that were found, and only then
+acknowledges the requests that led to them. A process may be killed at any moment: its leases
+expire, and other processes get its requests. A request is acknowledged when the engine is through
+with it. Scrapy has no public signal for that; ``engine.py`` explains how it is observed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Requests as compact JSON: what equals the default is left out, and nothing is changed silently.
+"""Requests as compact JSON, without fields that equal their default. Nothing is changed silently.
 
 JSON has fewer types than Python. A value of another type is an object with a tag, such as
-``{"$": "tuple", "v": […]}``. Anything that cannot come back as it was is `Unfit`, with its path.
-There is no pickle: a stored request can name a method of the spider and a class of the allowed
-modules, nothing else.
+``{"$": "tuple", "v": […]}``. A value that would not come back the same raises `Unfit`, with its
+path. There is no pickle: a stored request can only name a method of the spider, and a class of the
+allowed modules.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LEAST, _MOST = -(2**63), 2**64 - 1
 
 
 class Unfit(ValueError):
-    """A request that cannot be stored as it is; its text has the path of what is at fault.
+    """A request that cannot be stored as it is. The text has the path of the value at fault.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def _tag(kind: str, value: Any) -> dict[str, Any]:
 
 
 def _packed(value: Any, path: str) -> Any:
-    """Return a value as JSON has it."""
+    """Return a value with JSON's types."""
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return value
@@ -85,7 +85,7 @@ def _packed_dict(value: dict[Any, Any], path: str) -> Any:
 
 
 def _packed_time(value: datetime.datetime, path: str) -> Any:
-    # Only a fixed offset comes back from ISO 8601 as what it was.
+    # Only a fixed offset comes back from ISO 8601 unchanged.
     if value.tzinfo is not None and type(value.tzinfo) is not datetime.timezone:
         kind = type(value.tzinfo)
         raise Unfit(f"{path} has a time zone that is a {kind.__module__}.{kind.__qualname__}")
@@ -111,7 +111,7 @@ _PACKERS: dict[type, Callable[[Any, str], Any]] = {
 
 
 def _unpacked(value: Any) -> Any:
-    """Return what `_packed` was given."""
+    """Return the argument of `_packed`."""
     kind = type(value)
     if kind is dict:
         if "$" in value:
@@ -139,7 +139,7 @@ _UNPACKERS: dict[str, Callable[[Any], Any]] = {
 
 
 def dump_json(value: Any) -> bytes:
-    """Return compact JSON. orjson refuses lone surrogates and deep nesting, the twin does not."""
+    """Return compact JSON. orjson refuses lone surrogates and deep nesting; json does not."""
     if orjson is not None:
         try:
             return orjson.dumps(value)
@@ -149,7 +149,7 @@ def dump_json(value: Any) -> bytes:
 
 
 def load_json(raw: bytes) -> Any:
-    """Return what `dump_json` was given."""
+    """Return the argument of `dump_json`."""
     if orjson is not None:
         try:
             return orjson.loads(raw)
@@ -175,7 +175,7 @@ class RequestCodec:
     Parameters
     ----------
     spider : Spider or None
-        Whose methods are callbacks.
+        The spider whose methods are callbacks.
     classes : sequence of str
         Patterns of the classes that a stored request may name: ``scrapy.*``.
     """
@@ -185,7 +185,7 @@ class RequestCodec:
         self._patterns = tuple(classes)
         self._names: dict[Any, str] = {}
         self._methods: dict[str, Any] = {}
-        #: The name of each allowed class, with what it has beyond a Request.
+        #: The name of each allowed class, with its attributes beyond those of a Request.
         self._classes: dict[type, tuple[str, tuple[str, ...]]] = {}
         self._loaded: dict[str, type] = {}
 
@@ -227,7 +227,7 @@ class RequestCodec:
         return dump_json(data)
 
     def _add_class(self, data: dict[str, Any], request: Any, cls: type) -> None:
-        """Add the class, and what a class may have defaults of its own for."""
+        """Add the class, and attributes for which a class may have other defaults."""
         known = self._classes.get(cls)
         if known is None:
             name = f"{cls.__module__}.{cls.__qualname__}"
@@ -258,13 +258,13 @@ class RequestCodec:
         )
 
     def _name_of(self, function: Any, field: str) -> Any:
-        """Return the name of a method of the spider; 0 for the sentinel that means no callback."""
+        """Return the name of a method of the spider; 0 for the sentinel without a callback."""
         plain = getattr(function, "__func__", None)
         if plain is not None and function.__self__ is self._spider:
             name = self._names.get(plain)
             if name is not None:
                 return name
-            # A private one has another name than its function.
+            # A private method has another name than its function.
             for name, method in inspect.getmembers(self._spider, inspect.ismethod):
                 if method.__func__ is plain and method.__self__ is self._spider:
                     self._names[plain] = name
@@ -274,17 +274,17 @@ class RequestCodec:
         raise Unfit(f"{field} is not a method of {self._spider!r}: {function!r}")
 
     def loads(self, raw: bytes) -> Any:
-        """Return the request that `dumps` was given.
+        """Return the argument of `dumps`.
 
         Raises
         ------
         Exception
-            If it cannot be made: the callback was renamed, the class is gone.
+            If it cannot be made: the callback was renamed, or the class was removed.
         """
         return self.build(load_json(raw))
 
     def build(self, data: dict[str, Any]) -> Any:
-        """Return the request of parsed JSON, which is used up."""
+        """Return the request of parsed JSON, which this consumes."""
         for field in _PACKED:
             if field in data:
                 data[field] = _unpacked(data[field])
@@ -307,7 +307,7 @@ class RequestCodec:
         for field, value in data.pop("more", {}).items():
             data[field] = _unpacked(value)
         request = self._class_of(name)(**data)
-        # A class may have put some in.
+        # A class may have set some headers itself.
         request.headers = Headers(headers or {}, encoding=request.encoding)
         return request
 

@@ -1,18 +1,18 @@
-"""The thread that speaks to the server, in cycles.
+"""The thread that talks to the server, in cycles.
 
 Theory of operation. A cycle
 
-1. cuts off what is pending: first the jobs that are over, then the adds. So all that a request led
-   to is among the adds of this cycle or of an earlier one;
-2. writes the adds, in order, and reads all answers;
+1. takes the pending jobs that are over, and then the pending adds. So the adds of this cycle and of
+   earlier ones have all requests and items that a job led to;
+2. writes the adds, in order, and reads all replies;
 3. in one round trip acknowledges the jobs whose adds are written, renews, releases, and leases.
 
-Adds are never part of an acknowledgement, as in ``ack(add=…)``: that adds nothing if the one lease
-was lost, and the adds of other requests would be lost with it (5 of 526 pages in a crawl of two
-processes). Adds that are refused wait, and so do the jobs after them: a job notes how many adds
-came before its end, and is acknowledged when so many are written.
+Adds are never part of an acknowledgement, as in ``ack(add=…)``. That adds nothing if its lease was
+lost, and the adds of other requests would be lost with it (5 of 526 pages in a crawl of two
+processes). Adds that are refused wait, and so do the jobs after them: a job notes the number of
+adds before its end, and is acknowledged when these are written.
 
-A thread, and not tasks of the loop: a callback that computes keeps the loop, and leases would not
+The thread is not a task of the loop: a callback that computes blocks the loop, and leases would not
 be renewed (58 of 526 pages were fetched twice).
 """
 
@@ -74,32 +74,32 @@ CHUNK = 250
 class Port(NamedTuple):
     """Functions that the coordinator calls."""
 
-    #: Take jobs, or only look again.
+    #: Takes jobs. Without jobs the scheduler only looks again.
     deliver: Callable[[list[Job]], None]
-    #: Give back so many of the jobs that are not begun.
+    #: Returns so many of the jobs that are not begun.
     shed: Callable[[int], None]
-    #: Take items of the inbox: leases.
+    #: Takes leases of the inbox.
     feed: Callable[[list[Any]], None]
-    #: The thread is open, or failed to be.
+    #: Hears that the thread has connected, or failed to.
     opened: Callable[[BaseException | None], None]
-    #: The spider is to be closed for this reason.
+    #: Closes the spider for a reason.
     close: Callable[[str], None]
-    #: The thread has ended.
+    #: Hears that the thread has ended.
     ended: Callable[[], None]
-    #: How many jobs are not begun, and how many requests are in memory.
+    #: Returns the number of jobs that are not begun, and of requests in memory.
     unbegun: Callable[[], int]
     in_memory: Callable[[], int]
 
 
 class _AtSuspect(NamedTuple):
-    """A lease call that ended at a suspect: the hand it left, and when."""
+    """A lease call that ended at a suspect: the number of leases then, and the time."""
 
     hand: int
     since: float
 
 
 class Coordinator:
-    """One scheduler's thread, its queues, and what it has in hand."""
+    """One scheduler's thread, its queues, and the jobs that it holds."""
 
     def __init__(self, options: CrawlOptions, connect: Callable[[], Any], port: Port) -> None:
         self._options, self._connect, self._port = options, connect, port
@@ -112,14 +112,14 @@ class Coordinator:
         self._since: float | None = None
         self._hungry = True
         self._stopping: str | None = None
-        #: How many adds were accepted. If it is `finished_at`, the frontier is finished.
+        #: Number of accepted adds. If it equals `finished_at`, the frontier is finished.
         self.added = 0
         self.finished_at = -1
-        #: Whether nothing was handed out since too many adds wait.
+        #: Whether no job is handed out, since too many adds wait.
         self.backed_up = False
         #: Whether the buffer had only jobs of full slots.
         self.full_slots = False
-        #: How many requests were refused before the server was asked: here, and in this thread.
+        #: Number of requests refused without the server: by the scheduler, and by this thread.
         self._refused_here = self._refused_there = 0
         #: Counts for the stats, taken by the reactor's thread.
         self.tally: Counter[str] = Counter()
@@ -140,7 +140,7 @@ class Coordinator:
         self._extend_at = 0.0
         self._away_since: float | None = None
         self._retry_pause, self._resume_at = PAUSE, 0.0
-        #: When refused adds are tried again, and the pause after that; 0 if none were refused.
+        #: The time at which refused adds are tried again, and the next pause; 0: none refused.
         self._write_at = self._write_pause = 0.0
         self._idle_since: float | None = None
         self._lost_logged = -math.inf
@@ -159,11 +159,11 @@ class Coordinator:
         return self._thread.is_alive()
 
     def pending(self) -> int:
-        """Return how many adds are not written."""
+        """Return the number of adds that are not written."""
         return self.added - self._written
 
     def add(self, what: Any) -> int:
-        """Accept an entry of the frontier, or the bytes of an item; how many were accepted."""
+        """Accept an entry of the frontier, or the bytes of an item. Return the number of adds."""
         self._adds.append(what)
         self.added += 1
         if self._since is None or len(self._adds) == MANY:
@@ -171,7 +171,7 @@ class Coordinator:
         return self.added
 
     def settle(self, job: Job) -> None:
-        """Accept a job that is over: all that it led to was accepted before."""
+        """Accept a job that is over. Its requests and items were accepted before."""
         job.at = self.added
         self._over.append(job)
         if self._since is None:
@@ -193,7 +193,7 @@ class Coordinator:
             self._wake()
 
     def give_back(self, job: Job) -> None:
-        """Accept a job that is not begun and is to be another process's."""
+        """Accept a job that is not begun, and release it for another process."""
         self._given_back.append(job)
         self._wake()
 
@@ -202,17 +202,17 @@ class Coordinator:
         self._refused_here += 1
 
     def refusals(self) -> int:
-        """Return how many requests may have been refused without asking the server."""
+        """Return the number of requests that may have been refused without the server."""
         return self._refused_here + self._refused_there
 
     def settle_feed(self, lease: Any, error: str) -> None:
-        """Accept a lease of the inbox that was made a request, or could not be."""
+        """Accept a lease of the inbox whose request was made, or could not be made."""
         if self._inbox is not None:
             self._inbox.over.append((lease, error, self.added))
             self._note()
 
     def stop(self, reason: str, unbegun: list[Job]) -> None:
-        """Come to an end: write all, acknowledge, give back what is not begun."""
+        """End: write all adds, acknowledge, and release jobs that are not begun."""
         self._given_back.extend(unbegun)
         self._stopping = reason
         self._wake()
@@ -237,7 +237,7 @@ class Coordinator:
             self._port.ended()
 
     def _open(self) -> None:
-        """Connect, see whether the frontier has these options, and lease the first jobs."""
+        """Connect, check that the frontier has these options, and lease the first jobs."""
         options = self._options
         try:
             self._client = self._connected()
@@ -272,11 +272,11 @@ class Coordinator:
                 time.sleep(OPENING / 20)
 
     def _try_frontier(self, frontier: SortedSet[Any]) -> None:
-        """See whether the frontier has these options, and lease the first jobs."""
+        """Check that the frontier has these options, and lease the first jobs."""
         until = monotonic() + OPENING
         while True:
             try:
-                # It adds nothing, and raises OptionsDiffer if the set was made with others.
+                # It adds nothing, and raises OptionsDiffer if the set was made with other options.
                 frontier.add(Entry(b"redset", b"{}", 0), xx=True)
                 self._exchange(monotonic())
                 return
@@ -297,7 +297,7 @@ class Coordinator:
             self._cut_off()
             log.error(
                 "%d requests for %r were not written, and %d acknowledgements: the requests that "
-                "led to them come again",
+                "led to them are fetched again",
                 len(self._writing), self._options.name, len(self._settling),
             )  # fmt: skip
             return True
@@ -311,7 +311,7 @@ class Coordinator:
                 self._changed.wait(rest)
 
     def _left(self, now: float) -> float:
-        """Return for how many seconds there is nothing to do."""
+        """Return the number of seconds without work."""
         if now < self._resume_at:
             return self._resume_at - now
         if self._stopping is not None or self._given_back:
@@ -347,7 +347,7 @@ class Coordinator:
             self._recovered()
 
     def _cut_off(self) -> None:
-        """Take what is pending. First the jobs: what they led to is then among the adds."""
+        """Take pending jobs, then pending adds, so that these have all that the jobs led to."""
         self._since = None
         over, given_back = self._over, self._given_back
         self._settling += [over.popleft() for _ in range(len(over))]
@@ -365,7 +365,7 @@ class Coordinator:
     # --- writing
 
     def _write(self) -> Exception | None:
-        """Write the adds in order; return the error if some were refused for lack of memory."""
+        """Write the adds in order. Return the error if some were refused for lack of memory."""
         writing = self._writing
         while writing:
             first = writing[0]
@@ -407,7 +407,7 @@ class Coordinator:
             self.tally["dupefilter/filtered/redset"] += result.refused
 
     def _drop(self, error: AddError) -> None:
-        """Drop an add that no server takes: it is too large."""
+        """Drop an add that is too large for the server."""
         log.error("a request or an item for %r cannot be stored: %s", self._options.name, error)
         self.tally["redset/too_large"] += 1
         self._forward(1)
@@ -415,7 +415,7 @@ class Coordinator:
     # --- settling and leasing
 
     def _exchange(self, now: float) -> None:
-        """Acknowledge what may be, renew, give back, and lease: one round trip."""
+        """Acknowledge jobs whose adds are written, renew, release, and lease: one round trip."""
         settled = [job for job in self._settling if job.at <= self._written]
         acks = [job for job in settled if job.is_done]
         settlements = [Settlement("bury", [job], error=job.error) for job in settled if job.error]
@@ -447,7 +447,7 @@ class Coordinator:
             raise what.error
 
     def _perform(self, what: Exchange, now: float, settles: bool) -> None:
-        """Perform an exchange at once; or when there is work, if there was none for a while."""
+        """Perform an exchange at once, or, after some time without work, when there is work."""
         frontier = self.frontier
         assert frontier is not None
         patient = (
@@ -481,7 +481,7 @@ class Coordinator:
             return []
         self._renew_at = math.inf
         gone, most = set(settled), self._options.max_hold
-        # A callback that hangs keeps its request for so long; what waits unbegun has no limit.
+        # A callback that hangs keeps its request for so long. Jobs not begun have no limit.
         return [
             job
             for job in self._hand
@@ -491,7 +491,7 @@ class Coordinator:
     def _settle_all(
         self, what: Exchange, settled: list[Job], acks: list[Job], renewed: list[Job]
     ) -> None:
-        """Take note of what was settled."""
+        """Note the settled jobs."""
         left = what.unsettled
         done = {job for job in settled if (job.member, job.token) not in left}
         self._settling = [job for job in self._settling if job not in done]
@@ -500,7 +500,7 @@ class Coordinator:
         for settlement, num in zip(what.settlements, what.counts, strict=True):
             if settlement.how == "renew":
                 (job,) = settlement.leases
-                # A lease that is lost is another process's: its job is not begun.
+                # Another process may have a lost lease, so its job is not begun.
                 job.deadline = deadline if num else -math.inf
                 self.tally["redset/renewed"] += num
             elif settlement.how == "bury":
@@ -510,7 +510,7 @@ class Coordinator:
                 # The same table may have refused the new items of these.
                 job.doubtful = job.request is not None
             log.warning(
-                "%r was reset, or something of it forgotten: requests are given back, and come "
+                "%r was cleared or has forgotten items: requests are released, and come "
                 "again", self._options.name,
             )  # fmt: skip
         else:
@@ -527,7 +527,7 @@ class Coordinator:
         if now - self._lost_logged >= 60:
             self._lost_logged = now
             log.warning(
-                "%d leases of %r were over before they were acknowledged: their requests are "
+                "%d leases of %r expired before they were acknowledged: their requests are "
                 "fetched again; raise REDSET_LEASE_TTL if this goes on", num, self._options.name,
             )  # fmt: skip
 
@@ -559,7 +559,7 @@ class Coordinator:
             self._end_or_idle(now)
 
     def _deliver(self, jobs: list[Job]) -> None:
-        """Parse jobs, and hand those over that can be parsed."""
+        """Parse jobs, and hand over those that can be parsed."""
         for job in jobs:
             try:
                 job.data = load_json(job.item)
@@ -584,12 +584,12 @@ class Coordinator:
     # --- how many to lease
 
     def _lacking(self) -> int:
-        """Return how many jobs the buffer has room for, if it is at half."""
+        """Return the number of jobs for which the buffer has room, if it is at half."""
         unbegun, target = self._port.unbegun(), self._target()
         return target - unbegun if unbegun <= target // 2 or self.full_slots else 0
 
     def _target(self) -> int:
-        """Return how many jobs to have ahead: more, in steps, while all slots are full."""
+        """Return the number of jobs to lease ahead: more, in steps, while all slots are full."""
         options = self._options
         if not self.full_slots:
             self._extension = 0
@@ -614,10 +614,10 @@ class Coordinator:
         return int(max(0, min(self._lacking(), self._room(now, hand))))
 
     def _room(self, now: float, hand: int) -> float:
-        """Return how many leases it may take beside those in hand.
+        """Return the number of further leases that it may hold.
 
-        A suspect may be in a small cohort only (see `redset._faces.worker`). A call that ended at
-        one is repeated once the hand is smaller, or after a ttl: then once past all suspects.
+        A suspect may only be in a small cohort (see `redset._faces.worker`). A call that ended at a
+        suspect is repeated with fewer leases, or after a ttl. It then skips all suspects once.
         """
         halted = self._halted
         if halted and hand >= halted.hand > 0 and now - halted.since < self._ttl / 1000:
@@ -641,7 +641,7 @@ class Coordinator:
     # --- when the server is away
 
     def _wait_out(self, error: Exception) -> None:
-        """Wait before the next cycle, if the server is away for a while; else raise the error."""
+        """Wait before the next cycle, if the server is away for a while. Else raise the error."""
         if not is_away(error) and not is_full(error):
             raise error
         now = monotonic()
@@ -661,7 +661,7 @@ class Coordinator:
         self._retry_pause = min(2 * self._retry_pause, LONGEST_PAUSE)
 
     def _wait_for_room(self, error: Exception | None) -> None:
-        """Let refused adds wait; leasing goes on, since what is fetched makes room."""
+        """Let refused adds wait. Leasing goes on, since fetched requests make room."""
         if error is None:
             if self._write_pause:
                 log.info("there is room for requests of %r again", self._options.name)
@@ -682,7 +682,7 @@ class Coordinator:
     # --- the end
 
     def _part(self) -> None:
-        """Read the last figures, and clear a frontier that is finished, if that is asked for."""
+        """Read the last figures. Clear a finished frontier, if the settings ask for it."""
         frontier = self.frontier
         if frontier is None or self._stopping == "redset_unavailable":
             return
@@ -707,7 +707,7 @@ class Coordinator:
 
 
 def _run_of(adds: deque[Any], first: Any) -> Any:
-    """Yield the adds at the front that go into the same set in the same way."""
+    """Yield the first adds that go into the same set in the same way."""
     for each in adds:
         if type(each) is not type(first):
             return

@@ -1,12 +1,17 @@
 """The hook: when Scrapy's engine is through with a request, and how to wake it.
 
-The engine takes a request out of its set of requests in progress when its response or failure was
-handled, its callback or errback has ended, its items have left the pipelines and its requests were
-handed to the scheduler. Whether that went well does not matter. No public hook says so:
-``process_spider_output`` misses errbacks and failures without one, ``item_scraped`` comes for each
-item, ``response_received`` and ``request_left_downloader`` come too early. So the set is replaced
-by one that reports removals. It is private to Scrapy: `tests/test_scrapy_crawls.py` has eleven
-cases that each supported release must pass, and `open` refuses an engine of another shape.
+The engine removes a request from its set of requests in progress after four steps:
+
+- its response or failure was handled,
+- its callback or errback has ended,
+- its items have left the pipelines,
+- its requests were handed to the scheduler.
+
+Errors in them do not matter. There is no public hook for this moment: ``process_spider_output``
+misses errbacks and failures without one, and ``item_scraped`` comes for each item.
+``response_received`` and ``request_left_downloader`` come too early. So the set is replaced by one
+that reports removals. The engine's set is private to Scrapy. So `tests/test_scrapy_crawls.py` has
+eleven cases that each supported release must pass, and `open` refuses an engine of another shape.
 """
 
 from __future__ import annotations

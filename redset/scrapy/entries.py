@@ -7,7 +7,7 @@ from typing import Any
 
 from redset import SortedSet
 
-#: Priorities beyond it are cut off: `ties` takes no other scores.
+#: Limit of priorities, to which higher ones are cut: `ties` does not allow other scores.
 MOST_PRIORITY = 4095
 #: Random bytes of a request that is never refused.
 SALT = 8
@@ -19,7 +19,7 @@ class Entry:
     Attributes
     ----------
     key : bytes
-        Its fingerprint; of a request that is never refused with random bytes.
+        Its fingerprint, with random bytes if the request must never be refused.
     raw : bytes
         The encoded request.
     score : int
@@ -41,7 +41,7 @@ class Entry:
 
 
 class _Raw:
-    """A serializer: the bytes of an entry as they are, of a JSON object at least."""
+    """A serializer of an entry's bytes as they are. They must begin as a JSON object."""
 
     binary = True
 

@@ -1,4 +1,4 @@
-"""The only door to redset's inside: exchanges, which are not public (a test keeps it the only one).
+"""The only import of redset's private parts: exchanges (a test checks that it is the only one).
 
 An exchange acknowledges, renews, releases and leases in one round trip, as `consume` does.
 """
@@ -22,10 +22,10 @@ def perform(frontier: SortedSet[Any], what: Exchange) -> None:
 def perform_when_there_is_work(
     frontier: SortedSet[Any], what: Exchange, ended: Callable[[], bool]
 ) -> None:
-    """Perform an exchange that only leases, again when there is something; until ``ended``."""
+    """Perform an exchange that only leases: again when there may be an item, until ``ended``."""
     frontier._run(await_exchange(frontier._ctx, what, ended))
 
 
 def watch_known(frontier: SortedSet[Any]) -> None:
-    """Let guarded exchanges confirm what `known` says from here on."""
+    """Let guarded exchanges confirm the answers of `known` from here on."""
     frontier._ctx.memory.tables = set()

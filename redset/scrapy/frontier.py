@@ -37,7 +37,7 @@ class Frontier:
         The project's: ``REDSET_ORDER``, ``REDSET_REMEMBER``, ``REDSET_CLUSTER``,
         ``REQUEST_FINGERPRINTER_CLASS`` and ``REDSET_REQUEST_CLASSES`` must be those of the crawl.
     spider : Spider, optional
-        Whose methods callbacks may be.
+        The spider whose methods may be callbacks.
 
     Raises
     ------
@@ -71,24 +71,24 @@ class Frontier:
         self._fingerprint: Any = build_from_crawler(fingerprinter, crawler).fingerprint
 
     def add(self, requests: Iterable[Any]) -> AddResult:
-        """Add requests or URLs, as the scheduler would: the known ones are refused.
+        """Add requests or URLs, as the scheduler does: known ones are refused.
 
         Parameters
         ----------
         requests : iterable of Request or str
-            One that has ``dont_filter`` is always added.
+            A request with ``dont_filter`` is always added.
 
         Returns
         -------
         AddResult
-            How many were added and refused.
+            Number of added and refused requests.
 
         Raises
         ------
         TypeError
-            If it is one URL, or one of them is neither.
+            If it is one URL, or an element is neither a request nor a URL.
         redset.scrapy.Unfit
-            If one cannot be stored.
+            If a request cannot be stored.
         redset.exceptions.AddError
             If the server failed.
         """

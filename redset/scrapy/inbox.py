@@ -13,7 +13,7 @@ from redset import SortedSet
 from redset.scrapy.codec import load_json
 from redset.scrapy.entries import Bytes
 
-#: Seconds between two looks into an empty inbox.
+#: Seconds between two checks of an empty inbox.
 PERIOD = 1.0
 
 
@@ -32,14 +32,14 @@ def request_of(item: bytes) -> Any:
 
 
 class Inbox:
-    """The set, as the coordinator's thread uses it."""
+    """The inbox's set, for the coordinator's thread."""
 
     def __init__(self, client: Any, name: str, ttl: float) -> None:
         self._set: SortedSet[Any] = SortedSet(client, name, serializer=Bytes(), max_attempts=None)
-        #: The same set: what fails here is a dead letter at once.
+        #: The same set, with which a failed item becomes a dead letter at once.
         self._refusing: SortedSet[Any] = SortedSet(client, name, serializer=Bytes(), max_attempts=1)
         self._ttl = ttl
-        #: Leases, why each cannot be made a request, and how many adds came before.
+        #: Leases, the error if no request could be made of one, and the number of adds before.
         self.over: deque[tuple[Any, str, int]] = deque()
         self._held: list[Any] = []
         self._next_look = 0.0
@@ -53,7 +53,7 @@ class Inbox:
         return not self.is_busy() and self._set.finished()
 
     def take(self, num: int) -> list[Any]:
-        """Lease up to so many items, if it is time to look."""
+        """Lease up to so many items, if a check is due."""
         now = monotonic()
         if now < self._next_look:
             return []
@@ -65,7 +65,7 @@ class Inbox:
         return leases
 
     def settle(self, written: int) -> None:
-        """Settle what is over and whose requests are among the first so many that are written."""
+        """Settle leases whose requests are among the adds that are written."""
         now = monotonic()
         ready = [each for each in self.over if each[2] <= written]
         done = [lease for lease, error, _ in ready if not (error or lease.settled)]
@@ -83,7 +83,7 @@ class Inbox:
         self._renew_at = now + self._ttl / 3 if self._held else math.inf
 
     def release(self) -> None:
-        """Release what was not made a request."""
+        """Release leases of which no request was made."""
         waiting = {id(lease) for lease, _, _ in self.over}
         back = [lease for lease in self._held if id(lease) not in waiting]
         if back:

@@ -14,7 +14,7 @@ class ItemPipeline:
 
     It needs `redset.scrapy.Scheduler`, whose thread writes the items. The request of an item is
     acknowledged only after the item is written, so a crash loses none. A request that is processed
-    again gives its items again: equal items are one as long as they are queued.
+    again yields its items again. Equal items are one item as long as they are queued.
 
     Examples
     --------

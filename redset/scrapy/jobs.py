@@ -1,4 +1,4 @@
-"""Jobs: requests that this process holds, leased or kept in its memory, and what became of them."""
+"""Jobs: requests that this process holds, leased or kept in its memory, and their outcome."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ IN_MEMORY = b""
 
 
 class Job:
-    """A request in this process's hand.
+    """A request that this process holds.
 
     Attributes
     ----------
     member, token, size, item, attempts, bound
-        Of its lease, as the server knows it. An empty token: it is kept in memory only.
+        The parts of its lease. An empty token means that it is kept in memory only.
     data : dict or None
         The parsed request, until it is made.
     deadline : float
-        Until when the lease is surely ours, by this process's clock.
+        The time until which this process certainly holds the lease, by its own clock.
     began : float
-        When it was handed to the engine.
+        The time at which the engine got it.
     waits : int
-        How many requests in memory must be over before it may be acknowledged.
+        Number of requests in memory that must be over before it may be acknowledged.
     behind : list of Job
-        Of a request in memory: the jobs that wait for it.
+        The jobs that wait for it, if it is a request in memory.
     over : bool
         Whether the engine is through with it.
     doubtful : bool
         Whether the server has forgotten what its requests were refused for: it is done again.
     error : str
-        Why it is to become a dead letter.
+        The error for which it becomes a dead letter.
     refusals : int
-        How many requests the known table had refused when it began. If there are more at its end,
-        some of them may be what it led to.
+        Number of requests that the known table had refused when it began. If there are more at its
+        end, this job may have led to some of them.
     at : int
-        How many adds came before its end. They are written before it is acknowledged.
+        Number of adds before its end. They are written before it is acknowledged.
     """
 
     __slots__ = (

@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 import redis
 from scrapy.utils.misc import load_object
 
-#: Seconds until a dead process's requests come back, and below which a warning is due.
+#: Seconds until the requests of a dead process return, and the limit below which a warning is due.
 TTL, SHORT_TTL = 60.0, 10.0
-#: The longest that the thread waits for an answer, in seconds. A server that hangs is then away.
+#: Seconds that the thread waits for a reply at most. Then a server that hangs counts as away.
 ANSWER = 30.0
 #: The set's name, if none is given.
 NAME = "%(spider)s:frontier"
@@ -52,7 +52,7 @@ class CrawlOptions(NamedTuple):
         Raises
         ------
         ValueError
-            If one cannot be used; it names the setting.
+            If a setting cannot be used. The text names it.
         """
         if settings.getbool("SCHEDULER_FLUSH_ON_START"):
             raise ValueError(
@@ -106,7 +106,7 @@ def _number_of(settings: Any, name: str, default: Any, what: str) -> Any:
 
 
 def _seconds(settings: Any, name: str, default: float | None, least: float) -> float:
-    """Return a time in seconds; None is forever, if that is the default of the setting."""
+    """Return a time in seconds. None means forever, if that is the setting's default."""
     what = "a number of seconds above 0" if least else "a number of seconds, 0 or more"
     found = _number_of(settings, name, default, what)
     if found is None:
@@ -134,12 +134,12 @@ def _choice(settings: Any, name: str, choices: tuple[str, ...]) -> str:
 
 
 def order_of(settings: Any) -> str:
-    """Return which of equal requests comes first: the last added, or the first."""
+    """Return the order of requests with equal priorities: "fifo" or "lifo"."""
     return _choice(settings, "REDSET_ORDER", ("lifo", "fifo"))
 
 
 def remember_of(settings: Any) -> bool | float:
-    """Return for how many seconds a request is known; True is without a limit."""
+    """Return the seconds for which a request is known. True means without a limit."""
     name, what = "REDSET_REMEMBER", "True or a number of seconds above 0"
     value = settings.get(name, True)
     if value is True or (isinstance(value, str) and value.lower() in _YES):
@@ -151,7 +151,7 @@ def remember_of(settings: Any) -> bool | float:
 
 
 def attempts_of(settings: Any) -> int | None:
-    """Return how many deaths a request may see before it is a dead letter."""
+    """Return the number of killed processes after which a request becomes a dead letter."""
     name = "REDSET_MAX_ATTEMPTS"
     if _number_of(settings, name, 20, "a whole number, 1 or more, or None") is None:
         return None
@@ -173,7 +173,7 @@ def classes_of(settings: Any, spider_class: Any) -> tuple[str, ...]:
 
 
 def names_of(settings: Any, spider: Any) -> dict[str, str]:
-    """Return what may stand for ``%(…)s`` in a name."""
+    """Return the values of the placeholders ``%(…)s`` in a name."""
     names = {"job": settings.get("SCRAPY_JOB") or os.environ.get("SCRAPY_JOB") or ""}
     if getattr(spider, "name", None):
         names["spider"] = spider.name
@@ -181,7 +181,7 @@ def names_of(settings: Any, spider: Any) -> dict[str, str]:
 
 
 def named(setting: str, template: Any, names: Mapping[str, str]) -> str | None:
-    """Return the name of a set, as a setting says; None if it is not set."""
+    """Return the name of a set from a setting; None if that is not set."""
     if template is None or template == "":
         return None
     if not isinstance(template, str):
@@ -200,14 +200,14 @@ def named(setting: str, template: Any, names: Mapping[str, str]) -> str | None:
 
 
 def connector_of(settings: Any) -> Callable[[], Any]:
-    """Return a function that makes the client; checks how, and connects to nothing.
+    """Return a function that makes the client. Check the settings, and do not connect.
 
     ``REDSET_CLIENT`` and ``REDSET_URL`` come before the settings of scrapy-redis.
 
     Raises
     ------
     ValueError
-        If the settings name no server, or two.
+        If the settings do not name a server, or name two.
     """
     path, url = settings.get("REDSET_CLIENT"), settings.get("REDSET_URL")
     if path and url:
@@ -252,7 +252,7 @@ def client_class_of(settings: Any) -> Any:
 
 
 def _defaults(params: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Let no answer be waited for without a limit: the thread then notices a server that hangs."""
+    """Limit the time of a reply, so that the thread notices a server that hangs."""
     for name in ("socket_timeout", "socket_connect_timeout"):
         if name not in given:
             params.setdefault(name, ANSWER)

@@ -1,17 +1,17 @@
-"""Loads the server-side steps, one to a file; ``include/`` has what several of them share.
+"""Loads the server-side steps. Each has a file, and ``include/`` has the parts of several steps.
 
 A step declares its keys and arguments once, in the comment at its top::
 
     -- Removes the lowest items of a range of scores.
     -- KEYS: queue; with second keys none, leases; with key= items
     -- ARGV:
-    --   num: number          how many
+    --   num: number          number of items
     --   lowest, highest
-    --   letters...(id, raw)  what is to be kept
+    --   letters...(id, raw)  dead letters to keep
 
-The loader makes Lua locals of these names, and Python passes values by the same names. A set has
-the keys after ``with`` if its name can have second keys, if it has options that the server knows,
-or if it has ``key=``. A caller may give the keys by name instead.
+The loader makes Lua locals of these names, and Python passes values by the same names. The keys
+after ``with`` are passed on a condition: the set's name can have second keys, the server knows
+options of the set, or the set has ``key=``. A caller may pass the keys by name instead.
 
 An argument is a text, a ``number``, a ``flag`` (true or false), or ``optional`` (nil if it is
 empty). Any number of values may follow the arguments. They have a name with dots, perhaps
@@ -41,14 +41,14 @@ _ARGUMENT = re.compile(
     r"(?:: (?P<kind>number|flag|optional)|(?P<dots>\.\.\.)(?:\((?P<fields>[\w, ]+)\))?)?"
     r"(?:  .*)?"
 )
-#: How Lua reads an argument of each kind.
+#: The Lua expression that reads an argument of each kind.
 _READ = {
     "": "{0}",
     "number": "tonumber({0})",
     "flag": "{0} == '1'",
     "optional": "({0} ~= '' and {0} or nil)",
 }
-#: When a set has keys that not every set has.
+#: Conditions under which a set has a key.
 _ALWAYS, *_CONDITIONS = "", "second keys", "options", "key="
 
 
@@ -60,7 +60,7 @@ class Argument(NamedTuple):
 class Head(NamedTuple):
     """The declarations of a file: its keys, its arguments, and the rows after these."""
 
-    #: With the condition of each.
+    #: Each key with its condition.
     keys: list[tuple[str, str]]
     arguments: list[Argument]
     rest: str
@@ -79,7 +79,7 @@ class Arguments:
         self._pick = _picker(self.names)
 
     def values(self, given: Mapping[str, Any]) -> list[Any]:
-        """Return the values that are given, in order.
+        """Return given values in the order of their declaration.
 
         Raises
         ------
@@ -98,7 +98,7 @@ class Arguments:
 
 
 class Script:
-    """A server-side step: its text and the name that EVALSHA knows it by."""
+    """A server-side step: its text, and the hash by which EVALSHA names it."""
 
     __slots__ = ("_getters", "_keys", "arguments", "load", "name", "sha", "text")
 
@@ -117,7 +117,7 @@ class Script:
         return [name for name, _ in self._keys]
 
     def keys_of(self, keys: Any, second: bool, options: bool, keyed: bool) -> tuple[bytes, ...]:
-        """Return those of a set's keys that the step has for a set like this."""
+        """Return the set's keys that the step takes from a set with these properties."""
         like = (second, options, keyed)
         get = self._getters.get(like)
         if get is None:
@@ -127,14 +127,14 @@ class Script:
         return get(keys)
 
     def keys_given(self, given: Mapping[str, bytes]) -> list[bytes]:
-        """Return the keys that are given by name, in order; the last ones may be missing."""
+        """Return keys that are given by name, in order. The last ones may be missing."""
         names = self.keys[: len(given)]
         if given.keys() != set(names):
             raise _wrong_name(f"the step {self.name!r}", "key", given, names)
         return [given[name] for name in names]
 
     def whole(self, request: bytes) -> bytes:
-        """Return an EVALSHA of this script as the EVAL that needs no loading."""
+        """Return an EVALSHA of this script as an EVAL, which needs no loading."""
         length, rest = request.split(b"\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % self.sha, 1)
         return b"%b\r\n$4\r\nEVAL\r\n$%d\r\n%b\r\n%b" % (length, len(self.text), self.text, rest)
 
@@ -145,7 +145,7 @@ class Script:
         line = lines[number - 1] if 0 < number <= len(lines) else ""
         found = re.findall(r"\bcall\(\s*'(\w+)'", line)
         if not found and "call(" in line:
-            # A helper that is given the command: any that it is given.
+            # A helper function takes the command as an argument: any command that is passed to it.
             helpers = re.findall(r"\bfunction (\w+)\(", "\n".join(lines[:number]))
             found = re.findall(rf"\b{helpers[-1]}\(\s*'(\w+)'", text) if helpers else []
         return sorted(set(found))
@@ -169,7 +169,7 @@ def _picker(names: tuple[str, ...], getter: Any = itemgetter) -> Callable[[Any],
     if len(names) > 1:
         picker: Callable[[Any], tuple[Any, ...]] = getter(*names)
         return picker
-    # Of a single name a getter gives its value alone.
+    # A getter of a single name returns its value, and not a tuple.
     each = [getter(name) for name in names]
     return lambda given: tuple(get(given) for get in each)
 
@@ -219,7 +219,7 @@ def _head_of(source: str, name: str) -> Head:
 
 
 def _length_of_head(lines: list[str]) -> int:
-    """Return how many lines at a file's top are comments."""
+    """Return the number of comment lines at a file's top."""
     for at, line in enumerate(lines):
         if not line.startswith("--") or line.startswith(_INCLUDE) or _FIELDS.fullmatch(line):
             return at
@@ -232,7 +232,7 @@ def _declarations(lines: list[str]) -> Iterator[str]:
     for line in lines[: _length_of_head(lines)]:
         if inside and not line.startswith("--   "):
             return
-        # A line that goes on with a description stands further in.
+        # A line that continues a description is indented further.
         if inside and not line.startswith("--    "):
             yield line
         inside = inside or line == _ARGUMENTS
@@ -255,7 +255,7 @@ def _keys_in(line: str, name: str) -> list[tuple[str, str]]:
 
 
 def _expanded(source: str, name: str) -> Iterator[str]:
-    """Yield the lines of a script, with the locals that it declares and the files it includes."""
+    """Yield the lines of a script, with its declared locals and its included files."""
     head, lines = _head_of(source, name), source.splitlines()
     top = _length_of_head(lines)
     yield from lines[:top]

@@ -1,5 +1,5 @@
--- Keeps undecodable items as dead letters. It first removes nothing: a full server lets a script go
--- on after a first write that frees memory.
+-- Keeps undecodable items as dead letters. Its first write is a removal without effect: a full
+-- server performs a script whose first write frees memory.
 -- KEYS: queue, none, dead
 -- ARGV:
 --   letters...(raw, score, reason)

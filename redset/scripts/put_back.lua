@@ -1,6 +1,6 @@
--- Queues removed members again that could not be decoded, if no dead letters can be written. It
--- first removes nothing: a full server lets a script go on after that. A member among the newest
--- dead letters was kept after all: the reply of its step was lost.
+-- Queues removed members again that could not be decoded, if dead letters cannot be written. Its
+-- first write is a removal without effect: a full server performs a script after that. A member
+-- among the newest dead letters is not queued: its step was performed, and the reply lost.
 -- KEYS: queue; with second keys none, dead
 -- ARGV:
 --   first: number           number of letters to read at first

@@ -6,9 +6,8 @@
 --   ties: optional           fifo, lifo
 --   letters...(id, member)   the member is '' if the letter has it
 -- Returns for each letter, up to the one that makes them 256 KiB: 1 if it was queued, 0 if its item
--- is
---   queued or held, -1 if it is gone, or the bytes to decode for its member. If nothing was written,
---   {'OPTIONS', the set's} or {'NAME'}
+--   is queued or held, -1 if it is gone, or the bytes to decode for its member. If nothing was
+--   written, {'OPTIONS', the set's} or {'NAME'}
 -- include: check
 -- include: portions
 if wrong_type(dead, 'stream') or wrong_type(queue, 'zset') or wrong_type(leased, 'zset')

@@ -4,9 +4,8 @@
 --   id              of the restored lines
 --   number: number  of this step
 --   rows...(score, member, attempts, last, payload)
--- Returns the number of items that this restore queued, without second keys this step; -1 if the
--- set
---   was cleared since
+-- Returns the number of items that this restore queued, or without second keys this step; -1 if
+--   the set was cleared since
 -- include: check
 -- include: restoring
 -- include: leases

@@ -1,4 +1,5 @@
--- Returns how many items a consumer may have, and when there may be more. It only reads.
+-- Returns the number of items that a consumer may have, and the time until there may be more. It
+-- only reads.
 -- KEYS: queue; with second keys none, leased
 -- ARGV:
 --   due: flag     only items that are due

@@ -1,4 +1,4 @@
--- Included by `add`, a piece of it for all adds that have no shorter way: it judges each entry.
+-- Included by `add`, a piece of it for adds without a shorter path: it judges each entry.
 local members = columns(2)
 local scores = lookup('ZMSCORE', queue, members)
 local held = holding and held_among(members, scores) or {}

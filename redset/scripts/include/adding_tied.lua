@@ -12,7 +12,7 @@ if num_entries >= 16 and not (keyed or wanted) then
   at_once = found < 4
 end
 if at_once then
-  -- ZADD NX does not move queued items. Which those are is asked only if others have to move.
+  -- ZADD NX does not move queued items. They are looked up only if others have to move.
   local placed = {}
   for i = 1, num_entries do
     placed[2 * i - 1] = place(entries[before + 2 * i - 1])

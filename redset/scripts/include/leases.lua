@@ -5,15 +5,15 @@
 -- leased and delayed items, and for queued items with attempts. Its format:
 --   token(16) readded(0/1) attempts ' ' score [' ' new-score] ['\n' last-error]
 -- `readded` is 1 if the item was added while it was held, at the new score. An item is held if it
--- has a row in `leased`. A record without a row there (the key was evicted or deleted) holds
--- nothing. With a key= the payload of an item that was added while it was held is in `items` as
--- member .. '+'. With ties= a score is the user's times TIE, plus the number that orders equal
--- ones. A score with a ~ before it keeps the item's number if the lease failed or expired.
+-- has a row in `leased`. If the key was evicted or deleted, a record has no row there, and its item
+-- is not held. With a key= the payload of an item that was added while it was held is in `items` as
+-- member .. '+'. With ties= a score is the user's score times TIE, plus the item's sequence number.
+-- A score after a ~ keeps the item's number if the lease failed or expired.
 --
--- Suspects. An item that kills its worker must not take its neighbours to the dead letters.
--- Attempts are a number, then '/' and the cohort unless that is 1: the number of leases that the
--- worker had in hand, with those of this call. A lease that expires alone counts an attempt. Leases
--- that expire together count none: their items become suspects ('!' after the cohort). A suspect is
+-- Suspects. An item that kills its worker must not make dead letters of the worker's other items.
+-- Attempts are a number, then '/' and the cohort unless that is 1. The cohort is the number of leases
+-- that the worker held, with those of this call. A lease that expires alone counts an attempt. Leases
+-- that expire together do not: their items become suspects ('!' after the cohort). A suspect is
 -- leased next only in a cohort of half the size. So cohorts shrink, 10, 5, 2, 1, until the item
 -- that kills is alone. The cohort of a queued suspect is the largest that it may be in.
 local QUEUED, DELAYED = '................', '----------------'
@@ -41,9 +41,9 @@ local function lookup(command, key, members)
   end
   return found
 end
--- Returns a function from a member to its record, or false. It is for a step that reads so many
--- records in all, and changes none before. The server keeps a few hundred short records packed, and
--- searches each from the start, so these are read once.
+-- Returns a function that reads the records of members. It is for a step that reads so many records
+-- in all, and changes none before. The server keeps a few hundred short records packed, and searches
+-- each from the start, so these are read once.
 local function values_reader(num)
   if num >= 50 then
     local all, packed = {}, true

@@ -1,11 +1,11 @@
--- Included by lease, a piece of it: the short way of a call to which nothing was given before, if no
--- lease is over and nothing holds back or has held any of the items. Each 16th call, and one that
--- finds anything else, goes the long way, having written nothing. It saves half of the step.
+-- Included by lease, a piece of it: a short path, which saves half of the step. It is for the first
+-- call with a token, if no lease has expired and none of the items has a record. Each 16th call
+-- takes the long path, and so does a call that finds anything else. That call has written nothing.
 if not held and num <= 100 and clock[2] % 16 > 0
   and #call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', '0', '1') == 0 then
   local records = call('HLEN', leases)
   local got, bytes, largest, want = 0, 0, 1, first
-  -- Of a few hundred that are packed each would be looked for from the start: see values_reader.
+  -- A few hundred packed records would each be searched from the start: see values_reader.
   local short = records == 0 or records > 512 or num < 50
   local found, payloads
   while short and got < num do
@@ -52,7 +52,7 @@ if not held and num <= 100 and clock[2] % 16 > 0
     local list = {}
     for i = 1, 2 * got, 2 do list[i], list[i + 1] = expiry, found[i] end
     call('ZADD', leased, unpack(list))
-    -- From its second place on the same list is of members and values.
+    -- From its second place on, the same list has members and values.
     local in_hand = hand + got
     local value = token .. (in_hand > 1 and string.format('00/%d ', in_hand) or '00 ')
     for i = 2, 2 * got, 2 do list[i + 1] = value .. found[i] end

@@ -1,12 +1,12 @@
--- Included by settle, a piece of it: the short way if all that is asked is to acknowledge few items,
--- of which none was added while it was leased. It saves half of the step.
+-- Included by settle, a piece of it: a short path, which saves half of the step. It is for steps
+-- that only acknowledge a few items, if none of them was added while it was leased.
 do
   local short, place, i = num_groups > 0, groups_at, 1
   while short and i <= num_groups do
     -- fields: groups at place
     local n, plain = tonumber(num), token .. '0'
     place = place + groups_width
-    -- Of many that are packed each would be looked for from the start: see values_reader.
+    -- Many packed records would each be searched from the start: see values_reader.
     short = how == 'ack' and n < 50
     local values = short and call('HMGET', leases, unpack(ARGV, place, place + n - 1)) or {}
     for k = 1, #values do
@@ -18,7 +18,7 @@ do
   if short and place > #ARGV then
     call('ZCARD', calls)
     if keyed then call('HLEN', items) end
-    -- The first removal is one of its kind, and needs no trial.
+    -- The first removal is a ZREM, which needs no trial before it.
     call('HDEL', none, '')
     local counts = {}
     place = groups_at

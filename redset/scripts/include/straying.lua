@@ -1,5 +1,5 @@
--- Included by `add`, a piece of it: deletes the records that held nothing back, of what was accepted.
--- Of what was refused the record is the only trace that is left.
+-- Included by `add`, a piece of it: deletes records without a row in `leased`, if their items were
+-- accepted. For a refused item the record is all that is left, so it stays.
 local accepted, gone, fields = {}, {}, {}
 for i = 2, #zadd, 2 do accepted[zadd[i]] = true end
 for i = 1, #stray do
