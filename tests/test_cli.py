@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import base64
+import functools
 import importlib
 import json
 import math
+import shutil
 import signal
 import threading
 import time
@@ -191,6 +193,7 @@ WRITING = {
     "purge": ["dead", "purge", "jobs", "--all"],
     "import": ["import", "jobs"],
     "clear": ["clear", "jobs", "--yes-i-mean=jobs"],
+    "bench": ["bench"],
     "rm": ["rm", "jobs", "--yes-i-mean=jobs"],
 }
 
@@ -958,3 +961,91 @@ def test_check_prints_a_line_a_problem(run: cli.Command, server: Any) -> None:
     run("check", "dead", "late", "--dead", "1", "--late", "1")
     run("check", "old", "--oldest", "1h")
     assert run("--read-only", "check", "--server", "old", "--oldest=1h", "--json").records == []
+
+
+# --- bench, completion
+
+
+def test_bench_measures_in_a_set_of_its_own_and_removes_it(run: cli.Command, server: Any) -> None:
+    rows = run("bench", "--seconds", "200ms", "--json").records
+    names = ["raw ZADD", "add_many", "lease and ack", "take", "round trip"]
+    assert [row["measure"] for row in rows] == names
+    assert all(row["rate"] > 0 and row["micros"] > 0 for row in rows[:4])
+    assert rows[0]["of_raw"] == 1 and rows[4]["micros"] > 0
+    assert server.raw.keys("*bench*") == []
+    text = run("bench", "--seconds", "40ms", terminal=True).out.decode()
+    assert "OF RAW" in text and "100%" in text and "a round trip takes" in text
+
+
+def test_the_completion_of_a_shell_knows_commands_and_names(
+    run: cli.Command, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        if shell == "bash" and shutil.which("bash") is None:
+            continue
+        assert "_REDSET_COMPLETE" in run("completion", shell).out.decode()
+    run("completion", "tcsh", status=2)
+    for name in ("pages", "paths", "jobs"):
+        register(server, name)
+    for words, count, names in (
+        ("redset pe", 1, {"peek"}),
+        ("redset len pa", 2, {"pages", "paths"}),
+    ):
+        variables = {"_REDSET_COMPLETE": "bash_complete", "COMP_WORDS": words}
+        ran = run(env={**variables, "COMP_CWORD": str(count)}, status=None)
+        assert {line.partition(",")[2] for line in ran.lines} == names
+    nowhere = {"REDSET_URL": "redis://127.0.0.1:1"}
+    variables = {"_REDSET_COMPLETE": "bash_complete", "COMP_WORDS": "redset len pa"}
+    began = time.monotonic()
+    assert run(env={**variables, **nowhere, "COMP_CWORD": "2"}, status=None).out.strip() == b""
+    assert time.monotonic() - began < 5
+
+
+# --- a cluster
+
+
+def test_on_a_cluster_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Any
+) -> None:
+    with servers.cluster(servers.some(), 2) as nodes:
+        address = {"REDSET_URL": f"redis://127.0.0.1:{nodes[0].port}", "REDSET_CLUSTER": "1"}
+        run = functools.partial(cli.Command(server, monkeypatch), env=address)
+        node = nodes[int(nodes[0].raw.cluster("keyslot", "redset:sets")) >= servers.SLOTS // 2]
+        for name in ("jobs", "pages"):
+            register(node, name)
+            run("add", name, input=b"a\nb\nc\nd\ne\n")
+        assert run("len", "jobs").lines == ["5"]
+        assert {row["name"] for row in run("ls", "--json").records} == {"jobs", "pages"}
+        assert {row["name"] for row in run("ls", "--scan", "--json").records} >= {"jobs", "pages"}
+        assert run("take", "jobs").lines == ["a"]
+        run("work", "jobs", "--add", "pages", "--until-finished", "--", "echo", "found {}")
+        assert run("has", "pages", "found c").lines == ["yes"]
+        run("work", "pages", "--until-finished", "--", "sh", "-c", "exit 65")
+        assert run("dead", "requeue", "pages", "--reason", "*65*").lines == ["9"]
+        lines = run("export", "pages").out
+        assert run("import", "copy", input=lines).records == [{"items": 9}]
+        run("wait", "copy", "--timeout", "1ms", status=1)
+        run("check", status=1)
+        assert "measure" in run("bench", "--seconds", "40ms", "--json").records[0]
+        assert run("rm", "pages", "--yes-i-mean", "pages").lines == ["9"]
+        ran = run("move", "copy", "jobs", "*", status=None)
+        assert ran.status in (0, 2) and ran.err.count("\n") <= 1
+
+
+def test_a_full_server_and_a_replica_are_3(run: cli.Command, server: Any) -> None:
+    SortedSet(server.raw, "jobs").add("a")
+    server.raw.config_set("maxmemory", 1)
+    try:
+        ran = run("add", "jobs", input=b"b\n", status=3)
+        assert "the server refuses: " in ran.err and ran.err.count("\n") == 1
+        assert run("take", "jobs").lines == ["a"]
+    finally:
+        server.raw.config_set("maxmemory", 0)
+    SortedSet(server.raw, "jobs").add("a")
+    server.raw.execute_command("REPLICAOF", "127.0.0.1", servers.free_port())
+    try:
+        assert "the server refuses: " in run("add", "jobs", input=b"b\n", status=3).err
+        assert run("len", "jobs").lines == ["1"] and run("ls", "--scan").lines
+        run("wait", "jobs", "--timeout", "1ms", status=1)
+    finally:
+        server.raw.execute_command("REPLICAOF", "NO", "ONE")

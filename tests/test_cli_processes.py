@@ -207,3 +207,50 @@ def test_an_interrupted_add_of_a_file_resumes_with_none_lost(
         assert jobs.size() < lines
     run("add", "jobs", str(file), "--resume")
     assert jobs.size() == lines
+
+
+def test_lines_of_a_slow_pipe_are_added_as_they_come(
+    run: cli.Command, jobs: SortedSet[Any], tmp_path: Path
+) -> None:
+    waits = f"while [ ! -e {tmp_path}/go ]; do sleep 0.02; done"
+    text = f"(echo a; {waits}; echo b) | {sys.executable} -m redset add jobs -"
+    command = ["/bin/sh", "-c", text]
+    with children.Child(command=command, env=run.environment) as process:
+        until(lambda: jobs.size() == 1)
+        (tmp_path / "go").touch()
+        process.check()
+    assert jobs.size() == 2
+
+
+def test_a_command_imports_only_what_it_needs(run: cli.Command, jobs: SortedSet[Any]) -> None:
+    jobs.add("a")
+    code = (
+        "import sys\n"
+        "from redset.cli.program import program\n"
+        "try: program.main(['len', 'jobs'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules}))\n"
+        "print(sorted(name for name in sys.modules if name.startswith('redset.cli.')))"
+    )
+    ended = children.run("-c", code, env=run.environment)
+    for name in ("textual", "rich", "starlette", "prometheus_client", "scrapy"):
+        assert f"'{name}'" not in ended.out
+    for name in ("working", "adding", "letters", "overview"):
+        assert f"redset.cli.{name}'" not in ended.out
+
+
+def test_a_work_command_outlasts_a_restart_of_its_server(
+    run: cli.Command, all_servers: servers.Servers, tmp_path: Path
+) -> None:
+    with servers.start(servers.some()) as server:
+        jobs = SortedSet(server.raw, "jobs")
+        jobs.add("a")
+        url = {"REDSET_URL": server.url}
+        command = ["work", "jobs", "--", "touch", str(tmp_path / "{}")]
+        with run.process(*command, env=url) as process:
+            until(lambda: (tmp_path / "a").exists())
+            server.restart()
+            jobs.add("b")
+            until(lambda: (tmp_path / "b").exists())
+            process.send_signal(signal.SIGTERM)
+            process.check(130)

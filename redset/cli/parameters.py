@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
+import click.shell_completion
 
 from redset import Key, list_sets
 from redset.cli.connection import CLASSES, SetOptions, Settings, name_of
@@ -21,6 +24,8 @@ from redset.serializers import JSONSerializer
 
 _UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _json = JSONSerializer()
+#: Time that the completion of a name may take, in seconds.
+SOON = 0.2
 
 
 class Duration(click.ParamType):
@@ -74,6 +79,22 @@ class SetName(click.ParamType):
         if not value:
             raise click.BadParameter("must be the name of a set, got ''")
         return name_of(value)
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[Any]:
+        """Return the names of sets that begin so, if the server answers soon."""
+        settings = ctx.find_root().ensure_object(Settings)
+        found: list[str] = []
+
+        def ask() -> None:
+            with contextlib.suppress(Exception):
+                pattern = re.sub(r"([*?\[\]\\])", r"\\\1", incomplete) + "*"
+                infos = list_sets(settings.client(), pattern)
+                found.extend(info.name for info in infos if isinstance(info.name, str))
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(SOON)
+        return [click.shell_completion.CompletionItem(name) for name in list(found)]
 
 
 class Fields(click.ParamType):

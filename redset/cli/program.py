@@ -37,6 +37,8 @@ COMMANDS = {
     "rm": "removing",
     "wait": "holding",
     "check": "checking",
+    "bench": "benching",
+    "completion": "completing",
 }
 EXAMPLES = """
 \b
