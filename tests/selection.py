@@ -21,8 +21,8 @@ examples, the same ones in each run.
 ``--all`` runs the whole product with all examples. ``--rest`` runs the other cases.
 
 Coverage costs more than the tests it looks at, so it looks once. It measures the cases of a plain
-run, with all examples, and a like choice of the slow cases. It does not measure the rest of the
-product: its figure is a lower bound.
+run, with all examples, and two like choices, of the same functions and of the slow cases. It does
+not measure the rest of the product: its figure is a lower bound.
 """
 
 from __future__ import annotations
@@ -285,23 +285,24 @@ class Selection:
 
     def _kept(self, items: list[pytest.Item]) -> list[pytest.Item]:
         everything, rest = map(self._config.getoption, ("--all", "--rest"))
-        plain, slow = self._chosen(items)
+        plain, more = self._chosen(items)
         if not everything and not rest:
             return [item for item in items if id(item) in plain]
-        self._repeats = {id(item) for item in items} - plain - slow
+        self._repeats = {id(item) for item in items} - plain - more
         if everything:
             return items
         return [item for item in items if id(item) not in plain or is_drawn(item)]
 
     def _chosen(self, items: list[pytest.Item]) -> tuple[set[int], set[int]]:
-        """Return the id() of each case of a plain run, and of a like choice of the slow cases."""
+        """Return the id() of each case of a plain run, and of those that are measured besides."""
         functions: dict[str, list[pytest.Item]] = {}
         for item in items:
             functions.setdefault(item.nodeid.split("[")[0], []).append(item)
         # A test that the command line names is run, whatever it takes.
         named = {arg.split("/")[-1] for arg in self._config.args if "::" in arg}
         plain: set[int] = set()
-        slow: set[int] = set()
+        more: set[int] = set()
+        thorough = self._config.getoption("--all") or self._config.getoption("--rest")
         for name, cases in functions.items():
             if any(arg.startswith(name.split("/")[-1] + "[") for arg in named):
                 plain |= set(map(id, cases))
@@ -309,11 +310,14 @@ class Selection:
             if name.split("/")[-1] in named:
                 plain |= self._choice(name, cases)
                 continue
-            plain |= self._choice(name, [item for item in cases if not is_slow(item)])
-            slow |= self._choice(name, [item for item in cases if is_slow(item)])
+            quick = [item for item in cases if not is_slow(item)]
+            plain |= self._choice(name, quick)
+            if thorough:
+                more |= self._choice(f"{name} once more", quick)
+                more |= self._choice(name, [item for item in cases if is_slow(item)])
         if not plain:  # only slow tests fit: -k names them
             plain = set(map(id, items))
-        return plain, slow
+        return plain, more
 
     def _choice(self, name: str, cases: list[pytest.Item]) -> set[int]:
         unable = {place for place, item in enumerate(cases) if id(item) in self._unable}

@@ -182,7 +182,7 @@ looks.stop()
 
 @pytest.mark.parametrize("core", ["ctrace", "pytrace"])
 @pytest.mark.parametrize("which", ["--all", "--rest"])
-def test_coverage_looks_at_no_more_cases_of_a_function_than_a_plain_run_has(
+def test_coverage_looks_at_a_choice_of_each_function_s_cases(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, which: str, core: str
 ) -> None:
     pytest.importorskip("coverage")
@@ -207,13 +207,14 @@ def test_coverage_looks_at_no_more_cases_of_a_function_than_a_plain_run_has(
     )
     said = children.run("-c", _LOOKED_AT, which).out.replace(".", "").splitlines()
     found = Counter((line.split("[")[0], line.endswith("True")) for line in said if "test_" in line)
-    assert found == {
-        **({("test_quick", True): 3} if which == "--all" else {}),
-        ("test_quick", False): 6,
-        ("test_slow", True): 3,
-        ("test_slow", False): 6,
-        ("test_drawn True", True): 1,
-    }
+    assert found["test_slow", True] == 3 and found["test_slow", False] == 6
+    assert found["test_drawn True", True] == 1
+    # Two choices of three cases each, which may have some in common.
+    assert 3 <= found["test_quick", False] <= 6
+    if which == "--all":
+        assert found["test_quick", True] + found["test_quick", False] == 9
+    else:
+        assert found["test_quick", True] + found["test_quick", False] == 6
 
 
 @pytest.mark.parametrize(
