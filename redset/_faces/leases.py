@@ -19,7 +19,7 @@ from redset._faces.failures import settlement_of
 from redset._operations import leasing, settling
 from redset._operations.errors import error_text
 from redset._operations.logs import one_line, warn_once
-from redset._operations.settling import Held, Settlement
+from redset._operations.settling import HeldLease, Settlement
 from redset._transport.effects import Operation
 from redset._transport.source import Source
 
@@ -62,7 +62,7 @@ class Lease(Generic[T]):
         "_owner", "attempts", "expires", "item", "member", "score", "settled", "size", "token",
     )  # fmt: skip
 
-    def __init__(self, owner: Any, held: Held) -> None:
+    def __init__(self, owner: Any, held: HeldLease) -> None:
         self._owner = owner
         self.member, self.token, self.size = held.member, held.token, held.size
         self.item: T = held.item
@@ -241,7 +241,7 @@ def leases_of(owner: Any, leases: Any) -> list[Lease[Any]]:
     return list(dict.fromkeys(found))
 
 
-def leasing_out(owner: Any, num: Any, ttl: Any, wait: Any) -> Operation[list[Held]]:
+def leasing_out(owner: Any, num: Any, ttl: Any, wait: Any) -> Operation[list[HeldLease]]:
     """Perform ``lease``."""
     num = number_up_to("num", num, leasing.MOST)
     ctx = owner._ctx

@@ -39,7 +39,7 @@ from redset._operations.errors import error_text
 from redset._operations.exchanging import Exchange
 from redset._operations.limits import LEASE_STEP
 from redset._operations.logs import one_line, warn_once
-from redset._operations.settling import Held, Settlement
+from redset._operations.settling import HeldLease, Settlement
 from redset._transport.coroutines import complete
 from redset._wire.values import flag
 from redset.exceptions import Reject, Retry
@@ -95,7 +95,7 @@ class _Job:
         "settled", "settlement", "size", "token",
     )  # fmt: skip
 
-    def __init__(self, held: Held, deadline: float, now: float = 0.0) -> None:
+    def __init__(self, held: HeldLease, deadline: float, now: float = 0.0) -> None:
         self.member, self.token, self.size = held.member, held.token, held.size
         self.item, self.attempts, self.bound = held.item, held.attempts, held.bound
         #: The time until which the lease is certainly held, by this process's clock.

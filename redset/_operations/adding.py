@@ -103,7 +103,7 @@ class Flags(NamedTuple):
         return ("xx" if self.xx else "") + ("gt" if self.gt else "lt" if self.lt else "")
 
 
-class Settling(NamedTuple):
+class SettleArguments(NamedTuple):
     """Arguments of a step of settlements, by name, and the values of its groups."""
 
     arguments: dict[str, Any]
@@ -119,8 +119,8 @@ class Adder:
         flags: Flags,
         score: Any,
         outcomes: bool,
-        settling: Settling | None = None,
-        others: Sequence[Settling] = (),
+        settling: SettleArguments | None = None,
+        others: Sequence[SettleArguments] = (),
     ) -> None:
         self.ctx = ctx
         self.condition = flags.condition(ctx)

@@ -15,9 +15,9 @@ from redset._operations.leasing import decode_given, keep_unanswered, lease_call
 from redset._operations.limits import LEASE_STEP, SCRIPT_CHUNK, STEP_BYTES
 from redset._operations.settling import (
     GROUP,
-    Held,
+    HeldLease,
     Settlement,
-    Step,
+    SettleStep,
     acknowledge_with,
     answer_of,
     encoded,
@@ -88,7 +88,7 @@ class Exchange:
         self.acknowledged = 0
         self.counts = [0] * len(self.settlements)
         self.lost = 0
-        self.held: list[Held] = []
+        self.held: list[HeldLease] = []
         #: True if the step ended at a suspect that may only be in a smaller cohort.
         self.stopped = False
         self.finished = False
@@ -197,7 +197,7 @@ class _Trip:
         for step in steps_of(settlements):
             self.add(send_step(self.ctx, step), self._taker_of(step))
 
-    def _taker_of(self, step: Step) -> Callable[[Send, Any], Operation[None]]:
+    def _taker_of(self, step: SettleStep) -> Callable[[Send, Any], Operation[None]]:
         def take(send: Send, answer: Any) -> Operation[None]:
             if isinstance(answer, Exception):
                 self.what.note(answer)

@@ -47,7 +47,7 @@ from redset._operations.replies import (
     numbers,
     refuse,
 )
-from redset._operations.settling import Held, Settlement, settle
+from redset._operations.settling import HeldLease, Settlement, settle
 from redset._operations.taking import (
     ENOUGH,
     end_of,
@@ -96,15 +96,15 @@ def keep_unanswered(ctx: Context, token: bytes, num: int) -> None:
     del ctx.removals.unanswered[:-UNANSWERED]
 
 
-def lease(ctx: Context, num: int, ttl: int, wait: float) -> Operation[list[Held]]:
+def lease(ctx: Context, num: int, ttl: int, wait: float) -> Operation[list[HeldLease]]:
     """Lease up to ``num`` items for ``ttl`` ms, lowest first, as soon as there are any."""
     if not wait:
         return (yield from _lease(ctx, num, ttl))
     return (yield from until(ctx, lambda: _lease(ctx, num, ttl), wait))
 
 
-def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[Held]]:
-    found: list[Held] = []
+def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[HeldLease]]:
+    found: list[HeldLease] = []
     if not checking._checked:
         yield from check_once(ctx)
     if not ctx.codec.proven and not (yield from look_first(ctx)):
@@ -172,7 +172,7 @@ def lease_call(
     )
 
 
-class Given(NamedTuple):
+class LeaseReply(NamedTuple):
     """Leases of one step: member, score, attempts and payload of each."""
 
     token: bytes
@@ -188,8 +188,8 @@ class Given(NamedTuple):
     rows: list[tuple[bytes, float, int, bytes]]
 
 
-def _leases(token: bytes, want: int, keyed: bool) -> Reader[Given]:
-    def read(reply: Any) -> Given:
+def _leases(token: bytes, want: int, keyed: bool) -> Reader[LeaseReply]:
+    def read(reply: Any) -> LeaseReply:
         parts = listed(reply)
         if len(parts) != 8 and not (len(parts) == 7 and not (keyed and parts[5])):
             raise refuse("leases", reply)
@@ -211,18 +211,18 @@ def _leases(token: bytes, want: int, keyed: bool) -> Reader[Given]:
         expires, more, dropped, bound, died = counts(parts[:5])
         if more > 2:
             raise refuse("whether there may be more", reply)
-        return Given(token, expires / 1000, more == 1, more == 2, dropped, bound, died, rows)
+        return LeaseReply(token, expires / 1000, more == 1, more == 2, dropped, bound, died, rows)
 
     return read
 
 
-#: The payload of a row of `Given`.
+#: The payload of a row of `LeaseReply`.
 _payload_of = itemgetter(3)
 
 
 def decode_given(
-    ctx: Context, given: Given, delay: int = 0
-) -> Operation[tuple[list[Held], int, Exception | None]]:
+    ctx: Context, given: LeaseReply, delay: int = 0
+) -> Operation[tuple[list[HeldLease], int, Exception | None]]:
     """Decode leased items. Return them, the number that became dead letters, and an error.
 
     The error is not the items' fault. Its items are released, with a delay of ``delay`` ms.
@@ -244,7 +244,9 @@ def decode_given(
     for place, (member, score, attempts, _) in enumerate(given.rows):
         item = None if place in worse else next(values)
         number, size = ctx.scores.decode(score), len(given.rows[place][3])
-        one = Held(member, given.token, item, number, attempts, given.expires, given.bound, size)
+        one = HeldLease(
+            member, given.token, item, number, attempts, given.expires, given.bound, size
+        )
         if place not in worse:
             held.append(one)
         elif isinstance(worse[place], NOT_OF_ITEM):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from redset._operations.adding import Adder, Flags, OtherEpoch, Settling
+from redset._operations.adding import Adder, Flags, OtherEpoch, SettleArguments
 from redset._operations.context import Context
 from redset._operations.limits import CHUNK_BYTES, LEASE_STEP, SCRIPT_CHUNK, STEP_BYTES, WINDOW
 from redset._operations.logs import one_line
@@ -23,7 +23,7 @@ log = logging.getLogger("redset")
 GROUP = 2
 
 
-class Held(NamedTuple):
+class HeldLease(NamedTuple):
     """A lease as the server knows it: its member, its token, and its item."""
 
     member: bytes
@@ -49,7 +49,7 @@ class Settlement(NamedTuple):
     payload: bytes = b""
 
 
-class Step(NamedTuple):
+class SettleStep(NamedTuple):
     """One step of settlements: its groups as arguments, and the settlement of each group."""
 
     groups: list[list[Any]]
@@ -57,9 +57,9 @@ class Step(NamedTuple):
     owners: list[tuple[int, int]]
 
 
-def steps_of(settlements: Sequence[Settlement]) -> list[Step]:
+def steps_of(settlements: Sequence[Settlement]) -> list[SettleStep]:
     """Cut settlements into steps of so many leases and bytes. Leases of one token are a group."""
-    steps: list[Step] = []
+    steps: list[SettleStep] = []
     room = space = 0
     for place, each in enumerate(settlements):
         by_token: dict[bytes, list[Any]] = {}
@@ -75,7 +75,7 @@ def steps_of(settlements: Sequence[Settlement]) -> list[Step]:
                 if room <= 0 or size > space:
                     _end_group(steps, head, place, part)
                     part = []
-                    steps.append(Step([], []))
+                    steps.append(SettleStep([], []))
                     room, space = LEASE_STEP, STEP_BYTES
                 room, space = room - 1, space - size
                 part.append(held.member)
@@ -84,14 +84,14 @@ def steps_of(settlements: Sequence[Settlement]) -> list[Step]:
     return steps
 
 
-def _end_group(steps: list[Step], head: list[Any], place: int, part: list[bytes]) -> None:
+def _end_group(steps: list[SettleStep], head: list[Any], place: int, part: list[bytes]) -> None:
     """Append a group of leases, if it has any, to the last step."""
     if part:
         steps[-1].groups.append([*head, len(part), *part])
         steps[-1].owners.append((place, len(part)))
 
 
-def tokens_of_step(step: Step) -> list[tuple[bytes, bytes]]:
+def tokens_of_step(step: SettleStep) -> list[tuple[bytes, bytes]]:
     """Return the member and token of each lease of a step."""
     return [
         (member, group[1])
@@ -100,24 +100,24 @@ def tokens_of_step(step: Step) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def settling_of(ctx: Context, step: Step) -> Settling:
+def settling_of(ctx: Context, step: SettleStep) -> SettleArguments:
     num = len(step.groups)
     arguments = {
         "max_attempts": ctx.options.max_attempts,
         "keyed": ctx.options.keyed,
         "num_groups": num,
     }
-    return Settling(arguments, list(chain.from_iterable(step.groups)))
+    return SettleArguments(arguments, list(chain.from_iterable(step.groups)))
 
 
-class Settled(NamedTuple):
+class SettleResult(NamedTuple):
     """Number of held leases of each settlement, and total of leases that are known to be lost."""
 
     counts: list[int]
     lost: int
 
 
-def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[Settled]:
+def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[SettleResult]:
     """Perform settlements, with a window of steps in flight."""
     steps = steps_of(settlements)
     sends: list[Send]
@@ -133,10 +133,12 @@ def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[Settled
         tally(step, send, answer_of(answer), counts, lost)
     for each in settlements:
         mark_settled(each)
-    return Settled(counts, sum(lost))
+    return SettleResult(counts, sum(lost))
 
 
-def tally(step: Step, send: Send, ours: list[int], counts: list[int], lost: list[int]) -> None:
+def tally(
+    step: SettleStep, send: Send, ours: list[int], counts: list[int], lost: list[int]
+) -> None:
     """Count the leases of each settlement that were held, and those that are known to be lost."""
     for (place, asked), num in zip(step.owners, ours, strict=True):
         counts[place] += num
@@ -144,14 +146,14 @@ def tally(step: Step, send: Send, ours: list[int], counts: list[int], lost: list
         lost[place] += 0 if send.resent else asked - num
 
 
-def ask_step(ctx: Context, step: Step) -> Ask:
+def ask_step(ctx: Context, step: SettleStep) -> Ask:
     """Make the step that settles some leases."""
     reads = _counts(len(step.groups))
     arguments, groups = settling_of(ctx, step)
     return ctx.step("settle", reads, groups, **arguments)
 
 
-def send_step(ctx: Context, step: Step) -> Send:
+def send_step(ctx: Context, step: SettleStep) -> Send:
     """Make the same step, to be sent in a window of several."""
     return to_send(ask_step(ctx, step))
 
@@ -191,7 +193,7 @@ def mark_settled(settlement: Settlement) -> None:
     """Mark the caller's leases as settled."""
     if settlement.how in ("ack", "fail", "release"):
         for lease in settlement.leases:
-            if type(lease) is not Held:  # the caller has not received a Held
+            if type(lease) is not HeldLease:  # the caller has not received a HeldLease
                 lease.settled = True
 
 

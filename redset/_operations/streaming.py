@@ -30,7 +30,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from redset._operations.adding import Adder, AddResult, Flags, OnError, OtherEpoch, Settling
+from redset._operations.adding import Adder, AddResult, Flags, OnError, OtherEpoch, SettleArguments
 from redset._operations.context import Context
 from redset._operations.errors import NOT_OF_ITEM, error_text
 from redset._operations.known import Trust, check_memory, learn
@@ -53,7 +53,7 @@ def add_stream(
     errors: str | OnError,
     steady: bool,
     emit: bool,
-    settling: Sequence[Settling] = (),
+    settling: Sequence[SettleArguments] = (),
     pulled: tuple[list[Any], list[Any] | None] = ([], None),
     more: bool = True,
 ) -> Operation[AddResult]:
