@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
-import re
 from typing import Any
 
 from redset._faces.arguments import milliseconds
 from redset._operations.errors import error_text
 from redset._operations.settling import Settlement
+from redset._transport.errors import class_names, codes_of
 from redset.exceptions import AddError, Reject, Retry
 
 #: Backoff of a failed item, in seconds: the first delay, and the longest.
@@ -24,9 +24,8 @@ FIRST, LONGEST = 1.0, 3600.0
 OTHERS = 5.0
 #: Errors of a process or machine that lacks memory, files or disk space for a while.
 _LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
-#: Codes of errors that a server raises for a while. Redis 6.2 wraps them if a script raises them.
+#: Codes of errors that a server raises for a while.
 _CODES = {"OOM", "NOREPLICAS", "BUSY", "MISCONF", "LOADING", "TRYAGAIN", "CLUSTERDOWN"}
-_WRAPPED = re.compile(r"(ERR )?Error running script")
 #: The clients' classes whose text lacks the code.
 _CLASSES = {"OutOfMemoryError", "BusyLoadingError", "TryAgainError", "ClusterDownError"}
 
@@ -59,13 +58,10 @@ def is_transient(error: BaseException | None) -> bool:
     """Return whether a server refuses only for a while."""
     if isinstance(error, AddError):
         error = error.__cause__
-    names = {base.__name__ for base in type(error).__mro__}
+    names = class_names(error)
     if not names & {"RedisError", "ValkeyError"}:
         return False
-    words = str(error).split()
-    if _WRAPPED.match(str(error)):
-        return any(word.lstrip("-") in _CODES for word in words)
-    return bool(names & _CLASSES or _CODES & set(words[:1]))
+    return bool(names & _CLASSES or codes_of(error) & _CODES)
 
 
 def others_delay() -> int:

@@ -30,6 +30,8 @@ _NO_RIGHT = re.compile(
     r"(?: script: .*)?$",
     re.DOTALL,
 )
+#: The beginning of an error of a command that a script called, as Redis 6.2 wraps it.
+_WRAPPED = re.compile(r"(ERR )?Error running script")
 _LINE = re.compile(r"@user_script: ?(\d+)")
 
 
@@ -59,6 +61,19 @@ def invalid_response(value: Any, effect: Send, error: Unexpected) -> Exception:
 def is_reply(error: Exception) -> bool:
     """Return whether an exception is a server's reply, after which the connection is in order."""
     return any(base.__name__ == "ResponseError" for base in type(error).__mro__)
+
+
+def class_names(error: BaseException | None) -> set[str]:
+    """Return the names of an error's class and of its bases, which all client libraries share."""
+    return {base.__name__ for base in type(error).__mro__}
+
+
+def codes_of(error: BaseException | None) -> set[str]:
+    """Return the first word of a server's error: its code. Return all words of a wrapped one."""
+    words = str(error).split()
+    if _WRAPPED.match(str(error)):
+        return {word.lstrip("-") for word in words}
+    return set(words[:1])
 
 
 def is_abort(error: Exception) -> bool:

@@ -1,6 +1,7 @@
-"""The only import of redset's private parts: exchanges (a test checks that it is the only one).
+"""The only import of redset's private parts: exchanges, and the reading of errors.
 
-An exchange acknowledges, renews, releases and leases in one round trip, as `consume` does.
+An exchange acknowledges, renews, releases and leases in one round trip, as `consume` does. A test
+checks that no other module imports private parts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from redset import SortedSet
 from redset._operations.exchanging import Exchange as Exchange
 from redset._operations.exchanging import await_exchange, exchange
 from redset._operations.settling import Settlement as Settlement
+from redset._transport.errors import class_names as class_names
+from redset._transport.errors import codes_of as codes_of
 
 
 def perform(frontier: SortedSet[Any], what: Exchange) -> None:
