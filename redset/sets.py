@@ -1302,8 +1302,8 @@ class SortedSet(SyncFace[T]):
         here are refused. An iterable is added as by `add_many`.
 
         O(log N) per item, in steps of 125 or 250. It is not atomic: readers see the items that were
-        added so far. Between two sets of one server the items stay on the server. The exception
-        are items for a set with ``remember``.
+        added so far. Between two sets of one server the items stay on the server, except if this
+        set has ``remember``.
 
         Parameters
         ----------

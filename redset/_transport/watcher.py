@@ -255,7 +255,7 @@ class Watcher:
             self._tracking = tracking = make()
             await self._watch(tracking)
         except Exception:
-            log.exception("the thread that watches for changes failed; waiting calls poll")
+            log.exception("watching for changes failed; waiting calls poll")
             self._end(monotonic() + REFUSAL)
         except BaseException:  # cancelled, as a program that ends cancels all tasks
             self._end(0.0)
