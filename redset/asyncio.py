@@ -1386,7 +1386,7 @@ class SortedSet(AsyncFace[T]):
         ------
         TypeError, ValueError
             If it is not an iterable, or an item has no identity. Also for a set of the other kind
-            (sync, asyncio), or in another slot of a cluster.
+            (sync, asyncio).
         redset.exceptions.OptionsDiffer
             If the two sets differ in ``key``.
 

@@ -48,7 +48,7 @@ class Node(Server):
 
     def ask(self, *arguments: Any) -> Any:
         """Return the reply to a command, in RESP2's shape, without a callback of the client's."""
-        connection = connection_of(self.raw)
+        connection = connection_from(self.raw.connection_pool)
         try:
             connection.send_command(*arguments)
             return connection.read_response()
@@ -320,12 +320,12 @@ def client_class(library: str = "redis", awaits: bool = False) -> Any:
     return found.RedisCluster if library == "redis" else found.ValkeyCluster
 
 
-def connection_of(client: redis.Redis) -> Any:
-    """Take a connection from a client's pool, of whatever version."""
+def connection_from(pool: Any) -> Any:
+    """Take a connection from a sync pool, of whatever version."""
     try:
-        return client.connection_pool.get_connection()
+        return pool.get_connection()
     except TypeError:  # before redis-py 5.3
-        return client.connection_pool.get_connection("PING")
+        return pool.get_connection("PING")
 
 
 def text(value: Any) -> str:

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import blocking
 import cluster
 import pytest
+import redis
 import servers
+from redis.crc import key_slot
+
+from redset import ScheduledSet, SortedSet
+from redset._transport import cluster as parts
+from redset._transport import redirecting
+from redset.exceptions import AddError
 
 #: The engines. Redis 6.2 has no part of its own, so it is left to the thorough run.
 KINDS = ["valkey9", "redis7", pytest.param("redis62", marks=pytest.mark.slow(3))]
+#: Clients: a library, and whether it is the asyncio one.
+CLIENTS = {
+    "redis": ("redis", False),
+    "redis-asyncio": ("redis", True),
+    "valkey": ("valkey", False),
+    "valkey-asyncio": ("valkey", True),
+}
+every_client = pytest.mark.parametrize("kind", CLIENTS)
+each_face = pytest.mark.parametrize("kind", ["redis", "redis-asyncio"])
+#: Numbers for names of sets: each test has a slot of its own.
+_names = itertools.count()
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def nodes(request: pytest.FixtureRequest) -> Iterator[cluster.Cluster]:
-    """A cluster, whole and empty at the start of the module."""
+    """A cluster with a spare primary, shared by the tests of the module."""
     try:
         with cluster.start(request.param, spare=1) as made:
             yield made
@@ -23,16 +47,84 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[cluster.Cluster]:
         pytest.skip(str(missing))
 
 
+@pytest.fixture
+def whole(nodes: cluster.Cluster) -> cluster.Cluster:
+    """The cluster, with all nodes in place."""
+    nodes.wait_until_whole()
+    return nodes
+
+
+class Sets:
+    """Makes sets over one client of a kind. Those of an asyncio client have the sync names."""
+
+    def __init__(self, nodes: cluster.Cluster, kind: str, **options: Any) -> None:
+        library, self.awaits = CLIENTS[kind]
+        self.client = nodes.client(library, self.awaits, **options)
+        self.nodes = nodes
+
+    def __call__(self, name: str | None = None, cls: Any = SortedSet, **options: Any) -> Any:
+        name = f"{{{next(_names)}}}jobs" if name is None else name
+        if self.awaits:
+            return blocking.BlockingSet(cls, self.client, name, **options)
+        return cls(self.client, name, **options)
+
+    def __enter__(self) -> Sets:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        if self.awaits:
+            blocking.wait(servers.aclose(self.client))
+        else:
+            self.client.close()
+
+
+class Later:
+    """Does something in a thread, after so many seconds, while the block runs; raises its error."""
+
+    def __init__(self, seconds: float, do: Callable[[], Any]) -> None:
+        self._thread = threading.Thread(target=self._run, args=(seconds, do), daemon=True)
+        self._error: BaseException | None = None
+        #: When it was done.
+        self.done = float("inf")
+
+    def _run(self, seconds: float, do: Callable[[], Any]) -> None:
+        try:
+            time.sleep(seconds)
+            do()
+            self.done = time.monotonic()
+        except BaseException as error:
+            self._error = error
+
+    def __enter__(self) -> Later:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._thread.join(50)
+        assert not self._thread.is_alive()
+        if self._error is not None:
+            raise self._error
+
+
+def frozen_until(node: cluster.Node, thaw: threading.Event) -> None:
+    with node.frozen():
+        thaw.wait(20)
+
+
+def link_of(jobs: Any) -> Any:
+    return getattr(jobs, "face", jobs)._link
+
+
 # --- the harness
 
 
-def test_a_slot_moves_to_another_primary_with_its_keys(nodes: cluster.Cluster) -> None:
-    client, name = nodes.client(), "moved"
+def test_a_slot_moves_to_another_primary_with_its_keys(whole: cluster.Cluster) -> None:
+    client, name = whole.client(), "moved"
     client.set(name, "1")
-    first, *_, spare = nodes.others(name)
-    for to in (first, spare, nodes.nodes[0]):
-        nodes.move(name, to)
-        assert nodes.owner(name) is to
+    first, *_, spare = whole.others(name)
+    for to in (first, spare, whole.nodes[0]):
+        whole.move(name, to)
+        assert whole.owner(name) is to
         assert to.raw.get(name) == b"1"
     client.close()
 
@@ -46,3 +138,495 @@ def test_a_stopped_cluster_leaves_nothing() -> None:
         assert not os.path.exists(directory)
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+# --- the client's parts
+
+
+@every_client
+def test_each_library_has_the_attributes_that_the_link_reads(
+    whole: cluster.Cluster, kind: str
+) -> None:
+    with Sets(whole, kind) as sets:
+        jobs = sets()
+        jobs.add("a")
+        version = type(sets.client).__module__, redis.__version__
+        assert parts.missing_parts(sets.client, sets.awaits) == [], version
+        assert link_of(jobs).multi
+        assert link_of(jobs)._nodes is not None
+
+
+@each_face
+def test_a_client_that_lacks_an_attribute_is_sent_whole_commands(
+    whole: cluster.Cluster, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    awaits = CLIENTS[kind][1]
+    monkeypatch.setitem(parts.PARTS[awaits], "node", ["name", ("of_tomorrow", "_of_tomorrow")])
+    with Sets(whole, kind) as sets:
+        assert parts.missing_parts(sets.client, awaits) == ["node.of_tomorrow or _of_tomorrow"]
+        jobs = sets()
+        assert not link_of(jobs).multi
+        assert jobs.add_many(["a", "b", "c"], [2, 3, 1]).added == 3
+        assert jobs.take(2) == ["c", "a"]
+
+
+def test_a_client_with_commands_of_its_own_is_sent_whole_commands(whole: cluster.Cluster) -> None:
+    class Own(cluster.client_class()):  # type: ignore[misc]
+        sent = 0
+
+        def execute_command(self, *args: Any, **options: Any) -> Any:
+            self.sent += 1
+            return super().execute_command(*args, **options)
+
+    with Own(host="127.0.0.1", port=whole.nodes[0].port) as client:
+        before = client.sent
+        jobs: SortedSet[str] = SortedSet(client, f"{{{next(_names)}}}jobs")
+        jobs.add("a")
+        assert jobs.pop() == "a"
+        assert client.sent > before + 1
+
+
+def test_slots_are_those_of_the_server() -> None:
+    for key in (
+        b"",
+        b"jobs",
+        b"{a}b",
+        b"a{}b",
+        b"{}{a}",
+        b"a{b}{c}",
+        b"{",
+        b"}{a",
+        b"a{b{c}d",
+        b"\xff",
+    ):
+        assert parts.slot_of(key) == key_slot(key)
+
+
+def test_a_request_goes_by_its_first_key() -> None:
+    encode = servers_wire()
+    home, a = 7, parts.slot_of(b"a\r\nb")
+    sha = b"0" * 40
+    for request, slot in [
+        ([b"ZADD", b"a\r\nb", 1, b"x"], a),
+        ([b"EVALSHA", sha, 2, b"a\r\nb", b"other", b"1"], a),
+        ([b"EVALSHA", sha, 12, b"a\r\nb", b"other", b"1"], a),
+        ([b"EVALSHA", sha, 0], home),
+        ([b"EVALSHA", sha, 0, b"1"], home),
+        ([b"TIME"], home),
+        ([b"CONFIG", b"GET", b"maxmemory"], home),
+    ]:
+        assert parts.slot_of_request(encode(request), home) == slot
+    whole = encode([b"MULTI"]) + encode([b"ZRANGE", b"a\r\nb", 0, 1]) + encode([b"EXEC"])
+    assert parts.slot_of_request(whole, home) == a
+
+
+def servers_wire() -> Any:
+    from redset import _wire
+
+    return _wire.DEFAULT.encode
+
+
+# --- the table of answers
+
+
+@every_client
+def test_a_set_follows_its_slot(whole: cluster.Cluster, kind: str) -> None:
+    with Sets(whole, kind) as sets:
+        jobs, plain = sets(key="n", remember=True), sets()
+        plain.add_many(map(str, range(3000)), range(3000))
+        jobs.add_many([{"n": number} for number in range(1500)], range(1500))
+        for place, to in enumerate(whole.others(jobs.name)):
+            for each in (jobs, plain):
+                whole.move(each.name, to)
+            # A known item, one command, a MULTI, a script, several windows.
+            assert jobs.add({"n": place}) is None
+            assert jobs.pop() == {"n": 10 * place}
+            assert [each["n"] for each in jobs.take(9)] == [*range(10 * place + 1, 10 * place + 10)]
+            assert plain.pop() == str(1000 * place)
+            assert len(plain.take(999)) == 999
+            new = [{"n": 10_000 * (place + 1) + number} for number in range(3000)]
+            assert jobs.add_many(new, 1e6).added == 3000
+            assert jobs.add_many(new, 1e6).refused == 3000
+        assert plain.size() == 0
+        assert jobs.size() == 1500 + 9000 - 30
+
+
+@each_face
+def test_an_open_slot_without_keys_at_its_source_is_asked_for_at_its_target(
+    whole: cluster.Cluster, kind: str
+) -> None:
+    with Sets(whole, kind) as sets:
+        jobs = sets()
+        jobs.add_many(["a", "b", "c", "d", "e"], range(5))
+        # The spare one has no slots, so that the client's table lacks it.
+        for to in (whole.others(jobs.name)[0], whole.others(jobs.name)[-1]):
+            source = whole.owner(jobs.name)
+            whole.open_slot(jobs.name, to)
+            assert whole.move_keys(jobs.name, to) == 1
+            before = jobs.size()
+            assert jobs.pop() == "abcde"[5 - before]
+            assert jobs.size() == before - 1
+            # It is the source's slot as long as it is open.
+            assert whole.owner(jobs.name) is source
+            whole.close_slot(jobs.name, to)
+            assert jobs.pop() == "abcde"[6 - before]
+            assert jobs.size() == before - 2
+
+
+@each_face
+def test_a_step_of_several_keys_waits_until_its_slot_has_moved(
+    whole: cluster.Cluster, kind: str
+) -> None:
+    with Sets(whole, kind) as sets:
+        jobs = sets(key="n", remember=True)
+        jobs.add_many([{"n": number} for number in range(10)], range(10))
+        to = whole.others(jobs.name)[0]
+        whole.open_slot(jobs.name, to)
+        whole.move_keys(jobs.name, to, 1)
+
+        def close() -> None:
+            whole.move_keys(jobs.name, to)
+            whole.close_slot(jobs.name, to)
+
+        with Later(0.2, close) as later:
+            assert jobs.pop() == {"n": 0}
+            ended = time.monotonic()
+        assert ended > later.done - 0.2
+        assert jobs.size() == 9
+
+
+@each_face
+def test_a_slot_that_nobody_serves_is_waited_for(whole: cluster.Cluster, kind: str) -> None:
+    with Sets(whole, kind) as sets:
+        jobs = sets()
+        jobs.add_many(["a", "b"], [1, 2])
+        slot, owner = cluster.slot_of(jobs.name), whole.owner(jobs.name)
+        owner.ask("CLUSTER", "DELSLOTS", slot)
+
+        def serve() -> None:
+            owner.ask("CLUSTER", "ADDSLOTS", slot)
+
+        with Later(0.3, serve):
+            began = time.monotonic()
+            assert jobs.pop() == "a"
+            assert time.monotonic() - began > 0.2
+        assert jobs.lease().ack() == 1
+
+
+@each_face
+def test_after_its_patience_the_last_error_is_raised(
+    whole: cluster.Cluster, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redirecting, "PATIENCE", 0.3)
+    with Sets(whole, kind) as sets:
+        jobs = sets()
+        jobs.add("a")
+        slot, owner = cluster.slot_of(jobs.name), whole.owner(jobs.name)
+        owner.ask("CLUSTER", "DELSLOTS", slot)
+        try:
+            with pytest.raises(redis.exceptions.ClusterDownError):
+                jobs.pop()
+            with pytest.raises(AddError) as raised:
+                jobs.add_many(map(str, range(3000)))
+            assert raised.value.resume_at == 0
+        finally:
+            owner.ask("CLUSTER", "ADDSLOTS", slot)
+        assert jobs.pop() == "a"
+
+
+@each_face
+def test_a_replaced_primary_is_left(whole: cluster.Cluster, kind: str) -> None:
+    with Sets(whole, kind) as sets:
+        jobs = sets(key="n")
+        jobs.add_many([{"n": number} for number in range(2000)], range(2000))
+        old = whole.owner(jobs.name)
+        if old is whole.nodes[-1]:
+            whole.move(jobs.name, whole.others(jobs.name)[0])
+        whole.fail_over(jobs.name)
+        began = time.monotonic()
+        # Its replica never saw the scripts.
+        assert [each["n"] for each in jobs.take(3)] == [0, 1, 2]
+        assert jobs.add_many([{"n": number} for number in range(2000, 4000)]).added == 2000
+        assert time.monotonic() - began < 5
+
+
+@each_face
+def test_readonly_is_an_answer_of_a_replaced_primary(
+    whole: cluster.Cluster, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if whole.kind == "valkey9":
+        pytest.skip("its replicas refuse a script that writes in other words")
+    with Sets(whole, kind, read_from_replicas=True) as sets:
+        jobs = sets(key="n")
+        nodes = link_of(jobs)._nodes
+        assert nodes.reads_replicas
+        # As if the link did not undo what such a client asks of its connections.
+        monkeypatch.setattr(nodes, "reads_replicas", False)
+        jobs.add({"n": 0})
+        whole.fail_over(jobs.name)
+        jobs.add({"n": 1})
+        assert jobs.size() == 2
+
+
+@each_face
+def test_a_client_that_reads_from_replicas_has_its_sets_asked_at_primaries(
+    whole: cluster.Cluster, kind: str
+) -> None:
+    with Sets(whole, kind, read_from_replicas=True) as sets:
+        jobs = sets()
+        jobs.add("a")
+        whole.fail_over(jobs.name)
+        whole.wait_until_whole()
+        with Sets(whole, "redis") as others:
+            others(jobs.name).add_many(["b", "c"])
+        assert jobs.size() == 3
+        assert not jobs.finished()
+
+
+@each_face
+def test_a_pop_without_an_answer_is_raised_once_and_an_add_is_sent_again(
+    whole: cluster.Cluster, kind: str
+) -> None:
+    with Sets(whole, kind, socket_timeout=0.3) as sets:
+        jobs = sets()
+        jobs.add_many(["first", "a", "b", "c"], [0, 1, 2, 3])
+        assert jobs.pop() == "first"  # before it the object looks at the members
+        owner = whole.owner(jobs.name)
+        with owner.frozen():
+            began = time.monotonic()
+            with pytest.raises((redis.TimeoutError, redis.ConnectionError)):
+                jobs.pop()
+            assert time.monotonic() - began < 2
+        assert jobs.pop() in ("a", "b")
+        thaw = threading.Event()
+        with Later(0, lambda: frozen_until(owner, thaw)):
+            time.sleep(0.1)
+            with Later(0.7, thaw.set):
+                assert sum(jobs.add_many(map(str, range(3000)), 9)[:2]) == 3000
+        assert jobs.size() in (3001, 3002)
+
+
+@pytest.mark.parametrize(
+    "kind", ["redis", pytest.param("redis-asyncio", marks=pytest.mark.slow(6))]
+)
+def test_a_primary_that_died_is_waited_for(whole: cluster.Cluster, kind: str) -> None:
+    with Sets(whole, kind) as sets:
+        jobs = sets()
+        if whole.owner(jobs.name) is whole.nodes[-1]:
+            whole.move(jobs.name, whole.others(jobs.name)[0])
+        jobs.add_many(map(str, range(100)), range(100))
+        old = whole.owner(jobs.name)
+        old.ask("WAIT", 1, 1000)
+        old.kill()
+        # Nothing was sent, so this holds for pops, too.
+        assert jobs.pop() == "0"
+        assert jobs.add_many(map(str, range(100, 3000)), 200).added == 2900
+        assert jobs.size() == 2999
+        old.revive()
+        whole.wait_until_whole()
+
+
+@each_face
+def test_a_full_pool_is_raised_at_once(whole: cluster.Cluster, kind: str) -> None:
+    with Sets(whole, kind, max_connections=1) as sets:
+        jobs = sets()
+        jobs.add("a")
+        pool = link_of(jobs)._nodes.known_pool(link_of(jobs)._home)
+        if sets.awaits:
+            taken = blocking.wait(pool.get_connection())
+        else:
+            taken = cluster.connection_from(pool)
+        began = time.monotonic()
+        with pytest.raises(redis.ConnectionError):
+            jobs.pop()
+        assert time.monotonic() - began < 1
+        if sets.awaits:
+            blocking.wait(pool.release(taken))
+        else:
+            pool.release(taken)
+        assert jobs.pop() == "a"
+
+
+@each_face
+def test_a_user_without_a_right_gets_the_error_at_once(whole: cluster.Cluster, kind: str) -> None:
+    for node in whole.nodes:
+        rules = ("reset", "on", ">secret", "~*", "&*", "+@all", "-zpopmin")
+        node.ask("ACL", "SETUSER", "weak", *rules)
+    with Sets(whole, kind, username="weak", password="secret") as sets:
+        jobs = sets()
+        jobs.add("a")
+        began = time.monotonic()
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            jobs.clear(if_finished=True)
+            jobs.pop()
+        assert time.monotonic() - began < 2
+    for node in whole.nodes:
+        node.ask("ACL", "DELUSER", "weak")
+
+
+# --- a window in which a slot moves
+
+
+@each_face
+def test_each_item_is_added_once_while_the_slot_moves_to_and_fro(
+    whole: cluster.Cluster, kind: str
+) -> None:
+    with Sets(whole, kind) as sets:
+        jobs, n = sets(key="n", remember=True), 20_000
+        here, there = whole.owner(jobs.name), whole.others(jobs.name)[0]
+
+        def move() -> None:
+            for to in (there, here, there):
+                whole.move(jobs.name, to, hold=0.05)
+
+        def items() -> Iterator[dict[str, int]]:
+            for number in range(n):
+                yield {"n": number}
+                if number % 5 == 0:
+                    yield {"n": number}
+
+        with Later(0.05, move):
+            added = [each["n"] for each in jobs.add_new(items())]
+        assert added == list(range(n))
+        assert jobs.size() == n
+        with Later(0.02, lambda: whole.move(jobs.name, here, hold=0.05)):
+            taken = [each["n"] for _ in range(20) for each in jobs.take(1000)]
+        assert sorted(taken) == list(range(n))
+
+
+@each_face
+def test_requests_that_were_performed_behind_a_refused_one_count_once(
+    whole: cluster.Cluster, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Sets(whole, kind) as sets:
+        jobs = sets()
+        assert jobs.add("first", 0) == 0
+        slot, owner = cluster.slot_of(jobs.name), whole.owner(jobs.name)
+        put, sent = redirecting.ClusterSession._put, 0
+
+        async def put_and_serve(session: Any, flight: Any) -> None:
+            """Serve the slot again after the first request of the window was refused."""
+            nonlocal sent
+            await put(session, flight)
+            sent += 1
+            if sent == 1:
+                time.sleep(0.1)
+                owner.ask("CLUSTER", "ADDSLOTS", slot)
+                cluster.until(lambda: owner.info("cluster_state") == "ok")
+
+        monkeypatch.setattr(redirecting.ClusterSession, "_put", put_and_serve)
+        owner.ask("CLUSTER", "DELSLOTS", slot)
+        # Each item twice in a row: half of them are refused.
+        items = [str(number // 2) for number in range(8000)]
+        assert jobs.add_many(items, 1, nx=True)[:3] == (4000, 0, 4000)
+        assert sent > 8000 / 1000
+        assert jobs.size() == 4001
+
+
+# --- waiting
+
+
+@each_face
+def test_a_waiter_is_woken_at_the_node_that_has_the_slot_now(
+    whole: cluster.Cluster, kind: str
+) -> None:
+    with Sets(whole, kind) as sets, Sets(whole, "redis") as producers:
+        jobs = sets()
+        producer = producers(jobs.name)
+
+        def move_and_add() -> None:
+            whole.move(jobs.name, whole.others(jobs.name)[0], hold=0.1)
+            time.sleep(1.3)
+            producer.add("late")
+
+        assert jobs.take(1, wait=0.2) == []
+        with Later(0.3, move_and_add) as later:
+            assert jobs.pop(wait=20) == "late"
+            took = time.monotonic() - later.done
+        assert took < 0.5
+
+
+@each_face
+def test_idle_waiters_of_a_cluster_send_about_one_command_a_second(
+    whole: cluster.Cluster, kind: str
+) -> None:
+    with Sets(whole, kind) as sets:
+        jobs = sets()
+        if not whole.owner(jobs.name).tracks:
+            pytest.skip("Redis 6.2 is polled")
+        jobs.take(1, wait=0.5)
+        owner = whole.owner(jobs.name)
+        before = calls_of(owner)
+        jobs.take(1, wait=2.0)
+        assert calls_of(owner) - before < 10
+
+
+def calls_of(node: cluster.Node) -> int:
+    """Return how many scripts and commands of sets a node has performed."""
+    text = cluster.text(node.ask("INFO", "commandstats"))
+    found = 0
+    for line in text.splitlines():
+        name, _, rest = line.partition(":calls=")
+        if name in ("cmdstat_evalsha", "cmdstat_zpopmin", "cmdstat_zrange"):
+            found += int(rest.split(",")[0])
+    return found
+
+
+# --- the rest
+
+
+@each_face
+def test_the_clock_is_that_of_the_sets_node(whole: cluster.Cluster, kind: str) -> None:
+    with Sets(whole, kind) as sets:
+        later = sets(cls=ScheduledSet)
+        for node in whole.nodes:
+            node.ask("CONFIG", "RESETSTAT")
+        later.add("now")
+        assert later.pop() == "now"
+        owner = whole.owner(later.name)
+        asked = [
+            node for node in whole.nodes if "cmdstat_time" in cluster.text(node.ask("INFO", "all"))
+        ]
+        assert asked == [owner]
+
+
+@each_face
+def test_sets_of_two_slots_are_compared_by_items(whole: cluster.Cluster, kind: str) -> None:
+    with Sets(whole, kind) as sets:
+        ours, theirs = sets("{1}a"), sets("{3}b")
+        ours.add_many(["a", "b", "c"])
+        theirs.add_many(["a", "b", "c"])
+        assert whole.owner("{1}a") is not whole.owner("{3}b")
+        assert not ours.isdisjoint(theirs)
+        theirs.discard("c")
+        if not sets.awaits:
+            assert ours > theirs and theirs <= ours and ours != theirs
+            theirs.add("c")
+            assert ours == theirs
+        with pytest.raises(ValueError, match="must be in the cluster slot"):
+            ours.update(theirs)
+        with pytest.raises(ValueError, match="must be in the cluster slot"):
+            ours.move_many(["a"], theirs)
+        for each in (ours, theirs):
+            each.clear()
+
+
+def test_a_cancelled_call_in_a_redirection_leaves_a_usable_client(whole: cluster.Cluster) -> None:
+    with Sets(whole, "redis-asyncio") as sets:
+        jobs = sets(key="n", remember=True)
+        jobs.add({"n": 0})
+        to = whole.others(jobs.name)[0]
+        whole.open_slot(jobs.name, to)
+
+        async def cancel() -> None:
+            task = asyncio.ensure_future(jobs.face.add({"n": 1}))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        blocking.wait(cancel())
+        whole.move_keys(jobs.name, to)
+        whole.close_slot(jobs.name, to)
+        assert jobs.add({"n": 1}) == 0
+        assert jobs.size() == 2

@@ -134,7 +134,7 @@ class Face(Generic[T]):
             )
         self._name = name
         self._redis = redis_client
-        self._link: Any = self._link_class(redis_client, wire.split)
+        self._link: Any = self._link_class(redis_client, wire.split, self._ctx.keys.name)
         self._owned = False
         #: The arguments of `from_url`, and what they made, if it was called.
         self._made: tuple[Any, ...] | None = None
@@ -320,18 +320,22 @@ class Face(Generic[T]):
             raise ValueError("delay contradicts score: give one of them")
         return self._ctx.scores.clock_ahead(seconds("delay", delay))
 
-    def _operand(self, other: Any) -> algebra.Other | None:
-        """Return the operand of another set, or None for an iterable."""
+    def _operand(self, other: Any, *, in_one_step: bool = True) -> algebra.Other | None:
+        """Return the operand of another set, or None for an iterable.
+
+        Without ``in_one_step``, items of a set in another slot of a cluster are asked for there.
+        """
         if not isinstance(other, Face):
             return None
         if other._link_class is not self._link_class:
             hint = "sync and asyncio sets cannot be combined"
             raise must_be("other", "a set of the same kind", other, hint=hint)
         mine, theirs = self._open(), other._open()
-        return algebra.Other(other._ctx, None if mine.reaches(theirs) else theirs)
+        is_here = mine.reaches(theirs) and (in_one_step or mine.may_meet(theirs))
+        return algebra.Other(other._ctx, None if is_here else theirs)
 
     def _disjoint(self, other: Any) -> tuple[Operation[bool], Source | None]:
-        operand = self._operand(other)
+        operand = self._operand(other, in_one_step=False)
         if operand is not None:
             return algebra.is_disjoint(self._ctx, operand), None
         refuse_single("other", other, self._iterables)

@@ -109,7 +109,7 @@ class SyncFace(Face[T]):
 
     def _compare(self, other: object, how: algebra.Comparison) -> bool:
         awaited = isinstance(other, Face) and other._link_class is not self._link_class
-        operand = None if awaited and how == "==" else self._operand(other)
+        operand = None if awaited and how == "==" else self._operand(other, in_one_step=False)
         if operand is not None:
             return self._run(algebra.compare(self._ctx, operand, how))
         if isinstance(other, Set):

@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from redset._transport.cluster import any_node, missing_parts
 from redset._transport.pools import Borrower
 
 LIBRARIES = ("redis", "valkey")
@@ -208,10 +209,53 @@ class Lender:
         return None
 
 
-_lenders: weakref.WeakKeyDictionary[Any, Lender] = weakref.WeakKeyDictionary()
+#: Methods that a request through a cluster client passes, and a packed one does not.
+_OF_CLUSTER = ("execute_command", "_internal_execute_command", "_execute_command")
+_OF_CLUSTER_NODE = ("execute_command", "parse_response", "acquire_connection", "release")
 
 
-def known_lender(client: Any) -> Lender | None:
+class ClusterLender:
+    """Whether the connections of a cluster client's nodes are lent."""
+
+    __slots__ = ("_execute", "_kind", "_lends", "_others", "awaits")
+
+    borrower = None
+
+    def __init__(self, client: Any) -> None:
+        self.awaits: bool | None = None
+        self._kind: Any = type(client)
+        self._execute = getattr(self._kind, "execute_command", None)
+        awaits = is_asyncio(client, client.execute_command)
+        self._lends = _lends_nodes(client, awaits)
+
+    def lends(self, client: Any) -> bool:
+        """Whether a request may be written to the connections of the client's nodes now."""
+        if self._lends and (
+            self._kind.execute_command is not self._execute or "execute_command" in client.__dict__
+        ):
+            self._lends = _is_genuine(client, _OF_CLUSTER)
+            self._execute = self._kind.execute_command
+        return self._lends
+
+
+def _lends_nodes(client: Any, awaits: bool) -> bool:
+    if not _is_genuine(client, _OF_CLUSTER) or missing_parts(client, awaits):
+        return False
+    sample = any_node(client, awaits)
+    if not awaits:
+        return _lends(sample)
+    options = sample.connection_kwargs
+    return (
+        _is_genuine(sample, _OF_CLUSTER_NODE)
+        and isinstance(sample.connection_class, type)
+        and _makes_own_bytes(sample.connection_class, options)
+    )
+
+
+_lenders: weakref.WeakKeyDictionary[Any, Lender | ClusterLender] = weakref.WeakKeyDictionary()
+
+
+def known_lender(client: Any) -> Lender | ClusterLender | None:
     """Return the lender of a client, if another set of the client made it."""
     try:
         return _lenders.get(client)
@@ -219,12 +263,13 @@ def known_lender(client: Any) -> Lender | None:
         return None
 
 
-def lender_of(client: Any) -> Lender:
+def lender_of(client: Any) -> Lender | ClusterLender:
     """Return the lender of a client. All sets of the client share it."""
     try:
         found = _lenders.get(client)
         if found is None:
-            found = _lenders[client] = Lender(client)
+            kind = ClusterLender if is_cluster(client) else Lender
+            found = _lenders[client] = kind(client)
     except TypeError:  # no hash or no weak references: it is not a library's client
         return Lender(client)
     return found
@@ -246,7 +291,11 @@ def _lends(client: Any) -> bool:
     connection_kind = getattr(pool, "connection_class", None)
     if not isinstance(connection_kind, type):
         return False
-    options = getattr(pool, "connection_kwargs", {})
+    return _makes_own_bytes(connection_kind, getattr(pool, "connection_kwargs", {}))
+
+
+def _makes_own_bytes(connection_kind: type, options: dict[str, Any]) -> bool:
+    """Whether a connection sends and reads bytes as its library does."""
     encoder = options.get("encoder_class")
     return (
         _has_own(connection_kind, _OF_CONNECTION)
@@ -357,7 +406,8 @@ def decodes_all(client: Any) -> bool:
     """Return whether an asyncio client decodes all replies, even with decode_responses=False."""
     # Up to redis-py 5.0.3 asyncio connections with hiredis do.
     library = library_of(type(client))
-    decodes = client.connection_pool.connection_kwargs.get("decode_responses")
+    source = client if is_cluster(client) else client.connection_pool
+    decodes = source.connection_kwargs.get("decode_responses")
     return bool(decodes) and getattr(library, "__version__", "") in (
         "5.0.0",
         "5.0.1",

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from redset._transport.clients import (
+    ClusterLender,
     check_client,
     decodes_all,
     decoding_options,
@@ -14,12 +15,14 @@ from redset._transport.clients import (
     known_lender,
     lender_of,
 )
+from redset._transport.cluster import nodes_of, slot_of
 from redset._transport.coroutines import complete
 from redset._transport.effects import Ask, Fingerprint, Operation, R, only
 from redset._transport.generic import GenericSession
 from redset._transport.packed import PackedSession, ask_once
 from redset._transport.performer import Performer
 from redset._transport.pools import address_of, fingerprint_of, loaded_scripts
+from redset._transport.redirecting import ClusterSession, ask_node
 from redset._transport.session import Session
 from redset._transport.source import Source
 
@@ -35,6 +38,8 @@ class _Link:
         A client of redis-py's or valkey-py's, or any object with ``execute_command``.
     split : callable
         Takes encoded requests apart into arguments, for the generic session.
+    key : bytes, optional
+        A key of the set. On a cluster, requests without a key go to the node that has it.
 
     Raises
     ------
@@ -42,10 +47,12 @@ class _Link:
         If it is not a client, or one of the wrong kind (sync, asyncio).
     """
 
-    __slots__ = ("_client", "_lender", "_options", "_split")
+    __slots__ = ("_client", "_home", "_lender", "_nodes", "_options", "_split")
     _awaits: bool
 
-    def __init__(self, client: Any, split: Callable[[bytes], list[list[bytes]]]) -> None:
+    def __init__(
+        self, client: Any, split: Callable[[bytes], list[list[bytes]]], key: bytes = b""
+    ) -> None:
         lender = known_lender(client)
         # The checks take 7 µs. A client that lends is the same as when it passed them.
         if lender is None or lender.awaits is not self._awaits or not lender.lends(client):
@@ -59,7 +66,14 @@ class _Link:
         self._lender = lender
         #: The options of the generic session, made on its first use.
         self._options: dict[str, Any] | None = None
-        if self.multi:
+        #: The nodes of a cluster, and the slot of the set. On one server there is one slot.
+        self._nodes: Any = None
+        self._home = 0
+        if type(lender) is ClusterLender:
+            self._home = slot_of(key)
+            if self.multi:
+                self._nodes = nodes_of(client, self._awaits)
+        elif self.multi:
             loaded_scripts.setdefault(client.connection_pool, set())
 
     @property
@@ -73,7 +87,8 @@ class _Link:
     def reaches(self, other: _Link) -> bool:
         """Return whether another link leads to the same database, as far as can be seen."""
         mine, theirs = self._client, other._client
-        if mine is theirs or not (self.multi and other.multi):
+        lends = self.multi and other.multi and not (self._nodes or other._nodes)
+        if mine is theirs or not lends:
             return mine is theirs
         pools = mine.connection_pool, theirs.connection_pool
         if pools[0] is pools[1]:
@@ -81,16 +96,27 @@ class _Link:
         places = [address_of(pool) for pool in pools]
         return None not in places and places[0] == places[1]
 
+    def may_meet(self, other: _Link) -> bool:
+        """Return whether one step may have keys of both sets: on a cluster, of one slot alone."""
+        return self._home == other._home
+
     def run_offline(self, operation: Operation[R]) -> R:
         """Perform an operation that sends nothing, and so is not awaited."""
         try:
             effect = next(operation)
             while True:
                 assert type(effect) is Fingerprint, f"needs the server: {effect!r}"
-                fingerprint = fingerprint_of(self._client.connection_pool) if self.multi else None
-                effect = operation.send(fingerprint)
+                effect = operation.send(self._fingerprint())
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
+
+    def _fingerprint(self) -> Any:
+        if not self.multi:
+            return None
+        if self._nodes is None:
+            return fingerprint_of(self._client.connection_pool)
+        pool = self._nodes.known_pool(self._home)
+        return None if pool is None else fingerprint_of(pool)
 
     def _begin(
         self, operation: Operation[R] | Ask, source: Source | None, effect: Any = None
@@ -98,7 +124,9 @@ class _Link:
         if isinstance(operation, Ask):
             operation = only(operation)
         session: Session
-        if self.multi:
+        if self._nodes is not None and self.multi:
+            session = ClusterSession(self._nodes, self._home)
+        elif self.multi:
             session = PackedSession(self._client.connection_pool, self._awaits)
         else:
             if self._options is None:
@@ -123,9 +151,10 @@ class Link(_Link):
         """Perform an operation to its end, or a single request."""
         if source is not None or not self._lender.lends(self._client):
             return complete(self._begin(operation, source).run())
-        borrower = self._lender.borrower
+        borrower: Any = self._lender.borrower
+        nodes, home = self._nodes, self._home
         if isinstance(operation, Ask):
-            return ask_once(borrower, operation, {})  # type: ignore[no-any-return]
+            operation = only(operation)
         # A short path for what single calls ask: without a Performer, a session and their
         # coroutines a call takes a third of the time that it adds to the client's own work.
         refused: dict[bytes, Exception] = {}
@@ -135,9 +164,12 @@ class Link(_Link):
                 try:
                     kind = type(effect)
                     if kind is Ask:
-                        result = ask_once(borrower, effect, refused)
+                        if nodes is None:
+                            result = ask_once(borrower, effect, refused)
+                        else:
+                            result = ask_node(nodes, home, effect, refused)
                     elif kind is Fingerprint:
-                        result = fingerprint_of(borrower.pool)
+                        result = self._fingerprint()
                     else:
                         break
                 except Exception as error:
@@ -164,8 +196,10 @@ class AsyncLink(_Link):
     __slots__ = ()
     _awaits = True
 
-    def __init__(self, client: Any, split: Callable[[bytes], list[list[bytes]]]) -> None:
-        super().__init__(client, split)
+    def __init__(
+        self, client: Any, split: Callable[[bytes], list[list[bytes]]], key: bytes = b""
+    ) -> None:
+        super().__init__(client, split, key)
         if self.multi and decodes_all(client):
             raise TypeError(
                 "redis_client has decode_responses=True, and this version of redis-py then fails "

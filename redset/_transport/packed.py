@@ -33,6 +33,7 @@ server for its limit. The error then names the item that is too large (`redset._
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NoReturn
 from weakref import ref
 
@@ -73,7 +74,12 @@ from redset.scripts import Script
 _RELOADS = 5
 
 
-def ask_once(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) -> Any:
+def ask_once(
+    borrower: Borrower,
+    effect: Send,
+    refused: dict[bytes, Exception],
+    begin: Callable[[], PackedSession] | None = None,
+) -> Any:
     """Send one request over a sync connection, with nothing in flight, and read its reply.
 
     A short path: without a session, its coroutines and a Flight a call takes a third of the time
@@ -81,14 +87,20 @@ def ask_once(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) 
     that are not loaded. It also goes on after an error, on the same connection.
 
     ``refused`` has the scripts that the server refused to load, for all requests of an operation.
+    ``begin`` makes the session, if it is not that of a pool.
     """
     script = effect.script
     if effect.replies != 1 or (script is not None and script.sha not in borrower.scripts):
-        return ask_in_session(borrower, effect, refused)
+        return ask_in_session(borrower, effect, refused, begin)
     connection: Any = None  # while this function must give it back
     is_plain = is_whole = False  # until the whole of the reply is read
     try:
-        connection, is_plain = borrower.take()
+        try:
+            connection, is_plain = borrower.take()
+        except Exception:
+            if begin is None:
+                raise
+            return ask_in_session(borrower, effect, refused, begin)
         try:
             connection.send_packed_command([effect.data])
             if not is_plain:
@@ -100,7 +112,7 @@ def ask_once(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) 
                 used_sockets.use(connection)
             answer = connection.read_response(disable_decoding=True)
         except Exception as error:
-            session = PackedSession(borrower.pool, False, refused)
+            session = PackedSession(borrower.pool, False, refused) if begin is None else begin()
             with_error, connection = connection, None
             return session.resume(with_error, effect, error)
         is_whole = True
@@ -121,9 +133,14 @@ def ask_once(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) 
                 borrower.give_back(connection, is_plain)
 
 
-def ask_in_session(borrower: Borrower, effect: Send, refused: dict[bytes, Exception]) -> Any:
+def ask_in_session(
+    borrower: Borrower,
+    effect: Send,
+    refused: dict[bytes, Exception],
+    begin: Callable[[], PackedSession] | None = None,
+) -> Any:
     """Send one request over a sync connection and read its reply: the long way of `ask_once`."""
-    session = PackedSession(borrower.pool, False, refused)
+    session = PackedSession(borrower.pool, False, refused) if begin is None else begin()
     try:
         return session.ask(effect)
     finally:
@@ -148,6 +165,8 @@ class PackedSession(Session):
         #: The error of each script that the server refused to load, by the script's hash.
         self._refused = {} if refused is None else refused
         self._broken = False
+        #: Commands in front of each request, after the loading of its script, each of one word.
+        self._before = b""
 
     async def send(self, effect: Send) -> None:
         flight = Flight(effect)
@@ -161,15 +180,7 @@ class PackedSession(Session):
 
     async def read(self) -> Any:
         flight = self._flying[0]
-        while True:
-            if flight.answer is UNREAD:
-                try:
-                    flight.answer = await self._fetch(flight)
-                except Exception as error:
-                    await self._lost(error)
-            if not is_no_script(flight.answer) or flight.reloads == _RELOADS:
-                break
-            await self._reload()
+        await self._settle(flight)
         self._flying.popleft()
         answer = flight.answer if flight.kept is UNREAD else flight.kept
         if type(answer) is ErrorReply:
@@ -180,6 +191,29 @@ class PackedSession(Session):
         except Unexpected as error:
             # Replies may be out of step from here on, so drop the connection.
             await self._give_up(invalid_response(self._connection, effect, error))
+
+    async def _settle(self, flight: Flight) -> None:
+        """Read the answer to a request whose predecessors are answered, if it is not yet read."""
+        while True:
+            while flight.answer is UNREAD:
+                try:
+                    flight.answer = await self._fetch(flight)
+                except Exception as error:
+                    await self._lost(error)
+            if is_no_script(flight.answer) and flight.reloads != _RELOADS:
+                await self._reload()
+            elif self._redirection(flight.answer) is not None:
+                await self._redirect()
+            else:
+                return
+
+    def _redirection(self, answer: Any) -> Any:
+        """Return what an answer says if another node is to be asked; None for a final answer."""
+        return None
+
+    async def _redirect(self) -> None:
+        """Send again, to another node, what was refused."""
+        raise NotImplementedError
 
     def resume(self, connection: Any, effect: Send, error: Exception) -> Any:
         """Go on after the short path met an error on a connection. Return it to the pool."""
@@ -250,7 +284,7 @@ class PackedSession(Session):
         flight.loading = flight.whole = False
         if script is not None and script.sha in self._refused:
             flight.whole = True
-            data = script.whole(data)
+            data = self._before + script.whole(data)
         elif (
             script is not None
             and script.sha not in loaded_scripts.setdefault(self._pool, set())
@@ -259,7 +293,10 @@ class PackedSession(Session):
             # The loading travels in front of the call: no round trip of its own.
             flight.loading = True
             self._sent.add(script.sha)
-            data = script.load + data
+            data = script.load + self._before + data
+        elif self._before:
+            data = self._before + data
+        flight.before = self._before.count(b"*1")
         self._broken = True  # until the whole of it is out
         if self._socket is None:
             # Only now, with nothing in flight: later the reply to its PING would be taken for
@@ -287,6 +324,8 @@ class PackedSession(Session):
                 self._refused[script.sha] = loaded.error
             else:
                 loaded_scripts.setdefault(self._pool, set()).add(script.sha)
+        for _ in range(flight.before):
+            await self._one(None)
         if effect.replies == 1:
             answer = await self._one(script)
             if flight.whole and script is not None:
@@ -298,6 +337,11 @@ class PackedSession(Session):
                     return ErrorReply(self._refused[script.sha])
             return answer
         answers = [await self._one(script) for _ in range(effect.replies)]
+        refused = next(
+            (answer for answer in answers if self._redirection(answer) is not None), None
+        )
+        if refused is not None and type(answers[-1]) is ErrorReply:
+            return refused  # of EXEC, or of a command before it: nothing was performed
         if type(answers[-1]) is ErrorReply and not is_abort(answers[-1].error):
             # EXEC was refused. The connection may still be in the MULTI, so the server would queue
             # the next user's commands and never perform them.
@@ -342,7 +386,8 @@ class PackedSession(Session):
                 scripts.discard(flight.effect.script.sha)
         again = []
         for flight in self._flying:
-            if not is_no_script(flight.answer) and flight.kept is UNREAD:
+            was_performed = not is_no_script(flight.answer) and not self._redirection(flight.answer)
+            if was_performed and flight.kept is UNREAD:
                 if not flight.effect.resend:
                     continue
                 flight.kept = flight.answer

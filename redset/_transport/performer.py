@@ -133,7 +133,7 @@ class Performer(Generic[R]):
         if kind is Wait:
             await session.close()
             if self._waiter is None:
-                self._waiter = Waiter(session, session._pool, self._awaits, session._client)
+                self._waiter = Waiter(session, self._awaits)
             spent, self._spent = self._spent, 0
             found = await self._waiter.perform(effect, spent)
             self._turn = time.monotonic()

@@ -19,6 +19,14 @@ class Session:
     _pool: Any = None
     _client: Any = None
 
+    def pool(self) -> Any:
+        """Return the source of the connections to the set's server, if there is one."""
+        return self._pool
+
+    def owner(self) -> Any:
+        """Return what waiters have in common that may share polls: the pool, or the client."""
+        return self._client if self._pool is None else self._pool
+
     async def _settled(self, result: Any) -> Any:
         """Return the result of a client's method, awaited if it must be."""
         return (await result) if self._awaits else result
@@ -48,13 +56,15 @@ class Session:
 class Flight:
     """A request in flight, and the replies that were read already."""
 
-    __slots__ = ("answer", "effect", "kept", "loading", "reloads", "whole")
+    __slots__ = ("answer", "before", "effect", "kept", "loading", "reloads", "whole")
 
     def __init__(self, effect: Send) -> None:
         self.effect = effect
         self.loading = False
         #: Whether the script's text went out with it, since the server refused to load it.
         self.whole = False
+        #: Number of commands that went out before it.
+        self.before = 0
         self.reloads = 0
         self.answer: Any = UNREAD
         #: The first reply of a request that is sent again only to come last.

@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import math
 from time import monotonic
-from typing import Any
 
 from redset._transport.alarms import Alarm, AsyncAlarm
 from redset._transport.coroutines import cancellations
 from redset._transport.effects import Wait
 from redset._transport.polling import PERIOD, PolledSet, polled_set
+from redset._transport.session import Session
 from redset._transport.watcher import DOUBT, WatchAlarm, watcher_of
 
 
@@ -44,15 +44,14 @@ class Waiter:
     """Waits for one operation: sleeps if a watcher watches, else polls in turns with others."""
 
     __slots__ = (
-        "_alarm", "_awaits", "_hinted", "_owner", "_polled", "_pool", "_session", "watch_alarm",
+        "_alarm", "_awaits", "_hinted", "_polled", "_pool", "_session", "watch_alarm",
     )  # fmt: skip
 
-    def __init__(self, session: Any, pool: Any, awaits: bool, owner: Any) -> None:
+    def __init__(self, session: Session, awaits: bool) -> None:
         self._session = session
-        self._pool = pool
+        #: On a cluster it changes, with the node of the set.
+        self._pool = session.pool()
         self._awaits = awaits
-        #: Waiters of the same owner share polls: the pool, or a client without one.
-        self._owner = owner if pool is None else pool
         #: Whether it returned because of a hint.
         self._hinted = False
         #: The alarm that a watcher rings, if one watches.
@@ -96,8 +95,17 @@ class Waiter:
             self._polled.charge(spent)
 
     def _choose(self, effect: Wait, create: bool) -> None:
-        """Join a watcher if there is one, or create it; leave one that the server refuses."""
-        if self.watch_alarm is not None and self.watch_alarm.watcher.is_refused():
+        """Join a watcher if there is one, or create it; leave one that the server refuses.
+
+        On a cluster it also leaves the watcher of a node that no longer has the set.
+        """
+        self._pool = self._session.pool()
+        alarm = self.watch_alarm
+        if alarm is not None and (
+            alarm.watcher.is_refused()
+            or alarm.watched.rejoin_at < monotonic()
+            or not alarm.watcher.is_of(self._pool)
+        ):
             self._leave_watcher(False)
         if self.watch_alarm is None and self._pool is not None:
             self._join_watcher(effect, create)
@@ -156,7 +164,7 @@ class Waiter:
             watcher.join(effect, self)
 
     def _join_polled(self, effect: Wait) -> PolledSet:
-        polled = polled_set(self._owner, effect.poll.data, self._awaits)
+        polled = polled_set(self._session.owner(), effect.poll.data, self._awaits)
         if self._alarm is None:
             # The watcher's alarm, if there is one: both ring it.
             self._alarm = self.watch_alarm or (AsyncAlarm if self._awaits else Alarm)()

@@ -68,6 +68,8 @@ SPREAD = 0.04
 #: Seconds that a watcher stays without waiters, and until one that was refused is tried again.
 LINGER = 5.0
 REFUSAL = 60.0
+#: Answers of a cluster's node that does not have the set, or not the whole of it.
+MISPLACED = ("MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN")
 
 
 class WatchAlarm(Alarm):
@@ -95,7 +97,8 @@ class WatchedSet:
     """A set that a watcher polls: its waiters, and the last reply."""
 
     __slots__ = (
-        "alarms", "asked", "budget", "changed", "due", "earliest", "keys", "poll", "seen", "spread",
+        "alarms", "asked", "budget", "changed", "due", "earliest", "keys", "poll", "rejoin_at",
+        "seen", "spread",
     )  # fmt: skip
 
     def __init__(self, poll: Send, keys: list[bytes]) -> None:
@@ -105,6 +108,8 @@ class WatchedSet:
         self.alarms: dict[WatchAlarm, None] = {}
         self.budget = Budget(WATCHING, CHANGES)
         self.spread = 0.0
+        #: When its waiters may watch it at the same node again, after the node refused.
+        self.rejoin_at = float("inf")
         self.forget()
 
     def forget(self) -> None:
@@ -189,6 +194,10 @@ class Watcher:
     def is_refused(self) -> bool:
         """Return whether the server reports no changes, and was asked a short time ago."""
         return monotonic() < self._refused_until
+
+    def is_of(self, pool: Any) -> bool:
+        """Return whether it watches the server of a pool."""
+        return self._pool() is pool
 
     def join(self, effect: Wait, waiter: Waiter) -> None:
         """Watch for one more waiter and give it an alarm; none if the server refused."""
@@ -397,6 +406,9 @@ class Watcher:
                 self._loaded.discard(script.sha)
                 watched.asked, watched.changed = None, True
                 return
+            if answer.text.startswith(MISPLACED):
+                self._drop(watched)
+                return
             # A waiter then polls, and raises the error of its own poll.
             raise TrackingLost(answer.text)
         assert watched.poll.reads is not None
@@ -406,6 +418,18 @@ class Watcher:
             raise TrackingLost(str(error)) from None
         with self._lock:
             watched.record(available, rest)
+
+    def _drop(self, watched: WatchedSet) -> None:
+        """Watch a set no longer. Its waiters poll, and so find the node that has it."""
+        with self._lock:
+            watched.forget()
+            watched.rejoin_at = monotonic() + REFRESH
+            if self._sets.get(watched.poll.data) is watched:
+                del self._sets[watched.poll.data]
+            if not self._sets:
+                self._idle_since = monotonic()
+            for alarm in watched.alarms:
+                alarm.wake()
 
     def _check_patience(self) -> None:
         watched = next((each for each in self._flying if isinstance(each, WatchedSet)), None)
