@@ -184,12 +184,15 @@ class SortedSet(SyncFace[T]):
             super().__init__(*args, **options)
 
     @classmethod
-    def from_url(cls, url: str, name: str | bytes, *args: Any, **options: Any) -> Self:
+    def from_url(
+        cls, url: str, name: str | bytes, *args: Any, cluster: bool = False, **options: Any
+    ) -> Self:
         """Make a set on a client of its own, which `close` closes.
 
-        It sends nothing. Such a set can be pickled, for a process that ``multiprocessing`` spawns.
-        The pickle has the URL (with its password), the name and the options. A set on your own
-        client cannot be pickled: make it in the child process.
+        It sends nothing, but a sync cluster client asks for the slots. Such a set can be pickled,
+        for a process that ``multiprocessing`` spawns. The pickle has the URL (with its password),
+        the name and the options. A set on your own client cannot be pickled: make it in the child
+        process.
 
         Parameters
         ----------
@@ -200,6 +203,9 @@ class SortedSet(SyncFace[T]):
         *args, **options
             The constructor's other arguments. Options of the client go in the URL:
             ``redis://localhost?socket_timeout=3``.
+        cluster : bool
+            Whether the URL is that of a node of a cluster: ``redis://`` or ``rediss://``. Default
+            False.
 
         Returns
         -------
@@ -217,7 +223,7 @@ class SortedSet(SyncFace[T]):
         >>> with SortedSet.from_url(url, "jobs") as jobs:  # doctest: +SKIP
         ...     jobs.add("first")
         """
-        return cls._of_url(url, name, args, options)
+        return cls._of_url(url, name, args, options, cluster)
 
     @property
     def lock(self) -> Lock:
@@ -2318,8 +2324,11 @@ def check_server(client: Any, name: str | bytes | None = None) -> list[str]:
 
     It checks for: eviction enabled, no persistence, a replica, an unsupported version. The first
     add of a process to a set with ``remember``, or its first lease, logs the same warnings. A
-    server that hides its state causes no warnings. One round trip; for a cluster one for each
-    primary.
+    server that hides its state causes no warnings. One round trip.
+
+    With a cluster client it also checks for: no replica, ``min-replicas-to-write`` 0, an open slot,
+    and a ``socket_timeout`` that is not below the ``cluster-node-timeout``. That takes four round
+    trips for each node.
 
     Parameters
     ----------

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
+import pickle
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +20,21 @@ import redis
 import servers
 from redis.crc import key_slot
 
+import redset.asyncio
 from redset import ScheduledSet, SortedSet
 from redset._transport import cluster as parts
 from redset._transport import redirecting
+from redset._transport.coroutines import complete
 from redset.exceptions import AddError
 
-#: The engines. Redis 6.2 has no part of its own, so it is left to the thorough run.
-KINDS = ["valkey9", "redis7", pytest.param("redis62", marks=pytest.mark.slow(3))]
+#: The engines. A plain run has one of them, since a cluster takes 3 seconds to start.
+KINDS = [
+    "valkey9",
+    pytest.param("redis7", marks=pytest.mark.slow(3)),
+    pytest.param("redis62", marks=pytest.mark.slow(3)),
+]
+#: Seconds after which a node counts as failed: longer than a busy machine lets it wait.
+NODE_TIMEOUT = 5
 #: Clients: a library, and whether it is the asyncio one.
 CLIENTS = {
     "redis": ("redis", False),
@@ -41,7 +52,8 @@ _names = itertools.count()
 def nodes(request: pytest.FixtureRequest) -> Iterator[cluster.Cluster]:
     """A cluster with a spare primary, shared by the tests of the module."""
     try:
-        with cluster.start(request.param, spare=1) as made:
+        timeout = 1000 * NODE_TIMEOUT
+        with cluster.start(request.param, spare=1, cluster_node_timeout=timeout) as made:
             yield made
     except servers.Missing as missing:
         pytest.skip(str(missing))
@@ -387,7 +399,7 @@ def test_a_client_that_reads_from_replicas_has_its_sets_asked_at_primaries(
 def test_a_pop_without_an_answer_is_raised_once_and_an_add_is_sent_again(
     whole: cluster.Cluster, kind: str
 ) -> None:
-    with Sets(whole, kind, socket_timeout=0.3) as sets:
+    with Sets(whole, kind, socket_timeout=0.8) as sets:
         jobs = sets()
         jobs.add_many(["first", "a", "b", "c"], [0, 1, 2, 3])
         assert jobs.pop() == "first"  # before it the object looks at the members
@@ -406,9 +418,8 @@ def test_a_pop_without_an_answer_is_raised_once_and_an_add_is_sent_again(
         assert jobs.size() in (3001, 3002)
 
 
-@pytest.mark.parametrize(
-    "kind", ["redis", pytest.param("redis-asyncio", marks=pytest.mark.slow(6))]
-)
+@pytest.mark.slow(10)
+@each_face
 def test_a_primary_that_died_is_waited_for(whole: cluster.Cluster, kind: str) -> None:
     with Sets(whole, kind) as sets:
         jobs = sets()
@@ -630,3 +641,93 @@ def test_a_cancelled_call_in_a_redirection_leaves_a_usable_client(whole: cluster
         whole.close_slot(jobs.name, to)
         assert jobs.add({"n": 1}) == 0
         assert jobs.size() == 2
+
+
+def test_a_forked_child_uses_its_own_connections_and_locks(whole: cluster.Cluster) -> None:
+    with Sets(whole, "redis") as sets:
+        jobs = sets()
+        jobs.add_many(["a", "b"], [1, 2])
+        manager = sets.client.nodes_manager
+        held = [lock for lock in (manager._lock, link_of(jobs)._nodes._lock) if lock is not None]
+        ready, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            """Hold the locks in another thread, as a refresh of the table does."""
+            with contextlib.ExitStack() as stack:
+                for lock in held:
+                    stack.enter_context(lock)
+                ready.set()
+                done.wait(20)
+
+        with Later(0, hold):
+            ready.wait(20)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                whole_table = link_of(jobs)._nodes
+                code = 1
+                with contextlib.suppress(BaseException):
+                    complete(whole_table.refresh(whole_table.version, None))
+                    code = 0 if jobs.pop() == "a" else 2
+                os._exit(code)
+            done.set()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert jobs.pop() == "b"
+
+
+@each_face
+def test_a_set_of_a_url_makes_its_own_cluster_client(whole: cluster.Cluster, kind: str) -> None:
+    name, cls = f"{{{next(_names)}}}jobs", SortedSet
+    if CLIENTS[kind][1]:
+        jobs: Any = redset.asyncio.SortedSet.from_url(whole.url, name, cluster=True, key="n")
+        made = pickle.loads(pickle.dumps(jobs))
+
+        async def use() -> None:
+            async with jobs, made:
+                await jobs.add({"n": 1})
+                assert await made.pop() == {"n": 1}
+
+        blocking.wait(use())
+        cls = redset.asyncio.SortedSet
+    else:
+        with SortedSet.from_url(whole.url, name, cluster=True, key="n") as jobs:
+            jobs.add({"n": 1})
+            with pickle.loads(pickle.dumps(jobs)) as made:
+                assert type(made.redis) is cluster.client_class()
+                assert made.pop() == {"n": 1}
+    with pytest.raises(ValueError, match=r"url must begin with redis:// or rediss://"):
+        cls.from_url("unix:///tmp/s", name, cluster=True)
+    with pytest.raises(TypeError, match=r"cluster must be True or False, got 'yes' \(str\)"):
+        cls.from_url(whole.url, name, cluster="yes")
+
+
+@each_face
+def test_the_sets_node_and_the_clients_timeout_are_checked(
+    whole: cluster.Cluster, kind: str
+) -> None:
+    name = f"{{{next(_names)}}}jobs"
+    if whole.owner(name) is whole.nodes[-1]:
+        whole.move(name, whole.others(name)[0])
+    owner, other = whole.owner(name), whole.others(name)[0]
+
+    def check(**options: Any) -> list[str]:
+        with Sets(whole, kind, **options) as sets:
+            found = (redset.asyncio if sets.awaits else redset).check_server(sets.client, name)
+            return blocking.wait(found) if sets.awaits else found
+
+    owner.ask("CONFIG", "SET", "min-replicas-to-write", 1)
+    try:
+        assert check(socket_timeout=1) == []
+        (found,) = check(socket_timeout=6)
+        assert "socket_timeout of the client is 6, and must be below 5 seconds" in found
+        (found,) = check(socket_timeout=None)
+        assert "socket_timeout of the client is None" in found
+        whole.open_slot(name, other)
+        (found,) = check(socket_timeout=1)
+        assert found.startswith(f"slot {cluster.slot_of(name)} is open")
+        whole.stay(name)
+        whole.move(name, whole.nodes[-1])
+        found, more = check(socket_timeout=1)
+        assert "no replica" in found and "min-replicas-to-write is 0" in more
+    finally:
+        owner.ask("CONFIG", "SET", "min-replicas-to-write", 0)

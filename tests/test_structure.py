@@ -596,7 +596,7 @@ METHODS = {
     "move_many": "(items, other)",
     "update": "(items)",
     "forget_many": "(items)",
-    "from_url": "(url, name, *args, **options)",
+    "from_url": "(url, name, *args, cluster=False, **options)",
     "get": "(item)",
     "peek": "(position=0)",
     "peek_many": "(num)",

@@ -30,6 +30,7 @@ from redset._faces.arguments import (
     must_be,
     refuse_single,
     seconds,
+    url_text,
 )
 from redset._operations import algebra, checking, dead, few, reading, streaming, transfer
 from redset._operations.adding import AddResult, Flags, OnError
@@ -38,8 +39,10 @@ from redset._operations.keys import LOCK, checked_name
 from redset._operations.options import SetOptions
 from redset._operations.scores import Ahead, ServerClock
 from redset._transport.clients import AsyncNode, Node, is_cluster
+from redset._transport.cluster import socket_timeout_of
 from redset._transport.effects import Operation
 from redset._transport.source import Source
+from redset._wire.values import flag
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -231,18 +234,34 @@ class Face(Generic[T]):
     def serializer(self, serializer: Any) -> None:
         self._ctx.codec.use_serializer(serializer)
 
+    #: The module of the clients of a face, in redis-py.
+    _client_module: str
+
     @classmethod
-    def _client_of(cls, url: Any) -> Any:
+    def _client_of(cls, url: Any, cluster: Any) -> Any:
         """Return a client that is made for a set of this class."""
-        raise NotImplementedError
+        text, module = url_text(url), cls._client_module
+        if not flag("cluster", cluster):
+            return importlib.import_module(module).Redis.from_url(text)
+        if not text.startswith(("redis://", "rediss://")):
+            # Not the URL: it may hold a password.
+            raise ValueError("url must begin with redis:// or rediss:// if cluster is True")
+        return importlib.import_module(f"{module}.cluster").RedisCluster.from_url(text)
 
     @classmethod
     def _of_url(
-        cls, url: str, name: str | bytes, args: tuple[Any, ...], options: dict[str, Any]
+        cls,
+        url: str,
+        name: str | bytes,
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+        cluster: bool,
     ) -> Self:
         """Make a set with a client of its own, and note the arguments for pickling."""
-        made = cls(cls._client_of(url), name, *args, **options)
+        made = cls(cls._client_of(url, cluster), name, *args, **options)
         made._owned = True
+        if cluster:
+            options = {**options, "cluster": True}
         made._made = url, args, options, made._scorer, made._ctx.codec.serializer
         return made
 
@@ -452,10 +471,23 @@ def checking_of(link: Any, client: Any, name: Any) -> Operation[list[str]]:
     """Perform ``check_server`` over a link to a client."""
     wire = _wire.DEFAULT
     if name is not None:
-        return checking.problems_of(wire, checked_name(name))
+        key = checked_name(name)
+        if not is_cluster(client):
+            return checking.problems_of(wire, key)
+
+        def find() -> Any:
+            return _link_to(link, client, client.get_node_from_key(key))
+
+        return checking.check_node_of(wire, key, find, socket_timeout_of(client, link._awaits))
     if not is_cluster(client):
         return checking.problems_of(wire)
-    kind, node_class = type(link), AsyncNode if link._awaits else Node
+    timeout = socket_timeout_of(client, link._awaits)
     primaries = sorted(client.get_primaries(), key=lambda node: str(node.name))
-    nodes = [(node.name, kind(node_class(client, node), wire.split)) for node in primaries]
-    return checking.check_nodes(wire, nodes)
+    nodes = [(node.name, _link_to(link, client, node)) for node in primaries]
+    return checking.check_nodes(wire, nodes, timeout)
+
+
+def _link_to(link: Any, client: Any, node: Any) -> Any:
+    """Return a link to one node of a cluster, of the kind of another link."""
+    kind = AsyncNode if link._awaits else Node
+    return type(link)(kind(client, node), _wire.DEFAULT.split)

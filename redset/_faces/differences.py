@@ -7,12 +7,11 @@ it: the same source on the asyncio classes, awaited. An asyncio set has no ``len
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterable, Iterator, MutableSet, Set
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from redset import _wire
-from redset._faces.arguments import refuse_single, url_text
+from redset._faces.arguments import refuse_single
 from redset._faces.base import Face, T, checking_of
 from redset._faces.leases import Lease, Leases
 from redset._faces.listing import Listing
@@ -37,6 +36,7 @@ class SyncFace(Face[T]):
 
     __slots__ = ()
     _link_class = Link
+    _client_module = "redis"
     _lock_class = Lock
     _runner_class = Threads
     _iterables = ("__iter__",)
@@ -56,15 +56,13 @@ class SyncFace(Face[T]):
         """Run a coroutine to its end. It is written once, with ``await``, for both faces."""
         return complete(coroutine)
 
-    @classmethod
-    def _client_of(cls, url: Any) -> Any:
-        return importlib.import_module("redis").Redis.from_url(url_text(url))
-
     def _close(self) -> None:
         if self._link is not None and self._owned:
             self._redis.close()
             # redis-py 5.0.0 does not disconnect the pool of such a client.
-            self._redis.connection_pool.disconnect()
+            pool = getattr(self._redis, "connection_pool", None)
+            if pool is not None:
+                pool.disconnect()
         self._link = None
 
     @staticmethod
@@ -147,6 +145,7 @@ class AsyncFace(Face[T]):
 
     __slots__ = ()
     _link_class = AsyncLink
+    _client_module = "redis.asyncio"
     _lock_class = AsyncLock
     _runner_class = Tasks
     _iterables = ("__iter__", "__aiter__")
@@ -157,22 +156,20 @@ class AsyncFace(Face[T]):
     async def _complete(self, coroutine: Coroutine[Any, Any, V]) -> V:
         return await coroutine
 
-    @classmethod
-    def _client_of(cls, url: Any) -> Any:
-        return importlib.import_module("redis.asyncio").Redis.from_url(url_text(url))
-
     async def _close(self) -> None:
         if self._link is not None and self._owned:
             client = self._redis
             # redis-py 5.0.0 has only this name for it, and does not disconnect the pool.
             await getattr(client, "aclose", client.close)()
-            await client.connection_pool.disconnect()
+            pool = getattr(client, "connection_pool", None)
+            if pool is not None:
+                await pool.disconnect()
         self._link = None
 
     @staticmethod
     async def _check_server(client: Any, name: str | bytes | None) -> list[str]:
         link = AsyncLink(client, _wire.DEFAULT.split)
-        if name is None and is_cluster(client):
+        if is_cluster(client):
             await client.initialize()  # before that it does not know the nodes
         return await link.run(checking_of(link, client, name))
 

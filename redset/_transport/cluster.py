@@ -176,6 +176,21 @@ def _client_of(client: Any, node: Any) -> Any:
     return get(node)
 
 
+def socket_timeout_of(client: Any, awaits: bool) -> float | None:
+    """Return the ``socket_timeout`` of a cluster client's connections, in seconds.
+
+    None if they have none, NaN if it cannot be seen.
+    """
+    if missing_parts(client, awaits):
+        return float("nan")
+    node = any_node(client, awaits)
+    source = node if awaits else node.connection_pool
+    # The default depends on the version. Making a connection does not connect it.
+    connection = source.connection_class(**source.connection_kwargs)
+    timeout: float | None = getattr(connection, "socket_timeout", float("nan"))
+    return timeout
+
+
 class Nodes:
     """The nodes of a sync client, by slot, and the pools of their connections."""
 
