@@ -7,6 +7,7 @@ import json
 import math
 import random
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -715,3 +716,67 @@ def test_duplicates_keep_makes_time_sets_first_in_first_out(make_set: Maker) -> 
         jobs.add("b", 3)
         assert list(jobs) == ["b", "a"]
         jobs.clear()
+
+
+def calls(raw: Any, *names: str) -> list[int]:
+    try:
+        stats = raw.info("commandstats")
+    except redis.ResponseError:  # fakeredis has none
+        return []
+    return [stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in names]
+
+
+@pytest.mark.parametrize("flags", [{}, {"nx": True}], ids=["plain", "nx"])
+@both_ways
+def test_what_is_queued_already_is_left_out_of_the_step(
+    make_set: Maker, raw: Any, ties: str, flags: dict[str, Any]
+) -> None:
+    jobs, model = make_set(ties=ties), make_set(name="model", ties=ties)
+    items = [f"{number:03}" for number in range(40)]
+    scores = [number % 3 for number in range(40)]
+    assert jobs.add_many(items, scores).added == model.add_many(items, scores).added == 40
+    jobs.add_many(items, scores, **flags)
+    moved = [*scores[:38], 7, 2]
+    more, theirs = ["new", *items, "031", "031"], [1, *moved, 5, 6]
+    before = calls(raw, "evalsha", "zmscore")
+    for call in (items, tuple(items), iter(items), deque(items)):
+        result = jobs.add_many(call, scores, **flags)
+        assert result == ((0, 0, 40, 0) if flags else (0, 40, 0, 0))
+    assert list(jobs.add_new(items, scores, **flags)) == []
+    assert calls(raw, "evalsha", "zmscore") == [*before[:1], *(each + 5 for each in before[1:])]
+    # The rest goes by the order of input, as one by one.
+    result = jobs.add_many(more, theirs, **flags)
+    assert result == ((1, 0, 42, 0) if flags else (1, 42, 0, 0))
+    for item, score in zip(more, theirs, strict=True):
+        model.add(item, score, **flags)
+    assert list(jobs) == list(model)
+    assert jobs.scores(more) == model.scores(more)
+
+
+def test_what_is_queued_is_written_if_more_hangs_on_it(make_set: Maker) -> None:
+    keyed = make_set(name="keyed", key="url", ties="fifo")
+    for number in range(4):
+        page = [{"url": f"/{at}", "n": number} for at in range(20)]
+        keyed.add_many(page, 1)
+        assert [item["n"] for item in keyed] == [number] * 20
+    remembering = make_set(ties="fifo", remember=True)
+    items = [str(at) for at in range(20)]
+    for _ in range(3):
+        assert remembering.add_many(items, 1, nx=True).failed == 0
+        remembering.forget_many(items)
+    remembering.add_many(items, 1)
+    assert remembering.seen_many(items) == [True] * 20
+
+
+def test_a_question_that_is_refused_costs_no_item(any_server: servers.Server) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", ties="fifo")
+    items = [str(at) for at in range(20)]
+    for _ in range(3):
+        jobs.add_many(items)
+    any_server.raw.delete(f"{P}:tied")
+    any_server.raw.set(f"{P}:tied", "of another type")
+    with pytest.raises(AddError, match="WRONGTYPE") as caught:
+        jobs.add_many(items)
+    assert caught.value.resume_at == 0
+    any_server.raw.delete(f"{P}:tied")
+    assert jobs.add_many(items).added == 20

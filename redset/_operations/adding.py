@@ -23,6 +23,7 @@ from redset._operations.limits import (
 )
 from redset._operations.replies import Reader, bytes_of, count, listed, refuse, up_to
 from redset._operations.scores import Ahead, Clock, ServerClock
+from redset._operations.skipping import Rest, may_skip
 from redset._operations.state import new_epoch
 from redset._transport.effects import Ask, Operation, Send
 from redset._wire.values import flag, got
@@ -168,6 +169,8 @@ class Adder:
         self._may_ask = self.tabled and (
             ctx.options.remember == "limited" or self.condition == "nx"
         )
+        #: Whether entries that are queued as they should be may be left out (`skipping`).
+        self.skips = settling is None and may_skip(ctx.options, self.condition)
         #: Whether a reply of 0 means that an item was refused. A plain ZADD refuses none.
         self._refuses = self.condition != ""
 
@@ -398,15 +401,18 @@ class Adder:
         if self.ctx.options.remember == "ever":
             # After a plain add all entries are known.
             lasting = math.inf if known == 0 or self.condition == "" else None
+        if self.skips and type(chunk) is not Rest:
+            self.ctx.scores.mostly_queued = 2 * added < chunk.entries
         fills = bool(self.ctx.options.remember) and not self.aside
         self.heavy = fills and 2 * (added + updated) > chunk.entries
         refused = chunk.entries - added - updated
+        more_updated, more_refused = self.without_entry(chunk)
+        return added, updated + more_updated, refused + more_refused, outcomes, lasting
+
+    def without_entry(self, chunk: Any) -> tuple[int, int]:
+        """Return how many items without an entry count as updated, and as refused."""
         folded = chunk.good - chunk.entries
-        if self.fold == self.ctx.wire.FOLD_LAST:
-            updated += folded
-        else:
-            refused += folded
-        return added, updated, refused, outcomes, lasting
+        return (folded, 0) if self.fold == self.ctx.wire.FOLD_LAST else (0, folded)
 
 
 def head_of(

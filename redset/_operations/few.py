@@ -30,6 +30,7 @@ from redset._operations.context import Context
 from redset._operations.known import check_memory, learn
 from redset._operations.limits import SCRIPT_CHUNK
 from redset._operations.scores import Clock
+from redset._operations.skipping import without_queued
 from redset._operations.streaming import failure, is_large, stream_encoded
 from redset._transport.effects import Operation
 
@@ -111,6 +112,10 @@ def _add_chunk(
             return AddResult(0, 0, chunk.good, 0)
         sent = monotonic()
         try:
+            if adder.skips:
+                chunk = yield from without_queued(adder, chunk)
+                if not chunk.entries:
+                    return AddResult(0, *adder.without_entry(chunk), 0)
             reply = yield adder.ask(chunk)
             added, updated, refused, _, lasting = adder.judge(chunk, reply)
         except OtherEpoch as other:

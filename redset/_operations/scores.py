@@ -20,12 +20,14 @@ TIE = 2**40
 class Scores:
     """The scores of one set: between those of the user and those that the queue stores."""
 
-    __slots__ = ("_due", "_ties", "_wire", "clock")
+    __slots__ = ("_due", "_ties", "_wire", "clock", "mostly_queued")
 
     def __init__(self, wire: ModuleType, ties: str, due: bool) -> None:
         self._wire, self._ties, self._due = wire, ties, due
         #: The server's clock, made on its first use.
         self.clock: ServerClock | None = None
+        #: With ``ties=``: whether most entries of the last chunk were queued already.
+        self.mostly_queued = False
 
     def clock_ahead(self, seconds: float) -> Ahead:
         """Return a clock that is so many seconds ahead."""

@@ -37,6 +37,7 @@ from redset._operations.known import Trust, check_memory, learn
 from redset._operations.limits import CHUNK_BYTES, WINDOW
 from redset._operations.logs import warn_once
 from redset._operations.scores import Clock
+from redset._operations.skipping import without_queued
 from redset._operations.taking import end_of
 from redset._transport.effects import READ, Ask, Emit, Operation, Pull, Read, outsized
 from redset._wire.values import got
@@ -309,6 +310,16 @@ class _Stream:
 
     def _send(self) -> Operation[None]:
         part = self._ready.popleft()
+        if self._adder.skips:
+            try:
+                part.chunk = yield from without_queued(self._adder, part.chunk)
+            except Exception as error:
+                self._end(part.batch.start, error)
+                return
+            if not part.chunk.entries:
+                part.batch.count(0, *self._adder.without_entry(part.chunk))
+                self._settle_first()
+                return
         part.sent = monotonic()
         is_last = self._ended and not (self._waiting or self._ready or self._flying)
         self._flying.append(part)
