@@ -1168,6 +1168,46 @@ def test_known_items_of_a_bulk_are_neither_serialised_nor_sent(make: Maker, prox
     assert serializer.number == 101
 
 
+def test_queued_items_of_a_bulk_are_neither_serialised_nor_written_again(make: Maker) -> None:
+    dumped: list[Any] = []
+
+    class Counting(JSONSerializer):
+        def dumps(self, obj: Any) -> bytes:
+            dumped.append(obj)
+            return super().dumps(obj)
+
+    page = [{"url": f"/{number}"} for number in (0, 1, 0, 2)]
+    jobs = make(key="url", remember=True, serializer=Counting())
+    with jobs.buffered(max_delay=LONG) as writer:
+        for _ in range(3):
+            writer.add_many(page, 1)
+        writer.add_many(page, 2, nx=True)
+        assert dumped == [page[0], page[1], page[3]]
+    assert jobs.size() == 3
+    assert set(jobs.scores(page)) == {1}
+    # Where an add changes a queued item, or makes a known one new, each is written.
+    for options, flags in (({}, {}), ({"remember": True}, {"again": True})):
+        jobs.clear()
+        jobs = make(key="url", serializer=Counting(), **options)
+        dumped.clear()
+        with jobs.buffered(max_delay=LONG) as writer:
+            writer.add_many(page, 1, **flags)
+            writer.add_many(page, 2, **flags)
+        assert len(dumped) == 8
+        assert set(jobs.scores(page)) == {2}
+
+
+def test_an_item_is_written_again_if_it_may_have_been_forgotten_since(make: Maker) -> None:
+    jobs = make(remember=True)
+    with jobs.buffered(max_delay=0) as writer:
+        for _ in range(5):
+            writer.add_many(["a", "b"])
+            until(lambda: jobs.size() == 2)
+            assert jobs.discard_many(["a", "b"], forget=True) == 2
+        writer.add_many(["a", "b"])
+    assert jobs.size() == 2
+
+
 def test_an_error_counts_the_known_items_of_a_bulk_where_they_stand(make: Maker) -> None:
     jobs = make(remember=True, max_size=3)
     known = [f"/{number}" for number in range(40)]

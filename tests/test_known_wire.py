@@ -437,3 +437,26 @@ def test_serialising_ahead_does_not_serialise_known_items(wire: ModuleType) -> N
     assert asked == [("/b", 2)]
     with pytest.raises(ValueError, match="more than max_item_bytes=3"):
         wire.serialise(["abcd"], None, None, 3)
+
+
+@each
+def test_serialising_ahead_leaves_out_items_that_are_going_to_be_known(wire: ModuleType) -> None:
+    known, pending = wire.Known(100), wire.Known(100)
+    known.learn(fallback.digest(b"/0"), EVER, 0)
+    pending.learn(fallback.digests([b"/1"])[0], EVER, 0)
+    items = [{"url": f"/{number % 4}", "n": number} for number in range(12)]
+    dumps = JSONSerializer().dumps
+    for tables, wanted in (
+        ((known, pending), [2, 3]),
+        ((None, pending), [0, 2, 3]),
+        ((None, wire.Known(0)), [0, 1, 2, 3]),
+    ):
+        sent, places = wire.serialise(items, dumps, "url", 0, None, tables[0], 1.0, tables[1])
+        assert places == wanted
+        assert sent == [(dumps(items[at]), b"/%d" % at) for at in wanted]
+        texts = [item["url"] for item in items]
+        sent, places = wire.serialise(texts, None, None, 0, None, tables[0], 1.0, tables[1])
+        assert (sent, places) == ([b"/%d" % at for at in wanted], wanted)
+    # Of keys that are not texts each stays: the set finds out that they are equal.
+    odd = [{"url": url} for url in (1, 1, "1", "1", b"1")]
+    assert wire.serialise(odd, str, "url", 0, None, None, 1.0, wire.Known(9))[1] == [0, 1, 2, 4]

@@ -56,16 +56,19 @@ _Add = tuple[Any, float | None, Any]
 class _Run:
     """Adds for one bulk call: of the same flags, all with a score or none."""
 
-    __slots__ = ("adds", "flags", "scored", "table")
+    __slots__ = ("adds", "digests", "flags", "skips", "scored", "table")
 
     def __init__(self, flags: Flags, scored: bool) -> None:
         self.flags = flags
         self.scored = scored
-        #: Adds, and between them the number of items that the known table answered. One list, since
-        #: a signal handler that adds may run between any two changes.
+        #: Adds, and between them the number of items that a table answered. One list, since a
+        #: signal handler that adds may run between any two changes.
         self.adds: list[_Add | int] = []
-        #: That table, and its generation.
+        #: Whether tables may answer, and the known one among them with its generation.
+        self.skips = False
         self.table: tuple[Any, int] | None = None
+        #: The digests of its adds, if these are going to be known.
+        self.digests = b""
 
     def fits(self, other: _Run) -> bool:
         return self.flags == other.flags and self.scored == other.scored
@@ -76,7 +79,7 @@ class _Run:
 
     def count(self) -> int:
         """Return the number of adds."""
-        return len(self.adds if self.table is None else self.pending())
+        return len(self.pending() if self.skips else self.adds)
 
     def cut(self, num: int) -> int:
         """Remove the first adds, and answered items up to the next add. Return their number."""
@@ -170,6 +173,10 @@ class Writing:
         self._flags: dict[tuple[Any, ...], Flags] = {}
         #: Whether the known table may answer adds with these flags: they refuse known items.
         self._answerable: dict[Flags, bool] = {}
+        #: Of these, the flags of adds after which the item is known.
+        self._plain: set[Flags] = set()
+        #: Digests of queued adds that are going to be known.
+        self._going = self._ctx.wire.Known(max_pending)
         self._max_pending: int = max_pending
         self._max_items = min(max_items, max_pending)
         self._max_delay = seconds("max_delay", max_delay, most=math.inf)
@@ -231,6 +238,8 @@ class Writing:
             self._flags[flags] = flags
             plain = condition in ("", "nx") and not flags.again and flags.remember is not False
             self._answerable[flags] = plain
+            if plain and condition == "":
+                self._plain.add(flags)
         return flags
 
     def _score_of(self, item: Any, score: Any) -> float | None:
@@ -288,12 +297,18 @@ class Writing:
     def _serialise(
         self, bulk: _Bulk, run: _Run, items: list[Any], scores: list[Any] | None, tabled: bool
     ) -> None:
-        codec, table = self._ctx.codec, None
-        if tabled and self._sent.memory.trust is not None and self._answerable[bulk.flags]:
+        codec, memory, table = self._ctx.codec, self._sent.memory, None
+        run.skips = tabled and memory.tabled and self._answerable[bulk.flags]
+        if run.skips and memory.trust is not None:
             table = self._owner._open().run_offline(trusted_table(self._sent))
             # Read before the look-up: a table that is emptied later has another generation.
             run.table = None if table is None else (table, table.generation)
-        sent, places = codec.serialise_many(items, table, time.monotonic())
+        # A short path for what a crawl repeats before the server has answered: an add of a queued
+        # item is refused right after that item is written. It takes half of the time of a page.
+        going = self._going if run.skips else None
+        sent, places = codec.serialise_many(items, table, time.monotonic(), going)
+        if run.skips and bulk.flags in self._plain:
+            run.digests = codec.digests_of(sent)
         num = len(items)
         if len(places) < num:
             items = [items[place] for place in places]
@@ -345,15 +360,15 @@ class Writing:
 
     def _put_run(self, bulk: _Bulk, run: _Run, given: tuple[list[Any], Any]) -> bool:
         """Accept a run of adds. Return whether the background should wake."""
-        if run.table is not None:
-            memory = self._sent.memory
-            if memory.tabled and memory.tables is not None:
-                memory.tables.add(run.table)
-            else:  # an acknowledgement came between
-                error = bulk.error
-                run = self._run_of(bulk, *given, tabled=False)
-                bulk.error = bulk.error or error
-        adds = run.adds if run.table is None else run.pending()
+        memory = self._sent.memory
+        if run.skips and not (memory.tabled and memory.tables is not None):
+            # An acknowledgement came between.
+            error = bulk.error
+            run = self._run_of(bulk, *given, tabled=False)
+            bulk.error = bulk.error or error
+        elif run.table is not None and memory.tables is not None:
+            memory.tables.add(run.table)
+        adds = run.pending() if run.skips else run.adds
         wakes = bool(self._acking) and self._part_from_acks(adds)
         last, size = self._last, len(run.adds)
         if last is not None and last.fits(run) and not self._is_full(last):
@@ -361,6 +376,9 @@ class Writing:
         elif size:
             wakes = self._append(run) or wakes
             self._last = run
+        if run.digests:
+            # Only now: another thread's add of the same item may count on these.
+            self._going.learn(run.digests, math.inf, self._going.generation)
         self._accepted += len(adds)
         self._size += size
         bulk.position += len(given[0])
@@ -421,6 +439,8 @@ class Writing:
             return None
         if not (part.runs or part.leases):
             num = 0
+            # Items that are sent may be known, and forgotten again, before the next add.
+            self._going.clear()
             while queue and num < _MOST:
                 one = queue.popleft()
                 if one is None:

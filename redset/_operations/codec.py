@@ -197,14 +197,14 @@ class Codec:
         return (data, self.key_bytes(item)) if self._keyed else data
 
     def serialise_many(
-        self, items: list[Any], table: Any, now: float
+        self, items: list[Any], table: Any, now: float, pending: Any
     ) -> tuple[list[Any], list[int]]:
-        """Serialise the items that the table does not know. Return them and their places.
+        """Return what `serialise` returns for each item that no table has, and their places.
 
-        ``table`` may be None.
+        Each table may be None. With ``pending``, of equal items only the first is returned.
         """
         return self.wire.serialise(  # type: ignore[no-any-return]
-            items, self.dumps, self.key, self.max_item_bytes, self.warn, table, now
+            items, self.dumps, self.key, self.max_item_bytes, self.warn, table, now, pending
         )
 
     def key_bytes(self, item: Any) -> Any:
@@ -224,6 +224,11 @@ class Codec:
         """Return the member that stands for a serialised item."""
         member: bytes = self.wire.digest(serialised[1]) if self._keyed else serialised
         return member
+
+    def digests_of(self, serialised: list[Any]) -> bytes:
+        """Return the digests of serialised items, as the known table has them."""
+        names = [name for _, name in serialised] if self._keyed else serialised
+        return b"".join(self.wire.digests(names))
 
     def of_serialised(self) -> Codec:
         """Return a codec of the same set whose items are results of `serialise`."""

@@ -420,27 +420,43 @@ def serialise(
     warn: Callable[[Any], object] | None = None,
     known: Known | None = None,
     now: float = 0.0,
+    pending: Known | None = None,
 ) -> tuple[list[Any], list[int]]:
-    """Serialise items, except those that a table knows. Return them and their places.
+    """Serialise items, except those that a table has; return them and their places.
 
-    With ``key`` each is a pair of its bytes and its key's bytes. An item whose key is known is not
-    serialised.
+    With ``key`` each is a pair of its bytes and its key's bytes. An item whose key a table has is
+    not serialised. ``pending`` is a table of items that are going to be known; with it, of equal
+    items only the first is returned.
     """
     items = list(items)
     if key is None:
-        sent = [payload(item, dumps, limit, warn) for item in items]
-        places = _places_of_unknown(sent, known, now)
-        return [sent[place] for place in places], places
-    names = [key_bytes(_key_of(item, key)) for item in items]
-    places = _places_of_unknown(names, known, now)
-    return [(payload(items[at], dumps, limit, warn), names[at]) for at in places], places
+        names: list[Any] = [payload(item, dumps, limit, warn) for item in items]
+    else:
+        names = [_key_of(item, key) for item in items]
+    # A page has most of its hyperlinks twice: to compare them costs less than a digest.
+    places = list(range(len(names))) if pending is None else _firsts_of(names)
+    names = [names[at] if key is None else key_bytes(names[at]) for at in places]
+    for table in (known, pending):
+        if table is not None:
+            kept = table._unknown(digests(names), now)
+            places, names = [places[at] for at in kept], [names[at] for at in kept]
+    if key is None:
+        return names, places
+    data = [payload(items[at], dumps, limit, warn) for at in places]
+    return list(zip(data, names, strict=True)), places
 
 
-def _places_of_unknown(names: list[bytes], known: Known | None, now: float) -> list[int]:
-    """Return the places of bytes whose digests a table does not know. Without a table: all."""
-    if known is None:
-        return list(range(len(names)))
-    return known._unknown(digests(names), now)
+def _firsts_of(names: list[Any]) -> list[int]:
+    """Return the places of texts that are not there before, and of all that is not a text."""
+    seen: set[str | bytes] = set()
+    places = []
+    for at, name in enumerate(names):
+        if type(name) in (str, bytes):
+            if name in seen:
+                continue
+            seen.add(name)
+        places.append(at)
+    return places
 
 
 #: Score, member, place of the first item, payload. In this order equal members (if they are not

@@ -1,48 +1,75 @@
 # Items serialised ahead of a bulk add, as a writer does when it accepts them.
 
-def serialise(items, dumps, key, limit, warn=None, Known known=None, double now=0.0):
-    """Serialise items, except those that a table knows. Return them and their places.
+def serialise(
+    items, dumps, key, limit, warn=None, Known known=None, double now=0.0, Known pending=None
+):
+    """Serialise items, except those that a table has; return them and their places.
 
     See the fallback.
     """
     cdef bint limited = bool(limit), keyed = key is not None
     cdef Py_ssize_t most = limit_of(limit) if limited else 0
-    cdef list sent = [], names = []
-    # Looked up once: a look-up for each item would cost as much as serialising it.
+    cdef list sent = [], names = [], places
+    cdef Py_ssize_t at
+    # Found once: a look at each item's serializer would cost as much as the serializer.
     cdef object write_json = orjson_function(dumps, "dumps")
     items = list(items)
     if not keyed:
         for item in items:
-            sent.append(serialise_one(item, dumps, write_json, limited, most, warn))
-        places = places_of_unknown(sent, known, now)
-        return [sent[place] for place in places], places
-    for item in items:
-        names.append(key_bytes(key_of(item, key)))
-    places = places_of_unknown(names, known, now)
-    for place in places:
-        data = serialise_one(items[place], dumps, write_json, limited, most, warn)
-        sent.append((data, names[place]))
+            names.append(serialise_one(item, dumps, write_json, limited, most, warn))
+    else:
+        for item in items:
+            names.append(key_of(item, key))
+    # A page has most of its hyperlinks twice: to compare them costs less than a digest.
+    places = list(range(len(names))) if pending is None else firsts_of(names)
+    if keyed:
+        names = [key_bytes(names[place]) for place in places]
+    else:
+        names = [names[place] for place in places]
+    for table in (known, pending):
+        if table is not None:
+            places, names = without(table, places, names, now)
+    if not keyed:
+        return names, places
+    for at in range(len(places)):
+        data = serialise_one(items[places[at]], dumps, write_json, limited, most, warn)
+        sent.append((data, names[at]))
     return sent, places
 
 
-cdef list places_of_unknown(list names, Known known, double now):
-    """Return the places of bytes whose digests a table does not know. Without a table: all."""
-    cdef list places = [], marks
-    cdef uint64_t words[2]
-    cdef Py_ssize_t place
-    if known is None:
-        return list(range(len(names)))
-    # Many digests at once take a third of the time of single ones.
-    marks = digests(names)
-    hold(known.lock)
-    try:
-        for place in range(len(marks)):
-            memcpy(words, PyBytes_AS_STRING(marks[place]), 16)
-            if not is_known(&known.table, words, now):
-                places.append(place)
-    finally:
-        PyThread_release_lock(known.lock)
+cdef list firsts_of(list names):
+    """Return the places of texts that are not there before, and of all that is not a text."""
+    cdef list places = []
+    cdef set seen = set()
+    cdef Py_ssize_t place, count = 0
+    for place in range(len(names)):
+        name = names[place]
+        if type(name) is str or type(name) is bytes:
+            seen.add(name)
+            if len(seen) == count:
+                continue
+            count += 1
+        places.append(place)
     return places
+
+
+cdef tuple without(Known table, list places, list names, double now):
+    """Return the places and names whose digests a table does not have."""
+    cdef list found = [], rest = [], marks
+    cdef uint64_t words[2]
+    cdef Py_ssize_t at
+    # Many digests at once take a third of the time of one by one.
+    marks = digests(names)
+    hold(table.lock)
+    try:
+        for at in range(len(marks)):
+            memcpy(words, PyBytes_AS_STRING(marks[at]), 16)
+            if not is_known(&table.table, words, now):
+                found.append(places[at])
+                rest.append(names[at])
+    finally:
+        PyThread_release_lock(table.lock)
+    return found, rest
 
 
 cdef bytes serialise_one(
