@@ -89,6 +89,10 @@ class Contest:
     producers: int = 1
     at: float | None = None
 
+    def over_the_delay(self, bench: Bench) -> Result:
+        """Run it over the delay alone."""
+        return _Run(bench, self, DELAYED).result()
+
     def run(self, bench: Bench) -> Iterator[Result]:
         yield _Run(bench, self, UNIX).result()
         if self.delayed:

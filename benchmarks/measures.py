@@ -65,7 +65,7 @@ ADD_MANY = Contest(
         Goal(
             "fallback `add_many` CPU / redis-py", "cpu", "redset (fallback)", "redis-py", most=1.1
         ),
-        Goal("asyncio `add_many` CPU / sync", "cpu", "redset (asyncio)", "redset", most=1.3),
+        Goal("asyncio `add_many` CPU / sync", "cpu", "redset (asyncio)", "redset", most=1.25),
         Goal("`add_many` wall / redis-py", "wall", "redset", "redis-py"),
         Goal("`add_many` wall / valkey-glide-sync", "wall", "redset", "valkey-glide-sync"),
     ),
@@ -202,7 +202,7 @@ TAKE = Contest(
 
 def _few(number: int) -> Contest:
     def size(scale: Scale) -> Size:
-        calls = scale.pick(5_000, 500)
+        calls = scale.pick(5_000, 500, 500, 100)
         items = calls * number
         text = f"{calls:,} calls with {number} items each"
         return Size({"size": items, "chunk": number}, items, text, left=items)
@@ -226,7 +226,7 @@ def _few(number: int) -> Contest:
 
 def _half_known(scale: Scale) -> Size:
     page = 20
-    number = scale.pick(20_000, 2_000)
+    number = scale.pick(20_000, 2_000, 2_000, 500)
     job = {"size": number, "chunk": page, "variant": "half known"}
     text = f"{2 * number - page:,} links in pages of {page}, half of which are known"
     return Size(job, 2 * number - page, text, left=number)
@@ -257,7 +257,9 @@ FEW_LINKS = Contest(
 def few(bench: Bench) -> Iterator[Result]:
     """A few items a call cost the client most, and the server's scripts of a memory."""
     contests = (_few(1), _few(5), _few(20), FEW_LINKS)
-    return _on_every_server(bench, "add_few", "a few items a call", lambda kind: contests)
+    yield from _on_every_server(bench, "add_few", "a few items a call", lambda kind: contests)
+    for contest in contests:
+        yield contest.over_the_delay(bench)
 
 
 # --- looking and removing
@@ -294,6 +296,98 @@ DISCARD = Contest(
         Goal("server CPU of `discard` / zrem", "server", "redset", "redis-py", most=1.3),
     ),
     functools.partial(_single, adding=False),
+)
+
+
+def _one(
+    task: str, does: str, nearest: str, size: Callable[[Scale], Size], options: str = PLAIN
+) -> Contest:
+    """A single call beside the nearest command of redis-py."""
+    command = nearest.partition("(")[0].strip()
+    return Contest(
+        task,
+        f"a single {does}",
+        (
+            Entry(REDSET, task, f"{options}: {does}"),
+            Entry(REDIS_PY, task, f"{nearest}, {DUMPED}, hiredis"),
+        ),
+        (
+            Goal(f"`{does}` wall / {command}", "wall", "redset", "redis-py", most=1.0),
+            Goal(f"server CPU of `{does}` / {command}", "server", "redset", "redis-py", most=1.3),
+        ),
+        size,
+    )
+
+
+def _adding(scale: Scale) -> Size:
+    return dataclasses.replace(_single(scale, adding=True), stock=0, left=scale.pick(20_000, 1_000))
+
+
+ADD_ABSENT = _one(
+    "add_absent", "add(item, score, nx=True)", "zadd(name, {member: score}, nx=True)", _adding
+)
+ADD_KEYED = _one(
+    "add_keyed",
+    "add(item, score) with key= and remember=",
+    "sadd, zadd (of the hex SHA-1; where it is new)",
+    _adding,
+    'SortedSet(client, name, key="url", remember=True)',
+)
+SCORE = _one("score", "score(item)", "zscore(name, member)", _looking)
+CONTAINS = _one("contains", "item in jobs", "zscore(name, member)", _looking)
+
+
+def _short_lived(scale: Scale) -> Size:
+    number = scale.pick(20_000, 1_000)
+    return Size(
+        {"size": number}, number, f"{number:,} objects for one set, an add by each", 0, number
+    )
+
+
+SHORT_LIVED = Contest(
+    "short_lived",
+    "a set that is constructed for one add",
+    (
+        Entry(REDSET, "short_lived", f"{PLAIN}.add(item, score) of each"),
+        Entry(REDIS_PY, "add", f"zadd(name, {{member: score}}), {DUMPED}, hiredis"),
+    ),
+    (Goal("construct and `add`, CPU / zadd", "cpu", "redset", "redis-py", most=1.2),),
+    _short_lived,
+)
+
+
+def _many(scale: Scale, *, reads: bool) -> Size:
+    number = scale.pick(50_000, 5_000)
+    left = number if reads else 0
+    job = {"size": number, "chunk": 5_000}
+    return Size(
+        job, number, f"{number:,} items in calls with 5,000 each", number, left, reads=reads
+    )
+
+
+DISCARD_MANY = Contest(
+    "discard_many",
+    "discard_many of 5,000 items a call",
+    (
+        Entry(REDSET, "discard_many", f"{PLAIN}.discard_many(items)"),
+        Entry(REDIS_PY, "discard_many", f"zrem(name, *members), {DUMPED}, hiredis"),
+    ),
+    (Goal("server CPU of `discard_many` / zrem", "server", "redset", "redis-py", most=1.3),),
+    functools.partial(_many, reads=False),
+)
+
+SCORES = Contest(
+    "scores",
+    "scores of 5,000 items a call",
+    (
+        Entry(REDSET, "scores", f"{PLAIN}.scores(items)"),
+        Entry(REDIS_PY, "scores", f"zmscore(name, members), {DUMPED}, hiredis"),
+    ),
+    (
+        Goal("`scores` CPU / zmscore", "cpu", "redset", "redis-py", most=1.0),
+        Goal("server CPU of `scores` / zmscore", "server", "redset", "redis-py"),
+    ),
+    functools.partial(_many, reads=True),
 )
 
 
@@ -946,9 +1040,13 @@ def neighbours(bench: Bench) -> Iterator[Result]:
         ours.add({"bytes": life.bytes_each})
         for phase, seen in life.phases.items():
             ours.add({f"{phase}, p99": seen.p99, f"{phase}, worst": seen.worst})
+            ours.add({f"{phase}, step": seen.step})
             for what, most in (("p99", 5.0), ("worst", 10.0)):
                 text, limit = f"{phase}, {what}", None if phase == "idle" else most
                 found.goals.append(Goal(f"PING, {text}", text, "redset", most=limit, unit=" ms"))
+            if phase != "idle":
+                text, about = f"{phase}, step", f"server CPU a step, {phase}"
+                found.goals.append(Goal(about, text, "redset", most=5.0, unit=" ms"))
             slow = f"{len(seen.slow)} calls over 5 ms by the server's own clock"
             if seen.slow:
                 slow += f", the worst {max(seen.slow):.1f} ms"
@@ -1108,6 +1206,13 @@ _CONTESTS = (
     TAKE,
     PEEK,
     DISCARD,
+    ADD_ABSENT,
+    ADD_KEYED,
+    SCORE,
+    CONTAINS,
+    SHORT_LIVED,
+    DISCARD_MANY,
+    SCORES,
     ITERATE,
     UNION,
     CRAWL,

@@ -54,6 +54,9 @@ class Watched:
     slow: list[float]
     #: Whether the PINGs' process went before all others.
     urgent: bool
+    #: The server's CPU time per step (a script, a command or a MULTI), in milliseconds. The worst
+    #: PING is often one that waited for a core.
+    step: float
 
 
 def urgent() -> bool:
@@ -96,9 +99,11 @@ def watched(server: servers.Server, what: Callable[[], Any], producers: Iterable
     server.raw.config_set("slowlog-max-len", 1000)
     server.raw.slowlog_reset()
     with machine.pinned(producers):
+        spent, steps = _spent(server)
         began = time.perf_counter()
         what()
         ended = time.perf_counter()
+        spent_after, steps_after = _spent(server)
     time.sleep(AFTER)
     stop.set()
     # The clock is the machine's. A PING counts that was under way while the other thing was, or
@@ -110,7 +115,18 @@ def watched(server: servers.Server, what: Callable[[], Any], producers: Iterable
     process.join()
     slow = [entry["duration"] / 1000 for entry in server.raw.slowlog_get(1000)]
     p99 = counted[len(counted) * 99 // 100]
-    return Watched(ended - began, p99, counted[-1], len(counted), slow, first)
+    step = (spent_after - spent) * 1000 / max(1, steps_after - steps)
+    return Watched(ended - began, p99, counted[-1], len(counted), slow, first, step)
+
+
+def _spent(server: servers.Server) -> tuple[float, int]:
+    """Return the server's CPU time in seconds, and how many steps it has performed."""
+    cpu, stats = server.raw.info("cpu"), server.raw.info("commandstats")
+    scripts, transactions, adds = (
+        stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "exec", "zadd")
+    )
+    # A ZADD within a script is a part of its step.
+    return cpu["used_cpu_user"] + cpu["used_cpu_sys"], scripts + transactions or adds
 
 
 # --- the content of the server

@@ -275,7 +275,9 @@ def test_a_contender_that_does_less_work_is_an_error(bench: Bench) -> None:
     "measure",
     [
         *(measures.ADD, measures.POP, measures.TAKE, measures.CRAWL, measures.DIGESTS),
-        *(measures.PEEK, measures.DISCARD, measures.ITERATE),
+        *(measures.PEEK, measures.DISCARD, measures.ITERATE, measures.ADD_ABSENT),
+        *(measures.ADD_KEYED, measures.SCORE, measures.CONTAINS, measures.SHORT_LIVED),
+        *(measures.DISCARD_MANY, measures.SCORES),
         *(measures._leases(batch, 5.0) for batch in (1, 10)),
         *(measures._whole(batch, 1.5, None) for batch in (1, 100)),
     ],
@@ -360,6 +362,7 @@ def test_a_memory_is_measured_from_its_first_url_to_its_last(bench: Bench) -> No
     found = memory.life(bench.server, 2000, 1000)
     assert list(found.phases) == ["idle", "bulk load", "growing", "forgetting", "clearing"]
     assert all(each.worst >= each.p99 > 0 for each in found.phases.values())
+    assert all(each.step > 0 for name, each in found.phases.items() if name != "idle")
     assert found.bytes_each > 0
     assert memory.bytes_of_fingerprints(bench.server, 2000) > 40
 

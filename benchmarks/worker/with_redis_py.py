@@ -122,6 +122,50 @@ def discard(job: Job) -> Run:
     return run
 
 
+def add_absent(job: Job) -> Run:
+    client = redis.Redis(**job.address)
+    pairs = list(zip(job.items(), job.scores(), strict=True))
+
+    def run() -> int:
+        for item, score in pairs:
+            client.zadd(job.name, {dumped(item): score}, nx=True)
+        return len(pairs)
+
+    return run
+
+
+def add_keyed(job: Job) -> Run:
+    """SADD, then ZADD if the item is new."""
+    client, seen = redis.Redis(**job.address), f"{job.name}:seen"
+    pairs = list(zip(job.items(), job.scores(), strict=True))
+
+    def run() -> int:
+        for item, score in pairs:
+            if client.sadd(seen, fingerprint(item)):
+                client.zadd(job.name, {dumped(item): score})
+        return len(pairs)
+
+    return run
+
+
+def score(job: Job) -> Run:
+    client, items = redis.Redis(**job.address), job.items()
+    return lambda: sum(client.zscore(job.name, dumped(item)) is not None for item in items)
+
+
+contains = score
+
+
+def discard_many(job: Job) -> Run:
+    client, parts = redis.Redis(**job.address), list(batches(job.items(), job.chunk))
+    return lambda: sum(client.zrem(job.name, *map(dumped, part)) for part in parts)
+
+
+def scores(job: Job) -> Run:
+    client, parts = redis.Redis(**job.address), list(batches(job.items(), job.chunk))
+    return lambda: sum(len(client.zmscore(job.name, list(map(dumped, part)))) for part in parts)
+
+
 def iterate(job: Job) -> Run:
     client = redis.Redis(**job.address)
 

@@ -62,8 +62,8 @@ def add_few(job: Job) -> Run:
     return run
 
 
-def add(job: Job) -> Run:
-    jobs, pairs = _set(job), list(zip(job.items(), job.scores(), strict=True))
+def add(job: Job, **options: Any) -> Run:
+    jobs, pairs = _set(job, **options), list(zip(job.items(), job.scores(), strict=True))
 
     def run() -> int:
         for item, score in pairs:
@@ -116,6 +116,53 @@ def discard(job: Job) -> Run:
         return len(items)
 
     return run
+
+
+def add_absent(job: Job) -> Run:
+    jobs, pairs = _set(job), list(zip(job.items(), job.scores(), strict=True))
+
+    def run() -> int:
+        for item, score in pairs:
+            jobs.add(item, score, nx=True)
+        return len(pairs)
+
+    return run
+
+
+def add_keyed(job: Job) -> Run:
+    return add(job, key="url", remember=True)
+
+
+def score(job: Job) -> Run:
+    jobs, items = _set(job), job.items()
+    return lambda: sum(jobs.score(item) is not None for item in items)
+
+
+def contains(job: Job) -> Run:
+    jobs, items = _set(job), job.items()
+    return lambda: sum(item in jobs for item in items)
+
+
+def short_lived(job: Job) -> Run:
+    client = redis.Redis(**job.address)
+    pairs = list(zip(job.items(), job.scores(), strict=True))
+
+    def run() -> int:
+        for item, theirs in pairs:
+            SortedSet(client, job.name, serializer=JSONSerializer()).add(item, theirs)
+        return len(pairs)
+
+    return run
+
+
+def discard_many(job: Job) -> Run:
+    jobs, parts = _set(job), list(batches(job.items(), job.chunk))
+    return lambda: sum(map(jobs.discard_many, parts))
+
+
+def scores(job: Job) -> Run:
+    jobs, parts = _set(job), list(batches(job.items(), job.chunk))
+    return lambda: sum(len(jobs.scores(part)) for part in parts)
 
 
 def iterate(job: Job) -> Run:
