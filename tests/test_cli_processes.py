@@ -94,6 +94,7 @@ def test_closed_streams_are_errors_of_one_line(run: cli.Command, jobs: SortedSet
     assert (ended.out, ended.err) == ("3\n", "")
 
 
+@pytest.mark.slow(2)
 def test_a_full_disk_is_an_error(run: cli.Command, jobs: SortedSet[Any]) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("cli: no /dev/full here")
@@ -191,6 +192,7 @@ def test_the_items_of_a_killed_worker_return(
             (tmp_path / "go").touch()
 
 
+@pytest.mark.slow(2)
 def test_an_interrupted_add_of_a_file_resumes_with_none_lost(
     run: cli.Command, server: Any, tmp_path: Path
 ) -> None:
@@ -239,6 +241,7 @@ def test_a_command_imports_only_what_it_needs(run: cli.Command, jobs: SortedSet[
         assert f"redset.cli.{name}'" not in ended.out
 
 
+@pytest.mark.slow(2)
 def test_a_work_command_outlasts_a_restart_of_its_server(
     run: cli.Command, all_servers: servers.Servers, tmp_path: Path
 ) -> None:

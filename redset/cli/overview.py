@@ -15,7 +15,7 @@ from redset import SetInfo, check_server, list_sets
 from redset.cli.connection import SetOptions, Settings, bytes_of, text_of
 from redset.cli.output import Column, Output, duration, item_fields, short, shown, text_column
 from redset.cli.parameters import Duration, json_option, name_argument, pass_settings
-from redset.cli.program import NO, Command
+from redset.cli.program import NO, Command, complain
 
 #: Time since the last report of a consumer after which there is none, in seconds.
 SILENT = 90.0
@@ -180,6 +180,8 @@ def ls(
             for field in ("in", "out", "refused", "failed"):
                 row.pop(field)
     output.rows(COLUMNS, kept)
+    if not found and output.is_terminal:
+        complain("no set is registered that matches; --scan looks through all keys")
     if len(kept) < len(found):
         output.line(f"{len(found) - len(kept)} more are quiet: redset ls --all")
     return 0 if found else NO
