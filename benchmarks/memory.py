@@ -2,10 +2,10 @@
 
     python -m benchmarks.memory [--urls 10000000] [--server valkey9 --server redis7 ...]
 
-A URL that is queued, one that is leased, and what is remembered of one that is done; how many
-buckets are in compact encoding; and the round trips of another client's PING while a set is
-filled, and while its memory grows, is forgotten from, and is cleared, with the calls that the
-server itself timed at over 5 ms.
+Bytes are those of a queued URL, of a leased one, and of the memory of a done one. The report has
+the number of buckets in compact encoding. It has the round trips of another client's PING while a
+set is filled, and while its memory grows, is forgotten from, and is cleared. It lists the calls
+that the server itself timed at over 5 ms.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ async def measured(scheduler: Any, crawler: Any, num: int, client: Any) -> dict[
     new, again = requests(crawler.spider, num), requests(crawler.spider, num)
     coordinator = getattr(scheduler, "_coordinator", None)
     in_progress = crawler.engine._slot.inprogress
-    # What only this program keeps is nothing that a contender's garbage collections look through.
+    # A contender's garbage collections leave out the objects of this program.
     gc.collect()
     gc.freeze()
     whole = Counters(client)
@@ -176,7 +176,7 @@ def contend(kind: str, url: str, num: int, prefetch: int, admin: str) -> dict[st
     return {name: 1e6 * value / num if name in UNITS else value for name, value in found.items()}
 
 
-#: What is given in microseconds a request.
+#: Figures in microseconds per request.
 UNITS = ("wall", "cpu", "thread", "server")
 
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.steps [--sizes 100 1000 ...] [--server redis7 ...] [--keyed]
 
-Each call is made three times on a set that holds more items than it asks for, by an object that
-has met some of them before. Reported is the CPU time that the server spends per step, in
-milliseconds: the least of the three, since all else that runs on the machine only adds to it. A
-step is a script, a command or a MULTI: the server serves no other client during a step.
+Each call is made three times on a set with more items than it asks for, by an object that has met
+some of them before. The result is the CPU time of the server per step, in milliseconds. It is the
+least of the three, since other load only adds to it. A step is a script, a command or a MULTI: the
+server serves no other client during a step.
 """
 
 from __future__ import annotations

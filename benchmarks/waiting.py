@@ -2,11 +2,11 @@
 
     python -m benchmarks.waiting [--items 300] [--waiters 1 10 100] [--server redis7 ...]
 
-So many processes wait, each with a client and a connection that watches of its own; items come one
-by one, 40 to 80 ms apart. Then they come five at a time (or as many as there are waiters), 10 ms
-apart, and who has got one works on it meanwhile. Then how many commands a second each waiter sends
-while nothing comes, and while something comes and is gone at once, again and again. The same where
-the server may not tell of changes (``-client``), so that they poll.
+So many processes wait, each with a client and a watching connection of its own. Items come one by
+one, 40 to 80 ms apart. Then they come five at a time (or as many as there are waiters), 10 ms
+apart, and a waiter works on its item for that time. Then each waiter's commands per second are
+counted, while no item comes, and while items come and are gone at once. All is repeated with a
+server that may not report changes (``-client``), so that waiters poll.
 """
 
 from __future__ import annotations

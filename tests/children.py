@@ -6,8 +6,8 @@
     with children.forked(lambda: jobs.size()) as fork:
         assert fork.result() == 1
 
-A child that does not end in time, or ends with another status, fails the test with an
-AssertionError that names its command, its status and the end of its output.
+A child that does not end in time, or ends with another status, fails the test. The AssertionError
+has its command, its status and the end of its output.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def process(
 ) -> Iterator[multiprocessing.process.BaseProcess]:
     """Start a process of `multiprocessing`, and kill it at the end of the block."""
     context: Any = multiprocessing.get_context(method)
-    # A child that is no daemon is waited for at the interpreter's exit, without a limit.
+    # At its exit the interpreter waits for a child that is not a daemon, without a limit.
     made = context.Process(target=target, args=args, daemon=True)
     with warnings.catch_warnings():
         # From Python 3.12 on, since the process has threads. What they do to a fork is tested.
@@ -341,7 +341,7 @@ class Team:
         except BaseException:
             for each in self._members:
                 print(f"of the team: {named(each.child)}")
-            # What the others are still at is not the next call's.
+            # The other members may still work for this call. The next call gets new ones.
             self.stop()
             raise
 
@@ -378,7 +378,7 @@ def parent_of(pid: int) -> int:
 def state_of(pid: int) -> str | None:
     """Return a process's state, such as "S", or "Z" if it ended unburied; None if there is none."""
     with contextlib.suppress(OSError):
-        # Behind the name of the program, which may hold anything.
+        # After the name of the program, which may contain any text.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     if Path("/proc/self").exists():
         return None

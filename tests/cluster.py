@@ -235,7 +235,7 @@ class Cluster:
         until(lambda: all(self._sees(node, slot) == to.port for node in self.primaries()))
 
     def stay(self, key: str | bytes | int) -> None:
-        """Give up the move of a slot of which no key has moved."""
+        """Cancel the move of a slot before a key of it has moved."""
         for node in self.primaries():
             node.ask("CLUSTER", "SETSLOT", slot_of(key), "STABLE")
 

@@ -87,7 +87,7 @@ def all_servers() -> Iterator[servers.Servers]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give ``case``: (implementation, server, kind of client).
+    """Parametrise ``case``: (implementation, server, kind of client).
 
     A test that has its sets from `make_set` and does not use their client runs over both faces.
     """

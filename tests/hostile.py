@@ -165,7 +165,7 @@ class Meddler:
 
 
 def meddled(fields: dict[str, Any], name: str) -> dict[Any, Any]:
-    """Give a dict that changes when its field of that name is looked up."""
+    """Return a dict that changes when its field of that name is looked up."""
     made: dict[Any, Any] = {}
     made[Meddler(made, name)] = None
     made.update(fields)

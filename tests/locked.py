@@ -2,9 +2,9 @@
 
 Two runs of make in one tree must not create one environment at the same time. The lock is the
 kernel's, on the open file. The command becomes this process and inherits that file, as do its
-children. So the lock ends with the last of them, however they end: a killed run leaves no lock
-behind, and a child that outlives it keeps the next run waiting. Any Python runs this file, since
-the Makefile tells only later which one redset needs.
+children. So the lock ends with the last of them, however they end. A killed run leaves no lock, and
+a child that outlives it keeps the next run waiting. Any Python runs this file: the Makefile checks
+the version only later.
 """
 
 import os

@@ -31,9 +31,9 @@ class Proxy:
     connections : int
         How many were accepted.
     rule : callable or None
-        Told each command before it is handed on; says `CUT` to end the connection instead, `LOSE`
-        to let the server perform it and end the connection before the client hears of it, or a
-        number of seconds to wait before it is handed on.
+        Called with each command before it is passed on. It returns None, or a number of seconds to
+        wait before that. `CUT` ends the connection instead. `LOSE` ends it after the server has
+        performed the command, before the client gets the reply.
     open : bool
         False accepts connections only to end them.
     """
@@ -154,7 +154,7 @@ class Proxy:
                     far.sendall(waiting)
                     break
                 if lost.is_set():
-                    # What came with it has gone on as well; the server performs that, too.
+                    # The server also performs the commands that came with it.
                     performed.wait(5)
                     time.sleep(0.05)
                     break

@@ -2,9 +2,9 @@
 
     python tests/sanitize.py
 
-The build is made of a copy, in a directory of its own. Before anything else a function that reads
-what was freed and one that shifts too far must be reported, or the silence of the core would prove
-nothing. It ends with 0 if nothing was reported, 77 if there is no compiler with the sanitizers.
+The build is made of a copy, in a directory of its own. First, a function that reads freed memory
+and one that shifts too far must be reported. Otherwise the silence of the core would prove nothing.
+It ends with 0 if nothing was reported, 77 if there is no compiler with the sanitizers.
 """
 
 from __future__ import annotations

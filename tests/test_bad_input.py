@@ -546,7 +546,7 @@ def test_an_add_error_survives_pickling(make_set: Callable[..., Any]) -> None:
 
 
 def test_resuming_gives_the_whole(make_set: Callable[..., Any], raw: Any) -> None:
-    # Whatever goes wrong and however often, going on from resume_at ends with all of it, once.
+    # After any number of errors, calls that resume at resume_at add each item once.
     items: list[Any] = list(range(3000))
     bad = {17, 499, 500, 1250, 2999}
     left: list[Any] = [object() if number in bad else number for number in items]

@@ -123,7 +123,7 @@ def test_the_search_shows_the_right_page_among_the_first(
         assert page in names[:5], f"{query!r}: {names}"
 
 
-#: What is wider than its place: the page, code, text, a table. Tables of figures, with more than
+#: Elements wider than their place: the page, code, text, a table. Tables of figures, with more than
 #: three columns, may be scrolled on a phone.
 TOO_WIDE = """
     [...document.querySelectorAll("html, pre, article p, .table-wrapper, .table-wrapper *")]

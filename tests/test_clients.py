@@ -345,7 +345,7 @@ def test_a_wrapper_that_is_added_later_is_not_bypassed(
     assert jobs.add("b") == 0
     assert not is_packed(jobs)
     assert [name for name in seen if name.startswith("EVAL")] == ["EVALSHA"]
-    # What was wrapped may still count on it.
+    # A client that was wrapped once is not bypassed again.
     del target.execute_command
     assert not is_packed(jobs)
     assert jobs.take(5) == ["a", "b"]

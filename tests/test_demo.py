@@ -68,7 +68,7 @@ def needs() -> None:
 
 @pytest.fixture
 def client(needs: None) -> Iterator[redis.Redis]:
-    """A client of somebody's server, on which there is something already."""
+    """A client of a user's server, which has keys already."""
     with embedded.server() as client:
         client.set("theirs", 1)
         yield client

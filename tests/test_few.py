@@ -124,7 +124,7 @@ def test_the_short_way_gives_what_the_long_way_gives(
 def test_steps_that_return_no_outcomes_do_what_the_others_do(
     server_client: Any, options: dict[str, Any], calls: list[Any], leased: int
 ) -> None:
-    """The short paths of scripts are for adds whose outcomes nobody asks for."""
+    """The short paths of scripts are for adds that do not ask for outcomes."""
     server_client.flushall()
     short, long = (SortedSet(server_client, name, **options) for name in ("a", "b"))
     for jobs in (short, long):

@@ -77,7 +77,7 @@ def alone(*arguments: str) -> children.Ended:
 def test_a_failed_allocation_is_a_memory_error_and_nothing_else() -> None:
     if importlib.util.find_spec("_testcapi") is None:
         pytest.skip("this Python has no _testcapi, which makes allocations fail")
-    # What traces lines would meet the failures too, and raise where nothing else does.
+    # In a process of its own: a tracer of lines would also fail to allocate, and raise elsewhere.
     done = alone("fuzz.allocation")
     told = json.loads(done.out)
     assert all(wrong == [] for _, wrong in told.values())

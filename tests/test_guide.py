@@ -10,7 +10,7 @@ import pytest
 from redset import ScheduledSet
 
 ROOT = Path(__file__).parent.parent
-#: Attributes that are no operations.
+#: Attributes that are not operations.
 ATTRIBUTES = {"close", "from_url", "lock", "name", "redis", "scorer", "serializer"}
 OPERATIONS = {name for name in dir(ScheduledSet) if not name.startswith("_")} - ATTRIBUTES
 #: The steps that say where each operation has a line. Each has a file, and the operations that are

@@ -327,7 +327,7 @@ def test_an_acknowledgement_with_new_items_asks_the_server(
     for found in (URLS[:20], URLS):
         jobs.add("page", -1, again=True)
         leases = list(jobs.lease())
-        # As a server that was set back: it has forgotten them, and no check could have said so.
+        # As on a server that was set back: it has forgotten them, and no check could show it.
         jobs.discard_many(URLS)
         assert jobs.add_many(URLS[:100]).refused == 100
         any_server.raw.delete(*any_server.raw.keys(f"{P}:seen:*"))
@@ -362,7 +362,7 @@ def test_a_writer_acknowledges_only_after_the_server_knows_its_items(
             while writer._pending() > 0:
                 time.sleep(0.001)
             assert jobs.size() == 0 and writer._result.refused == 20
-        if forgotten:  # As by another process, of which no check could have said so.
+        if forgotten:  # As by another process: no check could show it.
             any_server.raw.delete(*any_server.raw.keys(f"{P}:seen:*"))
             if forgotten == "forgotten":
                 any_server.raw.hset(f"{P}:meta", mapping={"level": 0, "split": 0, "count": 0})
@@ -653,7 +653,7 @@ def test_it_is_trusted_for_a_second(any_server: servers.Server, load: Load) -> N
         for _ in range(2):
             jobs.add_many(URLS[:20])
         start = jobs._ctx.memory.trust.since
-        # Behind its back, as what no check can see: it counts as long as it is trusted, no longer.
+        # A change that no check sees: the table answers as long as it is trusted, and no longer.
         any_server.raw.flushall()
         told = jobs.add(URLS[0])
         if time.monotonic() < start + 1:  # else the machine stood still, and it proves nothing

@@ -176,7 +176,7 @@ def test_expired_entries_make_room_before_a_table_grows(wire: ModuleType) -> Non
         assert allocated() - before <= 250_000
         known.learn(names(*range(-600, 0)), EVER, 0, 1e6)
         assert len(known) <= 1024 and allocated() - before <= 250_000
-    # What is valid is not dropped, and the table grows.
+    # Valid entries are not dropped, and the table grows.
     known.learn(names(*range(-3000, 0)), EVER, 0, 1e6)
     assert unknown(known, [name(number) for number in range(-3000, 0)], 1e6) == []
     assert len(known) >= 3000

@@ -797,7 +797,7 @@ def test_the_same_request_gives_the_same_leases(any_server: servers.Server) -> N
     fewer = call(token, 10)
     assert fewer[1:] == [0, 0, 0, 0, first[5][:20], []]
     assert raw.zcard("jobs") == 490
-    # Past its time nobody has received them: they count no attempt, and are no suspects.
+    # No worker has received them, so after expiry they count no attempt, and are not suspects.
     for member in raw.zrange(f"{P}:leased", 0, -1):
         raw.zadd(f"{P}:leased", {member: 1})
     raw.zadd(f"{P}:calls", {token: 1})

@@ -1,5 +1,4 @@
-"""What is logged: once a process and set, no lines but redset's own; and errors that are not an
-item's own."""
+"""Logs: once per process and set, without forged lines; and errors that are not an item's fault."""
 
 from __future__ import annotations
 

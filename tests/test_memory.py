@@ -44,7 +44,7 @@ def digest(item: str) -> bytes:
 
 
 def integer(item: str, epoch: bytes) -> int:
-    """The 64 bits by which an item is remembered for ever."""
+    """The 64 bits by which an item is remembered forever."""
     data = blake2b(digest(item), digest_size=8, key=epoch).digest()
     return int.from_bytes(data, "little", signed=True)
 
@@ -80,7 +80,7 @@ def milliseconds(raw: Any) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-# --- for ever: the buckets
+# --- forever: the buckets
 
 
 @pytest.mark.parametrize("options", EVER, ids=str)
@@ -253,7 +253,7 @@ def test_buckets_split_one_by_one_as_the_memory_grows(
     assert encodings.count(b"intset") >= 0.95 * len(encodings)
 
 
-# --- for ever: several writers
+# --- forever: several writers
 
 
 def write(path: str, writer: int, rounds: int, results: Any) -> None:
@@ -335,7 +335,7 @@ def test_a_chunk_is_wholly_before_a_clear_or_wholly_after_it(any_server: servers
     client.close()
 
 
-# --- for ever: many
+# --- forever: many
 
 
 class Watched(Recording):
@@ -459,7 +459,7 @@ def test_clear_takes_effect_in_its_first_step(
     assert witness.add("witness") == 0
     assert witness.seen("witness")
     left = cleared_by_one_who_died(any_server, sweeps, **options)
-    # Nothing is queued and nothing known, for whomever asks.
+    # No item is queued and none is known, for any object.
     assert witness.size() == 0
     for jobs in (witness, SortedSet(server_client, "jobs", remember=True, **options)):
         assert jobs.seen_many(["witness", *urls(0, 10_000)]) == [False] * 10_001

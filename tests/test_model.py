@@ -665,8 +665,8 @@ def test_a_program_does_the_same_with_both_implementations_and_faces(
         monkeypatch.setattr(memory, "new_epoch", epochs.__next__)
         clock = itertools.count(PAST)
         monkeypatch.setattr("redset._faces.base.time", SimpleNamespace(time=clock.__next__))
-        # What the process knows without asking is looked after by this clock. Since the epochs are
-        # those of the last run, what was known then must be unknown now.
+        # The known tables use this clock. The epochs are those of the last run, so the items that
+        # were known then must be unknown now.
         tables._start_again()
         monkeypatch.setattr(tables, "random", random.Random(seed))
         ticks = itertools.count(1.0, 0.01)

@@ -280,7 +280,7 @@ def test_the_sdist_builds_the_core_from_itself(build: Build, tree: Path, tmp_pat
 
 # --- a change of a source takes effect
 
-#: What each piece of the core is changed to, and a call that tells.
+#: A change of each piece of the core, and a call whose result shows it.
 CHANGES = {
     "redset/_wire/resp.pxi": ("out[0] = kind", 'out[0] = c"%"', 'core.encode([b"a"])[:1]', "b'%'"),
     "redset/_wire/words.h": (

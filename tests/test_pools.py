@@ -78,7 +78,7 @@ def test_the_books_of_the_pool_are_kept(client: Any) -> None:
     borrower.give_back(second, is_also_plain)
     borrower.give_back(first, is_plain)
     assert books(pool) == (2, 2, 0)
-    # Once more, as after an interrupt, gives it to nobody twice.
+    # A second return, as after an interrupt, does not hand it out twice.
     borrower.give_back(first, is_plain)
     assert books(pool) == (2, 2, 0)
     assert client.ping() and jobs.size() == 5 and books(pool) == (2, 2, 0)

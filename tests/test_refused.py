@@ -1,7 +1,7 @@
 """A step that the server refuses in its middle loses nothing.
 
-A user is denied one command after another. Whatever a call does then, each item is afterwards
-queued, leased, among the dead letters or in the caller's hands, and a refused add can be repeated.
+A user is denied one command after another. After each call an item is queued, leased, a dead letter
+or returned to the caller. A refused add can be repeated.
 """
 
 from __future__ import annotations

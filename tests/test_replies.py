@@ -96,7 +96,7 @@ def test_a_reply_of_another_shape_is_an_invalid_response(
     client = sync_client(fake)
     with pytest.raises(InvalidResponse, match=f"{name}: expected {wanted}"):
         call(SortedSet(client, "jobs", **options))
-    # Whose answer is the next one on that connection?
+    # The next reply on that connection may belong to another request, so it is closed.
     [connection] = client.connection_pool._available_connections
     assert connection._sock is None
     client.close()
@@ -113,7 +113,7 @@ def test_nothing_is_known_of_a_set_after_a_reply_of_another_shape(fake: Server) 
 
 
 def test_an_unchanged_epoch_is_not_a_new_one(fake: Server) -> None:
-    # Believed, it would be asked for ever.
+    # A call that accepted this reply would ask forever.
     fake.answers = Always(b"0123456789abcdef")
     jobs: SortedSet[Any] = SortedSet(sync_client(fake), "jobs", remember=True)
     with pytest.raises(InvalidResponse):

@@ -333,7 +333,7 @@ OPTIONS: dict[str, Any] = {
     "keyed": {"key": "url", "remember": True, "ties": "fifo"},
     "limited": {"key": "url", "remember": 60.0, "max_size": 10_000},
 }
-#: What says that a call met nothing, or what it cannot read, which is not what is asked here.
+#: Errors of a call that finds no item, or an undecodable one. They are not about rights.
 OTHERWISE = (KeyError, ValueError, DecodeError)
 
 

@@ -71,7 +71,7 @@ def page(name: str, **options: Any) -> Request:
 
 
 def frontier_of(client: Any, **options: Any) -> SortedSet[Any]:
-    """The set behind the crawls of these tests."""
+    """The set of the crawls of these tests."""
     given = {"order": "lifo", "remember": True, "max_attempts": 20, **options}
     return open_frontier(client, "frontier", **given)
 
@@ -287,7 +287,7 @@ FIELDS = (
 
 
 def returned(request: Request) -> Any:
-    """What comes back of a request."""
+    """Encode a request and decode it again."""
     return CODEC.loads(CODEC.dumps(request))
 
 
@@ -926,7 +926,7 @@ async def refused_by_the_table(crawl: StandIn, name: str) -> Key:
 @pytest.mark.parametrize("between", ["nothing", "an acknowledgement", "a renewal"])
 @running
 async def test_what_the_server_forgot_is_found_again(server: Any, between: str) -> None:
-    """An acknowledgement rests on what the known table said; the server may know it no more."""
+    """The server may have forgotten items for which the known table answered."""
     with server.client() as client:
         async with StandIn(server, REDSET_LEASE_TTL=0.9) as crawl:
             crawl.scheduler.enqueue_request(page("parent"))

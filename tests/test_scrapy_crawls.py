@@ -342,7 +342,7 @@ def test_a_crawl_misses_nothing_if_processes_are_killed(
             child.kill()
         crawls.end(last)
         crawls.assert_none_missing()
-        # What a killed one had in hand, in its buffer, and acknowledged in its last second.
+        # Requests that a killed one held, had in its buffer, and acknowledged in its last second.
         twice = sum(times - 1 for times in crawls.parsed().values())
         assert twice <= len(pages) * (16 + 32 + 100)
 

@@ -52,8 +52,8 @@ def recording(any_server: servers.Server) -> Iterator[Recording]:
 
 # --- adding
 
-# What is done to an item that is queued with score 5, and to a new one: flags, then what becomes
-# of the scores 4, 5 and 6, and of a new item. a: added, u: updated, r: refused.
+# Outcomes of adds of an item that is queued with score 5, and of a new one: flags, then the
+# outcomes of the scores 4, 5 and 6, and of a new item. a: added, u: updated, r: refused.
 FLAGS: list[tuple[tuple[str, ...], str, str]] = [
     ((), "uuu", "a"),
     (("nx",), "rrr", "a"),

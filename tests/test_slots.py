@@ -1,6 +1,6 @@
 """A set whose slot moves, key by key, from one node of a cluster to another.
 
-A server refuses a step in such a slot if it lacks one of the step's keys, and looks again at each
+A server refuses a step in such a slot if it lacks one of the step's keys. It checks again at each
 command of a script. A key that the script itself emptied counts as moved, so a step could stop in
 the middle. Steps of several keys therefore name one that never exists: they are refused whole.
 """
@@ -35,8 +35,8 @@ TTL = 0.02
 class Cluster:
     """A cluster of two nodes. It opens a set's slot, moves keys, and closes the slot.
 
-    Slots move from the first node to the second, and never back: what nodes tell each other of
-    the last move could cross the next one.
+    Slots move from the first node to the second, and never back: the nodes' messages about the last
+    move could cross the next one.
     """
 
     def __init__(self, nodes: list[servers.Server]) -> None:

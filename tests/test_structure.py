@@ -146,8 +146,8 @@ def layer(module: str) -> str:
     return LAYERS[module]
 
 
-#: What each layer may import of redset. The words are what operations and transport both speak;
-#: the parts are what makes a set, of which the transport knows nothing.
+#: Layers that each layer may import. Operations and transport both use the words. The parts are
+#: those of a set, which the transport does not know.
 MAY_IMPORT = {
     "words": {"words"},
     "parts": {"words", "parts"},
@@ -730,7 +730,7 @@ def face_tool() -> ModuleType:
 
 
 def test_the_asyncio_face_is_what_its_tool_makes_of_the_sync_one() -> None:
-    """But for the layout, which is ruff's: `make lint` looks at that, too."""
+    """Except for the layout, which is ruff's: `make lint` checks that, too."""
     made = ast.parse(face_tool().made())
     assert ast.dump(made) == ast.dump(TREES["redset.asyncio"]), "run python tools/asyncio_face.py"
 

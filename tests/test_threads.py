@@ -103,8 +103,8 @@ def test_an_item_is_handed_out_once_among_16_threads_and_forked_children(
 
     def fork(number: int) -> None:
         told = tmp_path / str(number)
-        # In the child the other threads are gone, their locks perhaps held: also the one of what
-        # traces lines, which would wait for it for ever, even in what runs at the fork itself.
+        # In the child the other threads are gone, and their locks may be held. A tracer of lines
+        # could wait for its lock forever, even in the code that runs at the fork.
         tracer = sys.gettrace()
         sys.settrace(None)
         child = os.fork()

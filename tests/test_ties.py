@@ -643,7 +643,7 @@ def test_no_chunk_is_added_after_a_refused_one(any_server: servers.Server) -> No
 
 
 def test_an_order_survives_a_server_that_forgets_its_scripts(any_server: servers.Server) -> None:
-    """Whatever chunk comes first to a server that knows no script, nothing gets in before it."""
+    """If a server without the script refuses a chunk, no later chunk is added before it."""
     stop = threading.Event()
 
     def forget() -> None:

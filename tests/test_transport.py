@@ -1,5 +1,7 @@
-"""The packed link: whole requests in flight on connections of the client's own pool, and what
-becomes of them when the connection, the server or the caller's code fails in the middle."""
+"""The packed link: whole requests in flight on connections of the client's own pool.
+
+The connection, the server or the caller's code fails in the middle.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +48,9 @@ def numbered(count: int) -> list[str]:
 class Watch:
     """The connections' requests of a client, and places to step in.
 
-    ``before`` is told the number of each request of ``name``, counting from 1, and the connection,
-    before it is sent; ``reading`` is called before each answer is read, ``ending`` before a
-    connection is ended.
+    ``before`` is called before each request of ``name`` is sent, with its number, from 1, and the
+    connection. ``reading`` is called before each reply is read, ``ending`` before a connection is
+    ended.
     """
 
     def __init__(self) -> None:

@@ -897,7 +897,7 @@ async def _cancel_leases(any_server: servers.Server) -> None:
 @pytest.mark.slow(3)
 @pytest.mark.timeout(200)
 def test_an_interrupted_wait_for_a_lease_loses_nothing(any_server: servers.Server) -> None:
-    """Interrupted anywhere: what it leased comes back, and nobody is left who would be woken.
+    """Interrupted at any place: leased items return, and no waiter is left to be woken.
 
     Not while redis-py connects, though: hiredis 3.5 crashes after some of those interrupts.
     """
@@ -1012,7 +1012,7 @@ def test_each_event_loop_has_a_watcher_of_its_own(any_server: servers.Server) ->
 
 @pytest.mark.slow(2)
 def test_a_cancelled_watcher_task_starts_again(any_server: servers.Server) -> None:
-    """Cancelled with a question unanswered, while somebody waits."""
+    """It is cancelled with a poll in flight, while a call waits."""
 
     async def program() -> None:
         client = any_server.asyncio_client()

@@ -23,7 +23,7 @@ from pathlib import Path
 TREE = Path(__file__).resolve().parent.parent
 SOURCE = TREE / "redset" / "sets.py"
 MADE = TREE / "redset" / "asyncio.py"
-#: Where the asyncio bases are. Their coroutine methods are awaited.
+#: Files of the asyncio bases. Their coroutine methods are awaited.
 BASES = (TREE / "redset/_faces/differences.py", TREE / "redset/_faces/writer.py")
 WIDTH = 100
 
@@ -61,7 +61,7 @@ ARGUMENTS = {
     ("update", "items"): STREAM,
 }
 
-#: Whose methods are called: in the code, and in examples.
+#: Names on which methods are called: in the code, and in examples.
 OWNERS = {"self", "owner", "SyncFace"}
 EXAMPLES = {"batch", "jobs", "pages", "s", "writer"}
 #: In examples: what is iterated with ``async for``, and what is entered with ``async with``.

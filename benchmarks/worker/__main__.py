@@ -76,7 +76,7 @@ def _named(where: tuple[str, int, str]) -> str:
 
 def main() -> None:
     worker = Worker()
-    # Whatever else prints goes elsewhere.
+    # Other output goes to stderr.
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         asked = json.loads(line)

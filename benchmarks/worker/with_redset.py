@@ -449,9 +449,9 @@ def _on_a_loop(job: Job, work: Callable[[Any], Awaitable[int]]) -> Run:
 
 
 def _watched(loop: Any, work: Any) -> tuple[int, dict[str, float]]:
-    """Run on a loop that times each callback: how long, at most, nothing else could have run.
+    """Run on a loop that times each callback: the longest time without another task.
 
-    The CPU of the callback is less than its wall where the system ran something else meanwhile.
+    The CPU of the callback is less than its wall if the system ran another process.
     """
     longest = {"hold": 0.0, "hold_cpu": 0.0}
     plain = asyncio.Handle._run

@@ -1,7 +1,7 @@
 """Find in a history lost items, items that were handed out twice, and items that changed.
 
-Items are told apart by a name; scores are the sets' own. What a process began and nobody saw the
-end of may have happened or not: it excuses, and is never held against the set.
+An item is identified by a name; scores are the sets' own. An operation without a known end may have
+been performed or not. It can explain a finding, and is never a finding itself.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Handing:
 
 
 class _Settlement(NamedTuple):
-    """What was done with one lease. ours: True, False, or None where nobody knows."""
+    """The settlement of one lease. ours: True, False, or None if that is unknown."""
 
     how: str
     begin: float
@@ -137,7 +137,7 @@ def _items(history: Iterable[Operation]) -> dict[str, _Item]:
                     handings[each.process, number, name].settled.append(settled)
             for name, score in what.get("add", ()):
                 if ours is not False:
-                    # The reply does not tell new from moved.
+                    # The reply does not distinguish new items from moved ones.
                     _offer(items[name], each, name, score, bool(ours))
     return items
 
@@ -207,7 +207,7 @@ def _check_item(
     for first, second in itertools.pairwise(valid):
         _check_pair(name, first, second, doubled)
 
-    # Wrong: what nobody added, another score than the last one given, before its time.
+    # Wrong: an item that was not added, another score than the last one, or an early hand-out.
     if item.handings and not item.offers:
         wrong.append(f"{name} was handed out, and nobody added it")
         return

@@ -83,7 +83,8 @@ def read(directory: Path, undone: Iterable[Undone] = ()) -> list[Operation]:
     found = []
     for path in sorted(directory.glob("*.jsonl")):
         lines: dict[int, dict[str, Any]] = {}
-        # What is behind the last line's end was cut: it never began, or nobody knows how it ended.
+        # Text after the last line end was cut off: its operation has not begun, or its end is
+        # unknown.
         for line in path.read_bytes().split(b"\n")[:-1]:
             row = json.loads(line)
             lines.setdefault(row["op"], {}).update(row)

@@ -209,8 +209,8 @@ class Run:
 def unreached(operations: list[Operation], pages: int, undone: list[Undone]) -> list[str]:
     """The pages of a crawl that were not reached, though they had to be.
 
-    A page's links need not be there where they were offered in a step of their own, and its lease
-    was older than what the server forgot.
+    A page's hyperlinks may be missing if they were offered in a step of their own, and the page's
+    lease was older than the steps that the server forgot.
     """
     reached: dict[str, bool] = {}
     leased = {(each.process, each.number): each.begin for each in operations if each.do == "lease"}

@@ -1,8 +1,8 @@
 """A random walk: two clients in turns do one thing after another to a set, and to its model.
 
-A walk is made of episodes, each of its own seed, options and steps. Steps are drawn before any is
-performed and name leases by number, so any part of an episode can be performed again: one that
-fails is told with the fewest steps that still fail.
+A walk is made of episodes, each with its own seed, options and steps. Steps are drawn before any is
+performed, and name leases by number. So any part of an episode can be performed again: a failure is
+reported with the fewest steps that still fail.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Work(NamedTuple):
     #: Whether the client sends again, and whose sets are used; drawn from the seed.
     exact: bool | None = None
     awaited: bool | None = None
-    #: The file that tells to end. (No signal: one may come before a process is ready for it.)
+    #: The file whose existence ends a process. (A signal may come before the process is ready.)
     end: str = ""
 
 
@@ -237,7 +237,7 @@ class Worker:
                 return {"accepted": names[:1] if accepted is not None else []}
             if how == "new":
                 found = list(self.set.add_new(items, scores, nx=nx))
-                # What is not among them was perhaps updated.
+                # Items that are not among them were perhaps updated.
                 return {"accepted": [self.name(item) for item in found], "others": None}
             result = self.set.add_many(items, scores, nx=nx)
             told: dict[str, Any] = result._asdict()

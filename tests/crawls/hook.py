@@ -162,7 +162,7 @@ class Eleven(scrapy.Spider):
 
 
 def too_late() -> list[Any]:
-    """What is wrong: of each case what came after its request was over, or not at all."""
+    """Return the faults: for each case the events that came after its request's end, or never."""
     wrong: list[Any] = []
     follow = {"redirect": "target", "swap": "swapped"}
     for case in CASES:

@@ -1,9 +1,9 @@
 """Hostile replies: a fake server sends impossible ones, and every operation bears it.
 
-A case is one reply to one request of a set's. Some are what the step can answer with, most are that
-with something changed, or something else altogether, or bytes that are no reply. The call then
-gives a result of its documented type, or raises what is documented; it ends, and the next command
-on the client's pool gets its own answer.
+A case is one reply to one request of a set's. Some are replies that the step can have. Most are
+changed replies, replies of another kind, or bytes that are not a reply. The call then returns a
+result of its documented type, or raises a documented error. It ends, and the next command on the
+client's pool gets its own reply.
 """
 
 from __future__ import annotations
@@ -591,7 +591,7 @@ SAID = (
 )
 #: Replies after which pop and others may raise that the set is empty.
 EMPTY = ([], 0, b"0")
-#: What begins like one of those; the last is of a set of which no expired lease came back.
+#: Bytes that begin like one of these. The last is of a set without a returned lease.
 RAW_EMPTY = re.compile(rb"\*0\r\n|:0\r\n|\*2\r\n:\d{1,3}\r\n:0\r\n")
 
 
@@ -662,7 +662,7 @@ def left_behind(client: redis.Redis, probe: bytes) -> str:
         try:
             echoed = client.execute_command("ECHO", probe)
         except redis.ConnectionError:
-            # The server ended it behind a reply that was whole: nobody could know.
+            # The server ended it after a whole reply, which the client could not notice.
             echoed = client.execute_command("ECHO", probe)
     except Exception as error:
         return f"left a connection that fails: {error!r}"
@@ -683,7 +683,7 @@ def _says_empty(last: Any, lenient: bool) -> bool:
 
 
 def misplaced(error: BaseException, last: Any, lenient: bool) -> str:
-    """Say what is wrong with an error: it is none of the documented ones, or lies.
+    """Return the fault of an error: it is not a documented one, or it is wrong.
 
     A lenient parser takes :-00 and #x for a 0; hiredis does not.
     """

@@ -95,7 +95,7 @@ def _opened(path: str | None) -> mmap.mmap:
 
 
 def traced(path: str) -> int:
-    """Give the number of the case that the process was in which wrote this trace."""
+    """Return the number of the case in which the process that wrote this trace was."""
     return int.from_bytes(Path(path).read_bytes()[:8], "little")
 
 
@@ -104,7 +104,7 @@ def resident() -> int:
     if "asan" in os.environ.get("LD_PRELOAD", ""):
         return 0  # It keeps freed memory, to know it again.
     gc.collect()
-    # What the C library keeps for later is not the process's doing.
+    # Memory that the C library keeps for later does not count.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)

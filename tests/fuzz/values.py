@@ -17,7 +17,7 @@ from redset.serializers import JSONSerializer, NamedtupleSerializer
 
 Page = namedtuple("Page", "url depth")
 
-#: Where blocks, words, buffers and switches of algorithm begin and end.
+#: Sizes at which blocks, words, buffers and switches of algorithm begin and end.
 SIZES = (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 47, 48, 63, 64, 65, 127, 128, 129, 255, 256, 257,
          448, 449, 511, 512, 513, 1000)  # fmt: skip
 EDGES = (0, 1, -1, 9, 10, 99, 100, 9999, 10000, 2**31, 2**32, 2**53 - 1, 2**53, 2**53 + 1,
