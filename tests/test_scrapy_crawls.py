@@ -181,11 +181,13 @@ def test_a_crawl_fetches_each_page_once(crawls: Crawls, reactor: str) -> None:
 
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow(15))])
 def test_processes_share_a_crawl_and_each_page_is_fetched_once(
-    crawls: Crawls, processes: int
+    server: servers.Server, tmp_path: Path, processes: int
 ) -> None:
-    stats = crawls.run(processes)
-    crawls.assert_each_once()
-    assert {each["finish_reason"] for each in stats} == {"finished"}
+    # Four crawl the whole site.
+    with Crawls(server.url, tmp_path, size=60 if processes == 2 else 600) as crawls:
+        stats = crawls.run(processes)
+        crawls.assert_each_once()
+        assert {each["finish_reason"] for each in stats} == {"finished"}
 
 
 @pytest.mark.slow(8)
