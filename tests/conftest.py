@@ -77,6 +77,14 @@ def _skipped_by_name() -> Iterator[None]:
         pytest.skip(str(missing))
 
 
+#: Tests of one set alone, which also run over cluster clients.
+ON_CLUSTER = frozenset(
+    ("test_between", "test_dead", "test_few", "test_identity", "test_leases", "test_sets")
+)
+#: Every kind of asyncio client.
+ASYNCIO = servers.ASYNCIO_CLIENTS | servers.ASYNCIO_CLUSTER_CLIENTS
+
+
 @pytest.fixture(scope="session")
 def all_servers() -> Iterator[servers.Servers]:
     started = servers.Servers()
@@ -94,12 +102,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames:
         return
     turn = zlib.crc32(metafunc.function.__name__.encode())
-    rows = servers.cases(servers.CLIENTS, turn)
+    rows: list[Any] = servers.cases(servers.CLIENTS, turn)
+    on_cluster = servers.cluster_cases(servers.CLUSTER_CLIENTS, turn)
     if (
         "make_set" in metafunc.fixturenames
         and "client" not in metafunc.definition._fixtureinfo.argnames
     ):
         rows += servers.cases(servers.ASYNCIO_CLIENTS, turn + 1)
+        on_cluster += servers.cluster_cases(servers.ASYNCIO_CLUSTER_CLIENTS, turn + 1)
+    if metafunc.module.__name__ in ON_CLUSTER:
+        # A plain run meets them in one function of sixteen.
+        marks = [] if turn % 16 == 0 else [pytest.mark.slow(0.2)]
+        rows += [pytest.param(row, marks=marks, id=servers.case_id(row)) for row in on_cluster]
     metafunc.parametrize("case", rows, ids=servers.case_id, scope="function")
 
 
@@ -155,12 +169,12 @@ def client(
 ) -> Iterator[Any]:
     """A client of each kind, on each server."""
     kind = case[2]
-    if kind in servers.ASYNCIO_CLIENTS:
-        made = servers.ASYNCIO_CLIENTS[kind](server)
+    if kind in ASYNCIO:
+        made = ASYNCIO[kind](server)
         yield made
         blocking.wait(servers.aclose(made))
         return
-    made = servers.CLIENTS[kind](server)
+    made = (servers.CLIENTS | servers.CLUSTER_CLIENTS)[kind](server)
     yield made
     if hasattr(made, "close"):
         made.close()
@@ -177,7 +191,7 @@ def make_set(client: Any, case: tuple[str, str, str]) -> Callable[..., Any]:
 
     def make(cls: Any = SortedSet, name: str | bytes | None = None, **options: Any) -> Any:
         name = "jobs" if name is None else name
-        if case[2] in servers.ASYNCIO_CLIENTS:
+        if case[2] in ASYNCIO:
             return blocking.BlockingSet(cls, client, name, **options)
         return cls(client, name, **options)
 

@@ -460,7 +460,7 @@ class Servers:
             raise Missing(self._missing[kind])
         if kind not in self._running:
             try:
-                self._running[kind] = FakeServer() if kind == "fakeredis" else Server(kind)
+                self._running[kind] = _started(kind)
             except Missing as error:
                 self._missing[kind] = str(error)
                 raise
@@ -469,6 +469,24 @@ class Servers:
     def stop(self) -> None:
         while self._running:
             self._running.popitem()[1].stop()
+
+
+def _started(kind: str) -> AnyServer:
+    if kind == "fakeredis":
+        return FakeServer()
+    if kind != "cluster":
+        return Server(kind)
+    node = Server(some(), cluster_enabled="yes")
+    try:
+        node.raw.execute_command("CLUSTER", "ADDSLOTS", *range(SLOTS))
+        until = time.monotonic() + 20
+        while not _serves(node, 1):
+            assert time.monotonic() < until, f"no cluster of {node} in 20 s"
+            time.sleep(0.02)
+    except BaseException:
+        node.stop()
+        raise
+    return node
 
 
 def free_port() -> int:
@@ -639,6 +657,20 @@ ASYNCIO_CLIENTS: dict[str, Callable[[AnyServer], Any]] = {
     "asyncio-valkey-py": _asyncio_valkey_py,
     "asyncio-fakeredis": lambda server: server.asyncio_client(protocol=2),
 }
+#: Kinds of cluster client. Each is on a cluster of one node, which has all slots.
+CLUSTER_CLIENTS: dict[str, Callable[[AnyServer], Any]] = {
+    "cluster": lambda server: _cluster_client("redis.cluster", server)
+}
+ASYNCIO_CLUSTER_CLIENTS: dict[str, Callable[[AnyServer], Any]] = {
+    "asyncio-cluster": lambda server: _cluster_client("redis.asyncio.cluster", server)
+}
+
+
+def _cluster_client(module: str, server: AnyServer) -> Any:
+    kind = importlib.import_module(module).RedisCluster
+    return kind(host="127.0.0.1", port=server.port)
+
+
 IMPLEMENTATIONS = ("python", "cython")
 
 
@@ -705,6 +737,12 @@ def cases(
     ]
     fakes = [kind for kind in others if kind not in real]
     return rows + [(name, "fakeredis", kind) for kind in fakes for name in IMPLEMENTATIONS]
+
+
+def cluster_cases(clients: Iterable[str], turn: int = 0) -> list[tuple[str, str, str]]:
+    """Return the rows of cluster clients, for one test."""
+    works = [name for name in IMPLEMENTATIONS if name not in absent()] or IMPLEMENTATIONS
+    return [(works[(turn + row) % len(works)], "cluster", kind) for row, kind in enumerate(clients)]
 
 
 def case_id(case: tuple[str, str, str]) -> str:
