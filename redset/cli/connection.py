@@ -124,8 +124,9 @@ class SetOptions:
     remember: bool | float | None = None
     ties: str | None = None
     serializer: str | None = None
-
+    #: Those of the registry, if the set's programs have registered it.
     attempts: int | None = None
+    registered: bool = False
 
     def complete(self, registered: Mapping[str, Any], name: str | bytes, strict: bool) -> None:
         """Take the options that the set's programs registered.
@@ -142,7 +143,7 @@ class SetOptions:
             "remember": registered.get("remember"),
             "ties": registered.get("ties"),
         }
-        if found["kind"] not in CLASSES:
+        if str(found["kind"]) not in CLASSES:
             del found["kind"]  # a class of a program
         for option, value in found.items():
             given = getattr(self, option)
@@ -158,9 +159,6 @@ class SetOptions:
         attempts = registered.get("attempts")
         self.attempts = attempts if isinstance(attempts, int) and attempts > 0 else None
         self.registered = True
-
-    #: Whether the set's programs have registered it.
-    registered: bool = False
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import sys
@@ -72,8 +73,9 @@ class Messages(logging.Handler):
 
 def complain(text: str) -> None:
     """Write a line to stderr. It has no line break and no control character of anybody's data."""
-    if sys.stderr is not None:
-        print(f"redset: {shown(text)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # its reader may have ended
+        if sys.stderr is not None:
+            print(f"redset: {shown(text)}", file=sys.stderr)
 
 
 def outcome(error: BaseException) -> tuple[int, str]:
