@@ -638,6 +638,29 @@ def test_an_item_is_kept_while_much_that_it_led_to_is_added(
     assert jobs.size() == 80_000
 
 
+def test_a_stall_longer_than_the_leases_leaves_no_item_behind(any_server: servers.Server) -> None:
+    if not isinstance(any_server, servers.Server):
+        raise servers.Missing("fakeredis: no process to stop")
+    jobs: SortedSet[str] = SortedSet(any_server.client(socket_timeout=10), "jobs")
+    jobs.add_many(["a", "b", "c", "d"], range(4))
+    handled: list[str] = []
+
+    def handler(item: str) -> None:
+        handled.append(item)
+        if item == "a":
+            # Renewals wait for the server, and the items that are leased ahead are not begun.
+            with any_server.frozen():
+                time.sleep(0.5)
+
+    stop = threading.Event()
+    late = threading.Timer(10, stop.set)
+    late.start()
+    jobs.consume(handler, batch=4, ttl=0.3, until_finished=True, stop=stop)
+    late.cancel()
+    assert not stop.is_set() and jobs.finished()
+    assert set(handled) == {"a", "b", "c", "d"}
+
+
 def test_an_item_whose_lease_may_have_expired_is_not_begun(make_set: Maker, load: Load) -> None:
     jobs = make_set()
     jobs.add_many(["a", "b"], [1, 2])

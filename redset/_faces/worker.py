@@ -773,17 +773,17 @@ class Worker:
 
     def _next_job(self) -> _Job | None:
         """Begin the next job whose lease is certainly held. Return it, or None without one."""
-        if self._stopping or not self._ready:  # it is released
-            return None
-        job = self._ready.popleft()
         now = monotonic()
-        if now >= job.deadline:
+        while self._ready and not self._stopping:  # else they are released
+            job = self._ready.popleft()
+            if now < job.deadline:
+                job.began = now
+                self._pace.begin(now)
+                self._running.add(job)
+                return job
+            # Go on: after a stall the others may be renewed, and no handler would begin them.
             self._lost += 1
-            return None
-        job.began = now
-        self._pace.begin(now)
-        self._running.add(job)
-        return job
+        return None
 
     def _through(self, job: _Job) -> None:
         if not self._handled:
