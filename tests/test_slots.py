@@ -8,6 +8,7 @@ the middle. Steps of several keys therefore name one that never exists: they are
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from redset import SortedSet
 from redset._faces import worker
 from redset._transport import redirecting
 from redset.exceptions import RedsetError
+from redset.scripts import script
 from redset.serializers import JSONSerializer
 
 #: Seconds after which the leases are over that expire.
@@ -327,3 +329,34 @@ def test_a_call_in_a_slot_that_moves_is_performed_or_raises_and_loses_nothing(
         client.close()
     else:
         blocking.wait(servers.aclose(client))
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "left out"])
+def test_the_key_that_never_exists_has_a_step_refused_whole(cluster: Cluster, named: bool) -> None:
+    before = Before(2, 0, 3, {}, lambda keys: [])
+    for node in cluster.nodes:
+        node.raw.flushall()
+    client = Client(host="127.0.0.1", port=cluster.nodes[0].port)
+    jobs, _ = fill(client, cluster.name(), before)
+    time.sleep(2 * TTL)
+    keys = jobs._ctx.keys
+    text, names = script("lease").text.decode(), [keys.queue, keys.none, keys.leased]
+    if not named:
+        # The script as it would be without that key: none of its tries, another key in its place.
+        text, tries = re.subn(r"^ *call\('\w+', none\b.*$", "", text, flags=re.MULTILINE)
+        assert tries >= 3
+        names[1] = keys.leased
+    names += [keys.leases, keys.calls, keys.dead]
+    arguments = ["t" * 16, 10, 60_000, 5, 0, 100, 0, 0, 10]
+    # All of its keys are there. It empties one, which counts as moved from then on.
+    cluster.open(jobs.name)
+    assert set(names) - {keys.none} <= set(cluster.keys(jobs.name))
+    stored = cluster.stored(jobs.name)
+    with pytest.raises(redis.ResponseError) as refusal:
+        cluster.nodes[0].raw.execute_command("EVAL", text, len(names), *names, *arguments)
+    assert (cluster.stored(jobs.name) == stored) == named, refusal.value
+    cluster.close(jobs.name)
+    # The order of the commands saves the items, also of a step that stops in the middle.
+    found = state(cluster, jobs.name, before)
+    assert (found["queued"] + found["leased"]).total() == 5
+    client.close()
