@@ -18,10 +18,12 @@ from redset.serializers import JSONSerializer
 from tests import servers
 
 UNIX, DELAYED = "unix socket", "TCP, 0.5 ms delay"
+#: The client of a cluster connects to the addresses of its nodes.
+LOOPBACK = "TCP on loopback"
 #: Seconds that the proxy adds to each direction.
 DELAY = 0.00025
 #: The name of the set, and under which what a consumer finds is kept between rounds.
-NAME, STOCK = "bench", "stock"
+NAME, STOCK = "bench", "{bench}:stock"
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,14 @@ class Contest:
     parts: tuple[Entry, ...] = ()
     producers: int = 1
     at: float | None = None
+    link: str = UNIX
 
     def over_the_delay(self, bench: Bench) -> Result:
         """Run it over the delay alone."""
         return _Run(bench, self, DELAYED).result()
 
     def run(self, bench: Bench) -> Iterator[Result]:
-        yield _Run(bench, self, UNIX).result()
+        yield _Run(bench, self, self.link).result()
         if self.delayed:
             entries = tuple(each for each in self.entries if each.label in self.delayed)
             goals = tuple(
@@ -138,9 +141,22 @@ class Bench:
             self.server.stop()
             self.server = usual
 
+    @contextlib.contextmanager
+    def on_cluster(self, kind: str) -> Iterator[None]:
+        """Run the comparisons on a cluster of one node."""
+        usual = self.server
+        with servers.cluster(kind) as (self.server,):
+            machine.pin(self.server.pid, self.placement.server)
+            try:
+                yield
+            finally:
+                self.server = usual
+
     def address(self, link: str) -> dict[str, Any]:
         if link == UNIX:
             return {"unix_socket_path": self.server.unix}
+        if link == LOOPBACK:
+            return {"host": "127.0.0.1", "port": self.server.port}
         return {"host": "127.0.0.1", "port": self._proxy.port}
 
     def worker(self, peer: Peer) -> Worker:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from benchmarks import machine, memory
-from benchmarks.contest import UNIX, Bench, Contest, Entry, Scale, Size, named
+from benchmarks.contest import LOOPBACK, UNIX, Bench, Contest, Entry, Scale, Size, named
 from benchmarks.peers import (
     ASYNCIO,
     ENVIRONMENTS_USED,
@@ -524,6 +524,65 @@ def leases(bench: Bench) -> Iterator[Result]:
         return (_leases(batch, 6.5 if "valkey" in kind else 5.0) for batch in (1, 10, 100))
 
     return _on_every_server(bench, "lease", "lease and ack", contests)
+
+
+# --- on a cluster
+
+ONE_NODE, ON_CLUSTER, GENERIC = "plain client", "cluster client", "cluster client, generic link"
+
+
+def _on_cluster(
+    name: str,
+    task: str,
+    how: str,
+    most: float,
+    size: Callable[[Scale], Size],
+    generic: float | None = None,
+) -> Contest:
+    """A plain client and a cluster client of the same node, which is a cluster of its own."""
+    return Contest(
+        f"cluster_{name}",
+        f"{how} through a cluster client",
+        (
+            Entry(REDSET, task, f"redis.Redis, {how}", ONE_NODE),
+            Entry(REDSET, task, f"RedisCluster, {how}", ON_CLUSTER, {"variant": "cluster"}),
+            Entry(
+                REDSET,
+                task,
+                f"a subclass of RedisCluster with a method of its own, {how}",
+                GENERIC,
+                {"variant": "cluster, generic"},
+            ),
+        ),
+        (
+            Goal(f"cluster client, {how} wall / plain", "wall", ON_CLUSTER, ONE_NODE, most=most),
+            Goal(f"cluster client, {how} CPU / plain", "cpu", ON_CLUSTER, ONE_NODE),
+            Goal(f"generic link, {how} CPU / packed", "cpu", GENERIC, ON_CLUSTER, least=generic),
+        ),
+        size,
+        link=LOOPBACK,
+    )
+
+
+def _hundreds(scale: Scale) -> Size:
+    number = scale.pick(30_000, 2_500)
+    job = {"size": number, "chunk": 100}
+    return Size(job, number, f"{number:,} items in batches of 100", stock=number, left=0)
+
+
+CLUSTER = (
+    _on_cluster("add_many", "add_many", "`add_many`", 1.05, _bulk, generic=2.5),
+    _on_cluster("lease", "lease", "`lease(100)` and `ack`", 1.05, _hundreds),
+    _on_cluster("add", "add", "`add`", 1.10, functools.partial(_single, adding=True)),
+    _on_cluster("pop", "pop", "`pop`", 1.10, functools.partial(_single, adding=False)),
+)
+
+
+def on_cluster(bench: Bench) -> Iterator[Result]:
+    """A cluster client costs no more than a plain client of the same node."""
+    with bench.on_cluster(bench.server.kind):
+        for contest in CLUSTER:
+            yield from contest.run(bench)
 
 
 def ties(bench: Bench) -> Iterator[Result]:
@@ -1231,6 +1290,7 @@ MEASURES: dict[str, Measure] = {
     "known": known,
     "lease": leases,
     "ties": ties,
+    "cluster": on_cluster,
     "event_loop": event_loop,
     "import_time": import_time,
     "producer_memory": producer_memory,

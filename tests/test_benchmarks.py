@@ -295,6 +295,18 @@ def test_the_contenders_of_the_tree_do_the_work_of_each_measure(
         assert all(len(one.samples["wall"]) == 1 for one in each.series.values())
 
 
+@needs_core
+@pytest.mark.slow(8)
+def test_a_cluster_client_and_a_plain_one_do_the_same_work(bench: Bench) -> None:
+    bench.rounds = 1
+    usual = bench.server
+    found = list(measures.on_cluster(bench))
+    assert [set(each.series) for each in found] == [
+        {measures.ONE_NODE, measures.ON_CLUSTER, measures.GENERIC}
+    ] * 4
+    assert bench.server is usual
+
+
 def _only_the_tree(environment: Environment) -> str:
     if environment.requirements and environment.name != "redis-py":
         raise Missing(f"{environment.name}: not installed in tests")

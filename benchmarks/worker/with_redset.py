@@ -16,6 +16,7 @@ from typing import Any
 
 import data
 import redis
+import redis.cluster
 from job import Job, Run, batches
 
 import redset
@@ -31,8 +32,19 @@ if redset.IMPLEMENTATION != "cython" and os.environ.get("REDSET_NO_EXTENSIONS", 
     raise ImportError("redset's compiled core is not built")
 
 
+class _Own(redis.cluster.RedisCluster):
+    """A cluster client that redset must not go past: it has a method of its own."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        return super().execute_command(*args, **options)
+
+
+_CLIENTS: dict[str, Any] = {"cluster": redis.cluster.RedisCluster, "cluster, generic": _Own}
+
+
 def _set(job: Job, **options: Any) -> SortedSet[Any]:
-    return SortedSet(redis.Redis(**job.address), job.name, serializer=JSONSerializer(), **options)
+    client = _CLIENTS.get(job.variant, redis.Redis)(**job.address)
+    return SortedSet(client, job.name, serializer=JSONSerializer(), **options)
 
 
 # --- the sync face
