@@ -32,8 +32,16 @@ pytestmark = pytest.mark.skipif(
 #: Each scenario on one kind of server that is here; each kind has some of all.
 HERE = [kind for kind in servers.REAL if servers.is_here(kind)] or servers.REAL
 CASES = [
-    pytest.param(name, kind, marks=[] if name in ("kills", "cuts") else pytest.mark.slow(3))
-    for name, kind in zip(scenarios.SCENARIOS, itertools.cycle(HERE), strict=False)
+    pytest.param(
+        name,
+        scenario.only or kind,
+        marks=[]
+        if name in ("kills", "cuts", "takes")
+        else pytest.mark.slow(12 if scenario.cluster else 3),
+    )
+    for (name, scenario), kind in zip(
+        scenarios.SCENARIOS.items(), itertools.cycle(HERE), strict=False
+    )
 ]
 
 

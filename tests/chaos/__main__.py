@@ -1,4 +1,4 @@
-"""``python -m chaos [walk|soak|SCENARIO ...]``: see the package."""
+"""``python -m chaos [walk|soak|figures|SCENARIO ...]``: see the package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import Counter
 
 import servers
 
-from chaos import soak, walk
+from chaos import figures, soak, walk
 from chaos.scenarios import SCENARIOS, perform
 
 #: Steps of a full walk, over all servers.
@@ -35,7 +35,8 @@ def main() -> int:
     parser.add_argument(
         "what",
         nargs="*",
-        help=f"walk, soak, {', '.join(SCENARIOS)}; all but the soak if none is named",
+        help=f"walk, soak, figures, {', '.join(SCENARIOS)}; all but the soak and the figures if "
+        "none is named",
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--servers", default=",".join(servers.REAL), help="one or more, by commas")
@@ -44,6 +45,7 @@ def main() -> int:
     )
     parser.add_argument("--faults", type=int, help="of each scenario; a full run if not given")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the walk, in all")
+    parser.add_argument("--items", type=int, default=60_000, help="of the figures of each fault")
     parser.add_argument("--minutes", type=float, default=10, help="of the soak")
     options = parser.parse_args()
     kinds = present(options.servers.split(","))
@@ -53,16 +55,20 @@ def main() -> int:
     for name in names:
         if name == "walk":
             failed += _walk(kinds, options.seed, options.steps, total)
+        elif name == "figures":
+            figures.show(kinds, options.items)
         elif name == "soak":
             soaked = soak.soak(kinds[0], options.minutes * 60, options.seed)
             print(soaked, flush=True)
             failed += bool(soaked.grown)
         else:
-            for number in range(options.rounds * len(kinds)):
-                kind, seed = kinds[number % len(kinds)], options.seed + number
+            only = SCENARIOS[name].only
+            here = [kind for kind in kinds if only in ("", kind)]
+            for number in range(options.rounds * len(here)):
+                kind, seed = here[number % len(here)], options.seed + number
                 failed += _scenario(name, kind, seed, options.faults, total)
-    figures = ", ".join(f"{num} {what}" for what, num in total.items())
-    print(f"in {time.monotonic() - started:.0f} s: {figures}; {failed} failures")
+    summed = ", ".join(f"{num} {what}" for what, num in total.items())
+    print(f"in {time.monotonic() - started:.0f} s: {summed}; {failed} failures")
     return 1 if failed else 0
 
 

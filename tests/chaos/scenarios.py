@@ -7,6 +7,7 @@ without faults, to the last item; then the histories are read.
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import random
@@ -20,11 +21,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import cluster
 import redis
 import servers
 from proxy import Proxy
 
-from chaos import checker, history
+from chaos import checker, clusters, history
 from chaos.checker import Final, Findings
 from chaos.history import Operation, Undone
 from chaos.worker import OPTIONS, Work, Worker, links_of, score_of, work
@@ -44,8 +46,15 @@ class Outcome(NamedTuple):
     operations: int
     unknown: int
     undone: int
+    #: The longest operation, in seconds.
+    stall: float
     faults: Counter[str]
     findings: Findings
+    #: The same if the server had undone nothing.
+    strict: Findings
+    #: Errors that calls raised, and whether none may.
+    errors: Counter[str]
+    silent: bool
 
     def __str__(self) -> str:
         counts = self.findings.counts
@@ -58,22 +67,31 @@ class Outcome(NamedTuple):
             f"{counts['acknowledged']} acknowledged "
             f"(and {counts['perhaps acknowledged']} perhaps), {counts['dead']} dead; "
             f"{len(self.findings.lost)} lost, {len(self.findings.doubled)} doubled, "
-            f"{len(self.findings.wrong)} wrong"
+            f"{len(self.findings.wrong)} wrong; the longest stall {self.stall:.1f} s"
         )
+        lost = len(self.strict.lost) - len(self.findings.lost)
+        again = len(self.strict.doubled) - len(self.findings.doubled)
+        if lost or again:
+            head += f"; undone by the server: {lost} lost, {again} doubled"
         again = f"  (python -m chaos {self.scenario} --seed {self.seed} --servers {self.server})"
+        raised = [f"  raised {num} times: {text}" for text, num in self.errors.most_common(5)]
         bad = self.findings.bad
-        return "\n".join([head, *(f"  {each}" for each in bad[:20]), *([again] if bad else [])])
+        return "\n".join(
+            [head, *raised, *(f"  {each}" for each in bad[:20]), *([again] if bad else [])]
+        )
 
     @property
     def failed(self) -> bool:
-        return bool(self.findings.bad)
+        return bool(self.findings.bad or (self.silent and self.errors))
 
 
 class Run:
     """The processes of a scenario, their server, and the faults."""
 
-    def __init__(self, server: servers.Server, seed: int, options: str, **work: Any) -> None:
-        self.server = server
+    def __init__(
+        self, server: servers.Server | cluster.Cluster, seed: int, options: str, **work: Any
+    ) -> None:
+        self._server = server
         self.seed = seed
         self.options = options
         self.pick = random.Random(seed)
@@ -82,7 +100,9 @@ class Run:
         self.directory = Path(tempfile.mkdtemp(prefix="redset-chaos-"))
         #: There once the processes are to end.
         self._end = self.directory / "end"
-        self._work = {"address": server.unix, "options": options, "end": str(self._end), **work}
+        self._work = {"options": options, "end": str(self._end), **work}
+        if isinstance(server, servers.Server):
+            self._work["address"] = server.unix
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["redset", "redset.asyncio", "redis", "redis.asyncio"])
         self._running: dict[Any, Work] = {}
@@ -93,13 +113,40 @@ class Run:
         self.last = "consumer"
         #: How many pages a crawl must reach, from page 1.
         self.pages = 0
+        # The figures and findings of work in this process.
+        self.operations, self.unknown, self.stall = 0, 0, 0.0
+        self.errors: Counter[str] = Counter()
+        self.extra: Counter[str] = Counter()
+        self.lost: list[str] = []
+        self.doubled: list[str] = []
+
+    @property
+    def server(self) -> servers.Server:
+        assert isinstance(self._server, servers.Server)
+        return self._server
+
+    @server.setter
+    def server(self, server: servers.Server) -> None:
+        self._server = server
+
+    @property
+    def nodes(self) -> cluster.Cluster:
+        assert isinstance(self._server, cluster.Cluster)
+        return self._server
+
+    def _where(self) -> dict[str, Any]:
+        """Return the settings of a worker that say where its set is."""
+        if isinstance(self._server, cluster.Cluster):
+            node = next(node for node in self._server.nodes if not node.is_down)
+            return {"address": node.port, "cluster": True}
+        return {"address": self._server.unix}
 
     def spawn(self, role: str, **own: Any) -> Any:
         """Start a process."""
         self._number += 1
         name = f"{role}{self._number}"
         seed = self.pick.randrange(1 << 30)
-        work_of = {"directory": str(self.directory), **self._work, **own}
+        work_of = {**self._where(), "directory": str(self.directory), **self._work, **own}
         what = Work(role, name, seed=seed, **work_of)
         process = self._context.Process(target=work, args=(what,), daemon=True)
         process.start()
@@ -157,7 +204,7 @@ class Run:
     @contextlib.contextmanager
     def worker(self, name: str) -> Iterator[Worker]:
         """One in this process, without pauses, whose client sends nothing twice."""
-        own = {**self._work, "address": self.server.unix, "pause": 0.0, "exact": True}
+        own = {**self._work, **self._where(), "pause": 0.0, "exact": True}
         # Nothing disturbs it but other programs of the machine.
         own["timeout"] = 20.0
         own |= {"awaited": False, "draining": True}
@@ -195,14 +242,20 @@ class Run:
             process.join()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def check(self, final: Final) -> tuple[list[Operation], Findings]:
-        operations = history.read(self.directory, self.undone)
+    def check(
+        self, final: Final, undone: list[Undone] | None = None
+    ) -> tuple[list[Operation], Findings]:
+        undone = self.undone if undone is None else undone
+        operations = history.read(self.directory, undone)
         known = "remember" in OPTIONS[self.options]
         scheduled = bool(self._work.get("scheduled"))
         found = checker.check(operations, final, remember=known, scheduled=scheduled)
+        found.counts.update(self.extra)
+        found.lost.extend(self.lost)
+        found.doubled.extend(self.doubled)
         found.wrong.extend(self.broken)
         if self.pages:
-            found.lost.extend(unreached(operations, self.pages, self.undone))
+            found.lost.extend(unreached(operations, self.pages, undone))
         return operations, found
 
 
@@ -467,6 +520,12 @@ class Scenario(NamedTuple):
     work: Mapping[str, Any] = MappingProxyType({})
     #: The options of the set; drawn by the seed if there are none.
     options: str = ""
+    #: On a cluster of three primaries and their replicas, and a fourth primary without slots.
+    cluster: bool = False
+    #: The kind of server, if only one does.
+    only: str = ""
+    #: Whether no call may raise: all are sent again until they are performed.
+    silent: bool = False
 
 
 #: Replicas are there at once.
@@ -487,6 +546,26 @@ SCENARIOS: dict[str, Scenario] = {
     "clocks": Scenario(clocks, 10, 2),
     "schedules": Scenario(clocks, 10, 2, work={"scheduled": True}),
 }
+#: Chunks that are in flight together, more items than a step takes, leases that outlast a failover.
+BULK = {
+    "sizes": (1, 20, 60, 1500),
+    "plenty": 3000,
+    "ttl": 6.0,
+    "timeout": clusters.SAFE,
+}
+SCENARIOS |= {
+    name: Scenario(perform, many, few, work=BULK, cluster=True, only=only, silent=silent)
+    for name, perform, many, few, only, silent in (
+        ("migrations", clusters.migrations, 12, 3, "", True),
+        ("migrations-at-once", clusters.migrations_at_once, 12, 2, "valkey9", True),
+        ("takeovers", clusters.takeovers, 6, 1, "", True),
+        ("deaths", clusters.deaths, 4, 1, "", True),
+        ("lagging", clusters.lagging, 4, 1, "", True),
+        ("standstills", clusters.standstills, 3, 1, "", True),
+        ("standstills-unnoticed", clusters.standstills_unnoticed, 3, 1, "", True),
+        ("takes", clusters.takes, 12, 4, "", False),
+    )
+}
 
 
 def perform(name: str, kind: str, seed: int, faults: int) -> Outcome:
@@ -501,24 +580,35 @@ def perform(name: str, kind: str, seed: int, faults: int) -> Outcome:
         scenario.perform(run, faults)
         run.end()
         run.drain()
-        operations, findings = run.check(run.final())
+        final = run.final()
+        operations, findings = run.check(final)
+        done = [each for each in operations if each.end < math.inf]
         return Outcome(
             name,
             kind,
             seed,
             options,
             time.monotonic() - started,
-            len(operations),
-            sum(each.state == "unknown" for each in operations),
+            run.operations + len(operations),
+            run.unknown + sum(each.state == "unknown" for each in operations),
             sum(each.state == "undone" for each in operations),
+            max([run.stall, *(each.end - each.begin for each in done)]),
             run.faults,
             findings,
+            run.check(final, [])[1] if run.undone else findings,
+            run.errors + Counter(each.what["error"][:60] for each in done if "error" in each.what),
+            scenario.silent,
         )
 
 
 @contextlib.contextmanager
 def _run(kind: str, seed: int, options: str, scenario: Scenario) -> Iterator[Run]:
-    run = Run(servers.Server(kind, **scenario.config), seed, options, **scenario.work)
+    server: Any = (
+        cluster.Cluster(kind, spare=1, **scenario.config)
+        if scenario.cluster
+        else servers.Server(kind, **scenario.config)
+    )
+    run = Run(server, seed, options, **scenario.work)
     try:
         yield run
     finally:
@@ -526,4 +616,4 @@ def _run(kind: str, seed: int, options: str, scenario: Scenario) -> Iterator[Run
             run.close()
         finally:
             # Another one than at the beginning, after a failover.
-            run.server.stop()
+            run._server.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -12,6 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import blocking
+import cluster
 import redis
 import redis.asyncio
 import redis.asyncio.retry
@@ -25,6 +27,12 @@ from chaos.history import Recorder
 from redset import ScheduledSet, SortedSet, _wire
 from redset.exceptions import RedsetError
 
+#: The errors that a call may raise.
+ERRORS: tuple[type[Exception], ...] = (redis.RedisError, RedsetError, OSError)
+with contextlib.suppress(ImportError):
+    import valkey
+
+    ERRORS += (valkey.ValkeyError,)
 #: The options that a set may have.
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -50,6 +58,8 @@ class Work(NamedTuple):
     seed: int
     #: A unix socket's path, or a loopback port.
     address: str | int
+    #: Whether that is the port of a node of a cluster.
+    cluster: bool = False
     options: str = "plain"
     scheduled: bool = False
     ttl: float = 0.5
@@ -62,6 +72,8 @@ class Work(NamedTuple):
     ahead: float = 0.0
     #: How many items a producer finds enough for now.
     plenty: int = 1500
+    #: How many items it offers in a call.
+    sizes: tuple[int, ...] = (1, 3, 20, 60)
     #: Characters that each item has besides.
     padding: int = 0
     #: The longest pause between two calls, in seconds.
@@ -105,9 +117,11 @@ class Worker:
         self.options = {**OPTIONS, **OPTIONS_OF_A_SOAK}[work.options]
         self.known, self.keyed = "remember" in self.options, "key" in self.options
         exact = self.pick.random() < 0.6 if work.exact is None else work.exact
+        # Calls to a cluster are sent again, whatever the client's retries are.
+        exact = exact and not work.cluster
         awaited = self.pick.random() < 0.25 if work.awaited is None else work.awaited
         wire = implementation(self.pick.choice(["cython", "cython", "python"]))
-        self.exact = exact
+        self.exact, self.awaited = exact, awaited
         #: The scores of items that an acknowledgement adds, if they are times.
         self.due: dict[str, float] = {}
         self.set = self._made(exact, awaited, wire)
@@ -130,6 +144,8 @@ class Worker:
         try:
             cls = ScheduledSet if work.scheduled else SortedSet
             options = {**self.options, "max_attempts": work.max_attempts}
+            if work.cluster:
+                return self._on_a_cluster(cls, awaited, where, options)
             if awaited:
                 retry: Any = redis.asyncio.retry.Retry(backoff, retries)
                 client: Any = redis.asyncio.Redis(retry=retry, **where)
@@ -139,9 +155,22 @@ class Worker:
         finally:
             _wire.DEFAULT = before
 
+    def _on_a_cluster(
+        self, cls: Any, awaited: bool, where: dict[str, Any], options: dict[str, Any]
+    ) -> Any:
+        library = self.pick.choice(["redis", "redis", "valkey"])
+        try:
+            kind = cluster.client_class(library, awaited)
+        except servers.Missing:
+            kind = cluster.client_class("redis", awaited)
+        client = kind(**where)
+        if awaited:
+            return blocking.BlockingSet(cls, client, "jobs", self._scored, **options)
+        return cls(client, "jobs", self._scored, **options)
+
     def close(self) -> None:
         client = self.set.redis
-        if isinstance(client, redis.Redis):
+        if not self.awaited:
             client.close()
         else:
             blocking.wait(servers.aclose(client))
@@ -188,7 +217,7 @@ class Worker:
         number = self.record.begin(do, **what)
         try:
             result = call()
-        except (redis.RedisError, RedsetError, OSError) as error:
+        except ERRORS as error:
             self.record.end(number, error=f"{type(error).__name__}: {error}"[:200])
             time.sleep(0.02)
             return 0
@@ -221,11 +250,11 @@ class Worker:
         if self.plenty or self.pick.random() < 0.1:
             try:
                 self.plenty = self.set.size() > self.work.plenty
-            except (redis.RedisError, RedsetError, OSError):
+            except ERRORS:
                 self.plenty = False
             if self.plenty:
                 return False
-        rows = self.fresh(self.pick.choice([1, 3, 20, 60]))
+        rows = self.fresh(self.pick.choice(self.work.sizes))
         items, scores = [self.item(name) for name, _ in rows], [score for _, score in rows]
         names = [name for name, _ in rows]
         how = self.pick.choice(["one", "many", "many", "new"])
@@ -292,7 +321,8 @@ class Worker:
         self.does(how, call, groups=groups, **what)
 
     def _consumer(self) -> bool:
-        number, batch = self._lease(self.pick.choice([1, 1, 4, 20]))
+        most = 100 if self.work.draining and self.work.cluster else 20
+        number, batch = self._lease(self.pick.choice([1, 1, 4, most]))
         if not number or not len(batch):
             return False
         pick, leases = self.pick, list(batch)
