@@ -267,7 +267,12 @@ class Cluster:
     def fail_over(self, key: str | bytes | int) -> Node:
         """Let a replica of a slot's primary take over, as an operator does; return the replica."""
         new = self.replica_of(self.owner(key))
-        new.ask("CLUSTER", "FAILOVER")
+        for _ in range(3):
+            new.ask("CLUSTER", "FAILOVER")
+            # A replica gives up after 5 seconds, and after a vote that it lost.
+            with contextlib.suppress(AssertionError):
+                until(lambda: self.owner(key) is new, 8)
+                break
         until(lambda: self.owner(key) is new)
         return new
 

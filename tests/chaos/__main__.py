@@ -46,6 +46,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, help="of each scenario; a full run if not given")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the walk, in all")
     parser.add_argument("--items", type=int, default=60_000, help="of the figures of each fault")
+    parser.add_argument("--only", default="", help="figures of faults whose name has this text")
     parser.add_argument("--minutes", type=float, default=10, help="of the soak")
     options = parser.parse_args()
     kinds = present(options.servers.split(","))
@@ -56,7 +57,7 @@ def main() -> int:
         if name == "walk":
             failed += _walk(kinds, options.seed, options.steps, total)
         elif name == "figures":
-            figures.show(kinds, options.items)
+            figures.show(kinds, options.items, options.only)
         elif name == "soak":
             soaked = soak.soak(kinds[0], options.minutes * 60, options.seed)
             print(soaked, flush=True)

@@ -206,9 +206,11 @@ def measure(name: str, kind: str, items: int) -> Figures:
         )
 
 
-def show(kinds: list[str], items: int) -> None:
-    """Print the figures of each fault on each of these servers."""
+def show(kinds: list[str], items: int, only: str = "") -> None:
+    """Print the figures of each fault whose name has this text, on each of these servers."""
     for name, fault in FAULTS.items():
+        if only not in name:
+            continue
         for kind in kinds:
             if fault.only in ("", kind):
                 try:
