@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import servers
-from chaos import checker, history, scenarios, soak, walk
+from chaos import checker, figures, history, scenarios, soak, walk
 from chaos.checker import Final, Findings
 from chaos.history import Undone
 from chaos.worker import Work, Worker
@@ -54,6 +54,16 @@ def test_nothing_is_lost_or_doubled(name: str, kind: str) -> None:
     assert not outcome.failed, outcome
     assert outcome.findings.counts["acknowledged"] > 0, outcome
     assert sum(outcome.faults.values()) >= scenarios.SCENARIOS[name].few
+
+
+@pytest.mark.slow(9)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("fault", ["moved to and fro", "manual failover"])
+def test_a_cluster_that_is_administered_costs_nothing(fault: str) -> None:
+    found = figures.measure(fault, servers.some(), 20_000)
+    assert (found.told, found.handed_out) == (20_000, 20_000), found
+    assert not (found.lost or found.untold or found.doubled or found.missing), found
+    assert not found.errors, found
 
 
 def test_a_random_walk_of_two_clients_does_what_the_model_does(
