@@ -263,6 +263,23 @@ def test_a_set_follows_its_slot(whole: cluster.Cluster, kind: str) -> None:
         assert jobs.size() == 1500 + 9000 - 30
 
 
+@pytest.mark.parametrize("kind", ["redis", "valkey", "valkey-asyncio"])
+def test_a_set_follows_its_slot_by_a_client_of_resp3(whole: cluster.Cluster, kind: str) -> None:
+    with Sets(whole, kind, protocol=3) as sets:
+        jobs = sets()
+        jobs.add_many(["a", "b", "c", "d"], range(4))
+        to = whole.others(jobs.name)[0]
+        whole.open_slot(jobs.name, to)
+        whole.move_keys(jobs.name, to)
+        assert jobs.pop() == "a"
+        assert jobs.take(1) == ["b"]
+        whole.close_slot(jobs.name, to)
+        assert jobs.pop() == "c"
+        whole.move(jobs.name, whole.others(jobs.name)[0])
+        assert [lease.item for lease in jobs.lease(2)] == ["d"]
+        assert jobs.add("e") is not None
+
+
 @each_face
 def test_an_open_slot_without_keys_at_its_source_is_asked_for_at_its_target(
     whole: cluster.Cluster, kind: str

@@ -25,6 +25,7 @@ import inspect
 import logging
 import os
 import re
+import sys
 import threading
 import weakref
 from typing import Any, NamedTuple
@@ -87,6 +88,7 @@ _CODES = {
     "BusyLoadingError": "LOADING",
     "ReadOnlyError": "READONLY",
 }
+_CLASSES = {code: name for name, code in _CODES.items()}
 
 
 def redirection_of(error: Exception) -> Redirection | None:
@@ -95,6 +97,12 @@ def redirection_of(error: Exception) -> Redirection | None:
     code = next(
         (_CODES[each.__name__] for each in type(error).__mro__ if each.__name__ in _CODES), None
     )
+    if code is None and type(error).__name__ == "ResponseError":
+        code, _, detail = str(error).partition(" ")
+        if code not in _CLASSES:
+            return None
+        # With RESP3 valkey-py 6.2 replaces the parser that has these errors by one without.
+        error = getattr(sys.modules[type(error).__module__], _CLASSES[code])(detail)
     return None if code is None else Redirection(code, error)
 
 
