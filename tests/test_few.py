@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from options import OPTIONS, every_option, fit, made
 from selection import drawn
 
-from redset import SortedSet
+from redset import Key, SortedSet
 from redset._operations import few, streaming
 from redset.exceptions import AddError
 
@@ -138,6 +138,21 @@ def test_steps_that_return_no_outcomes_do_what_the_others_do(
         added = list(long.add_new(items, score=scores, nx=nx))
         assert short.add_many(items, score=scores, nx=nx).added == len(added)
         assert state(short, options) == state(long, options)
+
+
+@every_option
+def test_a_list_is_looked_up_as_its_items_are_alone(
+    server_client: Any, any_implementation: str, options: dict[str, Any]
+) -> None:
+    jobs = SortedSet(server_client, "jobs", **options)
+    jobs.add_many([made(options, url) for url in URLS[:5]], score=range(5))
+    items: list[Any] = [made(options, url) for url in URLS] * 80
+    for some in (items, [*items, Key(URLS[0])], items[:1], []):
+        assert jobs.scores(some) == [jobs.score(item) for item in some]
+    with pytest.raises(ValueError, match="item 641: "):
+        jobs.scores([*items, items[0], None if "key" in options else "\udc80"])
+    assert jobs.discard_many([*items[:4], items[0]]) == 4
+    assert jobs.scores(items[:5]) == [None] * 4 + [4]
 
 
 def no_stream(*arguments: Any) -> Any:

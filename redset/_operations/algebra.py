@@ -28,7 +28,7 @@ from redset._operations.replies import (
     list_of,
     listed,
     number,
-    optional,
+    numbers_or_none,
     refuse,
     up_to,
 )
@@ -239,7 +239,7 @@ def _are_in(other: Other, names: list[bytes]) -> Operation[list[bool]]:
     ctx = other.ctx
     are_in: list[bool] = []
     for part in cut_by_bytes(names, STEP):
-        reads = list_of(optional(number), len(part))
+        reads = numbers_or_none(len(part))
         scores = yield from _at(other, ctx.command(b"ZMSCORE", ctx.keys.queue, *part, reads=reads))
         are_in += [score is not None for score in scores]
     return are_in

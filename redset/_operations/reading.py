@@ -18,6 +18,7 @@ from redset._operations.replies import (
     listed,
     members,
     number,
+    numbers_or_none,
     optional,
     refuse,
     scored,
@@ -119,7 +120,7 @@ def scores(ctx: Context, items: list[Any]) -> Operation[list[float | None]]:
     identities = yield from ctx.codec.identities(items)
     found: list[float | None] = []
     for part in cut_by_bytes(identities, STEP):
-        reads = list_of(optional(number), len(part))
+        reads = numbers_or_none(len(part))
         found += yield ctx.command(b"ZMSCORE", ctx.keys.queue, *part, reads=reads)
     if ctx.options.ties:
         return [None if stored is None else ctx.scores.decode(stored) for stored in found]

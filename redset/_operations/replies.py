@@ -76,6 +76,17 @@ def numbers(replies: list[Any]) -> list[float]:
     return [number(reply) for reply in replies] if any(map(math.isnan, found)) else found
 
 
+def numbers_or_none(length: int) -> Reader[list[float | None]]:
+    """Read scores of so many members; None stands for a member that is not there."""
+
+    def read(reply: Any) -> list[float | None]:
+        found = listed(reply, length)
+        there = iter(numbers([value for value in found if value is not None]))
+        return [None if value is None else next(there) for value in found]
+
+    return read
+
+
 def up_to(most: int) -> Reader[int]:
     return lambda reply: count(reply, most)
 

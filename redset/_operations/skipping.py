@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redset._operations.options import SetOptions
-from redset._operations.replies import is_answer, list_of, number, optional
+from redset._operations.replies import is_answer, numbers_or_none
 from redset._operations.scores import TIE
 from redset._transport.effects import Operation
 
@@ -55,7 +55,7 @@ def without_queued(adder: Adder, chunk: Any) -> Operation[Any]:
     (request,) = ctx.wire.split(chunk.data)
     first = len(request) - 2 * chunk.entries
     scores, members = request[first::2], request[first + 1 :: 2]
-    reads = list_of(optional(number), len(members))
+    reads = numbers_or_none(len(members))
     try:
         stored = yield ctx.command(b"ZMSCORE", ctx.keys.queue, *members, reads=reads)
     except Exception as error:
