@@ -34,7 +34,7 @@ KINDS = [
     pytest.param("redis62", marks=pytest.mark.slow(3)),
 ]
 #: Seconds after which a node counts as failed: longer than a busy machine lets it wait.
-NODE_TIMEOUT = 5
+NODE_TIMEOUT = 3
 #: Clients: a library, and whether it is the asyncio one.
 CLIENTS = {
     "redis": ("redis", False),
@@ -735,8 +735,8 @@ def test_the_sets_node_and_the_clients_timeout_are_checked(
     owner.ask("CONFIG", "SET", "min-replicas-to-write", 1)
     try:
         assert check(socket_timeout=1) == []
-        (found,) = check(socket_timeout=6)
-        assert "socket_timeout of the client is 6, and must be below 5 seconds" in found
+        (found,) = check(socket_timeout=4)
+        assert "socket_timeout of the client is 4, and must be below 3 seconds" in found
         (found,) = check(socket_timeout=None)
         assert "socket_timeout of the client is None" in found
         whole.open_slot(name, other)
