@@ -6,6 +6,7 @@ from redset._faces.worker import Consumed
 from redset._operations.adding import AddResult
 from redset._operations.dead import DeadLetter
 from redset._operations.glancing import SetInfo
+from redset._operations.operating import Worker
 from redset._operations.reading import Stats
 from redset.exceptions import Reject, Retry
 from redset.sets import (
@@ -33,6 +34,7 @@ __all__ = (
     "SortedSet",
     "Stats",
     "TimeSortedSet",
+    "Worker",
     "Writer",
     "check_server",
     "list_sets",

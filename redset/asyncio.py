@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, overload
 
 from redset._faces import leases as settling
-from redset._faces.arguments import Time, index, many, waiting_time, whole
+from redset._faces.arguments import Time, index, many, reason, waiting_time, whole
 from redset._faces.base import (
     KeyOf,
     Loads,
@@ -25,7 +25,7 @@ from redset._faces.base import (
 )
 from redset._faces.differences import AsyncFace, AsyncLeases, AsyncView
 from redset._faces.leases import Lease
-from redset._faces.worker import Consumed, Event, Worker
+from redset._faces.worker import Consumed, Event, WorkerLoop
 from redset._faces.writer import TaskWriting
 from redset._operations import (
     adding,
@@ -34,6 +34,7 @@ from redset._operations import (
     known,
     leasing,
     memory,
+    operating,
     reading,
     taking,
     transfer,
@@ -41,8 +42,9 @@ from redset._operations import (
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.codec import Key
 from redset._operations.dead import DeadLetter
-from redset._operations.glancing import SetInfo
+from redset._operations.glancing import Paused, SetInfo
 from redset._operations.leasing import Leased
+from redset._operations.operating import Worker
 from redset._operations.reading import Stats
 from redset.locks import AsyncLock
 
@@ -785,6 +787,88 @@ class SortedSet(AsyncFace[T]):
         """
         return self._open().iterate(leasing.leased(self._ctx))  # type: ignore[no-any-return]
 
+    async def pause(self, why: str = "") -> None:
+        """Hold all consumers of the set back, until `resume`. The server keeps the pause.
+
+        From then on `lease` and `consume` get nothing, in any process, as from an empty set: they
+        wait. `pop` and `take` of another process follow with its next report, within two seconds of
+        use; not with ``REDSET_REPORT=0``. Adding, settling leases, and looking go on. redset 0.5.1
+        does not obey. O(1); one round trip.
+
+        Parameters
+        ----------
+        why : str
+            A reason for people who look, with at most 1,000 characters. Default none.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``why`` is not such a text. Nothing was sent.
+
+        Examples
+        --------
+        >>> await jobs.pause("the site is down")
+        >>> (await jobs.paused).why
+        'the site is down'
+        >>> await jobs.add("first")
+        0.0
+        >>> bool(await jobs.lease())
+        False
+        """
+        return await self._run(operating.pause(self._ctx, reason("why", why)))
+
+    async def resume(self) -> bool:
+        """End a pause. Waiting consumers wake up at once. O(1); one round trip.
+
+        Returns
+        -------
+        bool
+            Whether the set was paused.
+
+        Examples
+        --------
+        >>> await jobs.pause()
+        >>> await jobs.resume(), await jobs.resume()
+        (True, False)
+        """
+        return await self._run(operating.resume(self._ctx))
+
+    @property
+    async def paused(self) -> Paused | None:
+        """The pause of the set, with ``by``, ``at`` and ``why``; None if it is not paused.
+
+        O(1); one round trip.
+
+        Examples
+        --------
+        >>> (await jobs.paused) is None
+        True
+        """
+        return await self._run(operating.paused(self._ctx))
+
+    async def workers(self) -> list[Worker]:
+        """Return the processes that work on the set, latest report first.
+
+        A process reports with its first add, pop or lease. Later it reports at most every two
+        seconds if something is new, and every 30 seconds while it waits. Processes that were not
+        heard of for an hour are dropped. O(number of workers); one round trip.
+
+        Returns
+        -------
+        list of Worker
+            Of each ``id``, ``host``, ``pid``, ``since``, ``seen``, ``held``, ``done``, ``failed``,
+            ``label``.
+
+        Examples
+        --------
+        >>> await jobs.add("first")
+        0.0
+        >>> [worker] = await jobs.workers()
+        >>> worker.held, worker.done
+        (0, 0)
+        """
+        return await self._run(operating.workers(self._ctx))
+
     async def finished(self) -> bool:
         """Return whether nothing is queued, scheduled or leased, in one server step.
 
@@ -889,7 +973,7 @@ class SortedSet(AsyncFace[T]):
         Consumed(done=7, failed=0, lost=0)
         """
         return await self._complete(
-            Worker(self, handler, batch, concurrency, ttl, until_finished, stop).run()
+            WorkerLoop(self, handler, batch, concurrency, ttl, until_finished, stop).run()
         )
 
     # Looking.

@@ -62,6 +62,8 @@ class BlockingSet:
             return lambda *ends: BlockingView(value(*ends))
         if name == "lock":
             return BlockingLock(value)
+        if name == "paused":
+            return wait(value)
         if name == "scorer" or not inspect.ismethod(value):
             return value
 

@@ -26,7 +26,7 @@ import servers
 from hypothesis.database import InMemoryExampleDatabase
 from load import Load
 
-from redset._operations import checking, logs
+from redset._operations import checking, logs, reporting
 
 # For the benchmarks; last, so that a redset that is installed comes before the tree's.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -128,6 +128,18 @@ def load() -> Iterator[Load]:
 def server_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check that a process makes once would be a request more of whichever test comes first."""
     monkeypatch.setattr(checking, "_checked", True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test begins as a process does: with nothing counted, reported or refused."""
+    monkeypatch.setattr(reporting, "_process", reporting._Process())
+
+
+@pytest.fixture
+def silent() -> None:
+    """The process reports nothing: for tests that read its commands one by one."""
+    reporting._process.is_silent = True
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from redset.scripts import script
+
 Command = list[bytes]
 
 
@@ -49,6 +51,8 @@ class Proxy:
         self.connections = 0
         self.rule: Callable[[Command], str | float | None] | None = None
         self.open = True
+        #: Whether ``seen`` and ``rule`` pass over reports, which travel with any request.
+        self.hides = True
         self._lock = threading.Lock()
         self._budget: dict[str, int | None] = {"up": None, "down": None}
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -139,8 +143,10 @@ class Proxy:
                 waiting += data[:ends]
                 while (end := _command_end(waiting)) is not None:
                     command = _arguments(waiting[:end])
-                    self.seen.append(command)
-                    verdict = self.rule(command) if self.rule is not None else None
+                    verdict = None
+                    if not (self.hides and is_report(command)):
+                        self.seen.append(command)
+                        verdict = self.rule(command) if self.rule is not None else None
                     if verdict == self.CUT:
                         _end(near, far)
                         return
@@ -189,6 +195,17 @@ class Proxy:
                 return None
             self._budget = {"up": None, "down": None}
             return left
+
+
+#: The steps of reports, and their texts.
+_REPORTS = {
+    part for name in ("report", "register") for part in (script(name).sha, script(name).text)
+}
+
+
+def is_report(command: Command) -> bool:
+    """Whether a command tells operators what the process did. It may travel with any request."""
+    return not _REPORTS.isdisjoint(command[1:3]) or command[:2] == [b"HDEL", b"redset:sets"]
 
 
 def _end(*sockets: socket.socket) -> None:

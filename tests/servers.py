@@ -386,9 +386,18 @@ class FakeServer:
 AnyServer = Server | FakeServer
 
 
+#: Keys that hold no work: what processes report, at times of their own.
+REPORTED = re.compile(rb"redset:sets|.*:(counts|workers)", re.DOTALL)
+
+
+def keys(raw: Any) -> list[bytes]:
+    """Return the keys of a server, without those that hold no work."""
+    return [key for key in raw.scan_iter() if not REPORTED.fullmatch(key)]
+
+
 def everything(raw: redis.Redis) -> dict[bytes, bytes]:
-    """Return every key of a server and its content."""
-    return {key: raw.dump(key) for key in raw.scan_iter()}
+    """Return every key of a server that holds work, and its content."""
+    return {key: raw.dump(key) for key in keys(raw)}
 
 
 @contextlib.contextmanager

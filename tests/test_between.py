@@ -227,7 +227,7 @@ def test_ends_that_are_none_are_named(
         make_set().between(*ends)
     with pytest.raises(TypeError, match="num must be a whole number"):
         make_set().between(1, 2).take(None)
-    assert raw.dbsize() == 0
+    assert servers.keys(raw) == []
 
 
 def test_a_name_that_has_no_second_key_has_views_too(make_set: Maker, raw: Any) -> None:
@@ -236,7 +236,7 @@ def test_a_name_that_has_no_second_key_has_views_too(make_set: Maker, raw: Any) 
     assert list(jobs.between(2, 3)) == ["b", "c"]
     assert jobs.between(2, 2).take(5) == ["b"]
     assert jobs.between(1, 3).discard() == 2
-    assert raw.dbsize() == 0
+    assert servers.keys(raw) == []
 
 
 def test_the_repr_of_a_view_names_its_set_and_sends_nothing() -> None:

@@ -42,7 +42,7 @@ def frames_of(call: Callable[[], Any]) -> list[str]:
     return found
 
 
-LIMITS = {"size": 12, "add": 22, "pop": 24, "lease": 42, "ack": 48}
+LIMITS = {"size": 12, "add": 22, "pop": 24, "lease": 45, "ack": 50}
 
 
 @pytest.mark.parametrize("protocol", [2, 3])

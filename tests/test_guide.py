@@ -66,6 +66,10 @@ STEPS: dict[str, tuple[str, set[str]]] = {
     "Replies": ("tests/fuzz/replies.py", set()),
 }  # fmt: skip
 
+#: Calls of operators change no item and read none. They have tests of their own.
+OPERATORS = {"pause", "paused", "resume", "workers"}
+OF_ITEMS = {"Model", "Model rule", "Walk", "Generic link", "Bad input", "Full server"}
+
 
 def section() -> str:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
@@ -77,7 +81,7 @@ def test_no_step_of_adding_an_operation_is_forgotten(step: str) -> None:
     path, older = STEPS[step]
     text = (ROOT / path).read_text("utf-8")
     named = {name for name in OPERATIONS if re.search(rf"[.`\"]{name}\b|\bdef {name}\b", text)}
-    forgotten = OPERATIONS - named - older
+    forgotten = OPERATIONS - named - older - (OPERATORS if step in OF_ITEMS else set())
     assert not forgotten, f"{path} lacks {sorted(forgotten)}: see the step {step!r} of CONTRIBUTING"
     assert not older & named, f"{path} has {sorted(older & named)} now: take them off the list"
 

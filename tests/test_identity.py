@@ -33,7 +33,7 @@ def digest(key: str | bytes) -> bytes:
 
 
 def keys(raw: Any) -> set[bytes]:
-    return set(raw.scan_iter())
+    return set(servers.keys(raw))
 
 
 def page(url: Any, n: int = 0) -> dict[str, Any]:

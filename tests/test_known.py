@@ -693,7 +693,7 @@ def test_a_generic_client_has_no_table(any_server: servers.Server) -> None:
 
 
 def put_back(raw: redis.Redis, dump: dict[bytes, bytes]) -> None:
-    for key in raw.scan_iter():
+    for key in servers.keys(raw):
         if key not in dump:
             raw.delete(key)
     for key, value in dump.items():

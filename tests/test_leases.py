@@ -20,6 +20,7 @@ from held import Held
 from options import every_option, made
 
 from redset import Key, Reject, Retry, ScheduledSet, SortedSet, TimeSortedSet
+from redset._operations import reporting
 from redset.exceptions import AddError, Full
 
 Maker = Callable[..., Any]
@@ -62,7 +63,7 @@ def test_a_lease_hands_out_the_lowest_and_an_ack_ends_it(
     assert leases[2].ack() == 1
     assert rows(jobs) == [] and len(jobs.take(5)) == 2
     assert jobs.finished() and not jobs.lease()
-    left = {key for key in raw.scan_iter() if b":seen" not in key and not key.endswith(b":meta")}
+    left = {key for key in servers.keys(raw) if b":seen" not in key and not key.endswith(b":meta")}
     assert left == set()
 
 
@@ -294,7 +295,7 @@ def test_an_item_added_while_leased_is_queued_once_however_the_lease_ends(
         [letter] = jobs.dead
         assert letter.score == 7.0 and letter.raw == (b'{"n":1,"url":"a"}' if keyed else b"a")
     assert again.ack() == 1 and jobs.finished()
-    assert {key for key in raw.scan_iter() if not key.endswith((b":dead", b":meta"))} == set()
+    assert {key for key in servers.keys(raw) if not key.endswith((b":dead", b":meta"))} == set()
 
 
 def test_first_in_first_out_keeps_what_is_leased(make_set: Maker) -> None:
@@ -357,7 +358,7 @@ def test_a_finished_set_alone_is_cleared_if_that_is_asked(
         assert others.clear(if_finished=True, keep_memory=True) == 0
         assert jobs.seen(item)
     assert others.clear(if_finished=True) == 0
-    assert raw.dbsize() == 0
+    assert servers.keys(raw) == []
     assert jobs.add(item, 3) == 3 and jobs.clear() == 1
 
 
@@ -372,7 +373,7 @@ def test_an_item_that_dies_as_its_lease_ends_survives_the_clear(
     assert [letter.raw for letter in jobs.dead] == [b"a"]
     assert "1 items of 'jobs' moved to dead letters" in caplog.text
     assert jobs.finished() and jobs.clear(if_finished=True) == 0
-    assert raw.dbsize() == 0
+    assert servers.keys(raw) == []
 
 
 def test_a_finished_set_is_cleared_whatever_its_options_were(make_set: Maker, raw: Any) -> None:
@@ -380,7 +381,7 @@ def test_a_finished_set_is_cleared_whatever_its_options_were(make_set: Maker, ra
     # Items are under another key. This object does not see them.
     assert make_set().finished() and make_set().clear(if_finished=True) == 1
     assert make_set(key=str).pop() == "a"
-    assert make_set().clear(if_finished=True) == raw.dbsize() == 0
+    assert make_set().clear(if_finished=True) == len(servers.keys(raw)) == 0
     alone = make_set(name="no{tag")
     alone.add("a")
     assert alone.clear(if_finished=True) == 1
@@ -478,7 +479,9 @@ def test_leased_yields_each_item_with_its_last_error(make_set: Maker) -> None:
     jobs.fail(list(batch)[1], "never", delay=60)
     second, first = jobs.leased()
     assert first._fields == ("item", "score", "attempts", "expires", "error", "worker", "group")
-    assert first[:3] == ("a", 1.0, 1) and first[4:] == ("no\nsuch page", None, None)
+    worker = reporting.worker_of(reporting.new_token())
+    assert first[:3] == ("a", 1.0, 1) and first[4:] == ("no\nsuch page", worker, None)
+    assert second.worker is None
     assert (second.item, second.attempts, second.error) == ("b", 1, "never")
     assert second.expires < first.expires
     jobs.add("c", 0)

@@ -388,7 +388,7 @@ def stored(server: Any) -> dict[bytes, Any]:
     """All members and scores of sorted sets, and the names of other keys."""
     raw = server.raw
     found: dict[bytes, Any] = {}
-    for key in raw.keys("*"):
+    for key in servers.keys(raw):
         if not key.endswith(b"}:calls"):  # times
             kind = raw.type(key)
             # The epoch of a memory is random.

@@ -107,6 +107,8 @@ PASSAGES: dict[str, dict[str, str]] = {
         "which `close` closes.": "which `aclose` closes; not awaited.",
         "``redis.Redis.from_url``": "``redis.asyncio.Redis.from_url``",
     },
+    "SortedSet.pause": {"jobs.paused.why": "(await jobs.paused).why"},
+    "SortedSet.paused": {"jobs.paused is None": "(await jobs.paused) is None"},
     "SortedSet.lock": {
         "``with jobs.lock": "``async with jobs.lock",
         "`redset.locks.Lock`": "`redset.locks.AsyncLock`",

@@ -180,6 +180,15 @@ def names_or_pattern(argument: str, value: Any) -> list[str | bytes] | bytes | N
     return names
 
 
+def reason(argument: str, value: Any) -> str:
+    """Return a text for people, which has at most 1,000 characters."""
+    if not isinstance(value, str):
+        raise must_be(argument, "str", value)
+    if len(value) > 1000:
+        raise must_be(argument, "a text of at most 1,000 characters", value, ValueError)
+    return value
+
+
 def url_text(value: Any) -> str:
     """Return a URL. The error does not show one of another type: it may hold a password."""
     if not isinstance(value, str):

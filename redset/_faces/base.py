@@ -37,10 +37,12 @@ from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Context
 from redset._operations.keys import LOCK, checked_name
 from redset._operations.options import SetOptions
+from redset._operations.reporting import Reporter
 from redset._operations.scores import Ahead, ServerClock
 from redset._transport.clients import AsyncNode, Node, is_cluster
 from redset._transport.cluster import socket_timeout_of
 from redset._transport.effects import Operation
+from redset._transport.link import server_of
 from redset._transport.source import Source
 from redset._wire.values import flag
 
@@ -138,6 +140,10 @@ class Face(Generic[T]):
         self._name = name
         self._redis = redis_client
         self._link: Any = self._link_class(redis_client, wire.split, self._ctx.keys.name)
+        described = self._kind(), key, options, self._ctx.codec
+        self._ctx.reporter = self._link.reporter = Reporter(
+            wire, self._ctx.keys, redis_client, server_of, described
+        )
         self._owned = False
         #: The arguments of `from_url`, and what they made, if it was called.
         self._made: tuple[Any, ...] | None = None
@@ -172,6 +178,13 @@ class Face(Generic[T]):
         True
         """
         return self._redis
+
+    @classmethod
+    def _kind(cls) -> str:
+        """Return the name of the class for the registry, also of a subclass."""
+        if cls._only_due:
+            return "ScheduledSet"
+        return "TimeSortedSet" if cls._scores_are_times else "SortedSet"
 
     def _make_lock(self, timeout: Time | None, expires: Time | None) -> Any:
         key = self._ctx.keys.lock

@@ -7,6 +7,7 @@ it: the same source on the asyncio classes, awaited. An asyncio set has no ``len
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterable, Iterator, MutableSet, Set
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
@@ -18,6 +19,7 @@ from redset._faces.listing import Listing
 from redset._faces.worker import Tasks, Threads
 from redset._operations import algebra, reading
 from redset._operations.glancing import SetInfo
+from redset._operations.operating import report
 from redset._transport.clients import is_cluster
 from redset._transport.coroutines import complete
 from redset._transport.effects import Ask, Operation, R
@@ -57,6 +59,9 @@ class SyncFace(Face[T]):
         return complete(coroutine)
 
     def _close(self) -> None:
+        if self._link is not None:
+            with contextlib.suppress(Exception):
+                self._link.run(report(self._ctx))
         if self._link is not None and self._owned:
             self._redis.close()
             # redis-py 5.0.0 does not disconnect the pool of such a client.
@@ -157,6 +162,9 @@ class AsyncFace(Face[T]):
         return await coroutine
 
     async def _close(self) -> None:
+        if self._link is not None:
+            with contextlib.suppress(Exception):
+                await self._link.run(report(self._ctx))
         if self._link is not None and self._owned:
             client = self._redis
             # redis-py 5.0.0 has only this name for it, and does not disconnect the pool.

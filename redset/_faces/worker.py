@@ -39,6 +39,8 @@ from redset._operations.errors import error_text
 from redset._operations.exchanging import Exchange
 from redset._operations.limits import LEASE_STEP
 from redset._operations.logs import one_line, warn_once
+from redset._operations.operating import report
+from redset._operations.reporting import BUSY
 from redset._operations.settling import HeldLease, Settlement
 from redset._transport.coroutines import complete
 from redset._wire.values import flag
@@ -257,7 +259,7 @@ class _Turn:
         self.back, self.renewed = jobs["back"], jobs["renewed"]
 
 
-class Worker:
+class WorkerLoop:
     """One running `consume` call."""
 
     def __init__(
@@ -317,6 +319,8 @@ class Worker:
         self._pause = PAUSE
         #: The time since which no item could be decoded, for an error of the process.
         self._unable: float | None = None
+        #: Milliseconds in handlers that are not counted yet.
+        self._busy = 0.0
 
     async def run(self) -> Consumed:
         """Work until the call ends, and return its tallies."""
@@ -337,6 +341,9 @@ class Worker:
             self._closed = True
             self._runner.offer(self._started)
             await self._runner.end()
+        if not isinstance(self._reason, Exception):
+            with contextlib.suppress(Exception):
+                await self._runner.settled(self._owner._run(report(self._ctx)))
         if self._reason is not None:
             raise self._reason
         return Consumed(self._done, self._failed, self._lost)
@@ -720,10 +727,19 @@ class Worker:
                 if end is not None:
                     self._reason, self._stopping = self._reason or end, True
                 self._running.discard(job)
-                self._pace.end(job.began, monotonic())
+                now = monotonic()
+                self._pace.end(job.began, now)
+                self._count_busy(now - job.began)
                 self._through(job)
                 if self._may_alert() and (not self._ready or self._stopping or self._fills()):
                     self._alert()
+
+    def _count_busy(self, seconds: float) -> None:
+        """Count the time of a handler, in whole milliseconds of all of them."""
+        self._busy += 1000 * seconds
+        whole = int(self._busy)
+        self._busy -= whole
+        self._ctx.reporter.count(BUSY, whole)
 
     def _may_alert(self) -> bool:
         """Whether the coordinator sleeps. During a turn, or once woken, it plans anyway."""

@@ -22,6 +22,7 @@ from redset._operations.limits import (
     WINDOW,
 )
 from redset._operations.replies import Reader, bytes_of, count, listed, refuse, up_to
+from redset._operations.reporting import ADDED, REFUSED, UPDATED
 from redset._operations.scores import Ahead, Clock, ServerClock
 from redset._operations.skipping import Rest, may_skip
 from redset._operations.state import new_epoch
@@ -124,6 +125,7 @@ class Adder:
         others: Sequence[SettleArguments] = (),
     ) -> None:
         self.ctx = ctx
+        ctx.reporter.begin()
         self.condition = flags.condition(ctx)
         self.again = flags.again
         #: True if accepted items are not remembered, although the set has a memory.
@@ -339,10 +341,17 @@ class Adder:
         (chunk,) = self.encoder.encode_all([item], [score], False, 1, CHUNK_BYTES)
         if chunk.bad:
             raise chunk.bad[0].error
-        refuses = self._refuses
+        refuses, reporter = self._refuses, self.ctx.reporter
+        # XX counts the changed ones.
+        accepted = UPDATED if self.condition == "xx" else ADDED
 
         def reads(reply: Any) -> float | None:
-            return None if count(reply, 1) == 0 and refuses else score
+            num = count(reply, 1)
+            if num == 0 and refuses:
+                reporter.count(REFUSED, 1)
+                return None
+            reporter.count(accepted if num else UPDATED, 1)
+            return score
 
         return Ask(chunk.data, 1, None, True, reads)
 
@@ -370,6 +379,12 @@ class Adder:
         return reads
 
     def judge(self, chunk: Any, reply: Any) -> tuple[int, int, int, bytes, Any]:
+        """Read a reply, and count its outcome."""
+        found = self._outcome(chunk, reply)
+        self.ctx.reporter.count_adds(*found[:3])
+        return found
+
+    def _outcome(self, chunk: Any, reply: Any) -> tuple[int, int, int, bytes, Any]:
         """Return added, updated, refused, each entry's outcome, and how long each is known.
 
         That time is ``math.inf``, the milliseconds of each entry, or None if the reply lacks it.
@@ -572,6 +587,7 @@ def _add_in_steps(
         if chunk.bad:
             raise chunk.bad[0].error
         if not chunk.entries:
+            ctx.reporter.count(REFUSED, 1)
             return None
         sent = monotonic()
         reply = yield adder.ask(chunk)

@@ -11,6 +11,7 @@ from redset._operations.codec import Codec
 from redset._operations.keys import Keys, checked_name
 from redset._operations.options import SetOptions
 from redset._operations.replies import Reader, bytes_of, optional
+from redset._operations.reporting import Reporter
 from redset._operations.scores import Scores, ServerClock
 from redset._operations.state import MemoryState, RemovalState, Sizes
 from redset._transport.effects import Ask, Operation
@@ -29,10 +30,13 @@ class Context:
         The parts of the set.
     memory, removals, sizes
         Facts about the server that the set's object has learned.
+    reporter
+        Counts what the calls do.
     """
 
     __slots__ = (
-        "codec", "keys", "memory", "name", "options", "removals", "scores", "sizes", "wire",
+        "codec", "keys", "memory", "name", "options", "removals", "reporter", "scores", "sizes",
+        "wire",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +57,7 @@ class Context:
         self.scores = Scores(wire, options.ties, options.due)
         self.memory = MemoryState(bool(options.remember and options.known_max))
         self.removals = RemovalState()
+        self.reporter: Reporter
         self.use_scorer(scorer)
         self.codec.use_serializer(serializer)
         if options.marked:

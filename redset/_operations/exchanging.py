@@ -13,6 +13,7 @@ from redset._operations.context import Context
 from redset._operations.known import confirms
 from redset._operations.leasing import decode_given, keep_unanswered, lease_call, token_for
 from redset._operations.limits import LEASE_STEP, SCRIPT_CHUNK, STEP_BYTES
+from redset._operations.reporting import IDLE
 from redset._operations.settling import (
     GROUP,
     HeldLease,
@@ -127,7 +128,11 @@ def await_exchange(ctx: Context, what: Exchange, ended: Callable[[], bool]) -> O
     """
     yield from exchange(ctx, what)
     effect = wait_for(ctx, math.inf, what.ends, ended)
-    while not (what.held or what.finished or what.error or what.unable) and (yield effect):
+    while not (what.held or what.finished or what.error or what.unable):
+        # Also after some time without a sign: a report travels with the exchange.
+        effect.until = monotonic() + IDLE
+        if not (yield effect) and ended():
+            break
         what.renew()
         yield from exchange(ctx, what)
 
@@ -136,6 +141,7 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
     """Perform an exchange: all its requests in flight together, in one round trip."""
     what.begin()
     calls = what.calls
+    ctx.reporter.consume()
     if what.guarded and what.done:
         answered = ctx.memory.tables
         what.forgot = not (yield from confirms(ctx, answered))
@@ -186,8 +192,10 @@ class _Trip:
             except Exception as error:
                 what.excuse(part.leases, error)
             else:
+                lost = 0 if send.resent else len(part.leases) - ours
                 what.acknowledged += ours
-                what.lost += 0 if send.resent else len(part.leases) - ours
+                what.lost += lost
+                self.ctx.reporter.count_settled("ack", ours, lost)
 
         self.add(part.adder.send(part.chunk), take)
 
@@ -255,6 +263,8 @@ class _Trip:
             raise
         for (send, take), answer in zip(self._requests, answers, strict=True):
             yield from take(send, answer)
+        for how, num, gone in zip(self._kinds, self._counts, self._lost, strict=True):
+            self.ctx.reporter.count_settled(how, num, gone)
         what.acknowledged += self._counts[0]
         what.counts = self._counts[1:]
         # Leases that a renewal finds lost are counted when they are settled.

@@ -29,6 +29,8 @@ from redset._operations.adding import Adder, AddResult, Flags, OtherEpoch
 from redset._operations.context import Context
 from redset._operations.known import check_memory, learn
 from redset._operations.limits import SCRIPT_CHUNK
+from redset._operations.operating import report
+from redset._operations.reporting import REFUSED
 from redset._operations.scores import Clock
 from redset._operations.skipping import without_queued
 from redset._operations.streaming import failure, is_large, stream_encoded
@@ -82,6 +84,8 @@ def _add(
     adder = spare.pop(use, None) or Adder(ctx, flags, None, False)
     result = yield from _add_chunk(ctx, adder, items, scores)
     spare[use] = adder
+    if ctx.reporter.is_new:
+        yield from report(ctx)
     return result
 
 
@@ -109,13 +113,16 @@ def _add_chunk(
             rest = stream_encoded(adder, items, scores, chunks, trust, generation)
             return (yield from rest)
         if not chunk.entries:
+            ctx.reporter.count(REFUSED, chunk.good)
             return AddResult(0, 0, chunk.good, 0)
         sent = monotonic()
         try:
             if adder.skips:
                 chunk = yield from without_queued(adder, chunk)
                 if not chunk.entries:
-                    return AddResult(0, *adder.without_entry(chunk), 0)
+                    rest = adder.without_entry(chunk)
+                    ctx.reporter.count_adds(0, *rest)
+                    return AddResult(0, *rest, 0)
             reply = yield adder.ask(chunk)
             added, updated, refused, _, lasting = adder.judge(chunk, reply)
         except OtherEpoch as other:

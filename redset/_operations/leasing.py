@@ -20,7 +20,6 @@ theory of suspects: how an item that kills its worker becomes a dead letter with
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import logging
 import os
@@ -47,6 +46,7 @@ from redset._operations.replies import (
     numbers,
     refuse,
 )
+from redset._operations.reporting import new_token, worker_of
 from redset._operations.settling import HeldLease, Settlement, settle
 from redset._operations.taking import (
     ENOUGH,
@@ -66,10 +66,6 @@ MOST = 100_000
 LEASED_STEP = 250
 #: Tokens of failed lease calls that are kept.
 UNANSWERED = 16
-
-
-def new_token() -> bytes:
-    return base64.b64encode(os.urandom(12))
 
 
 def token_for(ctx: Context, num: int) -> bytes:
@@ -105,6 +101,7 @@ def lease(ctx: Context, num: int, ttl: int, wait: float) -> Operation[list[HeldL
 
 def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[HeldLease]]:
     found: list[HeldLease] = []
+    ctx.reporter.consume()
     if not checking._checked:
         yield from check_once(ctx)
     if not ctx.codec.proven and not (yield from look_first(ctx)):
@@ -227,6 +224,7 @@ def decode_given(
 
     The error is not the items' fault. Its items are released, with a delay of ``delay`` ms.
     """
+    ctx.reporter.count_leased(len(given.rows))
     if given.died:
         log_expired(ctx, given.died)
     if given.dropped:
@@ -326,6 +324,7 @@ def leased(ctx: Context) -> Operation[None]:
                     page.attempts[i],
                     page.expiries[i],
                     page.errors[i].decode("utf-8", "replace") or None,
+                    worker_of(page.tokens[i]),
                 )
                 for i in range(len(page.payloads))
                 if i not in lost
@@ -342,13 +341,14 @@ class _Page(NamedTuple):
     attempts: list[int]
     scores: list[float]
     errors: list[bytes]
+    tokens: list[bytes]
     end: list[bytes]
     more: bool
 
 
 def _page_behind(last: list[bytes], keyed: bool) -> Reader[_Page]:
     def read(reply: Any) -> _Page:
-        parts = listed(reply, 7)
+        parts = listed(reply, 8)
         page = page_of(parts[:4], last, keyed)
         num = len(page.payloads)
         return _Page(
@@ -357,6 +357,7 @@ def _page_behind(last: list[bytes], keyed: bool) -> Reader[_Page]:
             list_of(count, num)(parts[4]),
             list_of(number, num)(parts[5]),
             list_of(bytes_of, num)(parts[6]),
+            list_of(bytes_of, num)(parts[7]),
             page.end,
             page.more,
         )

@@ -15,10 +15,12 @@ Theory of operation
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from redset._operations import tables
 from redset._operations.context import Context
+from redset._operations.keys import REGISTRY
 from redset._operations.limits import LEASE_STEP, MEMORY_STEP, cut_by_bytes
 from redset._operations.reading import Range, log_expired, size
 from redset._operations.replies import Reader, bytes_of, count, list_of, listed, refuse, up_to
@@ -221,6 +223,7 @@ def _clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]
         return queued
     own = ctx.keys
     keys = {"meta": own.meta, "none": own.none, "seen": own.seen, "queue": own.queue}
+    keys |= {"counts": own.counts, "workers": own.workers}
     keys |= zip(FIXED, own.fixed, strict=True)
     reads: Reader[list[int]] = _cleared_or_not if if_finished else list_of(count, 2)
     try:
@@ -249,6 +252,9 @@ def _clear(ctx: Context, keep_memory: bool, if_finished: bool) -> Operation[int]
         ctx.memory.epoch = None
     if left:
         yield from sweep(ctx)
+    if ctx.reporter.forget():
+        with contextlib.suppress(Exception):  # a user may have no right to the registry
+            yield ctx.command(b"HDEL", REGISTRY, ctx.keys.name, reads=up_to(1))
     return queued
 
 

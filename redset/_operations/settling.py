@@ -131,8 +131,9 @@ def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[SettleR
     counts, lost = [0] * len(settlements), [0] * len(settlements)
     for step, send, answer in zip(steps, sends, answers, strict=True):
         tally(step, send, answer_of(answer), counts, lost)
-    for each in settlements:
+    for each, ours, gone in zip(settlements, counts, lost, strict=True):
         mark_settled(each)
+        ctx.reporter.count_settled(each.how, ours, gone)
     return SettleResult(counts, sum(lost))
 
 
@@ -243,6 +244,7 @@ def acknowledge_with(
                 raise named from error
             ours = yield from judged(adder, items, chunks[0], reply)
             mark_settled(done[0])
+            ctx.reporter.count_settled("ack", ours, len(leases) - ours)
             return ours
     guards = steps_of([Settlement("renew" if ttl else "check", leases, ttl)])
     settling = [settling_of(ctx, guard) for guard in guards]

@@ -36,6 +36,8 @@ from redset._operations.errors import NOT_OF_ITEM, error_text
 from redset._operations.known import Trust, check_memory, learn
 from redset._operations.limits import CHUNK_BYTES, WINDOW
 from redset._operations.logs import warn_once
+from redset._operations.operating import report
+from redset._operations.reporting import BAD, REFUSED
 from redset._operations.scores import Clock
 from redset._operations.skipping import without_queued
 from redset._operations.taking import end_of
@@ -43,6 +45,8 @@ from redset._transport.effects import READ, Ask, Emit, Operation, Pull, Read, ou
 from redset._wire.values import got
 from redset.exceptions import AddError, Full, OptionsDiffer, _FullAddError, _OptionsAddError
 
+#: Chunks after which a call ends with a report.
+LONG = 8
 #: The outcome of an added item, among those of a chunk.
 ADDED = ord("a")
 
@@ -79,6 +83,8 @@ def add_stream(
     adder = Adder(ctx, flags, score, emit, settling[0] if settling else None, settling[1:])
     stream = _Stream(adder, clock, errors, steady, emit, pulled, more)
     result = yield from stream.run()
+    if ctx.reporter.is_new or stream.requests >= LONG:
+        yield from report(ctx)
     if ctx.options.remember and ctx.memory.fresh and stream.position and more and not settling:
         ctx.memory.fresh = False
         if result.refused == stream.position and "xx" not in adder.condition:
@@ -170,8 +176,8 @@ class _Stream:
         self._counts = [0, 0, 0, 0]
         self._added: list[Any] = []
         self._failure: _EarlyEnd | None = None
-        #: Number of items that were pulled.
-        self.position = 0
+        #: Number of items that were pulled, and of chunks that were sent.
+        self.position = self.requests = 0
         self._ended = self._prepared = False
         #: The effect that brings the next reply. For a chunk that travels alone it also sends it.
         self._awaited: Ask | Read = READ
@@ -306,6 +312,7 @@ class _Stream:
         if not self._ready:
             # All good items are known already.
             batch.counts[2] = chunks[-1].good
+            self._ctx.reporter.count(REFUSED, chunks[-1].good)
             self._settle_first()
 
     def _send(self) -> Operation[None]:
@@ -317,12 +324,15 @@ class _Stream:
                 self._end(part.batch.start, error)
                 return
             if not part.chunk.entries:
-                part.batch.count(0, *self._adder.without_entry(part.chunk))
+                rest = self._adder.without_entry(part.chunk)
+                self._ctx.reporter.count_adds(0, *rest)
+                part.batch.count(0, *rest)
                 self._settle_first()
                 return
         part.sent = monotonic()
         is_last = self._ended and not (self._waiting or self._ready or self._flying)
         self._flying.append(part)
+        self.requests += 1
         if is_last or is_large(part.chunk):
             self._awaited = self._adder.ask(part.chunk)
             return
@@ -421,6 +431,7 @@ class _Stream:
 
     def _skip(self, at: int, item: Any, cause: Exception) -> Exception | None:
         """Call the callable of errors, or log, for a skipped item. Return the error of the call."""
+        self._ctx.reporter.count(BAD, 1)
         try:
             if callable(self._errors):
                 self._errors(at, item, cause)

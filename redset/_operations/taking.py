@@ -25,6 +25,7 @@ from redset._operations.replies import (
     scored_in_bytes,
     up_to,
 )
+from redset._operations.reporting import TAKEN
 from redset._operations.waiting import until
 from redset._transport.effects import READ, Ask, Operation, Send
 from redset._wire.values import flag
@@ -51,12 +52,15 @@ def pop(ctx: Context, wait: float) -> Operation[Any]:
         and not (ctx.options.due or ctx.options.keyed)
         and (monotonic() < removals.next_look or removals.alone or ctx.keys.prefix is None)
         and not (removals.recorded and monotonic() < removals.next_look)
+        and not ctx.reporter.tally.paused
     ):
         # A short path after the first removal, with half of the frames of the long one.
+        ctx.reporter.consume()
         taken = yield ctx.command(b"ZPOPMIN", ctx.keys.queue, reads=_first_taken, resend=False)
         if taken.members:
             items, bad = ctx.codec.decode_run(taken.members)
             if not bad:
+                ctx.reporter.count(TAKEN, 1)
                 return items[0]
         elif ctx.keys.prefix is not None:
             taken = yield from _take(ctx, 1)  # expired leases that returned
@@ -70,6 +74,9 @@ def pop(ctx: Context, wait: float) -> Operation[Any]:
 def _pop(ctx: Context, taken: _Taken | None) -> Operation[list[Any]]:
     """Pop the lowest item that can be decoded, if the first one was not taken already."""
     undecodable = 0
+    ctx.reporter.consume()
+    if taken is None and (yield from _is_paused(ctx)):
+        return []
     while undecodable < ENOUGH:
         if taken is None:
             if not (yield from look_first(ctx)):
@@ -110,6 +117,9 @@ def _take_now(
     ctx: Context, num: int, with_scores: bool, multi: bool, within: Range | None = None
 ) -> Operation[list[Any]]:
     items: list[Any] = []
+    ctx.reporter.consume()
+    if (yield from _is_paused(ctx)):
+        return items
     if num < 1 or not (yield from look_first(ctx, within)):
         return items
     step = KEYED_STEP if ctx.options.keyed or ctx.options.ties else STEP
@@ -148,6 +158,14 @@ def _take_now(
     if not items and undecodable >= ENOUGH:
         raise none_of(ctx, undecodable)
     return items
+
+
+def _is_paused(ctx: Context) -> Operation[bool]:
+    """Whether the set is paused. The server is asked if it was paused at the last report."""
+    tally = ctx.reporter.tally
+    if tally.paused:
+        tally.paused = bool((yield ctx.command(b"EXISTS", ctx.keys.paused, reads=up_to(1))))
+    return tally.paused
 
 
 def none_of(ctx: Context, total: int) -> DecodeError:
@@ -561,6 +579,7 @@ def _decode_taken(
         raws = [raws[i] for i in kept]
         scores = [scores[i] for i in kept] if scores is not None else None
     items, bad = yield from ctx.codec.decode(raws)
+    ctx.reporter.count(TAKEN, len(items))
     failure: Exception | None = None
     # With key= all become dead letters: the place of an item is not known here.
     own = [each for each in bad if ctx.options.keyed or not isinstance(each.error, NOT_OF_ITEM)]

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from redset._operations.context import Context
 from redset._operations.replies import count, listed, number
+from redset._operations.reporting import IDLE
 from redset._transport.effects import Operation, Wait
 
 T = TypeVar("T")
@@ -36,9 +37,15 @@ def until(
     found = yield from attempt()
     if wait and not found:
         effect = wait_for(ctx, end)
-        while not found and (yield effect):
+        while not found and (yield from _sign(effect, end)):
             found = yield from attempt()
     return found
+
+
+def _sign(effect: Wait, end: float) -> Operation[bool]:
+    """Wait for a sign. Some time without one also ends it: a report travels with the attempt."""
+    effect.until = min(end, monotonic() + IDLE)
+    return (yield effect) or monotonic() < end
 
 
 def wait_for(
@@ -48,7 +55,9 @@ def wait_for(
 
     The end counts as an item that all waiters may have.
     """
-    keys = [ctx.keys.queue] if ctx.keys.prefix is None else [ctx.keys.queue, ctx.keys.leased]
+    keys = [ctx.keys.queue]
+    if ctx.keys.prefix is not None:
+        keys += [ctx.keys.leased, ctx.keys.paused]
     return Wait(ctx.step("watch", _seen, due=ctx.options.due, finish=finish), keys, end, ended)
 
 

@@ -58,6 +58,23 @@ class Send:
         return self.data.split(b"\r\n", 3)[2].decode()
 
 
+class Rider:
+    """A request that travels in the write of another one, which it changes nothing for.
+
+    It is never sent again. ``done`` takes its reply, or the error that it is; it is not called if
+    none came.
+    """
+
+    __slots__ = ("data", "done", "loading", "script")
+
+    def __init__(self, data: bytes, script: Script, done: Callable[[Any], None]) -> None:
+        self.data = data
+        self.script = script
+        self.done = done
+        #: Whether the script's loading went out with it.
+        self.loading = False
+
+
 class Outsized:
     """The size of an argument that may be the reason for a lost connection."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from redset._transport.clients import caches, library_of
 from redset._transport.coroutines import heard
-from redset._transport.effects import Outsized, Send, Unexpected
+from redset._transport.effects import Outsized, Rider, Send, Unexpected
 from redset._transport.errors import (
     connection_error,
     invalid_response,
@@ -52,6 +52,8 @@ class GenericSession(Session):
         self._answers: deque[tuple[Send, Any]] = deque()
 
     async def send(self, effect: Send) -> None:
+        for rider in self.riders():
+            await self._ride(rider)
         (arguments,) = self._split(effect.data)
         large = max(arguments, key=len) if len(effect.data) > LARGE else b""
         try:
@@ -67,6 +69,22 @@ class GenericSession(Session):
         except Exception as error:
             answer = ErrorReply(translated(error, effect.script))
         self._answers.append((effect, answer))
+
+    async def _ride(self, rider: Rider) -> None:
+        """Perform a report as a command of its own. No error of it is the caller's."""
+        (arguments,) = self._split(rider.data)
+        try:
+            try:
+                answer = await self._command(arguments)
+            except Exception as error:
+                if not is_no_script(ErrorReply(error)):
+                    raise
+                answer = await self._reload(rider.script, arguments)
+        except Exception as error:
+            if is_reply(error):
+                rider.done(translated(error, rider.script))
+        else:
+            rider.done(answer)
 
     async def read(self) -> Any:
         effect, answer = self._answers.popleft()

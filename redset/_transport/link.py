@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
+from time import monotonic
 from typing import Any
 
 from redset._transport.clients import (
@@ -47,7 +49,7 @@ class _Link:
         If it is not a client, or one of the wrong kind (sync, asyncio).
     """
 
-    __slots__ = ("_client", "_home", "_lender", "_nodes", "_options", "_split")
+    __slots__ = ("_client", "_home", "_lender", "_nodes", "_options", "_split", "reporter")
     _awaits: bool
 
     def __init__(
@@ -64,6 +66,8 @@ class _Link:
         self._client = client
         self._split = split
         self._lender = lender
+        #: Makes the reports that travel with requests, if there are any.
+        self.reporter: Any = None
         #: The options of the generic session, made on its first use.
         self._options: dict[str, Any] | None = None
         #: The nodes of a cluster, and the slot of the set. On one server there is one slot.
@@ -132,7 +136,19 @@ class _Link:
             if self._options is None:
                 self._options = decoding_options(self._client.execute_command)
             session = GenericSession(self._client, self._split, self._options, self._awaits)
+        session.reporter = self.reporter
         return Performer(operation, source, session, self._awaits, effect)
+
+
+def server_of(client: Any) -> Any:
+    """Return a value that is equal for clients of the same server and database, if that is sure."""
+    pool = getattr(client, "connection_pool", None)  # a cluster client has many
+    if pool is not None and lender_of(client).lends(client):
+        return address_of(pool) or weakref.ref(pool)
+    try:
+        return weakref.ref(client)
+    except TypeError:  # it cannot be referred to
+        return object()
 
 
 class Link(_Link):
@@ -151,6 +167,7 @@ class Link(_Link):
         """Perform an operation to its end, or a single request."""
         if source is not None or not self._lender.lends(self._client):
             return complete(self._begin(operation, source).run())
+        reporter = self.reporter
         borrower: Any = self._lender.borrower
         nodes, home = self._nodes, self._home
         if isinstance(operation, Ask):
@@ -164,6 +181,8 @@ class Link(_Link):
                 try:
                     kind = type(effect)
                     if kind is Ask:
+                        if reporter is not None and reporter.tally.due <= monotonic():
+                            break  # a report travels with it
                         if nodes is None:
                             result = ask_once(borrower, effect, refused)
                         else:

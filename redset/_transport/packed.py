@@ -20,6 +20,9 @@ to its end, and the failed requests are sent again in order. Another client may 
 script in between, so that later requests were performed before this one. Those are sent once more,
 to come last again. Their first replies are kept, since the second ones would report duplicates.
 
+*Riders.* A report travels in front of a request, in the same write. Its reply is read first and
+changes nothing for the request. It is never sent again.
+
 *Resends.* If the connection is lost, any of the unread requests may have been performed. If each of
 them may be performed twice (``resend``), all are sent again on a new connection, as often as the
 client's retry policy allows. A pop may not be performed twice: its items would be lost. Then the
@@ -38,7 +41,7 @@ from typing import Any, NoReturn
 from weakref import ref
 
 from redset._transport.coroutines import complete, heard
-from redset._transport.effects import Outsized, Send, Unexpected
+from redset._transport.effects import Outsized, Rider, Send, Unexpected
 from redset._transport.errors import (
     connection_error,
     invalid_response,
@@ -169,7 +172,7 @@ class PackedSession(Session):
         self._before = b""
 
     async def send(self, effect: Send) -> None:
-        flight = Flight(effect)
+        flight = Flight(effect, self.riders())
         if self._connection is None:
             await self._take()
         self._flying.append(flight)
@@ -297,6 +300,8 @@ class PackedSession(Session):
         elif self._before:
             data = self._before + data
         flight.before = self._before.count(b"*1")
+        if flight.riders:
+            data = b"".join([*map(self._bytes_of, flight.riders), data])
         self._broken = True  # until the whole of it is out
         if self._socket is None:
             # Only now, with nothing in flight: later the reply to its PING would be taken for
@@ -311,11 +316,36 @@ class PackedSession(Session):
             await self._settled(heard(connection.send_packed_command([data], check_health=False)))
         self._broken = False
 
+    def _bytes_of(self, rider: Rider) -> bytes:
+        script = rider.script
+        scripts = loaded_scripts.setdefault(self._pool, set())
+        rider.loading = script.sha not in scripts and script.sha not in self._sent
+        if not rider.loading:
+            return rider.data
+        self._sent.add(script.sha)
+        return script.load + rider.data
+
+    async def _read_riders(self, flight: Flight) -> None:
+        riders, flight.riders = flight.riders, ()
+        scripts = loaded_scripts.setdefault(self._pool, set())
+        for rider in riders:
+            loaded = await self._one(None) if rider.loading else None
+            answer = await self._one(rider.script)
+            if type(loaded) is ErrorReply:
+                answer = loaded
+            elif rider.loading:
+                scripts.add(rider.script.sha)
+            elif is_no_script(answer):
+                scripts.discard(rider.script.sha)
+            rider.done(answer.error if type(answer) is ErrorReply else answer)
+
     async def _fetch(self, flight: Flight) -> Any:
         """Read one request's replies; raise a lost connection, return a server's error."""
         connection = self._connection
         if socket_of(connection) is not self._socket:
             raise connection_error(connection)("the connection was lost with replies unread")
+        if flight.riders:
+            await self._read_riders(flight)
         effect = flight.effect
         script = effect.script
         if flight.loading and script is not None:
@@ -409,6 +439,8 @@ class PackedSession(Session):
         used_sockets.change = object()
         retry = getattr(connection, "retry", None)
         unread = [flight for flight in self._flying if flight.answer is UNREAD]
+        for flight in unread:
+            flight.riders = ()
         await self._settled(connection.disconnect())
         large = largest_argument(unread) if may_be_too_large(error) else None
         limit = None if large is None else await self._limit()

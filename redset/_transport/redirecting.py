@@ -39,7 +39,8 @@ from redset._transport.cluster import (
     unready,
 )
 from redset._transport.coroutines import heard
-from redset._transport.effects import Send
+from redset._transport.effects import Rider, Send
+from redset._transport.errors import is_reply
 from redset._transport.limits import is_too_large, largest_argument, may_be_too_large
 from redset._transport.packed import PackedSession, ask_once
 from redset._transport.pools import (
@@ -121,6 +122,27 @@ class ClusterSession(PackedSession):
         return None if pool is None else fingerprint_of(pool)
 
     async def send(self, effect: Send) -> None:
+        if not self._flying:
+            for rider in super().riders():
+                await self._report(rider)
+        await self._send(effect)
+
+    def riders(self) -> list[Rider]:
+        """Return no reports: the registry is in another slot, so each is a request of its own."""
+        return []
+
+    async def _report(self, rider: Rider) -> None:
+        """Send a report and read its reply. No error of it is the caller's."""
+        try:
+            await self._send(Send(rider.data, 1, rider.script, False))
+            answer = await self.read()
+        except Exception as error:
+            if is_reply(error):
+                rider.done(error)
+        else:
+            rider.done(answer)
+
+    async def _send(self, effect: Send) -> None:
         slot = slot_of_request(effect.data, self._home)
         if slot != self._slot:
             for flight in list(self._flying):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 from redset._transport.coroutines import complete
-from redset._transport.effects import Send
+from redset._transport.effects import Rider, Send
 
 #: Stands for a reply that was not read yet.
 UNREAD = object()
@@ -18,6 +20,8 @@ class Session:
     #: The pool of its connections, or else its client.
     _pool: Any = None
     _client: Any = None
+    #: Makes the reports that travel with requests, if there are any.
+    reporter: Any = None
 
     def pool(self) -> Any:
         """Return the source of the connections to the set's server, if there is one."""
@@ -48,6 +52,13 @@ class Session:
         """Return the connection to its pool, with nothing unread on it."""
         raise NotImplementedError
 
+    def riders(self) -> list[Rider]:
+        """Return the reports that travel with the next request: at most one in two seconds."""
+        reporter = self.reporter
+        if reporter is None or reporter.tally.due > monotonic():
+            return []
+        return reporter.ride()  # type: ignore[no-any-return]
+
     def fingerprint(self) -> Any:
         """Return a fingerprint of the open connections; None if they cannot be seen."""
         return None
@@ -56,10 +67,12 @@ class Session:
 class Flight:
     """A request in flight, and the replies that were read already."""
 
-    __slots__ = ("answer", "before", "effect", "kept", "loading", "reloads", "whole")
+    __slots__ = ("answer", "before", "effect", "kept", "loading", "reloads", "riders", "whole")
 
-    def __init__(self, effect: Send) -> None:
+    def __init__(self, effect: Send, riders: Sequence[Rider] = ()) -> None:
         self.effect = effect
+        #: Requests in front of it whose replies are not read yet. They are never sent again.
+        self.riders = riders
         self.loading = False
         #: Whether the script's text went out with it, since the server refused to load it.
         self.whole = False

@@ -1,5 +1,5 @@
 -- Empties the set in one step. Bounded steps then unlink the buckets of its memory.
--- KEYS: meta, none, seen, queue, name, keyed, tied, keyed_tied, items, leased, leases, calls, dead
+-- KEYS: meta, none, seen, queue, counts, workers, name, keyed, tied, keyed_tied, items, leased, leases, calls, dead
 -- ARGV:
 --   new_epoch
 --   keep: flag            keeps the memory
@@ -11,6 +11,7 @@
 -- Returns {number queued, whether old buckets are left}; for a set that is not finished
 --   {number queued or held, 0, number of new dead letters}
 -- include: check
+-- include: counting
 local fixed = {name, keyed, tied, keyed_tied, items, leased, leases, calls, dead}
 if wrong_type(meta, 'hash') then return redis.error_reply(WRONG_TYPE) end
 if if_finished then
@@ -39,7 +40,7 @@ for i, key in ipairs(fixed) do
 end
 call('UNLINK', none)
 if keep then
-  call('UNLINK', unpack(fixed))
+  call('UNLINK', counts, workers, unpack(fixed))
   return {queued, 0}
 end
 call('HDEL', none, '')
@@ -50,11 +51,11 @@ if m[1] and m[2] then
   old = (old == '' and '' or old .. ' ') .. m[1] .. ':' .. string.format('%d', buckets)
 end
 if old == '' then
-  call('UNLINK', meta, seen, unpack(fixed))
+  call('UNLINK', meta, seen, counts, workers, unpack(fixed))
   return {queued, 0}
 end
 -- First, or the list of the old memory's buckets would be lost with it.
 call('HSET', meta, 'layout', 1, 'epoch', new_epoch, 'old', old)
 call('HDEL', meta, 'options', 'level', 'split', 'count', 'sequence', 'forgets')
-call('UNLINK', seen, unpack(fixed))
+call('UNLINK', seen, counts, workers, unpack(fixed))
 return {queued, 1}

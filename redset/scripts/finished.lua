@@ -1,5 +1,5 @@
 -- Returns whether nothing is queued, scheduled or held.
--- KEYS: queue, none, leased, leases, calls, dead; with key= items
+-- KEYS: queue, none, leased, leases, calls, dead, counts; with key= items
 -- ARGV:
 --   max_attempts: number
 --   limit: number         limit of expired leases to return
@@ -8,6 +8,7 @@
 -- Returns {whether it is finished, number of returned leases, number of these that became dead
 --   letters}; if it only reads, whether it would be finished, and 0, 0
 -- include: check
+-- include: counting
 -- include: due
 -- include: leases
 -- include: portions

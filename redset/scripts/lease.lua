@@ -1,7 +1,7 @@
 -- Leases the lowest items for a time. If it is sent again with the same token, within that time and
 -- before the first of them is settled, it returns the same ones. Later, the rest of them returns to
 -- the queue before others are leased.
--- KEYS: queue, none, leased, leases, calls, dead; with key= items
+-- KEYS: queue, none, leased, leases, calls, dead, counts, paused; with key= items
 -- ARGV:
 --   token
 --   num: number           limit of items
@@ -17,6 +17,7 @@
 --   dead letters, {member, score, ...}, {place, attempts, ...} of items with attempts}; with a key=
 --   also payloads
 -- include: check
+-- include: counting
 -- include: due
 -- include: bytes
 -- Time for which a token is known after its lease, in ms: a client's retries may take as long.
@@ -33,6 +34,9 @@ local function read(at, want)
   end
   return call('ZRANGE', queue, at, at + want - 1, 'WITHSCORES')
 end
+-- From a set that is paused, only a call that is sent again gets its leases.
+local is_paused, NOTHING = call('EXISTS', paused) == 1, {'0', 0, 0, 0, 0, {}, {}, {}}
+if is_paused and not held then return NOTHING end
 -- include: leasing
 -- include: leases
 -- include: portions
@@ -89,6 +93,7 @@ if held then
     return {until_now, more, 0, bound, 0, found, attempted, payloads}
   end
 end
+if is_paused then return NOTHING end
 local back, died, expired_more = expire(now, limit, first)
 local old = call('ZRANGEBYSCORE', calls, '-inf', now - KEPT, 'LIMIT', '0', limit)
 if #old > 0 then call('ZREM', calls, unpack(old)) end

@@ -1,5 +1,5 @@
 -- Queues dead letters again, at their scores, if no item of the same identity is queued or held.
--- KEYS: dead, none, queue, leased, leases, meta, items, name
+-- KEYS: dead, none, counts, queue, leased, leases, meta, items, name
 -- ARGV:
 --   keyed: flag
 --   options
@@ -9,6 +9,7 @@
 --   is queued or held, -1 if it is gone, or the bytes to decode for its member. If nothing was
 --   written, {'OPTIONS', the set's} or {'NAME'}
 -- include: check
+-- include: counting
 -- include: portions
 if wrong_type(dead, 'stream') or wrong_type(queue, 'zset') or wrong_type(leased, 'zset')
   or wrong_type(leases, 'hash')
@@ -20,7 +21,7 @@ if stored and stored ~= options then return {'OPTIONS', stored} end
 if (keyed or ties) and call('EXISTS', name) == 1 then return {'NAME'} end
 -- The removal of nothing shows that the user may remove, and lets a full server accept the rest.
 call('XDEL', none, '0-1')
-local outcomes, bytes = {}, 0
+local outcomes, bytes, queued = {}, 0, 0
 for i = letters_at, #ARGV, letters_width do
   if bytes >= BYTES then break end
   -- fields: letters at i
@@ -54,11 +55,12 @@ for i = letters_at, #ARGV, letters_width do
         if keyed then call('HSET', items, member, fields.raw) end
         call('ZADD', queue, score, member)
         call('XDEL', dead, id)
-        outcome = 1
+        outcome, queued = 1, queued + 1
       end
     end
   end
   outcomes[#outcomes + 1] = outcome
 end
 if call('XLEN', dead) == 0 then call('UNLINK', dead) end
+if queued > 0 then count_event('requeued', queued) end
 return {outcomes}

@@ -1,5 +1,5 @@
 -- Ends or extends leases that their holders still have, and adds items in the same step.
--- KEYS: queue, none, leased, leases, calls, dead, meta, seen, items, name
+-- KEYS: queue, none, leased, leases, calls, dead, counts, meta, seen, items, name
 -- ARGV:
 --   max_attempts: number
 --   keyed: flag
@@ -11,6 +11,7 @@
 -- Returns {number still held of each group, the result of `adding` or ''}; if nothing was written
 --   because of `adding`, only its reason
 -- include: check
+-- include: counting
 -- include: settling
 -- include: due
 if not keyed then items = nil end
@@ -83,7 +84,7 @@ if any and at <= #ARGV then
 else
   try_removals()
 end
-local counts, now = {}, nil
+local still_held, now = {}, nil
 local function time()
   now = now or milliseconds(call('TIME'))
   return now
@@ -106,7 +107,7 @@ for i, group in ipairs(groups) do
 -- include: finishing
     finish(how, members, group.values, time(), group.settled)
   end
-  counts[i] = #members
+  still_held[i] = #members
   if how ~= 'check' then call('ZREM', calls, group.token) end
 end
-return {counts, outcome}
+return {still_held, outcome}

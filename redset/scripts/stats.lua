@@ -1,5 +1,5 @@
 -- Counts everything in one step.
--- KEYS: queue; with second keys none, leased, leases, calls, dead, meta, seen, items
+-- KEYS: queue; with second keys none, leased, leases, calls, dead, counts, meta, seen, items
 -- ARGV:
 --   due: flag             only items that are due are available
 --   remember              '', ever, limited
@@ -11,6 +11,7 @@
 -- Returns {size, available, leased, dead, remembered, lowest score or '', time in seconds, bytes,
 --   number of new dead letters, number that wait for a retry}
 -- include: check
+-- include: counting
 -- include: due
 local all_items = items
 if not keyed then items = nil end

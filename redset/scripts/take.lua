@@ -1,6 +1,6 @@
 -- Removes and returns the lowest items, and expired leases if these are too few.
 -- Its first write frees memory: it works on a full server.
--- KEYS: queue; with second keys none, leased, leases, calls, dead; with key= items
+-- KEYS: queue; with second keys none, leased, leases, calls, dead, counts; with key= items
 -- ARGV:
 --   num: number                limit of items
 --   due: flag                  only items that are due
@@ -11,6 +11,7 @@
 -- Returns {whether there may be more, {member, score, ...; with a key= payload, score, ...}, number
 --   of new dead letters, since their leases had expired}
 -- include: check
+-- include: counting
 -- include: due
 -- include: leases
 -- include: portions

@@ -1,6 +1,6 @@
 -- Returns the number of items that a consumer may have, and the time until there may be more. It
 -- only reads.
--- KEYS: queue; with second keys none, leased
+-- KEYS: queue; with second keys none, leased, paused
 -- ARGV:
 --   due: flag     only items that are due
 --   finish: flag  also reports the end: that nothing is queued or leased
@@ -23,6 +23,11 @@ end
 if leased then
   local ms = string.format('%.0f', now)
   available = available + count(leased, ms, ms, 1)
+end
+-- EXISTS also makes the server announce a pause, and its end, to this connection.
+if paused and redis.call('EXISTS', paused) == 1 then
+  local is_over = finish and redis.call('ZCARD', queue) + redis.call('ZCARD', leased) == 0
+  return {is_over and 1000000 or 0, -1}
 end
 if not next_at then
   -- The end wakes all waiters.

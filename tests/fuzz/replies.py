@@ -256,7 +256,8 @@ def _leased(draw: Answers, command: list[bytes]) -> list[Any]:
     payloads = [draw.member() for _ in rows] if command[2] == b"3" else []
     expiries = [b"%d" % (1700000000000 + at) for at in rows]
     members = [draw.member() for _ in rows]
-    return [members, expiries, payloads, [b"0" for _ in rows], [draw.score() for _ in rows]]
+    rest = [[b"0" for _ in rows], [draw.score() for _ in rows], [b"" for _ in rows]]
+    return [members, expiries, payloads, 0, *rest, [b"abcdef" for _ in rows]]
 
 
 #: Possible replies to each command and each step.
@@ -272,6 +273,11 @@ COMMANDS: dict[bytes, Callable[[Answers, list[bytes]], Any]] = {
     b"MULTI": lambda draw, command: Status(b"OK"),
     b"EXEC": lambda draw, command: [draw.pairs(4)[:: draw.rng.choice((1, 2))], draw.count()],
     b"UNLINK": lambda draw, command: draw.count(1),
+    b"HGETALL": lambda draw, command: [b"w", b'{"pid": 7, "seen": "x"}'][: 2 * draw.count(1)],
+    b"HDEL": lambda draw, command: draw.count(1),
+    b"GET": lambda draw, command: draw.rng.choice((None, b"x", b'{"why": "down", "at": []}')),
+    b"DEL": lambda draw, command: draw.count(1),
+    b"EXISTS": lambda draw, command: draw.count(1),
     b"HGET": lambda draw, command: draw.rng.choice((None, b"0123456789abcdef")),
     b"TIME": lambda draw, command: [b"1700000000", b"123456"],
     b"XLEN": lambda draw, command: draw.count(),
@@ -306,6 +312,9 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
         )
     ),
     "page": _page,
+    "pause": lambda draw, command: draw.count(),
+    "report": lambda draw, command: [draw.rng.choice((b"", b"x")), draw.count(1)],
+    "register": lambda draw, command: draw.count(1),
     "purge": lambda draw, command: draw.count(),
     "requeue": lambda draw, command: draw.rng.choice(
         ([[1, -1]], [[0, draw.member()]], [b"NAME"], [b"OPTIONS", b"key=no"])
@@ -533,6 +542,10 @@ OPERATIONS: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("between", lambda jobs: [each for each in jobs.between(0, 5)], _listed(_item)),  # noqa: C416
     ("between take", lambda jobs: jobs.between(0, 5).take(3), _listed(_item)),
     ("between discard", lambda jobs: jobs.between(0, 5).discard(), _whole),
+    ("pause", lambda jobs: jobs.pause("why"), lambda result: result is None),
+    ("resume", lambda jobs: jobs.resume(), _flag),
+    ("paused", lambda jobs: jobs.paused, lambda result: result is None or _item(result.why)),
+    ("workers", lambda jobs: jobs.workers(), _listed(lambda worker: type(worker.pid) is int)),
     ("stats", lambda jobs: jobs.stats(), lambda stats: all(map(_whole, stats[:5]))),
     ("export", lambda jobs: list(jobs.export()), _listed(_is(str))),
     ("restore", lambda jobs: jobs.restore(_lines(jobs)), _whole),
@@ -570,6 +583,7 @@ METHODS = {
     "scores", "get", "contains", "discard", "discard_many", "remove", "size", "available",
     "lease", "ack", "fail", "release", "renew", "leased", "finished", "consume",
     "update", "isdisjoint", "move_many", "export", "restore", "stats", "clear", "dead",
+    "pause", "resume", "paused", "workers",
     "forget", "forget_many", "known", "seen", "seen_many",
 }  # fmt: skip
 SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [

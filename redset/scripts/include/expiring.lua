@@ -30,6 +30,11 @@ local function expire(now, limit, first)
     return part, 1, sizes or nil
   end)
   cut(members, n)
+  local expired = 0
+  for i = 1, #members do
+    if owner_of(values[i]) ~= DELAYED then expired = expired + 1 end
+  end
+  if expired > 0 then count_event('expired', expired) end
   return #members, finish('expire', members, values, now, {0, '', '', ''}), more
 end
 -- Makes new rows for leases that have only records, because `leased` was deleted or evicted. It

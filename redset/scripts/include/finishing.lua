@@ -118,6 +118,7 @@ local function write(members)
   bulk('ZREM', leased, dead_gone)
   bulk('HDEL', leases, dead_gone)
   if items then bulk('HDEL', items, dead_ends) end
+  count_event('died', #died)
 end
 
 -- Ends the leases or delays of these members, each once. Returns the number of dead ones. how: ack,

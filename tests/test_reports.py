@@ -1,0 +1,351 @@
+"""Reports: what processes did with a set, counted in the process and sent with other requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import blocking
+import children
+import pytest
+import redis
+import servers
+from proxy import Proxy
+
+from redset import SortedSet, TimeSortedSet, list_sets
+from redset._operations import operating, reporting
+from redset.scripts import script
+
+Maker = Callable[..., Any]
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call may report."""
+    monkeypatch.setattr(reporting, "EVERY", 0.0)
+
+
+def report(jobs: Any) -> None:
+    """Let the process report at once."""
+    face = blocking.face_of(jobs)
+    done = face._run(operating.report(face._ctx))
+    if isinstance(jobs, blocking.BlockingSet):
+        blocking.wait(done)
+
+
+def counts_of(raw: Any, name: str) -> dict[str, int]:
+    """The counts of a set, without the times."""
+    stored = raw.hgetall(f"{name}:{{{name}}}:counts")
+    return {
+        field.decode(): int(num) for field, num in stored.items() if not field.endswith(b"_seen")
+    }
+
+
+def lines_of(raw: Any, name: str) -> dict[str, dict[str, Any]]:
+    stored = raw.hgetall(f"{name}:{{{name}}}:workers")
+    return {worker.decode(): json.loads(line) for worker, line in stored.items()}
+
+
+def test_counts_are_those_of_the_calls(make_set: Maker, raw: Any) -> None:
+    jobs = make_set(name="jobs")
+    for item in ("a", "b", "a"):
+        jobs.add(item)
+    jobs.add("a", nx=True)
+    jobs.add_many(["c", "c", "d", "e", "f"], 5)
+    jobs.add_many(iter(["c", "g"]), nx=True)
+    assert jobs.pop() == "a" and jobs.take(2) == ["b", "g"]
+    first, second, third, fourth = jobs.lease(4)
+    first.ack(add=["x", "y"])
+    second.fail("broken")
+    third.release()
+    assert jobs.discard("f") and fourth.ack() == 0
+    report(jobs)
+    assert counts_of(raw, "jobs") == {
+        "added": 9, "updated": 2, "refused": 2, "taken": 3, "leased": 4, "acked": 1, "failed": 1,
+        "released": 1, "lost": 1,
+    }  # fmt: skip
+
+
+def test_a_set_with_a_memory_counts_what_its_process_refuses_itself(
+    make_set: Maker, raw: Any
+) -> None:
+    jobs = make_set(name="jobs", remember=True)
+    for _ in range(5):
+        jobs.add_many([str(number) for number in range(300)])
+        jobs.add_many(["1", "2"])
+        jobs.add("3")
+    report(jobs)
+    assert counts_of(raw, "jobs") == {"added": 300, "refused": 5 * 303 - 300}
+
+
+def test_a_worker_counts_its_jobs_and_the_time_in_handlers(make_set: Maker, raw: Any) -> None:
+    jobs = make_set(name="jobs", max_attempts=1)
+    jobs.add_many(["good", "bad"])
+    pause = threading.Event()
+
+    def handle(item: str) -> list[str]:
+        pause.wait(0.02)
+        if item == "bad":
+            raise ValueError(item)
+        return ["next"] if item == "good" else []
+
+    assert jobs.consume(handle, until_finished=True).done == 2
+    counts = counts_of(raw, "jobs")
+    assert counts.pop("busy_ms") >= 40
+    assert counts == {"added": 3, "leased": 3, "acked": 2, "failed": 1, "died": 1}
+    (line,) = lines_of(raw, "jobs").values()
+    assert (line["held"], line["done"], line["failed"]) == (0, 2, 1)
+
+
+def test_the_server_counts_what_only_it_knows(make_set: Maker, raw: Any) -> None:
+    jobs = make_set(name="jobs", max_attempts=1)
+    jobs.add_many(["a", "b"])
+    jobs.lease(1, 0.001)
+    while jobs.stats().dead == 0:
+        pass
+    assert jobs.dead.requeue() == 1
+    for lease in jobs.lease(2):
+        lease.fail("broken")
+    assert jobs.dead.purge() == 2
+    counts = counts_of(raw, "jobs")
+    named = ("expired", "died", "requeued", "purged")
+    assert {name: counts[name] for name in named} == dict(zip(named, (1, 3, 1, 2), strict=True))
+    assert 0 < raw.ttl("jobs:{jobs}:counts") <= 604800
+
+
+@pytest.fixture
+def wire(any_server: servers.Server) -> Iterator[tuple[Proxy, SortedSet[str]]]:
+    """A proxy, and a set whose client goes through it and tries once."""
+    with Proxy(any_server) as proxy:
+        proxy.hides = False
+        client = redis.Redis(port=proxy.port, retry=None)
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        yield proxy, jobs
+        client.close()
+
+
+REPORT = script("report").sha
+
+
+def reports_in(proxy: Proxy) -> int:
+    return sum(command[:2] == [b"EVALSHA", REPORT] for command in proxy.seen)
+
+
+def test_a_report_travels_in_the_write_of_another_request(
+    wire: tuple[Proxy, SortedSet[str]],
+) -> None:
+    _, jobs = wire
+    writes: list[bytes] = []
+    jobs.add("a")
+    connection = jobs.redis.connection_pool.get_connection()
+    jobs.redis.connection_pool.release(connection)
+    sock, sendall = connection._sock, connection._sock.sendall
+
+    class Recorded:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(sock, name)
+
+        def sendall(self, data: Any, *rest: Any) -> None:
+            writes.append(bytes(data))
+            sendall(data, *rest)
+
+    connection._sock = Recorded()
+    jobs._ctx.reporter.tally.due = 0.0
+    before = len(writes)
+    jobs.add("b")
+    (written,) = writes[before:]
+    assert written.count(b"EVALSHA") == 2 and written.count(b"ZADD") == 1
+    assert written.index(REPORT) < written.index(b"ZADD")
+
+
+def test_a_busy_process_reports_at_most_once_in_two_seconds(
+    wire: tuple[Proxy, SortedSet[str]],
+) -> None:
+    proxy, jobs = wire
+    for number in range(50):
+        jobs.add(str(number))
+        jobs.lease(1).ack()
+    assert reports_in(proxy) == 1
+
+
+def test_calls_that_only_look_report_nothing(make_set: Maker, raw: Any) -> None:
+    jobs = make_set(name="jobs")
+    jobs.size()
+    jobs.peek_many(1)
+    jobs.stats()
+    jobs.finished()
+    report(jobs)
+    assert raw.keys() == []
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_report_whose_answer_is_lost_is_not_sent_again(
+    wire: tuple[Proxy, SortedSet[str]], any_server: servers.Server
+) -> None:
+    proxy, jobs = wire
+    jobs.add("a")
+    jobs.add("b")
+    proxy.rule = lambda command: proxy.LOSE if command[:2] == [b"EVALSHA", REPORT] else None
+    with pytest.raises(redis.ConnectionError):
+        jobs.add("c")
+    proxy.rule = None
+    jobs.add("c")
+    jobs.close()
+    # The add whose answer was lost was performed: the next one found its item.
+    assert counts_of(any_server.raw, "jobs") == {"added": 2, "updated": 1}
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_report_that_is_refused_whole_is_told_by_the_next(
+    any_server: servers.Server, server_client: redis.Redis
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(server_client, "jobs")
+    jobs.add("a")
+    raw.script_flush()
+    jobs.add("b")
+    jobs.add("c")
+    jobs.close()
+    assert counts_of(raw, "jobs") == {"added": 3}
+
+
+def test_a_user_who_may_not_report_ends_the_reports_of_the_process(
+    any_server: servers.Server,
+) -> None:
+    with servers.user(any_server, "resetkeys", "~jobs") as login, Proxy(any_server) as proxy:
+        proxy.hides = False
+        client = redis.Redis(port=proxy.port, **login)
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        jobs.add("a")
+        jobs.add("b")
+        other: SortedSet[str] = SortedSet(client, "jobs")
+        other.add("c")
+        assert jobs.pop() == "a"
+        assert reports_in(proxy) == 1
+        client.close()
+
+
+def test_a_process_may_be_told_not_to_report(
+    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDSET_REPORT", "0")
+    monkeypatch.setattr(reporting, "_process", reporting._Process())
+    with SortedSet(any_server.client(), "jobs") as jobs:
+        jobs.add_many(str(number) for number in range(30_000))
+        jobs.take(20_000)
+        jobs.clear()
+        jobs.add("a")
+        jobs.pop()
+    assert any_server.raw.keys() == []
+
+
+def test_a_worker_is_named_in_its_leases_and_its_line(
+    make_set: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDSET_LABEL", "crawler 7")
+    monkeypatch.setattr(reporting, "_process", reporting._Process())
+    jobs = make_set()
+    jobs.add_many(["a", "b"])
+    jobs.lease(1).fail("broken", delay=60)
+    jobs.lease(1)
+    delayed, leased = sorted(jobs.leased(), key=lambda each: each.worker or "")
+    report(jobs)
+    (worker,) = jobs.workers()
+    assert delayed.worker is None and leased.worker == worker.id
+    assert (worker.pid, worker.label, worker.held) == (os.getpid(), "crawler 7", 1)
+    assert worker.host and 0 <= worker.seen - worker.since < 60
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_counts_for_itself(any_server: servers.Server) -> None:
+    code = f"""
+import os, redis
+from redset import SortedSet
+client = redis.Redis(unix_socket_path={str(any_server.unix)!r})
+jobs = SortedSet(client, "jobs")
+jobs.add("first")
+child = os.fork()
+for number in range(3):
+    jobs.add(f"{{os.getpid()}} {{number}}")
+jobs.close()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+else:
+    os._exit(0)
+"""
+    children.run("-c", code)
+    raw = any_server.raw
+    assert counts_of(raw, "jobs") == {"added": 7}
+    assert len({line["pid"] for line in lines_of(raw, "jobs").values()}) == 2
+
+
+def test_a_set_is_registered_with_its_options_by_the_second_report(
+    any_server: servers.Server, server_client: redis.Redis
+) -> None:
+    raw = any_server.raw
+    options = {"key": ("a", "b"), "remember": 60, "ties": "fifo", "max_attempts": 3}
+    jobs: SortedSet[Any] = SortedSet(server_client, "jobs", serializer=json, **options)  # type: ignore[call-overload]
+    jobs.add({"a": 1, "b": 2})
+    assert not raw.exists("redset:sets")
+    jobs.close()
+    timed: TimeSortedSet[str] = TimeSortedSet(server_client, "timed")
+    timed.add_many(["a"])
+    jobs_info, timed_info = list_sets(server_client)
+    assert jobs_info.options is not None and timed_info.options is not None
+    seen = jobs_info.options.pop("seen")
+    assert seen % 3600 == 0 and 0 <= raw.time()[0] - seen < 3700
+    assert jobs_info.options.pop("v") == timed_info.options["v"]
+    assert jobs_info.options == {
+        "class": "SortedSet", "key": ["a", "b"], "ties": "fifo", "remember": 60.0, "attempts": 3,
+        "serializer": "json",
+    }  # fmt: skip
+    assert timed_info.options["class"] == "TimeSortedSet"
+    assert timed_info.options["serializer"] is None and timed_info.options["key"] is None
+    assert timed_info.counts["added"] == 1
+
+
+def test_old_entries_and_lines_are_dropped(
+    any_server: servers.Server, server_client: redis.Redis
+) -> None:
+    raw = any_server.raw
+    now = int(raw.time()[0])
+    for number in range(3):
+        raw.hset("redset:sets", f"old{number}", f'{{"seen":{now - 31 * 86400}}}')
+        raw.hset("jobs:{jobs}:workers", f"old{number}", f'{{"seen":{now - 3700}}}')
+    raw.hset("redset:sets", "fresh", f'{{"seen":{now}}}')
+    raw.hset("jobs:{jobs}:workers", "fresh", f'{{"seen":{now}}}')
+    jobs: SortedSet[str] = SortedSet(server_client, "jobs")
+    jobs.add_many(["a"])
+    assert len(lines_of(raw, "jobs")) == 2
+    assert set(raw.hkeys("redset:sets")) == {b"fresh", b"jobs"}
+
+
+def test_clear_leaves_no_counts_and_no_entry(make_set: Maker, raw: Any) -> None:
+    jobs = make_set(name="jobs")
+    jobs.add_many(["a", "b"])
+    raw.set("jobs:{jobs}:paused", "x")
+    assert jobs.clear() == 2
+    assert raw.keys() == [b"jobs:{jobs}:paused"]
+    jobs.add("c")
+    report(jobs)
+    jobs.add("d")
+    report(jobs)
+    assert counts_of(raw, "jobs") == {"added": 2}
+    assert raw.hkeys("redset:sets") == [b"jobs"]
+
+
+def test_an_idle_waiter_is_heard_of(
+    make_set: Maker, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from redset._operations import exchanging, waiting
+
+    for module in (reporting, waiting, exchanging):
+        monkeypatch.setattr(module, "IDLE", 0.05)
+    monkeypatch.setattr(reporting, "EVERY", 0.0)
+    jobs = make_set(name="jobs")
+    assert not jobs.lease(1, wait=0.4)
+    assert jobs._ctx.reporter.tally.reports > 1
+    assert raw.hexists("jobs:{jobs}:counts", "consumer_seen")
