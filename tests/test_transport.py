@@ -163,6 +163,7 @@ def test_a_health_check_never_swallows_an_answer_of_the_window(
     assert client.echo("mine") == b"mine"
 
 
+@pytest.mark.usefixtures("silent")
 def test_a_health_check_is_made_before_a_call_and_never_within_one(
     any_server: servers.Server,
 ) -> None:
@@ -897,6 +898,7 @@ def test_threads_may_share_a_set(any_server: servers.Server) -> None:
 # --- scripts
 
 
+@pytest.mark.usefixtures("silent")
 def test_a_script_is_loaded_once_a_server(any_server: servers.Server) -> None:
     raw = any_server.raw
     raw.script_flush()
@@ -915,6 +917,7 @@ def test_a_script_is_loaded_once_a_server(any_server: servers.Server) -> None:
     client.close()
 
 
+@pytest.mark.usefixtures("silent")
 def test_a_filling_memory_gets_smaller_steps(any_server: servers.Server) -> None:
     client, watch = watched(any_server)
     watch.name = b"EVALSHA"

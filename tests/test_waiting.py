@@ -517,6 +517,7 @@ def test_more_seconds_than_a_float_holds_are_for_ever(make_set: Any, raw: Any) -
         assert jobs.pop(wait=10**400) == "a"
 
 
+@pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize("seconds", [1, pytest.param(4, marks=pytest.mark.slow(9))])
 def test_an_idle_waiter_sends_about_one_command_a_second(
     any_server: servers.Server, seconds: int

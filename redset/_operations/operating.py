@@ -82,7 +82,7 @@ def resume(ctx: Context) -> Operation[bool]:
     """Let the consumers go on. Return whether the set was paused."""
     if ctx.keys.prefix is None:
         return False
-    there: int = yield ctx.command(b"DEL", ctx.keys.paused, reads=up_to(1))
+    there: int = yield ctx.command(b"UNLINK", ctx.keys.paused, reads=up_to(1))
     ctx.reporter.tally.paused = False
     return there > 0
 
