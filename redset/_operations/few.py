@@ -120,9 +120,9 @@ def _add_chunk(
             if adder.skips:
                 chunk = yield from without_queued(adder, chunk)
                 if not chunk.entries:
-                    rest = adder.without_entry(chunk)
-                    ctx.reporter.count_adds(0, *rest)
-                    return AddResult(0, *rest, 0)
+                    others = adder.without_entry(chunk)
+                    ctx.reporter.count_adds(0, *others)
+                    return AddResult(0, *others, 0)
             reply = yield adder.ask(chunk)
             added, updated, refused, _, lasting = adder.judge(chunk, reply)
         except OtherEpoch as other:
