@@ -55,7 +55,7 @@ def _run(report: Report, first: int) -> None:
 def everything(raw: redis.Redis) -> dict[bytes, Any]:
     """The content of the server, without the calls of leases and the start of forgetting."""
     found: dict[bytes, Any] = {}
-    for key in raw.scan_iter():
+    for key in servers.keys(raw):
         kind = raw.type(key)
         if kind == b"zset":
             found[key] = raw.zrange(key, 0, -1, withscores=True)
