@@ -8,6 +8,7 @@ import functools
 import importlib
 import json
 import math
+import os
 import shutil
 import signal
 import threading
@@ -194,6 +195,8 @@ WRITING = {
     "import": ["import", "jobs"],
     "clear": ["clear", "jobs", "--yes-i-mean=jobs"],
     "bench": ["bench"],
+    "pause": ["pause", "jobs"],
+    "resume": ["resume", "jobs"],
     "rm": ["rm", "jobs", "--yes-i-mean=jobs"],
 }
 
@@ -1051,3 +1054,37 @@ def test_a_full_server_and_a_replica_are_3(run: cli.Command, server: Any) -> Non
         run("wait", "jobs", "--timeout", "1ms", status=1)
     finally:
         server.raw.execute_command("REPLICAOF", "NO", "ONE")
+
+
+# --- workers, pause
+
+
+def test_a_paused_set_hands_nothing_out_until_it_is_resumed(
+    run: cli.Command, jobs: SortedSet[Any]
+) -> None:
+    jobs.add("a")
+    ran = run("pause", "jobs", "--why", "the site is down\x1b", terminal=True)
+    assert ran.out == b"jobs paused\n"
+    assert not jobs.lease()
+    assert jobs.paused is not None and jobs.paused.why == "the site is down\x1b"
+    text = run("show", "jobs", "--rates=0", terminal=True).out.decode()
+    assert "the site is down\\x1b" in text
+    assert run("resume", "jobs", "--json").records == [{"name": "jobs", "resumed": True}]
+    assert run("resume", "jobs", terminal=True, status=1).out == b"jobs was not paused\n"
+    assert jobs.lease().ack() == 1
+    run("pause", "jobs", "more")
+    assert run("rm", "jobs", "--yes-i-mean", "jobs").lines == ["0"]
+    assert jobs.paused is None
+
+
+def test_workers_are_the_processes_that_reported(run: cli.Command, jobs: SortedSet[Any]) -> None:
+    run("workers", "jobs", status=1)
+    jobs.add_many(["a", "b"])
+    run("work", "jobs", "--until-finished", "--", "true")
+    [row] = run("workers", "jobs", "--json").records
+    assert row["set"] == "jobs" and row["pid"] == os.getpid()
+    assert set(row) == {
+        "set", "id", "host", "pid", "up", "ago", "held", "done", "failed", "label", "since", "seen",
+    }  # fmt: skip
+    shown = run("workers", "jobs", terminal=True, columns=120).lines
+    assert shown[0].split()[:2] == ["SET", "WORKER"] and len(shown) == 2

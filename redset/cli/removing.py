@@ -241,7 +241,10 @@ def remove(settings: Settings, name: Any, given: str | None, output: Output) -> 
       redset rm pages --yes-i-mean pages
     """
     confirm(settings, name, given, "rm")
-    return removed(output, settings.open(name).clear())
+    queue = settings.open(name)
+    queued = queue.clear()
+    queue.resume()
+    return removed(output, queued)
 
 
 COMMANDS = {"discard": discard, "forget": forget, "move": move, "clear": clear, "rm": remove}
