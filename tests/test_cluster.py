@@ -31,7 +31,6 @@ from redset.exceptions import AddError
 KINDS = [
     "valkey9",
     pytest.param("redis7", marks=pytest.mark.slow(3)),
-    pytest.param("redis62", marks=pytest.mark.slow(3)),
 ]
 #: Seconds after which a node counts as failed: longer than a busy machine lets it wait.
 NODE_TIMEOUT = 3
