@@ -114,6 +114,17 @@ def test_with_a_worker_killed_and_the_server_restarted_no_page_is_lost(needs: No
     assert "(2,630 remembered)" in row(out, "memory")
 
 
+@pytest.mark.slow(25)
+def test_with_a_slot_moved_and_a_primary_killed_no_page_is_lost(needs: None) -> None:
+    _, out, err = run("--cluster", "--workers", "2")
+    assert err == ""
+    assert "on a cluster of 6 Valkey 9." in out
+    assert PASSED in out
+    assert row(out, "faults") == "worker 1 killed, slot moved, primary killed"
+    assert row(out, "pages fetched") >= "526"
+    assert "(2,630 remembered)" in row(out, "memory")
+
+
 def test_calm_it_crawls_the_site_and_fetches_each_page_once(needs: None, load: Load) -> None:
     began = time.monotonic()
     _, out, err = run("--workers", "3", "--calm")
@@ -399,14 +410,19 @@ def test_the_check_allows_twice_what_the_killed_worker_had() -> None:
     assert check(site, Tally(pages=3, offered=2), 1)[1][0] == (
         "https://a.example/ was fetched 2 times"
     )
+    # A killed primary may have undone an acknowledgement.
+    assert check(site, Tally(pages=3, offered=2), 1, True) == (["https://a.example/"], [])
     site.get("https://a.example/", "2")
+    assert check(site, Tally(pages=4, offered=2), None, True)[1][0] == (
+        "https://a.example/ was fetched 3 times"
+    )
     assert check(site, Tally(pages=3, offered=2), 0)[1][0] == (
         "https://a.example/ was fetched 3 times"
     )
 
 
 def test_the_summary_of_nothing_divides_by_nothing() -> None:
-    text = summary(Report(Tally(), 1, 0.1, 0, None, None, False, [], []))
+    text = summary(Report(Tally(), 1, 0.1, 0, None, None, [], [], []))
     assert row(text, "links offered") == "0"
     assert row(text, "memory") == "unknown: the server refused MEMORY USAGE"
 

@@ -17,11 +17,17 @@ import redis
 
 import redset
 from redset import embedded
-from redset.demo.crawl import CrawlFailed, Faults, crawl
+from redset.demo import nodes
+from redset.demo.crawl import CrawlFailed, Faults, Strike, crawl
 from redset.demo.display import progress, summary
 from redset.demo.site import Site
 
 _FEW = 10  # problems to print
+#: The reason for pages that were fetched twice, by whether there is a cluster.
+_WHY = {
+    False: "the killed worker held them",
+    True: "a killed worker held them, or a killed primary had not replicated that they were done",
+}
 _MOST_WORKERS = 100
 
 
@@ -39,13 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with contextlib.ExitStack() as stack:
             try:
-                client, url = stack.enter_context(_server(options.url))
-                server = _name(client)
+                client, url, server, faults = stack.enter_context(_server(options, name))
             except (RuntimeError, ValueError, redis.RedisError) as error:
                 return _cannot(str(error))
             print(f"{site.start} on {server}, redset's {redset.IMPLEMENTATION} core", flush=True)
             show = stack.enter_context(progress(len(site.links)))
-            faults = Faults(not options.calm, not options.calm and options.url is None)
             report = crawl(client, url, name, site, options.workers, faults, show)
     except (CrawlFailed, redis.RedisError) as error:
         print(f"The crawl failed: {error}", file=sys.stderr)
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(report.problems[:_FEW]))
         return 1
     if report.twice:
-        print("\nEvery page was fetched. Pages that the killed worker held were fetched twice:")
+        print(f"\nEvery page was fetched. These were fetched twice, as {_WHY[options.cluster]}:")
         print("\n".join(report.twice))
     else:
         print("\nEvery page was fetched exactly once.")
@@ -73,10 +77,18 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "duplicates. One process is killed, and the private server is restarted half-way. Fails "
         "unless each page was fetched, and only once if the killed process did not hold it.",
     )
-    parser.add_argument(
+    servers = parser.add_mutually_exclusive_group()
+    servers.add_argument(
         "--url",
         help="your own server, such as redis://localhost:6379/0. The set has an unused name and is "
         "removed at the end (default: a private server)",
+    )
+    servers.add_argument(
+        "--cluster",
+        action="store_true",
+        help="a private cluster of three primaries and their replicas. The slot of the set moves "
+        "and its primary is killed half-way. Pages whose acknowledgement that undoes are fetched "
+        "twice",
     )
     parser.add_argument(
         "--workers",
@@ -101,17 +113,33 @@ def _workers(text: str) -> int:
 
 
 @contextlib.contextmanager
-def _server(url: str | None) -> Iterator[tuple[redis.Redis, str]]:
-    """Return a client, and the URL for the workers' clients."""
-    if url is not None:
-        with redis.Redis.from_url(url) as client:
-            yield client, url
+def _server(options: argparse.Namespace, name: str) -> Iterator[tuple[Any, str, str, Faults]]:
+    """Yield a client, the URL for the workers' clients, the server's name, and the faults."""
+    kill = not options.calm
+    if options.cluster:
+        with nodes.running() as (client, found):
+            strikes = [
+                Strike(0.4, "slot moved", lambda: found.move_slot(name)),
+                Strike(0.6, "primary killed", lambda: found.kill_primary(name)),
+            ]
+            yield client, found.url, found.version, Faults(kill, strikes if kill else [], kill)
+    elif options.url is not None:
+        with redis.Redis.from_url(options.url) as client:
+            yield client, options.url, _name(client), Faults(kill)
     else:
         # Each acknowledged step is on the disk.
         with embedded.server(
             appendonly=True, appendfsync="always", enable_debug_command="local"
         ) as client:
-            yield client, f"unix://{quote(client.get_connection_kwargs()['path'])}"
+            url = f"unix://{quote(client.get_connection_kwargs()['path'])}"
+            strikes = [Strike(0.5, "server restarted", lambda: _crash(client))] if kill else []
+            yield client, url, _name(client), Faults(kill, strikes)
+
+
+def _crash(client: Any) -> None:
+    """Let a private server end as by SIGKILL, and start again from its log."""
+    with contextlib.suppress(redis.ConnectionError):
+        client.execute_command("DEBUG", "CRASH-AND-RECOVER", "100")
 
 
 def _name(client: Any) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, NamedTuple
 
 import redis
+import redis.cluster
 
 from redset import SortedSet
 from redset.demo.site import Site
 from redset.demo.worker import Job, Shared, Tally, open_set, work
 
-__all__ = ("CrawlFailed", "Faults", "Report", "check", "crawl")
+__all__ = ("CrawlFailed", "Faults", "Report", "Strike", "check", "crawl")
 
 _REFRESH = 0.1  # seconds between two looks at the workers
 _GRACE = 5.0  # seconds for workers to finish the page they are at
@@ -31,9 +32,8 @@ class Report(NamedTuple):
 
     ``seconds`` begins when all workers are up. ``memory_bytes`` is the size of the set's keys at
     the end, when nothing is queued: the price of the memory. It is None if the user may not ask.
-    ``killed`` is the number of the killed worker, ``restarted`` is True if the server was
-    restarted. ``twice`` are the pages that were fetched twice for that, ``problems`` the result of
-    `check`.
+    ``killed`` is the number of the killed worker, ``struck`` names the faults of the server.
+    ``twice`` are the pages that were fetched twice for that, ``problems`` the result of `check`.
     """
 
     tally: Tally
@@ -42,16 +42,29 @@ class Report(NamedTuple):
     remembered: int
     memory_bytes: int | None
     killed: int | None
-    restarted: bool
+    struck: list[str]
     twice: list[str]
     problems: list[str]
 
 
+class Strike(NamedTuple):
+    """A fault of the server: the share of pages before it, its name, and a function."""
+
+    after: float
+    name: str
+    strike: Callable[[], None]
+
+
 class Faults(NamedTuple):
-    """Faults of a crawl: whether a worker is killed, and the server restarted."""
+    """Faults of a crawl.
+
+    ``kill`` kills a worker. ``strikes`` are those of the server, in order. If one ``undoes`` steps,
+    pages may be fetched twice for that.
+    """
 
     kill: bool
-    restart: bool
+    strikes: Sequence[Strike] = ()
+    undoes: bool = False
 
 
 def crawl(
@@ -69,10 +82,10 @@ def crawl(
 
     Parameters
     ----------
-    client : redis.Redis
+    client : redis.Redis or redis.cluster.RedisCluster
         The server, for this process.
     url : str
-        The same server, for the workers.
+        The same server, for the workers; a node's URL if the client is a cluster's.
     name : str
         An unused name for the set.
     site : Site
@@ -81,7 +94,7 @@ def crawl(
         Number of processes.
     faults : Faults
         Faults to inject: a worker is killed after a third of the pages, and another one takes its
-        place. The server is restarted after half of them.
+        place. The faults of the server strike after their share of the pages.
     show : callable
         Called with the `Tally` of all workers, about ten times a second.
 
@@ -93,10 +106,11 @@ def crawl(
     """
     queue = open_set(client, name)
     killed: int | None = None
-    restarted = False
+    strikes, struck = list(faults.strikes), []
     try:
         with site.served() as port:
-            crew = _Crew(Job(url, name, site.host, port), workers)
+            on_cluster = isinstance(client, redis.cluster.RedisCluster)
+            crew = _Crew(Job(url, name, site.host, port, on_cluster), workers)
             with crew.working():
                 queue.add({"url": site.start, "depth": 0})
                 began = time.perf_counter()
@@ -105,20 +119,20 @@ def crawl(
                     tally = crew.shared.total()
                     if faults.kill and killed is None and 3 * tally.pages > len(site.links):
                         killed = crew.kill_one()
-                    if faults.restart and not restarted and 2 * tally.pages > len(site.links):
-                        restarted = True
-                        _crash(client)
+                    if strikes and tally.pages > strikes[0].after * len(site.links):
+                        struck.append(strikes[0].name)
+                        strikes.pop(0).strike()
                     show(tally)
                 seconds = time.perf_counter() - began
                 tally = crew.shared.total()
         remembered, memory_bytes = _memory(client, queue)
-        twice, problems = check(site, tally, killed)
+        twice, problems = check(site, tally, killed, faults.undoes)
         if not queue.finished() or queue.dead.size():
             problems.append("pages are left in the set")
         if remembered not in (0, site.mentioned()):
             problems.append(f"{remembered:,} URLs are known, {site.mentioned():,} are mentioned")
         return Report(
-            tally, workers, seconds, remembered, memory_bytes, killed, restarted, twice, problems
+            tally, workers, seconds, remembered, memory_bytes, killed, struck, twice, problems
         )
     finally:
         try:
@@ -127,12 +141,6 @@ def crawl(
             raise CrawlFailed(
                 f"{error}; keys that begin with {name} may be left on the server"
             ) from error
-
-
-def _crash(client: Any) -> None:
-    """Let a private server end as by SIGKILL, and start again from its log."""
-    with contextlib.suppress(redis.ConnectionError):
-        client.execute_command("DEBUG", "CRASH-AND-RECOVER", "100")
 
 
 class _Crew:
@@ -208,21 +216,25 @@ def _memory(client: Any, queue: SortedSet[Any]) -> tuple[int, int | None]:
         return 0, None  # not every user may ask
 
 
-def check(site: Site, tally: Tally, killed: int | None) -> tuple[list[str], list[str]]:
+def check(
+    site: Site, tally: Tally, killed: int | None, undone: bool = False
+) -> tuple[list[str], list[str]]:
     """Return the pages that were fetched twice as they may be, and the problems of a crawl.
 
-    Each page must have been fetched once, or twice if the killed worker held it. No other URL may
-    have been fetched twice. Each hyperlink of each page must have been offered.
+    Each page must have been fetched once, or twice if the killed worker held it, or if steps of the
+    server were undone. No other URL may have been fetched twice. Each hyperlink of each page must
+    have been offered.
     """
     twice, problems = [], []
     for page in site.links:
         times = site.requests[page]
-        if times == 2 and site.workers[page][0] == str(killed):
+        if times == 2 and (undone or site.workers[page][0] == str(killed)):
             twice.append(page)
         elif times != 1:
             problems.append(f"{page} was fetched {times} times")
     for url, times in site.requests.items():
-        if times > 1 and url not in site.links and site.workers[url][0] != str(killed):
+        may = 2 if undone or site.workers[url][0] == str(killed) else 1
+        if times > may and url not in site.links:
             problems.append(f"{url} (not a page of the site) was requested {times} times")
     mentions = site.mentions()
     again = sum(len(site.links[page]) for page in twice)

@@ -67,7 +67,8 @@ def summary(report: Report) -> str:
 
     Examples
     --------
-    >>> print(summary(Report(Tally(2, 0, 1, 10), 2, 0.5, 3, 600, 0, True, ["/"], [])))
+    >>> struck = ["server restarted"]
+    >>> print(summary(Report(Tally(2, 0, 1, 10), 2, 0.5, 3, 600, 0, struck, ["/"], [])))
     pages fetched       2
     not found           0
     on other sites      1 (not fetched)
@@ -83,9 +84,7 @@ def summary(report: Report) -> str:
     offered = tally.offered or 1
     # Each known URL was added once, the first page by hand.
     refused = max(tally.offered - max(report.remembered - 1, 0), 0)
-    faults = "none" if report.killed is None else f"worker {report.killed + 1} killed"
-    if report.restarted:
-        faults += ", server restarted"
+    killed = [] if report.killed is None else [f"worker {report.killed + 1} killed"]
     if report.memory_bytes is None:
         memory = "unknown: the server refused MEMORY USAGE"
     else:
@@ -102,7 +101,7 @@ def summary(report: Report) -> str:
             f"{tally.offered / report.seconds:,.0f} (fetching and parsing included)"
         ),
         "memory": memory,
-        "faults": faults,
+        "faults": ", ".join([*killed, *report.struck]) or "none",
         "fetched twice": f"{len(report.twice):,}",
     }
     return "\n".join(f"{label:<18}  {text}" for label, text in rows.items())

@@ -15,6 +15,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from redset import SortedSet
+from redset.demo.nodes import open_client
 
 __all__ = ("Job", "Shared", "Tally", "fetch", "links", "open_set", "work")
 
@@ -33,12 +34,13 @@ class Tally(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Settings of a worker: its server, its set and its site."""
+    """Settings of a worker: its server or a node of its cluster, its set and its site."""
 
     url: str
     name: str
     host: str
     port: int
+    cluster: bool = False
 
 
 class Shared:
@@ -100,11 +102,7 @@ def work(worker: int, job: Job, shared: Shared) -> None:
     # Ctrl-C goes to all processes of a terminal; the parent acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     site = http.client.HTTPConnection("127.0.0.1", job.port, timeout=30)
-    # Wait for a server that restarts, also while it refuses connections: for 1.5 s, and ten times
-    # as long during a request, because each of its retries connects with retries.
-    errors = (redis.ConnectionError, redis.TimeoutError, OSError)
-    retry = Retry(ExponentialBackoff(cap=0.25, base=0.02), 8, errors)
-    with redis.Redis.from_url(job.url, retry=retry) as client:
+    with _client(job) as client:
         queue = open_set(client, job.name)
         queue.size()
         shared.ready.release()
@@ -118,6 +116,16 @@ def work(worker: int, job: Job, shared: Shared) -> None:
 
         queue.consume(visit, batch=BATCH, ttl=TTL, until_finished=True, stop=stop)
     site.close()
+
+
+def _client(job: Job) -> Any:
+    if job.cluster:
+        return open_client(job.url)
+    # Wait for a server that restarts, also while it refuses connections: for 1.5 s, and ten times
+    # as long during a request, because each of its retries connects with retries.
+    errors = (redis.ConnectionError, redis.TimeoutError, OSError)
+    retry = Retry(ExponentialBackoff(cap=0.25, base=0.02), 8, errors)
+    return redis.Redis.from_url(job.url, retry=retry)
 
 
 class _Stop:
