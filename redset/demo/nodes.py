@@ -62,7 +62,7 @@ class Nodes:
     def join(self) -> None:
         """Make one cluster of the nodes, and wait until it serves."""
         primaries = self._ports[:_PRIMARIES]
-        for place, (port, client) in enumerate(self._clients.items()):
+        for place, client in enumerate(self._clients.values()):
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
             if place < _PRIMARIES:
                 first, last = (number * _SLOTS // _PRIMARIES for number in (place, place + 1))
