@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import redis
-from redis.cluster import RedisCluster
+from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
 
 from redset import embedded
@@ -50,8 +50,8 @@ class Nodes:
 
     @property
     def url(self) -> str:
-        """The URL of a node that runs."""
-        return f"redis://127.0.0.1:{next(iter(self._clients))}"
+        """The addresses of all nodes: a client that is made later needs one that runs."""
+        return "redis://" + ",".join(f"127.0.0.1:{port}" for port in self._ports)
 
     @property
     def version(self) -> str:
@@ -154,8 +154,11 @@ def running() -> Iterator[tuple[Any, Nodes]]:
 
 
 def open_client(url: str) -> Any:
-    """Open a client of the cluster that has a node at this URL."""
-    return RedisCluster.from_url(url, socket_timeout=_TIMEOUT)
+    """Open a client of the cluster whose nodes have these addresses."""
+    addresses = (each.split(":") for each in url.removeprefix("redis://").split(","))
+    make: Any = ClusterNode
+    nodes = [make(host, int(port)) for host, port in addresses]
+    return RedisCluster(startup_nodes=nodes, socket_timeout=_TIMEOUT)
 
 
 def _free_ports(number: int) -> list[int]:
