@@ -190,6 +190,21 @@ def test_processes_share_a_crawl_and_each_page_is_fetched_once(
         assert {each["finish_reason"] for each in stats} == {"finished"}
 
 
+@pytest.mark.slow(9)
+def test_several_processes_with_a_delay_of_their_own_are_warned_of(crawls: Crawls) -> None:
+    settings = {"DOWNLOAD_DELAY": 0.25, "CONCURRENT_REQUESTS": 4, "REDSET_PREFETCH": 4}
+    processes = [crawls.start(**settings) for _ in range(2)]
+    for child in processes:
+        crawls.end(child)
+    for child in processes:
+        [line] = [line for line in child.err.splitlines() if "counts in each" in line]
+        assert "2 processes crawl 'docs:frontier'" in line
+        assert "DOWNLOAD_DELAY counts" in line
+        for each in processes:
+            assert f" {each.pid}" in line
+    crawls.assert_each_once()
+
+
 @pytest.mark.slow(8)
 def test_a_second_run_of_a_finished_crawl_fetches_nothing(crawls: Crawls) -> None:
     crawls.run()

@@ -67,6 +67,8 @@ LONGEST_ROOM = 1.0
 EXTENSION, EXTENSIONS = 0.25, 5
 #: Seconds without extensions after one that emptied the frontier.
 NO_EXTENSION = 5.0
+#: Seconds between two looks for other processes, and since the last report of one that is alive.
+OTHERS, ALIVE = 5.0, 90.0
 #: Adds are sent in chunks of so many: for the count of commands.
 CHUNK = 250
 
@@ -144,6 +146,8 @@ class Coordinator:
         self._write_at = self._write_pause = 0.0
         self._idle_since: float | None = None
         self._lost_logged = -math.inf
+        #: When to look whether others crawl. Their reports need some seconds.
+        self._others_at = monotonic() + OTHERS if options.delayed_by else math.inf
         self._deadline = math.inf
         self._inbox: Inbox | None = None
         self._items: SortedSet[Any] | None = None
@@ -341,10 +345,29 @@ class Coordinator:
             self._exchange(monotonic())
             if self._inbox is not None:
                 self._serve_inbox(self._inbox)
+            if monotonic() >= self._others_at:
+                self._warn_of_others()
         except Exception as error:
             self._wait_out(error)
         else:
             self._recovered()
+
+    def _warn_of_others(self) -> None:
+        """Warn once if other processes have leases: a delay of Scrapy counts in each alone."""
+        assert self.frontier is not None
+        self._others_at = monotonic() + OTHERS
+        workers = self.frontier.workers()
+        crawling = [each for each in workers if each.held and workers[0].seen - each.seen < ALIVE]
+        if len(crawling) > 1:
+            self._others_at = math.inf
+            log.warning(
+                "%d processes crawl %r (%s), and %s counts in each of them alone: for one "
+                "process's load on a site multiply DOWNLOAD_DELAY by their number",
+                len(crawling),
+                self._options.name,
+                ", ".join(each.label or f"{each.host} {each.pid}" for each in crawling[:10]),
+                self._options.delayed_by,
+            )
 
     def _cut_off(self) -> None:
         """Take pending jobs, then pending adds, so that these have all that the jobs led to."""

@@ -42,6 +42,8 @@ class CrawlOptions(NamedTuple):
     request_classes: tuple[str, ...]
     items: str | None
     clear: str
+    #: The setting that delays this process's requests, if one does.
+    delayed_by: str
     debug: bool
     debug_duplicates: bool
 
@@ -84,6 +86,7 @@ class CrawlOptions(NamedTuple):
             request_classes=classes_of(settings, spider_class),
             items=named("REDSET_ITEMS", settings.get("REDSET_ITEMS"), names),
             clear=_choice(settings, "REDSET_CLEAR", ("never", "finished")),
+            delayed_by=delay_of(settings),
             debug=settings.getbool("SCHEDULER_DEBUG"),
             debug_duplicates=settings.getbool("DUPEFILTER_DEBUG"),
         )
@@ -156,6 +159,13 @@ def attempts_of(settings: Any) -> int | None:
     if _number_of(settings, name, 20, "a whole number, 1 or more, or None") is None:
         return None
     return _whole(settings, name, 20)
+
+
+def delay_of(settings: Any) -> str:
+    """Return the name of the setting that delays the requests of each process, or ""."""
+    if settings.getbool("AUTOTHROTTLE_ENABLED"):
+        return "AUTOTHROTTLE_ENABLED"
+    return "DOWNLOAD_DELAY" if settings.getfloat("DOWNLOAD_DELAY") > 0 else ""
 
 
 def classes_of(settings: Any, spider_class: Any) -> tuple[str, ...]:
