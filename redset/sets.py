@@ -469,7 +469,7 @@ class SortedSet(SyncFace[T]):
         Raises
         ------
         KeyError
-            If the set is empty or nothing is due, and no item came in time.
+            If the set is empty or paused, or nothing is due, and no item came in time.
         TypeError, ValueError
             If ``wait`` is not a number of seconds, or negative. Nothing was sent.
         redset.exceptions.DecodeError

@@ -280,9 +280,11 @@ def test_a_set_follows_its_slot_by_a_client_of_resp3(whole: cluster.Cluster, kin
 
 
 @each_face
+@pytest.mark.usefixtures("silent")
 def test_an_open_slot_without_keys_at_its_source_is_asked_for_at_its_target(
     whole: cluster.Cluster, kind: str
 ) -> None:
+    # A report would make keys of its own.
     with Sets(whole, kind) as sets:
         jobs = sets()
         jobs.add_many(["a", "b", "c", "d", "e"], range(5))

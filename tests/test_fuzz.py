@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from selection import share
 
 import redset
 from redset import SortedSet
+from redset._operations import reporting
 
 try:
     from redset import _speedups
@@ -52,7 +54,7 @@ def test_there_is_a_generator_for_every_function_of_the_core() -> None:
 @pytest.mark.drawn
 def test_the_core_does_what_the_fallback_does_for_any_input() -> None:
     report = inputs.run(share(20_000), seed=11)
-    assert not report.failed, report
+    assert not report.failed, str(report)
 
 
 @pytest.mark.slow(6)
@@ -86,9 +88,13 @@ def test_a_failed_allocation_is_a_memory_error_and_nothing_else() -> None:
 
 @needs_unix
 @pytest.mark.drawn
-def test_any_reply_has_a_documented_result_or_error() -> None:
-    report = replies.run(share(3000), seed=13)
-    assert not report.failed, report
+@pytest.mark.parametrize("every", [0.0, math.inf], ids=["reports", "no reports"])
+def test_any_reply_has_a_documented_result_or_error(
+    monkeypatch: pytest.MonkeyPatch, every: float
+) -> None:
+    monkeypatch.setattr(reporting, "EVERY", every)
+    report = replies.run(share(1500), seed=13)
+    assert not report.failed, str(report)
 
 
 def test_every_operation_gets_its_hostile_replies() -> None:

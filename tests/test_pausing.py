@@ -111,7 +111,7 @@ def test_pops_of_another_process_stop_with_its_next_report(
     jobs: SortedSet[str] = SortedSet(server_client, "jobs")
     jobs.add_many(map(str, range(10_000)))
     any_server.raw.set("jobs:{jobs}:paused", "by hand")
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="'jobs' is paused"):
         while True:
             jobs.pop()
     assert jobs.size() > 0 and jobs.take(10) == []

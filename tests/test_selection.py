@@ -187,6 +187,7 @@ def test_coverage_looks_at_a_choice_of_each_function_s_cases(
 ) -> None:
     pytest.importorskip("coverage")
     monkeypatch.setenv("COVERAGE_CORE", core)
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # that of this run
     path = Path(selection.__file__).parent
     monkeypatch.syspath_prepend(path)
     monkeypatch.setenv("PYTHONPATH", str(path), prepend=os.pathsep)

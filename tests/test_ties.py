@@ -670,7 +670,7 @@ def test_beside_what_a_plain_process_has_leased_nothing_is_added(make_set: Maker
     plain.add("p", 1700000000.5)
     batch = plain.lease()
     for options in ({"ties": "fifo"}, {"key": "url"}, {"key": "url", "ties": "lifo"}):
-        with pytest.raises(OptionsDiffer, match="what it held is leased: a process without"):
+        with pytest.raises(OptionsDiffer, match="its items are leased: a process without"):
             make_set(**options).add({"url": "x"} if "key" in options else "x")
     plain.ack(batch)
     assert make_set(ties="fifo").add("x") == 0

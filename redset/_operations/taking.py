@@ -67,7 +67,8 @@ def pop(ctx: Context, wait: float) -> Operation[Any]:
     first = [taken] if taken is not None else []
     found = yield from until(ctx, lambda: _pop(ctx, first.pop() if first else None), wait)
     if not found:
-        raise KeyError(ctx.nothing())
+        paused = ctx.reporter.tally.paused
+        raise KeyError(f"the set {ctx.name!r} is paused" if paused else ctx.nothing())
     return found[0]
 
 

@@ -703,7 +703,9 @@ def misplaced(error: BaseException, last: Any, lenient: bool) -> str:
     """
     if isinstance(error, AddError):
         error = error.__cause__ or error
-    elif type(error) is KeyError and _says_empty(last, lenient):
+    elif type(error) is KeyError and (
+        _says_empty(last, lenient) or (last == 1 and "is paused" in str(error))
+    ):
         return ""
     if isinstance(error, (RedsetError, redis.RedisError)):
         return ""
