@@ -22,6 +22,8 @@ from redis.crc import key_slot
 
 import redset.asyncio
 from redset import ScheduledSet, SortedSet
+from redset._operations import reporting
+from redset._operations.keys import REGISTRY
 from redset._transport import cluster as parts
 from redset._transport import redirecting
 from redset._transport.coroutines import complete
@@ -341,6 +343,24 @@ def test_a_slot_that_nobody_serves_is_waited_for(whole: cluster.Cluster, kind: s
             assert jobs.pop() == "a"
             assert time.monotonic() - began > 0.2
         assert jobs.lease().ack() == 1
+
+
+@each_face
+def test_a_registry_that_nobody_serves_is_not_waited_for(
+    whole: cluster.Cluster, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "EVERY", 0.0)
+    with Sets(whole, kind) as sets:
+        slot, owner = cluster.slot_of(REGISTRY), whole.owner(REGISTRY)
+        jobs = next(made for made in iter(sets, None) if whole.owner(made.name) is not owner)
+        jobs.add("a")
+        owner.ask("CLUSTER", "DELSLOTS", slot)
+        try:
+            began = time.monotonic()
+            assert [jobs.add(item) for item in "bc"] == [0, 0]
+            assert time.monotonic() - began < redirecting.PATIENCE / 10
+        finally:
+            owner.ask("CLUSTER", "ADDSLOTS", slot)
 
 
 @each_face

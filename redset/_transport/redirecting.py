@@ -132,7 +132,11 @@ class ClusterSession(PackedSession):
         return []
 
     async def _report(self, rider: Rider) -> None:
-        """Send a report and read its reply. No error of it is the caller's."""
+        """Send a report and read its reply. No error of it is the caller's.
+
+        It waits for no node: that of the registry may be down, and the caller's one up.
+        """
+        self._until = time.monotonic()
         try:
             await self._send(Send(rider.data, 1, rider.script, False))
             answer = await self.read()
@@ -141,6 +145,8 @@ class ClusterSession(PackedSession):
                 rider.done(error)
         else:
             rider.done(answer)
+        finally:
+            self._until, self._pauses, self._hops = None, 0, 0
 
     async def _send(self, effect: Send) -> None:
         slot = slot_of_request(effect.data, self._home)
