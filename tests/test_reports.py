@@ -259,6 +259,34 @@ def test_a_worker_is_named_in_its_leases_and_its_line(
     assert worker.host and 0 <= worker.seen - worker.since < 60
 
 
+def test_a_signals_handler_may_use_a_set_in_the_middle_of_a_count(
+    server_client: redis.Redis,
+) -> None:
+    jobs: SortedSet[str] = SortedSet(server_client, "jobs")
+    jobs.add("a")
+    with jobs._ctx.reporter.tally.lock:
+        assert jobs.add_many(["b", "c"]).added == 2
+        assert jobs.pop() == "a"
+
+
+def test_objects_that_report_nothing_share_no_lock(
+    server_client: redis.Redis, silent: None
+) -> None:
+    # A forked child would wait for it forever, if a thread of its parent held it.
+    jobs: SortedSet[str] = SortedSet(server_client, "jobs")
+
+    def use() -> None:
+        jobs.add_many(["a", "b"])
+        jobs.lease().ack()
+        jobs.clear()
+
+    with reporting._NONE.lock:
+        other = threading.Thread(target=use, daemon=True)
+        other.start()
+        other.join(10)
+        assert not other.is_alive()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_counts_for_itself(any_server: servers.Server) -> None:
     code = f"""

@@ -82,7 +82,8 @@ class Tally:
 
     def begin(self) -> None:
         """Begin with nothing counted, as a forked child does: its parent sends the rest."""
-        self.lock = threading.Lock()
+        # Of one thread, since a signal's handler may use a set in the middle of a count.
+        self.lock = threading.RLock()
         self.counts = [0] * len(SLOTS)
         self.sent = [0] * len(FIELDS)
         #: The time of `time.monotonic` from which a report may be written.
@@ -216,12 +217,14 @@ class Reporter:
     def count(self, kind: int, num: int) -> None:
         """Count what a call did."""
         tally = self.tally
-        if num:
+        if num and tally is not _NONE:
             with tally.lock:
                 tally.counts[kind] += num
 
     def count_adds(self, added: int, updated: int, refused: int) -> None:
         tally = self.tally
+        if tally is _NONE:
+            return
         with tally.lock:
             counts = tally.counts
             counts[ADDED] += added
@@ -230,6 +233,8 @@ class Reporter:
 
     def count_leased(self, num: int) -> None:
         tally = self.tally
+        if tally is _NONE:
+            return
         with tally.lock:
             tally.counts[LEASED] += num
             tally.counts[HELD] += num
@@ -237,9 +242,9 @@ class Reporter:
     def count_settled(self, how: str, num: int, lost: int) -> None:
         """Count the leases that a settlement ended, and those that were lost before."""
         kind = SETTLED.get(how)
-        if kind is None:  # renewed
-            return
         tally = self.tally
+        if kind is None or tally is _NONE:  # renewed, or not reported
+            return
         with tally.lock:
             counts = tally.counts
             counts[kind] += num
@@ -249,6 +254,8 @@ class Reporter:
     def forget(self) -> bool:
         """Forget all counts, of a set that is cleared. Return whether the process reports."""
         tally = self.tally
+        if tally is _NONE:
+            return not _process.is_silent
         with tally.lock:
             tally.sent = tally.counts[:-1]
             tally.counts[HELD] = 0
@@ -270,13 +277,13 @@ class Reporter:
         with tally.lock:
             if tally.due > now and not at_once:
                 return []  # another thread was first
+            tally.due = now + EVERY
             changes = [
                 (at, num - sent)
                 for at, (num, sent) in enumerate(zip(tally.counts, tally.sent, strict=False))
                 if num != sent
             ]
             idles = tally.consumes and now - tally.heard >= IDLE
-            tally.due = now + EVERY
             if not (changes or ((idles or not tally.reports) and not at_once)):
                 return []
             tally.sent = tally.counts[:-1]
