@@ -520,8 +520,8 @@ def _leases(batch: int, most: float) -> Contest:
 def leases(bench: Bench) -> Iterator[Result]:
     """Leases cost the server."""
 
-    def contests(kind: str) -> Iterable[Contest]:
-        return (_leases(batch, 6.5 if "valkey" in kind else 5.0) for batch in (1, 10, 100))
+    def contests(_: str) -> Iterable[Contest]:
+        return (_leases(batch, most) for batch, most in ((1, 5.5), (10, 4.5), (100, 5.5)))
 
     return _on_every_server(bench, "lease", "lease and ack", contests)
 
@@ -899,7 +899,7 @@ CONSUME = Contest(
         Entry(REDSET, "consume", "the same with batch=100", "redset, batch=100", {"chunk": 100}),
         Entry(ASYNCIO, "asyncio_consume", "a coroutine function, awaited"),
     ),
-    (Goal("`consume` CPU an item (µs)", "cpu", "redset", most=8),),
+    (Goal("`consume` CPU an item", "cpu", "redset", most=8, unit=" µs", per_item=True),),
     _consumed,
 )
 

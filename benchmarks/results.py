@@ -12,7 +12,7 @@ from typing import Any
 class Goal:
     """A ratio of one contender's metric to another's, or a metric itself, and its limit.
 
-    Without ``most`` and ``least`` it is reported only.
+    With ``per_item`` a time is that of one item, in microseconds. Without ``most`` and ``least`` it is reported only.
     """
 
     text: str
@@ -22,6 +22,7 @@ class Goal:
     most: float | None = None
     least: float | None = None
     unit: str = ""
+    per_item: bool = False
 
     @property
     def limit(self) -> str:
@@ -130,6 +131,8 @@ class Result:
         for goal in self.goals:
             if self.lacking(goal) is None:
                 values = self.series[goal.of].samples[goal.metric]
+                if goal.per_item:
+                    values = [1e6 * value / self.items for value in values]
                 if goal.over is not None:
                     values = ratios(values, self.series[goal.over].samples[goal.metric])
                 found.append(Verdict(goal, values))

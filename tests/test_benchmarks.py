@@ -68,6 +68,14 @@ def test_a_ratio_is_that_of_each_round_and_the_median_decides() -> None:
     assert verdict.met is False
 
 
+def test_a_goal_of_one_item_is_in_microseconds() -> None:
+    found = result(ours=[0.001, 0.002, 0.003])
+    found.goals = [Goal("an item", "cpu", "ours", most=19, per_item=True)]
+    (verdict,) = found.verdicts()
+    assert verdict.values == pytest.approx([10, 20, 30])
+    assert verdict.met is False
+
+
 @pytest.mark.parametrize(
     ("limits", "met"),
     [
