@@ -12,7 +12,8 @@ from typing import Any
 class Goal:
     """A ratio of one contender's metric to another's, or a metric itself, and its limit.
 
-    With ``per_item`` a time is that of one item, in microseconds. Without ``most`` and ``least`` it is reported only.
+    With ``per_item`` a time is that of one item, in microseconds. Without ``most`` and ``least``
+    it is reported only.
     """
 
     text: str
