@@ -9,7 +9,7 @@ def serialise(
     """
     cdef bint limited = bool(limit), keyed = key is not None
     cdef Py_ssize_t most = limit_of(limit) if limited else 0
-    cdef list sent = [], names = [], places
+    cdef list sent = [], names = [], chosen = [], places
     cdef Py_ssize_t at
     # Found once: a look at each item's serializer would cost as much as the serializer.
     cdef object write_json = orjson_function(dumps, "dumps")
@@ -22,10 +22,11 @@ def serialise(
             names.append(key_of(item, key))
     # A page has most of its hyperlinks twice: to compare them costs less than a digest.
     places = list(range(len(names))) if pending is None else firsts_of(names)
-    if keyed:
-        names = [key_bytes(names[place]) for place in places]
-    else:
-        names = [names[place] for place in places]
+    # Not a comprehension: one of Cython 3.3 crashes later if an allocation fails in its middle.
+    for at in range(len(places)):
+        name = names[places[at]]
+        chosen.append(key_bytes(name) if keyed else name)
+    names = chosen
     for table in (known, pending):
         if table is not None:
             places, names = without(table, places, names, now)
