@@ -21,7 +21,7 @@ examples, the same ones in each run.
 ``--all`` runs the whole product with all examples. ``--rest`` runs the other cases.
 
 Coverage costs more than the tests it looks at, so it looks once. It measures the cases of a plain
-run, with all examples, and two like choices, of the same functions and of the slow cases. It does
+run, with all examples, two more choices of the same functions, and one of the slow cases. It does
 not measure the rest of the product: its figure is a lower bound.
 """
 
@@ -313,7 +313,8 @@ class Selection:
             quick = [item for item in cases if not is_slow(item)]
             plain |= self._choice(name, quick)
             if thorough:
-                more |= self._choice(f"{name} once more", quick)
+                for time in ("once more", "a third time"):
+                    more |= self._choice(f"{name} {time}", quick)
                 more |= self._choice(name, [item for item in cases if is_slow(item)])
         if not plain:  # only slow tests fit: -k names them
             plain = set(map(id, items))
