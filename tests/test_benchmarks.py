@@ -342,7 +342,7 @@ def test_leases_are_measured_on_every_server_and_the_usual_one_is_back(
     monkeypatch.setattr(servers, "REAL", ("valkey9", "nothing"))
     monkeypatch.setitem(servers.BINARIES, "nothing", _not_there)
     *found, gone = measures.leases(bench)
-    assert [each.name for each in found] == ["lease_1 6.5", "lease_10 6.5", "lease_100 6.5"]
+    assert [each.name for each in found] == ["lease_1 5.5", "lease_10 4.5", "lease_100 5.5"]
     assert list(gone.missing) == ["nothing"]
     assert bench.server is usual
     assert usual.raw.ping()

@@ -104,6 +104,15 @@ def test_a_worker_stops_at_a_pause_and_goes_on_after_it(any_server: servers.Serv
     assert len(done) == 20
 
 
+def test_a_pause_is_that_of_its_own_set(server_client: redis.Redis) -> None:
+    # The object has done nothing, as the command line's.
+    SortedSet(server_client, "jobs").pause()
+    braces: SortedSet[str] = SortedSet(server_client, "a}b")
+    with pytest.raises(KeyError, match="is empty"):
+        braces.pop()
+    assert SortedSet(server_client, "others").take(1) == []
+
+
 def test_pops_of_another_process_stop_with_its_next_report(
     any_server: servers.Server, server_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

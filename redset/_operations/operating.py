@@ -75,7 +75,7 @@ def pause(ctx: Context, why: str) -> Operation[None]:
     ctx.keys.check_prefix()
     fields = {"by": process_name(), "why": why}
     yield ctx.step("pause", count, text=json.dumps(fields)[1:])
-    ctx.reporter.tally.paused = True
+    ctx.reporter.note_pause(True)
 
 
 def resume(ctx: Context) -> Operation[bool]:
@@ -83,7 +83,7 @@ def resume(ctx: Context) -> Operation[bool]:
     if ctx.keys.prefix is None:
         return False
     there: int = yield ctx.command(b"UNLINK", ctx.keys.paused, reads=up_to(1))
-    ctx.reporter.tally.paused = False
+    ctx.reporter.note_pause(False)
     return there > 0
 
 

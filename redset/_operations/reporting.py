@@ -251,6 +251,11 @@ class Reporter:
             counts[LOST] += lost
             counts[HELD] -= num + lost
 
+    def note_pause(self, is_paused: bool) -> None:
+        """Note that this object paused or resumed its set."""
+        if self.tally is not _NONE:  # others share it
+            self.tally.paused = is_paused
+
     def forget(self) -> bool:
         """Forget all counts, of a set that is cleared. Return whether the process reports."""
         tally = self.tally
