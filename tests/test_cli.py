@@ -19,14 +19,16 @@ from typing import Any
 import children
 import cli
 import pytest
+import redis
 import servers
 
 if not cli.HAS_CLICK:
     pytest.skip("cli: click is not installed here", allow_module_level=True)
 
 import redset.cli
+import redset.exceptions
 from redset import Key, Reject, ScheduledSet, SortedSet, TimeSortedSet
-from redset.cli import output
+from redset.cli import output, parameters, program
 from redset.cli.connection import Settings
 from redset.cli.program import COMMANDS
 
@@ -1088,3 +1090,74 @@ def test_workers_are_the_processes_that_reported(run: cli.Command, jobs: SortedS
     }  # fmt: skip
     shown = run("workers", "jobs", terminal=True, columns=120).lines
     assert shown[0].split()[:2] == ["SET", "WORKER"] and len(shown) == 2
+
+
+# --- arguments and errors, each told by one line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("peek", "jobs", "--from", "nan"), "must be a number, got 'nan'"),
+        (("peek", "jobs", "--from", "low"), "must be a number, got 'low'"),
+        (("len", ""), "must be the name of a set, got ''"),
+        (("has", "jobs", "a", "--key", "url,"), "must be a field, or fields with commas"),
+        (("wait", "jobs", "--timeout", "3 fortnights"), "must be a time such as 90"),
+        (("check", "--idle", "soon"), "must be a time such as 90"),
+        (("peek", "jobs", "--serializer", "nowhere:at_all"), "nowhere"),
+        (("dead",), "Usage"),
+        (("no-such",), "No such command 'no-such'"),
+        (("len", "jobs", "--no-such"), "No such option"),
+    ],
+    ids=repr,
+)
+def test_a_wrong_argument_is_told_before_anything_is_sent(
+    arguments: tuple[str, ...], told: str, run: cli.Command, server: Any
+) -> None:
+    before = server.raw.info("stats")["total_connections_received"]
+    ran = run(*arguments, status=2)
+    assert told.lower() in ran.err.lower()
+    assert server.raw.info("stats")["total_connections_received"] == before
+
+
+def test_the_version_names_the_implementation(run: cli.Command) -> None:
+    text = run("--version").out.decode()
+    assert text == f"redset {redset.__version__} ({redset.IMPLEMENTATION})\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (redset.exceptions.OptionsDiffer("made with key=url"), 2, "made with key=url"),
+        (redset.exceptions.DecodeError("none of 3 items"), 1, "none of 3 items"),
+        (redset.exceptions.Full("full"), 1, "full"),
+        (redis.ConnectionError("gone"), 3, "cannot reach the server: gone"),
+        (redis.AuthenticationError("no"), 3, "the server refuses: no"),
+        (redis.ResponseError("NOPERM"), 3, "the server refuses: NOPERM"),
+        (ValueError("num must be 1 or more"), 2, "num must be 1 or more"),
+        (FileNotFoundError(2, "No such file", "links"), 1, "No such file: links"),
+        (KeyError("odd"), 1, "KeyError: 'odd'"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_each_error_has_a_status_and_a_line(error: Exception, status: int, told: str) -> None:
+    assert program.outcome(error) == (status, told)
+
+
+def test_names_of_sets_are_completed_or_none_is(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import click
+
+    jobs: SortedSet[str] = SortedSet(server.raw, "crawl:a")
+    jobs.add_many(["x"])
+    jobs.add_many(["y"])
+    jobs.close()
+    found = {}
+    for url in (server.url, "redis://localhost:1"):
+        settings = Settings()
+        settings.url = url
+        with click.Context(click.Command("len"), obj=settings) as context:
+            made = parameters.SetName().shell_complete(context, None, "crawl")
+        found[url] = [each.value for each in made]
+    assert found == {server.url: ["crawl:a"], "redis://localhost:1": []}
