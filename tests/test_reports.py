@@ -17,6 +17,7 @@ from proxy import Proxy
 
 from redset import SortedSet, TimeSortedSet, list_sets
 from redset._operations import operating, reporting
+from redset._transport.pools import get_connection
 from redset.scripts import script
 
 Maker = Callable[..., Any]
@@ -140,7 +141,7 @@ def test_a_report_travels_in_the_write_of_another_request(
     _, jobs = wire
     writes: list[bytes] = []
     jobs.add("a")
-    connection = jobs.redis.connection_pool.get_connection()
+    connection = get_connection(jobs.redis.connection_pool)
     jobs.redis.connection_pool.release(connection)
     sock, sendall = connection._sock, connection._sock.sendall
 

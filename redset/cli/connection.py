@@ -251,6 +251,7 @@ class Settings:
         refused.
         """
         options = SetOptions() if options is None else options
+        given = None if options.serializer is None else loaded(options.serializer)
         registered = self._registered(name)
         if registered:
             options.complete(registered, name, strict)
@@ -261,8 +262,8 @@ class Settings:
         if key is not None and key is not False:
             made["key"] = unknown_key if key is True else key
         serializer: Any = StoredFields() if "key" in made else StoredBytes()
-        if options.serializer is not None:
-            serializer = Translated(loaded(options.serializer), "key" in made)
+        if given is not None:
+            serializer = Translated(given, "key" in made)
         elif adding:
             # Those of the compiled core: a method of ours would take twice the time.
             serializer = _json if "key" in made else None
