@@ -375,6 +375,9 @@ def test_an_idle_waiter_is_heard_of(
         monkeypatch.setattr(module, "IDLE", 0.05)
     monkeypatch.setattr(reporting, "EVERY", 0.0)
     jobs = make_set(name="jobs")
-    assert not jobs.lease(1, wait=0.4)
+    for _ in range(10):  # on a busy machine it wakes late
+        assert not jobs.lease(1, wait=0.4)
+        if jobs._ctx.reporter.tally.reports > 1:
+            break
     assert jobs._ctx.reporter.tally.reports > 1
     assert raw.hexists("jobs:{jobs}:counts", "consumer_seen")

@@ -313,7 +313,7 @@ def test_the_demo_kills_a_process_and_misses_no_page() -> None:
 
 
 def test_an_interrupted_crawl_goes_on_where_it_was(server: servers.Server, tmp_path: Path) -> None:
-    with Crawls(server.url, tmp_path, pause=0.05) as crawls:
+    with Crawls(server.url, tmp_path, size=200, pause=0.05) as crawls:
         child = crawls.start()
         crawls.wait_for(20, child)
         child.send_signal(signal.SIGINT)
