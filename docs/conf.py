@@ -53,8 +53,10 @@ html_copy_source = False
 # Every page has a server of its own, and `fresh()` empties it.
 doctest_global_setup = """
 import logging
+import redset
 from redset import *
 from redset import embedded
+from redset._operations import reporting
 from redset.embedded import server
 from redset.exceptions import *
 from redset.interfaces import *
@@ -68,6 +70,8 @@ r = _private.__enter__()
 def fresh():
     global jobs
     r.flushall()
+    # As at the beginning of a process: nothing was reported yet.
+    reporting._process = reporting._Process()
     jobs = SortedSet(r, "jobs")
 
 fresh()
