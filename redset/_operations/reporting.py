@@ -17,8 +17,8 @@ of another request: no round trip of their own. The step also keeps a line about
   as a whole is sent again with the next one.
 - A user who may not report ends all reports of the process. So does ``REDSET_REPORT=0``.
 
-What only the server knows (``expired``, ``died``, ``requeued``, ``purged``) is counted by the steps
-in which it happens.
+Only the server knows of expired leases and of dead, requeued and purged letters. The steps in which
+they happen count them themselves (``expired``, ``died``, ``requeued``, ``purged``).
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import fnmatch
 import re
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any, NamedTuple
 
 import click
@@ -14,6 +13,7 @@ import click
 from redset import DeadLetter
 from redset.cli.connection import SetOptions, Settings
 from redset.cli.output import Column, Output, duration, item_fields, number, shown, text_column
+from redset.cli.pages import counted, total_of
 from redset.cli.parameters import (
     Duration,
     json_option,
@@ -22,10 +22,8 @@ from redset.cli.parameters import (
     server_time,
     set_options,
 )
-from redset.cli.program import NO, PARTLY, USAGE, Command, Group, Stop
+from redset.cli.program import NO, USAGE, Command, Group, Stop
 
-#: Letters of a call.
-MANY = 1000
 IDS = click.argument("ids", nargs=-1, metavar="[ID]...")
 REASON = click.option("--reason", help="Letters whose reason matches: *, ? and [abc].")
 BEFORE = click.option(
@@ -162,27 +160,12 @@ def needs_choice(ids: tuple[str, ...], reason: Any, before: Any, all_: bool, ver
         raise Stop(f"nothing was done: {verb} takes ids or a filter, not both", USAGE)
 
 
-def counted(output: Output, verb: str, done: int, asked: int) -> int:
-    """Print how many letters were found, and return the status."""
-    if output.as_json:
-        output.record({"asked": asked, verb: done})
-    else:
-        word = "queued again" if verb == "requeued" else verb
-        output.line(f"{done:,} of {asked:,} letters {word}" if output.is_terminal else str(done))
-    return 0 if done == asked else PARTLY if done else NO
-
-
 def each_page(
     settings: Settings, queue: Any, choice: Choice, call: Callable[[list[Any]], int]
 ) -> tuple[int, int]:
     """Call with the chosen letters, a page at a time. Return the sum, and their number."""
     # Ids need no look: those that are gone are skipped.
-    source: Iterator[Any] = iter(choice.ids) if choice.ids else choice.letters(settings, queue)
-    done = asked = 0
-    while page := list(islice(source, MANY)):
-        done += call(page)
-        asked += len(page)
-    return done, asked
+    return total_of(choice.ids or choice.letters(settings, queue), call)
 
 
 @dead.command("requeue", cls=Command, writes=True)
@@ -216,7 +199,8 @@ def requeue(
     needs_choice(ids, reason, before, all_, "requeue")
     queue = settings.open(name, options)
     choice = Choice(ids, reason, before)
-    return counted(output, "requeued", *each_page(settings, queue, choice, queue.dead.requeue))
+    found = each_page(settings, queue, choice, queue.dead.requeue)
+    return counted(output, "requeued", *found, "letters queued again")
 
 
 @dead.command("purge", cls=Command, writes=True)
@@ -254,7 +238,8 @@ def purge(
     def call(page: list[Any]) -> int:
         return queue.dead.purge(letters_or_ids=page, forget=forget)
 
-    return counted(output, "purged", *each_page(settings, queue, Choice(ids, reason, before), call))
+    found = each_page(settings, queue, Choice(ids, reason, before), call)
+    return counted(output, "purged", *found, "letters purged")
 
 
 COMMANDS = {"dead": dead}

@@ -12,11 +12,12 @@ import click
 from redset import SortedSet
 from redset.cli.connection import SetOptions, Settings, bytes_of
 from redset.cli.output import Output, item_fields, number
+from redset.cli.pages import MANY, paged
 from redset.cli.parameters import (
+    JSONL,
     Score,
     identity,
     json_option,
-    jsonl_option,
     name_argument,
     named_items,
     pass_settings,
@@ -24,10 +25,7 @@ from redset.cli.parameters import (
 )
 from redset.cli.program import Command
 
-#: Items that are asked about in one call.
-MANY = 1000
 ITEMS = click.argument("items", nargs=-1, required=True, metavar="ITEM...")
-JSONL = jsonl_option("Items are JSON, as JSONSerializer stores it.")
 
 
 @click.command("len", cls=Command)
@@ -61,9 +59,8 @@ def asked(
 ) -> int:
     """Print an answer for each item, and return 1 if one of them is no."""
     missing = False
-    source = named_items(names)
     several = len(names) > 1 or names == ("-",)
-    while page := list(islice(source, MANY)):
+    for page in paged(named_items(names)):
         answers = ask([identity(data, options, jsonl) for data in page])
         for data, answer in zip(page, answers, strict=True):
             missing = missing or answer is None or answer is False
@@ -217,9 +214,7 @@ def pages(
     else:
         first = -math.inf if lowest is None else lowest
         source = iter(queue.between(first, math.inf if highest is None else highest))
-    source = islice(source, num)
-    while page := list(islice(source, MANY)):
-        yield page
+    yield from paged(islice(source, num))
 
 
 COMMANDS = {"len": length, "has": has, "score": score, "seen": seen, "peek": peek}

@@ -180,6 +180,9 @@ def jsonl_option(text: str) -> Callable[[Any], Any]:
     return click.option("--jsonl", is_flag=True, help=text)  # type: ignore[no-any-return]
 
 
+JSONL = jsonl_option("Items are JSON, as JSONSerializer stores it.")
+
+
 def canonical(data: bytes) -> bytes:
     """Return JSON as redset's JSONSerializer stores it.
 

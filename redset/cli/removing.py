@@ -16,45 +16,29 @@ import click
 from redset import SortedSet
 from redset.cli.connection import SetOptions, Settings, bytes_of, text_of
 from redset.cli.output import Output, shown
+from redset.cli.pages import counted, total_of
 from redset.cli.parameters import (
+    JSONL,
     SET,
     identity,
     json_option,
-    jsonl_option,
     name_argument,
     named_items,
     pass_settings,
     set_options,
 )
-from redset.cli.program import NO, PARTLY, USAGE, Command, Stop
+from redset.cli.program import NO, USAGE, Command, Stop
 
-#: Items of a call.
-MANY = 1000
 ITEMS = click.argument("items", nargs=-1, required=True, metavar="ITEM...|-")
-JSONL = jsonl_option("Items are JSON, as JSONSerializer stores it.")
-
-
-def counted(output: Output, verb: str, done: int, asked: int) -> int:
-    """Print how many items were found, and return the status."""
-    if output.as_json:
-        output.record({"asked": asked, verb: done})
-    elif output.is_terminal:
-        output.line(f"{done:,} of {asked:,} items {verb}")
-    else:
-        output.line(str(done))
-    return 0 if done == asked else PARTLY if done else NO
 
 
 def in_pages(
     names: tuple[str, ...], options: SetOptions, jsonl: bool, call: Callable[[list[Any]], int]
 ) -> tuple[int, int]:
     """Call with the named items, a page at a time. Return the sum, and the number of items."""
-    done = asked = 0
-    source = named_items(names)
-    while page := list(islice(source, MANY)):
-        done += call([identity(data, options, jsonl) for data in page])
-        asked += len(page)
-    return done, asked
+    return total_of(
+        named_items(names), lambda page: call([identity(data, options, jsonl) for data in page])
+    )
 
 
 @click.command("discard", cls=Command, writes=True)
@@ -163,12 +147,8 @@ def move(
     settings.warn_of_change(source, f"moving to {shown(text_of(target))} from")
     queue = settings.open(source, options)
     other = settings.open(target, replace(options), strict=False)
-    moved = asked = 0
     items = chosen(queue, pattern, num)
-    while page := list(islice(items, MANY)):
-        moved += queue.move_many(page, other)
-        asked += len(page)
-    return counted(output, "moved", moved, asked)
+    return counted(output, "moved", *total_of(items, lambda page: queue.move_many(page, other)))
 
 
 def confirm(settings: Settings, name: Any, given: str | None, verb: str) -> None:

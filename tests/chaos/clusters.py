@@ -79,6 +79,17 @@ def takeovers(run: Run, faults: int) -> None:
         run.rest(0.2, 0.4)
 
 
+def _replace(run: Run, old: Any, since: float, fault: str) -> None:
+    """Wait until another node has the set of a dead primary, and start that one as a replica."""
+    nodes = run.nodes
+    nodes.wait_for_other(NAME, old)
+    _undo(run, since - LAG)
+    run.faults[fault] += 1
+    run.rest(0.3, 0.6)
+    old.revive()
+    nodes.wait_until_whole()
+
+
 def deaths(run: Run, faults: int) -> None:
     """The set's primary dies; its replica takes over, and it comes back as a replica."""
     nodes = _begin(run)
@@ -86,12 +97,7 @@ def deaths(run: Run, faults: int) -> None:
         old = nodes.owner(NAME)
         died = time.monotonic()
         old.kill()
-        nodes.wait_for_other(NAME, old)
-        _undo(run, died - LAG)
-        run.faults["primaries killed"] += 1
-        run.rest(0.3, 0.6)
-        old.revive()
-        nodes.wait_until_whole()
+        _replace(run, old, died, "primaries killed")
 
 
 def lagging(run: Run, faults: int) -> None:
@@ -104,12 +110,7 @@ def lagging(run: Run, faults: int) -> None:
             # Shorter than a node waits for another.
             time.sleep(1.0)
             old.kill()
-        nodes.wait_for_other(NAME, old)
-        _undo(run, stopped - LAG)
-        run.faults["primaries killed whose replica stood still"] += 1
-        run.rest(0.3, 0.6)
-        old.revive()
-        nodes.wait_until_whole()
+        _replace(run, old, stopped, "primaries killed whose replica stood still")
 
 
 def standstills(run: Run, faults: int) -> None:
