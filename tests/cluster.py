@@ -138,27 +138,35 @@ class Cluster:
 
     def wait_until_whole(self, seconds: float = PATIENCE) -> None:
         """Wait until all nodes that run serve, agree, and replicas follow."""
-        until(self.is_whole, seconds)
+        until(self.is_whole, seconds, what=self._difference)
 
     def is_whole(self) -> bool:
         """Return whether all nodes that run know all slots and each other."""
+        return not self._difference()
+
+    def _difference(self) -> str:
+        """Return what is not yet as it must be; an empty text if the cluster is whole."""
         up = self._up()
-        views = set()
+        views: dict[Any, Node] = {}
         for node in up:
+            nodes = text(node.ask("CLUSTER", "NODES"))
             if node.info("cluster_state") != "ok":
-                return False
+                return f"{node} does not serve:\n{nodes}"
             if node.info("role") == "slave" and node.info("master_link_status") != "up":
-                return False
-            lines = [line.split() for line in text(node.ask("CLUSTER", "NODES")).splitlines()]
+                return f"{node} does not follow its primary:\n{nodes}"
+            lines = [line.split() for line in nodes.splitlines()]
             if any({"handshake", "noaddr"} & set(line[2].split(",")) for line in lines):
-                return False
+                return f"{node} does not know all:\n{nodes}"
             known = {line[0] for line in lines if not {"fail", "fail?"} & set(line[2].split(","))}
             if not known >= {each.id for each in up}:
-                return False
+                return f"{node} takes one for dead:\n{nodes}"
             roles = frozenset((line[0], "master" in line[2], line[3]) for line in lines)
             slots = tuple(map(repr, sorted(node.ask("CLUSTER", "SLOTS"))))
-            views.add((roles, len(slots)))
-        return len(views) == 1
+            views[roles, len(slots)] = node
+        if len(views) == 1:
+            return ""
+        each = (f"{node}:\n" + text(node.ask("CLUSTER", "NODES")) for node in views.values())
+        return "views differ:\n" + "\n".join(each)
 
     def stop(self) -> None:
         """End every node; none is left."""
@@ -337,8 +345,13 @@ def text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def until(is_so: Callable[[], Any], seconds: float = PATIENCE) -> None:
-    """Wait until a function of nodes returns something true, and none of them an error."""
+def until(
+    is_so: Callable[[], Any], seconds: float = PATIENCE, what: Callable[[], Any] | None = None
+) -> None:
+    """Wait until a function of nodes returns something true, and none of them an error.
+
+    ``what`` is asked for what the error says.
+    """
     end = time.monotonic() + seconds
     last: Any = None
     while time.monotonic() < end:
@@ -349,4 +362,6 @@ def until(is_so: Callable[[], Any], seconds: float = PATIENCE) -> None:
         except _UNREADY as error:
             last = error
         time.sleep(0.02)
-    raise AssertionError(f"not so in {seconds:.0f} s: {last!r}")
+    if what is not None:
+        last = what()
+    raise AssertionError(f"not so in {seconds:.0f} s: {last}")
