@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -115,6 +116,50 @@ def test_the_server_counts_what_only_it_knows(make_set: Maker, raw: Any) -> None
     named = ("expired", "died", "requeued", "purged")
     assert {name: counts[name] for name in named} == dict(zip(named, (1, 3, 1, 2), strict=True))
     assert 0 < raw.ttl("jobs:{jobs}:counts") <= 604800
+
+
+def test_each_report_leaves_keys_that_expire(make_set: Maker, raw: Any) -> None:
+    jobs, keys = make_set(name="jobs"), ("jobs:{jobs}:counts", "jobs:{jobs}:workers")
+
+    def report() -> list[int]:
+        jobs._ctx.reporter.tally.due = 0.0
+        jobs.discard("none")  # a report travels with it
+        return [raw.ttl(key) for key in keys]
+
+    jobs.add("a")
+    tally = jobs._ctx.reporter.tally
+    assert min(report()) > 0
+    for key in keys:  # each alone is made again
+        raw.delete(key)
+        jobs.add("b")
+        assert min(report()) > 0
+    for key in keys:
+        raw.expire(key, 1000)
+    tally.looked -= 3600  # an hour goes by
+    jobs.add("c")
+    assert min(report()) > 600_000
+
+
+def test_threads_lose_no_counts(make_set: Maker) -> None:
+    jobs = make_set(name="jobs")
+    jobs.add("a")
+    tally = jobs._ctx.reporter.tally
+    before, interval = tally.counts[reporting.ADDED], sys.getswitchinterval()
+
+    def count() -> None:
+        for _ in range(30_000):
+            tally.count(reporting.ADDED, 1)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert tally.counts[reporting.ADDED] == before + 120_000
 
 
 @pytest.fixture

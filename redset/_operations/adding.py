@@ -341,16 +341,16 @@ class Adder:
         (chunk,) = self.encoder.encode_all([item], [score], False, 1, CHUNK_BYTES)
         if chunk.bad:
             raise chunk.bad[0].error
-        refuses, reporter = self._refuses, self.ctx.reporter
+        refuses, tally = self._refuses, self.ctx.reporter.tally
         # XX counts the changed ones.
         accepted = UPDATED if self.condition == "xx" else ADDED
 
         def reads(reply: Any) -> float | None:
             num = count(reply, 1)
             if num == 0 and refuses:
-                reporter.count(REFUSED, 1)
+                tally.count(REFUSED, 1)
                 return None
-            reporter.count(accepted if num else UPDATED, 1)
+            tally.count(accepted if num else UPDATED, 1)
             return score
 
         return Ask(chunk.data, 1, None, True, reads)

@@ -84,7 +84,7 @@ def _add(
     adder = spare.pop(use, None) or Adder(ctx, flags, None, False)
     result = yield from _add_chunk(ctx, adder, items, scores)
     spare[use] = adder
-    if ctx.reporter.is_new:
+    if ctx.reporter.tally.reports < 2 and ctx.reporter.is_new:
         yield from report(ctx)
     return result
 

@@ -46,7 +46,7 @@ from redset._operations.replies import (
     numbers,
     refuse,
 )
-from redset._operations.reporting import new_token, worker_of
+from redset._operations.reporting import LEASED, new_token, worker_of
 from redset._operations.settling import HeldLease, Settlement, settle
 from redset._operations.taking import (
     ENOUGH,
@@ -101,7 +101,8 @@ def lease(ctx: Context, num: int, ttl: int, wait: float) -> Operation[list[HeldL
 
 def _lease(ctx: Context, num: int, ttl: int) -> Operation[list[HeldLease]]:
     found: list[HeldLease] = []
-    ctx.reporter.consume()
+    if not ctx.reporter.tally.consumes:
+        ctx.reporter.consume()
     if not checking._checked:
         yield from check_once(ctx)
     if not ctx.codec.proven and not (yield from look_first(ctx)):
@@ -224,7 +225,7 @@ def decode_given(
 
     The error is not the items' fault. Its items are released, with a delay of ``delay`` ms.
     """
-    ctx.reporter.count_leased(len(given.rows))
+    ctx.reporter.count(LEASED, len(given.rows))
     if given.died:
         log_expired(ctx, given.died)
     if given.dropped:

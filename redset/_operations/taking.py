@@ -55,12 +55,13 @@ def pop(ctx: Context, wait: float) -> Operation[Any]:
         and not ctx.reporter.tally.paused
     ):
         # A short path after the first removal, with half of the frames of the long one.
-        ctx.reporter.consume()
+        if not ctx.reporter.tally.consumes:
+            ctx.reporter.consume()
         taken = yield ctx.command(b"ZPOPMIN", ctx.keys.queue, reads=_first_taken, resend=False)
         if taken.members:
             items, bad = ctx.codec.decode_run(taken.members)
             if not bad:
-                ctx.reporter.count(TAKEN, 1)
+                ctx.reporter.tally.count(TAKEN, 1)
                 return items[0]
         elif ctx.keys.prefix is not None:
             taken = yield from _take(ctx, 1)  # expired leases that returned

@@ -11,22 +11,25 @@
 --   changes...(field, num)
 -- Returns {the text of the pause or '', 1 if the process had no line}
 local DAYS, HOUR = 604800, 3600
-local now = tonumber(redis.call('TIME')[1])
+local call = redis.call
+local now = call('TIME')[1]
 for i = changes_at, #ARGV, changes_width do
   -- fields: changes at i
-  redis.call('HINCRBY', counts, field, num)
+  call('HINCRBY', counts, field, num)
 end
-if produces then redis.call('HSET', counts, 'producer_seen', now) end
-if consumes then redis.call('HSET', counts, 'consumer_seen', now) end
-local head = string.format('{"seen":%d, "since":%d, ', now, now - age)
-local is_new = redis.call('HSET', workers, worker, head .. line)
+local row, added = {produces and 'producer_seen' or 'consumer_seen', now}, 0
+if produces and consumes then row[3], row[4] = 'consumer_seen', now end
+if produces or consumes then added = call('HSET', counts, unpack(row)) end
+local head = '{"seen":' .. now .. ', "since":' .. string.format('%d', now - age) .. ', '
+local is_new = call('HSET', workers, worker, head .. line)
 if limit > 0 then
-  local lines = redis.call('HRANDFIELD', workers, limit, 'WITHVALUES')
+  local lines = call('HRANDFIELD', workers, limit, 'WITHVALUES')
   for i = 1, #lines, 2 do
     local seen = tonumber(string.match(lines[i + 1], '"seen":(%d+)') or '0')
-    if seen < now - HOUR then redis.call('HDEL', workers, lines[i]) end
+    if now - seen > HOUR then call('HDEL', workers, lines[i]) end
   end
 end
-redis.call('EXPIRE', counts, DAYS)
-redis.call('EXPIRE', workers, DAYS)
-return {redis.call('GET', paused) or '', is_new}
+-- A new key has new fields. A key's time begins again once an hour.
+if limit > 0 or added > 0 then call('EXPIRE', counts, DAYS) end
+if limit > 0 or is_new > 0 then call('EXPIRE', workers, DAYS) end
+return {call('GET', paused) or '', is_new}
