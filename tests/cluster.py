@@ -274,7 +274,8 @@ class Cluster:
 
     def fail_over(self, key: str | bytes | int) -> Node:
         """Let a replica of a slot's primary take over, as an operator does; return the replica."""
-        new = self.replica_of(self.owner(key))
+        old = self.owner(key)
+        new = self.replica_of(old)
         for _ in range(3):
             new.ask("CLUSTER", "FAILOVER")
             # A replica gives up after 5 seconds, and after a vote that it lost.
@@ -282,6 +283,10 @@ class Cluster:
                 until(lambda: self.owner(key) is new, 8)
                 break
         until(lambda: self.owner(key) is new)
+        if old.version < (7,):
+            # Redis 6.2 keeps the replaced primary paused for 10 s (redis #10985): it answers no
+            # write, and applies nothing of what its new primary sends.
+            old.ask("CLIENT", "UNPAUSE")
         return new
 
     def wait_for_other(self, key: str | bytes | int, old: Node) -> Node:

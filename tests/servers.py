@@ -410,6 +410,32 @@ def start(kind: str, **config: Any) -> Iterator[Server]:
         server.stop()
 
 
+@contextlib.contextmanager
+def start_with_tls(directory: Path, **config: Any) -> Iterator[tuple[Server, int, str]]:
+    """A private server that listens with TLS, too: with its port for that, and the certificate."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise Missing("TLS: no openssl, which makes the certificate")
+    key, certificate = str(directory / "key"), str(directory / "cert")
+    children.run(command=[
+        openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
+        "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate,
+    ])  # fmt: skip
+    here = [kind for kind in DISTRIBUTED if is_here(kind)]
+    if not here:
+        raise Missing(f"TLS: none of {', '.join(DISTRIBUTED)}")
+    port = free_port()
+    files = {"tls_key_file": key, "tls_cert_file": certificate, "tls_ca_cert_file": certificate}
+    try:
+        server = Server(here[0], tls_auth_clients="no", tls_port=port, **files, **config)
+    except RuntimeError as error:
+        raise Missing(f"TLS: {error}") from None
+    try:
+        yield server, port, certificate
+    finally:
+        server.stop()
+
+
 SLOTS = 16384
 
 

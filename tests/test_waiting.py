@@ -9,7 +9,6 @@ import functools
 import logging
 import math
 import re
-import shutil
 import signal
 import threading
 import time
@@ -403,38 +402,12 @@ async def watched_pop(client: Any, raw: Any, load: Load) -> None:
 
 
 def test_it_is_watched_over_tls(tmp_path: Path, load: Load) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        raise servers.Missing("TLS: no openssl, which makes the certificate")
-    names = {"tls-key-file": str(tmp_path / "key"), "tls-cert-file": str(tmp_path / "cert")}
-    children.run(command=[
-        openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
-        "-keyout", names["tls-key-file"], "-out", names["tls-cert-file"],
-    ])  # fmt: skip
-    here = [kind for kind in servers.DISTRIBUTED if servers.is_here(kind)]
-    if not here:
-        raise servers.Missing(f"TLS: none of {', '.join(servers.DISTRIBUTED)}")
-    with servers.start(here[0]) as server:
-        try:
-            port = listen_with_tls(server, names)
-        except redis.ResponseError as error:
-            raise servers.Missing(f"TLS: {error}") from None
+    with servers.start_with_tls(tmp_path) as (server, port, certificate):
         options: dict[str, Any] = {
-            "port": port, "ssl": True, "ssl_ca_certs": names["tls-cert-file"],
-            "ssl_check_hostname": False,
+            "port": port, "ssl": True, "ssl_ca_certs": certificate, "ssl_check_hostname": False
         }  # fmt: skip
         for make in (redis.Redis, redis.asyncio.Redis):
             asyncio.run(watched_pop(make(**options), server.raw, load))
-
-
-def listen_with_tls(server: servers.Server, names: dict[str, str]) -> int:
-    """Have a server listen with TLS, too; return the port."""
-    port = servers.free_port()
-    server.raw.execute_command(
-        "CONFIG", "SET", *(part for pair in names.items() for part in pair),
-        "tls-ca-cert-file", names["tls-cert-file"], "tls-auth-clients", "no", "tls-port", port,
-    )  # fmt: skip
-    return port
 
 
 @pytest.mark.parametrize("made", [redis.sentinel, redis.asyncio.sentinel])
