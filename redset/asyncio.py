@@ -1199,12 +1199,18 @@ class SortedSet(AsyncFace[T]):
     def __aiter__(self) -> AsyncIterator[T]:
         return self._open().iterate(reading.iterate(self._ctx))  # type: ignore[no-any-return]
 
-    async def stats(self) -> Stats:
+    async def stats(self, *, read_only: bool = False) -> Stats:
         """Return the set's figures, from one server step.
 
         One round trip, O(log N). It samples the memory of each key, and the leased items. If the
         server refuses writes (a replica, a user without the right), a second round trip only reads,
         and counts expired leases as returned.
+
+        Parameters
+        ----------
+        read_only : bool
+            Only read, and leave expired leases to the workers. They count as returned. Default
+            False.
 
         Returns
         -------
@@ -1219,7 +1225,7 @@ class SortedSet(AsyncFace[T]):
         >>> stats.size, stats.dead, stats.oldest_score
         (1, 0, 2.0)
         """
-        return await self._run(reading.stats(self._ctx, self._scores_are_times))
+        return await self._run(reading.stats(self._ctx, self._scores_are_times, bool(read_only)))
 
     def between(self, min: float, max: float) -> Between[T]:
         """Return a view of the queued items with scores from ``min`` to ``max``, both included.

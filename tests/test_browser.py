@@ -38,7 +38,7 @@ QUERIES = {
     "ACL": "limits",
     "backpressure": "limits",
     "ElastiCache": "managed",
-    "Prometheus": "monitoring",
+    "Prometheus": "metrics",
 }
 
 pytestmark = pytest.mark.slow(30)

@@ -707,6 +707,18 @@ def test_bad_arguments_are_refused_and_named(make_set: Maker) -> None:
     assert jobs.ack([]) == 0
 
 
+def test_stats_that_only_read_return_no_expired_lease(make_set: Maker, raw: Any) -> None:
+    jobs = make_set(name="jobs", max_attempts=1)
+    jobs.add_many(["a", "b"])
+    jobs.lease(1, ttl=0.001)
+    while jobs.stats(read_only=True).leased:
+        pass
+    looked = jobs.stats(read_only=True)
+    assert (looked.size, looked.leased, looked.dead) == (1, 0, 1)
+    assert raw.zcard("jobs:{jobs}:leased") == 1 and jobs.dead.size() == 0
+    assert jobs.stats().dead == jobs.dead.size() == 1
+
+
 @every_option
 def test_stats_count_the_failed_items_that_wait_for_a_retry(
     make_set: Maker, raw: Any, options: dict[str, Any]

@@ -255,7 +255,7 @@ def test_the_sdist_holds_all_sources_and_nothing_built(
 
     sources = {
         path.relative_to(tree).as_posix()
-        for folder in ("redset", "tests")
+        for folder in ("redset", "tests", "ops")
         for path in (tree / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }

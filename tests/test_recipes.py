@@ -9,6 +9,7 @@ import importlib.util
 import os
 import re
 import signal
+import socket
 import textwrap
 import threading
 import time
@@ -403,6 +404,19 @@ def test_the_asyncio_service_handles_its_new_items_and_stops(run: Run) -> None:
         assert fetched[0] == "fetched /"
         service.send_signal(signal.SIGTERM)
         assert "3 pages done" in service.check().err
+
+
+@pytest.mark.slow(1)
+def test_the_age_of_the_oldest_task_is_sent_to_a_graph(run: Run) -> None:
+    TimeSortedSet(run.client, "reports").add("monthly", score=time.time() - 3600)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as graph:
+        graph.bind(("127.0.0.1", 0))
+        graph.settimeout(30)
+        port = graph.getsockname()[1]
+        with run.beside("delay.py", instead=f"8125=>{port}") as sender:
+            name, value, kind = re.split(r"[:|]", graph.recv(100).decode())
+            sender.kill()
+    assert (name, kind) == ("reports.delay", "g") and 3600 <= float(value) < 3700
 
 
 @pytest.mark.slow(1)

@@ -613,7 +613,7 @@ METHODS = {
     "seen": "(item)",
     "seen_many": "(items)",
     "size": "()",
-    "stats": "()",
+    "stats": "(*, read_only=False)",
     "take": "(num, *, wait=0, with_scores=False)",
     "workers": "()",
 }

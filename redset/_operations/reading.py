@@ -276,7 +276,7 @@ def page_of(reply: Any, last: list[bytes], keyed: bool, scored: bool = True) -> 
     return Page(end, found, scores, payloads if keyed else found, count(parts[3], 1) == 1)
 
 
-def stats(ctx: Context, timed: bool) -> Operation[Stats]:
+def stats(ctx: Context, timed: bool, read_only: bool) -> Operation[Stats]:
     arguments: dict[str, Any] = {
         "due": ctx.options.due,
         "remember": ctx.options.remember,
@@ -290,7 +290,7 @@ def stats(ctx: Context, timed: bool) -> Operation[Stats]:
         return ctx.step("stats", _stats, looks=looks, **arguments)
 
     try:
-        found = yield from looked_at(ask)
+        found = (yield ask(True)) if read_only else (yield from looked_at(ask))
     except Exception as error:
         found = yield from _stats_read_only(ctx, arguments | {"looks": True}, error)
     counts, oldest, now, used, died, retrying = found

@@ -171,6 +171,8 @@ class Settings:
     read_only: bool = False
     debug: bool = False
     patient: bool = False
+    #: Time that the server has for an answer, in seconds; None for any.
+    timeout: float | None = None
     _client: Any = field(default=None, repr=False)
 
     @property
@@ -218,6 +220,9 @@ class Settings:
             "socket_connect_timeout": CONNECT,
             "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), tries),
         }
+        if self.timeout is not None:
+            options["socket_connect_timeout"] = options["socket_timeout"] = self.timeout
+            options["retry"] = Retry(ExponentialBackoff(cap=1.0, base=0.05), 1)
         if self.cluster:
             from redis.cluster import RedisCluster
 

@@ -42,6 +42,7 @@ COMMANDS = {
     "wait": "holding",
     "check": "checking",
     "bench": "benching",
+    "metrics": "scraping",
     "completion": "completing",
 }
 EXAMPLES = """
