@@ -353,8 +353,8 @@ def test_between_sets_of_one_server_no_member_crosses_the_wire(
     [
         ({}, 20_000),
         ({"key": "url"}, 10_000),
-        pytest.param({}, 200_000, marks=pytest.mark.slow(10)),
-        pytest.param({"key": "url"}, 100_000, marks=pytest.mark.slow(7)),
+        pytest.param({}, 60_000, marks=pytest.mark.slow(4)),
+        pytest.param({"key": "url"}, 30_000, marks=pytest.mark.slow(3)),
     ],
     ids=str,
 )
