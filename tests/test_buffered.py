@@ -754,6 +754,7 @@ def test_a_writer_that_is_open_at_the_interpreters_exit_is_written(
 ) -> None:
     assert "not written" not in run(program, any_server.unix)
     assert any_server.raw.zcard("jobs") == 900
+    assert any_server.raw.hget("jobs:{jobs}:counts", "added") == b"900"
 
 
 @pytest.mark.parametrize(

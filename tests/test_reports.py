@@ -71,6 +71,34 @@ def test_counts_are_those_of_the_calls(make_set: Maker, raw: Any) -> None:
     }  # fmt: skip
 
 
+def test_adds_from_another_set_are_counted_as_adds(make_set: Maker, raw: Any) -> None:
+    jobs, others = make_set(name="jobs"), make_set(name="others")
+    kept = make_set(name="kept", remember=True)
+    jobs.add_many(["a", "b", "c"], [1, 5, 3])
+    others.add_many(["a", "b", "d"], [2, 4, 4])
+    jobs.update(others)
+    assert list(jobs) == ["a", "c", "b", "d"]
+    report(jobs)
+    assert counts_of(raw, "jobs") == {"added": 4, "updated": 1, "refused": 1}
+    kept.add("a")
+    assert jobs.move_many(["a", "b", "e"], kept) == 1
+    kept.update(others)
+    for each in (jobs, others, kept):
+        report(each)
+    assert counts_of(raw, "kept") == {"added": 3, "refused": 3}
+    # What leaves a set by a move is not taken.
+    assert counts_of(raw, "jobs") == {"added": 4, "updated": 1, "refused": 1}
+    assert counts_of(raw, "others") == {"added": 3}
+
+
+def test_a_writer_reports_when_it_ends(make_set: Maker, raw: Any) -> None:
+    jobs = make_set(name="jobs")
+    with jobs.buffered() as writer:
+        for number in range(20):
+            writer.add(str(number))
+    assert counts_of(raw, "jobs") == {"added": 20}
+
+
 def test_a_set_with_a_memory_counts_what_its_process_refuses_itself(
     make_set: Maker, raw: Any
 ) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import math
 import os
@@ -29,6 +30,7 @@ from redset._operations.adding import AddResult, Flags
 from redset._operations.known import still_known, trusted_table
 from redset._operations.limits import RUN
 from redset._operations.logs import one_line, warn_once
+from redset._operations.operating import report
 from redset._operations.settling import Settlement
 from redset._transport.coroutines import complete
 from redset._transport.effects import Operation
@@ -680,6 +682,9 @@ class ThreadWriting(Writing):
                     self._wake.wait(left)
                 part = self._next()
             if part is None:
+                if self._failure is None:
+                    with contextlib.suppress(Exception):
+                        self._owner._run(report(self._ctx))
                 return
             try:
                 self._owner._run(self._write(part), Source((), None))
@@ -802,6 +807,9 @@ class TaskWriting(Writing):
                     alarm.cancel()
             part = self._next()
             if part is None:
+                if self._failure is None:
+                    with contextlib.suppress(Exception):
+                        await self._owner._run(report(self._ctx))
                 return
             try:
                 await self._owner._run(self._write(part), Source((), None))

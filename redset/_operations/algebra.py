@@ -19,6 +19,7 @@ from redset._operations.codec import Key
 from redset._operations.context import Context
 from redset._operations.limits import HEAVY_CHUNK, SCRIPT_CHUNK, STEP, cut_by_bytes
 from redset._operations.memory import discard_members, tokens_of
+from redset._operations.operating import report
 from redset._operations.reading import Page, page_behind, unreadable
 from redset._operations.reading import size as size_of
 from redset._operations.replies import (
@@ -33,7 +34,7 @@ from redset._operations.replies import (
     up_to,
 )
 from redset._operations.state import new_epoch
-from redset._operations.streaming import add_stream
+from redset._operations.streaming import LONG, add_stream
 from redset._transport.effects import Ask, AskOther, Operation, Pull
 from redset.exceptions import AddError, OptionsDiffer
 
@@ -197,7 +198,7 @@ def _throughout(ctx: Context, other: Other, holds: Callable[[int, int], bool]) -
     last: list[bytes] = []
     while True:
         if other.link is None:
-            found, both, last = yield from _step(ctx, other, "in", last)
+            found, both, last, _ = yield from _step(ctx, other, "in", last)
         else:
             page = yield from _page(Other(ctx, None), last)
             found, both = 0, 0
@@ -283,20 +284,36 @@ def _add_serialised(
 
 
 class _Step(NamedTuple):
-    """The number of a page's members, the number of those in both sets, and the page's end."""
+    """The number of a page's members, the number of those in both sets, and the page's end.
+
+    Of the members that were added, how many are new, how many moved, and how many were refused.
+    """
 
     found: int
     both: int
     end: list[bytes]
+    adds: tuple[int, int, int]
 
 
 def _by_server(ctx: Context, other: Other, what: str) -> Operation[None]:
     last: list[bytes] = []
+    steps = 0
+    if what in ("or", "xor"):
+        ctx.reporter.begin()
     while True:
         step = yield from _step(ctx, other, what, last)
         if not step.found:
-            return
+            break
+        ctx.reporter.count_adds(*step.adds)
         last = step.end
+        steps += 1
+    yield from _report_adds(ctx, steps)
+
+
+def _report_adds(ctx: Context, steps: int) -> Operation[None]:
+    """Report at the end of a long call, and of the first one."""
+    if ctx.reporter.is_new or steps >= LONG:
+        yield from report(ctx)
 
 
 def _step(ctx: Context, other: Other, what: str, last: list[bytes]) -> Operation[_Step]:
@@ -340,12 +357,13 @@ def _step_of(num: int, last: list[bytes]) -> Reader[_Step | Refusal]:
         refusal = refusal_of(parts, (b"OPTIONS", b"NAME", b"FULL"))
         if refusal is not None:
             return refusal
-        parts = listed(reply, 4)
+        parts = listed(reply, 7)
         found = count(parts[0], num)
         end = [bytes_of(parts[2]), bytes_of(parts[3])]
         if found and end == last:
             found = -1
-        return _Step(count(found, num), count(parts[1], found), end)
+        new, moved, refused = (count(part, num) for part in parts[4:])
+        return _Step(count(found, num), count(parts[1], found), end, (new, moved, refused))
 
     return read
 
@@ -363,17 +381,21 @@ def move(ctx: Context, items: list[Any], other: Other) -> Operation[int]:
         )
     names = list(dict.fromkeys((yield from ctx.codec.identities(items))))
     step = HEAVY_CHUNK if other.ctx.options.remember else SCRIPT_CHUNK
-    moved = 0
+    moved = steps = 0
+    other.ctx.reporter.begin()
     for part in cut_by_bytes(names, step):
         while part:
-            some, done = yield from _move(ctx, part, other)
-            moved += some
-            part = part[done:]
+            found = yield from _move(ctx, part, other)
+            moved += found.moved
+            steps += 1
+            other.ctx.reporter.count_adds(*found.adds)
+            part = part[found.done :]
+    yield from _report_adds(other.ctx, steps)
     return moved
 
 
-def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[tuple[int, int]]:
-    """Move as many members as fit a step. Return the accepted number, and the fitting one."""
+def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[_Moved]:
+    """Move as many members as fit a step."""
     to = other.ctx
     ours, theirs = ctx.keys, to.keys
     keys = {"ours": ours.queue, "none": ours.none, "our_leases": ours.leases}
@@ -416,10 +438,15 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[tuple[int
 
 
 class _Moved(NamedTuple):
-    """The number of members that were moved, and of those that the step looked at."""
+    """The number of members that were moved, and of those that the step looked at.
+
+    Of those that were there, how many are new, how many moved a queued one, and how many were
+    refused.
+    """
 
     moved: int
     done: int
+    adds: tuple[int, int, int]
 
 
 def _moved(num: int) -> Reader[_Moved | Refusal]:
@@ -430,10 +457,10 @@ def _moved(num: int) -> Reader[_Moved | Refusal]:
             if refusal.word == b"SCORE":
                 number(refusal.detail)
             return refusal
-        moved, done = list_of(up_to(num), 2)(parts)
+        moved, done, new, updated, refused = list_of(up_to(num), 5)(parts)
         if done == 0:
             raise refuse("at least one member", reply)
-        return _Moved(moved, done)
+        return _Moved(moved, done, (new, updated, refused))
 
     return read
 

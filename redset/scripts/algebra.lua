@@ -9,8 +9,8 @@
 --   last_score: optional  of the last one seen
 --   last_member
 --   @adding
--- Returns {number seen, number that both have, last score, last member}; or, if nothing was
---   written, the reason of `adding`
+-- Returns {number seen, number that both have, last score, last member, number added, number
+--   updated, number refused}; or, if nothing was written, the reason of `adding`
 -- include: check
 -- include: due
 if not keyed then items = nil end
@@ -34,7 +34,7 @@ end
 if leases and call('HLEN', leases) > 0 then num = math.ceil(num / 4) end
 local members, scores = page(theirs and other or queue, num, first, last_score, last_member)
 local n = #members
-if n == 0 then return {0, 0, '', ''} end
+if n == 0 then return {0, 0, '', '', 0, 0, 0} end
 local both = 0
 -- Positions of members.
 local added, removed = {}, {}
@@ -69,6 +69,8 @@ if items and #added > 0 then
     both = #removed
   end
 end
+-- The numbers of members that are new, that move to a lower score, and that are added.
+local fresh, lowered, asked = 0, 0, 0
 local function try_removals()
   call('ZREM', none, '')
   call('HDEL', none, '')
@@ -95,7 +97,10 @@ if #added > 0 then
         call('ZADD', none, 'XX', 0, '')
         try_removals()
       end
-      call('ZADD', queue, 'LT', unpack(entries))
+      local before = call('ZCARD', queue)
+      local changed = call('ZADD', queue, 'LT', 'CH', unpack(entries))
+      fresh, asked = call('ZCARD', queue) - before, #entries / 2
+      lowered = changed - fresh
     end
   end
   local argv = {}
@@ -105,11 +110,13 @@ if #added > 0 then
       argv[#argv + 1] = ties and math.floor(scores[i] / TIE) or scores[i]
       argv[#argv + 1] = members[i]
       if texts then argv[#argv + 1] = texts[k] end
+      asked = asked + 1
     end
   end
   if #argv > 0 then
     local outcome = add(argv, 1, try_removals)
     if outcome.err or type(outcome[1]) ~= 'number' then return outcome end
+    fresh, lowered = fresh + outcome[1], lowered + outcome[2]
   end
 end
 if #removed > 0 then
@@ -118,4 +125,4 @@ if #removed > 0 then
   for k, i in ipairs(removed) do names[k] = members[i] end
   discard(names)
 end
-return {n, both, scores[n], members[n]}
+return {n, both, scores[n], members[n], fresh, lowered, asked - fresh - lowered}

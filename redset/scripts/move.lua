@@ -8,7 +8,8 @@
 --   tied: flag     true if this set has ties=
 --   @adding
 --   members...     then the token of each in the memory, if the other has one
--- Returns {number moved, number of members in this step}; or, if nothing was written, the reason of
+-- Returns {number moved, number of members in this step, number added, number updated, number
+--   refused}; or, if nothing was written, the reason of
 --   `adding`, or {'SCORE', one that the other cannot have}
 -- include: check
 -- include: due
@@ -47,7 +48,7 @@ for i = 1, n do
     argv[#argv + 1] = ARGV[members_at + num + i - 1]
   end
 end
-if #names == 0 then return {0, n} end
+if #names == 0 then return {0, n, 0, 0, 0} end
 local outcome = add(argv, 1, function()
   call('ZREM', none, '')
   call('HDEL', none, '')
@@ -57,10 +58,10 @@ local moved = {}
 for k = 1, #names do
   if string.sub(outcome[3], k, k) ~= 'r' then moved[#moved + 1] = names[k] end
 end
-if #moved == 0 then return {0, n} end
+if #moved == 0 then return {0, n, 0, 0, #names} end
 -- A record of attempts ends with its item. A record of a lease does not.
 local gone = with_attempts(moved, lookup('HMGET', our_leases, moved))
 call('ZREM', ours, unpack(moved))
 bulk('HDEL', our_leases, gone)
 if keyed then call('HDEL', our_items, unpack(moved)) end
-return {#moved, n}
+return {#moved, n, outcome[1], outcome[2], #names - #moved}

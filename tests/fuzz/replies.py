@@ -286,7 +286,12 @@ COMMANDS: dict[bytes, Callable[[Answers, list[bytes]], Any]] = {
 STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "add": _add,
     "algebra": lambda draw, command: draw.rng.choice(
-        ([0, 0, b"", b""], [2, 1, draw.score(), draw.member()], [b"NAME"], [b"FULL", 10])
+        (
+            [0, 0, b"", b"", 0, 0, 0],
+            [2, 1, draw.score(), draw.member(), 1, 0, 1],
+            [b"NAME"],
+            [b"FULL", 10],
+        )
     ),
     "restore_begin": lambda draw, command: [draw.count(3), b"0123456789abcdef", draw.count(), 0],
     "export": _export,
@@ -308,7 +313,15 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "peek": lambda draw, command: draw.pairs(3),
     "move": _epoch_or(
         lambda draw, command: draw.rng.choice(
-            (0, 1, 3, [b"NAME"], [b"FULL", 10], [b"OPTIONS", b""], [b"SCORE", b"0.5"])
+            (
+                0,
+                [1, 1, 1, 0, 0],
+                [0, 3, 0, 0, 2],
+                [b"NAME"],
+                [b"FULL", 10],
+                [b"OPTIONS", b""],
+                [b"SCORE", b"0.5"],
+            )
         )
     ),
     "page": _page,
