@@ -1197,7 +1197,9 @@ class SortedSet(AsyncFace[T]):
         return await self._run(reading.size(self._ctx))
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return self._open().iterate(reading.iterate(self._ctx))  # type: ignore[no-any-return]
+        link = self._open()
+        operation = reading.iterate(self._ctx, multi=link.multi)
+        return link.iterate(operation)  # type: ignore[no-any-return]
 
     async def stats(self, *, read_only: bool = False) -> Stats:
         """Return the set's figures, from one server step.

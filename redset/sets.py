@@ -1170,7 +1170,9 @@ class SortedSet(SyncFace[T]):
         return self._run(reading.size(self._ctx))
 
     def __iter__(self) -> Iterator[T]:
-        return self._open().iterate(reading.iterate(self._ctx))  # type: ignore[no-any-return]
+        link = self._open()
+        operation = reading.iterate(self._ctx, multi=link.multi)
+        return link.iterate(operation)  # type: ignore[no-any-return]
 
     def stats(self, *, read_only: bool = False) -> Stats:
         """Return the set's figures, from one server step.

@@ -97,6 +97,23 @@ def test_a_user_without_multi_takes_everything(
         assert performs(client, face)
 
 
+@pytest.mark.parametrize("rule", [*REFUSED.values(), "-zscore"], ids=[*REFUSED, "ZSCORE"])
+def test_a_user_without_the_commands_of_a_page_iterates_over_everything(
+    any_server: servers.Server, face: str, rule: str
+) -> None:
+    items = numbered(2500)
+    with user(any_server, face, "~*", "+@all", max_connections=1) as client:
+        jobs = make(client, face)
+        jobs.add_many(items, range(2500))
+        change(any_server, rule)
+        if rule == "-zscore":  # its script asks for it, too
+            with pytest.raises(redis.ResponseError):
+                list(jobs)
+        else:
+            assert list(jobs) == items
+        assert performs(client, face)
+
+
 @pytest.mark.parametrize("num", [3, 3000])
 @pytest.mark.parametrize("rule", REFUSED.values(), ids=REFUSED)
 def test_a_right_that_is_lost_between_two_takes_loses_no_item(

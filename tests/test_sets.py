@@ -617,6 +617,35 @@ def test_iteration_sees_a_staying_item_exactly_once_whatever_changes_around_it(
     assert stay <= set(seen)
 
 
+@pytest.mark.parametrize("change", ["nothing", "moved", "swapped", "emptied"])
+def test_a_page_by_rank_begins_after_the_last_member_seen(
+    server_client: redis.Redis, change: str
+) -> None:
+    jobs: SortedSet[str] = SortedSet(server_client, "jobs")
+    items = [f"{number:04}" for number in range(2500)]
+    jobs.add_many(items, range(2500))
+    stay = items
+    found = iter(jobs)
+    seen = [next(found) for _ in range(1000)]  # the first page
+    if change == "moved":
+        # The last one seen is at its rank again, behind 501 items that were not seen.
+        jobs.discard_many(items[:501])
+        jobs.add("0999", 1500.5)
+        assert jobs.peek(999) == "0999"
+        stay = [item for item in items[501:] if item != "0999"]
+    elif change == "swapped":
+        jobs.discard("0005")
+        jobs.add("new", 3.5)
+        stay = [item for item in items if item != "0005"]
+    elif change == "emptied":
+        jobs.clear()
+        stay = items[:1000]
+    seen += found
+    assert [item for item in seen if item in set(stay)] == stay
+    if change in ("nothing", "swapped"):
+        assert seen == items
+
+
 @pytest.mark.parametrize("options", [{}, {"key": str}], ids=["plain", "key"])
 def test_items_may_be_removed_as_an_iteration_comes_by_them(
     server_client: redis.Redis, options: Any

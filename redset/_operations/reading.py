@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from redset._operations.context import Context
 from redset._operations.errors import NOT_OF_ITEM, error_text, raise_unable
-from redset._operations.limits import LEASE_STEP, STEP, cut_by_bytes
+from redset._operations.limits import LEASE_STEP, STEP, STEP_BYTES, cut_by_bytes
 from redset._operations.logs import log, warn_once
 from redset._operations.replies import (
     bytes_of,
@@ -214,17 +214,77 @@ def _decodable(ctx: Context, raws: list[Any]) -> Operation[list[Any]]:
     return items
 
 
-def iterate(ctx: Context, within: Range | None = None) -> Operation[None]:
-    """Emit all items, or those of a range, in order of score, a page at a time."""
+def iterate(ctx: Context, within: Range | None = None, multi: bool = False) -> Operation[None]:
+    """Emit all items, or those of a range, in order of score, a page at a time.
+
+    Args:
+        multi: Whether pages may be read by a MULTI.
+    """
     last: list[bytes] = []
+    multi = multi and within is None and not ctx.options.keyed
+    reached, num = 0, 0
     while True:
-        page = yield page_behind(ctx, STEP, within, last, scored=False)
+        page: Page | None = None
+        if multi and last:
+            num = min(2 * num, STEP, STEP_BYTES // max(1, ctx.sizes.largest))
+            multi = num >= FEWEST
+            page = (yield _page_at(ctx, num, reached, last)) if multi else None
+            multi = page is not None
+        if page is None:
+            page = yield page_behind(ctx, STEP, within, last, scored=False)
+            assert page is not None
         if not page.payloads:
             return
         yield Emit((yield from _decodable(ctx, page.payloads)))
         if len(page.payloads) < STEP and not page.more:
             return
-        last = page.end
+        last, num = page.end, len(page.payloads)
+        reached += num
+
+
+#: The fewest items of a page that is read by commands. The script reads large items by bytes.
+FEWEST = 250
+
+
+def _page_at(ctx: Context, num: int, reached: int, last: list[bytes]) -> Ask:
+    """Return the request for a page by rank, after the last member seen.
+
+    A short path, which costs the server an eighth of the script: no member passes through Lua. The
+    result is None if that member is no longer at its rank and score, or if the server refuses the
+    request. The script then finds the place.
+    """
+    queue, encode = ctx.keys.queue, ctx.wire.encode
+    score, member = last
+    end = reached - 1 + num
+    request = [
+        encode([b"MULTI"]),
+        encode([b"ZSCORE", queue, member]),
+        encode([b"ZRANGE", queue, reached - 1, end]),
+        # The score of the last one alone: scores cost the server four times as much as members.
+        encode([b"ZRANGE", queue, end, end, b"WITHSCORES"]),
+        encode([b"EXEC"]),
+    ]
+
+    def reads(reply: Any) -> Page | None:
+        parts = listed(reply, 5)
+        if any(isinstance(part, Exception) for part in parts):
+            return None  # without the right to MULTI the commands were not performed together
+        parts = listed(parts[-1], 3)
+        if any(isinstance(part, Exception) for part in parts):
+            return None
+        stored = optional(number)(parts[0])
+        found = members(parts[1], num + 1)
+        ends, scores = scored(1)(parts[2])
+        if None in found or len(ends) != (len(found) == num + 1) or ends != found[num:]:
+            raise refuse("a page of members", reply)
+        if stored != number(score) or found[:1] != [member]:
+            return None
+        del found[0]
+        more = len(found) == num
+        at = [ctx.wire.score_text(number(scores[0])), found[-1]] if more else []
+        return Page(at, found, [], found, more)
+
+    return Ask(b"".join(request), 5, None, True, reads)
 
 
 class Page(NamedTuple):

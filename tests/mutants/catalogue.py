@@ -171,6 +171,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("test_sets.py::test_new_items_are_yielded_once_and_in_order_of_the_input",),
     ),
     Mutant(
+        "page-begins-behind-a-member-that-moved",
+        "redset/_operations/reading.py",
+        "_page_at",
+        "if stored != number(score) or found[:1] != [member]:",
+        "if found[:1] != [member]:",
+        "Iteration misses items, if the last one seen was moved and has the same rank again.",
+        ("test_sets.py::test_a_page_by_rank_begins_after_the_last_member_seen",),
+    ),
+    Mutant(
         "moved-item-is-reported-as-refused",
         "redset/_operations/adding.py",
         "_add_in_steps",
