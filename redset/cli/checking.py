@@ -10,9 +10,9 @@ import click
 from redset import SetInfo, check_server, list_sets
 from redset.cli.connection import Settings, text_of
 from redset.cli.output import Output, duration, shown
-from redset.cli.overview import is_idle, silence_of
 from redset.cli.parameters import SET, Duration, json_option, pass_settings
 from redset.cli.program import NO, Command
+from redset.cli.watching import is_idle, silence_of
 
 
 @click.command("check", cls=Command)

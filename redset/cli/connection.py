@@ -260,6 +260,16 @@ class Settings:
         registered = self._registered(name)
         if registered:
             options.complete(registered, name, strict)
+        return self.opened(name, options, adding, given)
+
+    def opened(
+        self, name: str | bytes, options: SetOptions, adding: bool = False, given: Any = None
+    ) -> SortedSet[Any]:
+        """Return a set with complete options. Nothing is asked.
+
+        Args:
+            given: The user's serializer.
+        """
         made: dict[str, Any] = {"remember": options.remember, "ties": options.ties}
         if options.registered:
             made["max_attempts"] = options.attempts

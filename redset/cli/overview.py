@@ -16,9 +16,8 @@ from redset.cli.connection import SetOptions, Settings, bytes_of, text_of
 from redset.cli.output import Column, Output, duration, item_fields, short, shown, text_column
 from redset.cli.parameters import Duration, json_option, name_argument, pass_settings
 from redset.cli.program import NO, Command, complain
+from redset.cli.watching import SILENT, is_idle, silence_of
 
-#: Time since the last report of a consumer after which there is none, in seconds.
-SILENT = 90.0
 #: Time between the two looks that rates are made of, in seconds, on a terminal.
 BETWEEN = 1.0
 #: Dead letters of which `show` finds the last ones.
@@ -42,21 +41,6 @@ def rates(before: SetInfo | None, after: SetInfo) -> dict[str, float | None]:
         "refused": rate("refused"),
         "failed": rate("failed"),
     }
-
-
-def silence_of(info: SetInfo) -> float | None:
-    """Return the time since a consumer was heard of; None without one."""
-    seen = info.counts.get("consumer_seen")
-    return None if seen is None or info.figures is None else max(0, info.figures.time - seen)
-
-
-def is_idle(info: SetInfo, limit: float) -> bool:
-    """Return whether work is available, and no consumer was heard of for so long."""
-    figures = info.figures
-    if figures is None or not figures.available or figures.paused or info.options is None:
-        return False
-    silent = silence_of(info)
-    return silent is None or silent > limit
 
 
 def consumers(info: SetInfo) -> str:

@@ -19,6 +19,7 @@ from redset.exceptions import AddError, DecodeError, OptionsDiffer, RedsetError
 COMMANDS = {
     "ls": "overview",
     "show": "overview",
+    "top": "top",
     "len": "looking",
     "has": "looking",
     "score": "looking",

@@ -1,0 +1,1 @@
+"""The live view of ``redset top``: a full-screen application of textual."""
