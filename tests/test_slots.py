@@ -11,7 +11,7 @@ import itertools
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import blocking
@@ -113,7 +113,7 @@ def text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-@pytest.fixture(scope="module", params=servers.REAL)
+@pytest.fixture(scope="module")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     try:
         with servers.cluster(request.param, 2) as nodes:
@@ -245,30 +245,32 @@ BEFORE = {
 #: Calls of one step that may empty a key.
 FEW = {"add_many", "take", "lease", "finished", "dead requeue all", "held ack", "clear"}
 CASES = [
-    ("sync", "nothing moved", FEW),
-    ("asyncio", "nothing moved", FEW),
-    ("sync", "nothing moved, held", FEW),
-    *(("sync", situation, set(CALLS)) for situation in BEFORE),
-    ("asyncio", "half moved", set(CALLS)),
+    *itertools.product(servers.REAL, ["sync"], ["nothing moved", "nothing moved, held"], [FEW]),
+    *itertools.product(servers.REAL, ["asyncio"], ["nothing moved"], [FEW]),
+    # All calls: each situation on one server, and the one with the most states on all.
+    *zip(itertools.cycle(servers.REAL), itertools.repeat("sync"), BEFORE, itertools.repeat(CALLS)),
+    *itertools.product(servers.REAL, ["sync", "asyncio"], ["half moved"], [CALLS]),
 ]
 
 
+def with_names(cases: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Return each case once, with its name; those of all calls are slow."""
+    made = {}
+    for kind, face, situation, names in cases:
+        name = f"{kind}-{face}-{situation}, {'some' if names is FEW else 'all'} calls"
+        marks = [] if names is FEW else [pytest.mark.slow(3)]
+        made[name] = pytest.param(kind, face, situation, names, marks=marks, id=name)
+    return list(made.values())
+
+
 @pytest.mark.parametrize(
-    ("face", "situation", "names"),
-    [
-        pytest.param(
-            *case,
-            marks=[] if case[2] is FEW else pytest.mark.slow(3),
-            id=f"{case[0]}-{case[1]}, {'some' if case[2] is FEW else 'all'} calls",
-        )
-        for case in CASES
-    ],
+    ("cluster", "face", "situation", "names"), with_names(CASES), indirect=["cluster"]
 )
 def test_a_call_in_a_slot_that_moves_is_performed_or_raises_and_loses_nothing(
     cluster: Cluster,
     face: str,
     situation: str,
-    names: set[str],
+    names: Container[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = BEFORE[situation]
@@ -286,7 +288,7 @@ def test_a_call_in_a_slot_that_moves_is_performed_or_raises_and_loses_nothing(
         left_out |= {name for name, _, _ in replies.REMEMBERING}
     if not before.held:
         left_out |= {name for name in CALLS if name.startswith("held")}
-    calls = {name: CALLS[name] for name in CALLS if name in names - left_out}
+    calls = {name: CALLS[name] for name in CALLS if name in names and name not in left_out}
     filled = {
         (role, name): fill(client, cluster.name(), before)
         for role in ("stays", "moves")
@@ -335,6 +337,7 @@ def test_a_call_in_a_slot_that_moves_is_performed_or_raises_and_loses_nothing(
         blocking.wait(servers.aclose(client))
 
 
+@pytest.mark.parametrize("cluster", servers.REAL, indirect=True)
 @pytest.mark.parametrize("named", [True, False], ids=["named", "left out"])
 def test_the_key_that_never_exists_has_a_step_refused_whole(cluster: Cluster, named: bool) -> None:
     before = Before(2, 0, 3, {}, lambda keys: [])
