@@ -15,6 +15,7 @@ from redset._operations.exchanging import Exchange, exchange
 from redset._operations.leasing import lease_call
 from redset._operations.limits import CHUNK_BYTES, STEP_BYTES
 from redset._transport.effects import only
+from redset.scripts import script
 
 P = "jobs:{jobs}"
 LEASED = f"{P}:leased"
@@ -110,8 +111,9 @@ def test_expired_leases_return_in_steps_bounded_by_bytes(
 
 @every_option
 def test_dead_letters_are_read_requeued_and_purged_by_bytes(
-    any_server: servers.Server, options: Any
+    any_server: servers.Server, options: Any, silent: None
 ) -> None:
+    any_server.raw.script_load(script("settle").text)  # another test may have done so, or not
     client = servers.Recording(any_server.client())
     jobs: SortedSet[Any] = SortedSet(client, "jobs", max_attempts=1, **options)
     every = [item_of(options, str(number), 100_000) for number in range(20)]
