@@ -289,6 +289,64 @@ def test_on_a_cluster_it_is_the_same() -> None:
         client.close()
 
 
+FILL = """
+for i = 0, tonumber(ARGV[2]) - 1, 500 do
+  local pairs_of = {}
+  for k = i, i + 499 do
+    pairs_of[#pairs_of + 1] = k
+    pairs_of[#pairs_of + 1] = 'item ' .. ARGV[1] .. ' ' .. k
+  end
+  redis.call('ZADD', KEYS[1], unpack(pairs_of))
+end
+for i = 1, ARGV[3] and tonumber(ARGV[3]) or 0 do
+  redis.call('XADD', KEYS[2], '*', 'item', 'item ' .. i, 'reason', 'no')
+end"""
+
+
+@pytest.mark.slow(12)
+@pytest.mark.timeout(240)
+def test_a_scrape_of_1_000_sets_leaves_the_server_to_others(
+    all_servers: servers.Servers, hasty: None
+) -> None:
+    """41 commands, 27 to 48 µs of a busy machine a set, however many items a set has."""
+    server: Any = all_servers.get(servers.some())
+    server.flush()
+    raw, every = server.raw, 1000
+    pipeline = raw.pipeline()
+    counts = {f"{number} counted": 12345 for number in range(14)}
+    for number in range(every):
+        name = f"set:{number:04}"
+        pipeline.hset("redset:sets", name, json.dumps({"seen": 1, "class": "SortedSet"}))
+        pipeline.zadd(name, {str(item): item for item in range(20)})
+        pipeline.hset(f"{name}:{{{name}}}:counts", mapping=counts)
+        pipeline.hset(f"{name}:{{{name}}}:workers", mapping={"a": '{"seen":1}', "b": '{"seen":1}'})
+    pipeline.execute()
+    leased, dead = "set:0001:{set:0001}:leased", "set:0002:{set:0002}:dead"
+    for part in range(10):
+        raw.eval(FILL, 1, "set:0000", part, 100_000)
+        raw.eval(FILL, 2, leased, dead, part, 100_000, 10_000)
+    collector = Collector(server.client())
+    assert Scrape(collector)["late_leases", "set:0001"] == 10**6
+    before, cpu = raw.info("commandstats"), raw.info("cpu")
+    raw.config_set("slowlog-log-slower-than", 100_000)
+    raw.slowlog_reset()
+    scrapes = 5
+    for _ in range(scrapes):
+        collector.collect()
+    after, cpu_after = raw.info("commandstats"), raw.info("cpu")
+
+    def calls(name: str) -> float:
+        found = [each.get(name, {"calls": 0})["calls"] for each in (after, before)]
+        return (found[0] - found[1]) / scrapes
+
+    spent = sum(cpu_after[each] - cpu[each] for each in ("used_cpu_user", "used_cpu_sys"))
+    assert calls("cmdstat_evalsha") == every / 25
+    assert calls("cmdstat_hscan") <= 2
+    assert calls("cmdstat_keys") == calls("cmdstat_smembers") == calls("cmdstat_scan") == 0
+    assert raw.slowlog_get() == []
+    assert spent / scrapes / every < 150e-6
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "words"),
     [
