@@ -670,6 +670,22 @@ class Other:
 for client in fakeredis.FakeRedis(), Other(fakeredis.FakeRedis()):
     jobs = redset.SortedSet(client, "jobs")
     assert jobs.add("a") == 0 and jobs.pop() == "a"
+    with redset.SortedSet(client, "reported") as reported:
+        reported.add_many(["a", "b"])
+        reported.take(1)
+        reported._ctx.reporter.tally.due = 0.0
+        reported.add("c")
+    with redset.SortedSet(client, "reported") as reported:
+        counts = client.execute_command("HGETALL", "reported:{reported}:counts")
+        counts = dict(zip(counts[::2], counts[1::2])) if type(counts) is list else counts
+        assert (counts[b"added"], counts[b"taken"]) == (b"3", b"1"), counts
+        assert [worker.id for worker in reported.workers()] and b"consumer_seen" in counts
+        assert client.execute_command("HEXISTS", "redset:sets", "reported")
+        client.execute_command("SET", "reported:{reported}:paused", "{}")
+        reported.add("d")
+        reported._ctx.reporter.tally.due = 0.0
+        reported.add("e")
+        assert reported.take(9) == []
     for call in (lambda: jobs.add("a", nx=True), lambda: jobs.lease(1),
                  lambda: jobs.add_many(["a"], nx=True)):
         try:
@@ -679,7 +695,7 @@ for client in fakeredis.FakeRedis(), Other(fakeredis.FakeRedis()):
 """
 
 
-def test_fakeredis_without_lua_is_an_error_that_names_the_package() -> None:
+def test_fakeredis_without_lua_reports_and_names_the_package_in_other_errors() -> None:
     pytest.importorskip("fakeredis")
     env = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(redset.__file__))}
     subprocess.run([sys.executable, "-c", WITHOUT_LUA], check=True, timeout=60, env=env)

@@ -126,6 +126,7 @@ LAYERS = {
     "redset._operations.lines": "parts",
     "redset._operations.logs": "parts",
     "redset._operations.options": "parts",
+    "redset._operations.plain_reports": "parts",
     "redset._operations.reporting": "parts",
     "redset._operations.state": "parts",
     "redset._operations.tables": "parts",

@@ -39,6 +39,7 @@ from typing import Any
 
 from redset._operations.keys import REGISTRY
 from redset._operations.options import SetOptions
+from redset._operations.plain_reports import commands_of, entry_command, lacks_scripts
 from redset._transport.effects import Rider
 from redset.scripts import script
 
@@ -74,7 +75,7 @@ class Tally:
 
     __slots__ = (
         "__weakref__", "consumes", "counts", "due", "entered", "forgotten", "heard", "lock",
-        "looked", "paused", "reports", "sent",
+        "looked", "paused", "plain", "reports", "sent",
     )  # fmt: skip
 
     due: float
@@ -100,6 +101,8 @@ class Tally:
         self.consumes = False
         #: Whether the set was paused at the last answer.
         self.paused = False
+        #: Whether the server has no scripts.
+        self.plain = False
 
     def count(self, kind: int, num: int) -> None:
         """Count what a call did.
@@ -329,9 +332,9 @@ class Reporter:
                 tally.looked = now
             tally.heard = now
             tally.reports += 1
-        riders = [self._report(tally, changes, consumes, looks, counts)]
+        riders = self._report(tally, changes, consumes, looks, counts)
         if enters:
-            riders.append(self._entry())
+            riders.append(self._entry(tally))
         return riders
 
     def _report(
@@ -341,7 +344,7 @@ class Reporter:
         consumes: bool,
         looks: bool,
         counts: list[int],
-    ) -> Rider:
+    ) -> list[Rider]:
         process, step = _process, script("report")
         held = max(tally.held(counts), 0)
         state = {"held": held, "done": counts[ACKED], "failed": counts[FAILED]}
@@ -354,8 +357,11 @@ class Reporter:
             "consumes": consumes or any(at > BAD for at, _ in changes),
             "limit": OLD if looks else 0,
         }
+        fields = [(FIELDS[at], num) for at, num in changes]
+        if tally.plain:
+            return self._plain(tally, commands_of(self._keys, arguments, fields))
         names = [self._keys.counts, self._keys.none, self._keys.workers, self._keys.paused]
-        pairs = [value for at, num in changes for value in (FIELDS[at], num)]
+        pairs = [value for field in fields for value in field]
         values = step.arguments.values(arguments)
         request = [b"EVALSHA", step.sha, len(names), *names, *values, *pairs]
 
@@ -370,14 +376,28 @@ class Reporter:
                     for at, num in changes:
                         tally.sent[at] -= num
 
-        return Rider(self._wire.encode(request), step, done)
+        return [Rider(self._wire.encode(request), step, done)]
 
-    def _entry(self) -> Rider:
-        step = script("register")
-        text = json.dumps(entry_of(*self._described))[1:]
-        values = step.arguments.values({"name": self._keys.name, "entry": text, "limit": OLD})
-        request = [b"EVALSHA", step.sha, 1, *step.keys_given({"registry": REGISTRY}), *values]
-        name = self._keys.name
+    def _plain(self, tally: Tally, commands: list[list[Any]]) -> list[Rider]:
+        """Return a report as plain commands."""
+
+        def ignore(answer: Any) -> None:
+            pass
+
+        def note(answer: Any) -> None:
+            tally.paused = bool(answer) and not isinstance(answer, Exception)
+
+        *rest, last = map(self._wire.encode, commands)
+        return [*(Rider(each, None, ignore) for each in rest), Rider(last, None, note)]
+
+    def _entry(self, tally: Tally) -> Rider:
+        step = None if tally.plain else script("register")
+        text, name = json.dumps(entry_of(*self._described))[1:], self._keys.name
+        if step is None:
+            request = entry_command(name, text)
+        else:
+            values = step.arguments.values({"name": name, "entry": text, "limit": OLD})
+            request = [b"EVALSHA", step.sha, 1, *step.keys_given({"registry": REGISTRY}), *values]
 
         def done(answer: Any) -> None:
             if isinstance(answer, Exception):
@@ -412,6 +432,9 @@ def entry_of(kind: str, key: Any, options: SetOptions, codec: Any) -> dict[str, 
 def _is_refused(error: Exception, tally: Tally) -> bool:
     """Take a refusal of a report. Return whether the server performed none of it."""
     text = str(error)
+    if lacks_scripts(error):
+        tally.plain, tally.due = True, 0.0
+        return True
     words = {word.lstrip("-") for word in text.split()}
     if "NOPERM" in words or type(error).__name__ == "NoPermissionError" or "unknown" in words:
         if not _process.is_silent:

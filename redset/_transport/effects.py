@@ -62,12 +62,12 @@ class Rider:
     """A request that travels in the write of another one, which it changes nothing for.
 
     It is never sent again. ``done`` takes its reply, or the error that it is; it is not called if
-    none came.
+    none came. A command has no script.
     """
 
     __slots__ = ("data", "done", "loading", "script")
 
-    def __init__(self, data: bytes, script: Script, done: Callable[[Any], None]) -> None:
+    def __init__(self, data: bytes, script: Script | None, done: Callable[[Any], None]) -> None:
         self.data = data
         self.script = script
         self.done = done

@@ -77,7 +77,7 @@ class GenericSession(Session):
             try:
                 answer = await self._command(arguments)
             except Exception as error:
-                if not is_no_script(ErrorReply(error)):
+                if rider.script is None or not is_no_script(ErrorReply(error)):
                     raise
                 answer = await self._reload(rider.script, arguments)
         except Exception as error:

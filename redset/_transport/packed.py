@@ -318,6 +318,8 @@ class PackedSession(Session):
 
     def _bytes_of(self, rider: Rider) -> bytes:
         script = rider.script
+        if script is None:
+            return rider.data
         scripts = loaded_scripts.setdefault(self._pool, set())
         rider.loading = script.sha not in scripts and script.sha not in self._sent
         if not rider.loading:
@@ -333,6 +335,8 @@ class PackedSession(Session):
             answer = await self._one(rider.script)
             if type(loaded) is ErrorReply:
                 answer = loaded
+            elif rider.script is None:
+                pass
             elif rider.loading:
                 scripts.add(rider.script.sha)
             elif is_no_script(answer):
