@@ -37,7 +37,7 @@ def commands_of(
     for flag, field in (("produces", b"producer_seen"), ("consumes", b"consumer_seen")):
         if arguments[flag]:
             commands.append([b"HSET", keys.counts, field, now])
-    line = _begun({"seen": now, "since": now - arguments["age"]}, arguments["line"])
+    line = _object_of({"seen": now, "since": now - arguments["age"]}, arguments["line"])
     commands.append([b"HSET", keys.workers, arguments["worker"], line])
     commands += [[b"EXPIRE", key, _KEPT] for key in (keys.counts, keys.workers)]
     return [*commands, [b"GET", keys.paused]]
@@ -46,9 +46,9 @@ def commands_of(
 def entry_command(name: bytes, entry: str) -> list[Any]:
     """Return the command that enters a set into the registry."""
     hour = int(time.time()) // _HOUR * _HOUR
-    return [b"HSET", REGISTRY, name, _begun({"seen": hour}, entry)]
+    return [b"HSET", REGISTRY, name, _object_of({"seen": hour}, entry)]
 
 
-def _begun(fields: dict[str, int], rest: str) -> str:
+def _object_of(fields: dict[str, int], rest: str) -> str:
     """Return a JSON object: its first fields, as the scripts write and read them, and the rest."""
     return json.dumps(fields, separators=(", ", ":"))[:-1] + ", " + rest
