@@ -5,8 +5,8 @@ VENV ?= .venv
 ARGS ?=
 # Percent of lines and branches of redset/*.py that `make test-all` must reach.
 COVERAGE ?= 97
-# Some tests only wait, so three workers keep two cores busy.
-WORKERS ?= 3
+# Many tests only wait, so four workers keep two cores busy.
+WORKERS ?= 4
 
 .PHONY: help demo demo-scrapy test test-all test-rest sanitize fuzz chaos soak mutants bench bench-quick docs lint wheel clean FORCE
 .DELETE_ON_ERROR:
