@@ -107,8 +107,8 @@ class Tally:
     def count(self, kind: int, num: int) -> None:
         """Count what a call did.
 
-        Without the lock, which takes three times as long as the rest. With the GIL a thread ends
-        this statement before another one runs: Python switches at calls and at backward jumps.
+        Without the lock, which takes three times as long as the rest. A thread of CPython ends this
+        statement before another one runs: with the GIL they change at calls and at backward jumps.
         """
         self.counts[kind] += num
 
@@ -120,7 +120,9 @@ class Tally:
         return counts[LEASED] - ended - self.forgotten
 
 
-if not getattr(sys, "_is_gil_enabled", lambda: True)():  # pragma: no cover
+if (
+    sys.implementation.name != "cpython" or not getattr(sys, "_is_gil_enabled", lambda: True)()
+):  # pragma: no cover
 
     def _count_locked(self: Tally, kind: int, num: int) -> None:
         with self.lock:
