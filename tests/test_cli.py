@@ -914,6 +914,23 @@ def test_ls_prints_sets_trouble_first(run: cli.Command, server: Any) -> None:
     assert run("ls", "--read-only").lines[0].split("\t")[0] == "late"
 
 
+def test_entries_of_sets_that_are_gone_are_dropped_on_request(
+    run: cli.Command, server: Any
+) -> None:
+    client, old = server.raw, int(time.time()) - 31 * 86400
+    for name, seen in (("gone", old), ("there", old), ("paused", old), ("young", old + 2 * 86400)):
+        client.hset("redset:sets", name, json.dumps({"seen": seen, "class": "SortedSet"}))
+    client.hset("redset:sets", "odd", '{"class":"SortedSet"}')
+    client.zadd("there", {"a": 1})
+    client.set("paused:{paused}:paused", '{"by":"me"}')
+    run("--read-only", "ls", "--prune", status=2)
+    assert client.hlen("redset:sets") == 5
+    ran = run("ls", "--prune")
+    assert ran.err == "redset: dropped 1 entries of sets that are gone\n"
+    assert set(client.hkeys("redset:sets")) == {b"odd", b"there", b"paused", b"young"}
+    assert {line.split("\t")[0] for line in ran.lines} == {"there", "paused", "odd", "young"}
+
+
 def test_rates_are_what_two_looks_differ_by(run: cli.Command, server: Any) -> None:
     register(server, "jobs")
     SortedSet(server.raw, "jobs").add("a")

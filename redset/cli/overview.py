@@ -15,13 +15,17 @@ from redset import SetInfo, check_server, list_sets
 from redset.cli.connection import SetOptions, Settings, bytes_of, text_of
 from redset.cli.output import Column, Output, duration, item_fields, short, shown, text_column
 from redset.cli.parameters import Duration, json_option, name_argument, pass_settings
-from redset.cli.program import NO, Command, complain
+from redset.cli.program import NO, Command, Stop, complain
 from redset.cli.watching import SILENT, is_idle, silence_of
 
 #: Time between the two looks that rates are made of, in seconds, on a terminal.
 BETWEEN = 1.0
 #: Dead letters of which `show` finds the last ones.
 MANY = 5000
+#: The hash of the sets that a server has.
+REGISTRY = "redset:sets"
+#: Age of an entry of the registry that is dropped if its set is gone, in seconds.
+OLD = 30 * 86400
 FIELDS = ("trouble", "name", "queued", "leased", "late", "dead", "in", "out", "refused", "oldest")
 
 
@@ -101,6 +105,23 @@ def looked(
     return [(info, before.get(info.name)) for info in infos if info.figures is not None]
 
 
+def is_gone(info: SetInfo) -> bool:
+    """Return whether nothing is left of a set but its entry, which is 30 days old."""
+    figures, seen = info.figures, (info.options or {}).get("seen")
+    if figures is None or not isinstance(seen, (int, float)) or seen > figures.time - OLD:
+        return False
+    parts = (figures.size, figures.leased, figures.dead, figures.remembered, figures.workers)
+    return not (any(parts) or figures.paused or info.counts)
+
+
+def prune(client: Any, match: Any) -> int:
+    """Drop the entries of sets that are gone. Return their number."""
+    names = [info.name for info in list_sets(client, match) if is_gone(info)]
+    # A program that uses such a set again enters it again.
+    parts = [names[at : at + MANY] for at in range(0, len(names), MANY)]
+    return sum(client.hdel(REGISTRY, *part) for part in parts)
+
+
 def dash(value: Any) -> str:
     return short(value) if value else "-"
 
@@ -124,6 +145,7 @@ COLUMNS = [
 @click.option("--sort", type=click.Choice(FIELDS), default="trouble", help="Default: trouble.")
 @click.option("--all", "all_", is_flag=True, help="Quiet sets, too.")
 @click.option("--scan", is_flag=True, help="Look through all keys for sets that never reported.")
+@click.option("--prune", "drops", is_flag=True, help="Drop entries of 30 days whose sets are gone.")
 @click.option("--rates", "between", type=Duration(), help="Time between two looks. 0 for no rates.")
 @json_option
 @pass_settings
@@ -133,6 +155,7 @@ def ls(
     sort: str,
     all_: bool,
     scan: bool,
+    drops: bool,
     between: float | None,
     output: Output,
 ) -> int:
@@ -149,6 +172,10 @@ def ls(
     if between is None:
         between = BETWEEN if output.is_terminal and not output.as_json else 0.0
     match = None if pattern is None else os.fsencode(pattern)
+    if drops and settings.read_only:
+        raise Stop("--read-only: ls --prune writes, and nothing was sent")
+    if drops:
+        complain(f"dropped {prune(settings.client(), match):,} entries of sets that are gone")
     found = [row_of(*each) for each in looked(settings.client(), match, scan, between)]
     if sort == "trouble":
         found.sort(key=trouble)

@@ -19,7 +19,7 @@ from redset.cli.connection import Settings
 from redset.cli.live.background import Background, Finished
 from redset.cli.live.dialogs import Help, Question
 from redset.cli.live.opened import Opened
-from redset.cli.live.parts import columns, detail, head, keys_line
+from redset.cli.live.parts import WIDE, columns, detail, head, keys_line
 from redset.cli.live.reading import Facts, Reader, paused
 from redset.cli.live.widgets import Grid, Lines
 from redset.cli.program import INTERRUPTED, outcome
@@ -27,6 +27,8 @@ from redset.cli.watching import ORDERS, Look, View, Watcher
 
 #: Seconds after a key in which rows keep their places, and in which a message is shown.
 HELD, SHOWN = 5.0, 5.0
+#: Seconds after which the memory of a set is asked for again.
+WEIGHED = 30.0
 #: Heights of the screen from which it has the second line of the head, and the detail.
 TWO_LINES, DETAIL = 12, 16
 KEYS = (
@@ -72,11 +74,13 @@ class Overview(Screen[None]):
     def __init__(self, watcher: Watcher) -> None:
         super().__init__()
         self.head, self.detail, self.keys = Lines(id="head"), Lines(id="detail"), Lines(id="keys")
-        self.grid = Grid(columns(watcher), lambda view: view.name, id="sets")
+        #: The memory of each set, after the time at which it was asked for.
+        self._memory: dict[str | bytes, tuple[float, int | None]] = {}
+        self.grid = Grid(columns(watcher, self._memory), lambda view: view.name, id="sets")
         self.pattern, self.order = "", "trouble"
         self._places: list[str] = []
         self._facts: Facts | None = None
-        self._is_asking = self._is_ready = False
+        self._is_asking = self._is_weighing = self._is_ready = False
 
     def compose(self) -> ComposeResult:
         yield self.head
@@ -156,6 +160,31 @@ class Overview(Screen[None]):
         self.show_look()
         if self.app.trouble is None:
             self._ask()
+            self._weigh()
+
+    def _weigh(self) -> None:
+        """Ask for the memory of the sets on the screen, if it is shown and old."""
+        app, now = self.app, time.monotonic()
+        if app.size.width < WIDE or self._is_weighing:
+            return
+        names = [view.info.name for view in app.look.views]
+        for gone in self._memory.keys() - set(names):
+            del self._memory[gone]
+        old = now - WEIGHED
+        infos = [view.info for view in self.grid.drawn]
+        infos = [info for info in infos if self._memory.get(info.name, (old, None))[0] <= old]
+        if infos:
+            self._is_weighing = True
+            app.background.run(lambda: app.reader.memory(infos), self._weighed)
+
+    def _weighed(self, found: dict[str | bytes, int | None], error: Exception | None) -> None:
+        self._is_weighing = False
+        if error is not None:
+            self.app.note(error)
+            return
+        now = time.monotonic()
+        self._memory.update({name: (now, each) for name, each in found.items()})
+        self.grid.refresh()
 
     # --- keys
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -29,6 +29,8 @@ from redset.cli.watching import View, Watcher, sparkline, totals
 
 #: Characters of a text of a program in a line.
 LONG = 400
+#: The width from which failures and memory are shown.
+WIDE = 120
 #: Keys of the last line that stay the longest.
 FIRST = ("q", "?", "escape", "enter", "/")
 DOT = Cell("·", DIM)
@@ -74,8 +76,19 @@ def _left(wide: bool) -> Callable[[View], Cell]:
     return cell
 
 
-def columns(watcher: Watcher) -> list[GridColumn]:
-    """Return the columns of the list of sets: more of them on a wider screen."""
+def columns(
+    watcher: Watcher, memory: Mapping[str | bytes, tuple[float, int | None]]
+) -> list[GridColumn]:
+    """Return the columns of the list of sets: more of them on a wider screen.
+
+    Args:
+        watcher: Has the history of each set.
+        memory: The bytes of each set that was weighed, after the time of that.
+    """
+
+    def weight(view: View) -> Cell:
+        known = memory.get(view.info.name, (0.0, None))[1]
+        return NOTHING if known is None else Cell(short(known))
 
     def spark(view: View) -> Cell:
         # The last point is the one that grows.
@@ -90,8 +103,9 @@ def columns(watcher: Watcher) -> list[GridColumn]:
         GridColumn("DEAD", figure("dead", RED), 5),
         GridColumn("IN/s", rate("added", CYAN), 5, least=56),
         GridColumn("OUT/s", rate("done", GREEN), 5),
-        GridColumn("FAIL/s", rate("failed", YELLOW), 6, least=120),
+        GridColumn("FAIL/s", rate("failed", YELLOW), 6, least=WIDE),
         GridColumn("OUT, 2 MIN", spark, 12, least=100),
+        GridColumn("MEMORY", weight, 6, least=WIDE),
         GridColumn("OLDEST", _age, 6, least=72),
         GridColumn("LEFT", _left(False), 6, least=64, most=111),
         GridColumn("LEFT", _left(True), 16, least=112),

@@ -64,6 +64,19 @@ class Reader:
                 raise
             return Facts(info.name, workers, [], outcome(error)[1])
 
+    def memory(self, infos: list[SetInfo]) -> dict[str | bytes, int | None]:
+        """Return the server's memory for sets, in bytes; None if it is not known."""
+        found: dict[str | bytes, int | None] = {}
+        for info in infos:
+            try:
+                # Expired leases stay where they are.
+                found[info.name] = self.queue(info).stats(read_only=True).memory_bytes or None
+            except Exception as error:
+                if self._settings.is_lost(error):
+                    raise
+                found[info.name] = None
+        return found
+
     def items(self, info: SetInfo, num: int) -> list[Item]:
         """Return the first items in order of their scores, due or not."""
         queue = self.queue(info)

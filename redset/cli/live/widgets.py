@@ -161,6 +161,12 @@ class Grid(ScrollView):
         return self.rows[self.cursor] if self.rows else None
 
     @property
+    def drawn(self) -> list[Any]:
+        """The rows on the screen."""
+        top = int(self.scroll_offset.y)
+        return self.rows[top : top + max(0, self.size.height - 1)]
+
+    @property
     def chosen(self) -> list[Any]:
         """The marked rows; the cursor's if none is marked."""
         marked = [row for row in self.rows if self._key(row) in self.marked]
