@@ -14,6 +14,7 @@ WORKERS ?= 4
 help:
 	@echo 'make demo         crawl a site of 526 pages; kill a worker, restart the server'
 	@echo '                  (ARGS=--cluster: on a cluster; move a slot, kill a primary)'
+	@echo '                  (ARGS=--top: in a live view, for a minute)'
 	@echo 'make demo-scrapy  the same site with two Scrapy processes, one of which is killed'
 	@echo 'make test         run the tests, 5 minutes (ARGS="-k name" for some of them)'
 	@echo 'make test-all     every case of them, with coverage (half an hour)'

@@ -24,6 +24,7 @@ from load import Load
 
 from redset import embedded
 from redset.demo import __main__ as command
+from redset.demo import live
 from redset.demo.crawl import Report, check
 from redset.demo.display import summary
 from redset.demo.site import Site
@@ -106,6 +107,8 @@ def test_with_a_worker_killed_and_the_server_restarted_no_page_is_lost(needs: No
     _, out, err = run("--workers", "3")
     assert err == ""
     assert PASSED in out
+    # Another terminal can show it meanwhile.
+    assert re.search(r"^To see it live: redset top --url unix:///\S+ redset-demo:\S+$", out, re.M)
     assert row(out, "faults") == "worker 1 killed, server restarted"
     twice = int(row(out, "fetched twice"))
     # Two batches at most: one leased ahead, and one that was not settled yet.
@@ -310,6 +313,30 @@ def test_without_its_packages_it_names_the_extra(
     assert "rich and selectolax missing: pip install 'redset[demo]'" in capsys.readouterr().err
 
 
+def test_the_live_view_needs_its_packages_and_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name != "textual" or None)
+    assert command.main(["--top"]) == 2
+    assert "textual missing: pip install 'redset[demo]'" in capsys.readouterr().err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    assert command.main(["--top"]) == 2
+    assert "--top needs a terminal that it can draw on" in capsys.readouterr().err
+
+
+def test_a_live_view_that_was_left_makes_room_for_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Without a terminal it ends at once, and says so.
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with live.shown("redis://:secret@127.0.0.1:1", True, "demo", 526) as show:
+        until = time.monotonic() + 60
+        while not (text := capsys.readouterr().out) and time.monotonic() < until:
+            show(Tally(pages=7, offered=9))
+            time.sleep(0.01)
+    assert text == "    7 of 526 pages  9 links offered\n"
+
+
 def test_a_missing_binary_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -427,7 +454,9 @@ def test_the_summary_of_nothing_divides_by_nothing() -> None:
     assert row(text, "memory") == "unknown: the server refused MEMORY USAGE"
 
 
-@pytest.mark.parametrize("module", ["embedded", "demo.site", "demo.worker", "demo.display"])
+@pytest.mark.parametrize(
+    "module", ["embedded", "demo.site", "demo.worker", "demo.display", "demo.live"]
+)
 def test_the_examples_are_right(module: str) -> None:
     if module == "embedded":
         servers.BINARIES["valkey9"]()

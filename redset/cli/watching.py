@@ -209,7 +209,7 @@ class Watcher:
         """Ask the server, and return all sets."""
         with self._lock:
             began = time.monotonic()
-            if began - self._discovered >= DISCOVER:
+            if began - self._discovered >= DISCOVER or not self._names:
                 infos = list_sets(self._client, self._match)
                 self._discovered = began
                 self._names = [info.name for info in infos]
@@ -218,7 +218,7 @@ class Watcher:
                 }
             else:
                 # Without those that were removed since.
-                found = list_sets(self._client, self._names) if self._names else []
+                found = list_sets(self._client, self._names)
                 infos = [info for info in found if info.options is not None]
             views = [self._view(info) for info in infos if info.figures is not None]
             steps = len(infos) if self._is_cluster else math.ceil(len(infos) / TOGETHER)

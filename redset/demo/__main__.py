@@ -17,7 +17,7 @@ import redis
 
 import redset
 from redset import embedded
-from redset.demo import nodes
+from redset.demo import live, nodes
 from redset.demo.crawl import CrawlFailed, Faults, Strike, crawl
 from redset.demo.display import progress, summary
 from redset.demo.site import Site
@@ -29,6 +29,8 @@ _WHY = {
     True: "a killed worker held them, or a killed primary had not replicated that they were done",
 }
 _MOST_WORKERS = 100
+#: Pages a second that all workers fetch together while the live view is open.
+PACE = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = [name for name in ("rich", "selectolax") if importlib.util.find_spec(name) is None]
     if missing:
         return _cannot(f"{' and '.join(missing)} missing: pip install 'redset[demo]'")
+    if options.top and (why := live.hindrance()):
+        return _cannot(why)
     site = Site.of_python_docs()
     name = f"redset-demo:{secrets.token_hex(6)}"
     try:
@@ -49,8 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except (RuntimeError, ValueError, redis.RedisError) as error:
                 return _cannot(str(error))
             print(f"{site.start} on {server}, redset's {redset.IMPLEMENTATION} core", flush=True)
-            show = stack.enter_context(progress(len(site.links)))
-            report = crawl(client, url, name, site, options.workers, faults, show)
+            print(f"To see it live: {live.line(url, options.cluster, name)}", flush=True)
+            pages, rest = len(site.links), 0.0
+            if options.top:
+                show = stack.enter_context(live.shown(url, options.cluster, name, pages))
+                rest = options.workers / PACE
+            else:
+                show = stack.enter_context(progress(pages))
+            report = crawl(client, url, name, site, options.workers, faults, show, rest)
     except (CrawlFailed, redis.RedisError) as error:
         print(f"The crawl failed: {error}", file=sys.stderr)
         return 1
@@ -95,6 +105,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_workers,
         default=max(2, min(4, os.cpu_count() or 2)),
         help="number of processes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--top",
+        action="store_true",
+        help="show it in redset top, which ends with the crawl. It takes a minute then",
     )
     parser.add_argument("--calm", action="store_true", help="kill and restart nothing")
     return parser.parse_args(arguments)

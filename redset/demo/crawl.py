@@ -75,6 +75,7 @@ def crawl(
     workers: int,
     faults: Faults,
     show: Callable[[Tally], None],
+    rest: float = 0.0,
 ) -> Report:
     """Crawl a site with so many worker processes, and return a report.
 
@@ -97,6 +98,8 @@ def crawl(
         place. The faults of the server strike after their share of the pages.
     show : callable
         Called with the `Tally` of all workers, about ten times a second.
+    rest : float
+        Time that a worker rests after each page, in seconds.
 
     Raises
     ------
@@ -110,7 +113,7 @@ def crawl(
     try:
         with site.served() as port:
             on_cluster = isinstance(client, redis.cluster.RedisCluster)
-            crew = _Crew(Job(url, name, site.host, port, on_cluster), workers)
+            crew = _Crew(Job(url, name, site.host, port, on_cluster, rest), workers)
             with crew.working():
                 queue.add({"url": site.start, "depth": 0})
                 began = time.perf_counter()

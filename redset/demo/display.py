@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from redset.demo.crawl import Report
 from redset.demo.worker import Tally
 
-__all__ = ("progress", "summary")
+__all__ = ("lines", "progress", "summary")
 
 _LINE_INTERVAL = 1.0  # seconds between two lines without a terminal
 
@@ -25,7 +25,7 @@ def progress(pages: int) -> Iterator[Callable[[Tally], None]]:
         with _bar(pages) as show:
             yield show
     else:
-        yield _lines(pages)
+        yield lines(pages)
 
 
 @contextlib.contextmanager
@@ -46,7 +46,8 @@ def _bar(pages: int) -> Iterator[Callable[[Tally], None]]:
         yield show
 
 
-def _lines(pages: int) -> Callable[[Tally], None]:
+def lines(pages: int) -> Callable[[Tally], None]:
+    """Return a function that prints a tally, at most once a second."""
     last = time.monotonic() - _LINE_INTERVAL
 
     def show(tally: Tally) -> None:

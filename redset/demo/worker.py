@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import multiprocessing
 import signal
+import time
 from collections.abc import Iterator
 from multiprocessing.context import SpawnContext
 from typing import Any, NamedTuple
@@ -34,13 +35,17 @@ class Tally(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Settings of a worker: its server or a node of its cluster, its set and its site."""
+    """Settings of a worker: its server or a node of its cluster, its set and its site.
+
+    It rests ``rest`` seconds after each page.
+    """
 
     url: str
     name: str
     host: str
     port: int
     cluster: bool = False
+    rest: float = 0.0
 
 
 class Shared:
@@ -149,6 +154,7 @@ def _visit(
         shared.count(worker, elsewhere=1)
         return []
     body = fetch(site, url, worker)
+    time.sleep(job.rest)
     if body is None:
         shared.count(worker, missing=1)
         return []
