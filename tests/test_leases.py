@@ -22,6 +22,7 @@ from options import every_option, made
 from redset import Key, Reject, Retry, ScheduledSet, SortedSet, TimeSortedSet
 from redset._operations import reporting
 from redset.exceptions import AddError, Full
+from redset.serializers import JSONSerializer
 
 Maker = Callable[..., Any]
 P = "jobs:{jobs}"
@@ -777,6 +778,26 @@ def test_a_scheduled_set_leases_what_is_due(make_set: Maker) -> None:
     assert lease.item == "now"
     assert lease.release(score=time.time() + 500) == 1
     assert not jobs.lease(5) and jobs.size() == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"ties": "lifo"}], ids=["plain", "ties"])
+def test_leases_beside_an_undecodable_item_are_as_without_it(
+    make_set: Maker, raw: Any, options: Any
+) -> None:
+    jobs = make_set(name="jobs", serializer=JSONSerializer(), **options)
+    jobs.add_many(["a", {"b": 1}, 3], score=[1, 1, 2])
+
+    def leased() -> list[Any]:
+        leases = list(jobs.lease(10))
+        found = [(each.item, each.score, each.attempts, each.member, each.size) for each in leases]
+        assert jobs.release(leases) == 3
+        return found
+
+    found = leased()
+    assert len(found) == 3
+    raw.zadd("jobs:{jobs}:tied" if options else "jobs", {b"{": -5})
+    assert leased() == found
+    assert jobs.stats().dead == 1
 
 
 def test_undecodable_members_are_buried_and_the_others_leased(make_set: Maker, raw: Any) -> None:

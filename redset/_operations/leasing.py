@@ -21,8 +21,10 @@ theory of suspects: how an item that kills its worker becomes a dead letter with
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
+from itertools import repeat
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -214,6 +216,27 @@ def _leases(token: bytes, want: int, keyed: bool) -> Reader[LeaseReply]:
     return read
 
 
+def _all_held(ctx: Context, given: LeaseReply, items: list[Any]) -> list[HeldLease]:
+    """Return the leases of a step whose items were all decoded.
+
+    A short path: in loops of C it takes a third of the time.
+    """
+    names, scores, attempts, payloads = zip(*given.rows, strict=True)
+    fields = (
+        names,
+        repeat(given.token),
+        items,
+        map(ctx.scores.decode, scores),
+        attempts,
+        repeat(given.expires),
+        repeat(given.bound),
+        map(len, payloads),
+    )
+    return list(map(_new_held, zip(*fields, strict=False)))
+
+
+#: Makes a `HeldLease` of its fields.
+_new_held: Any = functools.partial(tuple.__new__, HeldLease)
 #: The payload of a row of `LeaseReply`.
 _payload_of = itemgetter(3)
 
@@ -240,7 +263,9 @@ def decode_given(
     unable: Exception | None = None
     held, buried, lost = [], [], []
     values = iter(items)
-    for place, (member, score, attempts, _) in enumerate(given.rows):
+    if given.rows and not bad:
+        held = _all_held(ctx, given, items)
+    for place, (member, score, attempts, _) in enumerate(given.rows if bad else ()):
         item = None if place in worse else next(values)
         number, size = ctx.scores.decode(score), len(given.rows[place][3])
         one = HeldLease(
