@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import importlib.util
 import json
 import re
 import signal
 import socket
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from redset._operations import reporting
 if importlib.util.find_spec("prometheus_client") is None:
     pytest.skip("metrics: prometheus_client is not installed here", allow_module_level=True)
 
+from alerts import record
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition, parser
 from prometheus_client.parser import text_string_to_metric_families
@@ -428,6 +431,22 @@ def test_the_command_goes_on_without_a_server_until_it_is_interrupted(run: cli.C
     assert child.err.count("\n") == 2 and "redset_up is 0" in child.err
 
 
+@pytest.mark.slow(8)
+def test_a_server_that_answers_nothing_is_down_before_a_scrape_ends(
+    run: cli.Command, server: Any, load: Any
+) -> None:
+    with serving(run) as (_, url):
+        assert "redset_up 1.0" in got(url)
+        time.sleep(redset.prometheus._FRESH)
+        with server.frozen():
+            began = time.monotonic()
+            assert "redset_up 0.0" in got(url)
+            # Prometheus waits for ten seconds.
+            assert time.monotonic() - began < load.seconds(8)
+        time.sleep(redset.prometheus._FRESH)
+        assert "redset_up 1.0" in got(url)
+
+
 def test_a_wrong_address_is_named(run: cli.Command) -> None:
     for wrong in ("9187", "host", "127.0.0.1:99999", "::1:9187", "127.0.0.1:x"):
         ran = run("metrics", "--listen", wrong, status=2)
@@ -451,6 +470,13 @@ def test_a_missing_extra_is_one_line_with_the_command(
     )
     ran = run("metrics", status=2)
     assert ran.err == "redset: prometheus_client is missing: pip install 'redset[metrics]'\n"
+
+
+def test_without_the_library_the_module_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client.core", None)
+    monkeypatch.delitem(sys.modules, "redset.prometheus")
+    with pytest.raises(ImportError, match=r"pip install 'redset\[metrics\]'"):
+        importlib.import_module("redset.prometheus")
 
 
 def test_only_the_command_metrics_imports_the_library() -> None:
@@ -509,6 +535,12 @@ def test_the_dashboard_is_for_any_data_source_job_and_set() -> None:
                 places.add((x, y))
 
 
+def test_the_recorded_crawl_has_each_metric() -> None:
+    assert record.notation([0.0, 0.0, 2.5, None, None, None]) == "0x1 2.5 stale _x2"
+    recorded = json.loads((TREE / "tests" / "alerts" / "crawl.json").read_text())
+    assert set(recorded["series"]) == METRICS
+
+
 def test_the_alerts_are_those_of_the_documentation_and_use_metrics_that_exist() -> None:
     assert used_in(ALERTS) <= METRICS
     names = set(re.findall(r"- alert: (\w+)", ALERTS))
@@ -516,3 +548,7 @@ def test_the_alerts_are_those_of_the_documentation_and_use_metrics_that_exist() 
         "RedsetDown", "RedsetNoConsumer", "RedsetDeadLetters", "RedsetLateLeases",
         "RedsetTooSlow", "RedsetFailing", "RedsetServer",
     }  # fmt: skip
+    page = (TREE / "docs" / "metrics.rst").read_text()
+    assert set(re.findall(r"\* - ``(Redset\w+)``", page)) == names
+    assert {name for name in used_in(page) if name != "redset_oldest_age_seconds"} <= METRICS
+    assert {name for name in METRICS if f"``{name}``" not in page} == set()

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -359,6 +360,33 @@ def test_objects_that_report_nothing_share_no_lock(
         other.start()
         other.join(10)
         assert not other.is_alive()
+
+
+@pytest.mark.slow(5)
+def test_a_killed_process_loses_two_seconds_of_counts_at_most(
+    any_server: servers.Server, load: Any
+) -> None:
+    code = f"""
+import redis, time
+from redset import SortedSet
+jobs = SortedSet(redis.Redis(unix_socket_path={str(any_server.unix)!r}), "jobs")
+began = time.monotonic()
+for number in range(100_000):
+    jobs.add(str(number), number, nx=True)
+    jobs.add(f"{{time.monotonic() - began}} {{number}}", 100_000 + number)
+    time.sleep(0.005)
+"""
+    raw = any_server.raw
+    with children.Child("-c", code) as child:
+        while counts_of(raw, "jobs").get("added", 0) < 100:
+            assert child.status is None, child
+            time.sleep(0.01)
+        time.sleep(1)
+        child.kill()
+    counted, added = counts_of(raw, "jobs")["added"], raw.zcard("jobs")
+    times = [float(each.split()[0]) for each in raw.zrangebyscore("jobs", 100_000, "inf")]
+    assert counted < added
+    assert times[-1] - times[counted // 2 - 1] < load.seconds(2.2)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -19,8 +19,9 @@ from redset.cli.output import shown
 from redset.cli.parameters import pass_settings
 from redset.cli.program import USAGE, Command, Stop, complain
 
-#: Time that the server has for an answer, in seconds. A scrape of Prometheus takes ten at most.
-PATIENCE = 3.0
+#: Time that the server has for an answer, in seconds. It is asked three times, and Prometheus waits
+#: for ten seconds.
+PATIENCE = 2.0
 
 
 class Address(click.ParamType):

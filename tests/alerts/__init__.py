@@ -1,0 +1,1 @@
+"""The alerts of ``ops/alerts.yml`` on a recorded crawl."""
