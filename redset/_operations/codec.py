@@ -172,12 +172,14 @@ class Codec:
         self.serializer = default if serializer is None else serializer
         # A serializer without dumps and loads counts as None.
         used = self.serializer
-        if _method(used, "dumps") is None and _method(used, "loads") is None:
+        dumps, loads = _method(used, "dumps"), _method(used, "loads")
+        if dumps is None and loads is None:
             used = default
+            dumps, loads = _method(used, "dumps"), _method(used, "loads")
         text = type(used) is TextSerializer
         self.warn = UnserializedWarning(self._name) if text else None
-        self.dumps = None if text else _method(used, "dumps")
-        self.loads = None if text else _method(used, "loads")
+        self.dumps = None if text else dumps
+        self.loads = None if text else loads
         binary = getattr(used, "binary", None)
         self.binary = None if binary is None else bool(binary)
         self.proven = False

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from redset._operations.codec import Codec
-from redset._operations.keys import Keys, checked_name
+from redset._operations.keys import keys_of
 from redset._operations.options import SetOptions
 from redset._operations.replies import Reader, bytes_of, optional
 from redset._operations.reporting import Reporter
@@ -51,7 +51,7 @@ class Context:
         self.wire = wire
         self.name = name
         self.options = options
-        self.keys = Keys(checked_name(name), options.keyed, bool(options.ties))
+        self.keys = keys_of(name, options.keyed, bool(options.ties))
         self.sizes = Sizes()
         self.codec = Codec(wire, name, options, key, self.sizes)
         self.scores = Scores(wire, options.ties, options.due)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -102,6 +103,23 @@ class Keys:
             b"keyed", b"tied", b"keyed-tied", b"items", b"leased", b"leases", b"calls", b"dead",
         )  # fmt: skip
         return [self.name, *(self._under(name) for name in names)]
+
+
+def keys_of(name: Any, keyed: bool, tied: bool) -> Keys:
+    """Check the name of a set, and return its keys.
+
+    Sets of one name share them: a process may make a set for each of its calls.
+    """
+    kind = type(name)
+    make = _shared if kind is str or kind is bytes else _made
+    return make(name, keyed, tied)
+
+
+def _made(name: Any, keyed: bool, tied: bool) -> Keys:
+    return Keys(checked_name(name), keyed, tied)
+
+
+_shared = functools.lru_cache(maxsize=256, typed=True)(_made)
 
 
 def _prefix(name: bytes) -> bytes | None:

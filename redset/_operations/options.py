@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import functools
 import math
@@ -55,9 +54,10 @@ class SetOptions(NamedTuple):
         """
         _check_key(key)
         keyed = key is not None
-        with contextlib.suppress(TypeError):  # of the wrong type, or without a hash
+        try:
             return _shared(keyed, *others)
-        return cls.made(keyed, *others)
+        except TypeError:  # of the wrong type, or without a hash
+            return cls.made(keyed, *others)
 
     @classmethod
     def made(

@@ -159,6 +159,9 @@ class _Process:
 
     def tally_of(self, place: Any, name: bytes) -> Tally:
         """Return the tally of a set, which the first to ask for it makes."""
+        kept = self.kept.get((place, name))
+        if kept is not None:
+            return kept
         with self.lock:
             tally = self.used.get((place, name))
             if tally is None:

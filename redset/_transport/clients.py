@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from redset._transport.cluster import any_node, missing_parts
-from redset._transport.pools import Borrower
+from redset._transport.pools import Borrower, address_of
 
 LIBRARIES = ("redis", "valkey")
 #: Packages whose classes count as the libraries' own. fakeredis is also the server.
@@ -152,6 +152,7 @@ class Lender:
 
     __slots__ = (
         "_execute", "_kind", "_others", "_pack", "_pool", "_send", "_within", "awaits", "borrower",
+        "server",
     )  # fmt: skip
 
     def __init__(self, client: Any) -> None:
@@ -188,6 +189,8 @@ class Lender:
             return False
         pool = client.connection_pool
         self.borrower = Borrower(pool)
+        #: Equal for clients of the same server and database, if that is sure.
+        self.server = address_of(pool) or weakref.ref(pool)
         self._pool = pool
         self._within, self._kind = type(client), pool.connection_class
         #: Dict of a class, name, and attribute or its absence, up to the class that defines it.

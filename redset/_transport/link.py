@@ -9,6 +9,7 @@ from typing import Any
 
 from redset._transport.clients import (
     ClusterLender,
+    Lender,
     check_client,
     decodes_all,
     decoding_options,
@@ -142,9 +143,9 @@ class _Link:
 
 def server_of(client: Any) -> Any:
     """Return a value that is equal for clients of the same server and database, if that is sure."""
-    pool = getattr(client, "connection_pool", None)  # a cluster client has many
-    if pool is not None and lender_of(client).lends(client):
-        return address_of(pool) or weakref.ref(pool)
+    lender = lender_of(client)
+    if type(lender) is Lender and lender.lends(client):
+        return lender.server
     try:
         return weakref.ref(client)
     except TypeError:  # it cannot be referred to
