@@ -58,7 +58,7 @@ def jobs(server: Any) -> SortedSet[Any]:
 
 
 def test_it_stands_on_public_names_alone() -> None:
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = []
             if isinstance(node, ast.Import):
