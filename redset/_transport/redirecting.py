@@ -69,7 +69,7 @@ _READWRITE = b"*1\r\n$9\r\nREADWRITE\r\n"
 
 def ask_node(nodes: Nodes, home: int, effect: Send, refused: dict[bytes, Exception]) -> Any:
     """Send one request over a sync connection to the primary of its slot, and read its reply."""
-    slot = slot_of_request(effect.data, home)
+    slot = nodes.heads(home).slot_of(effect.data)
     borrower = nodes.borrower(slot)
 
     def begin() -> ClusterSession:
