@@ -455,7 +455,8 @@ def test_a_wrong_address_is_named(run: cli.Command) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         ran = run("metrics", "--listen", address, status=2)
         assert ran.err.startswith(f"redset: --listen {address}: ") and ran.err.count("\n") == 1
-    assert "url must be" in run("metrics", "--url", "http://x", status=2).err
+    for more in ([], ["--cluster"]):
+        assert "redset: " in run("metrics", "--url", "http://x", *more, status=2).err
     assert "match must not be empty" in run("metrics", "", status=2).err
 
 

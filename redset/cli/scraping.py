@@ -112,8 +112,12 @@ def metrics(
     from redset.prometheus import Collector
 
     settings.timeout = PATIENCE
-    # A cluster that is away is asked again at each scrape.
-    client: Any = settings.client if settings.cluster else settings.client()
+    try:
+        client: Any = settings.client()
+    except (TypeError, ValueError):
+        raise
+    except Exception:
+        client = settings.client  # a cluster that is away: it is asked again at each scrape
     match = [os.fsencode(each) for each in patterns] or None
     registry = CollectorRegistry()
     registry.register(Collector(client, match, max_sets=max_sets, memory=memory))
