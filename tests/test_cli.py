@@ -1042,6 +1042,7 @@ def test_on_a_cluster_it_is_the_same(
         assert run("len", "jobs").lines == ["5"]
         assert {row["name"] for row in run("ls", "--json").records} == {"jobs", "pages"}
         assert {row["name"] for row in run("ls", "--scan", "--json").records} >= {"jobs", "pages"}
+        assert {line.split("\t")[0] for line in run("top", "--once").lines} == {"jobs", "pages"}
         assert run("take", "jobs").lines == ["a"]
         run("work", "jobs", "--add", "pages", "--until-finished", "--", "echo", "found {}")
         assert run("has", "pages", "found c").lines == ["yes"]

@@ -287,6 +287,20 @@ def test_a_report_that_is_refused_whole_is_told_by_the_next(
     assert counts_of(raw, "jobs") == {"added": 3}
 
 
+@pytest.mark.usefixtures("hasty")
+def test_a_restarted_server_has_the_next_report(
+    any_server: servers.Server, server_client: redis.Redis
+) -> None:
+    raw = any_server.raw
+    jobs: SortedSet[str] = SortedSet(server_client, "jobs")
+    jobs.add("a")
+    raw.script_flush()  # as a restart does
+    for item in "bcd":
+        jobs.add(item)
+    # Each report has the counts of the calls before it.
+    assert counts_of(raw, "jobs") == {"added": 3}
+
+
 def test_a_user_who_may_not_report_ends_the_reports_of_the_process(
     any_server: servers.Server,
 ) -> None:

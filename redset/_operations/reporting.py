@@ -447,7 +447,8 @@ def _is_refused(error: Exception, tally: Tally) -> bool:
             log.info("this process reports no figures of its sets: %s", text[:200])
         return True
     is_whole = not words.isdisjoint(_UNPERFORMED) or type(error).__name__ in _CLASSES
-    if "NOSCRIPT" not in words:
+    # The text of redis-py's class has no code.
+    if "NOSCRIPT" not in words and type(error).__name__ != "NoScriptError":
         tally.due = monotonic() + REFUSED_FOR
     return is_whole
 
