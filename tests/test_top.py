@@ -108,7 +108,7 @@ def drive(
     server: Any,
     scenario: Callable[[Driven], Awaitable[None]],
     size: tuple[int, int] = (100, 30),
-    every: float = 0.1,
+    every: float = 0.2,
     **options: Any,
 ) -> None:
     """Run the application, and a scenario with it."""
@@ -187,9 +187,9 @@ def test_sets_are_filtered_sorted_and_frozen_by_keys(server: Any) -> None:
     filled(server.raw)
 
     async def scenario(top: Driven) -> None:
-        await top.press("slash", *"FEED:1q", "backspace", "enter")
+        await top.press("slash", *"D:1q", "backspace", "enter")
         assert top.names == [f"feed:{number}" for number in range(10, 20)]
-        assert "/FEED:1" in top.lines[0]
+        assert "/D:1" in top.lines[0]
         await top.press("escape")
         assert len(top.names) == 33
         await top.press("s")

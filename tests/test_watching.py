@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,10 @@ def test_trouble_comes_first(server: Any) -> None:
     assert sorted(views, key=ORDERS["queued"])[0].name == "large"
 
 
-def test_once_prints_one_table_and_ends(run: cli.Command, server: Any) -> None:
+def test_once_prints_one_table_and_ends(
+    run: cli.Command, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redset.cli.top.BETWEEN", 0.05)
     registered(server.raw, ["quiet", "\x1b[2J[red]x"])
     jobs = SortedSet(server.raw, "jobs", max_attempts=1)
     jobs.add_many(["a", "b", "c"])
@@ -157,7 +161,7 @@ def test_once_prints_one_table_and_ends(run: cli.Command, server: Any) -> None:
 def test_without_a_screen_or_textual_one_line_says_what_to_do(
     run: cli.Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = watching.__spec__ and __import__("importlib").util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec",
         lambda name, *rest: None if name == "textual" else find(name, *rest),
