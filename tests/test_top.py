@@ -390,6 +390,39 @@ def test_a_lost_server_is_named_and_found_again() -> None:
         drive(server, scenario)
 
 
+def test_a_server_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "PATIENCE", 0.2)
+    with servers.start(servers.some()) as server:
+        filled(server.raw)
+        process = server.raw.info("server")["process_id"]
+
+        async def scenario(top: Driven) -> None:
+            await top.shows("next  four")
+            os.kill(process, signal.SIGSTOP)
+            try:
+                await top.shows("the server does not answer")
+                assert top.grid.is_stale and len(top.names) == 33
+            finally:
+                os.kill(process, signal.SIGCONT)
+            await top.until(lambda: top.app.trouble is None)
+
+        drive(server, scenario)
+
+
+def test_the_mouse_scrolls_and_a_look_does_not_scroll_back(server: Any) -> None:
+    filled(server.raw)
+
+    async def scenario(top: Driven) -> None:
+        top.grid.scroll_to(y=9, animate=False)
+        look = top.app.look
+        await top.until(lambda: top.app.look is not look)
+        assert top.grid.cursor == 0 and top.grid.scroll_offset.y == 9
+        await top.press("down")
+        assert top.grid.cursor == 1 and top.grid.scroll_offset.y == 1
+
+    drive(server, scenario)
+
+
 def test_only_the_rows_on_the_screen_are_drawn(server: Any) -> None:
     pipe = server.raw.pipeline(transaction=False)
     for number in range(1000):

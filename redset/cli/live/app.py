@@ -29,6 +29,9 @@ from redset.cli.watching import ORDERS, Look, View, Watcher
 HELD, SHOWN = 5.0, 5.0
 #: Seconds after which the memory of a set is asked for again.
 WEIGHED = 30.0
+TOUCHES = (events.Key, events.MouseDown, events.MouseScrollDown, events.MouseScrollUp)
+#: Seconds after which a server that does not answer is named.
+PATIENCE = 5.0
 #: Heights of the screen from which it has the second line of the head, and the detail.
 TWO_LINES, DETAIL = 12, 16
 KEYS = (
@@ -248,7 +251,7 @@ class Top(App[int]):
         #: Since when looks fail, and why.
         self.trouble: tuple[float, str] | None = None
         self._message = ("", 0.0)
-        self._is_looking = False
+        self._is_looking, self._began = False, 0.0
         self.background: Background
 
     def on_mount(self) -> None:
@@ -265,7 +268,7 @@ class Top(App[int]):
         self.background.end()
 
     async def on_event(self, event: events.Event) -> None:
-        if isinstance(event, (events.Key, events.MouseDown, events.MouseScrollDown)):
+        if isinstance(event, TOUCHES):
             self.touched = time.monotonic()
         await super().on_event(event)
 
@@ -273,8 +276,14 @@ class Top(App[int]):
 
     def tick(self) -> None:
         """Look again, unless a look is under way."""
-        if not (self.frozen or self._is_looking):
-            self._is_looking = True
+        now = time.monotonic()
+        if self._is_looking:
+            # A client without a timeout would wait without a word.
+            if now - self._began > PATIENCE and self.trouble is None:
+                self.trouble = (time.time() - (now - self._began), "the server does not answer")
+                self._draw()
+        elif not self.frozen:
+            self._is_looking, self._began = True, now
             self.background.run(self.watcher.look, self._looked)
 
     def on_finished(self, message: Finished) -> None:

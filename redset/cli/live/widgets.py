@@ -176,13 +176,14 @@ class Grid(ScrollView):
         """Draw these rows. The cursor stays on its row, if that is still there."""
         was = None if self.current is None else self._key(self.current)
         self.rows = rows
-        keys = [self._key(row) for row in rows]
+        keys, before = [self._key(row) for row in rows], self.cursor
         self.marked &= set(keys)
         if was is not None and not (self.cursor < len(keys) and keys[self.cursor] == was):
             self.cursor = keys.index(was) if was in keys else self.cursor
         self.cursor = max(0, min(self.cursor, len(rows) - 1))
         self.virtual_size = Size(self.size.width, len(rows) + 1)
-        self._follow()
+        if self.cursor != before:  # else the mouse may have scrolled elsewhere
+            self._follow()
         self.refresh()
 
     def mark(self) -> None:
