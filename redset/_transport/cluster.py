@@ -247,7 +247,8 @@ class Nodes:
         self._borrowers: dict[Any, Borrower] = {}
         #: The last primary of a slot, its own client, and what lends its connections.
         self._last: dict[int, tuple[Any, Any, Borrower]] = {}
-        self._heads: dict[int, Heads] = {}
+        #: The heads of requests that went to a slot; see `heads_of`.
+        self.heads: dict[int, Heads] = {}
         self._own = (
             "redis_connection" if hasattr(client, "get_redis_connection") else "valkey_connection"
         )
@@ -272,13 +273,13 @@ class Nodes:
         """Return the primary of a slot; a LookupError or the client's error if none is known."""
         return self.client.nodes_manager.slots_cache[slot][0]
 
-    def heads(self, slot: int) -> Heads:
+    def heads_of(self, slot: int) -> Heads:
         """Return the heads of requests that went to a slot; all of its sets share them."""
-        found = self._heads.get(slot)
+        found = self.heads.get(slot)
         if found is None:
-            if len(self._heads) > 1000:
-                self._heads.clear()
-            found = self._heads[slot] = Heads(slot)
+            if len(self.heads) > 1000:
+                self.heads.clear()
+            found = self.heads[slot] = Heads(slot)
         return found
 
     def known_pool(self, slot: int) -> Any:
@@ -302,8 +303,11 @@ class Nodes:
 
     def borrower(self, slot: int) -> Borrower | None:
         """Return what lends connections to the primary of a slot; None if none is known."""
+        client = self._client()
+        if client is None:
+            return None
         try:
-            node = self.node(slot)
+            node = client.nodes_manager.slots_cache[slot][0]
             last = self._last.get(slot)
             if last is not None:
                 before, own, found = last
@@ -313,7 +317,7 @@ class Nodes:
                     and own.connection_pool is found.pool
                 ):
                     return found
-            own = _client_of(self.client, node)
+            own = _client_of(client, node)
             pool = own.connection_pool
         except Exception:
             return None

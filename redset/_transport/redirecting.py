@@ -69,7 +69,8 @@ _READWRITE = b"*1\r\n$9\r\nREADWRITE\r\n"
 
 def ask_node(nodes: Nodes, home: int, effect: Send, refused: dict[bytes, Exception]) -> Any:
     """Send one request over a sync connection to the primary of its slot, and read its reply."""
-    slot = nodes.heads(home).slot_of(effect.data)
+    heads = nodes.heads.get(home) or nodes.heads_of(home)
+    slot = heads.slot_of(effect.data)
     borrower = nodes.borrower(slot)
 
     def begin() -> ClusterSession:
