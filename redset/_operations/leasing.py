@@ -248,7 +248,8 @@ def decode_given(
 
     The error is not the items' fault. Its items are released, with a delay of ``delay`` ms.
     """
-    ctx.reporter.count(LEASED, len(given.rows))
+    if given.rows:
+        ctx.reporter.tally.count(LEASED, len(given.rows))
     if given.died:
         log_expired(ctx, given.died)
     if given.dropped:
