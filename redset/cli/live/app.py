@@ -257,7 +257,8 @@ class Top(App[int]):
     def on_mount(self) -> None:
         self.background = Background(self)
         if not self.is_headless:
-            for number in (signal.SIGTERM, signal.SIGHUP):
+            # Windows has no SIGHUP.
+            for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
                 with contextlib.suppress(NotImplementedError, RuntimeError):
                     loop = asyncio.get_running_loop()
                     loop.add_signal_handler(number, self.exit, 128 + number)
