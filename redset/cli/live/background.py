@@ -33,7 +33,7 @@ class Background:
     def __init__(self, app: App[Any]) -> None:
         self._app = app
         self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="redset-top", daemon=True).start()
+        threading.Thread(target=self._perform, name="redset-top", daemon=True).start()
 
     def run(self, call: Callable[[], Any], then: Callable[[Any, Exception | None], None]) -> None:
         """Run a call. Its result, or its error, is passed on in the application's thread."""
@@ -43,7 +43,7 @@ class Background:
         """Run no more."""
         self._calls.put(None)
 
-    def _run(self) -> None:
+    def _perform(self) -> None:
         while (job := self._calls.get()) is not None:
             call, then = job
             done = Finished(then, None)
