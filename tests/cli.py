@@ -66,6 +66,7 @@ class Command:
         self,
         *arguments: str,
         input: bytes = b"",
+        typed: bytes | None = None,
         terminal: bool = False,
         status: int | None = 0,
         columns: int = 80,
@@ -73,7 +74,8 @@ class Command:
     ) -> Ran:
         from redset.cli.program import program
 
-        stdin, out, err = _Stream(input), _Stream(terminal=terminal), _Stream(terminal=terminal)
+        stdin = _Stream(input) if typed is None else _Stream(typed, terminal=True)
+        out, err = _Stream(terminal=terminal), _Stream(terminal=terminal)
         code: Any = None
         with self._patch.context() as patched:
             for name in list(os.environ):

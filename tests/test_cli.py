@@ -28,7 +28,7 @@ if not cli.HAS_CLICK:
 import redset.cli
 import redset.exceptions
 from redset import Key, Reject, ScheduledSet, SortedSet, TimeSortedSet
-from redset.cli import output, parameters, program
+from redset.cli import adding, output, overview, parameters, program
 from redset.cli.connection import Settings
 from redset.cli.program import COMMANDS
 
@@ -241,14 +241,17 @@ def test_text_is_safe_on_a_terminal() -> None:
 
 
 def test_numbers_are_short_on_a_terminal_and_full_elsewhere() -> None:
-    shown = [output.short(value) for value in (0, 7, 999, 1000, 1449, 99_960, 1.5e6, 2.5, None)]
-    assert shown == ["0", "7", "999", "1.0k", "1.4k", "100k", "1.5M", "2.5", "-"]
+    values = (0, 7, 999, 1000, 1449, 99_960, 1.5e6, 2.5, 2e15, None)
+    shown = ["0", "7", "999", "1.0k", "1.4k", "100k", "1.5M", "2.5", "2000T", "-"]
+    assert [output.short(value) for value in values] == shown
     assert [output.duration(each) for each in (0, 59, 60, 3600, 90000, -61, None)] == [
         "0s", "59s", "1.0m", "1.0h", "1.0d", "-1.0m", "-",
     ]  # fmt: skip
-    assert [output.number(each) for each in (3.0, 0.1, 1e300, -math.inf, 12)] == [
-        "3", "0.1", "1e+300", "-inf", "12",
+    assert [output.number(each) for each in (3.0, 0.1, 1e300, -math.inf, 12, None)] == [
+        "3", "0.1", "1e+300", "-inf", "12", "",
     ]  # fmt: skip
+    values = (3.0, 0.5, math.inf, b"a\xff", None)
+    assert [output.json_value(each) for each in values] == [3, 0.5, "inf", "a\\xff", None]
 
 
 def test_items_are_bytes_in_a_pipe_escaped_on_a_terminal_and_base64_in_json(
@@ -414,6 +417,18 @@ def test_a_bad_line_stops_the_add_and_is_named_or_is_skipped(
     assert pages.size() == 2
 
 
+def test_of_very_many_bad_lines_the_first_are_named(run: cli.Command, server: Any) -> None:
+    ran = run("add", "jobs", "--jsonl", "--skip-bad", input=b"{\n" * 40 + b"1\n", status=4)
+    assert ran.err.count("skipped line") == adding.SHOWN
+    assert "further bad lines are counted only" in ran.err
+    assert server.raw.zcard("jobs") == 1
+
+
+def test_without_a_file_nothing_is_added_from_a_terminal(run: cli.Command) -> None:
+    ran = run("add", "jobs", typed=b"a\n", status=2)
+    assert ran.err == "redset: name a file, or - for the standard input\n"
+
+
 def test_an_add_resumes_after_the_last_acknowledged_line(
     run: cli.Command, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -500,6 +515,26 @@ def test_after_a_broken_pipe_take_queues_the_rest_again(
             assert run("take", "jobs", "-n", "20", *flags, status=141).err == ""
         left = jobs.take(100, with_scores=True)
         assert left == [({"url": f"/{number}", "x": "x"}, number) for number in range(7, 30)]
+
+
+def test_what_take_cannot_queue_again_is_printed(
+    run: cli.Command, server: Any, jobs: SortedSet[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flush(self: Any) -> None:
+        patched.undo()
+        server.raw.config_set("maxmemory", 1)
+        raise BrokenPipeError
+
+    jobs.add_many(["a", "b"], score=[1, 2])
+    with monkeypatch.context() as patched:
+        patched.setattr(output.Output, "flush", flush)
+        try:
+            ran = run("take", "jobs", "-n", "2", status=3)
+        finally:
+            server.raw.config_set("maxmemory", 0)
+    assert "redset: 2 items could not be queued again; they follow\n" in ran.err
+    assert "redset: the server refuses: " in ran.err
+    assert {"a", "b"} < set(ran.err.splitlines())
 
 
 # --- work
@@ -688,6 +723,17 @@ def test_clear_and_rm_want_the_name_once_more(run: cli.Command, server: Any) -> 
     assert jobs.seen("a") and jobs.finished()
     assert run("rm", "jobs", "--yes-i-mean", "jobs", "--json").records == [{"queued": 0}]
     assert server.raw.keys("*jobs*") == []
+
+
+def test_the_name_of_a_set_that_goes_is_typed_at_a_terminal(
+    run: cli.Command, jobs: SortedSet[Any]
+) -> None:
+    jobs.add_many(["a", "b"])
+    ran = run("clear", "jobs", typed=b"job\n", status=1)
+    assert "the set is jobs, not job" in ran.err and jobs.size() == 2
+    ran = run("clear", "jobs", typed=b"jobs\n")
+    assert ran.err.startswith("This removes all of jobs on ") and ran.lines == ["2"]
+    assert jobs.size() == 0
 
 
 # --- leases, export, wait
@@ -988,6 +1034,46 @@ def test_check_prints_a_line_a_problem(run: cli.Command, server: Any) -> None:
     assert run("--read-only", "check", "--server", "old", "--oldest=1h", "--json").records == []
 
 
+def test_a_risk_of_the_servers_configuration_is_a_problem(run: cli.Command, server: Any) -> None:
+    register(server, "jobs")
+    SortedSet(server.raw, "jobs").add("a")
+    policy = server.raw.config_get("maxmemory-policy")["maxmemory-policy"]
+    server.raw.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        [line] = run("check", "--server", "--idle", "7d", status=1).lines[1:]
+        assert "maxmemory-policy" in line
+        for terminal in (True, False):
+            shown = run("show", "jobs", "--rates=0", terminal=terminal).lines
+            assert any(each.startswith("server") and "maxmemory" in each for each in shown)
+    finally:
+        server.raw.config_set("maxmemory-policy", policy)
+
+
+def test_sets_are_sorted_by_any_column_and_a_key_of_another_type_is_none(
+    run: cli.Command, server: Any
+) -> None:
+    assert "no set is registered that matches" in run("ls", terminal=True, status=1).err
+    for name, num in (("a", 1), ("b", 3), ("c", 2)):
+        register(server, name)
+        SortedSet(server.raw, name).add_many(map(str, range(num)))
+    server.raw.set("d", "text")
+    register(server, "d")
+    for sort, names in (("queued", "bca"), ("name", "abc")):
+        rows = run("ls", "--rates", "0", "--sort", sort, "--json").records
+        assert "".join(row["name"] for row in rows if row["name"] != "d") == names
+    assert run("check", "d").lines == []
+
+
+def test_of_very_many_letters_the_first_are_shown(
+    run: cli.Command, server: Any, jobs: SortedSet[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "MANY", 3)
+    jobs.add_many(["a", "b", "c", "d"], score=[1, 2, 3, 4])
+    jobs.consume(_rejecting(jobs), until_finished=True, batch=1)
+    [row] = run("show", "jobs", "--rates=0", "--json").records
+    assert row["dead"] == 4 and len(row["letters"]) == 3
+
+
 # --- bench, completion
 
 
@@ -1126,6 +1212,7 @@ def test_workers_are_the_processes_that_reported(run: cli.Command, jobs: SortedS
         (("wait", "jobs", "--timeout", "3 fortnights"), "must be a time such as 90"),
         (("check", "--idle", "soon"), "must be a time such as 90"),
         (("peek", "jobs", "--serializer", "nowhere:at_all"), "nowhere"),
+        (("peek", "jobs", "--serializer", "json"), "must be module:name, got 'json'"),
         (("dead",), "Usage"),
         (("no-such",), "No such command 'no-such'"),
         (("len", "jobs", "--no-such"), "No such option"),

@@ -661,6 +661,49 @@ def test_outside_of_with_nothing_is_marked_and_a_batch_ends(make_set: Maker) -> 
         batch.__enter__()
 
 
+def test_a_batch_passes_over_leases_that_were_settled_by_hand(make_set: Maker) -> None:
+    jobs = make_set()
+    jobs.add_many(["a", "b", "c"], [1, 2, 3])
+    batch = jobs.lease(3)
+    assert [lease.fail("no", delay=0) for lease in batch if lease.item == "b"] == [True]
+    with batch:
+        assert [lease.item for lease in batch] == ["a", "c"]
+    assert batch.lost == 0
+    assert [(each.item, each.attempts) for each in jobs.lease(3)] == [("b", 1)]
+
+
+def test_a_batch_names_its_set(server_client: redis.Redis) -> None:
+    jobs: SortedSet[str] = SortedSet(server_client, "jobs")
+    jobs.add_many(["a", "b"])
+    assert repr(jobs.lease(5)) == f"<Batch of 2 leases of {jobs!r}>"
+
+
+def test_the_error_of_a_block_is_not_hidden_by_a_server_that_refuses(
+    make_set: Maker, raw: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = make_set()
+    jobs.add("a")
+    with pytest.raises(ZeroDivisionError), jobs.lease(1) as batch:
+        for _ in batch:
+            raw.delete(f"{P}:leased")
+            raw.set(f"{P}:leased", "text")
+            raise ZeroDivisionError("by 2")
+    assert "could not settle leases of 'jobs', whose items return when" in caplog.text
+    with pytest.raises(Exception, match=r"WRONGTYPE|wrong kind"), batch_of(jobs, raw):
+        pass
+
+
+def batch_of(jobs: Any, raw: Any) -> Any:
+    """Lease an item, and have the server refuse what settles it."""
+    raw.delete(f"{P}:leased")
+    jobs.add("b")
+    batch = jobs.lease(1)
+    assert len(batch) == 1
+    raw.delete(f"{P}:leased")
+    raw.set(f"{P}:leased", "text")
+    return batch
+
+
 def test_items_after_many_members_without_payload_are_leased(make_set: Maker, raw: Any) -> None:
     """A step drops a bounded number of members; the call goes on until it finds items."""
     jobs = make_set(key=str)

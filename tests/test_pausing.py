@@ -166,3 +166,15 @@ def test_clear_keeps_a_pause(make_set: Maker, raw: Any) -> None:
     jobs.clear()
     jobs.add("a")
     assert not jobs.lease(1) and jobs.paused
+
+
+def test_a_set_without_second_keys_is_never_paused_and_lists_no_workers(make_set: Maker) -> None:
+    jobs = make_set(name="{}jobs")
+    jobs.add("a")
+    assert jobs.paused is None and jobs.resume() is False and jobs.workers() == []
+
+
+def test_a_line_of_another_program_is_no_worker(make_set: Maker, raw: Any) -> None:
+    jobs = make_set()
+    raw.hset("jobs:{jobs}:workers", mapping={"abcdef": "text", "ghijkl": '{"seen": "x"}'})
+    assert [each.id for each in jobs.workers()] == ["ghijkl"]

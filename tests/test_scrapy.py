@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import itertools
 import math
+import os
 import socket
 import threading
 import time
@@ -39,11 +40,12 @@ from twisted.python.failure import Failure
 
 import redset.scrapy
 from redset import Key, SortedSet
-from redset.exceptions import AddError, DecodeError, OptionsDiffer
+from redset.exceptions import AddError, DecodeError, Full, OptionsDiffer
 from redset.scrapy import Frontier, ItemPipeline, Unfit, coordinator, fingerprints, scheduler
 from redset.scrapy.codec import RequestCodec
 from redset.scrapy.entries import Entry, open_frontier
-from redset.scrapy.settings import CrawlOptions, connector_of
+from redset.scrapy.errors import is_away, is_full
+from redset.scrapy.settings import CrawlOptions, connector_of, delay_of
 
 PACKAGE = Path(redset.scrapy.__file__).parent
 
@@ -141,6 +143,40 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert options_of(REDSET_REMEMBER="3600").remember == 3600
     assert options_of(REDSET_NAME="%(spider)s-%(job)s", SCRAPY_JOB="7").name == "stand-in-7"
     assert options_of(REDSET_MAX_ATTEMPTS="None").max_attempts is None
+    assert options_of(REDSET_REQUEST_CLASSES=["a.*", "b.C"]).request_classes == ("a.*", "b.C")
+    assert connector_of(Settings({"REDSET_CLIENT": os.getpid}))() == os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({}, ""),
+        ({"DOWNLOAD_DELAY": 0.5}, "DOWNLOAD_DELAY"),
+        ({"AUTOTHROTTLE_ENABLED": True}, "AUTOTHROTTLE_ENABLED"),
+    ],
+)
+def test_the_setting_that_delays_each_process_is_known(settings: dict[str, Any], name: str) -> None:
+    assert delay_of(Settings(settings)) == name
+
+
+@pytest.mark.parametrize(
+    ("error", "full", "away"),
+    [
+        (Full("full"), True, False),
+        (redis.exceptions.OutOfMemoryError("OOM"), True, False),
+        (redis.exceptions.RedisClusterException("no node"), False, True),
+        (redis.ConnectionError("gone"), False, True),
+        (redis.AuthenticationError("wrong password"), False, False),
+        (redis.ResponseError("WRONGTYPE"), False, False),
+        (ConnectionRefusedError("gone"), False, True),
+        (ValueError("bad"), False, False),
+    ],
+    ids=repr,
+)
+def test_a_full_server_and_one_that_is_away_are_told_apart(
+    error: Exception, full: bool, away: bool
+) -> None:
+    assert (is_full(error), is_away(error)) == (full, away)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +193,8 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         ("REDSET_LEASE_TTL", 0),
         ("REDSET_LEASE_TTL", -1),
         ("REDSET_MAX_HOLD", "long"),
+        ("REDSET_MAX_HOLD", True),
+        ("REDSET_REQUEST_CLASSES", ["scrapy.*", 7]),
         ("REDSET_MAX_ATTEMPTS", 0),
         ("REDSET_ON_ERROR", "retry"),
         ("REDSET_UNSERIALIZABLE", "pickle"),

@@ -17,6 +17,7 @@ from typing import Any
 
 import cli
 import pytest
+import redis
 import servers
 
 if not cli.HAS_CLICK:
@@ -24,11 +25,12 @@ if not cli.HAS_CLICK:
 if importlib.util.find_spec("textual") is None:
     pytest.skip("top: textual is not installed here", allow_module_level=True)
 
-from redset import SortedSet, TimeSortedSet
+from redset import SortedSet, TimeSortedSet, list_sets
 from redset.cli.connection import Settings
 from redset.cli.live import app as live
 from redset.cli.live.app import Top
 from redset.cli.live.dialogs import Dialog
+from redset.cli.live.reading import Reader
 from redset.cli.live.widgets import Grid, Lines
 from redset.cli.watching import Watcher
 
@@ -265,6 +267,10 @@ def test_chosen_letters_are_requeued_and_purged_after_a_question(server: Any) ->
     async def scenario(top: Driven) -> None:
         await top.press("d")
         await top.until(lambda: len(top.grid.rows) == 3)
+        await top.press("a")
+        assert len(top.grid.marked) == 3
+        await top.press("a")
+        assert not top.grid.marked
         await top.press("space", "space", "r")
         await top.until(lambda: isinstance(top.app.screen, Dialog))
         question = top.app.screen.text
@@ -370,6 +376,31 @@ def test_what_a_user_may_not_see_is_named_where_it_would_be(
         drive(server, scenario, url=server.url.replace("unix://", "unix://few:pw@"))
     finally:
         server.raw.execute_command("ACL", "DELUSER", "few")
+
+
+def test_memory_that_may_not_be_read_is_not_known(server: Any) -> None:
+    filled(server.raw)
+    reader, infos = Reader(Settings(server.url)), list_sets(server.raw, ["idle"])
+    assert reader.memory(infos)["idle"] > 0
+    server.raw.set("idle:{idle}:leased", "text")
+    assert Reader(Settings(server.url)).memory(infos) == {"idle": None}
+    nobody = Reader(Settings("redis://localhost:1"))
+    with pytest.raises(redis.ConnectionError):
+        nobody.memory(infos)
+    with pytest.raises(redis.ConnectionError):
+        nobody.facts(infos[0])
+
+
+def test_a_frozen_view_says_so_in_tabs_too(server: Any) -> None:
+    filled(server.raw)
+
+    async def scenario(top: Driven) -> None:
+        await top.press("space", "enter")
+        await top.shows("FROZEN")
+        await top.press("right", "left", "2", "1")
+        await top.shows("FROZEN")
+
+    drive(server, scenario)
 
 
 def test_a_lost_server_is_named_and_found_again() -> None:
