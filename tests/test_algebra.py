@@ -235,7 +235,7 @@ def test_updates_of_any_size(
 ) -> None:
     jobs, others = make_set(**options), make_set(name="others", **options)
     # fakeredis is slow, and no chunk sees how many others there are.
-    large = 751 if server.kind == "fakeredis" else 2500
+    large = 751 if server.kind == "fakeredis" else 1251
     for size in (249, 250, 251, 500, 501, large):
         names = [f"item {number:05}" for number in range(size)]
         others.add_many([made(options, name) for name in names], score=range(size))
