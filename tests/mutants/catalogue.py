@@ -182,7 +182,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("test_sets.py::test_new_items_are_yielded_once_and_in_order_of_the_input",),
     ),
     Mutant(
-        "page-begins-behind-a-member-that-moved",
+        "page-begins-after-a-member-that-moved",
         "redset/_operations/reading.py",
         "_page_at",
         "if stored != number(score) or found[:1] != [member]:",
