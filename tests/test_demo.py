@@ -128,6 +128,7 @@ def test_with_a_slot_moved_and_a_primary_killed_no_page_is_lost(needs: None) -> 
     assert "(2,630 remembered)" in row(out, "memory")
 
 
+@pytest.mark.slow(4)
 def test_calm_it_crawls_the_site_and_fetches_each_page_once(needs: None, load: Load) -> None:
     began = time.monotonic()
     _, out, err = run("--workers", "3", "--calm")
@@ -223,6 +224,7 @@ Site.get = deadly
     assert keys(client) == [b"theirs"]
 
 
+@pytest.mark.slow(6)
 def test_a_server_that_dies_ends_the_demo_with_an_error(needs: None) -> None:
     change = """
 def deadly(site, url, worker=""):

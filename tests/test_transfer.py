@@ -699,7 +699,7 @@ def test_a_restore_whose_answers_are_lost_is_as_if_they_were_not(
 @pytest.mark.timeout(400)
 def test_no_file_breaks_a_set_or_loses_what_was_there(any_server: servers.Server) -> None:
     """`make fuzz ARGS="restore"` has more of them."""
-    cases = 700 if share(1000) == 1000 else 130
+    cases = 700 if share(1000) == 1000 else 70
     taken = 0
     fuzzed = Files(any_server.raw, any_server.kind)
     for number in range(cases):
