@@ -126,7 +126,8 @@ def dash(value: Any) -> str:
     return short(value) if value else "-"
 
 
-COLUMNS = [
+#: The first columns of a table of sets.
+FIGURES = [
     text_column("name", "SET", 48),
     Column("queued", "QUEUED", dash),
     Column("leased", "LEASED", dash),
@@ -134,6 +135,9 @@ COLUMNS = [
     Column("dead", "DEAD", dash),
     Column("in", "IN/s", dash),
     Column("out", "OUT/s", dash),
+]
+COLUMNS = [
+    *FIGURES,
     Column("refused", "REFUSED/s", dash),
     Column("oldest", "OLDEST", duration),
     text_column("consumers", "CONSUMERS"),

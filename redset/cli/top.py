@@ -11,27 +11,14 @@ from typing import Any
 import click
 
 from redset.cli.connection import Settings
-from redset.cli.output import Column, Output, duration, short, text_column
+from redset.cli.output import Column, Output, duration, short
+from redset.cli.overview import BETWEEN, FIGURES, dash
 from redset.cli.parameters import Duration, pass_settings
 from redset.cli.program import NO, USAGE, Command, Stop, complain
 from redset.cli.watching import ORDERS, View, Watcher, totals
 
-#: Time between the two looks of --once, in seconds.
-BETWEEN = 1.0
-
-
-def dash(value: Any) -> str:
-    return short(value) if value else "-"
-
-
 COLUMNS = [
-    text_column("name", "SET", 48),
-    Column("queued", "QUEUED", dash),
-    Column("leased", "LEASED", dash),
-    Column("late", "LATE", dash),
-    Column("dead", "DEAD", dash),
-    Column("in", "IN/s", dash),
-    Column("out", "OUT/s", dash),
+    *FIGURES,
     Column("failed", "FAIL/s", dash),
     Column("oldest", "OLDEST", duration),
     Column("left", "LEFT", duration),
