@@ -1199,11 +1199,11 @@ def test_workers_are_the_processes_that_reported(run: cli.Command, jobs: SortedS
     assert shown[0].split()[:2] == ["SET", "WORKER"] and len(shown) == 2
 
 
-# --- arguments and errors, each told by one line
+# --- arguments and errors: one line each
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("peek", "jobs", "--from", "nan"), "must be a number, got 'nan'"),
         (("peek", "jobs", "--from", "low"), "must be a number, got 'low'"),
@@ -1219,12 +1219,12 @@ def test_workers_are_the_processes_that_reported(run: cli.Command, jobs: SortedS
     ],
     ids=repr,
 )
-def test_a_wrong_argument_is_told_before_anything_is_sent(
-    arguments: tuple[str, ...], told: str, run: cli.Command, server: Any
+def test_a_wrong_argument_is_named_before_anything_is_sent(
+    arguments: tuple[str, ...], message: str, run: cli.Command, server: Any
 ) -> None:
     before = server.raw.info("stats")["total_connections_received"]
     ran = run(*arguments, status=2)
-    assert told.lower() in ran.err.lower()
+    assert message.lower() in ran.err.lower()
     assert server.raw.info("stats")["total_connections_received"] == before
 
 
@@ -1234,7 +1234,7 @@ def test_the_version_names_the_implementation(run: cli.Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "told"),
+    ("error", "status", "message"),
     [
         (redset.exceptions.OptionsDiffer("made with key=url"), 2, "made with key=url"),
         (redset.exceptions.DecodeError("none of 3 items"), 1, "none of 3 items"),
@@ -1248,8 +1248,8 @@ def test_the_version_names_the_implementation(run: cli.Command) -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_each_error_has_a_status_and_a_line(error: Exception, status: int, told: str) -> None:
-    assert program.outcome(error) == (status, told)
+def test_each_error_has_a_status_and_a_line(error: Exception, status: int, message: str) -> None:
+    assert program.outcome(error) == (status, message)
 
 
 def test_names_of_sets_are_completed_or_none_is(

@@ -554,7 +554,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "is_unreachable",
         "if names & _FINAL or str(error).startswith(_FULL):",
         "if str(error).startswith(_FULL):",
-        "A call without a login waits a minute before it says so.",
+        "A call without a login waits a minute before it raises.",
         ("test_cluster.py::test_a_client_without_a_login_gets_the_error_at_once",),
     ),
     Mutant(
