@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from redset._faces.arguments import Time, finite_seconds, seconds
-from redset._transport.coroutines import complete
+from redset._transport.coroutines import attentive, complete
 from redset._transport.coroutines import undisturbed as to_its_end
 from redset.exceptions import LockTimeout
 from redset.scripts import script
@@ -186,7 +186,7 @@ class AsyncLock(BaseLock):
 
     async def _run(self, name: str, undisturbed: bool = False, **arguments: str) -> Any:
         asked = self._ask(name, arguments)
-        return await (to_its_end(asked) if undisturbed else asked)
+        return await (to_its_end(asked) if undisturbed else attentive(asked))
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -23,6 +23,16 @@ def wait(awaitable: Awaitable[Any]) -> Any:
     return LOOP.run_until_complete(_awaited(awaitable))
 
 
+async def be_cancelled_at_the_end_of_a_wait_for() -> None:
+    """Cancel the running task where `asyncio.wait_for` of Python before 3.12 swallows it."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    result = loop.create_future()
+    loop.call_soon(result.set_result, None)
+    loop.call_soon(task.cancel)
+    await asyncio.wait_for(result, 10)
+
+
 def iterate(values: AsyncIterator[Any]) -> Iterator[Any]:
     """Iterates as ``async for`` does. If it is closed early, it closes its source."""
     try:

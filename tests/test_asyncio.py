@@ -16,13 +16,15 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
+import blocking
 import pytest
 import redis
 import redis.asyncio
 import servers
 from proxy import Proxy
+from redis.asyncio.connection import AbstractConnection as AsyncConnection
 from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.backoff import ConstantBackoff, NoBackoff
 
 import redset
 import redset.asyncio
@@ -334,6 +336,56 @@ async def test_a_cancelled_acquire_leaves_the_lock_free(any_server: servers.Serv
 
             await cancelled_after(turns, work(), twice=turns % 2 == 1)
             assert not await client.exists("jobs__lock")
+
+
+@runs
+async def test_a_cancellation_that_the_client_swallows_ends_an_acquire(
+    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(any_server) as client:
+        call = client.execute_command
+
+        async def swallow(*arguments: Any) -> Any:
+            await blocking.be_cancelled_at_the_end_of_a_wait_for()
+            return await call(*arguments)
+
+        for owner in ("nobody", "another"):
+            async with contextlib.AsyncExitStack() as stack:
+                if owner == "another":
+                    await stack.enter_async_context(AsyncLock(client, "lock"))
+                with monkeypatch.context() as patch, pytest.raises(asyncio.CancelledError):
+                    lock = AsyncLock(client, "lock", timeout=5)
+                    patch.setattr(client, "execute_command", swallow)
+                    task = asyncio.ensure_future(lock.__aenter__())
+                    await task
+            assert not await client.exists("lock")
+
+
+@runs
+async def test_a_cancellation_that_the_client_swallows_ends_its_retries(
+    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retry = Retry(ConstantBackoff(0.05), 100)
+    async with connected(any_server, retry=retry) as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        await jobs.add("a")
+        send, tries = AsyncConnection.send_packed_command, 0
+
+        async def fail(self: Any, command: Any, **options: Any) -> None:
+            nonlocal tries
+            if b"jobs" not in b"".join(command):  # the greeting of a new connection
+                return await send(self, command, **options)
+            tries += 1
+            if tries == 2:
+                await blocking.be_cancelled_at_the_end_of_a_wait_for()
+            raise redis.ConnectionError("no")
+
+        with monkeypatch.context() as patch, pytest.raises(asyncio.CancelledError):
+            patch.setattr(AsyncConnection, "send_packed_command", fail)
+            await asyncio.ensure_future(jobs.add("b"))
+        assert tries <= 3
+        await jobs.add("b")
+        assert await jobs.size() == 2
 
 
 @runs

@@ -20,6 +20,7 @@ import cluster
 import pytest
 import redis
 import servers
+from redis.asyncio.connection import AbstractConnection as AsyncConnection
 from redis.crc import key_slot
 
 import redset.asyncio
@@ -944,11 +945,43 @@ def test_a_cancelled_call_in_a_redirection_leaves_a_usable_client(whole: cluster
             with pytest.raises(asyncio.CancelledError):
                 await task
 
-        blocking.wait(cancel())
-        whole.move_keys(jobs.name, to)
-        whole.close_slot(jobs.name, to)
+        try:
+            blocking.wait(cancel())
+        finally:
+            whole.move_keys(jobs.name, to)
+            whole.close_slot(jobs.name, to)
         assert jobs.add({"n": 1}) == 0
         assert jobs.size() == 2
+
+
+def test_a_cancellation_that_the_client_swallows_ends_a_redirection(
+    whole: cluster.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Sets(whole, "redis-asyncio") as sets:
+        jobs = sets(key="n", remember=True)
+        jobs.add({"n": 0})
+        to = whole.others(jobs.name)[0]
+        monkeypatch.setattr(redirecting, "PATIENCE", 20.0)
+        send, left = AsyncConnection.send_packed_command, [1]
+
+        async def swallow(self: Any, *arguments: Any, **options: Any) -> None:
+            await send(self, *arguments, **options)
+            if left:
+                left.clear()
+                await blocking.be_cancelled_at_the_end_of_a_wait_for()
+
+        whole.open_slot(jobs.name, to)
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(AsyncConnection, "send_packed_command", swallow)
+                with pytest.raises(asyncio.CancelledError):
+                    jobs.add({"n": 1})
+        finally:
+            whole.move_keys(jobs.name, to)
+            whole.close_slot(jobs.name, to)
+        assert not left
+        jobs.add({"n": 2})
+        assert jobs.size() >= 2
 
 
 def test_a_forked_child_uses_its_own_connections_and_locks(whole: cluster.Cluster) -> None:

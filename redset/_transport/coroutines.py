@@ -2,7 +2,8 @@
 
 The transport is written once, with ``await``. A sync client's coroutines never suspend, so
 `complete` runs one to its end. With asyncio a task may be cancelled at each ``await``. Some clients
-swallow a cancellation: `heard` notes it, and `cancellations` counts it.
+swallow a cancellation: `heard` notes it, and `cancellations` counts it. No second one comes, so
+each loop that waits or tries again must ask.
 """
 
 from __future__ import annotations
@@ -100,3 +101,12 @@ def _is_in_wait_for(call: Any) -> bool:
 def heard(call: Any) -> Any:
     """Return an awaitable that counts swallowed cancellations; a sync client's result as it is."""
     return call if _COUNTED or not hasattr(call, "cr_await") else _Heard(call)
+
+
+async def attentive(call: Any) -> Any:
+    """Await a client's coroutine, then raise a cancellation that it swallowed."""
+    before = cancellations()
+    result = await heard(call)
+    if cancellations() > before:
+        raise asyncio.CancelledError
+    return result

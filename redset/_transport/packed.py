@@ -459,6 +459,7 @@ class PackedSession(Session):
         async def perform() -> None:
             if failed:
                 raise failed.pop()
+            self.raise_swallowed()
             self._socket = None
             self._sent.clear()
             # Sending connects as well, but does not ask Sentinel.

@@ -17,7 +17,6 @@ import re
 import time
 from typing import Any, Generic
 
-from redset._transport.coroutines import cancellations
 from redset._transport.effects import (
     Ask,
     AskOther,
@@ -81,7 +80,7 @@ class Performer(Generic[R]):
     async def advance(self) -> list[Any] | None:
         """Perform it up to the values that it emits next. None at its end, with the result set."""
         operation, session = self._operation, self._session
-        asked = cancellations() if self._awaits else 0
+        session.note_cancellations()
         effect, self._effect = self._effect, None
         try:
             if effect is None:
@@ -109,7 +108,7 @@ class Performer(Generic[R]):
                     else:
                         result = await self._other(kind, effect)
                     if self._awaits:
-                        await self._give_way(asked)
+                        await self._give_way()
                 except Exception as error:
                     # An error of the caller's iterable is raised as it is.
                     own = error if kind is Pull else _in_its_loop(error)
@@ -146,11 +145,9 @@ class Performer(Generic[R]):
             raise AssertionError(f"no such effect: {effect!r}")
         return None
 
-    async def _give_way(self, asked: int) -> None:
+    async def _give_way(self) -> None:
         """Raise a swallowed cancellation. Let other tasks of the loop run after some time."""
-        if cancellations() > asked:
-            # Before Python 3.12 a wait_for of the client's may swallow it.
-            raise asyncio.CancelledError
+        self._session.raise_swallowed()
         if time.monotonic() - self._turn > _TURN:
             await asyncio.sleep(0)
             self._turn = time.monotonic()

@@ -222,6 +222,7 @@ class ClusterSession(PackedSession):
 
     async def _pause(self, error: Exception) -> None:
         """Sleep before the next try, or raise the error after too long a time."""
+        self.raise_swallowed()
         now = time.monotonic()
         if self._until is None:
             self._until = now + PATIENCE

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
-from redset._transport.coroutines import complete
+from redset._transport.coroutines import cancellations, complete
 from redset._transport.effects import Rider, Send
 
 #: Stands for a reply that was not read yet.
@@ -22,6 +23,8 @@ class Session:
     _client: Any = None
     #: Makes the reports that travel with requests, if there are any.
     reporter: Any = None
+    #: The cancellations of the asyncio task before its call, as `cancellations` counts them.
+    cancelled_before = 0
 
     def pool(self) -> Any:
         """Return the source of the connections to the set's server, if there is one."""
@@ -30,6 +33,19 @@ class Session:
     def owner(self) -> Any:
         """Return what waiters have in common that may share polls: the pool, or the client."""
         return self._client if self._pool is None else self._pool
+
+    def note_cancellations(self) -> None:
+        """Remember, at the start of an asyncio call, how often its task was cancelled before."""
+        if self._awaits:
+            self.cancelled_before = cancellations()
+
+    def raise_swallowed(self) -> None:
+        """Raise the cancellation of an asyncio call that the client swallowed.
+
+        Before Python 3.12 an `asyncio.wait_for` of the client's may swallow one.
+        """
+        if self._awaits and cancellations() > self.cancelled_before:
+            raise asyncio.CancelledError
 
     async def _settled(self, result: Any) -> Any:
         """Return the result of a client's method, awaited if it must be."""

@@ -9,12 +9,10 @@ before that. A watcher may be refused, lost or late, so each round chooses again
 
 from __future__ import annotations
 
-import asyncio
 import math
 from time import monotonic
 
 from redset._transport.alarms import Alarm, AsyncAlarm
-from redset._transport.coroutines import cancellations
 from redset._transport.effects import Wait
 from redset._transport.polling import PERIOD, PolledSet, polled_set
 from redset._transport.session import Session
@@ -29,11 +27,9 @@ def _longest(effect: Wait) -> float:
 class _Progress:
     """The state of one wait."""
 
-    __slots__ = ("asked", "checked", "polled")
+    __slots__ = ("checked", "polled")
 
-    def __init__(self, asked: int, checked: float) -> None:
-        #: Cancellations of the task at its start.
-        self.asked = asked
+    def __init__(self, checked: float) -> None:
         #: The time at which it polled for itself last, or began.
         self.checked = checked
         #: Whether it has polled, so that it may create a watcher.
@@ -64,13 +60,11 @@ class Waiter:
         """Wait after an attempt that sent ``spent`` commands and found nothing."""
         self._hinted = False
         self._charge(spent)
-        progress = _Progress(cancellations() if self._awaits else 0, monotonic())
+        progress = _Progress(monotonic())
         if progress.checked >= effect.until:
             return False
         while True:
-            if self._awaits and cancellations() > progress.asked:
-                # Before Python 3.12 a wait_for of the client's may swallow a cancellation.
-                raise asyncio.CancelledError
+            self._session.raise_swallowed()
             if effect.ended is not None and effect.ended():
                 return False
             self._choose(effect, progress.polled)

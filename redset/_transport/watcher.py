@@ -33,7 +33,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from redset._transport.alarms import Alarm, AsyncAlarm, hint
-from redset._transport.coroutines import cancellations, heard
+from redset._transport.coroutines import attentive
 from redset._transport.effects import Send, Unexpected, Wait
 from redset._transport.polling import PERIOD, Budget
 from redset._transport.tracking import (
@@ -282,11 +282,9 @@ class Watcher:
                     pool = self._pool()
                     if pool is None:
                         raise CannotTrack("the pool is gone")
-                    asked = cancellations() if type(tracking) is AsyncTracking else 0
-                    await heard(tracking.open(pool))
+                    opened = tracking.open(pool)
+                    await (attentive(opened) if type(tracking) is AsyncTracking else opened)
                     pool = None
-                    if type(tracking) is AsyncTracking and cancellations() > asked:
-                        raise asyncio.CancelledError
                     self._forget()
                     self._loaded.clear()
                     self._refused.clear()

@@ -435,6 +435,24 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # --- clusters
     Mutant(
+        "swallowed-cancellation-is-waited-out",
+        "redset/_transport/redirecting.py",
+        "_pause",
+        "self.raise_swallowed()",
+        "pass",
+        "A cancelled call of an open slot goes on for a minute.",
+        ("test_cluster.py::test_a_cancellation_that_the_client_swallows_ends_a_redirection",),
+    ),
+    Mutant(
+        "swallowed-cancellation-is-tried-again",
+        "redset/_transport/packed.py",
+        "perform",
+        "self.raise_swallowed()",
+        "pass",
+        "A cancelled call tries again as often as the client's policy allows.",
+        ("test_asyncio.py::test_a_cancellation_that_the_client_swallows_ends_its_retries",),
+    ),
+    Mutant(
         "ask-without-asking",
         "redset/_transport/redirecting.py",
         "_put",
