@@ -138,6 +138,11 @@ def test_a_replica_and_a_user_who_may_only_read_see_the_same(any_server: servers
         with servers.user(any_server, *rule) as login:
             (info,) = list_sets(any_server.client(**login))
             assert info.figures is not None and info.figures.size == 1
+    with (
+        servers.user(any_server, "+@all", "-zcard") as login,
+        pytest.raises(redis.ResponseError, match=r"(?i)zcard|permission|can't run"),
+    ):
+        list_sets(any_server.client(**login))
     raw.replicaof("127.0.0.1", 1)
     try:
         (info,) = list_sets(any_server.client())

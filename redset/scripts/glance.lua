@@ -49,7 +49,11 @@ local rows, at = {}, 1
 for i = sets_at, #ARGV, sets_width do
   -- fields: sets at i
   local is_read, row = pcall(look, at, due == '1', second == '1')
-  if not is_read then row = type(row) == 'table' and row.err or tostring(row) end
+  if not is_read then
+    row = type(row) == 'table' and row.err or tostring(row)
+    -- Any other error, such as of a user without the right to ZCARD, is the answer of the step.
+    if not string.find(row, 'WRONGTYPE', 1, true) then return redis.error_reply(row) end
+  end
   rows[#rows + 1] = row
   at = at + (second == '1' and 8 or 1)
 end
