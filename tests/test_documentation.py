@@ -51,6 +51,7 @@ def modules() -> Iterator[ModuleType]:
             for part, package in (
                 ("scrapy", "scrapy"),
                 ("cli.", "click"),
+                ("cli.live", "textual"),
                 ("prometheus", "prometheus_client"),
             )
         ):
