@@ -350,17 +350,8 @@ def test_read_only_has_no_key_that_writes_and_a_look_writes_nothing(server: Any)
     assert len(bad.dead) == 3 and bad.paused is None
 
 
-@pytest.mark.parametrize(
-    ("command", "text"),
-    [
-        ("xrange", "the server refuses: "),
-        ("hmget", "the server refuses: "),
-        ("hgetall", "33 cannot be read"),
-    ],
-)
-def test_what_a_user_may_not_see_is_named_where_it_would_be(
-    command: str, text: str, server: Any
-) -> None:
+@pytest.mark.parametrize("command", ["xrange", "hmget"])
+def test_what_a_user_may_not_see_is_named_where_it_would_be(command: str, server: Any) -> None:
     filled(server.raw)
     rights = ["~*", "+@read", "+@scripting", "+@connection", "+time", f"-{command}"]
     server.raw.execute_command("ACL", "SETUSER", "few", "on", ">pw", *rights)
@@ -368,7 +359,7 @@ def test_what_a_user_may_not_see_is_named_where_it_would_be(
     async def scenario(top: Driven) -> None:
         if command == "xrange":
             await top.press("d")
-        await top.shows(text)
+        await top.shows("the server refuses: ")
         # Only a look that is refused as a whole makes the figures old.
         assert (top.app.trouble is not None) is (command == "hmget")
 

@@ -212,3 +212,19 @@ def test_a_table_of_sets_imports_no_textual(run: cli.Command, tmp_path: Path) ->
     )
     ended = children.run("-c", code, env=run.environment, cwd=tmp_path)
     assert ended.out.splitlines()[-1] == "[]"
+
+
+def test_a_registered_name_of_another_type_is_counted_and_not_shown(
+    server: Any, run: cli.Command
+) -> None:
+    registered(server.raw, ["jobs", "text"])
+    server.raw.set("text", "x")
+    look = Watcher(server.raw, None).look()
+    assert [view.name for view in look.views] == ["jobs"] and look.replaced == 1
+    ended = run("top", "--once")
+    assert b"jobs" in ended.out and b"text" not in ended.out
+    rights = ["~*", "+@read", "+@scripting", "+@connection", "+time", "-hgetall"]
+    with servers.user(server, *rights) as login:
+        url = server.url.replace("unix://", f"unix://{login['username']}:{login['password']}@")
+        assert "the server refuses: " in run("ls", "--url", url, status=3).err
+    assert "1 registered names are not sorted sets any more" in ended.err

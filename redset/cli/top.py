@@ -81,8 +81,8 @@ def printed(watcher: Watcher, output: Output) -> int:
         )
     output.rows(COLUMNS, rows_of(views))
     output.flush()
-    if look.unreadable:
-        complain(f"{look.unreadable:,} registered sets cannot be read by this user")
+    if look.replaced:
+        complain(f"{look.replaced:,} registered names are not sorted sets any more")
     if not views and output.is_terminal:
         complain("no set is registered that matches")
     return 0 if views else NO

@@ -73,8 +73,8 @@ class Look(NamedTuple):
     #: Commands that the look took, and its time in seconds.
     commands: int
     seconds: float
-    #: Registered sets whose keys are of another type, or may not be read by this user.
-    unreadable: int = 0
+    #: Registered names whose key is not a sorted set any more.
+    replaced: int = 0
 
 
 class Totals(NamedTuple):
@@ -222,8 +222,8 @@ class Watcher:
                 infos = [info for info in found if info.options is not None]
             views = [self._view(info) for info in infos if info.figures is not None]
             steps = len(infos) if self._is_cluster else math.ceil(len(infos) / TOGETHER)
-            hidden = sum(info.figures is None and info.options is not None for info in infos)
-            return Look(views, steps + 1, time.monotonic() - began, hidden)
+            replaced = sum(info.figures is None and info.options is not None for info in infos)
+            return Look(views, steps + 1, time.monotonic() - began, replaced)
 
     def history(self, name: str | bytes) -> tuple[list[float], list[float]]:
         """Return the points of a set, a point each ten seconds: items added, and items done."""

@@ -118,8 +118,6 @@ class Overview(Screen[None]):
         self._places = [view.name for view in views]
         grid.is_stale = app.trouble is not None
         grid.empty = "no set has such a name" if app.look.views else "no set is registered"
-        if app.look.unreadable and not app.look.views:
-            grid.empty = "sets are registered, but this user may not read them"
         grid.show(views)
         self.show_rest()
 

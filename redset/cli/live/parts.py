@@ -129,7 +129,7 @@ def head(app: Any, order: str, pattern: str, width: int) -> list[list[Part]]:
     number = len(look.views)
     first = [
         [Part(" redset top", BOLD), Part(f"  {number:,} set{'s' * (number != 1)}")],
-        [Part(f"  {look.unreadable:,} cannot be read", RED)] if look.unreadable else [],
+        [Part(f"  {look.replaced:,} not sorted sets", RED)] if look.replaced else [],
         [Part("  "), Part("FROZEN", REVERSED)] if app.frozen else [],
         [Part(f"  {shown(app.settings.target, 60)}")],
         [Part(f"  /{shown(pattern, 30)}", CYAN)] if pattern else [],
