@@ -38,7 +38,8 @@ REFUSED = AddResult(0, 0, len(URLS), 0)
 def sent(requests: list[bytes]) -> list[str]:
     """Return the steps and commands among requests, without a client's introduction."""
     names = {
-        script(name).sha: name for name in ("add", "check_memory", "forget", "discard", "clear")
+        script(name).sha: name
+        for name in ("add", "check_memory", "forget", "discard_and_forget", "clear")
     }
     found = []
     for request in requests:

@@ -323,6 +323,28 @@ def test_a_discarded_lease_is_cancelled(make_set: Maker, raw: Any, options: dict
     assert raw.keys(f"{P}:lease*") == [] and raw.keys(f"{P}:items") == []
 
 
+@pytest.mark.parametrize("options", [{}, {"key": "url"}], ids=str)
+def test_a_discard_is_the_same_while_another_item_is_leased(
+    make_set: Maker, raw: Any, options: dict[str, Any]
+) -> None:
+    found = []
+    for leased in (False, True):
+        jobs = make_set(**options)
+        jobs.add_many([made(options, name) for name in "abcde"], range(5))
+        if leased:
+            jobs.add(made(options, "other"), -1)
+            (other,) = jobs.lease()
+        gone = [jobs.discard(made(options, name)) for name in "aax"]
+        many = jobs.discard_many([made(options, name) for name in "bccx"])
+        left = jobs.peek_many(9)
+        if leased:
+            assert other.ack() == 1
+        found.append((gone, many, left, raw.hlen(f"{P}:items")))
+        jobs.clear()
+    assert found[0][:2] == ([True, False, False], 2)
+    assert found[0] == found[1]
+
+
 def test_a_cleared_set_forgets_its_leases(make_set: Maker) -> None:
     jobs = make_set()
     jobs.add_many(["a", "b"])

@@ -444,9 +444,9 @@ def test_a_wrong_or_missing_name_fails_at_once_with_an_error_that_names_it() -> 
         sweep.arguments.values({"limit": 1, "much": 1})
     with pytest.raises(TypeError, match="the step 'sweep' needs the argument 'limit'"):
         sweep.arguments.values({})
-    given = {"keyed": True, "remember": "", "epoch": b"", "nun": 1}
-    with pytest.raises(TypeError, match="the step 'discard' has no argument 'nun'"):
-        discard.arguments.values(given)
+    given = {"remember": "", "epoch": b"", "nun": 1}
+    with pytest.raises(TypeError, match="the step 'discard_and_forget' has no argument 'nun'"):
+        script("discard_and_forget").arguments.values(given)
     with pytest.raises(TypeError, match="the step 'discard' has no key 'leased'"):
         discard.keys_given({"queue": b"", "leased": b""})
     with pytest.raises(TypeError, match="the file 'adding' needs the argument 'condition'"):

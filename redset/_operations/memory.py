@@ -26,7 +26,7 @@ from redset._operations.reading import Range, log_expired, size
 from redset._operations.replies import Reader, bytes_of, count, list_of, listed, refuse, up_to
 from redset._operations.state import new_epoch
 from redset._operations.taking import refused
-from redset._transport.effects import Operation, only
+from redset._transport.effects import Ask, Operation, only
 from redset._wire.values import flag
 
 #: Members that one step removes. Each is also looked up among the leases.
@@ -82,30 +82,33 @@ def discard_members(ctx: Context, members: list[bytes], forget: bool = False) ->
             continue
         epoch = (yield from ctx.know_epoch()) if forget else None
         while True:
-            reads = up_to(len(part))
-            tokens: list[bytes] = []
-            if epoch:
-                tokens = tokens_of(ctx, part, epoch)
-                reads = _or_other_epoch(reads, epoch)
             try:
-                reply = yield ctx.step(
-                    "discard",
-                    reads,
-                    [*part, *tokens],
-                    keyed=ctx.options.keyed,
-                    remember=ctx.options.remember if epoch else "",
-                    epoch=epoch or b"",
-                    num=len(part),
-                )
+                reply = yield _discard_step(ctx, part, epoch)
             except Exception as error:
                 if forget or not (ctx.keys.is_plain and refused(error)):
                     raise
+                reads = up_to(len(part))
                 reply = yield ctx.command(b"ZREM", ctx.keys.queue, *part, reads=reads)
             if type(reply) is not _Epoch:
                 gone += reply
                 break
             epoch = _learn(ctx, reply)
     return gone
+
+
+def _discard_step(ctx: Context, members: list[bytes], epoch: bytes | None) -> Ask:
+    """Make the request that removes members. With an epoch, it also forgets them."""
+    reads = up_to(len(members))
+    if not epoch:
+        return ctx.step("discard", reads, members)
+    return ctx.step(
+        "discard_and_forget",
+        _or_other_epoch(reads, epoch),
+        [*members, *tokens_of(ctx, members, epoch)],
+        remember=ctx.options.remember,
+        epoch=epoch,
+        num=len(members),
+    )
 
 
 def discard_between(ctx: Context, within: Range) -> Operation[int]:
