@@ -189,8 +189,17 @@ class LeaseReply(NamedTuple):
 
 
 def _leases(token: bytes, want: int, keyed: bool) -> Reader[LeaseReply]:
+    width = 3 if keyed else 2
+
     def read(reply: Any) -> LeaseReply:
         parts = listed(reply)
+        if parts and type(parts[-1]) is bytes:
+            # A flat list: items without attempts, and the expiry.
+            num = len(parts) // width
+            if len(parts) != num * width + 1:
+                raise refuse("leases", reply)
+            split = 2 * num
+            parts = [parts[-1], 0, 0, 0, 0, parts[:split], [], parts[split:-1]]
         if len(parts) != 8 and not (len(parts) == 7 and not (keyed and parts[5])):
             raise refuse("leases", reply)
         found = listed(parts[5])

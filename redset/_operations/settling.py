@@ -199,7 +199,13 @@ def mark_settled(settlement: Settlement) -> None:
 
 
 def _counts(num: int) -> Reader[list[int]]:
-    return lambda reply: list_of(count, num)(listed(reply, 2)[0])
+    read = list_of(count, num)
+
+    def reads(reply: Any) -> list[int]:
+        # Of a single group, the number may be all of the reply.
+        return [count(reply)] if type(reply) is int and num == 1 else read(listed(reply, 2)[0])
+
+    return reads
 
 
 def acknowledge(ctx: Context, leases: Sequence[Any], steady: bool) -> Operation[int]:

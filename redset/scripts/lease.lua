@@ -15,7 +15,8 @@
 -- Returns {expiry in ms, whether there may be more (2: a suspect stopped it), members without
 --   payload, the smallest cohort that a suspect among them may be in (0: no suspect), number of new
 --   dead letters, {member, score, ...}, {place, attempts, ...} of items with attempts}; with a key=
---   also payloads
+--   also payloads. If items have no attempts, and there is nothing else to tell, it may return
+--   {member, score, ..., expiry in ms}; with a key= {member, score, ..., payload, ..., expiry in ms}
 -- include: check
 -- include: counting
 -- include: due
@@ -23,7 +24,7 @@
 -- Time for which a token is known after its lease, in ms: a client's retries may take as long.
 local KEPT = 600000
 -- First, since it frees memory: the removal at the end of this step, of nothing.
-call('ZREMRANGEBYRANK', none, 1, 0)
+call('ZREMRANGEBYRANK', none, '1', '0')
 local clock = call('TIME')
 local now = milliseconds(clock)
 local held = call('ZSCORE', calls, token)
@@ -32,7 +33,8 @@ local function read(at, want)
   if due then
     return call('ZRANGEBYSCORE', queue, '-inf', due_until(clock), 'WITHSCORES', 'LIMIT', at, want)
   end
-  return call('ZRANGE', queue, at, at + want - 1, 'WITHSCORES')
+  -- A number costs more than its text.
+  return call('ZRANGE', queue, at == 0 and '0' or at, at + want - 1, 'WITHSCORES')
 end
 -- From a set that is paused, only a call that is sent again gets its leases.
 local is_paused, NOTHING = call('EXISTS', paused) == 1, {'0', 0, 0, 0, 0, {}, {}, {}}

@@ -9,7 +9,7 @@
 --     in ms. The score and the payload are new ones, or ''. After the groups may come the arguments of
 --     `adding` and entries. They are added if any of the leases is still held.
 -- Returns {number still held of each group, the result of `adding` or ''}; if nothing was written
---   because of `adding`, only its reason
+--   because of `adding`, only its reason. Of a single group that adds nothing it may return the number
 -- include: check
 -- include: counting
 -- include: settling

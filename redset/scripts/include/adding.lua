@@ -5,7 +5,7 @@
 --   condition         '', nx, xx, lt, gt, xxlt, xxgt
 --   again: flag
 --   wanted: flag      returns outcomes
---   max_size: number  the largest size, nil for any
+--   max_size: optional  the largest size, nil for any
 --   keyed: flag
 --   remember          '', ever, limited
 --   ttl: number       time of a limited memory, in ms

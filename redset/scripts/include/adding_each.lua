@@ -75,7 +75,7 @@ for i = 1, num_entries do
 end
 if max_size and grown > 0 then
   local size = call('ZCARD', queue)
-  if size + grown > max_size then return {'FULL', size} end
+  if size + grown > max_size + 0 then return {'FULL', size} end
 end
 if added + updated > 0 then try_writes() end
 -- include: learning

@@ -2,7 +2,7 @@
 -- call with a token, if no lease has expired and none of the items has a record. Each 16th call
 -- takes the long path, and so does a call that finds anything else. That call has written nothing.
 if not held and num <= 100 and clock[2] % 16 > 0
-  and #call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', '0', '1') == 0 then
+  and call('ZCOUNT', leased, '-inf', now) == 0 then
   local records = call('HLEN', leases)
   local got, bytes, largest, want = 0, 0, 1, first
   -- A few hundred packed records would each be searched from the start: see values_reader.
@@ -49,16 +49,22 @@ if not held and num <= 100 and clock[2] % 16 > 0
   end
   if short and got > 0 then
     local expiry = string.format('%d', now + ttl)
-    local list = {}
-    for i = 1, 2 * got, 2 do list[i], list[i + 1] = expiry, found[i] end
+    -- The last member is first in the list: so the server finds its place at once while it keeps the
+    -- rows packed, and members of one score are in the order of the queue.
+    local list, last = {}, 2 * got
+    for i = 1, last, 2 do list[i], list[i + 1] = expiry, found[last - i] end
     call('ZADD', leased, unpack(list))
-    -- From its second place on, the same list has members and values.
     local in_hand = hand + got
     local value = token .. (in_hand > 1 and string.format('00/%d ', in_hand) or '00 ')
-    for i = 2, 2 * got, 2 do list[i + 1] = value .. found[i] end
-    call('HSET', leases, unpack(list, 2))
+    for i = 1, last, 2 do list[i], list[i + 1] = found[i], value .. found[i + 1] end
+    call('HSET', leases, unpack(list))
     call('ZADD', calls, expiry, token)
-    call('ZREMRANGEBYRANK', queue, 0, got - 1)
-    return {string.format('%d', now + ttl), 0, 0, 0, 0, found, {}, payloads}
+    call('ZREMRANGEBYRANK', queue, '0', got - 1)
+    -- A reply of one table: each further one would cost as much as a command.
+    if payloads then
+      for i = 1, got do found[last + i] = payloads[i] end
+    end
+    found[#found + 1] = expiry
+    return found
   end
 end
