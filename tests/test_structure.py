@@ -419,7 +419,7 @@ def test_what_a_script_declares_becomes_locals(
     assert step.text.decode().splitlines()[11:] == [
         "local queue, none, leases, meta, items = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]",
         "local num, lowest, highest, due, last = "
-        "tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4] == '1', (ARGV[5] ~= '' and ARGV[5] or nil)",
+        "ARGV[1] + 0, ARGV[2], ARGV[3], ARGV[4] == '1', (ARGV[5] ~= '' and ARGV[5] or nil)",
         "local rows_at = 6",
         "local rows_width = 2",
         "for i = rows_at, #ARGV, rows_width do",

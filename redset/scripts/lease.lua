@@ -15,8 +15,8 @@
 -- Returns {expiry in ms, whether there may be more (2: a suspect stopped it), members without
 --   payload, the smallest cohort that a suspect among them may be in (0: no suspect), number of new
 --   dead letters, {member, score, ...}, {place, attempts, ...} of items with attempts}; with a key=
---   also payloads. If items have no attempts, and there is nothing else to tell, it may return
---   {member, score, ..., expiry in ms}; with a key= {member, score, ..., payload, ..., expiry in ms}
+--   also payloads. If only the leases and the expiry are not 0, it may return {member, score, ...,
+--   expiry in ms}; with a key= {member, score, ..., payload, ..., expiry in ms}
 -- include: check
 -- include: counting
 -- include: due

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import json
 import logging
 import math
@@ -183,7 +184,7 @@ class Answers:
 def _page(draw: Answers, command: list[bytes]) -> list[Any]:
     num = draw.rng.choice((0, 1, 3))
     members = [draw.member() for _ in range(num)]
-    keyed = command[2] == b"2"
+    keyed = command[2] == b"3"
     return [members, [draw.score() for _ in members], [draw.member() for _ in members if keyed]]
 
 
@@ -229,12 +230,16 @@ def _lease(draw: Answers, command: list[bytes]) -> list[Any]:
         rows += [draw.member(), draw.score()]
     heads = [b"1700000000000", draw.count(1), draw.count(1), draw.count(1), draw.count(1)]
     attempts = [draw.count(4), draw.count()] if draw.one_in(2) else []
-    payloads = [[draw.member() for _ in range(num)]] if command[2] == b"7" else []
+    payloads = [[draw.member() for _ in range(num)]] if command[2] == b"9" else []
+    if num and draw.one_in(2):
+        return [*rows, *itertools.chain.from_iterable(payloads), heads[0]]
     return [*heads, rows, attempts, *payloads]
 
 
 def _settle(draw: Answers, command: list[bytes]) -> list[Any]:
     groups = int(command[5 + int(command[2])])
+    if groups == 1 and draw.one_in(2):
+        return draw.count(1)
     return [[draw.count(1) for _ in range(groups)], draw.rng.choice((b"", _add(draw, command)))]
 
 
@@ -253,7 +258,7 @@ def _recall(draw: Answers, command: list[bytes]) -> list[Any]:
 
 def _leased(draw: Answers, command: list[bytes]) -> list[Any]:
     rows = range(draw.count(2))
-    payloads = [draw.member() for _ in rows] if command[2] == b"3" else []
+    payloads = [draw.member() for _ in rows] if command[2] == b"4" else []
     expiries = [b"%d" % (1700000000000 + at) for at in rows]
     members = [draw.member() for _ in rows]
     rest = [[b"0" for _ in rows], [draw.score() for _ in rows], [b"" for _ in rows]]
