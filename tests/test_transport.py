@@ -350,11 +350,11 @@ def test_a_settlement_that_is_sent_again_loses_no_lease(
     """The second time it finds none of its leases, since the first time ended them."""
     jobs: SortedSet[str] = SortedSet(through(retry=times(1)), "jobs", **options)
     jobs.add_many(["a", "b", "c"])
-    sha, settlements = script("settle").sha, 0
+    steps, settlements = {script("ack").sha, script("settle").sha}, 0
 
     def lose_the_first(command: list[bytes]) -> str | None:
         nonlocal settlements
-        if sha not in command[:2]:
+        if steps.isdisjoint(command[:2]):
             return None
         settlements += 1
         return Proxy.LOSE if settlements == 1 else None
@@ -363,7 +363,8 @@ def test_a_settlement_that_is_sent_again_loses_no_lease(
     with jobs.lease(3) as batch:
         for _ in batch:
             pass
-    assert settlements == 2 and batch.lost == 0
+    # The short step twice; it leaves lost leases to the long one.
+    assert settlements == 3 and batch.lost == 0
     assert jobs.finished() and jobs.dead.size() == 0
 
 

@@ -21,6 +21,10 @@ log = logging.getLogger("redset")
 
 #: Cost of a step's group, counted in leases.
 GROUP = 2
+#: Values of a group before its members.
+HEAD = 7
+#: The most leases that `ack.lua` looks up one by one.
+FEW = 49
 
 
 class HeldLease(NamedTuple):
@@ -123,8 +127,13 @@ def settle(ctx: Context, settlements: Sequence[Settlement]) -> Operation[SettleR
     sends: list[Send]
     if len(steps) == 1:
         # A single step is sent and read at once, by the link's short path.
-        sends = [ask_step(ctx, steps[0])]
-        answers = [(yield sends[0])]
+        first = _ack_step(ctx, steps[0]) or ask_step(ctx, steps[0])
+        sends, answers = [first], [(yield first)]
+        if answers[0] is None:
+            sends = [ask_step(ctx, steps[0])]
+            answers = [(yield sends[0])]
+            # The first step may have been performed before it was sent again.
+            sends[0].resent |= first.resent
     else:
         sends = [send_step(ctx, step) for step in steps]
         answers = yield from in_flight(sends)
@@ -152,6 +161,22 @@ def ask_step(ctx: Context, step: SettleStep) -> Ask:
     reads = _counts(len(step.groups))
     arguments, groups = settling_of(ctx, step)
     return ctx.step("settle", reads, groups, **arguments)
+
+
+def _ack_step(ctx: Context, step: SettleStep) -> Ask | None:
+    """Make the step that only acknowledges a few leases of one token, or None for any other.
+
+    A short path: it takes the server a tenth less for a lease and its acknowledgement. Its result
+    is None if the other step has to settle the leases.
+    """
+    (how, token, *_, num) = step.groups[0][:HEAD]
+    if len(step.groups) != 1 or how != "ack" or num > FEW:
+        return None
+
+    def reads(reply: Any) -> list[int] | None:
+        return None if reply == -1 else [count(reply, num)]
+
+    return ctx.step("ack", reads, step.groups[0][HEAD:], token=token)
 
 
 def send_step(ctx: Context, step: SettleStep) -> Send:

@@ -314,6 +314,7 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "finished": lambda draw, command: [draw.count(1), draw.count(1)],
     "lease": _lease,
     "leased": _leased,
+    "ack": lambda draw, command: draw.count(2) - 1,
     "settle": _settle,
     "get": lambda draw, command: draw.rng.choice((None, draw.member())),
     "peek": lambda draw, command: draw.pairs(3),
