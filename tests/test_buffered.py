@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import os
 import random
@@ -1019,6 +1020,47 @@ def test_a_signal_handler_may_add_while_its_thread_does(
         finally:
             signal.signal(signal.SIGALRM, before)
     assert set(jobs) == {"from the handler", "from the thread"}
+
+
+def test_no_add_of_a_signal_handler_or_around_it_is_lost(
+    any_server: servers.Server,
+) -> None:
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
+    added, nested = 0, threading.Lock()
+    with jobs.buffered(max_items=10, max_pending=20) as writer:
+
+        def handle(*_: Any) -> None:
+            nonlocal added
+            if nested.acquire(blocking=False):
+                writer.add(f"handler {added}")
+                added += 1
+                nested.release()
+
+        before = signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+        try:
+            for number in range(3000):
+                writer.add(f"thread {number}", number)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    assert added > 5 and jobs.size() == 3000 + added
+    assert writer_of(writer)._pending() == 0
+
+
+def test_a_serializer_that_is_replaced_in_mid_stream_serialises_the_later_items(
+    make_set: Maker,
+) -> None:
+    jobs = make_set()
+    with jobs.buffered() as writer:
+        for item in ("a", "b", "c"):
+            writer.add(item)
+        jobs.serializer, jobs.scorer = json, len
+        for item in ("d", "e"):
+            writer.add(item)
+        writer.add("four", 4)
+    expected = [("a", 0), ("b", 0), ("c", 0), ('"d"', 1), ('"e"', 1), ('"four"', 4)]
+    assert scored(make_set()) == expected
 
 
 def test_adding_gives_other_tasks_their_turn(any_server: servers.Server) -> None:

@@ -1013,3 +1013,43 @@ def test_a_serializer_may_return_empty_bytes(wire: ModuleType) -> None:
     for made in ("", b""):
         chunk = encoder(wire, dumps=lambda item, made=made: made).encode(["a"], None, False)
         assert entries_of(wire, chunk) == [(b"0", b"")]
+
+
+# --- single items of a writer
+
+
+@each
+def test_an_intake_accepts_what_needs_no_checks_of_the_writer(wire: ModuleType) -> None:
+    flags, codec = (False, None), SimpleNamespace(dumps=json.dumps, warn=None, scorer=0.5)
+    adds: list[Any] = []
+    intake = wire.Intake("url", 40)
+    item = {"url": "/é"}
+
+    def put(score: Any, given: tuple[Any, ...] = flags, using: Any = codec) -> bool:
+        return intake.put(item, score, given, using)  # type: ignore[no-any-return]
+
+    assert put(1) is False  # it is closed
+    intake.open(adds, flags, codec, 3)
+    another = SimpleNamespace(dumps=repr, scorer=0.5)
+    refused = [put(each) for each in (True, 2**53, math.nan, "1", 10**30)]
+    assert not any([*refused, put(1, (0, None)), put(1, (False,)), put(1, flags, another)])
+    with pytest.raises(ValueError, match="more than max_item_bytes=40"):
+        intake.put({"url": "a" * 40}, 1, flags, codec)
+    assert [put(each) for each in (None, 7, -0.0, 1)] == [True, True, True, False]
+    sent = json.dumps(item).encode(), b"/\xc3\xa9"
+    assert adds == [sent, 0.5, item, sent, 7.0, item, sent, -0.0, item]
+    assert intake.close() == 3 and type(adds[4]) is float
+
+
+@each
+def test_an_intake_that_is_closed_while_it_serialises_accepts_nothing(wire: ModuleType) -> None:
+    adds: list[Any] = []
+    intake = wire.Intake(None, 0)
+
+    def dumps(item: Any) -> str:
+        intake.close()
+        return "closed"
+
+    codec = SimpleNamespace(dumps=dumps, warn=None, scorer=0.0)
+    intake.open(adds, (), codec, 3)
+    assert intake.put("a", 1, (), codec) is False and adds == [] and intake.close() == 0

@@ -28,7 +28,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from operator import itemgetter
+from operator import is_, itemgetter
 from threading import Lock
 from types import MethodType
 from typing import Any, NamedTuple
@@ -472,6 +472,71 @@ _GAPS = [b"\r\n$%d\r\n" % size for size in range(1024)]
 
 def _gap(size: int) -> bytes:
     return _GAPS[size] if size < 1024 else b"\r\n$%d\r\n" % size
+
+
+class Intake:
+    """Accepts single items for a writer: serialises them, and appends them to a list.
+
+    The core's needs no lock: from its last check to the append no other thread runs. This twin is
+    for one thread, so a writer on the fallback does without it.
+
+    Parameters
+    ----------
+    key : str, tuple of str, callable or None
+        As for `Encoder`. With a key the serialised form is a pair: the item's bytes, the key's.
+    limit : int
+        The most bytes of a serialised item; 0 for no limit.
+    """
+
+    def __init__(
+        self, key: str | tuple[str, ...] | Callable[[Any], Any] | None, limit: int
+    ) -> None:
+        self._key, self._limit = key, limit
+        self._room = self._total = 0
+
+    def open(self, adds: list[Any], flags: tuple[Any, ...], codec: Any, room: int) -> None:
+        """Accept up to ``room`` items with these flags and this serializer, for a list.
+
+        ``codec`` has the serializer and the scorer. The list gets three values per item: its
+        serialised form, its score, and the item itself.
+        """
+        self._adds, self._flags = adds, flags
+        self._dumps, self._warn = codec.dumps, codec.warn
+        self._room = room
+
+    def close(self) -> int:
+        """Accept nothing more. Return the number of items that were accepted since the start."""
+        self._room = 0
+        return self._total
+
+    def put(self, item: Any, score: Any, flags: tuple[Any, ...], codec: Any) -> bool:
+        """Accept an item, or return False if that needs more checks, or if it is not open.
+
+        It refuses a score that is not a float or a small int. It refuses flags that are not the
+        same objects, and another serializer.
+        """
+        dumps = codec.dumps
+        if not self._takes(flags, dumps):
+            return False
+        score = codec.scorer if score is None else score
+        if type(score) is int and -_EXACT < score < _EXACT:
+            score = float(score)
+        if type(score) is not float or score != score:
+            return False
+        sent: Any = payload(item, dumps, self._limit, self._warn)
+        if self._key is not None:
+            sent = sent, key_bytes(_key_of(item, self._key))
+        if not self._takes(flags, dumps):  # serialising may run any code
+            return False
+        self._adds += sent, score, item
+        self._room -= 1
+        self._total += 1
+        return True
+
+    def _takes(self, flags: tuple[Any, ...], dumps: Any) -> bool:
+        if self._room <= 0 or dumps is not self._dumps or len(flags) != len(self._flags):
+            return False
+        return all(map(is_, flags, self._flags))
 
 
 def _is_usual(dumps: Any, key: Any, fold: int, places: bool) -> bool:

@@ -13,6 +13,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from agreement import outcome
@@ -44,6 +45,20 @@ def cases(wire: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "payload as text", lambda: wire.payload(many[0], repr, 0)
     yield "identity", lambda: wire.identity(many[0], None, "url")
     yield "serialise", lambda: wire.serialise(many, None, "url", 0)
+    codec = SimpleNamespace(dumps=str, warn=None, scorer=0.5)
+
+    def accepted() -> Any:
+        intake, adds = wire.Intake("url", 0), []  # type: ignore[var-annotated]
+        intake.open(adds, (False,), codec, len(many))
+        for item in many[:9]:
+            try:
+                intake.put(item, 7, (False,), codec)
+            except MemoryError:
+                assert len(adds) == 3 * intake.close()
+                raise
+        return adds
+
+    yield "Intake.put", accepted
     yield "score_of", lambda: wire.score_of(many[5], "depth")
     yield "decode", lambda: wire.decode([b"1", b"\xff", "é".encode()], str, None)
     names = b"".join(map(fallback.digest, [*raws, *(b"%d" % n for n in range(600))]))

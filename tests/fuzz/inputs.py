@@ -8,6 +8,7 @@ hostile object raises itself passes through both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from agreement import outcome
@@ -298,6 +299,15 @@ def learning(draw: Values) -> tuple[bytes, Any, int]:
     return b"".join(names) + cut, times, draw.pick(0, 0, 1)
 
 
+def intake(draw: Values) -> Arguments:
+    """The options of an intake, its room, and what is put."""
+    codec = SimpleNamespace(dumps=draw.dumps(), warn=None, scorer=draw.scorer())
+    key, limit = draw.key_of(), draw.pick(0, 0, 1, 20, -1, 10**30, 2**63)
+    given = [(draw.item(), draw.pick(None, draw.score())) for _ in range(draw.rng.randrange(6))]
+    room = draw.rng.randrange(5)
+    return lambda: (key, limit, room, codec, given)
+
+
 #: By the names of the core.
 GENERATORS: dict[str, Callable[[Values], Arguments]] = {
     "encode": encode,
@@ -318,6 +328,9 @@ GENERATORS: dict[str, Callable[[Values], Arguments]] = {
     "decode": decode,
     "Encoder.encode": encoder,
     "Encoder.encode_all": encoder_all,
+    "Intake.close": intake,
+    "Intake.open": intake,
+    "Intake.put": intake,
     "Known.clear": known,
     "Known.generation": known,
     "Known.knows": known_knows,
@@ -351,7 +364,17 @@ def function(wire: Any, name: str) -> Callable[..., Any]:
         return getattr(wire, name)  # type: ignore[no-any-return]
     if owner == "Known":
         return lambda most, steps, *last: _of_known(wire.Known(most), steps, method, last)
+    if owner == "Intake":
+        return lambda *all: _of_intake(wire, *all)
     return lambda *all: getattr(wire.Encoder(*all[:11]), method)(*all[11:])
+
+
+def _of_intake(wire: Any, key: Any, limit: Any, room: int, codec: Any, given: Any) -> Any:
+    """Open an intake, and return what it accepts."""
+    intake, adds = wire.Intake(key, limit), []  # type: ignore[var-annotated]
+    intake.open(adds, (False, None), codec, room)
+    found = [outcome(intake.put, item, score, (False, None), codec) for item, score in given]
+    return found, intake.close(), adds
 
 
 def _of_known(table: Any, steps: Any, method: str, last: Any) -> Any:
