@@ -1016,3 +1016,31 @@ def test_a_step_forgets_under_the_epoch_that_it_was_encoded_with(
     assert jobs.discard_many(items, forget=True) == 5
     assert interrupted
     assert jobs.seen_many(items) == [False] * 5
+
+
+@pytest.mark.parametrize("options", EVER, ids=str)
+def test_a_page_is_added_the_same_while_another_item_is_leased(
+    make_set: Callable[..., Any], raw: Any, options: dict[str, Any]
+) -> None:
+    pages = [["a", "b", "a"], ["b", "first", "c"], ["a"], ["aside", "d"]]
+    # The memory splits a bucket.
+    pages += [[str(number) for number in range(at, at + 20)] for at in range(0, 240, 20)]
+    found = []
+    for leased in (False, True):
+        jobs = make_set(known_max=0, **options)
+        jobs.add("first")
+        jobs.take(1)
+        jobs.add("other")
+        (other,) = jobs.lease()
+        if not leased:
+            other.ack()
+        jobs.add("aside", 5, remember=False)
+        results = [tuple(jobs.add_many(page, range(len(page)))) for page in pages]
+        if leased:
+            other.ack()
+        stored = raw.hgetall(f"{P}:meta")
+        del stored[b"epoch"]
+        found.append((results, jobs.peek_many(300), stored, raw.hlen(f"{P}:items")))
+        jobs.clear()
+    assert found[0] == found[1]
+    assert found[0][0][:4] == [(2, 0, 1, 0), (1, 0, 2, 0), (0, 0, 1, 0), (1, 1, 0, 0)]

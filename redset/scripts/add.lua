@@ -6,9 +6,10 @@
 -- Returns {added, updated, outcomes}, or the reason for which nothing was written
 -- include: check
 -- include: adding_alone
+-- include: buckets
+-- include: adding_page
 -- include: due
 -- include: leases
--- include: buckets
 -- include: drop
 -- include: adding
 return add(ARGV, entries_at)
