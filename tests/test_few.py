@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -21,6 +23,7 @@ from selection import drawn
 from redset import Key, SortedSet
 from redset._operations import few, streaming
 from redset.exceptions import AddError
+from redset.serializers import JSONSerializer
 
 URLS = [f"/{n}" for n in range(8)]
 SCORES = st.sampled_from([-1, 0, 1, 2.0, 3, 2**60, math.inf, math.nan, "2", "x", None])
@@ -308,3 +311,16 @@ def test_threads_add_a_few_to_one_object_while_it_is_cleared(
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_a_set_that_is_made_for_one_add_is_freed_at_once(any_server: servers.Server) -> None:
+    serializer = JSONSerializer()
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", serializer=serializer)
+    freed = weakref.ref(serializer)
+    gc.disable()  # it would free cycles
+    try:
+        jobs.add("only")
+        del jobs, serializer
+        assert freed() is None
+    finally:
+        gc.enable()

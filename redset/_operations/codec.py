@@ -118,6 +118,7 @@ class Codec:
     __slots__ = (
         "_keyed",
         "_name",
+        "added",
         "adders",
         "binary",
         "dumps",
@@ -151,6 +152,8 @@ class Codec:
         #: Adders of single items by flags, for later calls. It and the next are replaced,
         #: not changed: many sets are made for one add, and share what is empty.
         self.adders: Mapping[Any, Any] = _NONE
+        #: Whether a single item was added.
+        self.added = False
         #: Encoders of bulk adds, by all arguments that they were made with.
         self.encoders: Mapping[Any, Any] = _NONE
         #: Adders of a few items that are not in use, or None.
