@@ -87,8 +87,13 @@ def ping(path: str, cores: Iterable[int], ready: Any, stop: Any, results: Any) -
     results.put((first, took))
 
 
-def watched(server: servers.Server, what: Callable[[], Any], producers: Iterable[int]) -> Watched:
-    """Run something on the producers' cores while another process sends PINGs."""
+def watched(
+    server: servers.Server, what: Callable[[], Any], producers: Iterable[int], steps: Iterable[str]
+) -> Watched:
+    """Run something on the producers' cores while another process sends PINGs.
+
+    ``steps`` are the commands that count as its steps.
+    """
     context = multiprocessing.get_context("spawn")
     ready, stop, results = context.Event(), context.Event(), context.SimpleQueue()
     process = context.Process(target=ping, args=(server.unix, producers, ready, stop, results))
@@ -99,11 +104,11 @@ def watched(server: servers.Server, what: Callable[[], Any], producers: Iterable
     server.raw.config_set("slowlog-max-len", 1000)
     server.raw.slowlog_reset()
     with machine.pinned(producers):
-        spent, steps = _spent(server)
+        spent, num = _spent(server, steps)
         began = time.perf_counter()
         what()
         ended = time.perf_counter()
-        spent_after, steps_after = _spent(server)
+        spent_after, num_after = _spent(server, steps)
     time.sleep(AFTER)
     stop.set()
     # The clock is the machine's. A PING counts that was under way while the other thing was, or
@@ -115,18 +120,15 @@ def watched(server: servers.Server, what: Callable[[], Any], producers: Iterable
     process.join()
     slow = [entry["duration"] / 1000 for entry in server.raw.slowlog_get(1000)]
     p99 = counted[len(counted) * 99 // 100]
-    step = (spent_after - spent) * 1000 / max(1, steps_after - steps)
+    step = (spent_after - spent) * 1000 / max(1, num_after - num)
     return Watched(ended - began, p99, counted[-1], len(counted), slow, first, step)
 
 
-def _spent(server: servers.Server) -> tuple[float, int]:
-    """Return the server's CPU time in seconds, and how many steps it has performed."""
+def _spent(server: servers.Server, steps: Iterable[str]) -> tuple[float, int]:
+    """Return the server's CPU time in seconds, and the number of steps it has performed."""
     cpu, stats = server.raw.info("cpu"), server.raw.info("commandstats")
-    scripts, transactions, adds = (
-        stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "exec", "zadd")
-    )
-    # A ZADD within a script is a part of its step.
-    return cpu["used_cpu_user"] + cpu["used_cpu_sys"], scripts + transactions or adds
+    num = sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in steps)
+    return cpu["used_cpu_user"] + cpu["used_cpu_sys"], num
 
 
 # --- the content of the server
@@ -245,14 +247,14 @@ def life(server: servers.Server, number: int, queued: int, producers: Iterable[i
     wipe(server)
     found = Life()
 
-    def run(name: str, what: Callable[[], Any]) -> None:
-        found.phases[name] = watched(server, what, producers)
+    def run(name: str, what: Callable[[], Any], *steps: str) -> None:
+        found.phases[name] = watched(server, what, producers, steps or ("evalsha", "exec"))
 
     # A PING beside nothing: the others cannot be better.
     run("idle", lambda: time.sleep(1))
     plain: SortedSet[Any] = SortedSet(server.client(), NAME, serializer=JSONSerializer())
     scores = data.scores(queued)
-    run("bulk load", lambda: plain.add_many(data.items(0, queued), score=scores))
+    run("bulk load", lambda: plain.add_many(data.items(0, queued), score=scores), "zadd")
     assert plain.size() == queued
     wipe(server)
 
