@@ -143,6 +143,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert options_of(REDSET_REMEMBER="3600").remember == 3600
     assert options_of(REDSET_NAME="%(spider)s-%(job)s", SCRAPY_JOB="7").name == "stand-in-7"
     assert options_of(REDSET_MAX_ATTEMPTS="None").max_attempts is None
+    assert options_of(REDSET_MAX_ATTEMPTS=None).max_attempts is None
     assert options_of(REDSET_REQUEST_CLASSES=["a.*", "b.C"]).request_classes == ("a.*", "b.C")
     assert connector_of(Settings({"REDSET_CLIENT": os.getpid}))() == os.getpid()
 
@@ -536,6 +537,22 @@ async def test_a_duplicate_is_refused_at_once_if_it_is_known_here(server: Any) -
         assert not crawl.scheduler.enqueue_request(page("a#fragment"))
         assert len(await crawl.rest()) == 1
     assert crawl.count("dupefilter/filtered") == crawl.count("dupefilter/filtered/memory") == 2
+
+
+@running
+async def test_opening_a_crawl_waits_for_nobody_if_connecting_takes_time(server: Any) -> None:
+    def connect() -> Any:
+        time.sleep(0.4)
+        return server.client()
+
+    async with StandIn(server) as other:
+        other.scheduler.enqueue_request(page("a"))
+        request = await other.next()
+        # Nothing is queued, and the frontier is not finished.
+        crawl = StandIn(server, REDSET_URL=None, REDSET_CLIENT=connect)
+        await asyncio.wait_for(crawl.open(), 5)
+        await crawl.close()
+        other.done(request)
 
 
 @running

@@ -149,6 +149,7 @@ class Coordinator:
         #: When to look whether others crawl. Their reports need some seconds.
         self._others_at = monotonic() + OTHERS if options.delayed_by else math.inf
         self._deadline = math.inf
+        self._is_open = False
         self._inbox: Inbox | None = None
         self._items: SortedSet[Any] | None = None
         self._client: Any = None
@@ -262,6 +263,7 @@ class Coordinator:
             self._port.opened(error)
             self._stopping = self._stopping or "failed"
             raise
+        self._is_open = True
         self._port.opened(None)
 
     def _connected(self) -> Any:
@@ -475,6 +477,7 @@ class Coordinator:
         assert frontier is not None
         patient = (
             not settles
+            and self._is_open
             and self._inbox is None
             and self._stopping is None
             and now - self._hungry_since > WAIT

@@ -156,6 +156,8 @@ def remember_of(settings: Any) -> bool | float:
 def attempts_of(settings: Any) -> int | None:
     """Return the number of killed processes after which a request becomes a dead letter."""
     name = "REDSET_MAX_ATTEMPTS"
+    if settings.get(name) is None and settings.getpriority(name) is not None:
+        return None  # the project set it to None: Scrapy takes that for the default
     if _number_of(settings, name, 20, "a whole number, 1 or more, or None") is None:
         return None
     return _whole(settings, name, 20)
