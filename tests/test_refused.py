@@ -185,6 +185,7 @@ def test_a_step_refused_midway_loses_nothing(
                 lost = place.gone
             admin.execute_command("ACL", "SETUSER", "some", "+@all")
             found = place.found()
+            assert all(letter.raw for letter in place.jobs.dead), (command, call)
             assert found >= place.there - lost, (command, call, place.there - lost - found)
             # A refused item can be added, and comes out.
             for name in sorted(place.added - found):

@@ -72,7 +72,8 @@ local function take_payload(member, again, dies)
   if again ~= '' then
     local field = member .. '+'
     if letter then letter[5] = call('HGET', items, member) end
-    ends[#ends + 1] = field
+    local its_ends = letter and dead_ends or ends
+    its_ends[#its_ends + 1] = field
     append_pair(payloads, member, call('HGET', items, field) or '')
   elseif letter then
     letter[5] = call('HGET', items, member)
