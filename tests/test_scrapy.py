@@ -773,6 +773,9 @@ async def test_the_death_of_the_thread_ends_the_crawl(
         monkeypatch.setattr(SortedSet, "add_many", broken)
         crawl.scheduler.enqueue_request(page("a"))
         await crawl.until(lambda: crawl.reason == "redset_failed")
+        # The thread has reported its end, and still runs for a moment.
+        await crawl.until(lambda: crawl.scheduler._is_over)
+        monkeypatch.setattr(crawl.scheduler._coordinator, "is_alive", lambda: True)
 
 
 @running

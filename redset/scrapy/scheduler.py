@@ -99,6 +99,8 @@ class Scheduler:
         self._opened: Any = None
         self._ended: Any = None
         self._closing = False
+        #: Whether the coordinator's thread has reported its end. It may be alive a moment longer.
+        self._is_over = False
 
     # --- what the engine calls
 
@@ -148,7 +150,7 @@ class Scheduler:
         for job in back:
             job.over = False
         self._tell_resumed(reason)
-        if not coordinator.is_alive():
+        if self._is_over or not coordinator.is_alive():
             self._publish()
             return None
         self._ended = Deferred()
@@ -444,6 +446,7 @@ class Scheduler:
 
     def _tell_ended(self) -> None:
         self._publish()
+        self._is_over = True
         ended, self._ended = self._ended, None
         if ended is not None:
             ended.callback(None)
