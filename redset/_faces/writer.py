@@ -386,8 +386,7 @@ class Writing:
 
     def _is_at_limit(self) -> bool:
         """Return whether an add or acknowledgement waits for room."""
-        if self._intake is not None:
-            self._collect()
+        self._collect()
         return self._accepted >= self._limit and self._barred is None
 
     def _collect(self) -> None:
@@ -402,6 +401,8 @@ class Writing:
 
     def _reopen(self) -> None:
         """Open the intake for adds that join the last run, up to the next one that needs more."""
+        if self._intake is None:
+            return
         self._collect()
         run, size = self._last, self._size
         if run is None or not run.scored or self._acking or self._ctx.options.ties:
@@ -426,8 +427,7 @@ class Writing:
         self._accepted += 1
         self._size += 1
         wakes = wakes or self._size == self._max_items or self._accepted >= self._limit
-        if self._intake is not None:
-            self._reopen()
+        self._reopen()
         return wakes
 
     def _put_run(self, bulk: _Bulk, run: _Run, given: tuple[list[Any], Any]) -> bool:
@@ -455,8 +455,7 @@ class Writing:
         self._size += size
         bulk.position += len(given[0])
         wakes = wakes or self._size - size < self._max_items <= self._size
-        if self._intake is not None:
-            self._reopen()
+        self._reopen()
         return wakes or self._accepted >= self._limit
 
     def _put_acks(self, leases: list[Lease[Any]]) -> bool:

@@ -48,7 +48,8 @@ def cases(wire: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     codec = SimpleNamespace(dumps=str, warn=None, scorer=0.5)
 
     def accepted() -> Any:
-        intake, adds = wire.Intake("url", 0), []  # type: ignore[var-annotated]
+        intake = wire.Intake("url", 0)
+        adds: list[Any] = []
         intake.open(adds, (False,), codec, len(many))
         for item in many[:9]:
             try:

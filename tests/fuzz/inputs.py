@@ -371,7 +371,8 @@ def function(wire: Any, name: str) -> Callable[..., Any]:
 
 def _of_intake(wire: Any, key: Any, limit: Any, room: int, codec: Any, given: Any) -> Any:
     """Open an intake, and return what it accepts."""
-    intake, adds = wire.Intake(key, limit), []  # type: ignore[var-annotated]
+    intake = wire.Intake(key, limit)
+    adds: list[Any] = []
     intake.open(adds, (False, None), codec, room)
     found = [outcome(intake.put, item, score, (False, None), codec) for item, score in given]
     return found, intake.close(), adds
