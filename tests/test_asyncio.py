@@ -389,6 +389,55 @@ async def test_a_cancellation_that_the_client_swallows_ends_its_retries(
 
 
 @runs
+async def test_a_server_that_closes_a_new_connection_is_tried_as_the_policy_says(
+    any_server: servers.Server,
+) -> None:
+    left = 0
+
+    async def connecting(connection: Any) -> None:
+        nonlocal left
+        await connection.on_connect()
+        left -= 1
+        if left >= 0:
+            connection._reader.feed_eof()
+
+    async def pop(closed: int, retries: int) -> Any:
+        nonlocal left
+        left = closed
+        options: Any = {"retry": times(retries), "redis_connect_func": connecting}
+        async with connected(any_server, **options) as client:
+            return await SortedSet(client, "jobs").pop()
+
+    async with connected(any_server) as client:
+        await SortedSet(client, "jobs").add_many(["a", "b"])
+    assert [await pop(2, 1), await pop(4, 3)] == ["a", "b"]
+    for closed, retries in [(2, 0), (4, 2)]:
+        with pytest.raises(LOST):
+            await pop(closed, retries)
+
+
+@runs
+async def test_a_cancellation_while_a_new_connection_is_closed_ends_the_tries(
+    any_server: servers.Server,
+) -> None:
+    made = 0
+
+    async def connecting(connection: Any) -> None:
+        nonlocal made
+        await connection.on_connect()
+        made += 1
+        connection._reader.feed_eof()
+        if made == 2:
+            await blocking.be_cancelled_at_the_end_of_a_wait_for()
+
+    options: Any = {"retry": times(50), "redis_connect_func": connecting}
+    async with connected(any_server, **options) as client:
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.ensure_future(SortedSet(client, "jobs").add("a"))
+    assert made <= 4
+
+
+@runs
 async def test_the_servers_time_is_awaited(any_server: servers.Server) -> None:
     async with connected(any_server) as client:
         later: ScheduledSet[str] = ScheduledSet(client, "later")

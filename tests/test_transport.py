@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import signal
+import socket
 import threading
 import time
 import tracemalloc
@@ -19,6 +20,7 @@ import redis.sentinel
 import servers
 from load import Load
 from proxy import Proxy
+from redis._parsers import _RESP2Parser
 from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
@@ -418,6 +420,68 @@ def test_adds_are_tried_as_often_as_the_clients_policy_says(
     # The proxy ends the connection at the first command of the window that it sees.
     assert proxy.names().count(sign) == 1 + retries
     assert held(client) == 0
+
+
+def closes_at_once(times: int) -> Callable[[Any], None]:
+    """Connects, and ends that many new connections as a server does that shuts down."""
+    left = times
+
+    def connecting(connection: Any) -> None:
+        nonlocal left
+        connection.on_connect()
+        left -= 1
+        if left >= 0:
+            connection._sock.shutdown(socket.SHUT_RDWR)
+
+    return connecting
+
+
+@pytest.mark.parametrize("parser", ["hiredis", "python"])
+@pytest.mark.parametrize("blocking_pool", [False, True])
+def test_a_server_that_closes_a_new_connection_is_tried_as_the_policy_says(
+    any_server: servers.Server, blocking_pool: bool, parser: str
+) -> None:
+    """A pool connects twice in its first attempt. Nothing was sent, so a pop is safe, too."""
+    options: dict[str, Any] = {"connection_class": redis.UnixDomainSocketConnection}
+    if parser == "python":
+        options["parser_class"] = _RESP2Parser
+    kind = redis.BlockingConnectionPool if blocking_pool else redis.ConnectionPool
+
+    def client(closed: int, retries: int) -> redis.Redis:
+        func = closes_at_once(closed)
+        return redis.Redis(
+            connection_pool=kind(
+                path=any_server.unix, redis_connect_func=func, retry=times(retries), **options
+            )
+        )
+
+    jobs: SortedSet[str] = SortedSet(client(2, 1), "jobs")
+    assert jobs.add("a") == 0
+    assert SortedSet(client(4, 3), "jobs").pop() == "a"
+    assert SortedSet(client(4, 3), "jobs").add_many(numbered(10)).added == 10
+    for closed, retries in [(2, 0), (4, 2)]:
+        with pytest.raises(LOST):
+            SortedSet(client(closed, retries), "jobs").pop()
+    assert jobs.size() == 10
+
+
+def test_a_server_that_is_gone_is_connected_to_as_often_as_the_policy_says(tmp_path: Any) -> None:
+    tried = 0
+
+    class Counted(redis.UnixDomainSocketConnection):
+        def _connect(self) -> Any:
+            nonlocal tried
+            tried += 1
+            return super()._connect()
+
+    pool = redis.ConnectionPool(connection_class=Counted, path=f"{tmp_path}/none", retry=times(3))
+    client = redis.Redis(connection_pool=pool)
+    with pytest.raises(LOST):
+        client.ping()
+    usual, tried = tried, 0
+    with pytest.raises(LOST):
+        SortedSet(client, "jobs").pop()
+    assert tried == usual
 
 
 def test_waits_between_tries_are_the_policys(

@@ -66,6 +66,7 @@ from redset._transport.pools import (
     idle_connections,
     loaded_scripts,
     release,
+    retake,
     socket_of,
     take_connection,
     used_sockets,
@@ -269,7 +270,10 @@ class PackedSession(Session):
             self._connection = take_connection(self._pool)
             return
         try:
-            self._connection = await heard(get_connection(self._pool))
+            try:
+                self._connection = await heard(get_connection(self._pool))
+            except Exception as error:
+                self._connection = await retake(self._pool, error, self.raise_swallowed)
         except Exception:
             raise
         except BaseException:

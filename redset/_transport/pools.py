@@ -30,10 +30,10 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from redset._transport.coroutines import undisturbed
+from redset._transport.coroutines import complete, heard, undisturbed
 
 #: The scripts that were loaded by way of each pool in use.
 loaded_scripts: weakref.WeakKeyDictionary[Any, set[bytes]] = weakref.WeakKeyDictionary()
@@ -87,7 +87,10 @@ async def release(pool: Any, connection: Any) -> None:
 def take_connection(pool: Any) -> Any:
     """Take a connection from a sync pool; an interrupt leaves none half made in it."""
     try:
-        return get_connection(pool)
+        try:
+            return get_connection(pool)
+        except Exception as error:
+            return complete(retake(pool, error))
     except Exception:
         raise
     except BaseException:
@@ -97,6 +100,68 @@ def take_connection(pool: Any) -> Any:
             for connection in idle:
                 connection.disconnect()
         raise
+
+
+async def retake(
+    pool: Any, error: Exception, raise_swallowed: Callable[[], None] | None = None
+) -> Any:
+    """Take a connection again, by the client's retry policy, after the pool raised an error.
+
+    A pool connects by that policy, then looks whether the connection can be read. It raises if the
+    server closed it right after connecting, as one does that shuts down. Nothing was sent, but no
+    policy retries that. Each other error is raised as it is.
+
+    ``raise_swallowed`` raises the cancellation of an asyncio call that the client swallowed.
+    """
+    with idle_connections(pool) as idle:
+        retry = next((getattr(connection, "retry", None) for connection in idle), None)
+    if retry is None or not _is_closed_at_once(error):
+        raise error
+    failed = [error]
+
+    async def attempt() -> tuple[Any, Exception | None]:
+        try:
+            if failed:
+                raise failed.pop()
+            if raise_swallowed is None:
+                return get_connection(pool), None
+            raise_swallowed()
+            return await heard(get_connection(pool)), None
+        except Exception as again:
+            if _is_closed_at_once(again):
+                raise
+            return None, again  # the pool has connected as often as the policy allows
+
+    # The policy counts the failure that happened as its first attempt.
+    if raise_swallowed is None:
+        connection, last = retry.call_with_retry(lambda: complete(attempt()), _ignore)
+    else:
+        connection, last = await retry.call_with_retry(attempt, _ignore_later)
+    if last is not None:
+        raise last
+    return connection
+
+
+def _is_closed_at_once(error: Exception) -> bool:
+    """Return whether a pool raised because a connection was closed right after connecting."""
+    # It is open in the pool now, and so looks like any other. The parser in C raises, the one in
+    # Python reads the end as if it were data.
+    if str(error) == "Connection not ready":
+        return True
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name.startswith("can_read"):
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _ignore(_: Exception) -> None:
+    """Do nothing before the next attempt: the pool disconnects what it cannot use."""
+
+
+async def _ignore_later(_: Exception) -> None:
+    """Do as `_ignore`, for asyncio."""
 
 
 class Borrower:
