@@ -24,6 +24,7 @@ import redis
 import servers
 from hypothesis import given
 from hypothesis import strategies as st
+from load import Load
 from selection import drawn
 
 if importlib.util.find_spec("scrapy") is None:
@@ -702,12 +703,13 @@ async def test_closing_gives_back_what_is_not_begun_without_an_attempt(server: A
 
 
 @running
-async def test_leases_are_renewed_while_a_callback_computes(server: Any) -> None:
-    async with StandIn(server, REDSET_LEASE_TTL=0.6) as crawl:
+async def test_leases_are_renewed_while_a_callback_computes(server: Any, load: Load) -> None:
+    ttl = load.seconds(0.6)
+    async with StandIn(server, REDSET_LEASE_TTL=ttl) as crawl:
         crawl.scheduler.enqueue_request(page("a"))
         request = await crawl.next()
         async with StandIn(server) as other:
-            busy = time.monotonic() + 1.5
+            busy = time.monotonic() + 2.5 * ttl
             while time.monotonic() < busy:  # nothing else of the loop runs
                 pass
             assert other.scheduler.next_request() is None

@@ -92,7 +92,7 @@ class Driven:
     async def press(self, *keys: str) -> None:
         await self._pilot.press(*keys)
 
-    async def until(self, condition: Callable[[], Any], limit: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], Any], limit: float = 30.0) -> None:
         end = time.monotonic() + limit
         while True:
             # A screen that was opened has its focus a moment later.
