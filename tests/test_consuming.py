@@ -422,9 +422,16 @@ def refusing(server: servers.Server, how: str) -> Iterator[None]:
         with contextlib.suppress(redis.ResponseError), server.client() as busy:
             busy.eval("while true do end", 0)
 
+    def is_busy() -> bool:
+        try:
+            raw.ping()
+        except redis.ResponseError as error:
+            return str(error).startswith("BUSY")
+        return False
+
     thread = threading.Thread(target=run)
     thread.start()
-    time.sleep(0.1)
+    until(is_busy)
     try:
         yield
     finally:
