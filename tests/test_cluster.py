@@ -438,8 +438,8 @@ def test_a_slot_that_nobody_serves_is_waited_for(
         def serve() -> None:
             owner.ask("CLUSTER", "ADDSLOTS", slot)
 
+        began = time.monotonic()
         with Later(0.3, serve):
-            began = time.monotonic()
             assert jobs.pop() == "a"
             assert time.monotonic() - began > 0.2
         assert jobs.lease().ack() == 1
@@ -765,10 +765,11 @@ def test_requests_that_were_performed_behind_a_refused_one_count_once(
         async def put_and_serve(session: Any, flight: Any) -> None:
             """Serve the slot again after the first request of the window was refused."""
             nonlocal sent
+            refusals = owner.info("errorstat_CLUSTERDOWN")
             await put(session, flight)
             sent += 1
             if sent == 1:
-                time.sleep(0.1)
+                cluster.until(lambda: owner.info("errorstat_CLUSTERDOWN") != refusals)
                 owner.ask("CLUSTER", "ADDSLOTS", slot)
                 cluster.until(lambda: owner.info("cluster_state") == "ok")
 
