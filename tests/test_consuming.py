@@ -693,11 +693,12 @@ def test_an_item_whose_lease_may_have_expired_is_not_begun(make_set: Maker, load
         handled.append(item)
         if len(handled) == 1:
             stopped.set()
-            time.sleep(2.5 * ttl)
+            time.sleep(1.2 * ttl)
 
-    # The coordinator, too, sleeps for longer than the lease lasts, as in a stopped process.
+    # The coordinator, too, sleeps for longer than the lease lasts, as in a stopped process. It
+    # wakes last: else it would renew the lease, which nobody took over.
     stopped = threading.Event()
-    lost = Late(stopped, 2.5 * ttl)
+    lost = Late(stopped, 3 * ttl)
     assert jobs.consume(handler, batch=2, ttl=ttl, stop=lost, until_finished=True).lost >= 1
     assert set(handled) == {"a", "b"} and handled.count("b") == 1
 
