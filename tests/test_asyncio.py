@@ -30,6 +30,7 @@ import redset
 import redset.asyncio
 from redset import sets
 from redset._operations import adding
+from redset._transport import coroutines
 from redset._transport.coroutines import complete
 from redset._transport.link import Link
 from redset.asyncio import ScheduledSet, SortedSet, TimeSortedSet
@@ -435,6 +436,33 @@ async def test_a_cancellation_while_a_new_connection_is_closed_ends_the_tries(
         with pytest.raises(asyncio.CancelledError):
             await asyncio.ensure_future(SortedSet(client, "jobs").add("a"))
     assert made <= 4
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("call", ["add", "lock"])
+@runs
+async def test_a_call_whose_cancellation_became_an_error_is_cancelled(
+    any_server: servers.Server, call: str, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client swallows it, and raises an error later, as of a silent server."""
+    if counted and not coroutines._COUNTED:
+        raise servers.Missing("Task.cancelling: not in this Python")
+    monkeypatch.setattr(coroutines, "_COUNTED", counted)
+    send = AsyncConnection.send_packed_command
+
+    async def fail(self: Any, command: Any, **options: Any) -> None:
+        if b"jobs" not in b"".join(command):  # the greeting of a new connection
+            return await send(self, command, **options)
+        await blocking.be_cancelled_at_the_end_of_a_wait_for()
+        raise redis.ConnectionError("no")
+
+    async with connected(any_server, retry=never()) as client:
+        jobs: SortedSet[str] = SortedSet(client, "jobs")
+        called = jobs.add("b") if call == "add" else jobs.lock.__aenter__()
+        with monkeypatch.context() as patch, pytest.raises(asyncio.CancelledError):
+            patch.setattr(AsyncConnection, "send_packed_command", fail)
+            await asyncio.ensure_future(called)
+        await nothing_is_left(client)
 
 
 @runs

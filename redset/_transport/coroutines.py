@@ -74,9 +74,13 @@ class _Heard:
                 waits = call.send(None) if error is None else call.throw(error)
             except StopIteration as stop:
                 if kept:
-                    task = asyncio.current_task()
-                    _kept[task] = _kept.get(task, 0) + 1
+                    _keep()
                 return stop.value
+            except Exception as failure:
+                # That of a time limit: async_timeout may have cancelled the task.
+                if kept and "Timeout" not in type(failure).__name__:
+                    _keep()
+                raise
             error = None
             try:
                 yield waits
@@ -87,6 +91,11 @@ class _Heard:
                 error = thrown
                 if isinstance(thrown, asyncio.CancelledError) and _is_in_wait_for(self._call):
                     kept = True
+
+
+def _keep() -> None:
+    task = asyncio.current_task()
+    _kept[task] = _kept.get(task, 0) + 1
 
 
 def _is_in_wait_for(call: Any) -> bool:
@@ -104,9 +113,18 @@ def heard(call: Any) -> Any:
 
 
 async def attentive(call: Any) -> Any:
-    """Await a client's coroutine, then raise a cancellation that it swallowed."""
+    """Await a client's coroutine, then raise a cancellation that it swallowed.
+
+    It is raised in place of an error, too: a cancelled task must not try again.
+    """
     before = cancellations()
-    result = await heard(call)
+    error: Exception | None = None
+    try:
+        result = await heard(call)
+    except Exception as raised:
+        error = raised
     if cancellations() > before:
         raise asyncio.CancelledError
+    if error is not None:
+        raise error
     return result

@@ -110,6 +110,9 @@ class Performer(Generic[R]):
                     if self._awaits:
                         await self._give_way()
                 except Exception as error:
+                    if self._awaits and kind is not Pull:
+                        # A cancelled call ends as one, whatever its client made of that.
+                        session.raise_swallowed()
                     # An error of the caller's iterable is raised as it is.
                     own = error if kind is Pull else _in_its_loop(error)
                     effect = operation.throw(own)
