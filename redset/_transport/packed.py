@@ -350,7 +350,8 @@ class PackedSession(Session):
     async def _fetch(self, flight: Flight) -> Any:
         """Read one request's replies; raise a lost connection, return a server's error."""
         connection = self._connection
-        if socket_of(connection) is not self._socket:
+        # None: another thread disconnected the pool while this one sent.
+        if self._socket is None or socket_of(connection) is not self._socket:
             raise connection_error(connection)("the connection was lost with replies unread")
         if flight.riders:
             await self._read_riders(flight)
