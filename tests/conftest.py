@@ -26,7 +26,7 @@ import servers
 from hypothesis.database import InMemoryExampleDatabase
 from load import Load
 
-from redset._operations import checking, logs, reporting
+from redset._operations import checking, known, logs, reporting
 
 # For the benchmarks; last, so that a redset that is installed comes before the tree's.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -134,6 +134,13 @@ def server_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 def nothing_was_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test begins as a process does: with nothing counted, reported or refused."""
     monkeypatch.setattr(reporting, "_process", reporting._Process())
+
+
+@pytest.fixture
+def lasting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The known table is trusted as long as the test lasts: a second is short on a busy machine."""
+    monkeypatch.setattr(known, "TRUST", 60.0)
+    monkeypatch.setattr(known, "RENEW", 50.0)
 
 
 @pytest.fixture

@@ -1193,6 +1193,7 @@ class Counting(JSONSerializer):
         return super().dumps(obj)
 
 
+@pytest.mark.usefixtures("lasting")
 def test_known_items_of_a_bulk_are_neither_serialised_nor_sent(make: Maker, proxy: Proxy) -> None:
     serializer = Counting()
     jobs = make(key="url", remember=True, serializer=serializer)
@@ -1251,6 +1252,7 @@ def test_an_item_is_written_again_if_it_may_have_been_forgotten_since(make: Make
     assert jobs.size() == 2
 
 
+@pytest.mark.usefixtures("lasting")
 def test_an_error_counts_the_known_items_of_a_bulk_where_they_stand(make: Maker) -> None:
     jobs = make(remember=True, max_size=3)
     known = [f"/{number}" for number in range(40)]

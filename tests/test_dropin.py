@@ -429,6 +429,7 @@ def recording(any_server: servers.Server, any_implementation: str) -> Iterator[R
         yield Recording(client)
 
 
+@pytest.mark.usefixtures("silent")
 def test_peek_of_a_scheduled_set_fetches_one_item(
     any_server: servers.Server, recording: Recording
 ) -> None:
@@ -445,6 +446,7 @@ def test_peek_of_a_scheduled_set_fetches_one_item(
             later.peek(position)
 
 
+@pytest.mark.usefixtures("silent")
 def test_a_scheduled_set_hands_out_in_one_step_and_waits_for_no_lock(
     any_server: servers.Server, recording: Recording
 ) -> None:

@@ -261,6 +261,7 @@ def test_each_call_goes_by_its_own_flags(server_client: Any) -> None:
         )
 
 
+@pytest.mark.usefixtures("lasting")
 def test_added_items_are_known_to_the_table(server_client: Any, any_implementation: str) -> None:
     jobs = SortedSet(server_client, "jobs", remember=True)
     jobs.add_many(iter(["first"]))

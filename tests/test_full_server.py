@@ -420,6 +420,7 @@ def test_stats_and_finished_count_expired_leases_without_replicas(kind: str) -> 
             assert not jobs.finished()
 
 
+@pytest.mark.usefixtures("silent")  # a report would meet the replica first
 @pytest.mark.parametrize("name", ["jobs", "keyed"])
 def test_an_add_follows_the_primary_that_sentinel_names(
     replica: servers.Server, all_servers: servers.Servers, name: str

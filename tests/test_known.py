@@ -85,6 +85,7 @@ def test_a_stream_of_known_items_makes_at_most_two_round_trips_a_second(
         assert set(sent(requests)) == {"check_memory"}
 
 
+@pytest.mark.usefixtures("lasting")
 @pytest.mark.parametrize("options", [ALL[1], ALL[2]], ids=str)
 @faces
 def test_only_what_is_new_is_sent(
@@ -109,6 +110,7 @@ def test_only_what_is_new_is_sent(
         assert jobs.size() == 701
 
 
+@pytest.mark.usefixtures("lasting")
 @each
 def test_single_adds_use_it_within_the_second(
     any_server: servers.Server, any_implementation: str, options: Any
@@ -188,6 +190,7 @@ def test_adds_that_known_items_may_pass_ask_the_server(
 # --- its answers
 
 
+@pytest.mark.usefixtures("lasting")
 @each
 @faces
 def test_known_answers_without_a_round_trip(
@@ -216,6 +219,7 @@ def test_known_answers_without_a_round_trip(
         assert jobs.known(URLS[1]) is None
 
 
+@pytest.mark.usefixtures("lasting")
 def test_a_writer_and_its_set_share_the_known_table(any_server: servers.Server) -> None:
     jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", remember=True)
     for _ in range(2):
@@ -248,6 +252,7 @@ def test_a_generic_client_has_no_known_table(any_server: servers.Server) -> None
 # --- entries that it must not hold
 
 
+@pytest.mark.usefixtures("lasting")
 @each
 @faces
 def test_an_item_added_with_remember_false_is_not_learned(
@@ -267,6 +272,7 @@ def test_an_item_added_with_remember_false_is_not_learned(
         assert jobs.add_many(URLS[:351]) == (301, 0, 50, 0)
 
 
+@pytest.mark.usefixtures("lasting")
 def test_a_queued_item_that_is_not_known_is_not_learned(
     any_server: servers.Server, any_implementation: str
 ) -> None:
@@ -289,6 +295,7 @@ def test_a_queued_item_that_is_not_known_is_not_learned(
     client.close()
 
 
+@pytest.mark.usefixtures("lasting")
 def test_a_leased_item_that_is_not_known_is_not_learned(
     any_server: servers.Server, any_implementation: str
 ) -> None:
@@ -316,6 +323,7 @@ def test_a_leased_item_that_is_not_known_is_not_learned(
     client.close()
 
 
+@pytest.mark.usefixtures("lasting")
 def test_an_acknowledgement_with_new_items_asks_the_server(
     any_server: servers.Server, any_implementation: str
 ) -> None:
@@ -498,6 +506,7 @@ def test_an_item_forgotten_in_another_process_is_new_to_the_next_check(
         assert jobs.add_many(URLS[:100]) == AddResult(0, 1, 99, 0)
 
 
+@pytest.mark.usefixtures("lasting")
 def test_an_add_that_was_sent_before_a_forget_teaches_nothing(
     any_server: servers.Server, any_implementation: str
 ) -> None:
@@ -579,6 +588,7 @@ def test_after_a_restart_from_an_old_dump_lost_items_are_new(
             client.close()
 
 
+@pytest.mark.usefixtures("lasting")
 @faces
 def test_a_lost_connection_ends_the_trust(
     any_server: servers.Server, any_implementation: str, face: Any
@@ -599,6 +609,7 @@ def test_a_lost_connection_ends_the_trust(
         assert set(sent(requests)) == {"check_memory"}
 
 
+@pytest.mark.usefixtures("lasting")
 def test_a_connection_that_another_user_of_the_pool_opened_ends_the_trust(
     any_server: servers.Server,
 ) -> None:
@@ -621,6 +632,7 @@ def test_a_connection_that_another_user_of_the_pool_opened_ends_the_trust(
         assert requests == []
 
 
+@pytest.mark.usefixtures("lasting")
 @faces
 def test_a_connection_of_another_client_ends_the_trust(
     any_server: servers.Server, any_implementation: str, face: Any

@@ -240,10 +240,11 @@ def test_a_busy_process_reports_at_most_once_in_two_seconds(
     wire: tuple[Proxy, SortedSet[str]],
 ) -> None:
     proxy, jobs = wire
+    began = time.monotonic()
     for number in range(50):
         jobs.add(str(number))
         jobs.lease(1).ack()
-    assert reports_in(proxy) == 1
+    assert 1 <= reports_in(proxy) <= 1 + (time.monotonic() - began) // 2
 
 
 def test_calls_that_only_look_report_nothing(make_set: Maker, raw: Any) -> None:

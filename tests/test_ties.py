@@ -726,6 +726,7 @@ def calls(raw: Any, *names: str) -> list[int]:
     return [stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in names]
 
 
+@pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize("flags", [{}, {"nx": True}], ids=["plain", "nx"])
 @both_ways
 def test_what_is_queued_already_is_left_out_of_the_step(

@@ -1191,6 +1191,7 @@ def test_a_wait_works_without_the_right_to_load_scripts(any_server: servers.Serv
 # --- the window
 
 
+@pytest.mark.usefixtures("silent")
 def test_at_most_four_chunks_are_in_flight(any_server: servers.Server) -> None:
     client, watch = watched(any_server)
     jobs: SortedSet[str] = SortedSet(client, "jobs")
