@@ -632,6 +632,7 @@ def test_a_client_that_reads_from_replicas_has_its_sets_asked_at_primaries(
         assert "errorstat_MOVED" in cluster.text(old.ask("INFO", "errorstats"))
 
 
+@pytest.mark.usefixtures("silent")  # a report would meet the silence first
 @each_face
 def test_a_pop_without_an_answer_is_raised_once_and_an_add_is_sent_again(
     whole: cluster.Cluster, kind: str
@@ -895,6 +896,7 @@ def calls_of(node: cluster.Node) -> int:
 # --- the rest
 
 
+@pytest.mark.usefixtures("silent")  # an entry into the registry asks its node, too
 @each_face
 def test_the_clock_is_that_of_the_sets_node(whole: cluster.Cluster, kind: str) -> None:
     with Sets(whole, kind) as sets:
