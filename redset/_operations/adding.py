@@ -378,6 +378,20 @@ class Adder:
 
         return reads
 
+    def count(self, chunk: Any, num: int) -> AddResult:
+        """Count the outcome of a plain ZADD that replied a number. Return the result of its call.
+
+        A short path: with `judge` an `add_many` of one item takes a twentieth longer.
+        """
+        rest, condition, tally = chunk.good - num, self.condition, self.ctx.reporter.tally
+        if num:
+            tally.count(UPDATED if condition == "xx" else ADDED, num)
+        if rest:
+            tally.count(REFUSED if condition else UPDATED, rest)
+        if condition == "":
+            return AddResult(num, rest)
+        return AddResult(0, num, rest) if condition == "xx" else AddResult(num, 0, rest)
+
     def judge(self, chunk: Any, reply: Any) -> tuple[int, int, int, bytes, Any]:
         """Read a reply, and count its outcome."""
         found = self._outcome(chunk, reply)

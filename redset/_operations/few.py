@@ -81,8 +81,22 @@ def _add(
     spare = codec.spare_adders
     if spare is None:
         spare = codec.spare_adders = {}
-    adder = spare.pop(use, None) or Adder(ctx, flags, None, False)
-    result = yield from _add_chunk(ctx, adder, items, scores)
+    adder = spare.pop(use, None)
+    if adder is not None and adder.command:
+        # Without `_add_chunk`: a ZADD has nothing to ask for, and no answer to learn from.
+        chunks, _, _ = adder.encode(items, scores, False, None)
+        chunk = chunks[0]
+        if chunk.bad or len(chunks) > 1 or is_large(chunk):
+            result = yield from stream_encoded(adder, items, scores, chunks, None, 0)
+        else:
+            try:
+                reply = yield adder.ask(chunk)
+            except Exception as error:
+                raise failure(error) from error
+            result = adder.count(chunk, reply)
+    else:
+        adder = adder or Adder(ctx, flags, None, False)
+        result = yield from _add_chunk(ctx, adder, items, scores)
     spare[use] = adder
     if ctx.reporter.tally.reports < 2 and ctx.reporter.is_new:
         yield from report(ctx)
