@@ -24,7 +24,7 @@ from redset._transport.effects import Ask, Fingerprint, Operation, R, only
 from redset._transport.generic import GenericSession
 from redset._transport.packed import PackedSession, ask_once
 from redset._transport.performer import Performer
-from redset._transport.pools import address_of, fingerprint_of, loaded_scripts
+from redset._transport.pools import address_of, fingerprint_of
 from redset._transport.redirecting import ClusterSession, ask_node
 from redset._transport.session import Session
 from redset._transport.source import Source
@@ -78,8 +78,6 @@ class _Link:
             self._home = slot_of(key)
             if self.multi:
                 self._nodes = nodes_of(client, self._awaits)
-        elif self.multi:
-            loaded_scripts.setdefault(client.connection_pool, set())
 
     @property
     def multi(self) -> bool:
@@ -172,6 +170,8 @@ class Link(_Link):
         borrower: Any = self._lender.borrower
         nodes, home = self._nodes, self._home
         if isinstance(operation, Ask):
+            if nodes is None and (reporter is None or reporter.tally.due > monotonic()):
+                return ask_once(borrower, operation, {})  # type: ignore[no-any-return]
             operation = only(operation)
         # A short path for what single calls ask: without a Performer, a session and their
         # coroutines a call takes a third of the time that it adds to the client's own work.
