@@ -384,7 +384,7 @@ def fingerprint_of(pool: Any) -> Any:
         database = database_of(pool)
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return None  # another kind of pool
-    sockets = [socket for socket in map(socket_of, connections) if socket is not None]
+    sockets = [found for each in connections if (found := socket_of(each)) is not None]
     return database, used_sockets.change, frozenset(_still_open(sockets))
 
 
@@ -400,18 +400,38 @@ def _still_open(sockets: list[Any]) -> list[Any]:
     """Return the sockets that the server has not closed unnoticed."""
     if _poll is None or not sockets:
         return sockets
-    poll, by_number = _poll(), {}
+    by_number = {}
     for socket in sockets:
         # With asyncio it is the writer, which has the socket.
         each = socket if hasattr(socket, "fileno") else socket.get_extra_info("socket")
         try:
             number = each.fileno()
-            poll.register(number, _HUNG_UP)
         except (AttributeError, OSError, ValueError):
             continue  # closed by this process, just now
-        by_number[number] = socket
+        if number >= 0:
+            by_number[number] = socket
+    numbers = tuple(by_number)
+    # Taken out while it is in use: two threads may not ask one object at the same time.
+    poll = _polls.pop(numbers, None) or _poll_of(numbers)
     closed = {number for number, _ in poll.poll(0)}
+    if len(_polls) >= _POLLS:
+        _polls.clear()
+    _polls[numbers] = poll
     return [socket for number, socket in by_number.items() if number not in closed]
+
+
+def _poll_of(numbers: tuple[int, ...]) -> Any:
+    poll = _poll()
+    for number in numbers:
+        poll.register(number, _HUNG_UP)
+    return poll
+
+
+#: Objects that ask for these numbers of sockets. To make one takes three times as long as to ask.
+#: Which sockets have the numbers does not matter to them.
+_polls: dict[tuple[int, ...], Any] = {}
+#: The most of them that are kept.
+_POLLS = 64
 
 
 # --- which server they lead to
