@@ -76,9 +76,9 @@ class _Run:
         #: run between any two changes. A tuple for each add would cost more: the garbage collector
         #: visits these.
         self.adds: list[Any] = []
-        #: Whether there are gaps between the adds: the number of items that a table answered, and
+        #: Number of gaps between the adds. A gap is the number of items that a table answered, and
         #: twice None.
-        self.gaps = False
+        self.gaps = 0
         #: Whether tables may answer, and the known one among them with its generation.
         self.skips = False
         self.table: tuple[Any, int] | None = None
@@ -90,7 +90,7 @@ class _Run:
 
     def join(self, other: _Run) -> None:
         """Take the adds of a later run."""
-        self.gaps = self.gaps or other.gaps
+        self.gaps += other.gaps
         self.adds += other.adds
 
     def size(self) -> int:
@@ -107,12 +107,13 @@ class _Run:
 
     def count(self) -> int:
         """Return the number of adds."""
-        return len(self.pending()[0]) if self.gaps else self.size()
+        return self.size() - self.gaps
 
     def cut(self, num: int) -> int:
         """Remove the first adds, and answered items up to the next add. Return their number."""
         items, entries = self._until(num)
         del self.adds[: _WIDTH * entries]
+        self.gaps -= entries - num
         return items
 
     def place_of(self, num: int) -> int:
@@ -322,7 +323,7 @@ class Writing:
 
         An item that cannot be added ends the call after the items before it.
         """
-        bulk.ended = not items or (bulk.source.steady and scores is None and len(items) < bulk.most)
+        bulk.ended = not items or (bulk.source.even and len(items) < bulk.most)
         run = _Run(bulk.flags, True)
         try:
             self._serialise(bulk, run, items, scores, tabled)
@@ -356,9 +357,9 @@ class Writing:
         adds: Iterable[_Add]
         adds = zip(sent, repeat(None) if found is None else found, items, strict=False)
         if len(places) < num:
-            run.gaps = True
             adds = _with_gaps(adds, places, num)
         run.adds += chain.from_iterable(adds)
+        run.gaps = run.size() - len(places)
 
     def _checked_run(self, bulk: _Bulk, items: list[Any], scores: list[Any] | None) -> _Run:
         """Serialise items one by one, up to one that cannot be added."""
@@ -440,8 +441,8 @@ class Writing:
             bulk.error = bulk.error or error
         elif run.table is not None and memory.tables is not None:
             memory.tables.add(run.table)
-        sent, size = run.pending()[0], run.size()
-        wakes = bool(self._acking) and self._part_from_acks(sent)
+        size = run.size()
+        wakes = bool(self._acking) and self._part_from_acks(run.pending()[0])
         last = self._last
         if last is not None and last.fits(run) and not self._is_full(last):
             last.join(run)
@@ -451,7 +452,7 @@ class Writing:
         if run.digests:
             # Only now: another thread's add of the same item may count on these.
             self._going.learn(run.digests, math.inf, self._going.generation)
-        self._accepted += len(sent)
+        self._accepted += size - run.gaps
         self._size += size
         bulk.position += len(given[0])
         wakes = wakes or self._size - size < self._max_items <= self._size

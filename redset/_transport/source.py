@@ -34,12 +34,16 @@ class Source:
     ----------
     steady : bool
         Whether a pull runs none of the caller's code.
+    even : bool
+        Whether a pull of fewer items than were asked for is the last one: nothing is left then, no
+        item and no score.
     """
 
     def __init__(
         self, items: Iterable[Any] | AsyncIterable[Any], scores: Iterable[Any] | None
     ) -> None:
         self.steady = _steady(items) and (scores is None or _steady(scores))
+        self.even = self.steady and (scores is None or len(items) == len(scores))  # type: ignore[arg-type]
         self._feed = _Feed(items) if hasattr(items, "__aiter__") else None
         self._items = iter(()) if self._feed else iter(items)  # type: ignore[arg-type]
         self._scores = None if scores is None else iter(scores)
@@ -60,6 +64,7 @@ class Source:
             scores.extend(islice(self._scores, len(items)))
             if len(scores) < len(items):
                 self._error = ValueError("score ended before items: it must give one for each")
+                self.even = False
             elif not items and next(self._scores, _UNREAD) is not _UNREAD:
                 raise ValueError("score has more values than items; give one score per item")
         except Exception as error:
