@@ -457,6 +457,5 @@ def test_serialising_ahead_leaves_out_items_that_are_going_to_be_known(wire: Mod
         texts = [item["url"] for item in items]
         sent, places = wire.serialise(texts, None, None, 0, None, tables[0], 1.0, tables[1])
         assert (sent, places) == ([b"/%d" % at for at in wanted], wanted)
-    # Of keys that are not texts each stays: the set finds out that they are equal.
-    odd = [{"url": url} for url in (1, 1, "1", "1", b"1")]
-    assert wire.serialise(odd, str, "url", 0, None, None, 1.0, wire.Known(9))[1] == [0, 1, 2, 4]
+    one = [{"url": url} for url in (1, "1", b"1", "2")]
+    assert wire.serialise(one, str, "url", 0, None, None, 1.0, wire.Known(9))[1] == [0, 3]

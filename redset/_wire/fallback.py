@@ -430,12 +430,12 @@ def serialise(
     """
     items = list(items)
     if key is None:
-        names: list[Any] = [payload(item, dumps, limit, warn) for item in items]
+        names = [payload(item, dumps, limit, warn) for item in items]
     else:
-        names = [_key_of(item, key) for item in items]
+        names = [key_bytes(_key_of(item, key)) for item in items]
     # A page has most of its hyperlinks twice: to compare them costs less than a digest.
     places = list(range(len(names))) if pending is None else _firsts_of(names)
-    names = [names[at] if key is None else key_bytes(names[at]) for at in places]
+    names = [names[at] for at in places]
     for table in (known, pending):
         if table is not None:
             kept = table._unknown(digests(names), now)
@@ -446,17 +446,12 @@ def serialise(
     return list(zip(data, names, strict=True)), places
 
 
-def _firsts_of(names: list[Any]) -> list[int]:
-    """Return the places of texts that are not there before, and of all that is not a text."""
-    seen: set[str | bytes] = set()
-    places = []
+def _firsts_of(names: list[bytes]) -> list[int]:
+    """Return the places of names that are not there before."""
+    firsts: dict[bytes, int] = {}
     for at, name in enumerate(names):
-        if type(name) in (str, bytes):
-            if name in seen:
-                continue
-            seen.add(name)
-        places.append(at)
-    return places
+        firsts.setdefault(name, at)
+    return list(firsts.values())
 
 
 #: Score, member, place of the first item, payload. In this order equal members (if they are not

@@ -9,48 +9,100 @@ def serialise(
     """
     cdef bint limited = bool(limit), keyed = key is not None
     cdef Py_ssize_t most = limit_of(limit) if limited else 0
-    cdef list sent = [], names = [], chosen = [], places
+    cdef list names = [], chosen = [], places
     cdef Py_ssize_t at
     # Found once: a look at each item's serializer would cost as much as the serializer.
     cdef object write_json = orjson_function(dumps, "dumps")
     items = list(items)
-    if not keyed:
-        for item in items:
-            names.append(serialise_one(item, dumps, write_json, limited, most, warn))
-    else:
-        for item in items:
-            names.append(key_of(item, key))
+    if keyed:
+        return serialise_by_key(
+            items, dumps, write_json, key, limited, most, warn, known, now, pending
+        )
+    for item in items:
+        names.append(serialise_one(item, dumps, write_json, limited, most, warn))
     # A page has most of its hyperlinks twice: to compare them costs less than a digest.
-    places = list(range(len(names))) if pending is None else firsts_of(names)
-    # Not a comprehension: one of Cython 3.3 crashes later if an allocation fails in its middle.
-    for at in range(len(places)):
-        name = names[places[at]]
-        chosen.append(key_bytes(name) if keyed else name)
-    names = chosen
+    places = list(range(len(names)))
+    if pending is not None:
+        places = firsts_of(names)
+        # Not a comprehension: one of Cython 3.3 crashes later if an allocation fails in its middle.
+        for at in range(len(places)):
+            chosen.append(names[places[at]])
+        names = chosen
     for table in (known, pending):
         if table is not None:
             places, names = without(table, places, names, now)
-    if not keyed:
-        return names, places
-    for at in range(len(places)):
-        data = serialise_one(items[places[at]], dumps, write_json, limited, most, warn)
-        sent.append((data, names[at]))
+    return names, places
+
+
+cdef tuple serialise_by_key(
+    list items, object dumps, object write_json, object key, bint limited, Py_ssize_t most,
+    object warn, Known known, double now, Known pending
+):
+    """Serialise items with a key, except those that a table has, as an encoder reads them."""
+    cdef Workspace* work = take_work()
+    cdef Entry* entry
+    cdef Py_ssize_t i
+    cdef list sent = [], places = []
+    cdef bytes name
+    try:
+        work.keyed = True
+        reserve_entries(work, len(items))
+        for item in items:
+            entry = &work.entries[work.count]
+            entry.payload.owner = NULL
+            entry.key.owner = NULL
+            entry.place = work.count
+            work.used = work.count + 1
+            view_key(&entry.key, key_of(item, key))
+            work.count += 1
+        keep_unknown(work, known, now, pending)
+        for i in range(work.kept_count):
+            entry = &work.entries[work.kept[i].entry]
+            name = bytes_of(&entry.key)
+            data = serialise_one(items[entry.place], dumps, write_json, limited, most, warn)
+            sent.append((data, name))
+            places.append(entry.place)
+    finally:
+        give_back(work)
     return sent, places
 
 
+cdef int keep_unknown(Workspace* work, Known known, double now, Known pending) except -1:
+    """Keep the entries that no table has; with ``pending``, of equal ones only the first."""
+    if work.count > UINT32_MAX // 4:
+        raise MemoryError
+    work.kept = <Kept*> scratch_for(&work.kept_scratch, work.count, sizeof(Kept))
+    if work.kept == NULL:
+        raise MemoryError
+    if pending is None or work.count < 2:
+        keep_all(work)
+    # A page has most of its hyperlinks twice: to compare them costs less than a digest.
+    elif fold_equals(work, False) < 0:
+        raise MemoryError
+    if known is not None or pending is not None:
+        digest_kept(work)
+    for table in (known, pending):
+        if table is not None:
+            drop_entries(work, table, now)
+    return 0
+
+
+cdef int drop_entries(Workspace* work, Known known, double now) except -1:
+    hold(known.lock)
+    drop_known(work, &known.table, now)
+    PyThread_release_lock(known.lock)
+    return 0
+
+
 cdef list firsts_of(list names):
-    """Return the places of texts that are not there before, and of all that is not a text."""
+    """Return the places of names that are not there before."""
     cdef list places = []
     cdef set seen = set()
-    cdef Py_ssize_t place, count = 0
+    cdef Py_ssize_t place
     for place in range(len(names)):
-        name = names[place]
-        if type(name) is str or type(name) is bytes:
-            seen.add(name)
-            if len(seen) == count:
-                continue
-            count += 1
-        places.append(place)
+        seen.add(names[place])
+        if len(seen) > len(places):
+            places.append(place)
     return places
 
 

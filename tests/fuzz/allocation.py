@@ -45,6 +45,10 @@ def cases(wire: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "payload as text", lambda: wire.payload(many[0], repr, 0)
     yield "identity", lambda: wire.identity(many[0], None, "url")
     yield "serialise", lambda: wire.serialise(many, None, "url", 0)
+    tables = wire.Known(9), wire.Known(9)
+    tables[0].learn(wire.digest(b"/0"), 9.0, 0)
+    known = "url", 0, None, tables[0], 1.0, tables[1]
+    yield "serialise with tables", lambda: wire.serialise(many, str, *known)
     codec = SimpleNamespace(dumps=str, warn=None, scorer=0.5)
 
     def accepted() -> Any:
