@@ -1,13 +1,11 @@
 """A work queue in Redis that never holds the same job twice. The lowest score comes out first."""
 
+import importlib
+import typing
+
 from redset import _wire
 from redset._faces.leases import Lease
-from redset._faces.worker import Consumed
 from redset._operations.adding import AddResult
-from redset._operations.dead import DeadLetter
-from redset._operations.glancing import SetInfo
-from redset._operations.operating import Worker
-from redset._operations.reading import Stats
 from redset.exceptions import Reject, Retry
 from redset.sets import (
     Batch,
@@ -19,6 +17,16 @@ from redset.sets import (
     check_server,
     list_sets,
 )
+
+if typing.TYPE_CHECKING:
+    from redset import locks as locks
+    from redset._faces.worker import Consumed
+    from redset._operations.dead import DeadLetter
+    from redset._operations.glancing import SetInfo
+    from redset._operations.operating import Worker
+    from redset._operations.reading import Stats
+
+    __version__: str
 
 __all__ = (
     "AddResult",
@@ -43,10 +51,32 @@ __all__ = (
 #: ``"cython"`` if the compiled core is in use, else ``"python"``.
 IMPLEMENTATION: str = _wire.DEFAULT.IMPLEMENTATION
 
+#: Public names that are imported when they are first used, with their modules.
+_MODULES = {
+    "Consumed": "redset._faces.worker",
+    "DeadLetter": "redset._operations.dead",
+    "SetInfo": "redset._operations.glancing",
+    "Stats": "redset._operations.reading",
+    "Worker": "redset._operations.operating",
+}
 
-def __getattr__(name: str) -> str:
+
+def _load(name: str) -> typing.Any:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("redset")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "locks":
+        return importlib.import_module("redset.locks")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    return found
+
+
+if not typing.TYPE_CHECKING:  # a type checker would take each name for a module's
+    __getattr__ = _load
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__", "locks"})

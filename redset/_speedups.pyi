@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
-from redset._wire.fallback import Bad as Bad
-from redset._wire.fallback import Chunk as Chunk
+from redset._wire.chunks import Bad as Bad
+from redset._wire.chunks import Chunk as Chunk
 
 IMPLEMENTATION: str
 

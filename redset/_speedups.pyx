@@ -2,7 +2,7 @@
 """The wire format compiled: names, bytes and errors as in its specification, _wire/fallback.py.
 
 Rare cases (subclasses, foreign types, errors) call the fallback's own functions, so they cannot
-differ. Frequent cases work on views: pointers into held objects. Items are read with the GIL.
+differ. The first such call imports the fallback. Frequent cases work on views: pointers into held objects. Items are read with the GIL.
 Digests, folding, sorting and copying run without it.
 
 There are no list comprehensions: those of Cython 3.3 free an element twice if there is no memory
@@ -44,9 +44,9 @@ from libc.math cimport INFINITY, isfinite
 from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-from redset._wire import fallback as _python
+from redset import _wire
 from redset import serializers as _serializers
-from redset._wire.fallback import Bad, Chunk
+from redset._wire.chunks import Bad, Chunk
 
 IMPLEMENTATION = "cython"
 

@@ -10,6 +10,7 @@ import datetime
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, overload
 
+from redset import _faces, _operations
 from redset._faces import leases as settling
 from redset._faces.arguments import Time, index, many, reason, waiting_time, whole
 from redset._faces.base import (
@@ -25,33 +26,23 @@ from redset._faces.base import (
 )
 from redset._faces.differences import AsyncFace, AsyncLeases, AsyncView
 from redset._faces.leases import Lease
-from redset._faces.worker import Consumed, Event, WorkerLoop
 from redset._faces.writer import TaskWriting
-from redset._operations import (
-    adding,
-    algebra,
-    dead,
-    known,
-    leasing,
-    memory,
-    operating,
-    reading,
-    taking,
-    transfer,
-)
+from redset._operations import adding
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.codec import Key
-from redset._operations.dead import DeadLetter
-from redset._operations.glancing import Paused, SetInfo
-from redset._operations.leasing import Leased
-from redset._operations.operating import Worker
-from redset._operations.reading import Stats
-from redset.locks import AsyncLock
 
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server", "list_sets")
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
+
+    from redset._faces.worker import Consumed, Event
+    from redset._operations.dead import DeadLetter
+    from redset._operations.glancing import Paused, SetInfo
+    from redset._operations.leasing import Leased
+    from redset._operations.operating import Worker
+    from redset._operations.reading import Stats
+    from redset.locks import AsyncLock
 
 
 class SortedSet(AsyncFace[T]):
@@ -507,7 +498,7 @@ class SortedSet(AsyncFace[T]):
         >>> await jobs.pop()
         'low'
         """
-        return await self._run(taking.pop(self._ctx, waiting_time(wait)))
+        return await self._run(_operations.taking.pop(self._ctx, waiting_time(wait)))
 
     async def take(self, num: int, *, wait: Time = 0, with_scores: bool = False) -> list[Any]:
         """Remove and return up to ``num`` items, lowest score first. It can wait for one.
@@ -548,7 +539,9 @@ class SortedSet(AsyncFace[T]):
         [('low', 1.0), ('high', 2.0)]
         """
         count, seconds, multi = whole("num", num), waiting_time(wait), self._open().multi
-        return await self._run(taking.take(self._ctx, count, with_scores, multi, seconds))
+        return await self._run(
+            _operations.taking.take(self._ctx, count, with_scores, multi, seconds)
+        )
 
     # Leasing.
 
@@ -785,7 +778,8 @@ class SortedSet(AsyncFace[T]):
         >>> rows[0].item, rows[0].attempts, rows[0].error
         ('a', 0, None)
         """
-        return self._open().iterate(leasing.leased(self._ctx))  # type: ignore[no-any-return]
+        call = _operations.leasing.leased(self._ctx)
+        return self._open().iterate(call)  # type: ignore[no-any-return]
 
     async def pause(self, why: str = "") -> None:
         """Hold all consumers of the set back, until `resume`. The server keeps the pause.
@@ -815,7 +809,7 @@ class SortedSet(AsyncFace[T]):
         >>> bool(await jobs.lease())
         False
         """
-        return await self._run(operating.pause(self._ctx, reason("why", why)))
+        return await self._run(_operations.operating.pause(self._ctx, reason("why", why)))
 
     async def resume(self) -> bool:
         """End a pause. Waiting consumers wake up at once. O(1); one round trip.
@@ -831,7 +825,7 @@ class SortedSet(AsyncFace[T]):
         >>> await jobs.resume(), await jobs.resume()
         (True, False)
         """
-        return await self._run(operating.resume(self._ctx))
+        return await self._run(_operations.operating.resume(self._ctx))
 
     @property
     async def paused(self) -> Paused | None:
@@ -844,7 +838,7 @@ class SortedSet(AsyncFace[T]):
         >>> (await jobs.paused) is None
         True
         """
-        return await self._run(operating.paused(self._ctx))
+        return await self._run(_operations.operating.paused(self._ctx))
 
     async def workers(self) -> list[Worker]:
         """Return the processes that work on the set, latest report first.
@@ -867,7 +861,7 @@ class SortedSet(AsyncFace[T]):
         >>> worker.held, worker.done
         (0, 0)
         """
-        return await self._run(operating.workers(self._ctx))
+        return await self._run(_operations.operating.workers(self._ctx))
 
     async def finished(self) -> bool:
         """Return whether nothing is queued, scheduled or leased, in one server step.
@@ -886,7 +880,7 @@ class SortedSet(AsyncFace[T]):
         >>> await jobs.finished(), await jobs.pop(), await jobs.finished()
         (False, 'a', True)
         """
-        return await self._run(leasing.finished(self._ctx))
+        return await self._run(_operations.leasing.finished(self._ctx))
 
     async def consume(
         self,
@@ -973,7 +967,9 @@ class SortedSet(AsyncFace[T]):
         Consumed(done=7, failed=0, lost=0)
         """
         return await self._complete(
-            WorkerLoop(self, handler, batch, concurrency, ttl, until_finished, stop).run()
+            _faces.worker.WorkerLoop(
+                self, handler, batch, concurrency, ttl, until_finished, stop
+            ).run()
         )
 
     # Looking.
@@ -1007,7 +1003,7 @@ class SortedSet(AsyncFace[T]):
         >>> await jobs.peek()
         'a'
         """
-        return await self._run(reading.peek(self._ctx, index("position", position)))
+        return await self._run(_operations.reading.peek(self._ctx, index("position", position)))
 
     async def peek_many(self, num: int) -> list[T]:
         """Return up to ``num`` items, lowest score first, without removing them.
@@ -1037,7 +1033,7 @@ class SortedSet(AsyncFace[T]):
         >>> await jobs.peek_many(10)
         ['low', 'high']
         """
-        return await self._run(reading.peek_many(self._ctx, index("num", num)))
+        return await self._run(_operations.reading.peek_many(self._ctx, index("num", num)))
 
     async def peek_score(self) -> float | None:
         """Return the lowest score, or None for an empty set.
@@ -1057,7 +1053,7 @@ class SortedSet(AsyncFace[T]):
         >>> await jobs.peek_score()
         3.0
         """
-        return await self._run(reading.peek_score(self._ctx))
+        return await self._run(_operations.reading.peek_score(self._ctx))
 
     async def score(self, item: Any) -> float | None:
         """Return the score of a queued item, otherwise None.
@@ -1087,7 +1083,7 @@ class SortedSet(AsyncFace[T]):
         2.0
         >>> await jobs.score("b")
         """
-        return await self._run(reading.score(self._ctx, item))
+        return await self._run(_operations.reading.score(self._ctx, item))
 
     async def scores(self, items: Iterable[Any]) -> list[float | None]:
         """Return the score of each item, None for those not queued.
@@ -1116,7 +1112,7 @@ class SortedSet(AsyncFace[T]):
         >>> await jobs.scores(["b", "a"])
         [None, 2.0]
         """
-        return await self._run(reading.scores(self._ctx, many("items", items)))
+        return await self._run(_operations.reading.scores(self._ctx, many("items", items)))
 
     async def get(self, item: Any) -> T | None:
         """Return the queued item with the identity of an item or a `Key`, otherwise None.
@@ -1148,7 +1144,7 @@ class SortedSet(AsyncFace[T]):
         >>> await pages.get(Key("/a"))
         {'depth': 1, 'url': '/a'}
         """
-        return await self._run(reading.get(self._ctx, item))
+        return await self._run(_operations.reading.get(self._ctx, item))
 
     async def contains(self, item: Any) -> bool:
         """Return whether an item is queued.
@@ -1194,11 +1190,11 @@ class SortedSet(AsyncFace[T]):
         >>> await jobs.size()
         1
         """
-        return await self._run(reading.size(self._ctx))
+        return await self._run(_operations.reading.size(self._ctx))
 
     def __aiter__(self) -> AsyncIterator[T]:
         link = self._open()
-        operation = reading.iterate(self._ctx, multi=link.multi)
+        operation = _operations.reading.iterate(self._ctx, multi=link.multi)
         return link.iterate(operation)  # type: ignore[no-any-return]
 
     async def stats(self, *, read_only: bool = False) -> Stats:
@@ -1227,7 +1223,9 @@ class SortedSet(AsyncFace[T]):
         >>> stats.size, stats.dead, stats.oldest_score
         (1, 0, 2.0)
         """
-        return await self._run(reading.stats(self._ctx, self._scores_are_times, bool(read_only)))
+        return await self._run(
+            _operations.reading.stats(self._ctx, self._scores_are_times, bool(read_only))
+        )
 
     def between(self, min: float, max: float) -> Between[T]:
         """Return a view of the queued items with scores from ``min`` to ``max``, both included.
@@ -1311,7 +1309,7 @@ class SortedSet(AsyncFace[T]):
         >>> await jobs.discard("a"), await jobs.discard("a")
         (True, False)
         """
-        return await self._run(memory.discard(self._ctx, [item], forget)) > 0
+        return await self._run(_operations.memory.discard(self._ctx, [item], forget)) > 0
 
     async def discard_many(self, items: Iterable[Any], forget: bool = False) -> int:
         """Remove items. Return how many were queued or leased.
@@ -1343,7 +1341,7 @@ class SortedSet(AsyncFace[T]):
         >>> await jobs.discard_many(["a", "b", "c"])
         2
         """
-        return await self._run(memory.discard(self._ctx, many("items", items), forget))
+        return await self._run(_operations.memory.discard(self._ctx, many("items", items), forget))
 
     async def remove(self, item: Any) -> None:
         """Remove an item. Raise KeyError if it is neither queued nor leased.
@@ -1415,7 +1413,7 @@ class SortedSet(AsyncFace[T]):
         >>> await jobs.clear(if_finished=True), await jobs.pop(), await jobs.clear(if_finished=True)
         (1, 'c', 0)
         """
-        return await self._run(memory.clear(self._ctx, keep_memory, if_finished))
+        return await self._run(_operations.memory.clear(self._ctx, keep_memory, if_finished))
 
     # As a set.
 
@@ -1463,7 +1461,7 @@ class SortedSet(AsyncFace[T]):
         if other is None:
             await self.add_many(items)
         else:
-            await self._run(algebra.update(self._ctx, other))
+            await self._run(_operations.algebra.update(self._ctx, other))
 
     async def isdisjoint(self, other: Iterable[Any] | AsyncIterable[Any]) -> bool:
         """Return whether no queued item is in another set or iterable.
@@ -1571,7 +1569,8 @@ class SortedSet(AsyncFace[T]):
         {"item":"a","score":1.0}
         {"end":1}
         """
-        return self._open().iterate(transfer.export(self._ctx))  # type: ignore[no-any-return]
+        call = _operations.transfer.export(self._ctx)
+        return self._open().iterate(call)  # type: ignore[no-any-return]
 
     async def restore(self, lines: Iterable[str | bytes] | AsyncIterable[str | bytes]) -> int:
         """Fill an empty set from the lines of `export`. Return the number of items.
@@ -1643,7 +1642,7 @@ class SortedSet(AsyncFace[T]):
         >>> await s.forget("/a"), await s.add("/a")
         (True, 0.0)
         """
-        return await self._run(memory.forget(self._ctx, [item])) > 0
+        return await self._run(_operations.memory.forget(self._ctx, [item])) > 0
 
     async def forget_many(self, items: Iterable[Any]) -> int:
         """Forget items. Return how many were known.
@@ -1674,7 +1673,7 @@ class SortedSet(AsyncFace[T]):
         >>> await s.forget_many(["/a", "/c"])
         1
         """
-        return await self._run(memory.forget(self._ctx, many("items", items)))
+        return await self._run(_operations.memory.forget(self._ctx, many("items", items)))
 
     async def seen(self, item: Any) -> bool:
         """Return whether ``remember`` knows an item.
@@ -1703,7 +1702,7 @@ class SortedSet(AsyncFace[T]):
         >>> await s.seen("/a"), await s.seen("/b")
         (True, False)
         """
-        return (await self._run(memory.seen(self._ctx, [item])))[0]
+        return (await self._run(_operations.memory.seen(self._ctx, [item])))[0]
 
     def known(self, item: Any) -> bool | None:
         """Return whether this process's known table has an item. It sends nothing.
@@ -1737,7 +1736,8 @@ class SortedSet(AsyncFace[T]):
         >>> s.known("/7"), s.known("/new")
         (True, None)
         """
-        return self._open().run_offline(known.knows(self._ctx, item))  # type: ignore[no-any-return]
+        call = _operations.known.knows(self._ctx, item)
+        return self._open().run_offline(call)  # type: ignore[no-any-return]
 
     async def seen_many(self, items: Iterable[Any]) -> list[bool]:
         """Return for each item whether ``remember`` knows it.
@@ -1768,7 +1768,7 @@ class SortedSet(AsyncFace[T]):
         >>> await s.seen_many(["/b", "/a"])
         [False, True]
         """
-        return await self._run(memory.seen(self._ctx, many("items", items)))
+        return await self._run(_operations.memory.seen(self._ctx, many("items", items)))
 
     # The object itself.
 
@@ -1948,7 +1948,7 @@ class ScheduledSet(TimeSortedSet[T]):
         >>> await s.available(), await s.size()
         (1, 2)
         """
-        return await self._run(reading.available(self._ctx))
+        return await self._run(_operations.reading.available(self._ctx))
 
 
 class Between(AsyncView[T]):
@@ -1971,11 +1971,11 @@ class Between(AsyncView[T]):
     def __init__(self, owner: SortedSet[T], lowest: Any, highest: Any) -> None:
         self._owner = owner
         self._ends = owner._ends(lowest, highest)
-        self._within = reading.range_of(owner._ctx, *self._ends)
+        self._within = _operations.reading.range_of(owner._ctx, *self._ends)
 
     def __aiter__(self) -> AsyncIterator[T]:
         owner = self._owner
-        operation = reading.iterate(owner._ctx, self._within)
+        operation = _operations.reading.iterate(owner._ctx, self._within)
         return owner._open().iterate(operation)  # type: ignore[no-any-return]
 
     async def size(self) -> int:
@@ -1992,7 +1992,7 @@ class Between(AsyncView[T]):
         >>> await jobs.between(0, 10).size()
         0
         """
-        return await self._owner._run(reading.size(self._owner._ctx, self._within))
+        return await self._owner._run(_operations.reading.size(self._owner._ctx, self._within))
 
     async def take(self, num: int) -> list[T]:
         """Remove and return up to ``num`` items of the range, lowest score first.
@@ -2026,7 +2026,9 @@ class Between(AsyncView[T]):
         ['b', 'c']
         """
         owner = self._owner
-        return await owner._run(taking.take_between(owner._ctx, whole("num", num), self._within))
+        return await owner._run(
+            _operations.taking.take_between(owner._ctx, whole("num", num), self._within)
+        )
 
     async def discard(self) -> int:
         """Remove the items of the range. Return how many were removed.
@@ -2046,14 +2048,16 @@ class Between(AsyncView[T]):
         >>> await jobs.between(2, 3).discard(), await jobs.size()
         (2, 1)
         """
-        return await self._owner._run(memory.discard_between(self._owner._ctx, self._within))
+        return await self._owner._run(
+            _operations.memory.discard_between(self._owner._ctx, self._within)
+        )
 
     def __repr__(self) -> str:
         lowest, highest = self._ends
         return f"{self._owner!r}.between({lowest!r}, {highest!r})"
 
 
-class DeadLetters(AsyncView[DeadLetter]):
+class DeadLetters(AsyncView["DeadLetter"]):
     """The dead letters of a set: ``async for``, count them, queue them again, purge them.
 
     Iteration yields each as a `redset.DeadLetter`, oldest first, with a round trip for each 1,000.
@@ -2081,7 +2085,8 @@ class DeadLetters(AsyncView[DeadLetter]):
 
     def __aiter__(self) -> AsyncIterator[DeadLetter]:
         owner = self._owner
-        return owner._open().iterate(dead.letters(owner._ctx))  # type: ignore[no-any-return]
+        call = _operations.dead.letters(owner._ctx)
+        return owner._open().iterate(call)  # type: ignore[no-any-return]
 
     async def size(self) -> int:
         """Return the number of dead letters.
@@ -2097,7 +2102,7 @@ class DeadLetters(AsyncView[DeadLetter]):
         >>> await jobs.dead.size()
         0
         """
-        return await self._owner._run(dead.count_letters(self._owner._ctx))
+        return await self._owner._run(_operations.dead.count_letters(self._owner._ctx))
 
     async def requeue(self, letters_or_ids: Iterable[DeadLetter | str] | None = None) -> int:
         """Queue dead letters again, at their scores (0 without one). Return their number.

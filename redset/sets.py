@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
+from redset import _faces, _operations
 from redset._faces import leases as settling
 from redset._faces.arguments import Time, index, many, reason, waiting_time, whole
 from redset._faces.base import (
@@ -21,33 +22,23 @@ from redset._faces.base import (
 )
 from redset._faces.differences import SyncFace, SyncLeases, SyncView
 from redset._faces.leases import Lease
-from redset._faces.worker import Consumed, Event, WorkerLoop
 from redset._faces.writer import ThreadWriting
-from redset._operations import (
-    adding,
-    algebra,
-    dead,
-    known,
-    leasing,
-    memory,
-    operating,
-    reading,
-    taking,
-    transfer,
-)
+from redset._operations import adding
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.codec import Key
-from redset._operations.dead import DeadLetter
-from redset._operations.glancing import Paused, SetInfo
-from redset._operations.leasing import Leased
-from redset._operations.operating import Worker
-from redset._operations.reading import Stats
-from redset.locks import Lock
 
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server", "list_sets")
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
+
+    from redset._faces.worker import Consumed, Event
+    from redset._operations.dead import DeadLetter
+    from redset._operations.glancing import Paused, SetInfo
+    from redset._operations.leasing import Leased
+    from redset._operations.operating import Worker
+    from redset._operations.reading import Stats
+    from redset.locks import Lock
 
 
 class SortedSet(SyncFace[T]):
@@ -484,7 +475,7 @@ class SortedSet(SyncFace[T]):
         >>> jobs.pop()
         'low'
         """
-        return self._run(taking.pop(self._ctx, waiting_time(wait)))  # type: ignore[no-any-return]
+        return self._run(_operations.taking.pop(self._ctx, waiting_time(wait)))  # type: ignore[no-any-return]
 
     def take(self, num: int, *, wait: Time = 0, with_scores: bool = False) -> list[Any]:
         """Remove and return up to ``num`` items, lowest score first. It can wait for one.
@@ -525,7 +516,7 @@ class SortedSet(SyncFace[T]):
         [('low', 1.0), ('high', 2.0)]
         """
         count, seconds, multi = whole("num", num), waiting_time(wait), self._open().multi
-        return self._run(taking.take(self._ctx, count, with_scores, multi, seconds))
+        return self._run(_operations.taking.take(self._ctx, count, with_scores, multi, seconds))
 
     # Leasing.
 
@@ -759,7 +750,8 @@ class SortedSet(SyncFace[T]):
         >>> rows[0].item, rows[0].attempts, rows[0].error
         ('a', 0, None)
         """
-        return self._open().iterate(leasing.leased(self._ctx))  # type: ignore[no-any-return]
+        call = _operations.leasing.leased(self._ctx)
+        return self._open().iterate(call)  # type: ignore[no-any-return]
 
     def pause(self, why: str = "") -> None:
         """Hold all consumers of the set back, until `resume`. The server keeps the pause.
@@ -789,7 +781,7 @@ class SortedSet(SyncFace[T]):
         >>> bool(jobs.lease())
         False
         """
-        return self._run(operating.pause(self._ctx, reason("why", why)))
+        return self._run(_operations.operating.pause(self._ctx, reason("why", why)))
 
     def resume(self) -> bool:
         """End a pause. Waiting consumers wake up at once. O(1); one round trip.
@@ -805,7 +797,7 @@ class SortedSet(SyncFace[T]):
         >>> jobs.resume(), jobs.resume()
         (True, False)
         """
-        return self._run(operating.resume(self._ctx))
+        return self._run(_operations.operating.resume(self._ctx))
 
     @property
     def paused(self) -> Paused | None:
@@ -818,7 +810,7 @@ class SortedSet(SyncFace[T]):
         >>> jobs.paused is None
         True
         """
-        return self._run(operating.paused(self._ctx))
+        return self._run(_operations.operating.paused(self._ctx))
 
     def workers(self) -> list[Worker]:
         """Return the processes that work on the set, latest report first.
@@ -841,7 +833,7 @@ class SortedSet(SyncFace[T]):
         >>> worker.held, worker.done
         (0, 0)
         """
-        return self._run(operating.workers(self._ctx))
+        return self._run(_operations.operating.workers(self._ctx))
 
     def finished(self) -> bool:
         """Return whether nothing is queued, scheduled or leased, in one server step.
@@ -860,7 +852,7 @@ class SortedSet(SyncFace[T]):
         >>> jobs.finished(), jobs.pop(), jobs.finished()
         (False, 'a', True)
         """
-        return self._run(leasing.finished(self._ctx))
+        return self._run(_operations.leasing.finished(self._ctx))
 
     def consume(
         self,
@@ -946,7 +938,9 @@ class SortedSet(SyncFace[T]):
         Consumed(done=7, failed=0, lost=0)
         """
         return self._complete(
-            WorkerLoop(self, handler, batch, concurrency, ttl, until_finished, stop).run()
+            _faces.worker.WorkerLoop(
+                self, handler, batch, concurrency, ttl, until_finished, stop
+            ).run()
         )
 
     # Looking.
@@ -980,7 +974,7 @@ class SortedSet(SyncFace[T]):
         >>> jobs.peek()
         'a'
         """
-        return self._run(reading.peek(self._ctx, index("position", position)))  # type: ignore[no-any-return]
+        return self._run(_operations.reading.peek(self._ctx, index("position", position)))  # type: ignore[no-any-return]
 
     def peek_many(self, num: int) -> list[T]:
         """Return up to ``num`` items, lowest score first, without removing them.
@@ -1010,7 +1004,7 @@ class SortedSet(SyncFace[T]):
         >>> jobs.peek_many(10)
         ['low', 'high']
         """
-        return self._run(reading.peek_many(self._ctx, index("num", num)))
+        return self._run(_operations.reading.peek_many(self._ctx, index("num", num)))
 
     def peek_score(self) -> float | None:
         """Return the lowest score, or None for an empty set.
@@ -1030,7 +1024,7 @@ class SortedSet(SyncFace[T]):
         >>> jobs.peek_score()
         3.0
         """
-        return self._run(reading.peek_score(self._ctx))
+        return self._run(_operations.reading.peek_score(self._ctx))
 
     def score(self, item: Any) -> float | None:
         """Return the score of a queued item, otherwise None.
@@ -1060,7 +1054,7 @@ class SortedSet(SyncFace[T]):
         2.0
         >>> jobs.score("b")
         """
-        return self._run(reading.score(self._ctx, item))
+        return self._run(_operations.reading.score(self._ctx, item))
 
     def scores(self, items: Iterable[Any]) -> list[float | None]:
         """Return the score of each item, None for those not queued.
@@ -1089,7 +1083,7 @@ class SortedSet(SyncFace[T]):
         >>> jobs.scores(["b", "a"])
         [None, 2.0]
         """
-        return self._run(reading.scores(self._ctx, many("items", items)))
+        return self._run(_operations.reading.scores(self._ctx, many("items", items)))
 
     def get(self, item: Any) -> T | None:
         """Return the queued item with the identity of an item or a `Key`, otherwise None.
@@ -1121,7 +1115,7 @@ class SortedSet(SyncFace[T]):
         >>> pages.get(Key("/a"))
         {'depth': 1, 'url': '/a'}
         """
-        return self._run(reading.get(self._ctx, item))  # type: ignore[no-any-return]
+        return self._run(_operations.reading.get(self._ctx, item))  # type: ignore[no-any-return]
 
     def contains(self, item: Any) -> bool:
         """Return whether an item is queued; the same as ``item in s``.
@@ -1167,11 +1161,11 @@ class SortedSet(SyncFace[T]):
         >>> jobs.size()
         1
         """
-        return self._run(reading.size(self._ctx))
+        return self._run(_operations.reading.size(self._ctx))
 
     def __iter__(self) -> Iterator[T]:
         link = self._open()
-        operation = reading.iterate(self._ctx, multi=link.multi)
+        operation = _operations.reading.iterate(self._ctx, multi=link.multi)
         return link.iterate(operation)  # type: ignore[no-any-return]
 
     def stats(self, *, read_only: bool = False) -> Stats:
@@ -1200,7 +1194,9 @@ class SortedSet(SyncFace[T]):
         >>> stats.size, stats.dead, stats.oldest_score
         (1, 0, 2.0)
         """
-        return self._run(reading.stats(self._ctx, self._scores_are_times, bool(read_only)))
+        return self._run(
+            _operations.reading.stats(self._ctx, self._scores_are_times, bool(read_only))
+        )
 
     def between(self, min: float, max: float) -> Between[T]:
         """Return a view of the queued items with scores from ``min`` to ``max``, both included.
@@ -1284,7 +1280,7 @@ class SortedSet(SyncFace[T]):
         >>> jobs.discard("a"), jobs.discard("a")
         (True, False)
         """
-        return self._run(memory.discard(self._ctx, [item], forget)) > 0
+        return self._run(_operations.memory.discard(self._ctx, [item], forget)) > 0
 
     def discard_many(self, items: Iterable[Any], forget: bool = False) -> int:
         """Remove items. Return how many were queued or leased.
@@ -1316,7 +1312,7 @@ class SortedSet(SyncFace[T]):
         >>> jobs.discard_many(["a", "b", "c"])
         2
         """
-        return self._run(memory.discard(self._ctx, many("items", items), forget))
+        return self._run(_operations.memory.discard(self._ctx, many("items", items), forget))
 
     def remove(self, item: Any) -> None:
         """Remove an item. Raise KeyError if it is neither queued nor leased.
@@ -1388,7 +1384,7 @@ class SortedSet(SyncFace[T]):
         >>> jobs.clear(if_finished=True), jobs.pop(), jobs.clear(if_finished=True)
         (1, 'c', 0)
         """
-        return self._run(memory.clear(self._ctx, keep_memory, if_finished))
+        return self._run(_operations.memory.clear(self._ctx, keep_memory, if_finished))
 
     # As a set.
 
@@ -1436,7 +1432,7 @@ class SortedSet(SyncFace[T]):
         if other is None:
             self.add_many(items)
         else:
-            self._run(algebra.update(self._ctx, other))
+            self._run(_operations.algebra.update(self._ctx, other))
 
     def isdisjoint(self, other: Iterable[Any]) -> bool:
         """Return whether no queued item is in another set or iterable.
@@ -1544,7 +1540,8 @@ class SortedSet(SyncFace[T]):
         {"item":"a","score":1.0}
         {"end":1}
         """
-        return self._open().iterate(transfer.export(self._ctx))  # type: ignore[no-any-return]
+        call = _operations.transfer.export(self._ctx)
+        return self._open().iterate(call)  # type: ignore[no-any-return]
 
     def restore(self, lines: Iterable[str | bytes]) -> int:
         """Fill an empty set from the lines of `export`. Return the number of items.
@@ -1616,7 +1613,7 @@ class SortedSet(SyncFace[T]):
         >>> s.forget("/a"), s.add("/a")
         (True, 0.0)
         """
-        return self._run(memory.forget(self._ctx, [item])) > 0
+        return self._run(_operations.memory.forget(self._ctx, [item])) > 0
 
     def forget_many(self, items: Iterable[Any]) -> int:
         """Forget items. Return how many were known.
@@ -1647,7 +1644,7 @@ class SortedSet(SyncFace[T]):
         >>> s.forget_many(["/a", "/c"])
         1
         """
-        return self._run(memory.forget(self._ctx, many("items", items)))
+        return self._run(_operations.memory.forget(self._ctx, many("items", items)))
 
     def seen(self, item: Any) -> bool:
         """Return whether ``remember`` knows an item.
@@ -1676,7 +1673,7 @@ class SortedSet(SyncFace[T]):
         >>> s.seen("/a"), s.seen("/b")
         (True, False)
         """
-        return self._run(memory.seen(self._ctx, [item]))[0]
+        return self._run(_operations.memory.seen(self._ctx, [item]))[0]
 
     def known(self, item: Any) -> bool | None:
         """Return whether this process's known table has an item. It sends nothing.
@@ -1710,7 +1707,8 @@ class SortedSet(SyncFace[T]):
         >>> s.known("/7"), s.known("/new")
         (True, None)
         """
-        return self._open().run_offline(known.knows(self._ctx, item))  # type: ignore[no-any-return]
+        call = _operations.known.knows(self._ctx, item)
+        return self._open().run_offline(call)  # type: ignore[no-any-return]
 
     def seen_many(self, items: Iterable[Any]) -> list[bool]:
         """Return for each item whether ``remember`` knows it.
@@ -1741,7 +1739,7 @@ class SortedSet(SyncFace[T]):
         >>> s.seen_many(["/b", "/a"])
         [False, True]
         """
-        return self._run(memory.seen(self._ctx, many("items", items)))
+        return self._run(_operations.memory.seen(self._ctx, many("items", items)))
 
     # The object itself.
 
@@ -1921,7 +1919,7 @@ class ScheduledSet(TimeSortedSet[T]):
         >>> s.available(), s.size()
         (1, 2)
         """
-        return self._run(reading.available(self._ctx))
+        return self._run(_operations.reading.available(self._ctx))
 
 
 class Between(SyncView[T]):
@@ -1944,11 +1942,11 @@ class Between(SyncView[T]):
     def __init__(self, owner: SortedSet[T], lowest: Any, highest: Any) -> None:
         self._owner = owner
         self._ends = owner._ends(lowest, highest)
-        self._within = reading.range_of(owner._ctx, *self._ends)
+        self._within = _operations.reading.range_of(owner._ctx, *self._ends)
 
     def __iter__(self) -> Iterator[T]:
         owner = self._owner
-        operation = reading.iterate(owner._ctx, self._within)
+        operation = _operations.reading.iterate(owner._ctx, self._within)
         return owner._open().iterate(operation)  # type: ignore[no-any-return]
 
     def size(self) -> int:
@@ -1965,7 +1963,7 @@ class Between(SyncView[T]):
         >>> jobs.between(0, 10).size()
         0
         """
-        return self._owner._run(reading.size(self._owner._ctx, self._within))
+        return self._owner._run(_operations.reading.size(self._owner._ctx, self._within))
 
     def take(self, num: int) -> list[T]:
         """Remove and return up to ``num`` items of the range, lowest score first.
@@ -1999,7 +1997,9 @@ class Between(SyncView[T]):
         ['b', 'c']
         """
         owner = self._owner
-        return owner._run(taking.take_between(owner._ctx, whole("num", num), self._within))
+        return owner._run(
+            _operations.taking.take_between(owner._ctx, whole("num", num), self._within)
+        )
 
     def discard(self) -> int:
         """Remove the items of the range. Return how many were removed.
@@ -2019,14 +2019,14 @@ class Between(SyncView[T]):
         >>> jobs.between(2, 3).discard(), jobs.size()
         (2, 1)
         """
-        return self._owner._run(memory.discard_between(self._owner._ctx, self._within))
+        return self._owner._run(_operations.memory.discard_between(self._owner._ctx, self._within))
 
     def __repr__(self) -> str:
         lowest, highest = self._ends
         return f"{self._owner!r}.between({lowest!r}, {highest!r})"
 
 
-class DeadLetters(SyncView[DeadLetter]):
+class DeadLetters(SyncView["DeadLetter"]):
     """The dead letters of a set: iterate them, count them, queue them again, purge them.
 
     Iteration yields each as a `redset.DeadLetter`, oldest first, with a round trip for each 1,000.
@@ -2054,7 +2054,8 @@ class DeadLetters(SyncView[DeadLetter]):
 
     def __iter__(self) -> Iterator[DeadLetter]:
         owner = self._owner
-        return owner._open().iterate(dead.letters(owner._ctx))  # type: ignore[no-any-return]
+        call = _operations.dead.letters(owner._ctx)
+        return owner._open().iterate(call)  # type: ignore[no-any-return]
 
     def size(self) -> int:
         """Return the number of dead letters; the same as ``len(jobs.dead)``.
@@ -2070,7 +2071,7 @@ class DeadLetters(SyncView[DeadLetter]):
         >>> jobs.dead.size()
         0
         """
-        return self._owner._run(dead.count_letters(self._owner._ctx))
+        return self._owner._run(_operations.dead.count_letters(self._owner._ctx))
 
     def requeue(self, letters_or_ids: Iterable[DeadLetter | str] | None = None) -> int:
         """Queue dead letters again, at their scores (0 without one). Return their number.

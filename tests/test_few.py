@@ -21,7 +21,7 @@ from options import OPTIONS, every_option, fit, made
 from selection import drawn
 
 from redset import Key, SortedSet
-from redset._operations import few, streaming
+from redset._operations import streaming
 from redset.exceptions import AddError
 from redset.serializers import JSONSerializer
 
@@ -173,7 +173,7 @@ def test_a_few_items_need_no_stream(
 ) -> None:
     jobs = SortedSet(server_client, "jobs", **options)
     jobs.add_many(iter([made(options, "first")]))
-    monkeypatch.setattr(few, "stream_encoded", no_stream)
+    monkeypatch.setattr(streaming, "stream_encoded", no_stream)
     monkeypatch.setattr(streaming, "add_stream", no_stream)
     items = [made(options, str(n)) for n in range(number)]
     assert jobs.add_many(items, score=[fit(options, n) for n in range(number)]).added == number

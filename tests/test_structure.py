@@ -119,6 +119,7 @@ def imports(module: str) -> Iterator[str]:
 LAYERS = {
     "redset": "faces",
     "redset._faces.arguments": "words",
+    "redset._lazy": "words",
     "redset._operations": "operations",
     "redset._operations.errors": "parts",
     "redset._operations.keys": "parts",
@@ -650,7 +651,7 @@ def test_the_package_has_these_names_and_no_others() -> None:
     }
     others = {
         name
-        for name in vars(redset)
+        for name in dir(redset)
         if not name.startswith("_") and not isinstance(getattr(redset, name), ModuleType)
     }
     assert others == {*redset.__all__, "IMPLEMENTATION"}

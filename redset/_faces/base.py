@@ -21,7 +21,7 @@ from typing import (
     TypeVar,
 )
 
-from redset import _wire
+from redset import _operations, _transport, _wire
 from redset._faces.arguments import (
     Time,
     ends,
@@ -32,7 +32,7 @@ from redset._faces.arguments import (
     seconds,
     url_text,
 )
-from redset._operations import algebra, checking, dead, few, reading, streaming, transfer
+from redset._operations import checking, few
 from redset._operations.adding import AddResult, Flags, OnError
 from redset._operations.context import Context
 from redset._operations.keys import LOCK, checked_name
@@ -40,7 +40,6 @@ from redset._operations.options import SetOptions
 from redset._operations.reporting import Reporter
 from redset._operations.scores import Ahead, ServerClock
 from redset._transport.clients import AsyncNode, Node, is_cluster
-from redset._transport.cluster import socket_timeout_of
 from redset._transport.effects import Operation
 from redset._transport.link import server_of
 from redset._transport.source import Source
@@ -49,6 +48,8 @@ from redset._wire.values import flag
 if TYPE_CHECKING:
     from typing_extensions import Self
     from typing_extensions import TypeVar as TypeVarWithDefault
+
+    from redset._operations.algebra import Other
 
     T = TypeVarWithDefault("T", default=str)
 else:
@@ -89,8 +90,8 @@ class Face(Generic[T]):
     )  # fmt: skip
     _scores_are_times = False
     _only_due = False
-    #: The classes of a face: its link, its lock, the runner of its handlers. Then the methods that
-    #: an iterable of items may have.
+    #: The classes of a face: its link, and functions that return that of its lock and that of the
+    #: runner of its handlers. Then the methods that an iterable of items may have.
     _link_class: Any
     _lock_class: Any
     _runner_class: Any
@@ -189,7 +190,7 @@ class Face(Generic[T]):
     def _make_lock(self, timeout: Time | None, expires: Time | None) -> Any:
         key = self._ctx.keys.lock
         named = key if isinstance(self._name, bytes) else key.decode()
-        return self._lock_class(self._redis, named, expires=expires, timeout=timeout)
+        return self._lock_class()(self._redis, named, expires=expires, timeout=timeout)
 
     @property
     def scorer(self) -> Any:
@@ -340,7 +341,7 @@ class Face(Generic[T]):
         if later is not None:
             score = later
         return (
-            streaming.add_stream(self._ctx, score, flags, errors, source.steady, emit),
+            _operations.streaming.add_stream(self._ctx, score, flags, errors, source.steady, emit),
             source,
         )
 
@@ -352,7 +353,7 @@ class Face(Generic[T]):
             raise ValueError("delay contradicts score: give one of them")
         return self._ctx.scores.clock_ahead(seconds("delay", delay))
 
-    def _operand(self, other: Any, *, in_one_step: bool = True) -> algebra.Other | None:
+    def _operand(self, other: Any, *, in_one_step: bool = True) -> Other | None:
         """Return the operand of another set, or None for an iterable.
 
         Without ``in_one_step``, items of a set in another slot of a cluster are asked for there.
@@ -364,24 +365,24 @@ class Face(Generic[T]):
             raise must_be("other", "a set of the same kind", other, hint=hint)
         mine, theirs = self._open(), other._open()
         is_here = mine.reaches(theirs) and (in_one_step or mine.may_meet(theirs))
-        return algebra.Other(other._ctx, None if is_here else theirs)
+        return _operations.algebra.Other(other._ctx, None if is_here else theirs)
 
     def _disjoint(self, other: Any) -> tuple[Operation[bool], Source | None]:
         operand = self._operand(other, in_one_step=False)
         if operand is not None:
-            return algebra.is_disjoint(self._ctx, operand), None
+            return _operations.algebra.is_disjoint(self._ctx, operand), None
         refuse_single("other", other, self._iterables)
-        return algebra.is_disjoint_from_items(self._ctx), Source(other, None)
+        return _operations.algebra.is_disjoint_from_items(self._ctx), Source(other, None)
 
     def _moving(self, items: Any, other: Any) -> Operation[int]:
         values, operand = many("items", items), self._operand(other)
         if operand is None:
             raise must_be("other", "a set of redset's", other)
-        return algebra.move(self._ctx, values, operand)
+        return _operations.algebra.move(self._ctx, values, operand)
 
     def _restoring(self, lines: Any) -> tuple[Operation[int], Source]:
         refuse_single("lines", lines, self._iterables)
-        return transfer.restore(self._ctx), Source(lines, None)
+        return _operations.transfer.restore(self._ctx), Source(lines, None)
 
     def _nameless(self, other: object) -> NoReturn:
         raise TypeError(
@@ -454,7 +455,7 @@ class ServerTime:
 
     def __call__(self, item: Any = None) -> Any:
         owner = self._owner
-        return owner._run(reading.server_time(owner._ctx, self._clock))
+        return owner._run(_operations.reading.server_time(owner._ctx, self._clock))
 
 
 def _zero(item: Any) -> int:
@@ -464,25 +465,33 @@ def _zero(item: Any) -> int:
 def requeueing(owner: Any, letters: Any) -> Operation[int]:
     """Perform ``dead.requeue``."""
     if letters is None:
-        return dead.requeue_all(owner._ctx)
+        return _operations.dead.requeue_all(owner._ctx)
     # A dead letter is a tuple, but not a tuple of ids.
-    some = [letters] if isinstance(letters, dead.DeadLetter) else many("letters_or_ids", letters)
-    return dead.requeue(owner._ctx, some)
+    some = (
+        [letters]
+        if isinstance(letters, _operations.dead.DeadLetter)
+        else many("letters_or_ids", letters)
+    )
+    return _operations.dead.requeue(owner._ctx, some)
 
 
 def purging(owner: Any, before: Any, forget: bool, letters: Any) -> Operation[int]:
     """Perform ``dead.purge``."""
     if letters is None:
-        return dead.purge(owner._ctx, before, forget)
+        return _operations.dead.purge(owner._ctx, before, forget)
     if before is not None:
         raise ValueError("letters_or_ids contradicts before: give one of them")
-    some = [letters] if isinstance(letters, dead.DeadLetter) else many("letters_or_ids", letters)
-    return dead.purge_letters(owner._ctx, some, forget)
+    some = (
+        [letters]
+        if isinstance(letters, _operations.dead.DeadLetter)
+        else many("letters_or_ids", letters)
+    )
+    return _operations.dead.purge_letters(owner._ctx, some, forget)
 
 
 def checking_of(link: Any, client: Any, name: Any) -> Operation[list[str]]:
     """Perform ``check_server`` over a link to a client."""
-    wire = _wire.DEFAULT
+    wire, cluster = _wire.DEFAULT, _transport.cluster
     if name is not None:
         key = checked_name(name)
         if not is_cluster(client):
@@ -491,10 +500,12 @@ def checking_of(link: Any, client: Any, name: Any) -> Operation[list[str]]:
         def find() -> Any:
             return _link_to(link, client, client.get_node_from_key(key))
 
-        return checking.check_node_of(wire, key, find, socket_timeout_of(client, link._awaits))
+        return checking.check_node_of(
+            wire, key, find, cluster.socket_timeout_of(client, link._awaits)
+        )
     if not is_cluster(client):
         return checking.problems_of(wire)
-    timeout = socket_timeout_of(client, link._awaits)
+    timeout = cluster.socket_timeout_of(client, link._awaits)
     primaries = sorted(client.get_primaries(), key=lambda node: str(node.name))
     nodes = [(node.name, _link_to(link, client, node)) for node in primaries]
     return checking.check_nodes(wire, nodes, timeout)

@@ -11,24 +11,23 @@ import contextlib
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterable, Iterator, MutableSet, Set
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from redset import _wire
+from redset import _faces, _operations, _wire
 from redset._faces.arguments import refuse_single
 from redset._faces.base import Face, T, checking_of
 from redset._faces.leases import Lease, Leases
-from redset._faces.listing import Listing
-from redset._faces.worker import Tasks, Threads
-from redset._operations import algebra, reading
-from redset._operations.glancing import SetInfo
-from redset._operations.operating import report
 from redset._transport.clients import is_cluster
 from redset._transport.coroutines import complete
 from redset._transport.effects import Ask, Operation, R
 from redset._transport.link import AsyncLink, Link
 from redset._transport.source import Source
-from redset.locks import AsyncLock, Lock
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from redset._faces.worker import Tasks, Threads
+    from redset._operations.algebra import Comparison
+    from redset._operations.glancing import SetInfo
+    from redset.locks import AsyncLock, Lock
 
 V = TypeVar("V")
 
@@ -39,9 +38,17 @@ class SyncFace(Face[T]):
     __slots__ = ()
     _link_class = Link
     _client_module = "redis"
-    _lock_class = Lock
-    _runner_class = Threads
     _iterables = ("__iter__",)
+
+    @staticmethod
+    def _lock_class() -> type[Lock]:
+        from redset.locks import Lock
+
+        return Lock
+
+    @staticmethod
+    def _runner_class() -> type[Threads]:
+        return _faces.worker.Threads
 
     if TYPE_CHECKING:
 
@@ -61,7 +68,7 @@ class SyncFace(Face[T]):
     def _close(self) -> None:
         if self._link is not None:
             with contextlib.suppress(Exception):
-                self._link.run(report(self._ctx))
+                self._link.run(_operations.operating.report(self._ctx))
         if self._link is not None and self._owned:
             self._redis.close()
             # redis-py 5.0.0 does not disconnect the pool of such a client.
@@ -77,7 +84,9 @@ class SyncFace(Face[T]):
 
     @staticmethod
     def _list_sets(client: Any, match: Any, scan: bool) -> list[SetInfo]:
-        return complete(Listing(Link(client, _wire.DEFAULT.split), client).run(match, scan))
+        return complete(
+            _faces.listing.Listing(Link(client, _wire.DEFAULT.split), client).run(match, scan)
+        )
 
     def __len__(self) -> int:
         return self.size()
@@ -86,20 +95,24 @@ class SyncFace(Face[T]):
         return self.size() > 0
 
     def __contains__(self, item: object) -> bool:
-        return self._run(reading.score(self._ctx, item)) is not None
+        return self._run(_operations.reading.score(self._ctx, item)) is not None
 
     def __ior__(self, other: Iterable[Any]) -> Self:
         self.update(other)
         return self
 
     def __iand__(self, other: Iterable[Any]) -> Self:
-        return self._combine(other, algebra.intersect, algebra.intersect_items)
+        return self._combine(
+            other, _operations.algebra.intersect, _operations.algebra.intersect_items
+        )
 
     def __isub__(self, other: Iterable[Any]) -> Self:
-        return self._combine(other, algebra.subtract, algebra.subtract_items)
+        return self._combine(
+            other, _operations.algebra.subtract, _operations.algebra.subtract_items
+        )
 
     def __ixor__(self, other: Iterable[Any]) -> Self:
-        return self._combine(other, algebra.exclude, algebra.exclude_items)
+        return self._combine(other, _operations.algebra.exclude, _operations.algebra.exclude_items)
 
     def _combine(self, other: Iterable[Any], with_set: Any, with_items: Any) -> Self:
         operand = self._operand(other)
@@ -110,13 +123,13 @@ class SyncFace(Face[T]):
             self._run(with_set(self._ctx, operand))
         return self
 
-    def _compare(self, other: object, how: algebra.Comparison) -> bool:
+    def _compare(self, other: object, how: Comparison) -> bool:
         awaited = isinstance(other, Face) and other._link_class is not self._link_class
         operand = None if awaited and how == "==" else self._operand(other, in_one_step=False)
         if operand is not None:
-            return self._run(algebra.compare(self._ctx, operand, how))
+            return self._run(_operations.algebra.compare(self._ctx, operand, how))
         if isinstance(other, Set):
-            return self._run(algebra.compare_items(self._ctx, other, how))
+            return self._run(_operations.algebra.compare_items(self._ctx, other, how))
         return NotImplemented  # type: ignore[no-any-return]  # Python asks the other object
 
     def __eq__(self, other: object) -> bool:
@@ -151,9 +164,17 @@ class AsyncFace(Face[T]):
     __slots__ = ()
     _link_class = AsyncLink
     _client_module = "redis.asyncio"
-    _lock_class = AsyncLock
-    _runner_class = Tasks
     _iterables = ("__iter__", "__aiter__")
+
+    @staticmethod
+    def _lock_class() -> type[AsyncLock]:
+        from redset.locks import AsyncLock
+
+        return AsyncLock
+
+    @staticmethod
+    def _runner_class() -> type[Tasks]:
+        return _faces.worker.Tasks
 
     async def _run(self, operation: Operation[R] | Ask, source: Source | None = None) -> R:
         return await self._open().run(operation, source)  # type: ignore[no-any-return]
@@ -164,7 +185,7 @@ class AsyncFace(Face[T]):
     async def _close(self) -> None:
         if self._link is not None:
             with contextlib.suppress(Exception):
-                await self._link.run(report(self._ctx))
+                await self._link.run(_operations.operating.report(self._ctx))
         if self._link is not None and self._owned:
             client = self._redis
             # redis-py 5.0.0 has only this name for it, and does not disconnect the pool.
@@ -186,7 +207,7 @@ class AsyncFace(Face[T]):
         link = AsyncLink(client, _wire.DEFAULT.split)
         if is_cluster(client):
             await client.initialize()  # before that it does not know the nodes
-        return await Listing(link, client).run(match, scan)
+        return await _faces.listing.Listing(link, client).run(match, scan)
 
     def __len__(self) -> int:
         raise _cannot("len()", "await size()")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
+from redset import _faces, _operations
 from redset._faces.arguments import (
     Time,
     milliseconds,
@@ -15,13 +16,13 @@ from redset._faces.arguments import (
     waiting_time,
 )
 from redset._faces.base import T
-from redset._faces.failures import settlement_of
-from redset._operations import leasing, settling
 from redset._operations.errors import error_text
 from redset._operations.logs import one_line, warn_once
-from redset._operations.settling import HeldLease, Settlement
 from redset._transport.effects import Operation
 from redset._transport.source import Source
+
+if TYPE_CHECKING:
+    from redset._operations.settling import HeldLease
 
 log = logging.getLogger("redset")
 
@@ -189,14 +190,15 @@ class Leases(Generic[T]):
     def _leave(self, error: BaseException | None) -> Operation[None]:
         """Settle all leases. An error of the caller's block takes precedence over an error here."""
         self._state = "left"
+        settling, settlement_of = _operations.settling, _faces.failures.settlement_of
         done = [lease for lease in self._done if not lease.settled]
-        settlements = [Settlement("ack", done)]
+        settlements = [settling.Settlement("ack", done)]
         kept = set(done)
         if isinstance(error, Exception) and self._current and not self._current.settled:
             settlements.append(settlement_of(self._current, error))
             kept.add(self._current)
         rest = [lease for lease in self._unsettled() if lease not in kept]
-        settlements.append(Settlement("release", rest))
+        settlements.append(settling.Settlement("release", rest))
         try:
             settled = yield from settling.settle(self._owner._ctx, settlements)
         except Exception as problem:
@@ -243,6 +245,7 @@ def leases_of(owner: Any, leases: Any) -> list[Lease[Any]]:
 
 def leasing_out(owner: Any, num: Any, ttl: Any, wait: Any) -> Operation[list[HeldLease]]:
     """Perform ``lease``."""
+    leasing = _operations.leasing
     num = number_up_to("num", num, leasing.MOST)
     ctx = owner._ctx
     _ = ctx.keys.leased  # raises an error for a name that cannot have second keys
@@ -252,9 +255,9 @@ def leasing_out(owner: Any, num: Any, ttl: Any, wait: Any) -> Operation[list[Hel
 def acknowledging(owner: Any, leases: Any, add: Any) -> tuple[Operation[int], Source | None]:
     """Perform ``ack``."""
     held = leases_of(owner, leases)
-    ctx = owner._ctx
+    ctx, settling = owner._ctx, _operations.settling
     if isinstance(add, tuple) and not add:
-        return settling.one(ctx, Settlement("ack", held)), None
+        return settling.one(ctx, settling.Settlement("ack", held)), None
     refuse_single("add", add, owner._iterables)
     if not held:
         raise ValueError("leases is empty: items are added with a lease's acknowledgement")
@@ -266,22 +269,22 @@ def failing(owner: Any, leases: Any, error: Any, delay: Any) -> Operation[int]:
     """Perform ``fail``."""
     held = leases_of(owner, leases)
     wait = milliseconds("delay", delay, False)
-    text = error_text(error)
-    return settling.one(owner._ctx, Settlement("fail", held, wait, error=text))
+    text, settling = error_text(error), _operations.settling
+    return settling.one(owner._ctx, settling.Settlement("fail", held, wait, error=text))
 
 
 def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any = None) -> Operation[int]:
     """Perform ``release``; with an item for a single lease."""
     held = leases_of(owner, leases)
-    ctx = owner._ctx
+    ctx, settling = owner._ctx, _operations.settling
     wait = milliseconds("delay", delay, False)
     place = b"" if score is None else settling.place_of(ctx, score)
     payload = b"" if item is None else settling.payload_of(ctx, held[0], item)
-    return settling.one(ctx, Settlement("release", held, wait, place, payload=payload))
+    return settling.one(ctx, settling.Settlement("release", held, wait, place, payload=payload))
 
 
 def renewing(owner: Any, leases: Any, ttl: Any) -> Operation[int]:
     """Perform ``renew``."""
-    held = leases_of(owner, leases)
-    settlement = Settlement("renew", held, milliseconds("ttl", ttl, True))
+    held, settling = leases_of(owner, leases), _operations.settling
+    settlement = settling.Settlement("renew", held, milliseconds("ttl", ttl, True))
     return settling.one(owner._ctx, settlement)

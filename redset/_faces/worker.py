@@ -272,7 +272,7 @@ class WorkerLoop:
         until_finished: Any,
         stop: Any,
     ) -> None:
-        runner: Threads = owner._runner_class()
+        runner: Threads = owner._runner_class()()
         handler = handler_of(handler, awaits=isinstance(runner, Tasks))
         self._concurrency = number_up_to("concurrency", concurrency, leasing.MOST)
         #: Number of items in a lease call, or None for that of the pace. With 1 only items that a

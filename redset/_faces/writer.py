@@ -28,15 +28,13 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
 from typing import Any
 
+from redset import _operations
 from redset._faces.arguments import is_single_score, positive, refuse_single, seconds
 from redset._faces.leases import LATE, Lease, leases_of
-from redset._operations import adding, settling, streaming
+from redset._operations import adding
 from redset._operations.adding import AddResult, Flags
-from redset._operations.known import still_known, trusted_table
 from redset._operations.limits import RUN
 from redset._operations.logs import one_line, warn_once
-from redset._operations.operating import report
-from redset._operations.settling import Settlement
 from redset._transport.coroutines import complete
 from redset._transport.effects import Operation
 from redset._transport.source import Source
@@ -193,6 +191,9 @@ class Writing:
             positive("max_pending", max_pending),
         )
         owner._open()
+        # Loaded here: the background may first write while the interpreter ends.
+        self._operating, self._settling = _operations.operating, _operations.settling
+        self._streaming, self._known = _operations.streaming, _operations.known
         self._owner = owner
         self._ctx = owner._ctx
         self._sent = self._ctx.of_serialised()
@@ -337,7 +338,7 @@ class Writing:
         codec, memory, table = self._ctx.codec, self._sent.memory, None
         run.skips = tabled and memory.tabled and self._answerable[bulk.flags]
         if run.skips and memory.trust is not None:
-            table = self._owner._open().run_offline(trusted_table(self._sent))
+            table = self._owner._open().run_offline(self._known.trusted_table(self._sent))
             # Read before the look-up: a table that is emptied later has another generation.
             run.table = None if table is None else (table, table.generation)
         # A short path for what a crawl repeats before the server has answered: an add of a queued
@@ -543,7 +544,7 @@ class Writing:
             result = AddResult()
             try:
                 if sent:
-                    result = yield from streaming.add_stream(
+                    result = yield from self._streaming.add_stream(
                         self._sent, None, run.flags, "raise", True, False, (), pulled
                     )
             except AddError as error:
@@ -553,12 +554,12 @@ class Writing:
             part.runs.popleft()
         if part.leases:
             how, name = "ack", self._ctx.name
-            if not (yield from still_known(self._sent)):
+            if not (yield from self._known.still_known(self._sent)):
                 # The jobs of these leases are repeated, and find their items again.
                 how = "release"
                 warn_once(name, FORGOTTEN, name)
-            settlement = Settlement(how, part.leases)
-            lost = (yield from settling.settle(self._ctx, [settlement])).lost
+            settlement = self._settling.Settlement(how, part.leases)
+            lost = (yield from self._settling.settle(self._ctx, [settlement])).lost
             if lost:
                 warn_once(name, LATE, lost, name)
             self._limit += len(part.leases)
@@ -756,7 +757,7 @@ class ThreadWriting(Writing):
             if part is None:
                 if self._failure is None:
                     with contextlib.suppress(Exception):
-                        self._owner._run(report(self._ctx))
+                        self._owner._run(self._operating.report(self._ctx))
                 return
             try:
                 self._owner._run(self._write(part), Source((), None))
@@ -883,7 +884,7 @@ class TaskWriting(Writing):
             if part is None:
                 if self._failure is None:
                     with contextlib.suppress(Exception):
-                        await self._owner._run(report(self._ctx))
+                        await self._owner._run(self._operating.report(self._ctx))
                 return
             try:
                 await self._owner._run(self._write(part), Source((), None))

@@ -6,11 +6,11 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from redset import _operations
 from redset._operations.checking import check_once
 from redset._operations.context import Context
-from redset._operations.known import Trust, check_memory, learn, look
 from redset._operations.limits import (
     CHUNK,
     CHUNK_BYTES,
@@ -21,15 +21,18 @@ from redset._operations.limits import (
     SCRIPT_CHUNK,
     WINDOW,
 )
+from redset._operations.options import SetOptions
 from redset._operations.replies import Reader, bytes_of, count, listed, refuse, up_to
 from redset._operations.reporting import ADDED, REFUSED, UPDATED
 from redset._operations.scores import Ahead, Clock, ServerClock
-from redset._operations.skipping import Rest, may_skip
 from redset._operations.state import new_epoch
 from redset._transport.effects import Ask, Operation, Send
 from redset._wire.values import flag, got
 from redset.exceptions import Full
 from redset.scripts import arguments_of, script
+
+if TYPE_CHECKING:
+    from redset._operations.known import Trust
 
 #: A callable as ``errors=``.
 OnError = Callable[[int, Any, Exception], object]
@@ -172,7 +175,7 @@ class Adder:
             ctx.options.remember == "limited" or self.condition == "nx"
         )
         #: Whether entries that are queued as they should be may be left out (`skipping`).
-        self.skips = settling is None and may_skip(ctx.options, self.condition)
+        self.skips = settling is None and _may_skip(ctx.options, self.condition)
         #: Whether a reply of 0 means that an item was refused. A plain ZADD refuses none.
         self._refuses = self.condition != ""
 
@@ -300,7 +303,7 @@ class Adder:
         """Choose the table to use now. Return whether a check is due before these adds."""
         if not self.tabled or self.proposed:
             return None, False
-        return (yield from look(self.ctx, items))
+        return (yield from _operations.known.look(self.ctx, items))
 
     def encode(
         self,
@@ -430,7 +433,7 @@ class Adder:
         if self.ctx.options.remember == "ever":
             # After a plain add all entries are known.
             lasting = math.inf if known == 0 or self.condition == "" else None
-        if self.skips and type(chunk) is not Rest:
+        if self.skips and type(chunk) is not _operations.skipping.Rest:
             self.ctx.scores.mostly_queued = 2 * added < chunk.entries
         fills = bool(self.ctx.options.remember) and not self.aside
         self.heavy = fills and 2 * (added + updated) > chunk.entries
@@ -490,6 +493,17 @@ class Refusal(NamedTuple):
             f"the set holds {self.detail} items, and max_size is {ctx.options.max_size}; "
             "chunks are refused whole"
         )
+
+
+def _may_skip(options: SetOptions, condition: str) -> bool:
+    """Return whether adds with a condition may leave out queued items (`skipping`)."""
+    more = options.keyed or options.remember
+    return bool(options.ties) and condition in ("", "nx") and not more
+
+
+def is_large(chunk: Any) -> bool:
+    """Whether a chunk is one item that not every server may take."""
+    return chunk.entries == 1 and len(chunk.data) > CHUNK_BYTES
 
 
 def refusal_of(parts: list[Any], words: Collection[bytes]) -> Refusal | None:
@@ -616,7 +630,7 @@ def _add_in_steps(
     while True:
         trust, due = yield from adder.look(1)
         if due:
-            trust = yield from check_memory(ctx)
+            trust = yield from _operations.known.check_memory(ctx)
         (chunk,), trust, generation = adder.encode([item], [score], False, trust)
         if chunk.bad:
             raise chunk.bad[0].error
@@ -631,5 +645,5 @@ def _add_in_steps(
             adder.other_epoch(other.stored)
         else:
             if trust is not None and lasting is not None:
-                yield from learn(trust, generation, chunk.digests, lasting, sent)
+                yield from _operations.known.learn(trust, generation, chunk.digests, lasting, sent)
             return score if added or updated else None

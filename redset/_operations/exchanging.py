@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from redset._operations.adding import Adder, Flags
+from redset._operations.adding import Adder, Flags, is_large
 from redset._operations.checking import check_once
 from redset._operations.context import Context
 from redset._operations.known import confirms
@@ -31,7 +31,6 @@ from redset._operations.settling import (
     to_send,
     tokens_of_step,
 )
-from redset._operations.streaming import is_large
 from redset._operations.taking import ENOUGH, end_of, look_first, none_of, out_of_memory
 from redset._operations.waiting import wait_for
 from redset._transport.effects import Operation, Send

@@ -25,15 +25,12 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
-from redset._operations.adding import Adder, AddResult, Flags, OtherEpoch
+from redset import _operations
+from redset._operations.adding import Adder, AddResult, Flags, OtherEpoch, is_large
 from redset._operations.context import Context
-from redset._operations.known import check_memory, learn
 from redset._operations.limits import SCRIPT_CHUNK
-from redset._operations.operating import report
 from redset._operations.reporting import REFUSED
 from redset._operations.scores import Clock
-from redset._operations.skipping import without_queued
-from redset._operations.streaming import failure, is_large, stream_encoded
 from redset._transport.effects import Operation
 
 #: The most items of a list that takes the short path.
@@ -87,19 +84,20 @@ def _add(
         chunks, _, _ = adder.encode(items, scores, False, None)
         chunk = chunks[0]
         if chunk.bad or len(chunks) > 1 or is_large(chunk):
-            result = yield from stream_encoded(adder, items, scores, chunks, None, 0)
+            stream = _operations.streaming.stream_encoded
+            result = yield from stream(adder, items, scores, chunks, None, 0)
         else:
             try:
                 reply = yield adder.ask(chunk)
             except Exception as error:
-                raise failure(error) from error
+                raise _operations.streaming.failure(error) from error
             result = adder.count(chunk, reply)
     else:
         adder = adder or Adder(ctx, flags, None, False)
         result = yield from _add_chunk(ctx, adder, items, scores)
     spare[use] = adder
     if ctx.reporter.tally.reports < 2 and ctx.reporter.is_new:
-        yield from report(ctx)
+        yield from _operations.operating.report(ctx)
     return result
 
 
@@ -111,28 +109,28 @@ def _add_chunk(
         try:
             yield from adder.prepare()
         except Exception as error:
-            raise failure(error) from error
+            raise _operations.streaming.failure(error) from error
     while True:
         trust = None
         if adder.tabled:
             trust, due = yield from adder.look(len(items))
             if due:
                 try:
-                    trust = yield from check_memory(ctx)
+                    trust = yield from _operations.known.check_memory(ctx)
                 except Exception as error:
-                    raise failure(error) from error
+                    raise _operations.streaming.failure(error) from error
         chunks, trust, generation = adder.encode(items, scores, False, trust)
         chunk = chunks[0]
         if chunk.bad or len(chunks) > 1 or is_large(chunk):
-            rest = stream_encoded(adder, items, scores, chunks, trust, generation)
-            return (yield from rest)
+            stream = _operations.streaming.stream_encoded
+            return (yield from stream(adder, items, scores, chunks, trust, generation))
         if not chunk.entries:
             ctx.reporter.count(REFUSED, chunk.good)
             return AddResult(0, 0, chunk.good, 0)
         sent = monotonic()
         try:
             if adder.skips:
-                chunk = yield from without_queued(adder, chunk)
+                chunk = yield from _operations.skipping.without_queued(adder, chunk)
                 if not chunk.entries:
                     others = adder.without_entry(chunk)
                     ctx.reporter.count_adds(0, *others)
@@ -144,7 +142,7 @@ def _add_chunk(
             adder.begin_again(other)
             continue
         except Exception as error:
-            raise failure(error) from error
+            raise _operations.streaming.failure(error) from error
         if trust is not None and lasting is not None:
-            yield from learn(trust, generation, chunk.digests, lasting, sent)
+            yield from _operations.known.learn(trust, generation, chunk.digests, lasting, sent)
         return AddResult(added, updated, refused, 0)

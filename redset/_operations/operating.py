@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from redset import _operations
 from redset._operations.context import Context
-from redset._operations.glancing import Paused, fields_of, paused_of
 from redset._operations.replies import bytes_of, count, is_answer, listed, optional, up_to
 from redset._operations.reporting import process_name
 from redset._transport.effects import Ask, Operation
+
+if TYPE_CHECKING:
+    from redset._operations.glancing import Paused
 
 
 class Worker(NamedTuple):
@@ -92,7 +95,7 @@ def paused(ctx: Context) -> Operation[Paused | None]:
     if ctx.keys.prefix is None:
         return None
     text = yield ctx.command(b"GET", ctx.keys.paused, reads=optional(bytes_of))
-    return paused_of(text)
+    return _operations.glancing.paused_of(text)
 
 
 def workers(ctx: Context) -> Operation[list[Worker]]:
@@ -113,7 +116,7 @@ def _pairs(reply: Any) -> list[tuple[bytes, bytes]]:
 
 def _worker_of(name: bytes, line: bytes) -> Worker | None:
     """Read a worker's line; None if another program wrote it."""
-    stored = fields_of(line) or {}
+    stored = _operations.glancing.fields_of(line) or {}
 
     def number(field: str) -> int:
         value = stored.get(field)

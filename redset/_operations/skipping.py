@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from redset._operations.options import SetOptions
 from redset._operations.replies import is_answer, numbers_or_none
 from redset._operations.scores import TIE
 from redset._transport.effects import Operation
@@ -39,12 +38,6 @@ class Rest(NamedTuple):
     good: int
     places: list[int] | None
     digests: bytes = b""
-
-
-def may_skip(options: SetOptions, condition: str) -> bool:
-    """Return whether adds with a condition may leave out queued items."""
-    more = options.keyed or options.remember
-    return bool(options.ties) and condition in ("", "nx") and not more
 
 
 def without_queued(adder: Adder, chunk: Any) -> Operation[Any]:

@@ -30,7 +30,15 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from redset._operations.adding import Adder, AddResult, Flags, OnError, OtherEpoch, SettleArguments
+from redset._operations.adding import (
+    Adder,
+    AddResult,
+    Flags,
+    OnError,
+    OtherEpoch,
+    SettleArguments,
+    is_large,
+)
 from redset._operations.context import Context
 from redset._operations.errors import NOT_OF_ITEM, error_text
 from redset._operations.known import Trust, check_memory, learn
@@ -479,11 +487,6 @@ def _tell_if_finished(ctx: Context, result: AddResult) -> Operation[None]:
             result.refused,
             ctx.name,
         )
-
-
-def is_large(chunk: Any) -> bool:
-    """Whether a chunk is one item that not every server may take."""
-    return chunk.entries == 1 and len(chunk.data) > CHUNK_BYTES
 
 
 def place_of_large(ctx: Context, items: list[Any], chunk: Any, error: Exception) -> int | None:

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from redset._transport.cluster import any_node, missing_parts
+from redset import _transport
 from redset._transport.pools import Borrower, address_of
 
 LIBRARIES = ("redis", "valkey")
@@ -242,9 +242,9 @@ class ClusterLender:
 
 
 def _lends_nodes(client: Any, awaits: bool) -> bool:
-    if not _is_genuine(client, _OF_CLUSTER) or missing_parts(client, awaits):
+    if not _is_genuine(client, _OF_CLUSTER) or _transport.cluster.missing_parts(client, awaits):
         return False
-    sample = any_node(client, awaits)
+    sample = _transport.cluster.any_node(client, awaits)
     if not awaits:
         return _lends(sample)
     options = sample.connection_kwargs

@@ -25,14 +25,13 @@ _CLASSES = {
     "NOPERM": "NoPermissionError",
 }
 #: Errors about a missing right of a script's user: of Redis 6.2 and 7.0, then of 7.2 and Valkey.
-_NO_RIGHT = re.compile(
+_NO_RIGHT = (
     r"(The user executing the script can't [^@]*?|ACL failure in script: .*?)"
-    r"(?: script: .*)?$",
-    re.DOTALL,
+    r"(?: script: .*)?$"
 )
 #: The beginning of an error of a command that a script called, as Redis 6.2 wraps it.
-_WRAPPED = re.compile(r"(ERR )?Error running script")
-_LINE = re.compile(r"@user_script: ?(\d+)")
+_WRAPPED = r"(ERR )?Error running script"
+_LINE = r"@user_script: ?(\d+)"
 
 
 def exceptions_of(value: Any) -> Any:
@@ -71,7 +70,7 @@ def class_names(error: BaseException | None) -> set[str]:
 def codes_of(error: BaseException | None) -> set[str]:
     """Return the first word of a server's error: its code. Return all words of a wrapped one."""
     words = str(error).split()
-    if _WRAPPED.match(str(error)):
+    if re.match(_WRAPPED, str(error)):
         return {word.lstrip("-") for word in words}
     return set(words[:1])
 
@@ -122,13 +121,13 @@ def translated(error: Exception, script: Script | None = None) -> Exception:
 
 def _no_right(text: str, script: Script | None) -> str | None:
     """Return the text of an error about a missing right in a script, with the command."""
-    found = _NO_RIGHT.search(text)
+    found = re.search(_NO_RIGHT, text, re.DOTALL)
     if found is None:
         return None
     refusal = found[1].removeprefix("ACL failure in script: ").removesuffix(".")
     if script is None:
         return refusal
-    line = _LINE.search(text)
+    line = re.search(_LINE, text)
     names = script.commands_at(int(line[1])) if line else []
     place = f"in the step {script.name!r}"
     if not names or any(f"'{name.lower()}'" in refusal for name in names):

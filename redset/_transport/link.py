@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from time import monotonic
 from typing import Any
 
+from redset import _transport
 from redset._transport.clients import (
     ClusterLender,
     Lender,
@@ -18,14 +19,11 @@ from redset._transport.clients import (
     known_lender,
     lender_of,
 )
-from redset._transport.cluster import nodes_of, slot_of
 from redset._transport.coroutines import complete
 from redset._transport.effects import Ask, Fingerprint, Operation, R, only
-from redset._transport.generic import GenericSession
 from redset._transport.packed import PackedSession, ask_once
 from redset._transport.performer import Performer
 from redset._transport.pools import address_of, fingerprint_of
-from redset._transport.redirecting import ClusterSession, ask_node
 from redset._transport.session import Session
 from redset._transport.source import Source
 
@@ -75,9 +73,9 @@ class _Link:
         self._nodes: Any = None
         self._home = 0
         if type(lender) is ClusterLender:
-            self._home = slot_of(key)
+            self._home = _transport.cluster.slot_of(key)
             if self.multi:
-                self._nodes = nodes_of(client, self._awaits)
+                self._nodes = _transport.cluster.nodes_of(client, self._awaits)
 
     @property
     def multi(self) -> bool:
@@ -128,13 +126,15 @@ class _Link:
             operation = only(operation)
         session: Session
         if self._nodes is not None and self.multi:
-            session = ClusterSession(self._nodes, self._home)
+            session = _transport.redirecting.ClusterSession(self._nodes, self._home)
         elif self.multi:
             session = PackedSession(self._client.connection_pool, self._awaits)
         else:
             if self._options is None:
                 self._options = decoding_options(self._client.execute_command)
-            session = GenericSession(self._client, self._split, self._options, self._awaits)
+            session = _transport.generic.GenericSession(
+                self._client, self._split, self._options, self._awaits
+            )
         session.reporter = self.reporter
         return Performer(operation, source, session, self._awaits, effect)
 
@@ -187,7 +187,7 @@ class Link(_Link):
                         if nodes is None:
                             result = ask_once(borrower, effect, refused)
                         else:
-                            result = ask_node(nodes, home, effect, refused)
+                            result = _transport.redirecting.ask_node(nodes, home, effect, refused)
                     elif kind is Fingerprint:
                         result = self._fingerprint()
                     else:

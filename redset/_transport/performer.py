@@ -15,8 +15,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
+from redset import _transport
 from redset._transport.effects import (
     Ask,
     AskOther,
@@ -33,7 +34,9 @@ from redset._transport.effects import (
 )
 from redset._transport.session import Session
 from redset._transport.source import Source
-from redset._transport.waiter import Waiter
+
+if TYPE_CHECKING:
+    from redset._transport.waiter import Waiter
 
 #: Seconds that an operation may keep an event loop to itself, before other tasks run.
 _TURN = 0.002
@@ -135,7 +138,7 @@ class Performer(Generic[R]):
         if kind is Wait:
             await session.close()
             if self._waiter is None:
-                self._waiter = Waiter(session, self._awaits)
+                self._waiter = _transport.waiter.Waiter(session, self._awaits)
             spent, self._spent = self._spent, 0
             found = await self._waiter.perform(effect, spent)
             self._turn = time.monotonic()

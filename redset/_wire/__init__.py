@@ -5,6 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+from redset import _lazy
+
+if TYPE_CHECKING:
+    from redset._wire import fallback as fallback
+else:
+    __getattr__ = _lazy.modules(__name__, "fallback")
 
 _MODULES = {"cython": "redset._speedups", "python": "redset._wire.fallback"}
 

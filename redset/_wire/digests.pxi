@@ -29,7 +29,7 @@ cdef extern from "_wire/blake2b.h" nogil:
 def digest(data):
     """Return the BLAKE2b of data with 16 bytes of output (RFC 7693)."""
     if not PyBytes_CheckExact(data):
-        return _python.digest(data)
+        return _wire.fallback.digest(data)
     result = PyBytes_FromStringAndSize(NULL, 16)
     digest_of(PyBytes_AS_STRING(result), PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
     return result
@@ -94,9 +94,9 @@ def memory_integer(identity, epoch):
     cdef char text[NUMBER]
     cdef int64_t number
     if not PyBytes_CheckExact(epoch) or PyBytes_GET_SIZE(epoch) > 64:
-        return _python.memory_integer(identity, epoch)
+        return _wire.fallback.memory_integer(identity, epoch)
     if not PyBytes_CheckExact(identity):
-        return _python.memory_integer(identity, epoch)
+        return _wire.fallback.memory_integer(identity, epoch)
     begin_keyed(&keyed, PyBytes_AS_STRING(epoch), PyBytes_GET_SIZE(epoch))
     number = end_keyed(&keyed, PyBytes_AS_STRING(identity), PyBytes_GET_SIZE(identity))
     return PyBytes_FromStringAndSize(text, put_signed(text, number) - text)

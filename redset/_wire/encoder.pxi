@@ -102,7 +102,7 @@ cdef class Encoder:
                 forget_items(work)
                 self.read_all(work, items, scores, skip, bad, known, now)
             if self.unfit and work.count:
-                _python.memory_integer(b"", self.epoch)
+                _wire.fallback.memory_integer(b"", self.epoch)
                 raise TypeError(f"epoch must be bytes, not {type(self.epoch).__name__}")
             self.sort_all(work)
             good = work.count
@@ -280,7 +280,7 @@ cdef class Encoder:
         if self.whole and not (
             -4096.0 <= entry.score <= 4095.0 and entry.score == <double> <int> entry.score
         ):
-            _python.whole_score(entry.score)
+            _wire.fallback.whole_score(entry.score)
         return 0
 
     cdef int read_key(self, Entry* entry, object key) except -1:

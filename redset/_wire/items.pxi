@@ -143,7 +143,7 @@ cdef int view_serialised(View* out, object data, Arena* arena) except -1:
     elif isinstance(data, bytes):
         view_bytes(out, bytes(data))
     else:
-        raise TypeError(f"serializer.dumps must return str or bytes, {_python._got(data)}")
+        raise TypeError(f"serializer.dumps must return str or bytes, {_wire.fallback._got(data)}")
     if arena != NULL:
         copy_into(arena, out)
     return 0
@@ -239,7 +239,7 @@ cdef object key_of(object item, object key):
         parts = []
         for field in key:
             parts.append(read_field(item, field, "key"))
-        return _python.joined_key(parts)
+        return _wire.fallback.joined_key(parts)
     return key(item)
 
 
@@ -249,7 +249,7 @@ cdef int view_key(View* out, object key) except -1:
         return view_text(out, key)
     if PyBytes_CheckExact(key):
         return view_bytes(out, key)
-    return view_bytes(out, _python.key_bytes(key))
+    return view_bytes(out, _wire.fallback.key_bytes(key))
 
 
 def key_bytes(key):
@@ -265,7 +265,7 @@ def key_bytes(key):
 
 def joined_key(parts):
     """Return the bytes of a key of several parts. Keys with other parts have other bytes."""
-    return _python.joined_key(parts)
+    return _wire.fallback.joined_key(parts)
 
 
 cdef int digest_key(void* out, object item, object key) except -1:

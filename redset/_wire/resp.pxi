@@ -127,7 +127,7 @@ cdef int write_argument(Buffer* buffer, object argument) except -1:
         number = PyLong_AsLongLongAndOverflow(argument, &overflow)
         if not overflow:
             return write_bulk(buffer, digits, put_signed(digits, number) - digits)
-    written = _python._bulk_strings((argument,))
+    written = _wire.fallback._bulk_strings((argument,))
     size = PyBytes_GET_SIZE(written)
     memcpy(make_room(buffer, size), PyBytes_AS_STRING(written), size)
     buffer.size += size
@@ -182,20 +182,20 @@ def split(data):
     cdef Py_ssize_t count, size
     cdef list commands = [], arguments
     if not PyBytes_CheckExact(data):
-        return _python.split(data)
+        return _wire.fallback.split(data)
     at = PyBytes_AS_STRING(data)
     end = at + PyBytes_GET_SIZE(data)
     while at < end:
         arguments = []
         count = read_head(&at, end)
         if count < 0:
-            return _python.split(data)
+            return _wire.fallback.split(data)
         while count:
             if at >= end:
-                return _python.split(data)
+                return _wire.fallback.split(data)
             size = read_head(&at, end)
             if size < 0 or size > end - at - 2:
-                return _python.split(data)
+                return _wire.fallback.split(data)
             arguments.append(PyBytes_FromStringAndSize(at, size))
             at += size + 2
             count -= 1

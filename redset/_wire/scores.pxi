@@ -59,7 +59,7 @@ cdef double to_double(object value, bint timed) except? -1.0:
         number = PyLong_AsLongLongAndOverflow(value, &overflow)
         if not overflow:
             return <double> number
-    return _python.to_score(value, timed)
+    return _wire.fallback.to_score(value, timed)
 
 
 def to_score(value, bint timed=False):
@@ -69,14 +69,14 @@ def to_score(value, bint timed=False):
 
 def whole_score(score):
     """Return a score that a set with ties= can have. Raise ValueError for any other."""
-    return _python.whole_score(score)
+    return _wire.fallback.whole_score(score)
 
 
 def score_text(score):
     """Write a score with the fewest digits that give it back."""
     cdef char text[SCORE]
     if not PyFloat_CheckExact(score):
-        return _python.score_text(score)
+        return _wire.fallback.score_text(score)
     return PyBytes_FromStringAndSize(text, put_any_score(text, PyFloat_AS_DOUBLE(score)))
 
 

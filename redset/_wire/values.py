@@ -9,14 +9,14 @@ from typing import Any
 _short = reprlib.Repr()
 _short.maxother = 100
 #: Addresses are left out of texts: they differ in each run.
-_ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")
+_ADDRESS = " at 0x[0-9a-fA-F]+"
 #: Values of a flag. 1, 0 and NumPy's equal one of them.
 _FLAGS = frozenset((True, False, None))
 
 
 def got(value: Any) -> str:
     """Return the end of an error of an argument: its value, cut, and its type."""
-    return f"got {_ADDRESS.sub('', _short.repr(value))} ({type(value).__name__})"
+    return f"got {re.sub(_ADDRESS, '', _short.repr(value))} ({type(value).__name__})"
 
 
 def flag(argument: str, value: Any) -> bool:

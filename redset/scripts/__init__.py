@@ -33,10 +33,11 @@ from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 _INCLUDE = "-- include: "
-_FIELDS = re.compile(r"( *)-- fields: (@?\w+) at (.+)")
+#: Patterns, here and below, are compiled when the first script is read.
+_FIELDS = r"( *)-- fields: (@?\w+) at (.+)"
 _KEYS = "-- KEYS: "
 _ARGUMENTS = "-- ARGV:"
-_ARGUMENT = re.compile(
+_ARGUMENT = (
     r"--   (?P<names>@?\w+(?:, \w+)*)"
     r"(?:: (?P<kind>number|flag|optional)|(?P<dots>\.\.\.)(?:\((?P<fields>[\w, ]+)\))?)?"
     r"(?:  .*)?"
@@ -204,7 +205,7 @@ def _head_of(source: str, name: str) -> Head:
         if line.startswith(_KEYS):
             keys = _keys_in(line, name)
     for line in _declarations(lines):
-        found = _ARGUMENT.fullmatch(line)
+        found = re.fullmatch(_ARGUMENT, line)
         if found is None or rest:
             raise ValueError(f"{name}.lua must declare arguments, got {line!r}")
         names = found["names"].split(", ")
@@ -222,7 +223,7 @@ def _head_of(source: str, name: str) -> Head:
 def _length_of_head(lines: list[str]) -> int:
     """Return the number of comment lines at a file's top."""
     for at, line in enumerate(lines):
-        if not line.startswith("--") or line.startswith(_INCLUDE) or _FIELDS.fullmatch(line):
+        if not line.startswith("--") or line.startswith(_INCLUDE) or re.fullmatch(_FIELDS, line):
             return at
     return len(lines)
 
@@ -274,7 +275,7 @@ def _expanded(source: str, name: str) -> Iterator[str]:
 
 def _body(lines: list[str], head: Head) -> Iterator[str]:
     for line in lines:
-        taken = _FIELDS.fullmatch(line)
+        taken = re.fullmatch(_FIELDS, line)
         if line.startswith(_INCLUDE):
             included = line.removeprefix(_INCLUDE).strip()
             text = _read(f"include/{included}").splitlines()

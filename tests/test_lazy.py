@@ -1,0 +1,102 @@
+"""Modules that are imported on their first use: which ones, by threads, after an interrupt."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+
+import children
+import pytest
+import servers
+
+import redset
+
+PACKAGE = Path(redset.__file__).parent
+#: The packages that import modules when they are first used, with these modules.
+LAZY = {
+    name: {
+        node.value
+        for call in ast.walk(ast.parse((PACKAGE / name / "__init__.py").read_text("utf-8")))
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "modules"
+        for node in call.args[1:]
+        if isinstance(node, ast.Constant)
+    }
+    for name in ("_faces", "_operations", "_transport", "_wire")
+}
+
+
+def loaded_by(code: str, *arguments: str) -> set[str]:
+    """Return the modules of redset that a program has imported at its end."""
+    code += "\nimport sys; print(*(name for name in sys.modules if name.startswith('redset')))"
+    return set(children.run("-c", code, *arguments).out.split())
+
+
+def test_an_import_loads_only_what_constructing_and_adding_need(
+    all_servers: servers.Servers,
+) -> None:
+    url = all_servers.get(servers.some()).url
+    late = {f"redset.{name}.{each}" for name, some in LAZY.items() for each in some}
+    if redset.IMPLEMENTATION == "python":
+        late.remove("redset._wire.fallback")
+    loaded = loaded_by("import redset")
+    assert len(loaded) <= 50
+    assert not loaded & {*late, "redset.asyncio", "redset.cli", "redset.embedded", "redset.locks"}
+    # An add needs one module more: it reports the set.
+    add = "import sys, redset; redset.SortedSet.from_url(sys.argv[1], 'jobs').add('a')"
+    assert loaded_by(add, url) - loaded <= {"redset._operations.operating"}
+
+
+@pytest.mark.parametrize("package", sorted(LAZY))
+def test_a_package_has_its_late_modules_as_attributes_and_no_others(package: str) -> None:
+    found = importlib.import_module(f"redset.{package}")
+    assert LAZY[package]
+    for name in LAZY[package]:
+        assert getattr(found, name) is importlib.import_module(f"redset.{package}.{name}")
+    with pytest.raises(AttributeError, match=f"module 'redset.{package}' has no attribute 'nono'"):
+        _ = found.nono
+
+
+def test_late_public_names_can_be_listed_imported_and_used() -> None:
+    loaded_by(
+        "import redset\n"
+        "assert {*redset.__all__, '__version__', 'locks'} <= {*dir(redset)}\n"
+        "from redset import DeadLetter, Stats\n"
+        "assert redset.locks.Lock.__name__ == 'Lock'\n"
+        "from redset import *\n"
+        "assert Stats is redset.Stats and Consumed(1, 0, 0).done == 1\n"
+        "assert vars(redset)['Worker'] is Worker"
+    )
+
+
+RACE = """
+import sys, threading, redis, redset
+jobs = redset.SortedSet(redis.Redis.from_url(sys.argv[1]), "jobs")
+jobs.add_many(range(8))
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "redset._operations.settling":
+            sys.meta_path.remove(self)
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+try:
+    jobs.lease()
+except KeyboardInterrupt:
+    assert "redset._operations.leasing" not in sys.modules
+begin, done = threading.Barrier(8), []
+def work():
+    begin.wait()
+    done.append(jobs.lease().ack())
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert done == [1] * 8, done
+"""
+
+
+def test_a_first_use_may_be_interrupted_and_threads_may_race_for_it(
+    all_servers: servers.Servers,
+) -> None:
+    server = all_servers.get(servers.some())
+    server.flush()
+    loaded_by(RACE, server.url)
