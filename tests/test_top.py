@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -259,6 +260,33 @@ def test_a_set_opens_in_tabs(server: Any) -> None:
         assert top.grid.id == "workers"
 
     drive(server, scenario, (80, 24))
+
+
+def test_the_next_page_is_read_after_a_look_that_is_under_way(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(server.raw)
+    slow, looks, go_on = threading.Event(), threading.Event(), threading.Event()
+    items = Reader.items
+
+    def late(*arguments: Any) -> Any:
+        if slow.is_set():
+            looks.set()
+            go_on.wait(30)
+        return items(*arguments)
+
+    monkeypatch.setattr(Reader, "items", late)
+
+    async def scenario(top: Driven) -> None:
+        await top.press("down", "down", "enter")
+        await top.until(lambda: len(top.grid.rows) == 100)
+        slow.set()
+        await top.until(looks.is_set)
+        await top.press("end")
+        go_on.set()
+        await top.until(lambda: len(top.grid.rows) == 200)
+
+    drive(server, scenario)
 
 
 def test_chosen_letters_are_requeued_and_purged_after_a_question(server: Any) -> None:

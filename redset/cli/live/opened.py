@@ -109,8 +109,9 @@ class Opened(Screen[None]):
         self._view, self._tab = view, tab
         self._items = PAGE
         self._pages: dict[str, Pages] = {}
-        #: Tabs that are being read.
+        #: Tabs that are being read, and those of them of which one page more is read then.
         self._reading: set[str] = set()
+        self._more: set[str] = set()
         self._is_ready = False
 
     def compose(self) -> ComposeResult:
@@ -268,7 +269,11 @@ class Opened(Screen[None]):
     def _read(self, again: bool = False) -> None:
         """Read the rows of the tab in the background: anew, or one page more."""
         tab, app, info = self._tab, self.app, self._view.info
-        if tab == "options" or tab in self._reading:
+        if tab == "options":
+            return
+        if tab in self._reading:
+            if not again:
+                self._more.add(tab)
             return
         self._reading.add(tab)
         call: Callable[[], Any]
@@ -287,11 +292,15 @@ class Opened(Screen[None]):
             call = lambda: pages.more().found  # noqa: E731
 
         def ended(rows: list[Any], error: Exception | None) -> None:
+            is_at_end = tab == self._tab and tab in self._more
             self._reading.discard(tab)
+            self._more.discard(tab)
             grid = self._grids[tab]
             grid.empty = "none"
             if error is None:
                 grid.show(rows)
+                if is_at_end and grid.cursor == len(grid.rows) - 1:
+                    self.on_grid_ended()
             elif app.settings.is_lost(error):
                 app.note(error)
             else:
