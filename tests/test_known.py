@@ -522,7 +522,7 @@ def test_an_add_that_was_sent_before_a_forget_teaches_nothing(
         return learn(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("redset._operations.adding.learn", late)
+        patch.setattr("redset._operations.known.learn", late)
         assert jobs.add("late") == 0
     assert jobs.add("late", 5) == 5
     client.close()
