@@ -2,8 +2,8 @@
 """The wire format compiled: names, bytes and errors as in its specification, _wire/fallback.py.
 
 Rare cases (subclasses, foreign types, errors) call the fallback's own functions, so they cannot
-differ. The first such call imports the fallback. Frequent cases work on views: pointers into held objects. Items are read with the GIL.
-Digests, folding, sorting and copying run without it.
+differ. The first such call imports the fallback. Frequent cases work on views: pointers into held
+objects. Items are read with the GIL. Digests, folding, sorting and copying run without it.
 
 There are no list comprehensions: those of Cython 3.3 free an element twice if there is no memory
 for the list to grow. There is no return in an except clause: it assumes that there was memory for
