@@ -801,18 +801,47 @@ def test_an_interrupt_while_it_is_left_lets_it_go_on(
         with pytest.raises(KeyboardInterrupt), jobs.buffered(max_delay=LONG) as writer:
             for number in range(1500):
                 writer.add(f"{number:04}", number)
-            join = writer._thread.join
+            wait = writer._done.wait
 
             def left() -> None:
                 alarm.start()
-                join()
+                wait()
 
-            monkeypatch.setattr(writer._thread, "join", left)
+            monkeypatch.setattr(writer._done, "wait", left)
         assert any_server.raw.zcard("jobs") < 1500
         go.set()
-        until(lambda: any_server.raw.zcard("jobs") == 1500)
-        join(20)
+        assert wait(40)
+        assert any_server.raw.zcard("jobs") == 1500
         client.close()
+
+
+INTERRUPTED = """
+import contextlib, sys, redis
+from redset import SortedSet
+jobs = SortedSet(redis.Redis(port=int(sys.argv[1])), "jobs")
+with contextlib.suppress(KeyboardInterrupt), jobs.buffered(max_delay=1000) as writer:
+    for number in range(900):
+        writer.add(str(number))
+    print("leaving", flush=True)
+print("interrupted", flush=True)
+"""
+
+
+def test_a_program_that_ends_after_an_interrupted_exit_writes_first(
+    any_server: servers.Server,
+) -> None:
+    """An interrupted join of a thread takes it for ended, and ends no program later."""
+    go = threading.Event()
+    with Proxy(any_server) as proxy:
+        proxy.rule = held_up(b"ZADD", go)
+        with children.Child("-c", INTERRUPTED, str(proxy.port)) as child:
+            assert child.line() == "leaving"
+            until(lambda: b"ZADD" in proxy.names())
+            child.send_signal(signal.SIGINT)
+            assert child.line() == "interrupted"
+            go.set()
+            assert child.check().err == ""
+    assert any_server.raw.zcard("jobs") == 900
 
 
 # --- asyncio
@@ -982,7 +1011,7 @@ def test_a_failure_after_an_interrupted_exit_is_logged_at_once(
                 raise ValueError("no server today")
 
         writer = Failing(any_server.client(), "jobs").buffered()
-        monkeypatch.setattr(writer._thread, "join", interrupted)
+        monkeypatch.setattr(writer._done, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt), writer:
             writer.add("a")
         assert not written_to(caplog)

@@ -693,6 +693,9 @@ class ThreadWriting(Writing):
         self._thread = threading.Thread(
             target=self._work, name=f"redset writer of {self._ctx.name!r}", daemon=True
         )
+        #: Set at the end of the thread. An interrupted `Thread.join` takes a running thread for an
+        #: ended one (CPython 3.10 to 3.12).
+        self._done = threading.Event()
 
     def _make_locks(self) -> None:
         # A signal handler or a destructor may add while its thread is adding.
@@ -740,13 +743,16 @@ class ThreadWriting(Writing):
 
     def _work(self) -> None:
         try:
-            self._go_on()
-        except BaseException as error:  # otherwise the thread would end without a report
+            try:
+                self._go_on()
+            except BaseException as error:  # otherwise the thread would end without a report
+                with self._lock:
+                    self._fail(error)
             with self._lock:
-                self._fail(error)
-        with self._lock:
-            self._ended()
-            self._room.notify_all()
+                self._ended()
+                self._room.notify_all()
+        finally:
+            self._done.set()
 
     def _go_on(self) -> None:
         while True:
@@ -784,7 +790,7 @@ class ThreadWriting(Writing):
             self._wake.notify()
             self._room.notify_all()
         try:
-            self._thread.join()
+            self._done.wait()
         except BaseException:
             # The thread goes on by itself.
             with self._lock:

@@ -751,6 +751,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("test_buffered.py::test_a_full_set_is_an_error_with_the_unwritten_items",),
     ),
     Mutant(
+        "interrupted-exit-ends-the-writer",
+        "redset/_faces/writer.py",
+        "_finish",
+        "self._done.wait()",
+        "self._thread.join()",
+        "A program that ends after an interrupted exit of a writer loses its items.",
+        ("test_buffered.py::test_a_program_that_ends_after_an_interrupted_exit_writes_first",),
+    ),
+    Mutant(
         "break-acknowledges-the-current-item",
         "redset/_faces/leases.py",
         "_reached",
