@@ -1,9 +1,8 @@
 """A work queue in Redis that never holds the same job twice. The lowest score comes out first."""
 
-import importlib
 import typing
 
-from redset import _wire
+from redset import _lazy, _wire
 from redset._faces.leases import Lease
 from redset._operations.adding import AddResult
 from redset.exceptions import Reject, Retry
@@ -67,10 +66,10 @@ def _load(name: str) -> typing.Any:
 
         return version("redset")
     if name == "locks":
-        return importlib.import_module("redset.locks")
+        return _lazy.module("redset.locks")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    found = globals()[name] = getattr(_lazy.module(_MODULES[name]), name)
     return found
 
 

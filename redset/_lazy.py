@@ -20,15 +20,32 @@ one more look-up of an attribute. The import system has a lock for each module, 
 whose import was interrupted. So threads may race for the first use, and a signal handler may end
 it.
 
+A fork waits for the end of such an import: a child would wait forever for the lock of a module that
+a thread of its parent was importing.
+
 A module that runs in a background thread or at the exit of the interpreter must not import others
 there: the interpreter may end in between. It loads them before (see `Writing`).
 """
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
+
+_lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
+
+
+def module(name: str) -> ModuleType:
+    """Import a module by its full name."""
+    with _lock:
+        return import_module(name)
 
 
 def modules(package: str, *names: str) -> Callable[[str], ModuleType]:
@@ -36,7 +53,7 @@ def modules(package: str, *names: str) -> Callable[[str], ModuleType]:
 
     def load(name: str) -> ModuleType:
         if name in names:
-            return import_module(f"{package}.{name}")
+            return module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 from pathlib import Path
 
 import children
@@ -100,3 +101,44 @@ def test_a_first_use_may_be_interrupted_and_threads_may_race_for_it(
     server = all_servers.get(servers.some())
     server.flush()
     loaded_by(RACE, server.url)
+
+
+FORK = """
+import importlib.machinery, os, signal, sys, threading, time, redis, redset
+url = sys.argv[1]
+redset.SortedSet.from_url(url, "jobs").add("a")
+begun = threading.Event()
+class Slow(importlib.machinery.SourceFileLoader):
+    def exec_module(self, module):
+        begun.set()
+        time.sleep(0.3)
+        super().exec_module(module)
+class Finder(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        spec = super().find_spec(name, path, target)
+        if name == "redset._operations.leasing":
+            spec.loader = Slow(name, spec.origin)
+        return spec
+sys.meta_path.insert(0, Finder)
+thread = threading.Thread(target=redset.SortedSet.from_url(url, "other").lease)
+thread.start()
+begun.wait()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    redset.SortedSet.from_url(url, "jobs").lease().ack()
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_may_use_what_a_thread_of_its_parent_was_importing(
+    all_servers: servers.Servers,
+) -> None:
+    server = all_servers.get(servers.some())
+    server.flush()
+    loaded_by(FORK, server.url)
