@@ -115,6 +115,7 @@ def test_every_set_has_every_metric_and_every_counter_begins_at_0(
     second.fail("broken")
     third.release()
     jobs.lease(1, ttl=0.001)
+    time.sleep(0.01)
     later.pause()
     for each in (jobs, later):
         each.close()
@@ -258,6 +259,7 @@ def test_a_replica_and_a_user_who_may_only_read_are_enough(any_server: servers.S
     with SortedSet[str](raw, "jobs", key=str, remember=True) as jobs:
         jobs.add_many(["a", "b"])
         jobs.lease(1, ttl=0.001)
+    time.sleep(0.01)
     expected = Scrape(Collector(raw, memory=True)).of("memory_bytes")
     assert expected["jobs"] > 100
     documented = (TREE / "docs" / "limits.rst").read_text()
