@@ -16,9 +16,8 @@ A caller imports the package, and names the module at each use::
 
 Python calls ``__getattr__`` if a package lacks an attribute (PEP 562). The import makes the module
 an attribute of its package. So only the first use of a module takes this way, and later ones cost
-one more look-up of an attribute. The import system has a lock for each module, and removes a module
-whose import was interrupted. So threads may race for the first use, and a signal handler may end
-it.
+one more look-up of an attribute. The import system has a lock for each module, so threads may race
+for the first use. It removes a module whose import was interrupted, so the next use imports it.
 
 A fork waits for the end of such an import: a child would wait forever for the lock of a module that
 a thread of its parent was importing.

@@ -77,7 +77,7 @@ class _Heard:
                     _keep()
                 return stop.value
             except Exception as failure:
-                # That of a time limit: async_timeout may have cancelled the task.
+                # If this is the error of a time limit, async_timeout may have cancelled the task.
                 if kept and "Timeout" not in type(failure).__name__:
                     _keep()
                 raise
