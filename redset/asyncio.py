@@ -2296,7 +2296,8 @@ class AsyncWriter(TaskWriting):
     """Adds to a set in the background, in bulk. `SortedSet.buffered` makes it.
 
     Entered with ``async with``; its methods are awaited. Leaving writes all accepted items, also if
-    the block raises. Any number of tasks may use it.
+    the block raises. Any number of tasks may use it. A signal handler or a destructor may add, too.
+    If it interrupts an add of the same writer, it does not wait for room.
 
     If an item cannot be written, after the client's own retries, the writer ends. It sends no
     later item. Each later call, and leaving the block, raise the same `redset.exceptions.AddError`.

@@ -2264,7 +2264,8 @@ class Writer(ThreadWriting):
     """Adds to a set in the background, in bulk. `SortedSet.buffered` makes it.
 
     Entered with ``with``; leaving writes all accepted items, also if the block raises. Any number
-    of threads may use it.
+    of threads may use it. A signal handler or a destructor may add, too. If it interrupts an add of
+    the same writer, it does not wait for room.
 
     If an item cannot be written, after the client's own retries, the writer ends. It sends no
     later item. Each later call, and leaving the block, raise the same `redset.exceptions.AddError`.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import logging
 import os
 import random
 import signal
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -1051,30 +1054,91 @@ def test_a_signal_handler_may_add_while_its_thread_does(
     assert set(jobs) == {"from the handler", "from the thread"}
 
 
+@pytest.mark.parametrize(("remember", "limit"), [(False, 4), (False, 40), (True, 4)])
 def test_no_add_of_a_signal_handler_or_around_it_is_lost(
+    any_server: servers.Server, remember: bool, limit: int
+) -> None:
+    """A handler runs wherever one can, also at the limit. It adds, or acknowledges."""
+    jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs", remember=remember)
+    jobs.add_many(map("leased {}".format, range(300)))
+    leases = list(jobs.lease(300, ttl=1000))
+    numbers = itertools.count()
+    acked, added = [], []
+
+    def call(writer: Any) -> None:
+        number = next(numbers)
+        if number % 9 == 7 and leases:
+            lease = leases.pop()
+            writer.ack(lease)
+            acked.append(lease.item)
+        elif number % 9 == 3:
+            pair = [f"{number} a", f"{number} b"]
+            writer.add_many([*pair, *pair])
+            added.extend(pair)
+        elif number % 9 == 5 and acked:
+            item = acked.pop()
+            writer.add(item, number)
+            added.extend([] if remember else [item])
+        else:
+            writer.add(f"{number}", number if number % 9 else None)
+            added.append(f"{number}")
+
+    with jobs.buffered(max_items=limit // 2, max_pending=limit) as writer:
+
+        def interrupt(frame: Any, event: str, _: Any) -> None:
+            # A handler runs at the start of a function, or after a call of a builtin one.
+            here = event in ("call", "c_return") and frame.f_globals is vars(writers)
+            if here and next(places) in where:
+                sys.setprofile(None)
+                call(writer)
+                sys.setprofile(interrupt)
+
+        for first in [*range(60)] * 2:
+            where, places = range(first, first + 8), itertools.count()
+            sys.setprofile(interrupt)
+            try:
+                call(writer)
+            finally:
+                sys.setprofile(None)
+            for _ in range(7):
+                call(writer)
+    assert sorted(jobs) == sorted(added)
+    assert len(list(jobs.leased())) == len(leases)
+    assert writer_of(writer)._pending() == 0
+
+
+def test_an_add_that_a_signal_handler_interrupts_is_written_in_time(
     any_server: servers.Server,
 ) -> None:
     jobs: SortedSet[str] = SortedSet(any_server.client(), "jobs")
-    added, nested = 0, threading.Lock()
-    with jobs.buffered(max_items=10, max_pending=20) as writer:
 
-        def handle(*_: Any) -> None:
-            nonlocal added
-            if nested.acquire(blocking=False):
-                writer.add(f"handler {added}")
-                added += 1
-                nested.release()
+    class Queue(deque[Any]):
+        def append(self, one: Any) -> None:
+            super().append(one)
+            if not adding:
+                adding.append(True)
+                writer.add("from the handler")
 
-        before = signal.signal(signal.SIGALRM, handle)
-        signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
-        try:
-            for number in range(3000):
-                writer.add(f"thread {number}", number)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-    assert added > 5 and jobs.size() == 3000 + added
-    assert writer_of(writer)._pending() == 0
+    adding: list[bool] = []
+    with jobs.buffered(max_delay=0.01) as writer:
+        writer._queue = Queue()
+        writer.add("from the thread", 1)
+        until(lambda: jobs.size() == 2)
+
+
+def test_a_destructor_of_an_item_may_add_at_the_limit(any_server: servers.Server) -> None:
+    """It runs in the thread of the writer, which makes the room."""
+    jobs: SortedSet[Any] = SortedSet(any_server.client(), "jobs", serializer=JSONSerializer())
+
+    class Page(dict[str, int]):
+        def __del__(self) -> None:
+            writer.add_many([{"next": self["page"]}, {"last": self["page"]}])
+
+    with jobs.buffered(max_pending=2) as writer:
+        for number in range(20):
+            writer.add(Page(page=number))
+        until(lambda: writer_of(writer)._accepted == 60)
+    assert jobs.size() == 60
 
 
 def test_a_serializer_that_is_replaced_in_mid_stream_serialises_the_later_items(

@@ -24,7 +24,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, repeat
 from typing import Any
 
@@ -409,10 +409,13 @@ class Writing:
         run, size = self._last, self._size
         if run is None or not run.scored or self._acking or self._ctx.options.ties:
             return
-        room = min(self._limit - self._accepted, _MOST - run.size())
-        room = min(room, _TURN - self._accepted % _TURN)
+        accepted = self._accepted
+        room = min(self._limit - accepted, _MOST - run.size())
+        room = min(room, _TURN - accepted % _TURN)
         if size < self._max_items:
             room = min(room, self._max_items - size)
+        if self._last is not run or self._accepted != accepted:
+            return  # a signal handler added in between, and opened it
         if room > 1 and self._barred is None:
             self._intake.open(run.adds, run.flags, self._codec, room - 1)
 
@@ -442,7 +445,8 @@ class Writing:
             bulk.error = bulk.error or error
         elif run.table is not None and memory.tables is not None:
             memory.tables.add(run.table)
-        size = run.size()
+        # Measured first: an add of a signal handler may join it as soon as it is in the queue.
+        size, adds = run.size(), run.count()
         wakes = bool(self._acking) and self._part_from_acks(run.pending()[0])
         last = self._last
         if last is not None and last.fits(run) and not self._is_full(last):
@@ -453,10 +457,10 @@ class Writing:
         if run.digests:
             # Only now: another thread's add of the same item may count on these.
             self._going.learn(run.digests, math.inf, self._going.generation)
-        self._accepted += size - run.gaps
+        self._accepted += adds
         self._size += size
-        bulk.position += len(given[0])
         wakes = wakes or self._size - size < self._max_items <= self._size
+        bulk.position += len(given[0])
         self._reopen()
         return wakes or self._accepted >= self._limit
 
@@ -465,7 +469,8 @@ class Writing:
         self._acking.update(lease.member for lease in leases)
         for lease in leases:
             lease.settled = True
-        self._accepted += len(leases)
+        num = len(leases)  # no call within the sum, as in _collect()
+        self._accepted += num
         # As with ack(add=): from here on the known table does not answer adds.
         self._sent.memory.tabled = False
         wakes = self._append(leases)
@@ -480,9 +485,10 @@ class Writing:
         member_of, acking = self._ctx.codec.member_of, self._acking
         if not any(member_of(each) in acking for each in sent):
             return False
-        acking.clear()
+        # Cleared last: a signal handler may add in between.
         self._queue.append(None)
         self._last = None
+        acking.clear()
         return True
 
     def _is_full(self, run: _Run) -> bool:
@@ -490,11 +496,12 @@ class Writing:
 
     def _append(self, one: _Run | list[Lease[Any]]) -> bool:
         """Append to the queue. Return whether it was empty."""
+        # Asked first: a signal handler may add at the end of a call, and sees that it is not empty.
+        was_empty = not self._queue
         self._queue.append(one)
-        if len(self._queue) > 1:
-            return False
-        self._since = time.monotonic()
-        return True
+        if was_empty:
+            self._since = time.monotonic()
+        return was_empty
 
     # The background.
 
@@ -696,6 +703,8 @@ class ThreadWriting(Writing):
         #: Set at the end of the thread. An interrupted `Thread.join` takes a running thread for an
         #: ended one (CPython 3.10 to 3.12).
         self._done = threading.Event()
+        #: True while a call changes the queue.
+        self._changing = False
 
     def _make_locks(self) -> None:
         # A signal handler or a destructor may add while its thread is adding.
@@ -708,12 +717,9 @@ class ThreadWriting(Writing):
             return
         flags, add = self._add_of(item, score, given)
         with self._lock:
-            while self._is_at_limit():
+            while self._is_at_limit() and self._may_wait():
                 self._room.wait()
-            if self._barred is not None:
-                self._check()
-            if self._put(flags, add):
-                self._wake.notify()
+            self._accept(self._put, flags, add)
 
     def _add_many(self, items: Any, score: Any, given: tuple[Any, ...]) -> None:
         bulk = self._bulk_of(items, score, given)
@@ -721,25 +727,42 @@ class ThreadWriting(Writing):
             pulled = complete(bulk.source.pull(bulk.most))
             run = self._run_of(bulk, *pulled)
             with self._lock:
-                while self._wants(run.count()):
+                while self._wants(run.count()) and self._may_wait():
                     self._wake.notify()
                     self._room.wait()
-                if self._barred is not None:
-                    self._check()
-                if self._put_run(bulk, run, pulled):
-                    self._wake.notify()
+                self._accept(self._put_run, bulk, run, pulled)
         if bulk.error is not None:
             raise bulk.error
 
     def _ack(self, leases: Any) -> None:
         held = self._held(leases)
         with self._lock:
-            while self._is_at_limit():
+            while self._is_at_limit() and self._may_wait():
                 self._room.wait()
-            if self._barred is not None:
+            if held:
+                self._accept(self._put_acks, held)
+            else:
                 self._check()
-            if held and self._put_acks(held):
-                self._wake.notify()
+
+    def _may_wait(self) -> bool:
+        """Return whether a call may wait for room. Called with the lock.
+
+        A signal handler or a destructor may not if it interrupts a call that is changing the queue:
+        the wait would give up the lock of that call, too. In the own thread of the writer, it
+        would wait for itself.
+        """
+        return not self._changing and threading.current_thread() is not self._thread
+
+    def _accept(self, put: Callable[..., bool], *what: Any) -> None:
+        """Put something into the queue. Called with the lock."""
+        outer, self._changing = self._changing, True
+        try:
+            self._check()
+            wakes = put(*what)
+        finally:
+            self._changing = outer
+        if wakes:
+            self._wake.notify()
 
     def _work(self) -> None:
         try:
@@ -926,7 +949,7 @@ class TaskWriting(Writing):
         try:
             await asyncio.wait((self._task,))
         except asyncio.CancelledError:
-            # The thread goes on by itself.
+            # The task goes on by itself.
             self._abandon()
             raise
         self._leave(error)

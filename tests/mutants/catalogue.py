@@ -751,6 +751,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("test_buffered.py::test_a_full_set_is_an_error_with_the_unwritten_items",),
     ),
     Mutant(
+        "signal-handler-gives-up-the-lock",
+        "redset/_faces/writer.py",
+        "_may_wait",
+        "not self._changing and ",
+        "",
+        "An add in a signal handler waits inside of another add, and the item of that one is lost.",
+        ("test_buffered.py::test_no_add_of_a_signal_handler_or_around_it_is_lost",),
+    ),
+    Mutant(
         "interrupted-exit-ends-the-writer",
         "redset/_faces/writer.py",
         "_finish",
