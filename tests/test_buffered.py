@@ -26,6 +26,7 @@ import redis.asyncio
 import servers
 from blocking import BlockingSet
 from load import Load
+from marks import needs_fork
 from proxy import Command, Proxy
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
@@ -46,7 +47,6 @@ OPTIONS: list[dict[str, Any]] = [
     {"key": "url", "remember": 3600},
 ]
 every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork: not on this platform")
 #: So long that nothing is written for its age.
 LONG = 1000.0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import redis.asyncio
 import servers
 from blocking import face_of
 from load import Load
+from marks import needs_fork
 from test_memory import P
 from test_model import recording, recording_asyncio
 
@@ -797,7 +797,7 @@ def test_a_replica_is_not_trusted(any_server: servers.Server) -> None:
         client.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@needs_fork
 def test_a_forked_child_starts_empty(any_server: servers.Server, any_implementation: str) -> None:
     client = any_server.client()
     jobs: SortedSet[str] = SortedSet(client, "jobs", remember=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib
-import os
 from pathlib import Path
 
 import children
 import pytest
 import servers
+from marks import needs_fork
 
 import redset
 
@@ -33,10 +33,15 @@ def loaded_by(code: str, *arguments: str) -> set[str]:
     return set(children.run("-c", code, *arguments).out.split())
 
 
-def test_an_import_loads_only_what_constructing_and_adding_need(
-    all_servers: servers.Servers,
-) -> None:
-    url = all_servers.get(servers.some()).url
+@pytest.fixture
+def url(all_servers: servers.Servers) -> str:
+    """The address of a server without keys."""
+    server = all_servers.get(servers.some())
+    server.flush()
+    return server.url
+
+
+def test_an_import_loads_only_what_constructing_and_adding_need(url: str) -> None:
     late = {f"redset.{name}.{each}" for name, some in LAZY.items() for each in some}
     if redset.IMPLEMENTATION == "python":
         late.remove("redset._wire.fallback")
@@ -95,12 +100,8 @@ assert done == [1] * 8, done
 """
 
 
-def test_a_first_use_may_be_interrupted_and_threads_may_race_for_it(
-    all_servers: servers.Servers,
-) -> None:
-    server = all_servers.get(servers.some())
-    server.flush()
-    loaded_by(RACE, server.url)
+def test_a_first_use_may_be_interrupted_and_threads_may_race_for_it(url: str) -> None:
+    loaded_by(RACE, url)
 
 
 FORK = """
@@ -135,10 +136,6 @@ thread.join()
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_child_may_use_what_a_thread_of_its_parent_was_importing(
-    all_servers: servers.Servers,
-) -> None:
-    server = all_servers.get(servers.some())
-    server.flush()
-    loaded_by(FORK, server.url)
+@needs_fork
+def test_a_child_may_use_what_a_thread_of_its_parent_was_importing(url: str) -> None:
+    loaded_by(FORK, url)

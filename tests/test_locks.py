@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import pytest
 import redis
 import servers
 from load import Load
+from marks import needs_fork
 
 from redset.exceptions import LockTimeout
 from redset.locks import Lock
@@ -281,7 +281,7 @@ def test_errors_of_the_server_pass_through(server_client: Any, wrong_type: None)
         Lock(server_client, "lock", timeout=5).__enter__()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@needs_fork
 def test_a_forked_child_does_not_release_its_parents_lock(any_server: servers.Server) -> None:
     lock = Lock(any_server.client(), "lock")
     with lock:

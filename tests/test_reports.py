@@ -15,6 +15,7 @@ import children
 import pytest
 import redis
 import servers
+from marks import needs_fork
 from proxy import Proxy
 
 from redset import SortedSet, TimeSortedSet, list_sets
@@ -406,7 +407,7 @@ for number in range(100_000):
     assert times[-1] - times[counted // 2 - 1] < load.seconds(2.2)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@needs_fork
 def test_a_forked_child_counts_for_itself(any_server: servers.Server) -> None:
     code = f"""
 import os, redis

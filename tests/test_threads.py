@@ -24,13 +24,13 @@ from typing import Any
 import children
 import pytest
 import servers
+from marks import needs_fork
 
 from redset import SortedSet, _wire
 from redset._wire import fallback
 from redset.serializers import JSONSerializer
 
 THREADS = 16
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork: not on this platform")
 
 
 def wires() -> Iterator[Any]:
