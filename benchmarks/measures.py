@@ -1146,7 +1146,8 @@ def entry_memory(bench: Bench) -> Iterator[Result]:
         UNIX,
         named(bench.server),
         number,
-        f"{number:,} links as JSON or as Requests: a URL of 60 bytes, where it was found, depth",
+        f"{number:,} links as JSON or as Requests. Each has a URL of 60 bytes, the page that names "
+        "it, and its depth",
     )
     items = [item for page in data.links(number, 0.0) for item in page]
     for options in memory.OPTIONS:

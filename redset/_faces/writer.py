@@ -237,7 +237,7 @@ class Writing:
         self._reported = False
         #: True if the caller was interrupted while leaving, so that no caller waits for the end.
         self._abandoned = False
-        #: True if the background has ended. After an interrupted join is_alive() may be wrong.
+        #: True if the background has ended.
         self._over = False
         #: The error that each call raises, if nothing is accepted.
         self._barred: Exception | None = RuntimeError("a writer is used inside of its with block")
@@ -465,7 +465,9 @@ class Writing:
         return wakes or self._accepted >= self._limit
 
     def _put_acks(self, leases: list[Lease[Any]]) -> bool:
-        """Accept acknowledgements. Return whether the background should wake."""
+        """Accept acknowledgements, if there are any. Return whether the background should wake."""
+        if not leases:
+            return False
         self._acking.update(lease.member for lease in leases)
         for lease in leases:
             lease.settled = True
@@ -739,10 +741,7 @@ class ThreadWriting(Writing):
         with self._lock:
             while self._is_at_limit() and self._may_wait():
                 self._room.wait()
-            if held:
-                self._accept(self._put_acks, held)
-            else:
-                self._check()
+            self._accept(self._put_acks, held)
 
     def _may_wait(self) -> bool:
         """Return whether a call may wait for room. Called with the lock.
@@ -884,7 +883,7 @@ class TaskWriting(Writing):
             self._room.clear()
             await self._room.wait()
         self._check()
-        if held and self._put_acks(held):
+        if self._put_acks(held):
             self._wake.set()
 
     async def _work(self) -> None:
