@@ -18,7 +18,8 @@ is the same in every process and every run, and over all functions every row mee
 A plain run leaves out the tests marked ``slow``, and property tests draw a fifth of their
 examples, the same ones in each run.
 
-``--all`` runs the whole product with all examples. ``--rest`` runs the other cases.
+``--all`` runs the whole product with all examples. ``--rest`` runs the other cases. With pytest's
+``--last-failed`` nothing is chosen: the cases that failed run.
 
 Coverage costs more than the tests it looks at, so it looks once. It measures the cases of a plain
 run, with all examples, two more choices of the same functions, and one of the slow cases. It does
@@ -288,6 +289,8 @@ class Selection:
             return (yield)
 
     def _kept(self, items: list[pytest.Item]) -> list[pytest.Item]:
+        if self._config.getoption("lf", False) and self._config.cache.get("cache/lastfailed", {}):
+            return items  # what failed before, which pytest has chosen
         everything, rest = map(self._config.getoption, ("--all", "--rest"))
         plain, more = self._chosen(items)
         if not everything and not rest:

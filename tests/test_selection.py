@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -233,6 +234,18 @@ def test_a_test_that_is_named_is_run(
     collected: Callable[..., Any], arguments: list[str], ids: list[str]
 ) -> None:
     assert collected(*arguments) == ids
+
+
+@pytest.mark.parametrize("which", [[], ["--rest"]], ids=str)
+def test_what_failed_is_run_again_and_no_choice_made_of_it(
+    pytester: pytest.Pytester, collected: Callable[..., Any], which: list[str]
+) -> None:
+    failed = ["test_product[2-2]", "test_product[1-2]"]
+    path = pytester.path / "cache" / "v" / "cache" / "lastfailed"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({f"test_it.py::{name}": True for name in failed}))
+    again = ["-p", "cacheprovider", "-o", "cache_dir=cache", "--last-failed", *which]
+    assert sorted(collected(*again)) == sorted(failed)
 
 
 def test_header_and_summary_name_the_cases_that_this_machine_cannot_run(
