@@ -5,6 +5,7 @@ these a plain run has."""
 
 from __future__ import annotations
 
+import ast
 import atexit
 import contextlib
 import importlib
@@ -40,6 +41,20 @@ if threading.current_thread() is threading.main_thread():
         _number = getattr(signal, _name, None)
         if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
             signal.signal(_number, signal.SIG_DFL)
+
+# Until 3.13 CPython counts the depth of all threads' trees in one number, and a parse may fail if
+# another thread parses meanwhile. A traceback is parsed for its printing. So what a background
+# thread logs could end the whole run while pytest prints a failed test.
+if sys.version_info < (3, 13):
+    _parse = ast.parse
+
+    def _parse_again(*args: Any, **kwargs: Any) -> Any:
+        for _ in range(20):
+            with contextlib.suppress(SystemError):
+                return _parse(*args, **kwargs)
+        return _parse(*args, **kwargs)
+
+    ast.parse = _parse_again
 
 # Two runs in one tree have no database in common, and no example fails for its time alone.
 # A failure prints the command that repeats it.
