@@ -983,7 +983,6 @@ def _work(path: str, seconds: float, seed: int, ttl: float = 0.3) -> None:
 
 
 @pytest.mark.slow(9)
-@pytest.mark.timeout(180)
 def test_killed_consumers_lose_nothing(any_server: servers.Server) -> None:
     """A tree of items, each returned for its parent: all of them are reached."""
     jobs = SortedSet(any_server.raw, "jobs", remember=True, max_attempts=None)

@@ -85,7 +85,6 @@ def offer(number: int, path: str, options: dict[str, Any]) -> tuple[int, list[st
     return added, new
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     "options",
     [
@@ -146,7 +145,6 @@ def queue_up(number: int, path: str, options: dict[str, Any]) -> list[tuple[str,
 
 
 @pytest.mark.slow(3)
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("ties", ["fifo", "lifo"])
 @pytest.mark.parametrize("options", [{}, {"max_size": 10**6}], ids=str)
 def test_ties_are_in_the_order_of_the_first_add_of_8_processes(
@@ -266,7 +264,6 @@ def consume(jobs: SortedSet[Any], pick: random.Random) -> list[str]:
     return [url_of(item) for item in taken]
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_item_is_lost_and_none_is_handed_out_twice(
     any_server: servers.Server,

@@ -31,7 +31,6 @@ from redset.scrapy.entries import open_frontier
 TESTS = Path(__file__).parent
 #: A process needs some seconds to begin on a busy machine.
 LIMIT = 100.0
-pytestmark = pytest.mark.timeout(150)
 
 REACTORS = {
     "asyncio": {"TWISTED_REACTOR": "twisted.internet.asyncioreactor.AsyncioSelectorReactor"},
