@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redset._faces.arguments import Time, seconds
+from redset._wire.values import flag
 
 __all__ = (
     "AddError",
@@ -162,11 +163,14 @@ class Retry(Exception):
     delay : float or timedelta, optional
         Time until the item may be handed out again, in seconds. Default: the backoff of any error
         (1 s, 2 s, 4 s and so on up to an hour).
+    group : bool
+        Let the item's group rest as long: for a site that answers "too many requests". It has no
+        effect in a set without ``group=``. Default False.
 
     Raises
     ------
     TypeError, ValueError
-        If ``delay`` is not a time.
+        If ``delay`` is not a time, or ``group`` is not True or False.
 
     Examples
     --------
@@ -187,10 +191,12 @@ class Retry(Exception):
     [('ann', 1)]
     """
 
-    def __init__(self, delay: Time | None = None) -> None:
-        super().__init__(delay)
+    def __init__(self, delay: Time | None = None, group: bool = False) -> None:
+        super().__init__(*((delay, group) if group else (delay,)))
         #: The delay in seconds, or None.
         self.delay = None if delay is None else seconds("delay", delay)
+        #: Whether the item's group rests as long.
+        self.group = flag("group", group)
 
     def __str__(self) -> str:
         return "try again" if self.delay is None else f"try again after {self.delay:g} s"

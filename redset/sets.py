@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 from redset import _faces, _operations
+from redset._faces import grouping
 from redset._faces import leases as settling
 from redset._faces.arguments import Time, index, many, reason, waiting_time, whole
 from redset._faces.base import (
@@ -30,11 +31,14 @@ from redset._operations.codec import Key
 __all__ = ("Key", "ScheduledSet", "SortedSet", "TimeSortedSet", "check_server", "list_sets")
 
 if TYPE_CHECKING:
+    from types import EllipsisType
+
     from typing_extensions import Self, Unpack
 
     from redset._faces.worker import Consumed, Event
     from redset._operations.dead import DeadLetter
     from redset._operations.glancing import Paused, SetInfo
+    from redset._operations.groups import Group
     from redset._operations.leasing import Leased
     from redset._operations.operating import Worker
     from redset._operations.reading import Stats
@@ -96,6 +100,18 @@ class SortedSet(SyncFace[T]):
         knows. Adds of these send no request. The process has one table per set. It starts empty
         and grows to 24 bytes per entry (32 with a limited time, about 150 without the compiled
         core). A full table drops its oldest entries. 0 turns it off. Default: 1,000,000.
+    group : callable, str or tuple of str, optional
+        Returns an item's group, such as its host: a callable, or the name of a field. Several
+        fields make one group. A group is str, bytes or int of 1 to 200 bytes, or None for none. The
+        groups take turns, and ``group_limit`` and ``group_interval`` hold for each. Items without a
+        group take turns as one, without limit. Identity and payload are stored apart, as with
+        ``key``.
+    group_limit : int or None
+        Limit of a group's items in work, in all processes: 1 to 1,000. None: no limit. Default 1.
+        The option is not stored: if processes differ, the largest limit applies.
+    group_interval : float or timedelta
+        Least time between two hand-outs of a group, in seconds, up to 30 days. Default 0. The
+        option is not stored.
 
     Raises
     ------
@@ -619,6 +635,8 @@ class SortedSet(SyncFace[T]):
         leases: Lease[T] | Iterable[Lease[T]],
         error: BaseException | str,
         delay: Time = 0,
+        *,
+        group: bool = False,
     ) -> int:
         """Fail leases: count an attempt, and keep the error's text.
 
@@ -634,6 +652,8 @@ class SortedSet(SyncFace[T]):
         delay : float or timedelta
             Time until the items may be handed out again, in seconds, at their old scores. Default
             0.
+        group : bool
+            In a set with groups: let the items' groups rest as long. Default False.
 
         Returns
         -------
@@ -655,13 +675,15 @@ class SortedSet(SyncFace[T]):
         >>> jobs.score("a")
         3.0
         """
-        return self._run(settling.failing(self, leases, error, delay))
+        return self._run(settling.failing(self, leases, error, delay, group))
 
     def release(
         self,
         leases: Lease[T] | Iterable[Lease[T]],
         delay: Time = 0,
         score: Any = None,
+        *,
+        group: bool = False,
     ) -> int:
         """Release leases without an attempt, as they were or with a new score.
 
@@ -678,6 +700,8 @@ class SortedSet(SyncFace[T]):
         score : float, optional
             New score of the items. Their attempts then start again. An item that was added while it
             was leased has the score of that add.
+        group : bool
+            In a set with groups: let the items' groups rest for ``delay``, too. Default False.
 
         Returns
         -------
@@ -698,7 +722,7 @@ class SortedSet(SyncFace[T]):
         >>> jobs.score("a")
         9.0
         """
-        return self._run(settling.releasing(self, leases, delay, score))
+        return self._run(settling.releasing(self, leases, delay, score, group=group))
 
     def renew(self, leases: Lease[T] | Iterable[Lease[T]], ttl: Time) -> int:
         """Extend leases to ``ttl`` seconds from now. One round trip for each 400 leases.
@@ -811,6 +835,89 @@ class SortedSet(SyncFace[T]):
         True
         """
         return self._run(_operations.operating.paused(self._ctx))
+
+    def set_group(
+        self,
+        group: str | bytes | int,
+        *,
+        limit: int | EllipsisType | None = ...,
+        interval: Time | EllipsisType = ...,
+    ) -> None:
+        """Set a group's own limit and interval, for all processes. The server keeps them.
+
+        They win over ``group_limit`` and ``group_interval`` of any process, until `clear`. A value
+        that is not given is the default again. A call without both forgets the group's own values.
+        O(log N); one round trip.
+
+        Parameters
+        ----------
+        group : str, bytes or int
+            The group, also as ``lease.group`` has it. A tuple if the set's ``group`` is one.
+        limit : int or None
+            Limit of its items in work: 1 to 1,000. None: no limit. Default: ``group_limit``.
+        interval : float or timedelta
+            Least time between two hand-outs, in seconds, up to 30 days. Default:
+            ``group_interval``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is wrong, or the set has no groups. Nothing was sent.
+
+        Examples
+        --------
+        >>> pages = SortedSet(r, "pages", key="url", group="host")
+        >>> pages.set_group("example.org", interval=5)
+        """
+        return self._run(grouping.setting(self._ctx, group, limit, interval))
+
+    def pause_group(self, group: str | bytes | int, seconds: Time) -> None:
+        """Hand out no item of a group for a time. Its leases go on. O(log N); one round trip.
+
+        Parameters
+        ----------
+        group : str, bytes or int
+            The group, as for `set_group`.
+        seconds : float or timedelta
+            Time from now. 0 ends a pause, but no interval. ``math.inf`` pauses until it is ended.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is wrong, or the set has no groups. Nothing was sent.
+
+        Examples
+        --------
+        >>> pages = SortedSet(r, "pages", key="url", group="host")
+        >>> pages.pause_group("example.org", 60)
+        """
+        return self._run(grouping.pausing(self._ctx, group, seconds))
+
+    def groups(self) -> Iterator[Group]:
+        """Yield the groups that have queued items, items in work, a rest, or own values.
+
+        A group that changes during the call may be missing, or be there twice. A round trip for
+        each 250.
+
+        Yields
+        ------
+        Group
+            ``(name, queued, leased, ready, rests_until, limit, interval)``.
+
+        Raises
+        ------
+        ValueError
+            If the set has no groups.
+
+        Examples
+        --------
+        >>> pages = SortedSet(r, "pages", key="url", group="host")
+        >>> pages.add({"url": "https://example.org/", "host": "example.org"})
+        0.0
+        >>> [(group.name, group.queued) for group in pages.groups()]
+        [('example.org', 1)]
+        """
+        return self._open().iterate(grouping.listing(self._ctx))  # type: ignore[no-any-return]
 
     def workers(self) -> list[Worker]:
         """Return the processes that work on the set, latest report first.

@@ -577,12 +577,12 @@ PROPERTIES = {"dead", "lock", "name", "paused", "redis", "scorer", "serializer"}
 METHODS = {
     "ack": "(leases, add=())",
     "buffered": "(max_items=1000, max_delay=0.1, max_pending=10000)",
-    "fail": "(leases, error, delay=0)",
+    "fail": "(leases, error, delay=0, *, group=False)",
     "consume": "(handler, *, batch=None, concurrency=1, ttl=60.0, until_finished=False, stop=None)",
     "finished": "()",
     "lease": "(num=1, ttl=60.0, *, wait=0)",
     "leased": "()",
-    "release": "(leases, delay=0, score=None)",
+    "release": "(leases, delay=0, score=None, *, group=False)",
     "renew": "(leases, ttl)",
     "add": f"(item, score=None, *, {FLAGS})",
     "add_many": f"(items, score=None, *, {FLAGS}, errors='raise')",
@@ -603,10 +603,12 @@ METHODS = {
     "forget_many": "(items)",
     "from_url": "(url, name, *args, cluster=False, **options)",
     "get": "(item)",
+    "groups": "()",
     "peek": "(position=0)",
     "peek_many": "(num)",
     "peek_score": "()",
     "pause": "(why='')",
+    "pause_group": "(group, seconds)",
     "pop": "(*, wait=0)",
     "remove": "(item)",
     "resume": "()",
@@ -614,6 +616,7 @@ METHODS = {
     "scores": "(items)",
     "seen": "(item)",
     "seen_many": "(items)",
+    "set_group": "(group, *, limit=Ellipsis, interval=Ellipsis)",
     "size": "()",
     "stats": "(*, read_only=False)",
     "take": "(num, *, wait=0, with_scores=False)",
@@ -702,15 +705,16 @@ def test_a_set_has_these_methods_and_no_others(cls: type[SortedSet[Any]]) -> Non
     assert bare(cls) == (
         "(redis_client, name, scorer=None, serializer=None, lock_timeout=None, lock_expires=None,"
         " *, key=None, remember=None, duplicates='move', ties=None,"
-        " max_attempts=10, max_item_bytes=None, max_size=None, known_max=1000000)"
+        " max_attempts=10, max_item_bytes=None, max_size=None, known_max=1000000,"
+        " group=None, group_limit=1, group_interval=0)"
     )
 
 
-def test_a_set_has_at_most_49_names_beside_the_one_that_makes_it() -> None:
+def test_a_set_has_at_most_52_names_beside_the_one_that_makes_it() -> None:
     for cls in (SortedSet, TimeSortedSet, redset.asyncio.SortedSet, redset.asyncio.TimeSortedSet):
-        assert len(public(cls) - {"from_url"}) <= 49
+        assert len(public(cls) - {"from_url"}) <= 52
     for cls in (ScheduledSet, redset.asyncio.ScheduledSet):
-        assert len(public(cls) - {"from_url", "available"}) <= 49
+        assert len(public(cls) - {"from_url", "available"}) <= 52
 
 
 def functions_of(module: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -58,6 +58,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 Scorer = str | Callable[[Any], Any]
 KeyOf = str | tuple[str, ...] | Callable[[Any], str | bytes | int]
+GroupOf = str | tuple[str, ...] | Callable[[Any], str | bytes | int | None]
 Duplicates = Literal["move", "keep", "lowest", "highest"]
 Ties = Literal["fifo", "lifo"]
 
@@ -78,6 +79,9 @@ class Options(TypedDict, total=False):
     max_item_bytes: int | None
     max_size: int | None
     known_max: int
+    group: GroupOf | None
+    group_limit: int | None
+    group_interval: float | datetime.timedelta
 
 
 class Face(Generic[T]):
@@ -114,10 +118,14 @@ class Face(Generic[T]):
         max_item_bytes: int | None = None,
         max_size: int | None = None,
         known_max: int = 1_000_000,
+        group: Any = None,
+        group_limit: int | None = 1,
+        group_interval: Time = 0,
     ) -> None:
         wire = _wire.DEFAULT
         options = SetOptions.checked(
             key,
+            group,
             remember,
             duplicates,
             ties,
@@ -126,18 +134,15 @@ class Face(Generic[T]):
             max_size,
             known_max,
             self._only_due,
+            group_limit,
+            group_interval,
         )
-        self._ctx = Context(wire, name, None, serializer, key, options)
+        self._ctx = Context(wire, name, None, serializer, key, options, group)
         if ties is not None and (self._only_due or self._scores_are_times):
             kind = type(self).__name__
             raise must_be("ties", f"None for a {kind}, whose scores are times", ties, ValueError)
         if self._ctx.keys.name.endswith(LOCK):
-            warnings.warn(
-                f"name should not end in {LOCK.decode()}, got {name!r} ({type(name).__name__}): a "
-                "set of the name without it keeps its lock there",
-                UserWarning,
-                stacklevel=2,
-            )
+            _warn_of_lock(name)
         self._name = name
         self._redis = redis_client
         self._link: Any = self._link_class(redis_client, wire.split, self._ctx.keys.name)
@@ -401,6 +406,15 @@ class Face(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self._name!r}>"
+
+
+def _warn_of_lock(name: Any) -> None:
+    warnings.warn(
+        f"name should not end in {LOCK.decode()}, got {name!r} ({type(name).__name__}): a set of "
+        "the name without it keeps its lock there",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 class _Module(NamedTuple):

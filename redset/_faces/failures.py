@@ -37,10 +37,12 @@ def settlement_of(lease: Any, error: BaseException) -> Settlement:
         return Settlement("release", [lease], others_delay())
     if isinstance(error, Reject):
         return Settlement("bury", [lease], error=reason)
-    delay = retry_delay(lease.attempts)
-    if isinstance(error, Retry) and error.delay is not None:
-        delay = milliseconds("delay", error.delay, False)
-    return Settlement("fail", [lease], delay, error=reason)
+    delay, rests = retry_delay(lease.attempts), False
+    if isinstance(error, Retry):
+        rests = error.group
+        if error.delay is not None:
+            delay = milliseconds("delay", error.delay, False)
+    return Settlement("fail", [lease], delay, error=reason, rests=rests)
 
 
 def _may_be_its_fault(error: BaseException) -> bool:

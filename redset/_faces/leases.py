@@ -17,9 +17,11 @@ from redset._faces.arguments import (
 )
 from redset._faces.base import T
 from redset._operations.errors import error_text
+from redset._operations.grouped import text_of_group
 from redset._operations.logs import one_line, warn_once
 from redset._transport.effects import Operation
 from redset._transport.source import Source
+from redset._wire.values import flag, got
 
 if TYPE_CHECKING:
     from redset._operations.settling import HeldLease
@@ -46,6 +48,8 @@ class Lease(Generic[T]):
         Number of earlier leases that failed or expired.
     expires : float
         End of the lease, as Unix time of the server in seconds.
+    group : str or None
+        The item's group, in a set with ``group=``; None for none.
     settled : bool
         True after it was acknowledged, failed or released, or a `Writer` accepted it.
 
@@ -60,7 +64,8 @@ class Lease(Generic[T]):
     """
 
     __slots__ = (
-        "_owner", "attempts", "expires", "item", "member", "score", "settled", "size", "token",
+        "_group", "_owner", "attempts", "expires", "item", "member", "score", "settled", "size",
+        "token",
     )  # fmt: skip
 
     def __init__(self, owner: Any, held: HeldLease) -> None:
@@ -68,7 +73,12 @@ class Lease(Generic[T]):
         self.member, self.token, self.size = held.member, held.token, held.size
         self.item: T = held.item
         self.score, self.attempts, self.expires = held.score, held.attempts, held.expires
+        self._group = held.group
         self.settled = False
+
+    @property
+    def group(self) -> str | None:
+        return text_of_group(self._group) if self._group else None
 
     def ack(self, add: Iterable[Any] = ()) -> Any:
         """Acknowledge it, and add new items in the same step.
@@ -83,8 +93,10 @@ class Lease(Generic[T]):
         """
         return self._owner.ack(self, add)
 
-    def fail(self, error: BaseException | str, delay: Time = 0) -> Any:
+    def fail(self, error: BaseException | str, delay: Time = 0, *, group: bool = False) -> Any:
         """Fail it: count an attempt, and hand it out again after ``delay`` seconds.
+
+        With ``group`` its group rests as long.
 
         Examples
         --------
@@ -94,12 +106,15 @@ class Lease(Generic[T]):
         >>> lease.fail(ValueError("no such page")), jobs.size()
         (1, 1)
         """
-        return self._owner.fail(self, error, delay)
+        return self._owner.fail(self, error, delay, group=group)
 
-    def release(self, delay: Time = 0, score: Any = None, item: Any = None) -> Any:
+    def release(
+        self, delay: Time = 0, score: Any = None, item: Any = None, *, group: bool = False
+    ) -> Any:
         """Release it without an attempt, unchanged or with a new score and payload.
 
-        ``item`` replaces the leased item, and must have the same identity.
+        ``item`` replaces the leased item, and must have the same identity. With ``group`` its group
+        rests for ``delay`` seconds, too.
 
         Examples
         --------
@@ -110,7 +125,7 @@ class Lease(Generic[T]):
         (1, 7.0)
         """
         owner = self._owner
-        return owner._run(releasing(owner, self, delay, score, item))
+        return owner._run(releasing(owner, self, delay, score, item, group))
 
     def renew(self, ttl: Time) -> Any:
         """Extend it to ``ttl`` seconds from now.
@@ -265,22 +280,35 @@ def acknowledging(owner: Any, leases: Any, add: Any) -> tuple[Operation[int], So
     return settling.acknowledge(ctx, held, source.steady), source
 
 
-def failing(owner: Any, leases: Any, error: Any, delay: Any) -> Operation[int]:
+def failing(owner: Any, leases: Any, error: Any, delay: Any, group: Any = False) -> Operation[int]:
     """Perform ``fail``."""
-    held = leases_of(owner, leases)
+    held, rests = leases_of(owner, leases), _resting(owner, group)
     wait = milliseconds("delay", delay, False)
     text, settling = error_text(error), _operations.settling
-    return settling.one(owner._ctx, settling.Settlement("fail", held, wait, error=text))
+    return settling.one(
+        owner._ctx, settling.Settlement("fail", held, wait, error=text, rests=rests)
+    )
 
 
-def releasing(owner: Any, leases: Any, delay: Any, score: Any, item: Any = None) -> Operation[int]:
+def _resting(owner: Any, group: Any) -> bool:
+    """Return whether the leases' groups are to rest, too."""
+    rests = flag("group", group)
+    if rests and not owner._ctx.options.grouped:
+        raise ValueError(f"group needs a set with group=, {got(group)}")
+    return rests
+
+
+def releasing(
+    owner: Any, leases: Any, delay: Any, score: Any, item: Any = None, group: Any = False
+) -> Operation[int]:
     """Perform ``release``; with an item for a single lease."""
-    held = leases_of(owner, leases)
+    held, rests = leases_of(owner, leases), _resting(owner, group)
     ctx, settling = owner._ctx, _operations.settling
     wait = milliseconds("delay", delay, False)
     place = b"" if score is None else settling.place_of(ctx, score)
     payload = b"" if item is None else settling.payload_of(ctx, held[0], item)
-    return settling.one(ctx, settling.Settlement("release", held, wait, place, payload=payload))
+    settlement = settling.Settlement("release", held, wait, place, payload=payload, rests=rests)
+    return settling.one(ctx, settlement)
 
 
 def renewing(owner: Any, leases: Any, ttl: Any) -> Operation[int]:

@@ -99,7 +99,7 @@ class _Job:
 
     def __init__(self, held: HeldLease, deadline: float, now: float = 0.0) -> None:
         # As a tuple: a look-up of each field takes several times as long.
-        self.member, self.token, self.item, _, self.attempts, _, self.bound, self.size = held
+        self.member, self.token, self.item, _, self.attempts, _, self.bound, self.size, _ = held
         #: The time until which the lease is certainly held, by this process's clock.
         self.deadline = deadline
         self.came = self.began = now or monotonic()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from redset._operations import algebra as algebra
     from redset._operations import dead as dead
     from redset._operations import glancing as glancing
+    from redset._operations import groups as groups
     from redset._operations import known as known
     from redset._operations import leasing as leasing
     from redset._operations import memory as memory
@@ -28,6 +29,7 @@ else:
         "algebra",
         "dead",
         "glancing",
+        "groups",
         "known",
         "leasing",
         "memory",

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from redset import _wire
+from redset._operations.grouped import FRONT, finder, framed, payload_in
 from redset._operations.limits import ITEM_BYTES, RUN
 from redset._operations.options import SetOptions
 from redset._operations.state import Sizes
@@ -113,16 +114,23 @@ _NONE: Mapping[Any, Any] = {}
 
 
 class Codec:
-    """The serializer, scorer and key of one set; the user may replace the first two."""
+    """The serializer, scorer and key of one set; the user may replace the first two.
+
+    In a set with groups ``dumps`` returns the stored form, with the group in front, and ``key`` is
+    never None. What reads payloads takes the group off.
+    """
 
     __slots__ = (
+        "_has_key",
         "_keyed",
+        "_most",
         "_name",
         "added",
         "adders",
         "binary",
         "dumps",
         "encoders",
+        "group_of",
         "key",
         "loads",
         "max_item_bytes",
@@ -136,12 +144,22 @@ class Codec:
     )
 
     def __init__(
-        self, wire: ModuleType, name: Any, options: SetOptions, key: Any, sizes: Sizes
+        self,
+        wire: ModuleType,
+        name: Any,
+        options: SetOptions,
+        key: Any,
+        sizes: Sizes,
+        group: Any = None,
     ) -> None:
         self.wire = wire
-        self._name, self._keyed = name, options.keyed
+        self._name, self._keyed, self._has_key = name, options.keyed, options.has_key
         self.key = key
-        self.max_item_bytes = options.max_item_bytes or ITEM_BYTES
+        #: Returns the bytes of an item's group; None in a set without groups.
+        self.group_of = None if group is None else finder(wire, group)
+        self._most = self.max_item_bytes = options.max_item_bytes or ITEM_BYTES
+        if group is not None:
+            self.max_item_bytes += FRONT
         self.sizes = sizes
         self.serializer: Any
         self.scorer: Any
@@ -171,7 +189,7 @@ class Codec:
 
     def use_serializer(self, serializer: Any) -> None:
         """Take a serializer, or None for the default. The next removal first tries it."""
-        default = _JSON if self._keyed else _TEXT
+        default = _JSON if self._has_key else _TEXT
         self.serializer = default if serializer is None else serializer
         # A serializer without dumps and loads counts as None.
         used = self.serializer
@@ -185,9 +203,22 @@ class Codec:
         self.loads = None if text else loads
         binary = getattr(used, "binary", None)
         self.binary = None if binary is None else bool(binary)
+        if self.group_of is not None:
+            self._use_groups(self.group_of)
         self.proven = False
         self.adders = _NONE
         self.spare_adders = None
+
+    def _use_groups(self, group_of: Callable[[Any], bytes]) -> None:
+        """Write the group in front of each payload. Without a key the bytes of an item are one."""
+        payload, dumps, most, warn = self.wire.payload, self.dumps, self._most, self.warn
+
+        def dumps_framed(item: Any) -> bytes:
+            return framed(group_of(item), payload(item, dumps, most, warn))
+
+        self.dumps = dumps_framed
+        if not self._has_key:
+            self.key = lambda item: payload(item, dumps, 0)
 
     def identity(self, item: Any) -> bytes:
         """Return the member that stands for an item, or for a Key."""
@@ -282,8 +313,7 @@ class Codec:
 
     def decode(self, raws: list[bytes]) -> Operation[tuple[list[Any], list[Any]]]:
         """Deserialise members. Return the items, and a Bad for each other member."""
-        self.sizes.note(raws[:RUN])
-        items, bad = self.wire.decode(raws[:RUN], self.loads, self.binary)
+        items, bad = self.decode_run(raws[:RUN])
         for at in range(RUN, len(raws), RUN):
             yield PAUSE
             more, worse = self.decode_run(raws[at : at + RUN])
@@ -294,13 +324,14 @@ class Codec:
     def decode_run(self, raws: list[bytes]) -> tuple[list[Any], list[Any]]:
         """Deserialise members as `decode` does, without a pause: for a run at most."""
         self.sizes.note(raws)
+        if self.group_of is not None:
+            raws = list(map(payload_in, raws))
         found: tuple[list[Any], list[Any]] = self.wire.decode(raws, self.loads, self.binary)
         return found
 
     def decode_one(self, raw: bytes) -> Any:
         """Deserialise one member, or raise its exception."""
-        self.sizes.note([raw])
-        items, bad = self.wire.decode((raw,), self.loads, self.binary)
+        items, bad = self.decode_run([raw])
         if bad:
             raise bad[0].error
         return items[0]

@@ -47,13 +47,14 @@ class Context:
         serializer: Any,
         key: Any,
         options: SetOptions,
+        group: Any = None,
     ) -> None:
         self.wire = wire
         self.name = name
         self.options = options
-        self.keys = keys_of(name, options.keyed, bool(options.ties))
+        self.keys = keys_of(name, options.keyed, bool(options.ties), options.grouped)
         self.sizes = Sizes()
-        self.codec = Codec(wire, name, options, key, self.sizes)
+        self.codec = Codec(wire, name, options, key, self.sizes, group)
         self.scores = Scores(wire, options.ties, options.due)
         self.memory = MemoryState(bool(options.remember and options.known_max))
         self.removals = RemovalState()
@@ -181,8 +182,10 @@ class Context:
         )
 
     def tell_plain_items(self) -> OptionsDiffer:
+        options = self.options
+        lacks = "group=" if options.grouped else "key=" if options.keyed else "ties="
         return OptionsDiffer(
-            f"this object has {self.options.text}, but the key {self.name!r} exists, or its "
-            f"items are leased: a process without {'key=' if self.options.keyed else 'ties='} "
-            "writes to it, or it has items of an earlier version"
+            f"this object has {options.text}, but the key {self.name!r} exists, or its "
+            f"items are leased: a process without {lacks} writes to it, or it has items of an "
+            "earlier version"
         )

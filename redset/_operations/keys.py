@@ -19,7 +19,7 @@ PARTS = frozenset(
         b"counts", b"workers", b"paused",
         # Of sets in shards, and of sets with groups.
         b"shards", b"grouped", b"grouped-tied", b"ready", b"resting", b"waiting", b"working",
-        b"limits",
+        b"limits", b"limits-shared",
     )
 )  # fmt: skip
 #: Parts that are followed by others: buckets of a memory, and groups.
@@ -35,16 +35,20 @@ _SECOND = (
     "items", "meta", "seen", "leased", "leases", "calls", "dead", "none", "counts", "workers",
     "paused",
 )  # fmt: skip
+#: Those of a set with groups: groups that may start, that rest, whose first item is not due, that
+#: have items in work; and groups' own values.
+_OF_GROUPS = ("ready", "resting", "waiting", "working", "limits")
 
 
 class Keys:
     """The keys of the set called ``name``. ``prefix`` is None if it can have no second key.
 
-    ``queue`` is the sorted set of the members. With ``key=`` or ``ties=`` it has another name, so a
-    process without the option does not read it. The second keys are made on the first use of one.
+    ``queue`` is the sorted set of the members. With ``key=``, ``ties=`` or ``group=`` it has
+    another name, so a process without the option does not read it. The second keys are made on the
+    first use of one.
     """
 
-    __slots__ = ("is_plain", "name", "prefix", "queue", *_SECOND)
+    __slots__ = ("is_plain", "name", "prefix", "queue", *_SECOND, *_OF_GROUPS)
 
     items: bytes
     meta: bytes
@@ -60,21 +64,27 @@ class Keys:
     counts: bytes
     workers: bytes
     paused: bytes
+    ready: bytes
+    resting: bytes
+    waiting: bytes
+    working: bytes
+    limits: bytes
 
-    def __init__(self, name: bytes, keyed: bool, tied: bool) -> None:
+    def __init__(self, name: bytes, keyed: bool, tied: bool, grouped: bool = False) -> None:
         self.name = name
         self.prefix = _prefix(name)
         self.queue = name
-        if keyed or tied:
-            self.queue = self._under(b"-".join([b"keyed"] * keyed + [b"tied"] * tied))
+        if keyed or tied or grouped:
+            first = b"grouped" if grouped else b"keyed" if keyed else b""
+            self.queue = self._under(b"-".join(filter(None, (first, b"tied" * tied))))
         #: Whether redset 0.5.1 can read the queue. A user with its rights may use only that key.
-        self.is_plain = not (keyed or tied)
+        self.is_plain = not (keyed or tied or grouped)
 
     def __getattr__(self, name: str) -> Any:
         """Make the second keys."""
         if name not in Keys.__slots__:
             raise AttributeError(f"Keys has no attribute {name!r}")
-        for second in _SECOND:
+        for second in _OF_GROUPS if name in _OF_GROUPS else _SECOND:
             setattr(self, second, self._under(second.encode()))
         return getattr(self, name)
 
@@ -105,18 +115,18 @@ class Keys:
         return [self.name, *(self._under(name) for name in names)]
 
 
-def keys_of(name: Any, keyed: bool, tied: bool) -> Keys:
+def keys_of(name: Any, keyed: bool, tied: bool, grouped: bool = False) -> Keys:
     """Check the name of a set, and return its keys.
 
     Sets of one name share them: a process may make a set for each of its calls.
     """
     kind = type(name)
     make = _shared if kind is str or kind is bytes else _made
-    return make(name, keyed, tied)
+    return make(name, keyed, tied, grouped)
 
 
-def _made(name: Any, keyed: bool, tied: bool) -> Keys:
-    return Keys(checked_name(name), keyed, tied)
+def _made(name: Any, keyed: bool, tied: bool, grouped: bool) -> Keys:
+    return Keys(checked_name(name), keyed, tied, grouped)
 
 
 _shared = functools.lru_cache(maxsize=256, typed=True)(_made)

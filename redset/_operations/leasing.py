@@ -32,6 +32,7 @@ from redset._operations import checking
 from redset._operations.checking import check_once
 from redset._operations.context import Context
 from redset._operations.errors import NOT_OF_ITEM, error_text, raise_unable
+from redset._operations.grouped import group_in
 from redset._operations.limits import LEASE_STEP
 from redset._operations.logs import one_line, warn_once
 from redset._operations.reading import log_expired, looked_at, page_of
@@ -225,11 +226,8 @@ def _leases(token: bytes, want: int, keyed: bool) -> Reader[LeaseReply]:
     return read
 
 
-def _all_held(ctx: Context, given: LeaseReply, items: list[Any]) -> list[HeldLease]:
-    """Return the leases of a step whose items were all decoded.
-
-    A short path: in loops of C it takes a third of the time.
-    """
+def _every_held(ctx: Context, given: LeaseReply, items: list[Any]) -> list[HeldLease]:
+    """Return the leases of a step with their items. Loops of C take a third of the time."""
     names, scores, attempts, payloads = zip(*given.rows, strict=True)
     fields = (
         names,
@@ -240,6 +238,7 @@ def _all_held(ctx: Context, given: LeaseReply, items: list[Any]) -> list[HeldLea
         repeat(given.expires),
         repeat(given.bound),
         map(len, payloads),
+        repeat(None) if ctx.codec.group_of is None else map(group_in, payloads),
     )
     return list(map(_new_held, zip(*fields, strict=False)))
 
@@ -272,15 +271,13 @@ def decode_given(
     worse = {each.place: each.error for each in bad} if bad else {}
     unable: Exception | None = None
     held, buried, lost = [], [], []
-    values = iter(items)
-    if given.rows and not bad:
-        held = _all_held(ctx, given, items)
-    for place, (member, score, attempts, _) in enumerate(given.rows if bad else ()):
-        item = None if place in worse else next(values)
-        number, size = ctx.scores.decode(score), len(given.rows[place][3])
-        one = HeldLease(
-            member, given.token, item, number, attempts, given.expires, given.bound, size
-        )
+    if worse:
+        values = iter(items)
+        items = [None if place in worse else next(values) for place in range(len(given.rows))]
+    every = _every_held(ctx, given, items) if given.rows else []
+    if not bad:
+        held = every
+    for place, one in enumerate(every if bad else ()):
         if place not in worse:
             held.append(one)
         elif isinstance(worse[place], NOT_OF_ITEM):

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from redset._wire.values import got
 
 DUPLICATES = {"move": "", "keep": "nx", "lowest": "lt", "highest": "gt"}
+#: The largest limit of a group, and the longest interval in seconds.
+MOST_IN_WORK, LONGEST_INTERVAL = 1000, 30 * 86_400
 
 
 class SetOptions(NamedTuple):
@@ -18,7 +20,7 @@ class SetOptions(NamedTuple):
     Attributes
     ----------
     keyed : bool
-        Whether the set has ``key=``.
+        Whether the set stores identity and payload apart: it has ``key=`` or ``group=``.
     remember : str
         "ever", "limited", or "" without a memory.
     memory_ttl : int
@@ -33,6 +35,12 @@ class SetOptions(NamedTuple):
         Entries of the known table.
     due : bool
         Whether only items that are due are handed out.
+    has_key : bool
+        Whether the set has ``key=``.
+    grouped : bool
+        Whether the set has ``group=``.
+    group_limit, group_interval : int
+        Limit of a group's items in work, 0 for none. Time between two starts, in milliseconds.
     """
 
     keyed: bool
@@ -45,24 +53,30 @@ class SetOptions(NamedTuple):
     max_size: int
     known_max: int
     due: bool
+    has_key: bool = False
+    grouped: bool = False
+    group_limit: int = 0
+    group_interval: int = 0
 
     @classmethod
-    def checked(cls, key: Any, *others: Any) -> SetOptions:
+    def checked(cls, key: Any, group: Any, *others: Any) -> SetOptions:
         """Check the constructor's arguments. The error names the wrong one.
 
         A process may make many sets with the same options, so these sets share one object.
         """
-        _check_key(key)
-        keyed = key is not None
+        _check_fields("key", key)
+        _check_fields("group", group)
+        has_key, grouped = key is not None, group is not None
         try:
-            return _shared(keyed, *others)
+            return _shared(has_key, grouped, *others)
         except TypeError:  # of the wrong type, or without a hash
-            return cls.made(keyed, *others)
+            return cls.made(has_key, grouped, *others)
 
     @classmethod
     def made(
         cls,
-        keyed: bool,
+        has_key: bool,
+        grouped: bool,
         remember: Any,
         duplicates: Any,
         ties: Any,
@@ -71,11 +85,13 @@ class SetOptions(NamedTuple):
         max_size: Any,
         known_max: Any,
         due: bool,
+        group_limit: Any,
+        group_interval: Any,
     ) -> SetOptions:
         """Make the options of checked arguments."""
         kind, memory_ttl = _checked_remember(remember)
         return cls(
-            keyed,
+            has_key or grouped,
             kind,
             memory_ttl,
             _checked_duplicates(duplicates),
@@ -85,14 +101,17 @@ class SetOptions(NamedTuple):
             _checked_limit("max_size", max_size),
             _checked_known_max(known_max),
             due,
+            has_key,
+            grouped,
+            *_checked_group(grouped, group_limit, group_interval),
         )
 
     @property
     def text(self) -> str:
         """The options that all processes of a set must share, as its meta stores them."""
         return (
-            f"key={'yes' if self.keyed else 'no'} remember={self.remember or 'no'} "
-            f"ties={self.ties or 'no'}"
+            f"key={'yes' if self.has_key else 'no'} remember={self.remember or 'no'} "
+            f"ties={self.ties or 'no'}{' group=yes' if self.grouped else ''}"
         )
 
     @property
@@ -104,14 +123,46 @@ class SetOptions(NamedTuple):
 _shared = functools.lru_cache(maxsize=64, typed=True)(SetOptions.made)
 
 
-def _check_key(key: Any) -> None:
-    if isinstance(key, tuple):
-        if not key or not all(isinstance(field, str) for field in key):
-            raise TypeError(f"key must have the names of fields, {got(key)}")
-    elif key is not None and not isinstance(key, str) and not callable(key):
+def _check_fields(argument: str, value: Any) -> None:
+    if isinstance(value, tuple):
+        if not value or not all(isinstance(field, str) for field in value):
+            raise TypeError(f"{argument} must have the names of fields, {got(value)}")
+    elif value is not None and not isinstance(value, str) and not callable(value):
         raise TypeError(
-            f"key must be a callable, the name of a field, or a tuple of names, {got(key)}"
+            f"{argument} must be a callable, the name of a field, or a tuple of names, {got(value)}"
         )
+
+
+def _checked_group(grouped: bool, limit: Any, interval: Any) -> tuple[int, int]:
+    found = checked_group_limit("group_limit", limit), checked_interval("group_interval", interval)
+    if grouped:
+        return found
+    if found[0] != 1:
+        raise ValueError(f"group_limit needs group=, {got(limit)}")
+    if found[1]:
+        raise ValueError(f"group_interval needs group=, {got(interval)}")
+    return 0, 0
+
+
+def checked_group_limit(argument: str, value: Any) -> int:
+    """Return a limit of items in work; 0 for none."""
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{argument} must be an int or None, {got(value)}")
+    if not 1 <= value <= MOST_IN_WORK:
+        raise ValueError(f"{argument} must be from 1 to {MOST_IN_WORK:,}, or None, {got(value)}")
+    return value
+
+
+def checked_interval(argument: str, value: Any) -> int:
+    """Return an interval in whole milliseconds, rounded up."""
+    seconds = value.total_seconds() if isinstance(value, datetime.timedelta) else value
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+        raise TypeError(f"{argument} must be a number of seconds or a timedelta, {got(value)}")
+    if not 0 <= seconds <= LONGEST_INTERVAL:
+        raise ValueError(f"{argument} must be seconds, from 0 to 30 days, {got(value)}")
+    return math.ceil(seconds * 1000)
 
 
 def _checked_remember(remember: Any) -> tuple[str, int]:

@@ -40,6 +40,8 @@ class HeldLease(NamedTuple):
     bound: int = 0
     #: Bytes of its payload.
     size: int = 0
+    #: Its group, empty for none; None in a set without groups.
+    group: bytes | None = None
 
 
 class Settlement(NamedTuple):
@@ -51,6 +53,8 @@ class Settlement(NamedTuple):
     score: bytes = b""
     error: str = ""
     payload: bytes = b""
+    #: Whether the items' groups rest for the delay, too. Only in a set with groups.
+    rests: bool = False
 
 
 class SettleStep(NamedTuple):
