@@ -763,7 +763,8 @@ class SortedSet(SyncFace[T]):
         named tuple
             ``(item, score, attempts, expires, error, worker, group)``. ``expires`` is the end of
             the lease or delay, as Unix time of the server in seconds. ``error`` is the last error,
-            or None. ``worker`` and ``group`` are None, until workers and groups have names.
+            or None. ``worker`` is the name of its process, or None. ``group`` is the item's group,
+            or None.
 
         Examples
         --------
@@ -1006,7 +1007,8 @@ class SortedSet(SyncFace[T]):
         batch : int, optional
             Number of items in a lease call. Default: 0 to 100 more than free handlers can begin,
             about 100 ms of work by the time of the last 16 items. 1 leases only if a handler is
-            free, so no item is reserved that an idle worker could handle.
+            free, so no item is reserved that an idle worker could handle. A set with groups leases
+            so, and refuses another value.
         concurrency : int
             Number of handlers that run at a time. Default 1.
         ttl : float or timedelta

@@ -808,7 +808,9 @@ def test_writers_have_these_methods_and_no_others() -> None:
 
 def test_the_results_have_these_fields() -> None:
     assert redset.AddResult._fields == ("added", "updated", "refused", "failed")
-    assert redset.DeadLetter._fields == ("id", "raw", "score", "reason", "time", "attempts", "item")
+    assert redset.DeadLetter._fields == (
+        "id", "raw", "score", "reason", "time", "attempts", "item", "group",
+    )  # fmt: skip
     assert set(redset.Stats._fields) == {
         "size",
         "available",

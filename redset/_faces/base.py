@@ -146,7 +146,7 @@ class Face(Generic[T]):
         self._name = name
         self._redis = redis_client
         self._link: Any = self._link_class(redis_client, wire.split, self._ctx.keys.name)
-        described = self._kind(), key, options, self._ctx.codec
+        described = self._kind(), key, options, self._ctx.codec, group
         self._ctx.reporter = self._link.reporter = Reporter(
             wire, self._ctx.keys, redis_client, server_of, described
         )

@@ -30,7 +30,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
-from redset._faces.arguments import event, milliseconds, number_up_to
+from redset._faces.arguments import event, milliseconds, must_be, number_up_to
 from redset._faces.arguments import handler as handler_of
 from redset._faces.failures import is_transient, others_delay, settlement_of
 from redset._faces.leases import UNSETTLED
@@ -259,6 +259,16 @@ class _Turn:
         self.back, self.renewed = jobs["back"], jobs["renewed"]
 
 
+def _batch_of(batch: Any, grouped: bool) -> int | None:
+    """Check the number of items in a lease call."""
+    if not grouped:
+        return None if batch is None else number_up_to("batch", batch, leasing.MOST)
+    if batch is not None:
+        hint = "a group's limit and interval count from the hand-out"
+        raise must_be("batch", "None in a set with group=", batch, ValueError, hint)
+    return 1
+
+
 class WorkerLoop:
     """One running `consume` call."""
 
@@ -277,7 +287,7 @@ class WorkerLoop:
         self._concurrency = number_up_to("concurrency", concurrency, leasing.MOST)
         #: Number of items in a lease call, or None for that of the pace. With 1 only items that a
         #: free handler begins.
-        self._batch = None if batch is None else number_up_to("batch", batch, leasing.MOST)
+        self._batch = _batch_of(batch, owner._ctx.options.grouped)
         self._pace = _Pace(self._concurrency)
         self._ttl = milliseconds("ttl", ttl, True)
         stop = event("stop", stop)

@@ -324,10 +324,12 @@ class Codec:
     def decode_run(self, raws: list[bytes]) -> tuple[list[Any], list[Any]]:
         """Deserialise members as `decode` does, without a pause: for a run at most."""
         self.sizes.note(raws)
-        if self.group_of is not None:
-            raws = list(map(payload_in, raws))
-        found: tuple[list[Any], list[Any]] = self.wire.decode(raws, self.loads, self.binary)
-        return found
+        if self.group_of is None:
+            found: tuple[list[Any], list[Any]] = self.wire.decode(raws, self.loads, self.binary)
+            return found
+        items, bad = self.wire.decode(list(map(payload_in, raws)), self.loads, self.binary)
+        # Dead letters have the group, too.
+        return items, [each._replace(item=raws[each.place]) for each in bad]
 
     def decode_one(self, raw: bytes) -> Any:
         """Deserialise one member, or raise its exception."""

@@ -13,6 +13,7 @@ from redset._operations import memory
 from redset._operations.adding import Refusal, refusal_of
 from redset._operations.context import Context
 from redset._operations.errors import NOT_OF_ITEM, error_text
+from redset._operations.grouped import group_in, payload_in, text_of_group
 from redset._operations.limits import LEASE_STEP, MEMORY_STEP, STEP
 from redset._operations.lines import ID
 from redset._operations.logs import warn_once
@@ -51,6 +52,8 @@ class DeadLetter(NamedTuple):
         Number of its leases that failed or expired.
     item : object or None
         The item, or None if it cannot be decoded.
+    group : str or None
+        The item's group, in a set with ``group=``; None for none.
 
     Examples
     --------
@@ -66,6 +69,7 @@ class DeadLetter(NamedTuple):
     time: float
     attempts: int
     item: Any = None
+    group: str | None = None
 
 
 def count_letters(ctx: Context) -> Operation[int]:
@@ -80,7 +84,7 @@ def letters(ctx: Context) -> Operation[None]:
         entries, more = yield read_range(ctx, start, "+", STEP)
         if entries:
             letters = [entry.letter for entry in entries]
-            items, bad = yield from ctx.codec.decode([letter.raw for letter in letters])
+            items, bad = yield from ctx.codec.decode([entry.stored for entry in entries])
             lost, values = {each.place for each in bad}, iter(items)
             yield Emit(
                 [
@@ -94,11 +98,15 @@ def letters(ctx: Context) -> Operation[None]:
 
 
 class _Entry(NamedTuple):
-    """A dead letter, its stored score, and its member if that is known and differs from ``raw``."""
+    """A dead letter, its stored score, and its member if that is known and differs from ``raw``.
+
+    Its stored bytes have the group in front of ``raw``, in a set with groups.
+    """
 
     letter: DeadLetter
     member: bytes
     score: float | None
+    stored: bytes
 
 
 def read_range(ctx: Context, first: str, last: str, num: int) -> Ask:
@@ -118,7 +126,7 @@ def _page_of_entries(ctx: Context, num: int) -> Reader[tuple[list[_Entry], bool]
     def read(reply: Any) -> tuple[list[_Entry], bool]:
         more, entries = listed(reply, 2)
         found = read_entries(entries)
-        ctx.sizes.note([entry.letter.raw for entry in found])
+        ctx.sizes.note([entry.stored for entry in found])
         return found, count(more, 1) == 1
 
     return read
@@ -148,16 +156,21 @@ def _entry(ctx: Context, entry: Any) -> _Entry:
             raise refuse("the fields of a dead letter", values)
         fields = dict(zip(parts[::2], parts[1::2], strict=True))
     text = bytes_of(fields.get(b"score", b""))
-    stored = number(text) if text else None
+    score = number(text) if text else None
+    raw = stored = bytes_of(fields.get(b"raw", b""))
+    group = None
+    if ctx.options.grouped:
+        raw, group = payload_in(stored), text_of_group(group_in(stored))
     letter = DeadLetter(
         name.decode(),
-        bytes_of(fields.get(b"raw", b"")),
-        None if stored is None else ctx.scores.decode(stored),
+        raw,
+        None if score is None else ctx.scores.decode(score),
         bytes_of(fields.get(b"reason", b"")).decode("utf-8", "replace"),
         int(found[1]) / 1000,
         count(fields.get(b"attempts", 0)),
+        group=group,
     )
-    return _Entry(letter, bytes_of(fields.get(b"member", b"")), stored)
+    return _Entry(letter, bytes_of(fields.get(b"member", b"")), score, stored)
 
 
 def requeue(ctx: Context, letters: list[Any]) -> Operation[int]:
@@ -274,7 +287,7 @@ def _forget_letters(ctx: Context, ids: list[bytes]) -> Operation[None]:
         entries, _ = yield read_range(ctx, text, text, 1)
         for entry in entries:
             keyed = ctx.options.keyed
-            member = (entry.member or _member(ctx, entry.letter.raw)) if keyed else entry.letter.raw
+            member = (entry.member or _member(ctx, entry.stored)) if keyed else entry.stored
             if member or not keyed:
                 yield from memory.forget_members(ctx, [member])
 
@@ -297,9 +310,9 @@ def purge(ctx: Context, before: Any, forget: bool) -> Operation[int]:
             entries, _ = yield read_range(ctx, "-", last, MEMORY_STEP)
             if not entries:
                 return gone
-            raws = [entry.letter.raw for entry in entries]
+            raws = [entry.stored for entry in entries]
             if ctx.options.keyed:
-                raws = [entry.member or _member(ctx, entry.letter.raw) for entry in entries]
+                raws = [entry.member or _member(ctx, entry.stored) for entry in entries]
             yield from memory.forget_members(
                 ctx, [raw for raw in raws if raw or not ctx.options.keyed]
             )

@@ -35,6 +35,8 @@ SETS, WINDOW = 25, 4
 PAGE = 1000
 #: The keys that a glance reads of a set that may have second keys.
 _READ = ("queue", "paused", "leased", "dead", "meta", "seen", "counts", "workers")
+#: Those of a set with groups, besides.
+_OF_GROUPS = ("ready", "resting", "waiting", "working", "index")
 
 
 class Paused(NamedTuple):
@@ -64,7 +66,8 @@ class Figures(NamedTuple):
         Items queued, due or not. Items whose lease expired are counted by ``late`` until a call of
         a worker returns them to the queue.
     available : int
-        Queued items that a consumer would be given now.
+        Queued items that a consumer would be given now; in a set with groups the number of groups
+        that may start: at least so many.
     leased : int
         Items that are leased, or wait out a delay.
     late : int
@@ -85,6 +88,12 @@ class Figures(NamedTuple):
         Processes that reported within 90 seconds; all of the last hour if these are more than 64.
     time : float
         The server's time at the step.
+    groups_ready : int
+        Groups that may start, in a set with ``group=``.
+    groups_resting : int
+        Groups that wait for the end of an interval or a pause.
+    groups_working : int
+        Groups with a limit that have items in work.
     """
 
     size: int
@@ -99,6 +108,9 @@ class Figures(NamedTuple):
     paused: Paused | None
     workers: int
     time: float
+    groups_ready: int = 0
+    groups_resting: int = 0
+    groups_working: int = 0
 
 
 class SetInfo(NamedTuple):
@@ -110,8 +122,8 @@ class SetInfo(NamedTuple):
         The set's name; bytes if it is not UTF-8.
     options : dict or None
         The set's options as its processes registered them: ``class``, ``key`` (a field, or True for
-        a callable), ``ties``, ``remember``, ``attempts``, ``serializer``, ``v``, ``seen``. None if
-        it is not registered.
+        a callable), ``group`` as ``key`` if it has groups, ``ties``, ``remember``, ``attempts``,
+        ``serializer``, ``v``, ``seen``. None if it is not registered.
     figures : Figures or None
         None if the set's key is not a sorted set any more.
     counts : dict of str to int
@@ -142,6 +154,7 @@ class Found(NamedTuple):
     options: dict[str, Any] | None
     keyed: bool = False
     tied: bool = False
+    grouped: bool = False
 
 
 def registered(wire: ModuleType, match: bytes | None) -> Operation[list[Found]]:
@@ -169,6 +182,16 @@ def registered_as(wire: ModuleType, names: Sequence[bytes]) -> Operation[list[Fo
     return entries
 
 
+#: The kinds of sets whose queue is a second key: with ``key=``, ``ties=``, ``group=``.
+_KINDS = (
+    (True, False, False),
+    (False, True, False),
+    (True, True, False),
+    (True, False, True),
+    (True, True, True),
+)
+
+
 def scanned(
     wire: ModuleType, cursor: bytes, pattern: bytes | None
 ) -> Operation[tuple[bytes, list[Found]]]:
@@ -182,9 +205,9 @@ def scanned(
         if owner is None:
             found.append(Found(key, None))
             continue
-        for keyed, tied in ((True, False), (False, True), (True, True)):
-            if key == Keys(owner, keyed, tied).queue:
-                found.append(Found(owner, None, keyed, tied))
+        for keyed, tied, grouped in _KINDS:
+            if key == Keys(owner, keyed, tied, grouped).queue:
+                found.append(Found(owner, None, keyed, tied, grouped))
     return after, [each for each in found if matches(each.name)]
 
 
@@ -239,10 +262,13 @@ def glance(wire: ModuleType, found: Sequence[Found], together: int) -> Operation
 def _glance(wire: ModuleType, part: Sequence[Found], may_write: bool) -> Ask:
     names, arguments = list[bytes](), list[bytes]()
     for each in part:
-        keys = Keys(each.name, each.keyed, each.tied)
+        keys = Keys(each.name, each.keyed, each.tied, each.grouped)
         second = keys.prefix is not None
-        names += [getattr(keys, name) for name in (_READ if second else _READ[:1])]
-        arguments += [b"1" if _class_of(each) == "ScheduledSet" else b"", b"1" if second else b""]
+        read: tuple[str, ...] = _READ if second else _READ[:1]
+        if second and each.grouped:
+            read += _OF_GROUPS
+        names += [getattr(keys, name) for name in read]
+        arguments += [b"1" if _class_of(each) == "ScheduledSet" else b"", b"%d" % (len(read) - 1)]
     step = script("glance")
     head = [b"EVALSHA", step.sha] if may_write else [b"EVAL_RO", step.text]
     request = wire.encode([*head, len(names), *names, *arguments])
@@ -268,7 +294,7 @@ def _info(found: Found, row: Any, now: float) -> SetInfo:
     name = readable(found.name)
     if not isinstance(row, (list, tuple)):
         return SetInfo(name, found.options, None, {})
-    parts = listed(row, 11)
+    parts = listed(row, 14)
     lowest = number(parts[7]) if bytes_of(parts[7]) else None
     age = None
     if lowest is not None and found.tied and math.isfinite(lowest):
@@ -288,6 +314,7 @@ def _info(found: Found, row: Any, now: float) -> SetInfo:
         paused_of(bytes_of(parts[8])),
         count(parts[9]),
         now,
+        *map(count, parts[11:]),
     )
     return SetInfo(name, found.options, figures, _counts_of(parts[10]))
 
@@ -330,7 +357,9 @@ def fields_of(text: bytes | None) -> dict[str, Any] | None:
 def _registered_set(name: bytes, text: bytes | None) -> Found:
     options = fields_of(text)
     stored: Mapping[str, Any] = options or {}
-    return Found(name, options, bool(stored.get("key")), bool(stored.get("ties")))
+    grouped = bool(stored.get("group"))
+    keyed = bool(stored.get("key")) or grouped
+    return Found(name, options, keyed, bool(stored.get("ties")), grouped)
 
 
 def _scan_page(reply: Any) -> tuple[bytes, list[bytes]]:

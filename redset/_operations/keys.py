@@ -19,7 +19,7 @@ PARTS = frozenset(
         b"counts", b"workers", b"paused",
         # Of sets in shards, and of sets with groups.
         b"shards", b"grouped", b"grouped-tied", b"ready", b"resting", b"waiting", b"working",
-        b"limits", b"limits-shared",
+        b"limits", b"limits-shared", b"g",
     )
 )  # fmt: skip
 #: Parts that are followed by others: buckets of a memory, and groups.
@@ -35,9 +35,12 @@ _SECOND = (
     "items", "meta", "seen", "leased", "leases", "calls", "dead", "none", "counts", "workers",
     "paused",
 )  # fmt: skip
-#: Those of a set with groups: groups that may start, that rest, whose first item is not due, that
-#: have items in work; and groups' own values.
-_OF_GROUPS = ("ready", "resting", "waiting", "working", "limits")
+#: Those of a set with groups, and their parts: groups that may start, that rest, whose first item
+#: is not due, that have items in work; own values, those of a crawl; and the prefix of indexes.
+_OF_GROUPS = {
+    "ready": b"ready", "resting": b"resting", "waiting": b"waiting", "working": b"working",
+    "limits": b"limits", "shared": b"limits-shared", "index": b"g",
+}  # fmt: skip
 
 
 class Keys:
@@ -69,6 +72,8 @@ class Keys:
     waiting: bytes
     working: bytes
     limits: bytes
+    shared: bytes
+    index: bytes
 
     def __init__(self, name: bytes, keyed: bool, tied: bool, grouped: bool = False) -> None:
         self.name = name
@@ -84,7 +89,11 @@ class Keys:
         """Make the second keys."""
         if name not in Keys.__slots__:
             raise AttributeError(f"Keys has no attribute {name!r}")
-        for second in _OF_GROUPS if name in _OF_GROUPS else _SECOND:
+        if name in _OF_GROUPS:
+            for second, part in _OF_GROUPS.items():
+                setattr(self, second, self._under(part))
+            return getattr(self, name)
+        for second in _SECOND:
             setattr(self, second, self._under(second.encode()))
         return getattr(self, name)
 

@@ -32,7 +32,7 @@ from redset._operations import checking
 from redset._operations.checking import check_once
 from redset._operations.context import Context
 from redset._operations.errors import NOT_OF_ITEM, error_text, raise_unable
-from redset._operations.grouped import group_in
+from redset._operations.grouped import group_in, text_of_group
 from redset._operations.limits import LEASE_STEP
 from redset._operations.logs import one_line, warn_once
 from redset._operations.reading import log_expired, looked_at, page_of
@@ -348,7 +348,7 @@ def leased(ctx: Context) -> Operation[None]:
                 ctx.name,
                 error_text(bad[0].error),
             )
-        values = iter(items)
+        values, grouped = iter(items), ctx.options.grouped
         yield Emit(
             [
                 Leased(
@@ -358,6 +358,7 @@ def leased(ctx: Context) -> Operation[None]:
                     page.expiries[i],
                     page.errors[i].decode("utf-8", "replace") or None,
                     worker_of(page.tokens[i]),
+                    text_of_group(group_in(page.payloads[i])) if grouped else None,
                 )
                 for i in range(len(page.payloads))
                 if i not in lost

@@ -240,7 +240,7 @@ class Reporter:
         keys: Any,
         client: Any,
         server_of: Callable[[Any], Any],
-        described: tuple[str, Any, SetOptions, Any],
+        described: tuple[str, Any, SetOptions, Any, Any],
     ) -> None:
         self._wire, self._keys, self._client = wire, keys, client
         self._server_of = server_of
@@ -411,11 +411,10 @@ class Reporter:
         return Rider(self._wire.encode(request), step, done)
 
 
-def entry_of(kind: str, key: Any, options: SetOptions, codec: Any) -> dict[str, Any]:
+def entry_of(
+    kind: str, key: Any, options: SetOptions, codec: Any, group: Any = None
+) -> dict[str, Any]:
     """Return the registry's entry of a set: what a stranger needs to open it."""
-    named: Any = True if key is not None else None
-    if isinstance(key, (str, tuple)):
-        named = key
     # It has a warning if items are stored as text.
     serializer = codec.serializer if codec.warn is None else None
     if serializer is not None and not isinstance(serializer, ModuleType):
@@ -425,13 +424,19 @@ def entry_of(kind: str, key: Any, options: SetOptions, codec: Any) -> dict[str, 
         serializer = serializer.__name__
     return {
         "class": kind,
-        "key": named,
+        "key": _named(key),
+        **({} if group is None else {"group": _named(group)}),
         "ties": options.ties or None,
         "remember": options.memory_ttl / 1000 or (True if options.remember else None),
         "attempts": options.max_attempts or None,
         "serializer": serializer,
         "v": _version(),
     }
+
+
+def _named(fields: Any) -> Any:
+    """Return the fields of ``key`` or ``group``; True for a callable, None for none."""
+    return fields if fields is None or isinstance(fields, (str, tuple)) else True
 
 
 def _is_refused(error: Exception, tally: Tally) -> bool:

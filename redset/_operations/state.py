@@ -47,7 +47,7 @@ class MemoryState:
 class RemovalState:
     """Facts about the rights to remove, and about leases in the set."""
 
-    __slots__ = ("alone", "multi", "next_look", "recorded", "unanswered")
+    __slots__ = ("alone", "multi", "next_look", "next_options", "recorded", "unanswered")
 
     def __init__(self) -> None:
         #: Whether the server takes a MULTI from this user; None until the first reply.
@@ -58,6 +58,8 @@ class RemovalState:
         #: which the next one may ask again.
         self.recorded = False
         self.next_look = -math.inf
+        #: The earliest time of the next look at the set's stored options.
+        self.next_options = -math.inf
         #: Process, token and number of items of lease calls that failed: the server may have
         #: performed them.
         self.unanswered: list[tuple[int, bytes, int]] = []

@@ -21,6 +21,7 @@ from redset._operations.replies import (
     listed,
     members,
     numbers,
+    optional,
     scored,
     scored_in_bytes,
     up_to,
@@ -469,6 +470,8 @@ def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False)
     while seen < ENOUGH:
         raws, more, end = yield from _after(ctx, within, seen, end)
         given = 0
+        if not (raws or seen):
+            yield from check_groups(ctx)
         # One step returns so many leases, or fewer if they are large.
         while not (raws or seen) and given < LEASE_STEP:
             some = yield from _give_back(ctx, within)
@@ -493,6 +496,28 @@ def look_first(ctx: Context, within: Range | None = None, goes_on: bool = False)
             "nothing was removed: is this the serializer they were written with?"
         ) from wrong[0]
     return seen > 0
+
+
+def check_groups(ctx: Context) -> Operation[None]:
+    """Refuse a set that was made with ``group=`` if this object has none, and the reverse.
+
+    Each has a queue of its own, so a consumer of the other kind would wait forever. The server is
+    asked once a second at most.
+    """
+    now, grouped = monotonic(), ctx.options.grouped
+    if ctx.keys.prefix is None or now < ctx.removals.next_options:
+        return
+    ctx.removals.next_options = now + LOOK
+    try:
+        stored = yield ctx.command(b"HGET", ctx.keys.meta, b"options", reads=optional(bytes_of))
+    except Exception as error:
+        if not is_answer(error):
+            raise
+        return  # a user with the rights of 0.5.1 may not look
+    if stored and stored.endswith(b" group=yes") != grouped:
+        raise ctx.tell_other_options(stored)
+    if grouped and (yield ctx.command(b"EXISTS", ctx.keys.name, reads=up_to(1))):
+        raise ctx.tell_plain_items()
 
 
 def _give_back(ctx: Context, within: Range | None) -> Operation[int]:
