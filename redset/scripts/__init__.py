@@ -21,6 +21,10 @@ with the fields of a row. The step has a local for the place in ARGV of the firs
 
 An included file may declare arguments, too. A step names them as ``@file`` among its own. Or it
 takes them by ``-- fields: @file at i`` from a place of its own; their number is ``file_width``.
+
+A step on a set with ``group=`` may have other lines. A file marks them by lines of their own: those
+after ``-- grouped:`` are for such sets, those after ``-- ungrouped:`` for all others, and those
+after ``-- both:`` for all. So one source has two texts, and neither pays for the other.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 _INCLUDE = "-- include: "
+#: Lines that mark the sets that the next lines are for, and whether these have ``group=``.
+_LABELS = {"-- both:": None, "-- grouped:": True, "-- ungrouped:": False}
 #: Patterns, here and below, are compiled when the first script is read.
 _FIELDS = r"( *)-- fields: (@?\w+) at (.+)"
 _KEYS = "-- KEYS: "
@@ -154,17 +160,18 @@ class Script:
 
 
 @cache
-def script(name: str) -> Script:
-    """Return the script of a name."""
-    source = _read(name)
-    return Script(name, "\n".join(_expanded(source, name)).encode(), _head_of(source, name))
+def script(name: str, grouped: bool = False) -> Script:
+    """Return the script of a name, for sets with or without ``group=``."""
+    made = _Text(grouped).script(name)
+    # Most scripts have one text.
+    return script(name) if grouped and made.text == script(name).text else made
 
 
 @cache
 def arguments_of(included: str) -> Arguments:
     """Return the arguments that an included file declares."""
-    name = f"include/{included}"
-    return Arguments(f"the file {included!r}", _head_of(_read(name), name).arguments)
+    head = _Text(False).head(f"include/{included}")
+    return Arguments(f"the file {included!r}", head.arguments)
 
 
 def _picker(names: tuple[str, ...], getter: Any = itemgetter) -> Callable[[Any], tuple[Any, ...]]:
@@ -193,31 +200,6 @@ def _read(name: str) -> str:
 
 
 # --- heads
-
-
-def _head_of(source: str, name: str) -> Head:
-    """Read the declarations of a file."""
-    keys: list[tuple[str, str]] = []
-    arguments: list[Argument] = []
-    rest, fields = "", list[Argument]()
-    lines = source.splitlines()
-    for line in lines[: _length_of_head(lines)]:
-        if line.startswith(_KEYS):
-            keys = _keys_in(line, name)
-    for line in _declarations(lines):
-        found = re.fullmatch(_ARGUMENT, line)
-        if found is None or rest:
-            raise ValueError(f"{name}.lua must declare arguments, got {line!r}")
-        names = found["names"].split(", ")
-        if found["dots"]:
-            (rest,) = names
-            fields = [Argument(each, "") for each in (found["fields"] or "").split(", ") if each]
-        elif names[0].startswith("@"):
-            included = f"include/{names[0][1:]}"
-            arguments += _head_of(_read(included), included).arguments
-        else:
-            arguments += [Argument(each, found["kind"] or "") for each in names]
-    return Head(keys, arguments, rest, fields)
 
 
 def _length_of_head(lines: list[str]) -> int:
@@ -256,43 +238,82 @@ def _keys_in(line: str, name: str) -> list[tuple[str, str]]:
 # --- texts
 
 
-def _expanded(source: str, name: str) -> Iterator[str]:
-    """Yield the lines of a script, with its declared locals and its included files."""
-    head, lines = _head_of(source, name), source.splitlines()
-    top = _length_of_head(lines)
-    yield from lines[:top]
-    if head.keys:
-        names = ", ".join(key for key, _ in head.keys)
-        yield f"local {names} = {', '.join(f'KEYS[{at + 1}]' for at in range(len(head.keys)))}"
-    if head.arguments:
-        yield _locals(head.arguments, "", 1)
-    if head.rest:
-        yield f"local {head.rest}_at = {len(head.arguments) + 1}"
-        if head.fields:
-            yield f"local {head.rest}_width = {len(head.fields)}"
-    yield from _body(lines[top:], head)
+class _Text:
+    """Makes the text of a script, for sets with or without ``group=``."""
 
+    def __init__(self, grouped: bool) -> None:
+        self._grouped = grouped
 
-def _body(lines: list[str], head: Head) -> Iterator[str]:
-    for line in lines:
-        taken = re.fullmatch(_FIELDS, line)
-        if line.startswith(_INCLUDE):
-            included = line.removeprefix(_INCLUDE).strip()
-            text = _read(f"include/{included}").splitlines()
-            declared = _head_of("\n".join(text), f"include/{included}").arguments
-            top = _length_of_head(text)
-            yield from text[:top]
-            if declared:
-                yield f"local {included}_width = {len(declared)}"
-            yield from _body(text[top:], head)
-        elif taken:
-            fields = head.fields
-            if taken[2].startswith("@"):
-                included = f"include/{taken[2][1:]}"
-                fields = _head_of(_read(included), included).arguments
-            yield taken[1] + _locals(fields, taken[3], 0)
-        else:
-            yield line
+    def script(self, name: str) -> Script:
+        return Script(name, "\n".join(self._expanded(name)).encode(), self.head(name))
+
+    def _lines_of(self, name: str) -> list[str]:
+        """Return the lines of a file that are for these sets."""
+        lines, wanted = [], None
+        for line in _read(name).splitlines():
+            if line in _LABELS:
+                wanted = _LABELS[line]
+            elif wanted in (None, self._grouped):
+                lines.append(line)
+        return lines
+
+    def head(self, name: str) -> Head:
+        """Read the declarations of a file."""
+        keys: list[tuple[str, str]] = []
+        arguments: list[Argument] = []
+        rest, fields = "", list[Argument]()
+        lines = self._lines_of(name)
+        for line in lines[: _length_of_head(lines)]:
+            if line.startswith(_KEYS):
+                keys = _keys_in(line, name)
+        for line in _declarations(lines):
+            found = re.fullmatch(_ARGUMENT, line)
+            if found is None or rest:
+                raise ValueError(f"{name}.lua must declare arguments, got {line!r}")
+            names = found["names"].split(", ")
+            if found["dots"]:
+                (rest,) = names
+                fields = [Argument(each, "") for each in (found["fields"] or "").split(", ") if each]
+            elif names[0].startswith("@"):
+                arguments += self.head(f"include/{names[0][1:]}").arguments
+            else:
+                arguments += [Argument(each, found["kind"] or "") for each in names]
+        return Head(keys, arguments, rest, fields)
+
+    def _expanded(self, name: str) -> Iterator[str]:
+        """Yield the lines of a script, with its declared locals and its included files."""
+        head, lines = self.head(name), self._lines_of(name)
+        top = _length_of_head(lines)
+        yield from lines[:top]
+        if head.keys:
+            names = ", ".join(key for key, _ in head.keys)
+            yield f"local {names} = {', '.join(f'KEYS[{at + 1}]' for at in range(len(head.keys)))}"
+        if head.arguments:
+            yield _locals(head.arguments, "", 1)
+        if head.rest:
+            yield f"local {head.rest}_at = {len(head.arguments) + 1}"
+            if head.fields:
+                yield f"local {head.rest}_width = {len(head.fields)}"
+        yield from self._body(lines[top:], head)
+
+    def _body(self, lines: list[str], head: Head) -> Iterator[str]:
+        for line in lines:
+            taken = re.fullmatch(_FIELDS, line)
+            if line.startswith(_INCLUDE):
+                included = line.removeprefix(_INCLUDE).strip()
+                text, declared = self._lines_of(f"include/{included}"), self.head(f"include/{included}")
+                top = _length_of_head(text)
+                yield from text[:top]
+                if declared.arguments:
+                    yield f"local {included}_width = {len(declared.arguments)}"
+                yield from self._body(text[top:], head)
+            elif taken:
+                fields = head.fields
+                if taken[2].startswith("@"):
+                    fields = self.head(f"include/{taken[2][1:]}").arguments
+                yield taken[1] + _locals(fields, taken[3], 0)
+            else:
+                yield line
 
 
 def _locals(arguments: list[Argument], place: str, first: int) -> str:

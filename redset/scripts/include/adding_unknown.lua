@@ -43,9 +43,13 @@ if bare_of_records then
       hset[2 * k] = entries[at + 3]
     end
   end
+-- ungrouped:
   bulk('HSET', items, hset)
   added = bulk('ZADD', queue, zadd)
   zadd, hset = {}, {}
+-- grouped:
+  counts = true
+-- both:
 else
   local scores = lookup('ZMSCORE', queue, members)
   local held = holding and held_among(members, scores) or {}

@@ -19,7 +19,15 @@ local function expire(now, limit, first)
     local found, sizes = read_values(part), items and max_attempts > 0 and {}
     for i = 1, #part do
       -- A stray payload, which redset never leaves, is not lost either.
+-- ungrouped:
       found[i] = found[i] or lease_value(DELAYED, 0, '0', '', '')
+-- grouped:
+      if not found[i] then
+        local payload = call('HGET', items, part[i])
+        local front = payload and payload ~= '' and sub(payload, 1, 1 + byte(payload)) or '\0'
+        found[i] = lease_value(DELAYED, 0, '0', '', '', front)
+      end
+-- both:
       -- The payload of a dying item goes into its letter.
       if sizes then
         local dies = tried((parse(found[i]))) + 1 >= max_attempts

@@ -4,6 +4,7 @@
 -- Theory of operation. A record is the value of a member in the hash `leases`. It is kept for
 -- leased and delayed items, and for queued items with attempts. Its format:
 --   token(16) readded(0/1) attempts ' ' score [' ' new-score] ['\n' last-error]
+-- In a set with groups the item's group is before the attempts, after its length (one byte).
 -- `readded` is 1 if the item was added while it was held, at the new score. An item is held if it
 -- has a row in `leased`. If the key was evicted or deleted, a record has no row there, and its item
 -- is not held. With a key= the payload of an item that was added while it was held is in `items` as
@@ -74,9 +75,18 @@ local function with_attempts(members, values)
   end
   return found
 end
+-- ungrouped:
 local function parse(value)
   return string.match(value, '^(%S+) (%S+) ?(%S*)\n?(.*)$', 18)
 end
+-- grouped:
+-- The last result is the group with its length.
+local function parse(value)
+  local at = 19 + string.byte(value, 18)
+  local attempts, score, again, last = string.match(value, '^(%S+) (%S+) ?(%S*)\n?(.*)$', at)
+  return attempts, score, again, last, string.sub(value, 18, at - 1)
+end
+-- both:
 -- Returns attempts as a number, the cohort, and whether the item is a suspect.
 local function tried(attempts)
   local number, cohort, mark = string.match(attempts, '^(%d+)/?(%d*)(!?)')
@@ -89,8 +99,13 @@ local function going_on(score, from)
   if not own then return score end
   return string.format('%.0f', own - own % TIE + from % TIE)
 end
+-- ungrouped:
 local function lease_value(token, attempts, score, again, failure)
   local value = token .. (again == '' and '0' or '1') .. attempts .. ' ' .. score
+-- grouped:
+local function lease_value(token, attempts, score, again, failure, front)
+  local value = token .. (again == '' and '0' or '1') .. front .. attempts .. ' ' .. score
+-- both:
   if again ~= '' then value = value .. ' ' .. again end
   if failure ~= '' then value = value .. '\n' .. failure end
   return value

@@ -56,7 +56,11 @@ end
 
 -- Keeps an add of a held item until the end of its lease or delay.
 local function park(at, value, there)
+-- ungrouped:
   local attempts, score, _, last = parse(value)
+-- grouped:
+  local attempts, score, _, last, front = parse(value)
+-- both:
   local later = entries[at + 1]
   local text = later
   if ties then
@@ -64,11 +68,17 @@ local function park(at, value, there)
     text = format('~%.0f', later)
   end
   parked[#parked + 1] = entries[at + 2]
+-- ungrouped:
   parked[#parked + 1] = lease_value(owner_of(value), attempts, score, text, last)
   if keyed then
     hset[#hset + 1] = entries[at + 2] .. '+'
     hset[#hset + 1] = entries[at + 3]
   end
+-- grouped:
+  parked[#parked + 1] = lease_value(owner_of(value), attempts, score, text, last, front)
+  parked_payloads[#parked_payloads + 1] = entries[at + 2] .. '+'
+  parked_payloads[#parked_payloads + 1] = entries[at + 3]
+-- both:
   return later
 end
 
