@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import itertools
 import os
 import re
 import sys
@@ -483,7 +484,8 @@ def test_every_step_is_called_with_the_names_that_its_script_declares() -> None:
         "add", "server", "glance", "report", "register", "forget", "seen",
     }  # fmt: skip
     for name, calls in called.items():
-        declared = set(script(name).arguments.names)
+        # The context adds those by which a step knows when a group may start.
+        declared = set(script(name).arguments.names) - set(arguments_of("grouping").names)
         for names in calls:
             assert names - {"**"} <= declared, name
             assert "**" in names or names == declared, name
@@ -511,18 +513,18 @@ def test_every_script_is_used_and_every_used_one_is_there() -> None:
 
 
 def test_a_script_is_its_files_and_the_locals_that_they_declare() -> None:
-    def expanded(name: str) -> Iterator[str]:
-        for line in TEXTS[name].splitlines():
+    def expanded(name: str, grouped: bool) -> Iterator[str]:
+        for line in scripts.selected(TEXTS[name].splitlines(), grouped):
             included = INCLUDE.fullmatch(line)
             if included:
-                yield from expanded(included[1])
+                yield from expanded(included[1], grouped)
             elif not re.match(" *-- fields: ", line):
                 yield line
 
     made = re.compile(r" *local [\w, ]+ = .*\b(KEYS|ARGV)\[.*|local \w+_(at|width) = \d+")
-    for name in STEPS:
-        step = script(name)
-        files, lines = list(expanded(name)), step.text.decode().splitlines()
+    for name, grouped in itertools.product(STEPS, (False, True)):
+        step = script(name, grouped)
+        files, lines = list(expanded(name, grouped)), step.text.decode().splitlines()
         at = 0
         for line in lines:
             if at < len(files) and line == files[at]:

@@ -149,7 +149,7 @@ class Adder:
             light and not ctx.options.ties and self.condition in alone and settling is None
         )
         name = "add" if settling is None else "settle"
-        self.script = None if self.command else script(name)
+        self.script = None if self.command else script(name, ctx.options.grouped)
         self._chunk = CHUNK if light and self.condition in ("", "nx", "xx") else SCRIPT_CHUNK
         last_wins = self.condition == "" and (not ctx.options.remember or self.again)
         # With remember=False every equal item is sent: each may be refused.

@@ -127,7 +127,7 @@ class Context:
         **arguments
             The declared arguments of the script.
         """
-        step = script(name)
+        step = script(name, self.options.grouped)
         request = self.request(step, arguments, rest, keys)
         return Ask(self.wire.encode(request), 1, step, resend, reads)
 
@@ -145,6 +145,8 @@ class Context:
             names = step.keys_of(self.keys, second, self.options.marked, self.options.keyed)
         else:
             names = step.keys_given(keys)
+        if self.options.grouped and "group_limit" in step.arguments.names:
+            arguments = {**arguments, **self.options.grouping}
         values = step.arguments.values(arguments)
         return [b"EVALSHA", step.sha, len(names), *names, *values, *rest]
 

@@ -158,6 +158,19 @@ def lease_call(
         hand: Number of leases that the worker has already.
         passes: Whether to skip suspects for which the cohort would be too large.
     """
+    if ctx.options.grouped:
+        return ctx.step(
+            "lease_in_turn",
+            _leases(token, num, True),
+            token=token,
+            num=num,
+            ttl=ttl,
+            max_attempts=ctx.options.max_attempts,
+            limit=LEASE_STEP,
+            hand=hand,
+            passes=passes,
+            first=ctx.sizes.first,
+        )
     return ctx.step(
         "lease",
         _leases(token, num, ctx.options.keyed),

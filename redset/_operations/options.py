@@ -115,6 +115,15 @@ class SetOptions(NamedTuple):
         )
 
     @property
+    def grouping(self) -> dict[str, Any]:
+        """The arguments by which a step on a set with groups knows when a group may start."""
+        return {
+            "group_limit": self.group_limit,
+            "group_interval": self.group_interval,
+            "group_due": self.due,
+        }
+
+    @property
     def marked(self) -> bool:
         """Return whether the set's options are stored in its meta."""
         return bool(self.keyed or self.remember or self.ties)

@@ -76,7 +76,9 @@ def steps_of(settlements: Sequence[Settlement]) -> list[SettleStep]:
         # A dead letter has the payload.
         dies = each.how in ("fail", "bury")
         for token, leases in by_token.items():
-            head = [each.how, token, each.delay, each.score, each.error, each.payload]
+            # With a mark, the delay is also the time for which the items' groups rest.
+            delay: Any = b"%d!" % each.delay if each.rests else each.delay
+            head = [each.how, token, delay, each.score, each.error, each.payload]
             part: list[bytes] = []
             for held in leases:
                 size = max(held.size, len(held.member)) if dies else len(held.member)

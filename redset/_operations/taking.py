@@ -376,6 +376,8 @@ def _take(ctx: Context, num: int, within: Range | None = None) -> Operation[_Tak
 def _take_step(
     ctx: Context, num: int, within: Range | None, keys: dict[str, bytes] | None = None
 ) -> Ask:
+    if ctx.options.grouped and within is None:
+        return _turn_step(ctx, num)
     lowest, highest = within or (b"", b"")
     return ctx.step(
         "take",
@@ -389,6 +391,19 @@ def _take_step(
         first=ctx.sizes.first,
         lowest=lowest,
         highest=highest,
+    )
+
+
+def _turn_step(ctx: Context, num: int) -> Ask:
+    """Make the step that removes items of the groups whose turn it is."""
+    return ctx.step(
+        "take_in_turn",
+        _in_bytes(ctx, num),
+        resend=False,
+        num=num,
+        max_attempts=ctx.options.max_attempts,
+        limit=LEASE_STEP,
+        first=ctx.sizes.first,
     )
 
 

@@ -55,6 +55,12 @@ def wait_for(
 
     The end counts as an item that all waiters may have.
     """
+    if ctx.options.grouped:
+        own = ctx.keys
+        # An item that is added to a group that may not start wakes no waiter.
+        keys = [own.ready, own.resting, own.waiting, own.leased, own.paused]
+        keys += [own.queue] if finish else []
+        return Wait(ctx.step("watch_turns", _seen, finish=finish), keys, end, ended)
     keys = [ctx.keys.queue]
     if ctx.keys.prefix is not None:
         keys += [ctx.keys.leased, ctx.keys.paused]

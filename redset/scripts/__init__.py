@@ -174,6 +174,17 @@ def arguments_of(included: str) -> Arguments:
     return Arguments(f"the file {included!r}", head.arguments)
 
 
+def selected(lines: list[str], grouped: bool) -> list[str]:
+    """Return the lines of a file that are for sets with or without ``group=``."""
+    kept, wanted = [], None
+    for line in lines:
+        if line in _LABELS:
+            wanted = _LABELS[line]
+        elif wanted in (None, grouped):
+            kept.append(line)
+    return kept
+
+
 def _picker(names: tuple[str, ...], getter: Any = itemgetter) -> Callable[[Any], tuple[Any, ...]]:
     if len(names) > 1:
         picker: Callable[[Any], tuple[Any, ...]] = getter(*names)
@@ -249,13 +260,7 @@ class _Text:
 
     def _lines_of(self, name: str) -> list[str]:
         """Return the lines of a file that are for these sets."""
-        lines, wanted = [], None
-        for line in _read(name).splitlines():
-            if line in _LABELS:
-                wanted = _LABELS[line]
-            elif wanted in (None, self._grouped):
-                lines.append(line)
-        return lines
+        return selected(_read(name).splitlines(), self._grouped)
 
     def head(self, name: str) -> Head:
         """Read the declarations of a file."""
@@ -273,7 +278,9 @@ class _Text:
             names = found["names"].split(", ")
             if found["dots"]:
                 (rest,) = names
-                fields = [Argument(each, "") for each in (found["fields"] or "").split(", ") if each]
+                fields = [
+                    Argument(each, "") for each in (found["fields"] or "").split(", ") if each
+                ]
             elif names[0].startswith("@"):
                 arguments += self.head(f"include/{names[0][1:]}").arguments
             else:
@@ -301,7 +308,10 @@ class _Text:
             taken = re.fullmatch(_FIELDS, line)
             if line.startswith(_INCLUDE):
                 included = line.removeprefix(_INCLUDE).strip()
-                text, declared = self._lines_of(f"include/{included}"), self.head(f"include/{included}")
+                text, declared = (
+                    self._lines_of(f"include/{included}"),
+                    self.head(f"include/{included}"),
+                )
                 top = _length_of_head(text)
                 yield from text[:top]
                 if declared.arguments:

@@ -1,15 +1,29 @@
 -- Adds a chunk of items, and returns the outcome of each.
+-- ungrouped:
 -- KEYS: queue; with second keys none, leased, leases; with options meta, seen, items, name
+-- grouped:
+-- KEYS: queue, none, leased, leases, meta, seen, items, name, ready, resting, waiting, working, limits, shared, index
+-- both:
 -- ARGV:
+-- grouped:
+--   @grouping
+-- both:
 --   @adding
 --   entries...  in the format of `adding`
 -- Returns {added, updated, outcomes}, or the reason for which nothing was written
 -- include: check
+-- ungrouped:
 -- include: adding_alone
+-- both:
 -- include: buckets
+-- ungrouped:
 -- include: adding_page
+-- both:
 -- include: due
 -- include: leases
+-- grouped:
+-- include: grouping
+-- both:
 -- include: drop
 -- include: adding
 return add(ARGV, entries_at)

@@ -1,16 +1,26 @@
 -- Returns whether nothing is queued, scheduled or held.
+-- ungrouped:
 -- KEYS: queue, none, leased, leases, calls, dead, counts; with key= items
+-- grouped:
+-- KEYS: queue, none, leased, leases, calls, dead, counts, items, meta, ready, resting, waiting, working, limits, shared, index
+-- both:
 -- ARGV:
 --   max_attempts: number
 --   limit: number         limit of expired leases to return
 --   first: number         number of them to read at first
 --   looks: flag           only reads
+-- grouped:
+--   @grouping
+-- both:
 -- Returns {whether it is finished, number of returned leases, number of these that became dead
 --   letters}; if it only reads, whether it would be finished, and 0, 0
 -- include: check
 -- include: counting
 -- include: due
 -- include: leases
+-- grouped:
+-- include: grouping
+-- both:
 -- include: portions
 -- include: expiring
 if items then call('HLEN', items) end

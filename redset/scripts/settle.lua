@@ -1,8 +1,15 @@
 -- Ends or extends leases that their holders still have, and adds items in the same step.
+-- ungrouped:
 -- KEYS: queue, none, leased, leases, calls, dead, counts, meta, seen, items, name
+-- grouped:
+-- KEYS: queue, none, leased, leases, calls, dead, counts, meta, seen, items, name, ready, resting, waiting, working, limits, shared, index
+-- both:
 -- ARGV:
 --   max_attempts: number
 --   keyed: flag
+-- grouped:
+--   @grouping
+-- both:
 --   num_groups: number
 --   groups...(how, token, time, score, error, payload, num)  num_groups groups, each followed by its
 --     members. How: ack, fail, bury, release, renew; check does nothing. The time is a delay or a ttl
@@ -12,16 +19,27 @@
 --   because of `adding`, only its reason. Of a single group that adds nothing it may return the number
 -- include: check
 -- include: counting
+-- ungrouped:
 -- include: settling
+-- both:
 -- include: due
 if not keyed then items = nil end
 -- include: leases
+-- grouped:
+-- include: grouping
+-- both:
 local groups, at, any, named, buries = {}, groups_at, false, {}, false
 for i = 1, num_groups do
   -- fields: groups at at
   local members = {}
   local group = {how = how, token = token, members = members}
+-- ungrouped:
   group.settled = {tonumber(time), score, error, payload}
+-- grouped:
+  -- A time with a mark is also that of the groups' rest.
+  local delay, rests = string.match(time, '^(%d+)(!?)')
+  group.settled = {tonumber(delay), score, error, payload, rests == '!' and tonumber(delay) or nil}
+-- both:
   local seen_before = named[token] or {}
   named[token] = seen_before
   at = at + groups_width
@@ -100,9 +118,22 @@ for i, group in ipairs(groups) do
     bulk('ZADD', leased, list)
   elseif how == 'ack' and group.plain then
     -- The same as `finish`, without its functions.
+-- grouped:
+    local slots = {}
+    for k = 1, #members do
+      local value = group.values[k]
+      slots[2 * k - 1], slots[2 * k] = sub(value, 19, 18 + byte(value, 18)), members[k]
+    end
+-- both:
     bulk('ZREM', leased, members)
+-- grouped:
+    local ended = free(slots)
+-- both:
     bulk('HDEL', leases, members)
     if keyed then bulk('HDEL', items, members) end
+-- grouped:
+    line_up(ended)
+-- both:
   elseif how ~= 'check' and #members > 0 then
 -- include: finishing
     finish(how, members, group.values, time(), group.settled)

@@ -1,5 +1,9 @@
 -- Counts everything in one step.
+-- ungrouped:
 -- KEYS: queue; with second keys none, leased, leases, calls, dead, counts, meta, seen, items
+-- grouped:
+-- KEYS: queue, none, leased, leases, calls, dead, counts, meta, seen, items, ready, resting, waiting, working, limits, shared, index
+-- both:
 -- ARGV:
 --   due: flag             only items that are due are available
 --   remember              '', ever, limited
@@ -8,6 +12,9 @@
 --   limit: number         limit of expired leases to return
 --   first: number         number of them to read at first
 --   looks: flag           only reads: expired leases then count as returned
+-- grouped:
+--   @grouping
+-- both:
 -- Returns {size, available, leased, dead, remembered, lowest score or '', time in seconds, bytes,
 --   number of new dead letters, number that wait for a retry}
 -- include: check
@@ -16,6 +23,9 @@
 local all_items = items
 if not keyed then items = nil end
 -- include: leases
+-- grouped:
+-- include: grouping
+-- both:
 -- include: portions
 -- include: expiring
 local clock = call('TIME')

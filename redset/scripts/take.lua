@@ -1,4 +1,5 @@
--- Removes and returns the lowest items, and expired leases if these are too few.
+-- Removes and returns the lowest items, and expired leases if these are too few. Of a set with
+-- groups only those of a range: take_in_turn takes others.
 -- Its first write frees memory: it works on a full server.
 -- KEYS: queue; with second keys none, leased, leases, calls, dead, counts; with key= items
 -- ARGV:
@@ -15,7 +16,9 @@
 -- include: due
 -- include: leases
 -- include: portions
+-- ungrouped:
 -- include: expiring
+-- both:
 -- Without it, undecodable items could not be kept.
 if dead then call('XLEN', dead) end
 if items then call('HLEN', items) end
@@ -42,6 +45,7 @@ local function find()
   cut(members, n)
 end
 find()
+-- ungrouped:
 if n < num and not more and leased and not lowest and not clock.err then
   local now, back = milliseconds(clock), nil
   back, died, more = expire(now, limit, first)
@@ -53,6 +57,7 @@ if n < num and not more and leased and not lowest and not clock.err then
     heal(now, limit)
   end
 end
+-- both:
 if n == 0 then return {more and 1 or 0, found, died} end
 -- A record of attempts ends with its item. The record of an item that is also held does not.
 local gone = leases and call('HLEN', leases) > 0 and with_attempts(members, values_of(members)) or {}

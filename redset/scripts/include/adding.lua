@@ -44,10 +44,6 @@ local function add(entries, start, try_removals)
   -- Writes at the end: places, payloads, entries that are held, and records of leases that hold
   -- nothing.
   local zadd, hset, parked, stray = {}, {}, {}, {}
--- grouped:
-  -- The payloads of entries that are held, and whether the last ZADD counts the new ones.
-  local parked_payloads, counts = {}, false
--- both:
   local added, updated, outcomes = 0, 0, {}
   -- The caller's question, the memory forever, and the number of integers that it took.
   local known_now, memory, learned = 0, nil, 0
@@ -68,24 +64,7 @@ local function add(entries, start, try_removals)
 -- ungrouped:
   bulk('ZADD', queue, zadd)
 -- grouped:
-  bulk('HSET', items, parked_payloads)
-  -- The index and the turn before the place, too: entries too many are dropped at their turn.
-  local by, order = {}, {}
-  for i = 1, #zadd, 2 do
-    local payload = hset[i + 1]
-    local group = sub(payload, 2, 1 + byte(payload))
-    local list = by[group]
-    if not list then
-      list = {}
-      by[group], order[#order + 1] = list, group
-    end
-    local length = #list
-    list[length + 1], list[length + 2] = zadd[i], zadd[i + 1]
-  end
-  for i = 1, #order do bulk('ZADD', index_of .. order[i], by[order[i]]) end
-  place(order, nil, true)
-  local num_new = bulk('ZADD', queue, zadd)
-  if counts then added, updated = num_new, learned - num_new end
+-- include: adding_to_groups
 -- both:
   bulk('HSET', leases, parked)
   if sequence ~= first_number then call('HSET', meta, 'sequence', sequence) end

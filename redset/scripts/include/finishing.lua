@@ -224,7 +224,7 @@ local function finish(how, members, values, now, settled)
   write(members)
   if rest then let_rest(groups, now + rest) end
   for i = 2, #back, 2 do note(group_of[back[i]]) end
-  place(groups, now)
+  line_up(groups, now)
   return #died
 end
 -- both:

@@ -11,8 +11,8 @@
 -- An index may have entries too many, never too few: they are dropped when their turn comes. A group
 -- with queued items is in exactly one state. It stands in `ready` by its turn, it rests (`resting`,
 -- until a time in ms), its first item is not due (`waiting`, until a time in ms), or it has as many
--- items in work as its limit allows (`working`: the digests, end to end). The first three may lag
--- behind: whoever ends a state calls `place`, which puts the group where it belongs.
+-- items in work as its limit allows (`working`: the digests, end to end). A step that ends such a
+-- state calls `line_up`, which puts the group where it belongs.
 -- The group '' has the items without a group. It has neither limit nor interval.
 local sub, byte = string.sub, string.byte
 -- The prefix of all indexes. `clear` begins another one.
@@ -53,7 +53,7 @@ local function limits_of(groups)
 end
 -- Puts those groups at the end of the line that may start and do not stand in it. `filled`: whether
 -- all of them have items. The time may be nil.
-local function place(groups, now, filled)
+local function line_up(groups, now, filled)
   if #groups == 0 then return end
   local slots, rests = fields_of(working, groups), lookup('ZMSCORE', resting, groups)
   local most, fit, waits = limits_of(groups), {}, {}
@@ -134,4 +134,16 @@ end
 -- Returns the group of a payload. A lost payload has none.
 local function group_in(payload)
   return payload and payload ~= '' and sub(payload, 2, 1 + byte(payload)) or ''
+end
+-- Lets groups rest until a time in ms, or longer if they do so already. Those that stand in line leave it.
+local function let_rest(groups, until_then)
+  local rests, limited = {}, {}
+  for i = 1, #groups do
+    if groups[i] ~= '' then
+      limited[#limited + 1] = groups[i]
+      rests[2 * #limited - 1], rests[2 * #limited] = string.format('%.0f', until_then), groups[i]
+    end
+  end
+  bulk('ZADD', resting, rests, 'GT')
+  bulk('ZREM', ready, limited)
 end

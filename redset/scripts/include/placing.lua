@@ -1,4 +1,8 @@
 -- Included by `add`: the common part of its ways.
+-- grouped:
+-- The payloads of entries that are held, and whether the last ZADD counts the new ones.
+local parked_payloads, counts = {}, false
+-- both:
 -- Returns the stored score of a score with ties=. It has the number that an item keeps while it is
 -- queued or leased, or the next one.
 local function place(score, there)

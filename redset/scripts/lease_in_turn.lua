@@ -1,0 +1,60 @@
+-- Leases items of the groups whose turn it is, for a time. If it is sent again with the same token,
+-- within that time and before the first of them is settled, it returns the same ones. Later, the rest
+-- of them returns to the queue before others are leased.
+-- KEYS: queue, none, leased, leases, calls, dead, counts, paused, items, meta, ready, resting, waiting, working, limits, shared, index
+-- ARGV:
+--   token
+--   num: number           limit of items
+--   ttl: number           time of the leases in ms
+--   max_attempts: number
+--   limit: number         limit of expired leases to return
+--   hand: number          number of leases that the worker has in hand
+--   passes: flag          skips suspects that may not be in such a cohort
+--   first: number         number of items to read at first
+--   @grouping
+-- Returns what `lease` returns, with payloads
+-- include: check
+-- include: counting
+-- include: due
+-- include: leases
+-- Time for which a token is known after its lease, in ms: a client's retries may take as long.
+local KEPT = 600000
+-- First, since they free memory: the removals of this step, of nothing.
+call('ZREMRANGEBYRANK', none, '1', '0')
+call('ZREM', none, '')
+call('HDEL', none, '')
+local clock = call('TIME')
+local now = milliseconds(clock)
+local held = call('ZSCORE', calls, token)
+call('HLEN', items)
+-- From a set that is paused, only a call that is sent again gets its leases.
+local is_paused, NOTHING = call('EXISTS', paused) == 1, {'0', 0, 0, 0, 0, {}, {}, {}}
+if is_paused and not held then return NOTHING end
+-- include: grouping
+-- include: portions
+if held then
+-- include: resending
+end
+if is_paused then return NOTHING end
+local back, died, expired_more = 0, 0, false
+if call('ZCOUNT', leased, '-inf', now) > 0 then
+-- include: expiring
+  back, died, expired_more = expire(now, limit, first)
+end
+if clock[2] % 16 == 0 then
+  local old = call('ZRANGEBYSCORE', calls, '-inf', now - KEPT, 'LIMIT', '0', limit)
+  if #old > 0 then call('ZREM', calls, unpack(old)) end
+end
+-- include: waking
+local takes, expiry = false, string.format('%d', now + ttl)
+-- include: turning
+if got > 0 then call('ZADD', calls, expiry, token) end
+local more = got < num and not stopped
+  and (budget <= 0 or bytes >= BYTES or expired_more or overslept)
+if more and not (expired_more or overslept) then more = call('EXISTS', ready) == 1 end
+-- A call that continues, because bytes ended this step, has as many in hand as it requests.
+local in_hand = hand + got
+if more then in_hand = math.max(in_hand, math.min(hand + num, bound)) end
+if got > 0 and (rounds > 1 or more) then record(1, in_hand) end
+if stopped then more = 2 else more = more and 1 or 0 end
+return {expiry, more, dropped, bound < math.huge and bound or 0, died, taken, attempted, texts}

@@ -1,0 +1,38 @@
+-- Removes and returns items of the groups whose turn it is. Each needs a free slot and starts an
+-- interval, and holds no slot.
+-- KEYS: queue, none, leased, leases, calls, dead, counts, items, meta, ready, resting, waiting, working, limits, shared, index
+-- ARGV:
+--   num: number           limit of items
+--   max_attempts: number
+--   limit: number         limit of expired leases to return
+--   first: number         number of items to read at first
+--   @grouping
+-- Returns what `take` returns for a set with a key=
+-- include: check
+-- include: counting
+-- include: due
+-- include: leases
+-- First, since they free memory: the removals of this step, of nothing.
+call('ZREMRANGEBYRANK', none, '1', '0')
+call('ZREM', none, '')
+call('HDEL', none, '')
+-- Without it, undecodable items could not be kept.
+call('XLEN', dead)
+call('HLEN', items)
+local clock = call('TIME')
+local now = milliseconds(clock)
+-- include: grouping
+-- include: portions
+local back, died, expired_more = 0, 0, false
+if call('ZCOUNT', leased, '-inf', now) > 0 then
+-- include: expiring
+  back, died, expired_more = expire(now, limit, first)
+end
+-- include: waking
+local takes, passes, hand, token, expiry = true, false, 0, '', ''
+-- include: turning
+local more = got < num
+  and (budget <= 0 or bytes >= BYTES or expired_more or overslept) and call('EXISTS', ready) == 1
+more = more or got < num and (expired_more or overslept)
+for i = 1, got do taken[2 * i - 1] = texts[i] end
+return {more and 1 or 0, taken, died}

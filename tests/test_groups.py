@@ -1,0 +1,180 @@
+"""Groups: the server hands out items in turns, within limits and intervals."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import servers
+
+from redset import ScheduledSet, SortedSet
+
+P = "pages:{pages}"
+MakeSet = Callable[..., Any]
+
+
+def host(url: str) -> str:
+    return url.split("/")[0]
+
+
+def urls(hosts: str, num: int) -> list[str]:
+    return [f"{name}/{number}" for name in hosts for number in range(num)]
+
+
+def names(leases: Any) -> list[str]:
+    return [lease.item for lease in leases]
+
+
+def expire_all(raw: Any) -> None:
+    raw.zadd(f"{P}:leased", dict.fromkeys(raw.zrange(f"{P}:leased", 0, -1), 1))
+
+
+def slots(raw: Any) -> dict[str, set[bytes]]:
+    """The members in work of each group."""
+    stored = raw.hgetall(f"{P}:working")
+    return {
+        group.decode(): {held[at : at + 16] for at in range(0, len(held), 16)}
+        for group, held in stored.items()
+    }
+
+
+def test_each_group_has_at_most_its_limit_of_items_in_work(make_set: MakeSet) -> None:
+    pages = make_set(SortedSet, "pages", group=host, group_limit=2)
+    pages.add_many(urls("abc", 5))
+    leases = list(pages.lease(100))
+    assert Counter(lease.group for lease in leases) == {"a": 2, "b": 2, "c": 2}
+    assert not pages.lease(100)
+    pages.ack(leases[0])
+    assert [lease.group for lease in pages.lease(100)] == [leases[0].group]
+
+
+def test_groups_take_turns_and_the_lowest_score_of_each_is_first(
+    any_server: servers.Server,
+) -> None:
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host, group_limit=None)
+    pages.add_many(urls("abc", 4), range(12))
+    order = [names(pages.lease(1))[0] for _ in range(12)]
+    assert [Counter(map(host, order[at : at + 3])) for at in range(0, 12, 3)] == 4 * [
+        {"a": 1, "b": 1, "c": 1}
+    ]
+    assert [url for url in order if host(url) == "a"] == urls("a", 4)
+
+
+def test_two_starts_of_a_group_are_its_interval_apart(make_set: MakeSet) -> None:
+    pages = make_set(SortedSet, "pages", group=host, group_limit=None, group_interval=0.1)
+    pages.add_many(urls("ab", 3))
+    starts: dict[str, list[float]] = {"a": [], "b": []}
+    end = time.time() + 20
+    while sum(map(len, starts.values())) < 6 and time.time() < end:
+        for lease in pages.lease(10, wait=5):
+            starts[lease.group].append(time.monotonic())
+            pages.ack(lease)
+    for times in starts.values():
+        assert all(later - earlier > 0.09 for earlier, later in itertools.pairwise(times))
+
+
+def test_an_expired_lease_frees_its_slot_in_the_step_that_returns_the_item(
+    any_server: servers.Server,
+) -> None:
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host)
+    pages.add_many(urls("a", 2), [1, 2])
+    (first,) = pages.lease(5)
+    assert slots(any_server.raw) == {"a": {first.member}}
+    expire_all(any_server.raw)
+    (again,) = pages.lease(5)
+    assert (again.item, again.attempts, again.group) == ("a/0", 1, "a")
+    assert slots(any_server.raw) == {"a": {first.member}}
+    assert pages.ack(first) == 0
+    assert pages.fail(again, "no", delay=60) == 1
+    assert names(pages.lease(5)) == ["a/1"]
+
+
+def test_an_item_that_is_added_while_leased_goes_to_its_other_group_at_the_end(
+    any_server: servers.Server,
+) -> None:
+    pages: SortedSet[Any] = SortedSet(any_server.raw, "pages", key="id", group="host")
+    pages.add({"id": 1, "host": "a"})
+    pages.add({"id": 2, "host": "b"})
+    leases = {lease.group: lease for lease in pages.lease(5)}
+    pages.add({"id": 1, "host": "b"})
+    assert not pages.lease(5)
+    pages.ack(leases["a"])
+    assert not pages.lease(5)
+    pages.ack(leases["b"])
+    (last,) = pages.lease(5)
+    assert (last.item, last.group) == ({"id": 1, "host": "b"}, "b")
+
+
+def test_a_queued_item_moves_to_the_group_of_its_last_add(any_server: servers.Server) -> None:
+    pages: SortedSet[Any] = SortedSet(any_server.raw, "pages", key="id", group="host")
+    pages.add_many([{"id": number, "host": "a"} for number in range(200)])
+    pages.add_many([{"id": number, "host": "b"} for number in range(199)])
+    assert Counter(lease.item["host"] for lease in pages.lease(5)) == {"a": 1, "b": 1}
+
+
+def test_a_failed_item_can_let_its_group_rest(any_server: servers.Server) -> None:
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host)
+    pages.add_many(urls("ab", 2))
+    leases = {lease.group: lease for lease in pages.lease(5)}
+    pages.fail(leases["a"], "429", 0.2, group=True)
+    pages.ack(leases["b"])
+    assert [lease.group for lease in pages.lease(5)] == ["b"]
+    start = time.monotonic()
+    assert [lease.group for lease in pages.lease(5, wait=5)] == ["a"]
+    assert time.monotonic() - start > 0.15
+
+
+def test_take_and_pop_start_an_interval_and_hold_no_slot(make_set: MakeSet) -> None:
+    pages = make_set(SortedSet, "pages", group=host, group_interval=60)
+    pages.add_many(urls("ab", 2))
+    assert {host(url) for url in [pages.pop(), *pages.take(5)]} == {"a", "b"}
+    assert pages.take(5) == []
+    assert pages.size() == 2
+
+
+def test_an_item_of_a_scheduled_set_starts_when_it_is_due(make_set: MakeSet) -> None:
+    pages = make_set(ScheduledSet, "pages", group=host)
+    pages.add("a/late", delay=60)
+    pages.add("a/soon", delay=0.1)
+    pages.add("b/now")
+    assert names(pages.lease(5)) == ["b/now"]
+    assert names(pages.lease(5, wait=5)) == ["a/soon"]
+    assert not pages.lease(5)
+
+
+def test_entries_of_items_that_are_gone_do_not_end_a_turn(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages.add_many(urls("a", 300), range(300))
+    raw.zremrangebyrank(f"{P}:grouped", 0, 298)
+    assert names(pages.lease(2)) == ["a/299"]
+    assert raw.zcard(f"{P}:g:0:a") == 0
+
+
+def test_items_without_a_group_have_no_limit(any_server: servers.Server) -> None:
+    pages: SortedSet[Any] = SortedSet(
+        any_server.raw, "pages", key="id", group=lambda item: item["host"], group_interval=60
+    )
+    pages.add_many([{"id": number, "host": None} for number in range(5)])
+    pages.add({"id": 9, "host": "a"})
+    assert Counter(lease.group for lease in pages.lease(10)) == {None: 5, "a": 1}
+
+
+def test_a_lease_call_that_is_sent_again_returns_the_same_leases(
+    any_server: servers.Server,
+) -> None:
+    from redset._operations.leasing import lease_call
+    from redset._transport.effects import only
+
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host)
+    pages.add_many(urls("abc", 2))
+    token = b"0123456789abcdef"
+    calls = [pages._run(only(lease_call(pages._ctx, token, num, 60_000))) for num in (3, 3, 2)]
+    assert [sorted(row[0] for row in call.rows) for call in calls[:2]] == 2 * [
+        sorted(row[0] for row in calls[0].rows)
+    ]
+    assert len(calls[2].rows) == 2
+    assert sum(map(len, slots(any_server.raw).values())) == 2
