@@ -15,6 +15,7 @@ help:
 	@echo 'make demo         crawl a site of 526 pages; kill a worker, restart the server'
 	@echo '                  (ARGS=--cluster: on a cluster; move a slot, kill a primary)'
 	@echo '                  (ARGS=--top: in a live view, for a minute)'
+	@echo '                  (ARGS=--hosts: 20 hosts, with a limit and a gap for each)'
 	@echo 'make demo-scrapy  the same site with two Scrapy processes, one of which is killed'
 	@echo 'make test         run the tests, 5 minutes (ARGS="-k name" for some of them)'
 	@echo 'make test-all     every case of them, with coverage (half an hour)'

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import children
 import pytest
@@ -24,7 +25,7 @@ from load import Load
 
 from redset import embedded
 from redset.demo import __main__ as command
-from redset.demo import live
+from redset.demo import hosts, live
 from redset.demo.crawl import Report, check
 from redset.demo.display import summary
 from redset.demo.site import Site
@@ -126,6 +127,20 @@ def test_with_a_slot_moved_and_a_primary_killed_no_page_is_lost(needs: None) -> 
     assert row(out, "faults") == "worker 1 killed, slot moved, primary killed"
     assert row(out, "pages fetched") >= "526"
     assert "(2,630 remembered)" in row(out, "memory")
+
+
+def test_many_hosts_are_crawled_politely_by_several_workers(needs: None) -> None:
+    """One of which is killed. 9 s, most of it waiting."""
+    _, out, err = run("--hosts", "--workers", "3")
+    assert err == ""
+    assert "Every page was fetched. Each host had its gaps" in out
+    assert row(out, "pages fetched") == "212 of 20 hosts"
+    assert row(out, "faults") == "worker 1 killed"
+    assert int(row(out, "smallest gap").split()[0]) >= 100
+    assert int(row(out, "most at a time")[0]) <= 2
+    # One worker has one page in hand.
+    assert row(out, "fetched twice") in ("0", "1")
+    assert re.search(r"^ +\d+ of 212 pages  turns [a-t]+$", out, re.M)
 
 
 @pytest.mark.slow(4)
@@ -430,6 +445,38 @@ def test_the_check_names_what_is_wrong() -> None:
     ]
 
 
+def visits(rows: list[tuple[str, float, float]]) -> hosts.Hosts:
+    """Hosts whose pages were fetched once, with a log: host, begin and end."""
+    made = hosts.Hosts.of_many(2, 2, 1)
+    for url in made.links:
+        Site.get(made, url, "0")
+    made.log = [hosts.Visit(host, "0", begin, begin, end) for host, begin, end in rows]
+    return made
+
+
+def test_the_check_of_hosts_names_gaps_and_limits() -> None:
+    assert hosts.check(visits([("a", 1, 2), ("a", 1.5, 1.6), ("b", 1, 1.1)]), None) == ([], [])
+    assert hosts.check(visits([("a", 1, 2), ("a", 1.05, 1.6)]), None)[1] == [
+        "a host was visited again after 0.050 s, not 0.1 s"
+    ]
+    many = [("a", 1 + place / 5, 9.0) for place in range(3)]
+    assert hosts.check(visits(many), None)[1] == ["a had 3 requests at a time, not 2"]
+
+
+def test_a_page_of_hosts_that_the_killed_worker_had_may_be_fetched_twice() -> None:
+    made = visits([])
+    Site.get(made, made.start, "1")
+    assert hosts.check(made, 0) == ([made.start], [])
+    assert hosts.check(made, None)[1] == [f"{made.start} was fetched 2 times"]
+
+
+def test_hosts_go_with_one_private_server_and_no_live_view(capsys: Any) -> None:
+    for other in ("--top", "--cluster"):
+        with pytest.raises(SystemExit):
+            command.main(["--hosts", other])
+        assert "--hosts goes with neither --top nor --cluster" in capsys.readouterr().err
+
+
 def test_the_check_allows_twice_what_the_killed_worker_had() -> None:
     site = Site({"https://a.example/": ["https://a.example/b"], "https://a.example/b": []})
     for url, worker in (("", "0"), ("b", "1"), ("", "1")):
@@ -458,7 +505,8 @@ def test_the_summary_of_nothing_divides_by_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["embedded", "demo.site", "demo.worker", "demo.display", "demo.live"]
+    "module",
+    ["embedded", "demo.site", "demo.worker", "demo.display", "demo.live", "demo.hosts"],
 )
 def test_the_examples_are_right(module: str) -> None:
     if module == "embedded":

@@ -17,7 +17,7 @@ import redis
 
 import redset
 from redset import embedded
-from redset.demo import live, nodes
+from redset.demo import hosts, live, nodes
 from redset.demo.crawl import CrawlFailed, Faults, Strike, crawl
 from redset.demo.display import progress, summary
 from redset.demo.site import Site
@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _cannot(f"{' and '.join(missing)} missing: pip install 'redset[demo]'")
     if options.top and (why := live.hindrance()):
         return _cannot(why)
+    if options.hosts:
+        return _crawl_hosts(options)
     site = Site.of_python_docs()
     name = f"redset-demo:{secrets.token_hex(6)}"
     try:
@@ -80,6 +82,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _crawl_hosts(options: argparse.Namespace) -> int:
+    """Crawl many hosts politely, and check their log."""
+    name = f"redset-demo:{secrets.token_hex(6)}"
+    try:
+        with contextlib.ExitStack() as stack:
+            try:
+                client, url, server, _ = stack.enter_context(_server(options, name))
+            except (RuntimeError, ValueError, redis.RedisError) as error:
+                return _cannot(str(error))
+            print(f"20 hosts on {server}, redset's {redset.IMPLEMENTATION} core", flush=True)
+            print(f"To see it live: {live.line(url, False, name)}", flush=True)
+            calm = options.calm
+            report = hosts.crawl(
+                client, url, name, hosts.Hosts.of_many(), options.workers, not calm
+            )
+    except (CrawlFailed, redis.RedisError) as error:
+        print(f"The crawl failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    print(hosts.summary(report))
+    if report.problems:
+        print(f"\nThe crawl was NOT as it should be ({len(report.problems)} problems):")
+        print("\n".join(report.problems[:_FEW]))
+        return 1
+    print("\nEvery page was fetched. Each host had its gaps, and no more requests than its limit.")
+    return 0
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m redset.demo",
@@ -111,8 +143,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="show it in redset top, which ends with the crawl. It takes a minute then",
     )
+    parser.add_argument(
+        "--hosts",
+        action="store_true",
+        help="crawl 20 hosts politely, one of them huge and one slow. Gaps and limits over all "
+        "processes are checked from the log of the hosts",
+    )
     parser.add_argument("--calm", action="store_true", help="kill and restart nothing")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.hosts and (options.top or options.cluster):
+        parser.error("--hosts goes with neither --top nor --cluster")
+    return options
 
 
 def _workers(text: str) -> int:

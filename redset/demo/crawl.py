@@ -17,7 +17,7 @@ from redset import SortedSet
 from redset.demo.site import Site
 from redset.demo.worker import Job, Shared, Tally, open_set, work
 
-__all__ = ("CrawlFailed", "Faults", "Report", "Strike", "check", "crawl")
+__all__ = ("CrawlFailed", "Crew", "Faults", "Report", "Strike", "check", "crawl")
 
 _REFRESH = 0.1  # seconds between two looks at the workers
 _GRACE = 5.0  # seconds for workers to finish the page they are at
@@ -113,7 +113,7 @@ def crawl(
     try:
         with site.served() as port:
             on_cluster = isinstance(client, redis.cluster.RedisCluster)
-            crew = _Crew(Job(url, name, site.host, port, on_cluster, rest), workers)
+            crew = Crew(Job(url, name, site.host, port, on_cluster, rest), workers)
             with crew.working():
                 queue.add({"url": site.start, "depth": 0})
                 began = time.perf_counter()
@@ -146,12 +146,15 @@ def crawl(
             ) from error
 
 
-class _Crew:
-    """The worker processes of a crawl."""
+class Crew:
+    """The worker processes of a crawl, which run a function."""
 
-    def __init__(self, job: Job, workers: int) -> None:
+    def __init__(
+        self, job: Job, workers: int, target: Callable[[int, Job, Shared], None] = work
+    ) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._job = job
+        self._target = target
         self._workers = workers
         # One more, for the worker that takes the place of the killed one.
         self.shared = Shared(self._context, workers + 1)
@@ -181,7 +184,7 @@ class _Crew:
     def _start(self) -> None:
         number = len(self._processes)
         process = self._context.Process(
-            target=work,
+            target=self._target,
             args=(number, self._job, self.shared),
             name=f"worker {number + 1}",
             daemon=True,

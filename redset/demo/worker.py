@@ -18,7 +18,9 @@ from redis.retry import Retry
 from redset import SortedSet
 from redset.demo.nodes import open_client
 
-__all__ = ("Job", "Shared", "Tally", "fetch", "links", "open_set", "work")
+__all__ = (
+    "Job", "Shared", "Stop", "Tally", "fetch", "links", "open_client_of", "open_set", "work",
+)  # fmt: skip
 
 #: Pages in a lease call, and the time of a lease in seconds. Pages of a killed worker are missing
 #: for that time.
@@ -107,11 +109,11 @@ def work(worker: int, job: Job, shared: Shared) -> None:
     # Ctrl-C goes to all processes of a terminal; the parent acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     site = http.client.HTTPConnection("127.0.0.1", job.port, timeout=30)
-    with _client(job) as client:
+    with open_client_of(job) as client:
         queue = open_set(client, job.name)
         queue.size()
         shared.ready.release()
-        stop = _Stop(shared)
+        stop = Stop(shared)
         while not shared.may_begin(1.0):
             if stop.is_set():
                 return
@@ -123,7 +125,8 @@ def work(worker: int, job: Job, shared: Shared) -> None:
     site.close()
 
 
-def _client(job: Job) -> Any:
+def open_client_of(job: Job) -> Any:
+    """Open a client of a job's server, which waits while that restarts."""
     if job.cluster:
         return open_client(job.url)
     # Wait for a server that restarts, also while it refuses connections: for 1.5 s, and ten times
@@ -133,7 +136,7 @@ def _client(job: Job) -> Any:
     return redis.Redis.from_url(job.url, retry=retry)
 
 
-class _Stop:
+class Stop:
     """An event that is set when the crawl should stop, or when the parent is gone."""
 
     def __init__(self, shared: Shared) -> None:
@@ -163,7 +166,7 @@ def _visit(
     return offers
 
 
-def fetch(site: http.client.HTTPConnection, url: str, worker: int = 0) -> bytes | None:
+def fetch(site: http.client.HTTPConnection, url: str, worker: int | str = 0) -> bytes | None:
     """Return a page of any host, or None if it is not an HTML page."""
     parts = urlsplit(url)
     target = parts.path or "/"
