@@ -131,7 +131,9 @@ def test_the_report_names_goals_missed_and_contenders_missing_with_a_profile(
         assert part in text
 
 
-@pytest.mark.parametrize("module", ["benchmarks", "benchmarks.steps", "benchmarks.memory"])
+@pytest.mark.parametrize(
+    "module", ["benchmarks", "benchmarks.steps", "benchmarks.memory", "benchmarks.groups"]
+)
 def test_a_benchmark_starts_from_the_tree(module: str) -> None:
     tree = Path(__file__).resolve().parent.parent
     out = children.run("-m", module, "--help", cwd=tree).out
@@ -385,6 +387,20 @@ def test_a_memory_is_measured_from_its_first_url_to_its_last(bench: Bench) -> No
     assert all(each.step > 0 for name, each in found.phases.items() if name != "idle")
     assert found.bytes_each > 0
     assert memory.bytes_of_fingerprints(bench.server, 2000) > 40
+
+
+@pytest.mark.slow(8)
+@pytest.mark.parametrize("large", [False, True])
+def test_groups_are_compared_and_their_steps_measured(large: bool) -> None:
+    tree = Path(__file__).resolve().parent.parent
+    sizes = ["--large", "--groups", "20000"] if large else ["--items", "1500"]
+    command = ["-m", "benchmarks.groups", "--server", servers.some(), "--rounds", "1", *sizes]
+    with children.Child(*command, cwd=tree) as child:
+        ended = child.wait(120)
+    # Goals are met by large sets on a quiet machine.
+    assert ended.status in (0, 1) and ended.err == "", ended
+    wanted = "| all groups rest: lease of 100 |" if large else "lease + ack by 100: "
+    assert wanted in ended.out and "All goals met: " in ended.out
 
 
 def test_memory_is_measured_of_entries_that_are_queued_leased_and_done(bench: Bench) -> None:
