@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -178,3 +179,92 @@ def test_a_lease_call_that_is_sent_again_returns_the_same_leases(
     ]
     assert len(calls[2].rows) == 2
     assert sum(map(len, slots(any_server.raw).values())) == 2
+
+
+def test_own_values_win_and_are_forgotten_by_clear(any_server: servers.Server) -> None:
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host)
+    pages.add_many(urls("ab", 5))
+    pages.set_group("a", limit=3)
+    assert Counter(lease.group for lease in pages.lease(10)) == {"a": 3, "b": 1}
+    pages.set_group("a", limit=4, interval=60)
+    assert [lease.group for lease in pages.lease(10)] == ["a"]
+    found = {group.name: group for group in pages.groups()}
+    assert (found["a"].limit, found["a"].interval, found["a"].leased) == (4, 60.0, 4)
+    assert found["a"].rests_until is not None and not found["a"].ready
+    assert (found["b"].limit, found["b"].queued, found["b"].leased) == (1, 4, 1)
+    pages.clear()
+    assert list(pages.groups()) == []
+    pages.add_many(urls("ab", 5))
+    assert Counter(lease.group for lease in pages.lease(10)) == {"a": 1, "b": 1}
+
+
+def test_a_paused_group_hands_out_nothing_until_the_pause_ends(any_server: servers.Server) -> None:
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host)
+    pages.add_many(urls("ab", 2))
+    pages.pause_group("a", math.inf)
+    pages.pause_group("b", 0.1)
+    assert not pages.lease(5)
+    assert [lease.group for lease in pages.lease(5, wait=5)] == ["b"]
+    assert {group.name: group.rests_until for group in pages.groups()}["a"] == math.inf
+    pages.pause_group("a", 0)
+    assert [lease.group for lease in pages.lease(5)] == ["a"]
+
+
+def test_the_end_of_a_pause_does_not_cut_an_interval(any_server: servers.Server) -> None:
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host, group_interval=60)
+    pages.add_many(urls("a", 2))
+    assert len(pages.lease(5)) == 1
+    pages.pause_group("a", 600)
+    pages.pause_group("a", 0)
+    assert not pages.lease(5)
+
+
+def test_a_discarded_lease_frees_its_slot(any_server: servers.Server) -> None:
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host)
+    pages.add_many(urls("a", 3), range(3))
+    (lease,) = pages.lease(5)
+    assert pages.discard_many(["a/0", "a/1"]) == 2
+    assert slots(any_server.raw) == {}
+    assert pages.ack(lease) == 0
+    assert names(pages.lease(5)) == ["a/2"]
+
+
+def test_clear_takes_effect_at_once_and_leaves_no_index(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    for options in ({}, {"remember": True}):
+        pages: SortedSet[str] = SortedSet(raw, "pages", group=host, **options)
+        pages.add_many(urls("abcdefgh", 3))
+        pages.set_group("x", limit=2)
+        lease = next(iter(pages.lease(1)))
+        pages.discard_many(urls("b", 3))
+        assert pages.clear() == 20
+        assert pages.ack(lease) == 0
+        assert list(raw.scan_iter("*:g:*")) == []
+        assert raw.exists(f"{P}:meta") == 0
+        assert pages.add_many(urls("ab", 2)).added == 4
+        assert len(pages.lease(9)) == 2
+        pages.clear()
+
+
+def test_a_lost_key_strands_nothing(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    for part in ("ready", "resting", "waiting", "working", "leased", "meta", "g:0:a"):
+        pages: ScheduledSet[str] = ScheduledSet(raw, "pages", group=host, group_interval=0.001)
+        pages.add_many(urls("abc", 4))
+        pages.add("a/late", delay=0.3)
+        held = list(pages.lease(2))
+        raw.delete(f"{P}:{part}")
+        pages.ack(held[0])
+        if part == "leased":
+            time.sleep(0.2)
+            pages.lease(20, ttl=0.05)
+            raw.zadd(f"{P}:leased", dict.fromkeys(raw.zrange(f"{P}:leased", 0, -1), 1))
+        else:
+            pages.ack(held[1])
+        end, done = time.monotonic() + 20, 1
+        while done < 13 and time.monotonic() < end and not (done > 11 and pages.finished()):
+            leases = pages.lease(20, wait=0.05)
+            done += pages.ack(leases)
+        assert pages.finished(), part
+        assert slots(raw) == {}
+        raw.flushall()

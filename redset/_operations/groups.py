@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from redset._operations.context import Context
-from redset._transport.effects import Operation
+from redset._operations.grouped import text_of_group
+from redset._operations.replies import bytes_of, count, listed, number, refuse
+from redset._transport.effects import Emit, Operation
 
 
 class Group(NamedTuple):
@@ -48,18 +51,79 @@ class Group(NamedTuple):
     interval: float
 
 
+#: Groups that a step looks at.
+STEP = 250
+#: The kinds of groups that are listed, each without those of an earlier one (see ``groups.lua``).
+KINDS = range(1, 6)
+#: Values of a group in a page.
+WIDTH = 7
+
+
 def set_group(
     ctx: Context, group: bytes, limit: int | None, interval: int | None
 ) -> Operation[None]:
-    """Store a group's own limit and interval in ms. None: the default. A limit of 0: none."""
-    raise NotImplementedError
+    """Store a group's own values. None: the default. A limit of 0: none. Milliseconds."""
+    yield ctx.step(
+        "set_group",
+        count,
+        group=group,
+        limit="" if limit is None else limit,
+        interval="" if interval is None else interval,
+    )
 
 
 def pause_group(ctx: Context, group: bytes, time: int | None) -> Operation[None]:
     """Let a group rest for so many milliseconds; 0 ends a pause, None has no end."""
-    raise NotImplementedError
+    yield ctx.step("pause_group", count, group=group, time="" if time is None else time)
+
+
+def share_limits(
+    ctx: Context, rows: Iterable[tuple[bytes, int | None, int | None]], ttl: int
+) -> Operation[None]:
+    """Store the values that a crawl has for groups, for ``ttl`` milliseconds.
+
+    A value of `set_group` comes first: its limit wins, and the longer of two intervals.
+    """
+    values: list[Any] = []
+    for group, limit, interval in rows:
+        values += [group, "" if limit is None else limit, "" if interval is None else interval]
+    for at in range(0, len(values), 3 * STEP):
+        yield ctx.step("share_limits", count, values[at : at + 3 * STEP], ttl=ttl)
 
 
 def groups(ctx: Context) -> Operation[None]:
-    """Emit each group."""
-    raise NotImplementedError
+    """Emit each group once. A group that changes during the call may be left out."""
+    seen = set[bytes]()
+    for kind in KINDS:
+        cursor = b"0"
+        while True:
+            cursor, rows = yield ctx.step(
+                "groups", _page_of_groups, kind=kind, cursor=cursor, num=STEP
+            )
+            found = [row for row in rows if row[0] not in seen]
+            seen.update(row[0] for row in found)
+            if found:
+                yield Emit([_group(*row) for row in found])
+            if cursor == b"0":
+                break
+
+
+def _page_of_groups(reply: Any) -> tuple[bytes, list[list[Any]]]:
+    cursor, *values = listed(reply)
+    if len(values) % WIDTH:
+        raise refuse("a page of groups", reply)
+    return bytes_of(cursor), [values[at : at + WIDTH] for at in range(0, len(values), WIDTH)]
+
+
+def _group(
+    name: Any, queued: Any, leased: Any, ready: Any, rest: Any, limit: Any, interval: Any
+) -> Group:
+    return Group(
+        text_of_group(bytes_of(name)),
+        count(queued),
+        count(leased),
+        bool(count(ready)),
+        number(rest) / 1000 if bytes_of(rest) else None,
+        count(limit) or None,
+        number(interval) / 1000,
+    )

@@ -117,9 +117,10 @@ class Keys:
 
     @property
     def fixed(self) -> list[bytes]:
-        """The keys that ``clear`` unlinks in one step, whatever the set's options."""
+        """The keys that ``clear`` empties in one step, whatever the set's options."""
         names = (
-            b"keyed", b"tied", b"keyed-tied", b"items", b"leased", b"leases", b"calls", b"dead",
+            b"keyed", b"tied", b"keyed-tied", b"grouped", b"grouped-tied", b"items", b"leased",
+            b"leases", b"calls", b"dead", *_OF_GROUPS.values(),
         )  # fmt: skip
         return [self.name, *(self._under(name) for name in names)]
 

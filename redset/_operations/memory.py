@@ -33,7 +33,8 @@ from redset._wire.values import flag
 DISCARD_STEP = 250
 #: Names in ``clear.lua`` of the keys that `Keys.fixed` has.
 FIXED = (
-    "name", "keyed", "tied", "keyed_tied", "items", "leased", "leases", "calls", "dead",
+    "name", "keyed", "tied", "keyed_tied", "grouped", "grouped_tied", "items", "leased", "leases",
+    "calls", "dead", "ready", "resting", "waiting", "working", "limits", "shared", "index",
 )  # fmt: skip
 #: Buckets that one step unlinks.
 SWEEP = 500
@@ -270,6 +271,9 @@ def _cleared_or_not(reply: Any) -> list[int]:
 
 
 def sweep(ctx: Context) -> Operation[None]:
-    """Unlink the buckets of cleared memories."""
+    """Unlink the buckets of cleared memories, and the indexes of cleared groups."""
     while (yield ctx.step("sweep", count, limit=SWEEP)):
+        pass
+    keys = {"meta": ctx.keys.meta, "none": ctx.keys.none, "index": ctx.keys.index}
+    while (yield ctx.step("sweep_groups", count, keys=keys, limit=SWEEP)):
         pass

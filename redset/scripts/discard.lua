@@ -1,6 +1,13 @@
 -- Removes items by identity, also leased ones.
+-- ungrouped:
 -- KEYS: queue, none, leased, leases; with key= items
+-- grouped:
+-- KEYS: queue, none, leased, leases, items, meta, ready, resting, waiting, working, limits, shared, index
+-- both:
 -- ARGV:
+-- grouped:
+--   @grouping
+-- both:
 --   members...
 -- Returns the number that was queued or leased
 -- The short way: nothing is leased, so nothing has a record. With the members as its only arguments,
@@ -10,8 +17,13 @@ if redis.call('EXISTS', leases, leased) == 0 then
     redis.call('HLEN', items)
     redis.call('HDEL', none, '')
   end
+-- ungrouped:
   local gone = redis.call('ZREM', queue, unpack(ARGV))
   if items then redis.call('HDEL', items, unpack(ARGV)) end
+-- grouped:
+  local gone = redis.call('ZREM', queue, unpack(ARGV, members_at))
+  redis.call('HDEL', items, unpack(ARGV, members_at))
+-- both:
   return gone
 end
 -- include: check
@@ -21,6 +33,17 @@ if wrong_type(queue, 'zset') or wrong_type(leased, 'zset') or wrong_type(leases,
 end
 call('ZREM', none, '')
 call('HDEL', none, '')
+-- ungrouped:
 -- include: leases
+-- both:
+-- grouped:
+-- include: due
+-- include: leases
+-- include: grouping
+-- both:
 -- include: discarding
+-- ungrouped:
 return discard(ARGV)
+-- grouped:
+return discard({unpack(ARGV, members_at)})
+-- both:

@@ -1,8 +1,15 @@
 -- Removes items by identity, also leased ones, and forgets them.
+-- ungrouped:
 -- KEYS: queue, none, leased, leases; with options meta, seen; with key= items
+-- grouped:
+-- KEYS: queue, none, leased, leases, meta, seen, items, ready, resting, waiting, working, limits, shared, index
+-- both:
 -- ARGV:
 --   remember
 --   epoch
+-- grouped:
+--   @grouping
+-- both:
 --   num: number  of members
 --   members...   then for each its token in the memory
 -- Returns the number that was queued or leased, or {'EPOCH', the set's}
@@ -26,6 +33,9 @@ local other = other_epoch(meta, epoch)
 if other then return other end
 if num > 0 then try_to_forget(remember, meta, none) end
 -- include: leases
+-- grouped:
+-- include: grouping
+-- both:
 -- include: discarding
 local gone = discard(members)
 forget(remember, meta, seen, epoch, tokens)

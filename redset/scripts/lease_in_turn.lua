@@ -48,6 +48,10 @@ end
 -- include: waking
 local takes, expiry = false, string.format('%d', now + ttl)
 -- include: turning
+if got < num and not stopped and budget > 0 and bytes < BYTES and call('ZCARD', queue) > 0 then
+-- include: expiring
+-- include: mending
+end
 if got > 0 then call('ZADD', calls, expiry, token) end
 local more = got < num and not stopped
   and (budget <= 0 or bytes >= BYTES or expired_more or overslept)

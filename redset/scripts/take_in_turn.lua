@@ -31,6 +31,10 @@ end
 -- include: waking
 local takes, passes, hand, token, expiry = true, false, 0, '', ''
 -- include: turning
+if got < num and budget > 0 and bytes < BYTES and call('ZCARD', queue) > 0 then
+-- include: expiring
+-- include: mending
+end
 local more = got < num
   and (budget <= 0 or bytes >= BYTES or expired_more or overslept) and call('EXISTS', ready) == 1
 more = more or got < num and (expired_more or overslept)

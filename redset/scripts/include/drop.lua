@@ -22,7 +22,9 @@ local function drop(meta, seen, budget)
     redis.call('HSET', meta, 'old', table.concat(rest, ' '))
   else
     redis.call('HDEL', meta, 'old')
-    if redis.call('HEXISTS', meta, 'options') == 0 then redis.call('UNLINK', meta) end
+    if redis.call('HEXISTS', meta, 'options') + redis.call('HEXISTS', meta, 'old_groups') == 0 then
+      redis.call('UNLINK', meta)
+    end
   end
   return left
 end

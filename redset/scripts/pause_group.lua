@@ -1,0 +1,30 @@
+-- Lets a group rest for a time, or ends its rest. Its interval still runs to its end.
+-- KEYS: queue, none, items, leased, leases, meta, ready, resting, waiting, working, limits, shared, index
+-- ARGV:
+--   group
+--   time: optional  of the rest in ms; 0 ends it, nil has no end
+--   @grouping
+-- include: check
+-- include: due
+-- include: leases
+-- include: grouping
+local now = milliseconds(call('TIME'))
+if time ~= '0' then
+  -- A pause also holds for items without a group.
+  call('ZADD', resting, 'GT', time and string.format('%.0f', now + time + 1) or '+inf', group)
+  call('ZREM', ready, group)
+  return 1
+end
+-- The end of the interval is not known from here on. It is at most an interval from now.
+local rest = call('ZSCORE', resting, group)
+local _, intervals = limits_of({group})
+if rest and rest + 0 > now + intervals[1] then
+  call('ZREM', none, '')
+  if intervals[1] > 0 then
+    call('ZADD', resting, string.format('%.0f', now + intervals[1] + 1), group)
+  else
+    call('ZREM', resting, group)
+  end
+end
+line_up({group}, now)
+return 1
