@@ -823,6 +823,9 @@ def test_the_results_have_these_fields() -> None:
         "oldest_age",
         "memory_bytes",
         "retrying",
+        "groups_ready",
+        "groups_resting",
+        "groups_working",
     }
 
 

@@ -24,7 +24,16 @@ from typing import Any, NamedTuple
 
 from redset._operations.keys import REGISTRY, Keys, owner_of, readable
 from redset._operations.reading import may_not_write
-from redset._operations.replies import Reader, bytes_of, count, is_answer, listed, number, refuse
+from redset._operations.replies import (
+    Reader,
+    bytes_of,
+    count,
+    is_answer,
+    listed,
+    number,
+    refuse,
+    scan_page,
+)
 from redset._operations.scores import TIE
 from redset._transport.effects import READ, Ask, Operation, Send
 from redset.scripts import script
@@ -164,7 +173,7 @@ def registered(wire: ModuleType, match: bytes | None) -> Operation[list[Found]]:
     part = [] if match is None else [b"MATCH", match]
     while True:
         request = wire.encode([b"HSCAN", REGISTRY, cursor, *part, b"COUNT", PAGE])
-        cursor, found = yield Ask(request, resend=True, reads=_scan_page)
+        cursor, found = yield Ask(request, resend=True, reads=scan_page)
         for name, text in zip(found[::2], found[1::2], strict=True):
             entries[name] = _registered_set(name, text)
         if cursor == b"0":
@@ -198,7 +207,7 @@ def scanned(
     """Return the next cursor of a scan over all keys, and the sets that this page of keys is of."""
     matches = matcher_of(pattern)
     request = wire.encode([b"SCAN", cursor, b"COUNT", PAGE, b"TYPE", b"zset"])
-    after, keys = yield Ask(request, resend=True, reads=_scan_page)
+    after, keys = yield Ask(request, resend=True, reads=scan_page)
     found = []
     for key in keys:
         owner = owner_of(key)
@@ -360,15 +369,6 @@ def _registered_set(name: bytes, text: bytes | None) -> Found:
     grouped = bool(stored.get("group"))
     keyed = bool(stored.get("key")) or grouped
     return Found(name, options, keyed, bool(stored.get("ties")), grouped)
-
-
-def _scan_page(reply: Any) -> tuple[bytes, list[bytes]]:
-    cursor, found = listed(reply, 2)
-    if isinstance(cursor, dict):  # of a cluster client: by node
-        (cursor,) = cursor.values()
-    if isinstance(found, dict):
-        found = [part for pair in found.items() for part in pair]
-    return bytes_of(cursor), [bytes_of(each) for each in listed(found)]
 
 
 def _texts(num: int) -> Reader[list[bytes | None]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from redset._operations.adding import Refusal, refusal_of
 from redset._operations.context import Context
 from redset._operations.grouped import text_of_group
 from redset._operations.replies import bytes_of, count, listed, number, refuse
-from redset._transport.effects import Emit, Operation
+from redset._transport.effects import Ask, Emit, Operation
 
 
 class Group(NamedTuple):
@@ -63,18 +64,39 @@ def set_group(
     ctx: Context, group: bytes, limit: int | None, interval: int | None
 ) -> Operation[None]:
     """Store a group's own values. None: the default. A limit of 0: none. Milliseconds."""
-    yield ctx.step(
+    ask = ctx.step(
         "set_group",
-        count,
+        _done,
+        options=ctx.options.text,
         group=group,
         limit="" if limit is None else limit,
         interval="" if interval is None else interval,
     )
+    yield from _perform(ctx, ask)
 
 
 def pause_group(ctx: Context, group: bytes, time: int | None) -> Operation[None]:
     """Let a group rest for so many milliseconds; 0 ends a pause, None has no end."""
-    yield ctx.step("pause_group", count, group=group, time="" if time is None else time)
+    text = "" if time is None else time
+    ask = ctx.step("pause_group", _done, options=ctx.options.text, group=group, time=text)
+    yield from _perform(ctx, ask)
+
+
+def _perform(ctx: Context, ask: Ask) -> Operation[None]:
+    refusal = yield ask
+    if refusal is not None:
+        raise refusal.error(ctx)
+
+
+def _done(reply: Any) -> Refusal | None:
+    """Read the reply of a step that changes a group."""
+    if type(reply) is int:
+        count(reply, 1)
+        return None
+    refusal = refusal_of(listed(reply), (b"OPTIONS",))
+    if refusal is None:
+        raise refuse("1, or a refusal", reply)
+    return refusal
 
 
 def share_limits(

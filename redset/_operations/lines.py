@@ -35,7 +35,10 @@ _TIES, _UNTIED = 2**39, 2**40 - 1
 #: Limit of a time in ms: 1e11 s after the present, the longest time that a set remembers.
 _EXPIRY = 2**47
 #: The kinds of lines after the first one.
-_KINDS = ("item", "dead", "known", "end")
+_KINDS = ("item", "dead", "known", "limits", "end")
+#: The most bytes of a group, and its own limit and interval in ms; '-' is the default.
+_GROUP = 200
+_OWN = re.compile(r"(-|\d{1,4}) (-|\d{1,10})")
 
 
 def dumps(value: dict[str, Any]) -> str:
@@ -144,28 +147,39 @@ class Lines:
     def _begin(self, value: dict[str, Any]) -> None:
         if value.get("redset") != VERSION:
             raise self.wrong(f"does not begin an exported set of version {VERSION}")
-        kinds = {"key": bool, "remember": str, "epoch": str}
+        kinds = {"key": bool, "remember": str, "epoch": str, "group": bool}
+        value.setdefault("group", False)
         if any(type(value.get(field)) is not kind for field, kind in kinds.items()):
             raise self.wrong("lacks the set's options")
         if value["remember"] not in ("", "ever", "limited") or not _EPOCH.fullmatch(value["epoch"]):
             raise self.wrong("has options that no set has")
         self.head = value
 
+    @property
+    def apart(self) -> bool:
+        """Whether the items' identities are apart from their payloads."""
+        return bool(self.head["key"] or self.head["group"])
+
     def _check(self, value: dict[str, Any]) -> None:
         try:
             if sum(kind in value for kind in _KINDS) != 1:
                 raise ValueError
             if "item" in value:
-                row_of(value, self.head["key"])
+                row_of(value, self.apart)
+                self._check_group(value)
                 self.items += 1
                 self._count_tie(value)
             elif "dead" in value:
-                letter_of(value, self.head["key"])
+                letter_of(value, self.apart)
+                self._check_group(value)
                 self._follow(value["id"])
                 self._count_tie(value)
             elif "known" in value:
                 known_of(value, self.head["remember"])
                 self._count_known(value["known"])
+            elif "limits" in value:
+                limits_of(value)
+                self._check_group({"group": ""})
             elif "end" in value:
                 if value["end"] != self.items:
                     raise ValueError
@@ -181,6 +195,11 @@ class Lines:
         if not self._letter < (first, second) or max(first, second) >= _EXACT:
             raise ValueError
         self._letter = first, second
+
+    def _check_group(self, value: dict[str, Any]) -> None:
+        if "group" in value and not self.head["group"]:
+            raise ValueError
+        group_of(value)
 
     def _count_known(self, rows: list[Any]) -> None:
         if not self.head["epoch"]:
@@ -260,6 +279,27 @@ def letter_of(value: dict[str, Any], keyed: bool) -> list[Any]:
     text = b"" if score is None else _score(score)
     reason = _text(value["reason"])
     return [name, _bytes(value["dead"]), text, reason, attempts, member]
+
+
+def group_of(value: dict[str, Any]) -> bytes:
+    """Return the group of a line; empty for none."""
+    found = _bytes(value.get("group", ""))
+    if len(found) > _GROUP:
+        raise ValueError
+    return found
+
+
+def limits_of(value: dict[str, Any]) -> list[Any]:
+    """Return groups and their own values: group, values, ..."""
+    rows, found = value["limits"], list[Any]()
+    if not isinstance(rows, list) or not rows:
+        raise ValueError
+    for name, own in rows:
+        group = group_of({"group": name})
+        if not group or not _OWN.fullmatch(own):
+            raise ValueError
+        found += [group, own.encode()]
+    return found
 
 
 def known_of(value: dict[str, Any], remember: str) -> list[Any]:

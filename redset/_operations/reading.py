@@ -38,7 +38,8 @@ class Stats(NamedTuple):
     size : int
         Items queued, due or not.
     available : int
-        Items that a consumer could get now.
+        Items that a consumer could get now. In a set with groups the number of groups that may
+        start: at least so many.
     leased : int
         Items that are leased or delayed.
     dead : int
@@ -55,6 +56,12 @@ class Stats(NamedTuple):
         Items that failed and are delayed until the next try; ``leased`` counts them, too.
         An estimate from a sample if more than 250 items are leased or delayed, or if these are
         large.
+    groups_ready : int
+        Groups that may start, in a set with ``group=``.
+    groups_resting : int
+        Groups that wait for the end of an interval or a pause.
+    groups_working : int
+        Groups with a limit that have items in work.
 
     Examples
     --------
@@ -72,6 +79,9 @@ class Stats(NamedTuple):
     oldest_age: float | None
     memory_bytes: int
     retrying: int = 0
+    groups_ready: int = 0
+    groups_resting: int = 0
+    groups_working: int = 0
 
 
 def server_time(ctx: Context, clock: ServerClock) -> Operation[float]:
@@ -353,19 +363,19 @@ def stats(ctx: Context, timed: bool, read_only: bool) -> Operation[Stats]:
         found = (yield ask(True)) if read_only else (yield from looked_at(ask))
     except Exception as error:
         found = yield from _stats_read_only(ctx, arguments | {"looks": True}, error)
-    counts, oldest, now, used, died, retrying = found
+    counts, oldest, now, used, died, retrying, groups = found
     log_expired(ctx, died)
     age = now - oldest if timed and oldest is not None else None
     size, available, leased, letters, known = counts
     lowest = None if oldest is None else ctx.scores.decode(oldest)
-    return Stats(size, available, leased, letters, known, lowest, age, used, retrying)
+    return Stats(size, available, leased, letters, known, lowest, age, used, retrying, *groups)
 
 
 def _stats_read_only(ctx: Context, arguments: dict[str, Any], refusal: Exception) -> Operation[Any]:
     """Read for a user who may only read keys: Redis 7 then refuses EVALSHA."""
     if not may_not_write(refusal):
         raise refusal
-    step = script("stats")
+    step = script("stats", ctx.options.grouped)
     request = [b"EVAL_RO", step.text, *ctx.request(step, arguments)[2:]]
     try:
         return (yield ctx.command(*request, reads=_stats))
@@ -375,11 +385,16 @@ def _stats_read_only(ctx: Context, arguments: dict[str, Any], refusal: Exception
         raise refusal from None
 
 
-def _stats(reply: Any) -> tuple[list[int], float | None, float, int, int, int]:
-    parts = listed(reply, 10)
+def _stats(
+    reply: Any,
+) -> tuple[list[int], float | None, float, int, int, int, list[int]]:
+    parts = listed(reply)
+    if len(parts) not in (10, 13):
+        raise refuse("figures", reply)
     lowest = number(parts[5]) if bytes_of(parts[5]) else None
     counts, used, died = [count(part) for part in parts[:5]], count(parts[7]), count(parts[8])
-    return counts, lowest, number(parts[6]), used, died, count(parts[9])
+    groups = [count(part) for part in parts[10:]]
+    return counts, lowest, number(parts[6]), used, died, count(parts[9]), groups
 
 
 def looked_at(ask: Callable[[bool], Ask]) -> Operation[Any]:

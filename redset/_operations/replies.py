@@ -117,6 +117,16 @@ def list_of(read: Reader[T], length: int) -> Reader[list[T]]:
     return lambda reply: [read(value) for value in listed(reply, length)]
 
 
+def scan_page(reply: Any) -> tuple[bytes, list[bytes]]:
+    """Read the next cursor of a scan, and what it found."""
+    cursor, found = listed(reply, 2)
+    if isinstance(cursor, dict):  # of a cluster client: by node
+        (cursor,) = cursor.values()
+    if isinstance(found, dict):
+        found = [part for pair in found.items() for part in pair]
+    return bytes_of(cursor), [bytes_of(each) for each in listed(found)]
+
+
 def members(reply: Any, most: int) -> list[Any]:
     """Read at most so many members, as bytes. None stands for a member without payload."""
     found = listed(reply)

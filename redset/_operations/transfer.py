@@ -8,7 +8,7 @@ import math
 import os
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from itertools import count as count_from
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from redset._operations import dead
 from redset._operations.context import Context
 from redset._operations.errors import NOT_OF_ITEM
+from redset._operations.grouped import framed, group_in, payload_in
 from redset._operations.limits import CHUNK_BYTES, SCRIPT_CHUNK, STEP
 from redset._operations.lines import (
     VERSION,
@@ -23,8 +24,10 @@ from redset._operations.lines import (
     Row,
     data,
     dumps,
+    group_of,
     known_of,
     letter_of,
+    limits_of,
     row_of,
     tie_of,
     to_number,
@@ -39,6 +42,7 @@ from redset._operations.replies import (
     number,
     optional,
     refuse,
+    scan_page,
     up_to,
 )
 from redset._operations.state import new_epoch
@@ -71,9 +75,11 @@ def export(ctx: Context) -> Operation[None]:
     if ctx.options.ties:
         # Scores and numbers are those of this object's ties. Those of another ties= would be wrong.
         stored = yield ctx.command(b"HGET", ctx.keys.meta, b"options", reads=optional(bytes_of))
-        if stored and not stored.endswith(f"ties={ctx.options.ties}".encode()):
+        if stored and f"ties={ctx.options.ties}" not in stored.decode("utf-8", "replace").split():
             raise ctx.tell_other_options(stored)
-    head = {"redset": VERSION, "name": data(ctx.keys.name), "key": ctx.options.keyed}
+    head = {"redset": VERSION, "name": data(ctx.keys.name), "key": ctx.options.has_key}
+    if ctx.options.grouped:
+        head["group"] = True
     text = (epoch or b"").decode("ascii", "replace")
     yield Emit([dumps({**head, "remember": ctx.options.remember, "epoch": text})])
     items = 0
@@ -93,6 +99,8 @@ def export(ctx: Context) -> Operation[None]:
             last = page.end
     if second:
         yield from _export_dead(ctx)
+    if ctx.options.grouped:
+        yield from _export_limits(ctx)
     if epoch:
         yield from _export_memory(ctx, epoch)
     yield Emit([dumps({"end": items})])
@@ -145,6 +153,8 @@ def _rows_behind(last: list[bytes]) -> Reader[_Rows]:
 
 def _item(ctx: Context, row: Row) -> str:
     line = {"item": data(row.payload if ctx.options.keyed else row.member)}
+    if ctx.options.grouped:
+        line = {"item": data(payload_in(row.payload)), **_group_field(row.payload)}
     line |= _score_fields(ctx, float(row.score))
     if ctx.options.keyed:
         line["digest"] = row.member.hex()
@@ -152,6 +162,11 @@ def _item(ctx: Context, row: Row) -> str:
         line["attempts"] = int(row.attempts)
         line["error"] = row.error.decode("utf-8", "replace")
     return dumps(line)
+
+
+def _group_field(stored: bytes) -> dict[str, Any]:
+    group = group_in(stored)
+    return {"group": data(group)} if group else {}
 
 
 def _score_fields(ctx: Context, stored: float | None) -> dict[str, Any]:
@@ -168,8 +183,10 @@ def _export_dead(ctx: Context) -> Operation[None]:
     while True:
         entries, more = yield dead.read_range(ctx, start, "+", STEP)
         lines = []
-        for letter, member, stored in entries:
-            line = {"dead": data(letter.raw), "id": letter.id, **_score_fields(ctx, stored)}
+        for letter, member, score, stored in entries:
+            line = {"dead": data(letter.raw), "id": letter.id, **_score_fields(ctx, score)}
+            if ctx.options.grouped:
+                line |= _group_field(stored)
             line |= {"reason": letter.reason, "attempts": letter.attempts}
             if member:
                 line["digest"] = member.hex()
@@ -179,6 +196,21 @@ def _export_dead(ctx: Context) -> Operation[None]:
         if len(entries) < STEP and not more:
             return
         start = f"({entries[-1].letter.id}"
+
+
+def _export_limits(ctx: Context) -> Operation[None]:
+    """Emit groups' own values. Their rests are left out."""
+    cursor = b"0"
+    while True:
+        cursor, found = yield ctx.command(
+            b"HSCAN", ctx.keys.limits, cursor, b"COUNT", REMEMBERED, reads=scan_page
+        )
+        pairs = zip(found[::2], found[1::2], strict=True)
+        rows = [[data(group), own.decode("ascii", "replace")] for group, own in pairs]
+        for at in range(0, len(rows), REMEMBERED):
+            yield Emit([dumps({"limits": rows[at : at + REMEMBERED]})])
+        if cursor == b"0":
+            return
 
 
 def _export_memory(ctx: Context, epoch: bytes) -> Operation[None]:
@@ -252,7 +284,7 @@ def restore(ctx: Context) -> Operation[int]:
 
 def _restore_checked(ctx: Context, lines: Lines) -> Operation[int]:
     head, keys = lines.head, ctx.keys
-    remembered, same = head["remember"], head["key"] == ctx.options.keyed
+    remembered, same = head["remember"], _has_same_identities(ctx, head)
     if keys.prefix is None and next(lines.of("dead"), None) is not None:
         _ = keys.dead  # raises its reason if the set can have none
     # The lines are checked. Check also, before any write, that each item fits this set.
@@ -260,7 +292,9 @@ def _restore_checked(ctx: Context, lines: Lines) -> Operation[int]:
         if not same:
             _again(ctx, value)
         elif ctx.options.keyed:
-            _check_digest(ctx, row_of(value, True).payload, bytes.fromhex(value["digest"]))
+            row = row_of(value, True)
+            _check_digest(ctx, row.payload, row.member)
+            _group_for(ctx, head, value, row.payload)
     for value in lines.of("dead") if same and ctx.options.keyed else ():
         _check_digest(ctx, letter_of(value, True)[1], bytes.fromhex(value.get("digest", "")))
     if ctx.options.ties:
@@ -273,7 +307,8 @@ def _restore_checked(ctx: Context, lines: Lines) -> Operation[int]:
             "the memory of %r is left out: this set has %s, and the exported set had %s",
             head.get("name"),
             ctx.options.text,
-            f"key={'yes' if head['key'] else 'no'} remember={remembered}",
+            f"key={'yes' if head['key'] else 'no'} remember={remembered}"
+            f"{' group=yes' if head['group'] else ''}",
         )
     epoch = b""
     if ctx.options.remember:
@@ -300,6 +335,38 @@ def _restore_checked(ctx: Context, lines: Lines) -> Operation[int]:
     return (yield from forgetting(ctx, _fill(ctx, lines, arguments, same, keeps)))
 
 
+def _has_same_identities(ctx: Context, head: dict[str, Any]) -> bool:
+    """Return whether an item of the lines has the same identity in the set."""
+    if head["key"] != ctx.options.has_key:
+        return False
+    return ctx.options.has_key or head["group"] == ctx.options.grouped
+
+
+def _group_for(ctx: Context, head: dict[str, Any], value: dict[str, Any], payload: bytes) -> bytes:
+    """Return the group of an item of the lines, or of another set's that the set gives it."""
+    if head["group"] or ctx.codec.group_of is None:
+        return group_of(value)
+    try:
+        item = _item_of(ctx, payload)
+    except NOT_OF_ITEM:
+        raise
+    except Exception:
+        return b""  # it becomes a dead letter when it is handed out
+    try:
+        return ctx.codec.group_of(item)
+    except NOT_OF_ITEM:
+        raise
+    except Exception as error:
+        raise OptionsDiffer(
+            f"an item of the lines has no group in {ctx.name!r}, which has "
+            f"{ctx.options.text}: {error}"
+        ) from error
+
+
+def _item_of(ctx: Context, payload: bytes) -> Any:
+    return ctx.codec.decode_one(framed(b"", payload) if ctx.options.grouped else payload)
+
+
 def _fill(
     ctx: Context,
     lines: Lines,
@@ -307,54 +374,70 @@ def _fill(
     same: bool,
     keeps: bool,
 ) -> Operation[int]:
-    keys = ctx.keys
     begun = yield from _begin(ctx, arguments)
     ctx.memory.epoch = begun.epoch or None
     id, number, queued = arguments["id"], 0, begun.queued
-    second = keys.prefix is not None
+    second = ctx.keys.prefix is not None
+    for ask, parts in _parts(ctx, lines, id, begun.epoch, same, keeps):
+        for part in parts:
+            number += 1
+            if number <= begun.done:
+                continue
+            reply = yield ask(part, number)
+            if reply < 0:
+                raise RuntimeError(f"the set {ctx.name!r} was cleared while it was restored")
+            queued = reply if second else queued + reply
+    if second:
+        yield ctx.command(b"HDEL", ctx.keys.meta, b"restoring", reads=up_to(1))
+    return queued
+
+
+def _parts(
+    ctx: Context, lines: Lines, id: str, epoch: bytes, same: bool, keeps: bool
+) -> Iterator[tuple[Callable[[list[Any], int], Ask], Iterator[list[Any]]]]:
+    """Yield the steps of a restore in order, each with the rows of its parts."""
     ties = count_from(lines.sequence)
 
     def stored(value: dict[str, Any]) -> Row:
         row = row_of(value, ctx.options.keyed) if same else _again(ctx, value)
+        if ctx.options.grouped:
+            group = _group_for(ctx, lines.head, value, row.payload)
+            row = row._replace(payload=framed(group, row.payload))
         return row._replace(score=_placed(ctx, value, ties)) if ctx.options.ties else row
 
     def letter(value: dict[str, Any]) -> list[Any]:
-        made = letter_of(value, lines.head["key"])
+        made = letter_of(value, lines.apart)
+        if ctx.options.grouped:
+            made[1] = framed(_group_for(ctx, lines.head, value, made[1]), made[1])
         if ctx.options.ties:
             made[2] = _placed(ctx, value, ties)
         if not same:
             made[5] = b""  # the identity is that of another set
         return made
 
-    def load(part: list[Any]) -> Ask:
+    def limit(part: list[Any], number: int) -> Ask:
+        return ctx.step("restore_limits", _total, part, id=id, number=number)
+
+    def load(part: list[Any], number: int) -> Ask:
         return ctx.step("restore_items", _total, part, id=id, number=number)
 
-    def bury(part: list[Any]) -> Ask:
+    def bury(part: list[Any], number: int) -> Ask:
         return ctx.step("restore_letters", _total, part, id=id, number=number)
 
-    def remind(part: list[Any]) -> Ask:
-        epoch, remember = begun.epoch, ctx.options.remember
+    def remind(part: list[Any], number: int) -> Ask:
+        remember = ctx.options.remember
         return ctx.step(
             "restore_memory", _total, part, id=id, number=number, epoch=epoch, remember=remember
         )
 
-    steps = [(load, _fields_by_step(map(stored, lines.of("item"))))]
-    if second:
-        steps.append((bury, _fields_by_step(map(letter, lines.of("dead")))))
+    if ctx.options.grouped:
+        # First: the items' turns go by their groups' own values.
+        yield limit, map(limits_of, lines.of("limits"))
+    yield load, _fields_by_step(map(stored, lines.of("item")))
+    if ctx.keys.prefix is not None:
+        yield bury, _fields_by_step(map(letter, lines.of("dead")))
     if keeps:
-        steps.append((remind, _reminders(ctx, lines, begun.epoch)))
-    for step, parts in steps:
-        for part in parts:
-            number += 1
-            if number <= begun.done:
-                continue
-            reply = yield step(part)
-            if reply < 0:
-                raise RuntimeError(f"the set {ctx.name!r} was cleared while it was restored")
-            queued = reply if second else queued + reply
-    if second:
-        yield ctx.command(b"HDEL", keys.meta, b"restoring", reads=up_to(1))
-    return queued
+        yield remind, _reminders(ctx, lines, epoch)
 
 
 def _total(reply: Any) -> int:
@@ -400,7 +483,7 @@ def _check_digest(ctx: Context, payload: bytes, digest: bytes) -> None:
     if not digest:
         return
     try:
-        own = ctx.codec.identity(ctx.codec.decode_one(payload))
+        own = ctx.codec.identity(_item_of(ctx, payload))
     except NOT_OF_ITEM:
         raise
     except Exception:
@@ -436,7 +519,7 @@ def _again(ctx: Context, value: dict[str, Any]) -> Row:
     """Return the stored form of an item of a set with another kind of identity."""
     row = row_of(value, False)
     try:
-        item = ctx.codec.decode_one(row.payload)
+        item = _item_of(ctx, row.payload)
         member = ctx.codec.identity(item)
     except NOT_OF_ITEM:
         raise

@@ -1,7 +1,14 @@
 -- One page of set algebra between two sets of this server.
+-- ungrouped:
 -- KEYS: other, queue, none, leased, leases, meta, seen, items, name, payloads
+-- grouped:
+-- KEYS: other, queue, none, leased, leases, meta, seen, items, name, payloads, ready, resting, waiting, working, limits, shared, index
+-- both:
 --   The other set's queue, then this set's keys as far as they are needed; with key= the other's items.
 -- ARGV:
+-- grouped:
+--   @grouping
+-- both:
 --   what                  or, xor: adds the other's members; sub: removes them; and: removes this
 --     set's members that the other does not have; in: changes nothing
 --   num: number           limit of members
@@ -15,6 +22,9 @@
 -- include: due
 if not keyed then items = nil end
 -- include: leases
+-- grouped:
+-- include: grouping
+-- both:
 -- include: buckets
 -- include: drop
 -- include: adding

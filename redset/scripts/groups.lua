@@ -35,7 +35,9 @@ for i = 1, #names do
   if rest and rest + 0 <= now then rest = nil end
   local may = queued > 0 and not rest and (most[i] == 0 or num_leased < most[i])
     and not (dues[i] and dues[i] + 0 > now)
-  for _, value in ipairs({names[i], queued, num_leased, may and 1 or 0, rest or '', most[i],
+  -- A rest that is over, of a group without items, is not one of them.
+  local there = kind ~= 2 or rest or queued + num_leased > 0
+  for _, value in ipairs(not there and {} or {names[i], queued, num_leased, may and 1 or 0, rest or '', most[i],
     string.format('%.0f', intervals[i])}) do
     reply[#reply + 1] = value
   end

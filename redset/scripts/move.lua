@@ -1,8 +1,15 @@
 -- Moves queued items to another set of this server. It adds them by the other's rules, at their
 -- scores and with their payloads. Items that the other refuses stay.
+-- ungrouped:
 -- KEYS: ours, none, our_leases, our_items, queue, leased, leases, meta, seen, items, name
+-- grouped:
+-- KEYS: ours, none, our_leases, our_items, queue, leased, leases, meta, seen, items, name, ready, resting, waiting, working, limits, shared, index
+-- both:
 --   This set's queue, leases and items; then the other set's keys.
 -- ARGV:
+-- grouped:
+--   @grouping
+-- both:
 --   num: number    of members
 --   first: number  number of payloads to read at first
 --   tied: flag     true if this set has ties=
@@ -14,6 +21,9 @@
 -- include: check
 -- include: due
 -- include: leases
+-- grouped:
+-- include: grouping
+-- both:
 -- include: portions
 -- include: buckets
 -- include: drop

@@ -1,13 +1,17 @@
 -- Lets a group rest for a time, or ends its rest. Its interval still runs to its end.
 -- KEYS: queue, none, items, leased, leases, meta, ready, resting, waiting, working, limits, shared, index
 -- ARGV:
+--   options
 --   group
 --   time: optional  of the rest in ms; 0 ends it, nil has no end
 --   @grouping
+-- Returns 1, or {'OPTIONS', the set's} if nothing was written
 -- include: check
 -- include: due
 -- include: leases
 -- include: grouping
+local stored = call('HGET', meta, 'options')
+if stored and stored ~= options then return {'OPTIONS', stored} end
 local now = milliseconds(call('TIME'))
 if time ~= '0' then
   -- A pause also holds for items without a group.

@@ -1,9 +1,16 @@
 -- Queues dead letters again, at their scores, if no item of the same identity is queued or held.
+-- ungrouped:
 -- KEYS: dead, none, counts, queue, leased, leases, meta, items, name
+-- grouped:
+-- KEYS: dead, none, counts, queue, leased, leases, meta, items, name, ready, resting, waiting, working, limits, shared, index
+-- both:
 -- ARGV:
 --   keyed: flag
 --   options
 --   ties: optional           fifo, lifo
+-- grouped:
+--   @grouping
+-- both:
 --   letters...(id, member)   the member is '' if the letter has it
 -- Returns for each letter, up to the one that makes them 256 KiB: 1 if it was queued, 0 if its item
 --   is queued or held, -1 if it is gone, or the bytes to decode for its member. If nothing was
@@ -11,6 +18,11 @@
 -- include: check
 -- include: counting
 -- include: portions
+-- grouped:
+-- include: due
+-- include: leases
+-- include: grouping
+-- both:
 if wrong_type(dead, 'stream') or wrong_type(queue, 'zset') or wrong_type(leased, 'zset')
   or wrong_type(leases, 'hash')
   or wrong_type(meta, 'hash') or (keyed and wrong_type(items, 'hash')) then
@@ -53,6 +65,11 @@ for i = letters_at, #ARGV, letters_width do
           end
         end
         if keyed then call('HSET', items, member, fields.raw) end
+-- grouped:
+        local group = group_in(fields.raw)
+        call('ZADD', index_of .. group, score, member)
+        line_up({group}, nil, true)
+-- both:
         call('ZADD', queue, score, member)
         call('XDEL', dead, id)
         outcome, queued = 1, queued + 1

@@ -16,7 +16,8 @@
 --   @grouping
 -- both:
 -- Returns {size, available, leased, dead, remembered, lowest score or '', time in seconds, bytes,
---   number of new dead letters, number that wait for a retry}
+--   number of new dead letters, number that wait for a retry}; of a set with groups also the numbers
+--   of groups that may start, that rest, and that have items in work, and the first is also available
 -- include: check
 -- include: counting
 -- include: due
@@ -25,6 +26,7 @@ if not keyed then items = nil end
 -- include: leases
 -- grouped:
 -- include: grouping
+-- include: counting_groups
 -- both:
 -- include: portions
 -- include: expiring
@@ -68,6 +70,17 @@ local function count_retrying(milli)
   end
   return math.floor(found * n / #members + 0.5)
 end
+-- grouped:
+-- Estimates the memory of the indexes by those of a few groups that may start.
+local function bytes_of_indexes()
+  local some, sum, entries = call('ZRANGE', ready, '0', '19'), 0, 0
+  for _, group in ipairs(some) do
+    sum = sum + bytes(index_of .. group)
+    entries = entries + call('ZCARD', index_of .. group)
+  end
+  return entries > 0 and sum / entries * call('ZCARD', queue) or 0
+end
+-- both:
 local size = call('ZCARD', queue)
 local available = due and call('ZCOUNT', queue, '-inf', now) or size
 local lowest = call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2] or ''
@@ -87,6 +100,10 @@ if dead then
   for _, key in ipairs({leased, leases, calls, dead, meta, all_items}) do
     memory = memory + bytes(key)
   end
+-- grouped:
+  for _, key in ipairs({ready, resting, waiting, working, limits}) do memory = memory + bytes(key) end
+  memory = memory + bytes_of_indexes()
+-- both:
   if remember == 'limited' then
     remembered = call('ZCOUNT', seen, '(' .. string.format('%.0f', math.floor(now * 1000)), '+inf')
     memory = memory + bytes(seen)
@@ -104,5 +121,12 @@ if dead then
     end
   end
 end
+-- ungrouped:
 return {size, available, held, letters, remembered, lowest, now, math.floor(memory), died,
   retrying}
+-- grouped:
+local may, rest, work =
+  count_groups(ready, resting, waiting, working, index_of, milliseconds(clock))
+return {size, may, held, letters, remembered, lowest, now, math.floor(memory), died, retrying, may,
+  rest, work}
+-- both:

@@ -18,7 +18,11 @@ local function look_at_expired(now, first, until_score)
   cut(members, n)
   local there, values = lookup('ZMSCORE', queue, members), values_of(members)
   for i = 1, #members do
+-- ungrouped:
     local value = values[i] or lease_value(DELAYED, 0, '0', '', '')
+-- grouped:
+    local value = values[i] or lease_value(DELAYED, 0, '0', '', '', '\0')
+-- both:
     local attempts, score, again = parse(value)
     local number, cohort = tried(attempts)
     local failed = owner_of(value) ~= DELAYED

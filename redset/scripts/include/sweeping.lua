@@ -24,7 +24,7 @@ local function sweep_groups(limit)
   end
   while left > 0 do
     local some = call('HRANDFIELD', prefix .. '/working', math.min(left, 100))
-    if #some == 0 then break end
+    if not some or #some == 0 then break end
     for _, group in ipairs(some) do unlink(group) end
     call('HDEL', prefix .. '/working', unpack(some))
   end
