@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from redset._operations.settling import (
     to_send,
     tokens_of_step,
 )
+from redset._operations.sharing import resting_step, sharing_steps
 from redset._operations.taking import ENOUGH, end_of, look_first, none_of, out_of_memory
 from redset._operations.waiting import wait_for
 from redset._transport.effects import Operation, Send
@@ -71,6 +72,10 @@ class Exchange:
         #: True if the known table answered for new items of acknowledged leases. If the server no
         #: longer knows these items, the leases are released: their work finds the items again.
         self.guarded = guarded
+        #: Groups that are to rest before anything is settled, each with its milliseconds.
+        self.rests: Sequence[tuple[bytes, int]] = ()
+        #: Limits of groups to share with the other processes, or None to share nothing.
+        self.shared: Mapping[str, Any] | None = None
         self.renew()
 
     def renew(self) -> None:
@@ -94,6 +99,8 @@ class Exchange:
         self.finished = False
         #: True if the server has forgotten items that the known table answered for.
         self.forgot = False
+        #: True if limits had been shared before.
+        self.shares = False
         #: Number of requests.
         self.commands = 0
         #: Leases whose new items cannot be added, with the error, and leases whose new items a full
@@ -153,6 +160,7 @@ def exchange(ctx: Context, what: Exchange) -> Operation[None]:
             calls = []
     parts, large = yield from _acking_parts(ctx, what)
     trip = _Trip(ctx, what)
+    trip.add_groups(what.rests, what.shared)
     for part in parts:
         trip.add_part(part)
     how = "release" if what.forgot else "ack"
@@ -182,6 +190,23 @@ class _Trip:
 
     def add(self, send: Send, take: Callable[[Send, Any], Operation[None]]) -> None:
         self._requests.append((send, take))
+
+    def add_groups(
+        self, rests: Sequence[tuple[bytes, int]], shared: Mapping[str, Any] | None
+    ) -> None:
+        """Add rests of groups, and limits to share."""
+        asks = [resting_step(self.ctx, group, time) for group, time in rests]
+        shares = [] if shared is None else sharing_steps(self.ctx, shared)
+
+        def take(send: Send, answer: Any) -> Operation[None]:
+            if isinstance(answer, Exception):
+                self.what.note(answer)
+            elif shares and send.script is shares[0].script:
+                self.what.shares = self.what.shares or bool(answer)
+            yield from ()
+
+        for ask in (*asks, *shares):
+            self.add(to_send(ask), take)
 
     def add_part(self, part: _AckingPart) -> None:
         def take(send: Send, answer: Any) -> Operation[None]:

@@ -34,7 +34,7 @@ local function fields_of(key, fields)
 end
 -- Returns the limits of groups, and their intervals. Own values are stored as 'limit ms', '-' for
 -- the caller's. Those of a crawl that runs are kept apart: its limit counts if a group has no own
--- one, its interval if it is longer.
+-- one, its interval if it is longer. Their field '' is for all groups that they do not name.
 local function limits_of(groups)
   local most, intervals = {}, {}
   for i = 1, #groups do
@@ -43,11 +43,14 @@ local function limits_of(groups)
   end
   if call('EXISTS', limits, shared) == 0 then return most, intervals end
   local own, theirs = fields_of(limits, groups), fields_of(shared, groups)
+  local others = call('HGET', shared, '') or '- -'
   for i = 1, #groups do
-    local limit, interval = string.match(own[i] or '- -', '^(%S+) (%S+)')
-    local other, longer = string.match(theirs[i] or '- -', '^(%S+) (%S+)')
-    most[i] = tonumber(limit) or tonumber(other) or most[i]
-    intervals[i] = math.max(tonumber(interval) or intervals[i], tonumber(longer) or 0)
+    if groups[i] ~= '' then
+      local limit, interval = string.match(own[i] or '- -', '^(%S+) (%S+)')
+      local other, longer = string.match(theirs[i] or others, '^(%S+) (%S+)')
+      most[i] = tonumber(limit) or tonumber(other) or most[i]
+      intervals[i] = math.max(tonumber(interval) or intervals[i], tonumber(longer) or 0)
+    end
   end
   return most, intervals
 end
