@@ -41,8 +41,10 @@ from redset.scrapy.exchange import (
     perform_when_there_is_work,
     watch_known,
 )
+from redset.scrapy.groups import GroupOptions
 from redset.scrapy.inbox import Inbox
 from redset.scrapy.jobs import Job
+from redset.scrapy.politeness import Politeness
 from redset.scrapy.settings import CrawlOptions
 
 log = logging.getLogger("redset.scrapy")
@@ -91,6 +93,10 @@ class Port(NamedTuple):
     #: Returns the number of jobs that are not begun, and of requests in memory.
     unbegun: Callable[[], int]
     in_memory: Callable[[], int]
+    #: Returns the number of requests that the engine can begin now.
+    free: Callable[[], int]
+    #: The downloader's slots by name.
+    slots: Callable[[], Any]
 
 
 class _AtSuspect(NamedTuple):
@@ -103,8 +109,15 @@ class _AtSuspect(NamedTuple):
 class Coordinator:
     """One scheduler's thread, its queues, and the jobs that it holds."""
 
-    def __init__(self, options: CrawlOptions, connect: Callable[[], Any], port: Port) -> None:
+    def __init__(
+        self, options: CrawlOptions, groups: GroupOptions, connect: Callable[[], Any], port: Port
+    ) -> None:
         self._options, self._connect, self._port = options, connect, port
+        self._groups = groups
+        #: Rests and limits for the other processes. None without groups.
+        self.politeness: Politeness | None = None
+        if groups.of is not None:
+            self.politeness = Politeness(groups, self._wake, port.slots)
         self._ttl = max(1, round(1000 * options.ttl))
         # State of both threads.
         self._adds: deque[Any] = deque()
@@ -252,6 +265,7 @@ class Coordinator:
                 order=options.order,
                 remember=options.remember,
                 max_attempts=options.max_attempts,
+                groups=self._groups,
             )
             watch_known(self.frontier)
             if options.inbox is not None:
@@ -329,8 +343,11 @@ class Coordinator:
 
     def _left_without_leasing(self, now: float) -> float:
         left = self._renew_at - now
+        if self.politeness is not None:
+            left = min(left, self.politeness.due_in(now))
         if self._since is not None:
-            lazy = EAGER if self._short else LAZY
+            # An acknowledgement frees a slot of the group, for any process.
+            lazy = EAGER if self._short or self.politeness is not None else LAZY
             due = 0.0 if len(self._adds) >= MANY else self._since + lazy - now
             left = min(left, due)
         if self._writing:
@@ -451,7 +468,8 @@ class Coordinator:
         settlements += [Settlement("renew", [job], self._ttl) for job in renewed]
         hand = len(self._hand) - len(settled)
         num = self._wanted(now, hand)
-        if not (acks or settlements or num):
+        of_groups = self.politeness is not None and self.politeness.due_in(now) <= 0
+        if not (acks or settlements or num or of_groups):
             return
         idle = num > 0 and hand <= 0 and not self._writing and not self._port.in_memory()
         passes = False
@@ -463,13 +481,36 @@ class Coordinator:
             acks, settlements, num, self._ttl, idle, max(hand, 0), passes,
             guarded=any(job.refusals != self.refusals() for job in acks),
         )  # fmt: skip
-        self._perform(what, now, bool(acks or settlements))
+        if of_groups:
+            self._perform_with_groups(what, now)
+        else:
+            self._perform(what, now, bool(acks or settlements))
         self.tally["redset/commands"] += what.commands
         self.tally["redset/round_trips"] += 1
         self._settle_all(what, settled, acks, renewed)
         self._take(what)
         if what.error is not None:
             raise what.error
+
+    def _perform_with_groups(self, what: Exchange, now: float) -> None:
+        """Perform an exchange that first lets hosts rest, and shares limits of groups."""
+        politeness = self.politeness
+        assert politeness is not None
+        rests = politeness.rests()
+        what.rests = [(group.encode(), math.ceil(1000 * seconds)) for group, seconds in rests]
+        if politeness.due_in(now) <= 0:
+            what.shared = politeness.limits(now)
+        try:
+            self._perform(what, now, True)
+        except Exception:
+            politeness.put_back(rests, what.shared is not None)
+            raise
+        if what.error is not None:
+            politeness.put_back(rests, what.shared is not None)
+        elif what.shared is not None and not what.shares and not what.shared:
+            politeness.put_back([], True)
+        else:
+            self.tally["redset/rests"] += len(rests)
 
     def _perform(self, what: Exchange, now: float, settles: bool) -> None:
         """Perform an exchange at once, or, after some time without work, when there is work."""
@@ -579,8 +620,11 @@ class Coordinator:
             self.finished_at = -1
             self._hand.update(jobs)
             self._renew_at = min(self._renew_at, what.at + self._options.ttl / 3)
+            if self.politeness is not None:
+                self._hungry = self._short  # the engine asks again when it can begin more
             self._deliver(jobs)
-            self._hungry = self._port.unbegun() + len(jobs) <= self._options.prefetch // 2
+            if self.politeness is None:
+                self._hungry = self._port.unbegun() + len(jobs) <= self._options.prefetch // 2
         elif what.finished:
             self._end_or_idle(now)
 
@@ -609,8 +653,21 @@ class Coordinator:
 
     # --- how many to lease
 
+    def _startable(self) -> int:
+        """Return the number of jobs that the engine can begin at once.
+
+        Jobs of groups are not leased ahead: a lease holds a slot of its group, and its interval
+        begins. Jobs that wait for slots of this process do not keep the others waiting.
+        """
+        unbegun, free = self._port.unbegun(), self._port.free()
+        if self.full_slots:
+            return min(free, self._options.prefetch_max - unbegun)
+        return free - unbegun
+
     def _lacking(self) -> int:
         """Return the number of jobs for which the buffer has room, if it is at half."""
+        if self.politeness is not None:
+            return max(0, self._startable())
         unbegun, target = self._port.unbegun(), self._target()
         return target - unbegun if unbegun <= target // 2 or self.full_slots else 0
 

@@ -108,6 +108,24 @@ class Engine:
         """Return the downloader's slots by name."""
         return getattr(self._engine.downloader, "slots", {})
 
+    def use_slots(self, make: Callable[[Any], Any]) -> None:
+        """Replace the dict of the downloader's slots, if it has one."""
+        slots = self.slots()
+        if isinstance(slots, dict):
+            self._engine.downloader.slots = make(slots)
+
+    def free(self, unlimited: int) -> int:
+        """Return the number of requests that the engine can begin now; from another thread.
+
+        ``unlimited`` is the result if Scrapy has no limit.
+        """
+        downloader = self._engine.downloader
+        scraping = getattr(getattr(self._engine, "scraper", None), "slot", None)
+        if scraping is not None and scraping.needs_backout():
+            return 0
+        total = getattr(downloader, "total_concurrency", 0)
+        return max(0, total - len(downloader.active)) if total > 0 else unlimited
+
     def slot_name(self, host: str) -> str:
         """Return the name of the slot of a host."""
         if self._by_address:

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from redset import SortedSet
+from redset.scrapy.groups import GroupOptions
 
 #: Limit of priorities, to which higher ones are cut: `ties` does not allow other scores.
 MOST_PRIORITY = 4095
@@ -26,18 +27,29 @@ class Entry:
         Its negative priority.
     remember : bool or None
         False if the set is not to remember it.
+    group : str or None
+        Its group, if the frontier has groups.
     """
 
-    __slots__ = ("key", "raw", "remember", "score")
+    __slots__ = ("group", "key", "raw", "remember", "score")
 
-    def __init__(self, key: bytes, raw: bytes, priority: int, remember: bool | None = None) -> None:
-        self.key, self.raw, self.remember = key, raw, remember
+    def __init__(
+        self,
+        key: bytes,
+        raw: bytes,
+        priority: int,
+        remember: bool | None = None,
+        group: str | None = None,
+    ) -> None:
+        self.key, self.raw, self.remember, self.group = key, raw, remember, group
         self.score = -max(-MOST_PRIORITY, min(MOST_PRIORITY, priority))
 
     @classmethod
-    def unique(cls, fingerprint: bytes, raw: bytes, priority: int) -> Entry:
+    def unique(
+        cls, fingerprint: bytes, raw: bytes, priority: int, group: str | None = None
+    ) -> Entry:
         """Return the entry of a request that is never refused, and never merged with another."""
-        return cls(fingerprint + os.urandom(SALT), raw, priority, False)
+        return cls(fingerprint + os.urandom(SALT), raw, priority, False, group)
 
 
 class _Raw:
@@ -67,9 +79,20 @@ class Bytes:
 
 
 def open_frontier(
-    client: Any, name: str, *, order: Any, remember: bool | float, max_attempts: int | None
+    client: Any,
+    name: str,
+    *,
+    order: Any,
+    remember: bool | float,
+    max_attempts: int | None,
+    groups: GroupOptions | None = None,
 ) -> SortedSet[Any]:
     """Return the set that holds the requests of a frontier."""
+    grouping: dict[str, Any] = {}
+    if groups is not None and groups.of is not None:
+        grouping["group"] = "group"
+        grouping["group_limit"] = groups.limit
+        grouping["group_interval"] = groups.interval
     return SortedSet(
         client,
         name,
@@ -79,4 +102,5 @@ def open_frontier(
         remember=remember,
         ties=order,
         max_attempts=max_attempts,
+        **grouping,
     )

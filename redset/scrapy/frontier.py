@@ -13,6 +13,7 @@ from scrapy.utils.misc import build_from_crawler, load_object
 from redset import AddResult
 from redset.scrapy.codec import RequestCodec
 from redset.scrapy.entries import Entry, open_frontier
+from redset.scrapy.groups import GroupOptions
 from redset.scrapy.settings import (
     attempts_of,
     classes_of,
@@ -35,7 +36,8 @@ class Frontier:
         The set, as in ``REDSET_NAME``: ``"docs:frontier"``. ``%(spider)s`` needs ``spider``.
     settings : Settings or dict, optional
         The project's: ``REDSET_ORDER``, ``REDSET_REMEMBER``, ``REDSET_CLUSTER``,
-        ``REQUEST_FINGERPRINTER_CLASS`` and ``REDSET_REQUEST_CLASSES`` must be those of the crawl.
+        ``REQUEST_FINGERPRINTER_CLASS``, ``REDSET_REQUEST_CLASSES``, ``REDSET_GROUP`` and
+        ``REDSET_POLITE`` must be those of the crawl.
     spider : Spider, optional
         The spider whose methods may be callbacks.
 
@@ -57,6 +59,8 @@ class Frontier:
         found = named("name", name, names_of(settings, spider))
         if found is None:
             raise ValueError(f"name must be a name, got {name!r} ({type(name).__name__})")
+        groups = GroupOptions.read(settings, spider)
+        self._group_of = groups.of
         self._client = client_class_of(settings).from_url(url)
         self._set = open_frontier(
             self._client,
@@ -64,6 +68,7 @@ class Frontier:
             order=order_of(settings),
             remember=remember_of(settings),
             max_attempts=attempts_of(settings),
+            groups=groups,
         )
         self._codec = RequestCodec(spider, classes_of(settings, kind))
         crawler = Crawler(kind, settings)
@@ -104,10 +109,11 @@ class Frontier:
                 kind = type(each).__name__
                 raise TypeError(f"requests must be requests or URLs, got {each!r} ({kind})")
             raw, key = self._codec.dumps(request), self._fingerprint(request)
+            group = None if self._group_of is None else self._group_of(request)
             if request.dont_filter:
-                unique.append(Entry.unique(key, raw, request.priority))
+                unique.append(Entry.unique(key, raw, request.priority, group))
             else:
-                plain.append(Entry(key, raw, request.priority))
+                plain.append(Entry(key, raw, request.priority, group=group))
         results = [self._set.add_many(plain)]
         if unique:
             results.append(self._set.add_many(unique, remember=False))

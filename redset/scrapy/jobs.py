@@ -15,7 +15,7 @@ class Job:
 
     Attributes
     ----------
-    member, token, size, item, attempts, bound
+    member, token, size, item, attempts, bound, group
         The parts of its lease. An empty token means that it is kept in memory only.
     data : dict or None
         The parsed request, until it is made.
@@ -42,14 +42,15 @@ class Job:
 
     __slots__ = (
         "at", "attempts", "began", "behind", "bound", "data", "deadline", "doubtful",
-        "error", "item", "items", "member", "over", "priority", "refusals", "request", "settled",
-        "size", "slot", "start", "token", "waits",
+        "error", "group", "item", "items", "member", "over", "priority", "refusals", "request",
+        "settled", "size", "slot", "start", "token", "waits",
     )  # fmt: skip
 
     def __init__(self, member: bytes, token: bytes, item: bytes, priority: int) -> None:
         self.member, self.token, self.item, self.priority = member, token, item, priority
         self.size = len(item)
         self.attempts = self.bound = 0
+        self.group: bytes | None = None
         self.slot = ""
         self.data: dict[str, Any] | None = None
         self.request: Any = None
@@ -69,6 +70,7 @@ class Job:
         """Return the job of a lease."""
         job = cls(held.member, held.token, held.item, -int(held.score))
         job.size, job.attempts, job.bound = held.size, held.attempts, held.bound
+        job.group = held.group
         job.deadline = deadline
         return job
 

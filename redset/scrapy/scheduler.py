@@ -18,8 +18,10 @@ from redset.scrapy.coordinator import Coordinator, Port
 from redset.scrapy.engine import Engine
 from redset.scrapy.entries import MOST_PRIORITY, Entry
 from redset.scrapy.fingerprints import fingerprint_maker
+from redset.scrapy.groups import GroupOptions
 from redset.scrapy.inbox import request_of
 from redset.scrapy.jobs import IN_MEMORY, Job
+from redset.scrapy.politeness import PoliteSlots
 from redset.scrapy.settings import SHORT_TTL, CrawlOptions, connector_of
 
 log = logging.getLogger("redset.scrapy")
@@ -68,6 +70,10 @@ class Scheduler:
         spider_class = getattr(crawler, "spidercls", None)
         self._crawler, self._stats = crawler, crawler.stats
         self._options = CrawlOptions.of(settings, crawler.spider or spider_class)
+        self._groups = GroupOptions.read(settings, crawler.spider or spider_class)
+        if self._groups.polite:
+            # No delay counts in this process alone.
+            self._options = self._options._replace(delayed_by="")
         self._connect = connector_of(settings)
         _tell_unused(settings)
         if self._options.ttl < SHORT_TTL:
@@ -129,11 +135,25 @@ class Scheduler:
             ended=lambda: call(self._tell_ended),
             unbegun=lambda: self._buffer.size + len(self._arrivals),
             in_memory=lambda: len(self._in_memory),
+            free=lambda: self._engine.free(self._options.prefetch),
+            slots=lambda: self._engine.slots(),
         )
         self._opened = Deferred()
-        self._coordinator = Coordinator(self._options, self._connect, port)
+        self._coordinator = Coordinator(self._options, self._groups, self._connect, port)
+        self._be_polite(self._coordinator)
         self._coordinator.start()
         return self._opened
+
+    def _be_polite(self, coordinator: Coordinator) -> None:
+        """Hear of hosts that ask for a rest. Delay no request that the server has delayed."""
+        if coordinator.politeness is not None:
+            coordinator.politeness.connect(self._crawler.signals)
+        if self._groups.polite:
+            self._engine.use_slots(lambda slots: PoliteSlots(slots, self._is_leased))
+
+    def _is_leased(self, request: Any) -> bool:
+        job = self._held.get(request)
+        return job is not None and job.is_leased
 
     def close(self, reason: str) -> Any:
         """End: returns a Deferred that fires when all is written, acknowledged and given back."""
@@ -191,10 +211,11 @@ class Scheduler:
             return self._keep(request, None if unique else fingerprint, error)
         self._check_priority(request)
         assert self._coordinator is not None
+        group = None if self._groups.of is None else self._groups.of(request)
         if unique:
-            self._coordinator.add(Entry.unique(fingerprint, raw, request.priority))
+            self._coordinator.add(Entry.unique(fingerprint, raw, request.priority, group))
         else:
-            entry = Entry(fingerprint, raw, request.priority)
+            entry = Entry(fingerprint, raw, request.priority, group=group)
             self._recent[fingerprint] = self._coordinator.add(entry)
         self._counts["scheduler/enqueued/redset"] += 1
         return True
@@ -214,7 +235,8 @@ class Scheduler:
                 coordinator.want()
                 return None
             coordinator.full_slots = False
-            if self._buffer.size <= self._options.prefetch // 2:
+            # With groups it leases what the engine asked for and did not get.
+            if coordinator.politeness is None and self._buffer.size <= self._options.prefetch // 2:
                 coordinator.want()
             now = monotonic()
             if now >= job.deadline:

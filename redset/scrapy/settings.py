@@ -92,11 +92,13 @@ class CrawlOptions(NamedTuple):
         )
 
 
-def _refuse(name: str, what: str, value: Any) -> ValueError:
+def unusable(name: str, what: str, value: Any) -> ValueError:
+    """Return the error of a setting that cannot be used."""
     return ValueError(f"{name} must be {what}, got {value!r} ({type(value).__name__})")
 
 
-def _number_of(settings: Any, name: str, default: Any, what: str) -> Any:
+def number_of(settings: Any, name: str, default: Any, what: str) -> Any:
+    """Return a setting as a float, or None if it is none."""
     value = settings.get(name, default)
     if value is None or (isinstance(value, str) and value.lower() == "none"):
         return None
@@ -105,34 +107,34 @@ def _number_of(settings: Any, name: str, default: Any, what: str) -> Any:
             raise ValueError
         return float(value)
     except (TypeError, ValueError):
-        raise _refuse(name, what, value) from None
+        raise unusable(name, what, value) from None
 
 
 def _seconds(settings: Any, name: str, default: float | None, least: float) -> float:
     """Return a time in seconds. None means forever, if that is the setting's default."""
     what = "a number of seconds above 0" if least else "a number of seconds, 0 or more"
-    found = _number_of(settings, name, default, what)
+    found = number_of(settings, name, default, what)
     if found is None:
         if name == "REDSET_MAX_IDLE":
             return math.inf
-        raise _refuse(name, what, settings.get(name))
+        raise unusable(name, what, settings.get(name))
     if math.isnan(found) or found < least:
-        raise _refuse(name, what, settings.get(name))
+        raise unusable(name, what, settings.get(name))
     return float(found)
 
 
 def _whole(settings: Any, name: str, default: int) -> int:
     what = "a whole number, 1 or more"
-    found = _number_of(settings, name, default, what)
+    found = number_of(settings, name, default, what)
     if found is None or found != found // 1 or found < 1:
-        raise _refuse(name, what, settings.get(name))
+        raise unusable(name, what, settings.get(name))
     return int(found)
 
 
 def _choice(settings: Any, name: str, choices: tuple[str, ...]) -> str:
     value = settings.get(name, choices[0])
     if value not in choices:
-        raise _refuse(name, " or ".join(map(repr, choices)), value)
+        raise unusable(name, " or ".join(map(repr, choices)), value)
     return str(value)
 
 
@@ -147,9 +149,9 @@ def remember_of(settings: Any) -> bool | float:
     value = settings.get(name, True)
     if value is True or (isinstance(value, str) and value.lower() in _YES):
         return True
-    found = None if value is False else _number_of(settings, name, True, what)
+    found = None if value is False else number_of(settings, name, True, what)
     if found is None or not 0 < found < math.inf:
-        raise _refuse(name, what, value)
+        raise unusable(name, what, value)
     return float(found)
 
 
@@ -158,7 +160,7 @@ def attempts_of(settings: Any) -> int | None:
     name = "REDSET_MAX_ATTEMPTS"
     if settings.get(name) is None and settings.getpriority(name) is not None:
         return None  # the project set it to None: Scrapy takes that for the default
-    if _number_of(settings, name, 20, "a whole number, 1 or more, or None") is None:
+    if number_of(settings, name, 20, "a whole number, 1 or more, or None") is None:
         return None
     return _whole(settings, name, 20)
 
@@ -176,7 +178,7 @@ def classes_of(settings: Any, spider_class: Any) -> tuple[str, ...]:
     if settings.get(name) is not None:
         given = settings.getlist(name)
         if not all(isinstance(each, str) and each for each in given):
-            raise _refuse(name, "a list of import paths", given)
+            raise unusable(name, "a list of import paths", given)
         return tuple(given)
     modules = settings.getlist("SPIDER_MODULES")
     if spider_class is not None:
@@ -197,12 +199,12 @@ def named(setting: str, template: Any, names: Mapping[str, str]) -> str | None:
     if template is None or template == "":
         return None
     if not isinstance(template, str):
-        raise _refuse(setting, "a str", template)
+        raise unusable(setting, "a str", template)
     try:
         found = template % names
     except (KeyError, ValueError, TypeError):
         known = ", ".join(f"%({each})s" for each in sorted({"spider", "job", *names}))
-        raise _refuse(setting, f"a name with no placeholders but {known}", template) from None
+        raise unusable(setting, f"a name with no placeholders but {known}", template) from None
     if "%(job)s" in template and not names["job"]:
         raise ValueError(
             f"{setting} has %(job)s, and there is no job: set SCRAPY_JOB, as a setting or in the "
@@ -227,7 +229,7 @@ def connector_of(settings: Any) -> Callable[[], Any]:
     if path:
         made = load_object(path) if isinstance(path, str) else path
         if not callable(made):
-            raise _refuse("REDSET_CLIENT", "the import path of a callable", path)
+            raise unusable("REDSET_CLIENT", "the import path of a callable", path)
         return lambda: made()
     kind = client_class_of(settings)
     params = {} if url else dict(settings.getdict("REDIS_PARAMS"))
@@ -244,12 +246,12 @@ def connector_of(settings: Any) -> Callable[[], Any]:
         _defaults(params, {})
         return lambda: kind(**params)
     if not isinstance(url, str):
-        raise _refuse("REDSET_URL", "a str", url)
+        raise unusable("REDSET_URL", "a str", url)
     parts = urlsplit(url)
     if kind is redis.cluster.RedisCluster and parts.scheme not in ("redis", "rediss"):
-        raise _refuse("REDSET_URL", "a URL of redis:// or rediss:// with REDSET_CLUSTER", url)
+        raise unusable("REDSET_URL", "a URL of redis:// or rediss:// with REDSET_CLUSTER", url)
     if parts.scheme not in ("redis", "rediss", "unix"):
-        raise _refuse("REDSET_URL", "a URL of redis://, rediss:// or unix://", url)
+        raise unusable("REDSET_URL", "a URL of redis://, rediss:// or unix://", url)
     _defaults(params, parse_qs(parts.query))
     return lambda: kind.from_url(url, **params)
 
@@ -259,7 +261,7 @@ def client_class_of(settings: Any) -> Any:
     try:
         cluster = settings.getbool("REDSET_CLUSTER")
     except ValueError:
-        raise _refuse("REDSET_CLUSTER", "a bool", settings.get("REDSET_CLUSTER")) from None
+        raise unusable("REDSET_CLUSTER", "a bool", settings.get("REDSET_CLUSTER")) from None
     return redis.cluster.RedisCluster if cluster else redis.Redis
 
 

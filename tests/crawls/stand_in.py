@@ -70,7 +70,10 @@ class StandIn:
             closing=None,
             nextcall=SimpleNamespace(schedule=self._schedule),
         )
-        self.downloader = SimpleNamespace(slots={})
+        self.downloader = SimpleNamespace(
+            slots={}, active=set(), total_concurrency=self.settings.getint("CONCURRENT_REQUESTS")
+        )
+        self.scraper = SimpleNamespace(slot=SimpleNamespace(needs_backout=lambda: False))
         self.running = True
 
     @property
@@ -116,12 +119,14 @@ class StandIn:
             request = self.scheduler.next_request()
             if request is not None:
                 self._slot.inprogress.add(request)
+                self.downloader.active.add(request)
                 return request
             assert time.monotonic() < until, f"no request in {limit:g} s"
             await asyncio.sleep(0.002)
 
     def done(self, request: Any) -> None:
         """The engine is through with it."""
+        self.downloader.active.discard(request)
         self._slot.inprogress.remove(request)
 
     async def until(self, condition: Any, limit: float = LIMIT) -> None:
