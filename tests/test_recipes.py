@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import doctest
 import importlib.util
+import itertools
 import os
 import re
 import signal
@@ -16,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import children
 import pytest
@@ -26,10 +26,10 @@ import servers
 from redset import ScheduledSet, SortedSet, TimeSortedSet
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-RECIPES = DOCS / "crawling.rst"
 #: The pages by task.
 TASKS = (
     "crawling",
+    "politeness",
     "background-jobs",
     "delayed",
     "retries",
@@ -70,56 +70,60 @@ class Client(servers.GenericDecoded):
         return super().execute_command(*arguments, **options)
 
 
-def recipe(client: Any) -> dict[str, Any]:
-    """The names of the recipe, for a process with this client."""
-    text = RECIPES.read_text("utf-8")
-    section = re.search(r"^Many hosts, politely\n-+\n(.*?)^\S[^\n]*\n-{5,}$", text, re.M | re.S)
-    assert section is not None
-    names: dict[str, Any] = {"r": client, "SortedSet": SortedSet, "ScheduledSet": ScheduledSet}
-    for example in doctest.DocTestParser().get_examples(section[1]):
-        if re.match(r"from |hosts =|def ", example.source):
-            exec(example.source, names)
-    assert {"hosts", "pages_of", "found", "turn"} <= set(names)
-    return names
+def frontier(client: Any) -> SortedSet[str]:
+    """The set of the page on politeness: a group per host."""
+    return SortedSet(
+        client,
+        "polite",
+        remember=True,
+        group=lambda url: urlsplit(url).netloc,
+        group_limit=1,
+        group_interval=2,
+    )
 
 
-def time_passes(raw: redis.Redis, name: str = "*") -> None:
-    """All leases and delays end, of the sets whose names match."""
-    for key in raw.scan_iter(f"{name}:leased"):
-        raw.zadd(key, dict.fromkeys(raw.zrange(key, 0, -1), 1))
+def turn(pages: SortedSet[str], fetch: Callable[[str], list[str]]) -> None:
+    """Fetch the pages of all hosts that are ready."""
+    for page in pages.lease(10, 60):
+        try:
+            found = fetch(page.item)
+        except Exception as error:
+            page.fail(error)
+        else:
+            pages.ack(page, add=found)
+
+
+def time_passes(raw: redis.Redis) -> None:
+    """All leases, delays and intervals end."""
+    for name in ("leased", "resting"):
+        key = f"polite:{{polite}}:{name}"
+        raw.zadd(key, dict.fromkeys(raw.zrange(key, 0, -1), 1), xx=True) if raw.exists(key) else 0
 
 
 def crawl(raw: redis.Redis, fetch: Callable[[str], list[str]], turns: int = 60) -> None:
     """Work off all that is there."""
-    names = recipe(raw)
+    pages = frontier(raw)
     for _ in range(turns):
-        if names["hosts"].finished():
+        if pages.finished():
             break
-        names["turn"](fetch)
+        turn(pages, fetch)
         time_passes(raw)
-    assert names["hosts"].finished()
-
-
-def stranded(raw: redis.Redis) -> list[str]:
-    """The sets of pages that are not finished, though no host is queued or leased."""
-    keys = {key.split(b":{")[0].decode() for key in raw.scan_iter("pages of *")}
-    return [name for name in keys if not SortedSet(raw, name, remember=True).finished()]
+    assert pages.finished()
 
 
 def requests(dies: int, raw: redis.Redis, part: str, fetched: list[str]) -> bool:
     """Run a process that is killed before its request of a number; whether it was."""
-    names = recipe(Client(raw, dies))
 
     def fetch(url: str) -> list[str]:
         fetched.append(url)
         return SITE[url]
 
     try:
+        pages = frontier(Client(raw, dies))
         if part == "seeds":
-            for url in SEEDS:
-                names["found"](url)
+            pages.add_many(SEEDS)
         else:
-            names["turn"](fetch)
+            turn(pages, fetch)
     except Killed:
         return True
     return False
@@ -139,59 +143,26 @@ def test_a_process_that_is_killed_anywhere_strands_no_page(
             fetched.append(url)
             return SITE[url]
 
-        names = recipe(raw)
+        pages = frontier(raw)
         if part != "seeds":
-            for url in SEEDS:
-                names["found"](url)
+            pages.add_many(SEEDS)
         if part == "third turn":
             for _ in range(2):
-                names["turn"](fetch)
+                turn(pages, fetch)
                 time_passes(raw)
         killed = requests(dies, raw, part, fetched)
-        if part == "seeds":
-            for url in SEEDS:  # it is started again
-                names["found"](url)
-        # The host's lease ends before the page's, which was taken later.
-        time_passes(raw, "hosts:*")
-        names["turn"](fetch)
+        pages.add_many(SEEDS)  # it is started again
+        time_passes(raw)
         crawl(raw, fetch)
         assert set(fetched) == set(SITE), f"killed before request {dies}"
-        assert stranded(raw) == []
         dies += 1
-    assert dies > 2
-
-
-def test_workers_that_are_killed_again_and_again_give_up_no_host(
-    any_server: servers.Server,
-) -> None:
-    raw = any_server.raw
-    names = recipe(raw)
-    names["found"]("https://a.example/bad")
-    names["found"]("https://a.example/good")
-
-    def fetch(url: str) -> list[str]:
-        if url.endswith("bad"):
-            raise Killed
-        fetched.append(url)
-        return []
-
-    fetched: list[str] = []
-    for _ in range(40):
-        with contextlib.suppress(Killed):
-            names["turn"](fetch)
-        time_passes(raw)
-    assert fetched == ["https://a.example/good"]
-    assert names["hosts"].finished() and not names["hosts"].dead.size()
-    assert [letter.raw for letter in names["pages_of"]("a.example").dead] == [
-        b"https://a.example/bad"
-    ]
+    assert dies > (1 if part == "seeds" else 2)
 
 
 def test_a_fetch_that_raises_fails_its_page_alone(any_server: servers.Server) -> None:
-    raw = any_server.raw
-    names = recipe(raw)
-    names["found"]("https://a.example/1")
-    names["found"]("https://a.example/2")
+    raw, fetched = any_server.raw, list[str]()
+    pages = frontier(raw)
+    pages.add_many(["https://a.example/1", "https://a.example/2"])
 
     def fetch(url: str) -> list[str]:
         if url.endswith("1"):
@@ -199,34 +170,22 @@ def test_a_fetch_that_raises_fails_its_page_alone(any_server: servers.Server) ->
         fetched.append(url)
         return []
 
-    fetched: list[str] = []
-    names["turn"](fetch)
-    [(host, _, attempts, expires, *_)] = names["hosts"].leased()
-    assert (host, attempts) == ("a.example", 0)
-    assert expires - any_server.raw.time()[0] < 4  # the delay, not a lease
-    time_passes(raw)  # of the host; the page's turn comes after it
-    raw.zadd("pages of a.example:{pages of a.example}:leased", {"https://a.example/1": 10**14})
-    names["turn"](fetch)
+    crawl(raw, fetch)
     assert fetched == ["https://a.example/2"]
-    time_passes(raw)
-    crawl(raw, lambda url: fetched.append(url) or [])
-    assert fetched == ["https://a.example/2", "https://a.example/1"]
+    assert [letter.raw for letter in pages.dead] == [b"https://a.example/1"]
 
 
-def test_no_fetch_of_a_host_comes_sooner_than_its_delay(any_server: servers.Server) -> None:
-    names = recipe(any_server.raw)
-    for url in ("https://a.example/1", "https://a.example/2", "https://b.example/1"):
-        names["found"](url)
-    fetched: list[str] = []
+def test_no_fetch_of_a_host_comes_sooner_than_its_interval(any_server: servers.Server) -> None:
+    pages, fetched = frontier(any_server.raw), list[str]()
+    pages.add_many(["https://a.example/1", "https://a.example/2", "https://b.example/1"])
 
     def fetch(url: str) -> list[str]:
         fetched.append(url)
-        names["found"]("https://a.example/3")
         return ["https://b.example/2"]
 
     for _ in range(6):
-        names["turn"](fetch)
-    assert fetched == ["https://a.example/1", "https://b.example/1"]
+        turn(pages, fetch)
+    assert sorted(fetched) == ["https://a.example/1", "https://b.example/1"]
 
 
 # --- the programs
@@ -328,6 +287,38 @@ def test_the_crawler_fetches_each_page_once(run: Run) -> None:
         ("1", url + "a"),
         ("1", url + "b"),
     ]
+
+
+class Busy(BaseHTTPRequestHandler):
+    """A host that is busy at first, and logs when it was asked for what."""
+
+    log: ClassVar[list[tuple[str, float]]] = []
+
+    def do_GET(self) -> None:
+        self.log.append((self.path, time.monotonic()))
+        busy = len(self.log) == 1
+        self.send_response(429 if busy else 200)
+        if busy:
+            self.send_header("Retry-After", "1")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_polite_crawler_keeps_its_interval_and_lets_a_busy_host_rest(run: Run) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        port = site.server_address[1]
+        urls = [f"http://127.0.0.1:{port}/{n}" for n in range(3)]
+        err = run("polite.py", *urls, instead="group_interval=2=>group_interval=0.3").err
+        site.shutdown()
+    assert len(Busy.log) == 4 and len(re.findall(r"\d: 0 bytes", err)) == 3
+    times = [at for _, at in Busy.log]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    # Less what a process takes to begin a request.
+    assert gaps[0] > 0.9 and min(gaps) > 0.2
 
 
 def test_many_events_are_one_recomputation(run: Run) -> None:
