@@ -493,3 +493,73 @@ def test_ranges_are_taken_by_score_and_wait_for_no_turn(make_set: MakeSet) -> No
     assert pages.between(4, 7).discard() == 4
     assert list(pages) == ["b/3", "b/4"]
     assert [lease.item for lease in pages.lease(9)] == ["b/3"]
+
+
+def test_items_keep_their_group_from_set_to_set(make_set: MakeSet) -> None:
+    one = make_set(SortedSet, "one", key="id", group=lambda item: item["host"])
+    two = make_set(SortedSet, "two", key="id", group=lambda item: "another")
+    one.add_many(rows(*"aabb"))
+    assert one.move_many(list(one)[:2], two) == 2
+    assert {group.name for group in two.groups()} == {item["host"] for item in two}
+    two.update(one)
+    assert two.size() == 4
+    leases = list(two.lease(9))
+    assert {lease.group for lease in leases} == {"a", "b"}
+    assert all(lease.group == lease.item["host"] for lease in leases)
+
+
+def test_items_of_sets_without_groups_pass_through_the_client(make_set: MakeSet) -> None:
+    plain = make_set(SortedSet, "plain")
+    pages = make_set(SortedSet, "pages", group=host)
+    plain.add_many(urls("ab", 3), range(6))
+    assert plain.move_many(["a/0", "b/0", "c/0"], pages) == 2
+    assert plain.size() == 4
+    pages.update(plain)
+    assert sorted(pages) == urls("ab", 3)
+    assert Counter(lease.group for lease in pages.lease(9)) == {"a": 1, "b": 1}
+    back = make_set(SortedSet, "back")
+    back.update(pages)
+    assert back.size() == 4
+    assert pages.move_many(urls("ab", 3), back) == 4
+    assert sorted(back) == sorted(set(urls("ab", 3)) - {"a/0", "b/0"})
+    keyed = make_set(SortedSet, "keyed", key="id")
+    grouped = make_set(SortedSet, "grouped", key="id", group="host", remember=True)
+    keyed.add_many(rows(*"aabb"))
+    grouped.update(keyed)
+    assert keyed.move_many(list(keyed), grouped) == 0
+    assert Counter(lease.group for lease in grouped.lease(9)) == {"a": 1, "b": 1}
+
+
+def test_algebra_removes_items_and_frees_slots(any_server: servers.Server) -> None:
+    def make_set(kind: Any, name: str, **options: Any) -> Any:
+        return kind(any_server.raw, name, **options)
+
+    one = make_set(SortedSet, "one", group=host)
+    two = make_set(SortedSet, "two", group=host)
+    one.add_many(urls("abc", 2))
+    two.add_many(urls("ab", 1))
+    assert len(one.lease(9)) == 3
+    one -= two
+    assert Counter(lease.group for lease in one.lease(9)) == {"a": 1, "b": 1}
+    assert sorted(one) == ["c/1"]
+    two ^= ["a/0", "d/0"]
+    assert sorted(two) == ["b/0", "d/0"]
+    two &= ["d/0"]
+    assert [lease.group for lease in two.lease(9)] == ["d"]
+    plain = make_set(SortedSet, "plain")
+    for call in (
+        lambda: plain.isdisjoint(one),
+        lambda: plain.__isub__(one),
+        lambda: plain.__iand__(one),
+        lambda: plain.__ixor__(one),
+    ):
+        with pytest.raises(redset.exceptions.OptionsDiffer, match="only update and move_many"):
+            call()
+    assert plain != one
+    keyed = make_set(SortedSet, "keyed", key=lambda url: url)
+    grouped = make_set(SortedSet, "grouped", key=lambda url: url, group=host)
+    keyed.add_many(urls("ab", 2))
+    grouped.add_many(urls("bc", 2))
+    grouped ^= keyed
+    assert sorted(grouped) == urls("ac", 2)
+    assert Counter(lease.group for lease in grouped.lease(9)) == {"a": 1, "c": 1}

@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from redset._operations.adding import (
+    Adder,
     AddResult,
     Flags,
+    OtherEpoch,
     Refusal,
     head_of,
     refusal_of,
 )
 from redset._operations.codec import Key
 from redset._operations.context import Context
+from redset._operations.grouped import framed, payload_in
 from redset._operations.limits import HEAVY_CHUNK, SCRIPT_CHUNK, STEP, cut_by_bytes
 from redset._operations.memory import discard_members, tokens_of
 from redset._operations.operating import report
@@ -30,6 +33,7 @@ from redset._operations.replies import (
     listed,
     number,
     numbers_or_none,
+    optional,
     refuse,
     up_to,
 )
@@ -39,6 +43,9 @@ from redset._transport.effects import Ask, AskOther, Operation, Pull
 from redset.exceptions import AddError, OptionsDiffer
 
 T = TypeVar("T")
+
+#: The outcome of a refused item, among those of a chunk.
+REFUSED = ord("r")
 
 
 class Other(NamedTuple):
@@ -51,12 +58,17 @@ class Other(NamedTuple):
 def check_operand(ctx: Context, other: Other) -> None:
     """Refuse the set itself, and a set with other identities or another order."""
     check_keys(ctx, other)
+    check_ties(ctx, other)
+    check_not_same(ctx, other)
+
+
+def check_ties(ctx: Context, other: Other) -> None:
+    """Refuse a set with another order."""
     if ctx.options.ties != other.ctx.options.ties:
         raise OptionsDiffer(
             f"the set {ctx.name!r} has {ctx.options.text}, and {other.ctx.name!r} has "
             f"{other.ctx.options.text}: they order equal scores in different ways"
         )
-    check_not_same(ctx, other)
 
 
 def check_not_same(ctx: Context, other: Other) -> None:
@@ -67,7 +79,18 @@ def check_not_same(ctx: Context, other: Other) -> None:
 
 def check_keys(ctx: Context, other: Other) -> None:
     """Refuse a set whose items have other identities."""
+    check_copied_keys(ctx, other)
     if ctx.options.keyed != other.ctx.options.keyed:
+        raise OptionsDiffer(
+            f"the set {ctx.name!r} has {ctx.options.text}, and {other.ctx.name!r} has "
+            f"{other.ctx.options.text}: without key= only update and move_many copy items from one "
+            "to the other"
+        )
+
+
+def check_copied_keys(ctx: Context, other: Other) -> None:
+    """Refuse a set whose items would have other identities in this one."""
+    if ctx.options.has_key != other.ctx.options.has_key:
         raise OptionsDiffer(
             f"the set {ctx.name!r} has {ctx.options.text}, and {other.ctx.name!r} has "
             f"{other.ctx.options.text}: with and without key= they can have no item in common"
@@ -81,6 +104,11 @@ def check_keys(ctx: Context, other: Other) -> None:
         )
 
 
+def _is_alike(ctx: Context, other: Other) -> bool:
+    """Return whether both sets store an item in the same form."""
+    return ctx.options.grouped == other.ctx.options.grouped
+
+
 def is_same(ctx: Context, other: Other) -> bool:
     """Return whether the other is the set itself."""
     return other.link is None and other.ctx.keys.queue == ctx.keys.queue
@@ -91,8 +119,10 @@ def is_same(ctx: Context, other: Other) -> bool:
 
 def update(ctx: Context, other: Other) -> Operation[None]:
     """Add the other set's items that are new, or have a lower score there."""
-    check_operand(ctx, other)
-    if other.link is None and not ctx.options.remember:
+    check_copied_keys(ctx, other)
+    check_ties(ctx, other)
+    check_not_same(ctx, other)
+    if other.link is None and not ctx.options.remember and _is_alike(ctx, other):
         yield from _by_server(ctx, other, "or")
         return
     to = ctx.of_serialised()
@@ -125,7 +155,7 @@ def intersect(ctx: Context, other: Other) -> Operation[None]:
 def exclude(ctx: Context, other: Other) -> Operation[None]:
     """Remove items that both have, and add items that only the other has."""
     check_operand(ctx, other)
-    if other.link is None and not ctx.options.remember:
+    if other.link is None and not ctx.options.remember and _is_alike(ctx, other):
         yield from _by_server(ctx, other, "xor")
         return
     to = ctx.of_serialised()
@@ -256,18 +286,37 @@ def _add_page(
         if raw is not None and (which is None or which[at]):
             items.append(raw)
             scores.append(other.ctx.scores.decode(float(score)))
-    if to.options.keyed:
-        # The key of a digest without a payload is unknown.
-        found, bad = yield from other.ctx.codec.decode(items)
-        if bad:
-            raise unreadable(other.ctx, bad[0].error) from bad[0].error
-        try:
-            keys = [other.ctx.codec.key_bytes(item) for item in found]
-        except (TypeError, ValueError) as error:
-            raise unreadable(other.ctx, error) from error
-        items = list(zip(items, keys, strict=True))
+    items = yield from _serialised_for(to, other.ctx, items)
     if items:
         yield from _add_serialised(to, items, scores, Flags(lt=True))
+
+
+def _serialised_for(to: Context, ctx: Context, stored: list[Any]) -> Operation[list[Any]]:
+    """Return stored items of a set in the form that a context `of_serialised` of another takes.
+
+    Items of a set with groups keep their group. Others get that of the other set.
+    """
+    if not (to.options.keyed or ctx.options.keyed):
+        return stored
+    # The key of a digest without a payload is unknown.
+    found, bad = yield from ctx.codec.decode(stored)
+    if bad:
+        raise unreadable(ctx, bad[0].error) from bad[0].error
+    raws = list(map(payload_in, stored)) if ctx.options.grouped else stored
+    if not to.options.keyed:
+        return raws
+    keys = raws
+    if ctx.options.has_key:
+        try:
+            keys = [ctx.codec.key_bytes(item) for item in found]
+        except (TypeError, ValueError) as error:
+            raise unreadable(ctx, error) from error
+    if ctx.options.grouped:
+        raws = stored if to.options.grouped else raws
+    elif to.codec.group_of is not None:
+        group_of = to.codec.group_of
+        raws = [framed(group_of(item), raw) for item, raw in zip(found, raws, strict=True)]
+    return list(zip(raws, keys, strict=True))
 
 
 def _add_serialised(
@@ -325,6 +374,8 @@ def _step(ctx: Context, other: Other, what: str, last: list[bytes]) -> Operation
         keys |= {"meta": ours.meta, "seen": ours.seen, "items": ours.items, "name": ours.name}
     if ctx.options.keyed:
         keys["payloads"] = theirs.items
+    if ctx.options.grouped:
+        keys |= ours.of_groups
     heavy = what in ("or", "xor") and (
         ctx.options.keyed or ctx.options.ties or ctx.options.max_size
     )
@@ -373,13 +424,15 @@ def _step_of(num: int, last: list[bytes]) -> Reader[_Step | Refusal]:
 
 def move(ctx: Context, items: list[Any], other: Other) -> Operation[int]:
     """Move queued items to the other set, as an add does. Return the number that it accepted."""
-    check_keys(ctx, other)
+    check_copied_keys(ctx, other)
     check_not_same(ctx, other)
     if other.link is not None:
         raise ValueError(
             f"other must be on the server of {ctx.name!r}, for each chunk to be moved in one step"
         )
     names = list(dict.fromkeys((yield from ctx.codec.identities(items))))
+    if not _is_alike(ctx, other):
+        return (yield from _move_converted(ctx, names, other.ctx))
     step = HEAVY_CHUNK if other.ctx.options.remember else SCRIPT_CHUNK
     moved = steps = 0
     other.ctx.reporter.begin()
@@ -402,6 +455,8 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[_Moved]:
     keys |= {"our_items": ours.items, "queue": theirs.queue, "leased": theirs.leased}
     keys |= {"leases": theirs.leases, "meta": theirs.meta, "seen": theirs.seen}
     keys |= {"items": theirs.items, "name": theirs.name}
+    if to.options.grouped:
+        keys |= theirs.of_groups
     epoch = (yield from to.know_epoch()) if to.options.remember else None
     while True:
         proposed, tokens = epoch is None, []
@@ -435,6 +490,59 @@ def _move(ctx: Context, names: list[bytes], other: Other) -> Operation[_Moved]:
         if reply.word != b"EPOCH":
             raise reply.error(to)
         to.memory.epoch = epoch = reply.detail or None
+
+
+def _move_converted(ctx: Context, names: list[bytes], to: Context) -> Operation[int]:
+    """Move items of a set with groups to one without, or the reverse, through this process.
+
+    Not in one step: an item is added there before it is removed here.
+    """
+    serialised, moved = to.of_serialised(), 0
+    for part in cut_by_bytes(names, HEAVY_CHUNK):
+        scores = yield from _scores_of(ctx, part)
+        stored: list[Any] = part
+        if ctx.options.keyed:
+            reads = list_of(optional(bytes_of), len(part))
+            stored = yield ctx.command(b"HMGET", ctx.keys.items, *part, reads=reads)
+        there = [at for at in range(len(part)) if None not in (scores[at], stored[at])]
+        given = yield from _serialised_for(serialised, ctx, [stored[at] for at in there])
+        taken = yield from _accepted(
+            serialised, given, [ctx.scores.decode(scores[at]) for at in there]
+        )
+        yield from discard_members(ctx, [part[there[at]] for at in taken])
+        moved += len(taken)
+    return moved
+
+
+def _scores_of(ctx: Context, names: list[bytes]) -> Operation[list[Any]]:
+    reads = numbers_or_none(len(names))
+    found: list[Any] = yield ctx.command(b"ZMSCORE", ctx.keys.queue, *names, reads=reads)
+    return found
+
+
+def _accepted(to: Context, items: list[Any], scores: list[Any]) -> Operation[list[int]]:
+    """Add items. Return the places of those that were accepted."""
+    if not items:
+        return []
+    adder = Adder(to, Flags(), None, True)
+    yield from adder.prepare()
+    places, taken = list(range(len(items))), list[int]()
+    while places:
+        some = [items[at] for at in places]
+        chunks, _, _ = adder.encode(some, [scores[at] for at in places], False, None)
+        chunk = chunks[0]
+        if chunk.bad:
+            raise chunk.bad[0].error
+        reply = yield adder.ask(chunk)
+        try:
+            outcomes = adder.judge(chunk, reply)[3]
+        except OtherEpoch as other:
+            adder.begin_again(other)
+            continue
+        marked = {places[at]: mark for at, mark in zip(chunk.places, outcomes, strict=True)}
+        taken += [at for at, mark in marked.items() if mark != REFUSED]
+        places = [at for at in places if at not in marked]
+    return taken
 
 
 class _Moved(NamedTuple):

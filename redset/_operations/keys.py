@@ -112,6 +112,11 @@ class Keys:
         return self.check_prefix() + b":" + part
 
     @property
+    def of_groups(self) -> dict[str, bytes]:
+        """The keys of a set with groups, by name."""
+        return {name: getattr(self, name) for name in _OF_GROUPS}
+
+    @property
     def lock(self) -> bytes:
         return self.name + LOCK
 
