@@ -9,13 +9,14 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grouped
 import pytest
 import servers
-from chaos import checker, figures, history, scenarios, soak, walk
+from chaos import checker, figures, history, politeness, scenarios, soak, walk
 from chaos.checker import Final, Findings
 from chaos.history import Undone
 from chaos.worker import Work, Worker
@@ -36,7 +37,7 @@ CASES = [
         name,
         scenario.only or kind,
         marks=[]
-        if name in ("kills", "cuts", "takes")
+        if name in ("kills", "cuts", "takes", "groups")
         else pytest.mark.slow(12 if scenario.cluster else 3),
     )
     for (name, scenario), kind in zip(
@@ -54,6 +55,8 @@ def test_nothing_is_lost_or_doubled(name: str, kind: str) -> None:
     assert not outcome.failed, outcome
     assert outcome.findings.counts["acknowledged"] > 0, outcome
     assert sum(outcome.faults.values()) >= scenarios.SCENARIOS[name].few
+    if name.startswith("groups"):
+        assert outcome.findings.counts["starts"] > 50
 
 
 @pytest.mark.slow(9)
@@ -124,6 +127,96 @@ def test_a_line_that_a_kill_cut_short_is_ignored(tmp_path: Path) -> None:
     assert [each.state for each in history.read(tmp_path)] == ["done", "unknown"]
     (tmp_path / "a.jsonl").write_bytes(whole[: whole.index(b"\n") + 9])
     assert [each.number for each in history.read(tmp_path)] == [first]
+
+
+# --- the findings of the judge of grouped sets
+
+
+class Steps:
+    """Leases as steps of a server, and the findings of the judge."""
+
+    def __init__(self, server: servers.Server, directory: Path) -> None:
+        self.raw, self._log = server.raw, politeness.Log(server, directory / "log")
+        self._number = 0
+
+    def start(self, name: str, host: str, at: float, owner: str = "") -> None:
+        """Lease an item of a group for 500 ms, at a time in ms."""
+        self._number += 1
+        token, front = owner or f"{self._number:016}", f"{chr(len(host))}{host}"
+        self.raw.eval(
+            "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ARGV[1])"
+            "redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])"
+            "redis.call('HSET', KEYS[3], ARGV[1], ARGV[4] .. '0' .. ARGV[2] .. '0 1')",
+            3,
+            *(f"{grouped.P}:{key}" for key in ("items", "leased", "leases")),
+            *(name, front, at + 500, token),
+        )
+
+    def end(self, name: str) -> None:
+        self.raw.hdel(f"{grouped.P}:leases", name)
+
+    def wrong(
+        self, steps: Callable[[], Any], limit: int | None = 1, interval: float = 0, **rest: Any
+    ) -> list[str]:
+        with self._log as log:
+            steps()
+        judge = politeness.Judge(limit, interval, 500, **rest)
+        judge.replay(log)
+        assert judge.starts > 0
+        return judge.wrong
+
+
+@pytest.fixture
+def steps(any_server: servers.Server, tmp_path: Path) -> Steps:
+    return Steps(any_server, tmp_path)
+
+
+def test_a_polite_log_passes_the_judge(steps: Steps) -> None:
+    def run() -> None:
+        for number in range(3):
+            for host in ("a", "b", "free", "free"):
+                steps.start(f"{host}{number}", host, 1000 * number)
+            steps.start("a0" if not number else f"a{number}", "a", 1000 * number, "x" * 16)
+            steps.end(f"a{number}")
+            steps.end(f"b{number}")
+
+    assert steps.wrong(run, interval=0) == []
+
+
+def test_a_group_above_its_limit_is_found(steps: Steps) -> None:
+    def run() -> None:
+        steps.start("one", "a", 1)
+        steps.start("two", "b", 1)
+        steps.start("three", "a", 9)
+
+    assert steps.wrong(run) == ["b'a' has 2 leases, and its limit is 1"]
+
+
+def test_a_start_within_the_interval_is_found(steps: Steps) -> None:
+    def run() -> None:
+        for at in (100, 104, 107):
+            steps.start(f"item{at}", "a", at)
+
+    assert steps.wrong(run, None, 4) == ["b'a' started after 3.0 ms of 4"]
+
+
+def test_a_start_before_the_end_of_a_rest_is_found(steps: Steps) -> None:
+    rests = [politeness.Rest("a", 100, 110, 200)]
+
+    def run() -> None:
+        for at in (105, 150, 250):
+            steps.start(f"item{at}", "a", at)
+
+    assert steps.wrong(run, None, rests=rests) == ["b'a' started 50.0 ms before its rest"]
+
+
+def test_an_item_from_a_group_that_it_left_is_found(steps: Steps) -> None:
+    def run() -> None:
+        steps.start("item", "a", 1)
+        steps.raw.hset(f"{grouped.P}:items", "other", '\x01b\n"\\x')
+        steps.raw.hset(f"{grouped.P}:leases", "other", f"{'t' * 16}0\x01a0 1")
+
+    assert steps.wrong(run, None) == ["b'other' was handed out of b'a', and is in b'b'"]
 
 
 # --- the findings of the checker

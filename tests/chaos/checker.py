@@ -84,6 +84,8 @@ class _Item:
         self.offers: list[_Offer] = []
         self.handings: list[_Handing] = []
         self.forgotten = 0
+        #: Begin and end of each discard.
+        self.discards: list[tuple[float, float]] = []
 
 
 def check(
@@ -98,7 +100,13 @@ def check(
     scheduled : bool
         Whether scores are the times at which items fall due.
     """
+    history = list(history)
     items = _items(history)
+    for each in history:
+        if each.do == "clear":
+            for item in items.values():
+                item.discards.append((each.begin, each.end))
+                item.forgotten += _sends(each)
     findings = Findings(Counter(), [], [], [])
     for name, item in items.items():
         _check_item(name, item, final, findings, remember, scheduled)
@@ -123,10 +131,13 @@ def _items(history: Iterable[Operation]) -> dict[str, _Item]:
         elif each.do == "forget":
             for name in what["items"]:
                 items[name].forgotten += _sends(each)
+        elif each.do == "discard":
+            for name in what["items"]:
+                items[name].discards.append((each.begin, each.end))
         elif each.do == "add":
             for name, score in what["items"]:
                 _offer(items[name], each, name, score, each.state == "done")
-        else:
+        elif "groups" in what:
             # Settlements: each group of leases with its action.
             ours = _ours(each)
             for how, leases in what["groups"].items():
@@ -188,9 +199,13 @@ def _check_item(
 
     # Lost: an answered item must be queued, or done; an accepted one, done after that.
     if not there:
-        if any(offer.answered for offer in item.offers) and not acks:
+        gone = max((end for _, end in item.discards), default=-math.inf)
+        offers = [offer for offer in item.offers if offer.begin > gone]
+        # One that was discarded and is remembered is refused.
+        refused = remember and item.discards
+        if any(offer.accepted if refused else offer.answered for offer in offers) and not acks:
             lost.append(f"{name} was added, is not there, and was never acknowledged")
-        for offer in item.offers:
+        for offer in offers:
             if offer.accepted and not any(each.end > offer.begin for each, _ in acks):
                 lost.append(f"{name} was added after its last handing out, and is not there")
                 break
@@ -205,7 +220,9 @@ def _check_item(
     valid = [handing for handing in item.handings if handing.state == "done"]
     valid.sort(key=lambda each: (each.granted, each.begin))
     for first, second in itertools.pairwise(valid):
-        _check_pair(name, first, second, doubled)
+        # A discard ends a lease.
+        if not any(first.begin < end and begin < second.end for begin, end in item.discards):
+            _check_pair(name, first, second, doubled)
 
     # Wrong: an item that was not added, another score than the last one, or an early hand-out.
     if item.handings and not item.offers:

@@ -22,14 +22,24 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import cluster
+import grouped
 import redis
 import servers
 from proxy import Proxy
 
-from chaos import checker, clusters, history
+from chaos import checker, clusters, history, politeness
 from chaos.checker import Final, Findings
 from chaos.history import Operation, Undone
-from chaos.worker import OPTIONS, Work, Worker, links_of, score_of, work
+from chaos.worker import (
+    OPTIONS,
+    OPTIONS_OF_GROUPS,
+    Work,
+    Worker,
+    links_of,
+    options_of,
+    score_of,
+    work,
+)
 
 #: Seconds for working off the rest of a scenario.
 PATIENCE = 60
@@ -119,6 +129,8 @@ class Run:
         self.extra: Counter[str] = Counter()
         self.lost: list[str] = []
         self.doubled: list[str] = []
+        #: Limits, intervals and rests that were broken, and groups that are stranded.
+        self.impolite: list[str] = []
 
     @property
     def server(self) -> servers.Server:
@@ -247,13 +259,13 @@ class Run:
     ) -> tuple[list[Operation], Findings]:
         undone = self.undone if undone is None else undone
         operations = history.read(self.directory, undone)
-        known = "remember" in OPTIONS[self.options]
+        known = "remember" in options_of(self.options)
         scheduled = bool(self._work.get("scheduled"))
         found = checker.check(operations, final, remember=known, scheduled=scheduled)
         found.counts.update(self.extra)
         found.lost.extend(self.lost)
         found.doubled.extend(self.doubled)
-        found.wrong.extend(self.broken)
+        found.wrong.extend(self.broken + self.impolite)
         if self.pages:
             found.lost.extend(unreached(operations, self.pages, undone))
         return operations, found
@@ -510,6 +522,79 @@ def clocks(run: Run, faults: int) -> None:
         run.rest(0.1, 0.5)
 
 
+def groups(run: Run, faults: int) -> None:
+    """Workers of a grouped set end or stand still, items move and go, the set is cleared once."""
+    with _judged(run, [run.options]):
+        run.start("producer", "producer", "consumer", "consumer", "consumer", "meddler")
+        run.rest(0.2, 0.3)
+        for number in range(faults):
+            if run.pick.random() < 0.1:
+                process = run.pick.choice(run.victims("consumer"))
+                os.kill(process.pid, signal.SIGSTOP)
+                time.sleep(0.7)
+                os.kill(process.pid, signal.SIGCONT)
+                run.faults["freezes past the ttl"] += 1
+            else:
+                run.kill(run.pick.choice(run.victims("producer", "consumer")))
+            if number == faults // 2 and run.pick.random() < 0.5:
+                _clear(run)
+            # A process needs some time before it does anything.
+            run.rest(0.1, 0.6)
+
+
+def groups_rolling(run: Run, faults: int) -> None:
+    """Processes with a limit of 1 are replaced by others with 3, and these by some with 1."""
+    names = ["one in work, 4 ms", "three in work, 4 ms"]
+    run.options = run._work["options"] = names[0]
+    with _judged(run, names):
+        run.start("producer", "consumer", "consumer")
+        for turn in range(faults):
+            run.rest(0.1, 0.3)
+            old = run.pick.choice(run.victims("consumer"))
+            # All are of one kind after the first and the second half.
+            run.spawn("consumer", options=names[1 if turn < faults / 2 else 0])
+            run._running.pop(old)
+            old.kill()
+            old.join()
+            run.faults["kills"] += 1
+
+
+def _clear(run: Run) -> None:
+    with run.worker(f"clearer{time.monotonic()}") as worker:
+        worker.does("clear", lambda: {"anything": bool(worker.set.clear())})
+        _set_own_values(worker.set)
+    run.faults["clears"] += 1
+
+
+def _set_own_values(jobs: Any) -> None:
+    for name, (limit, interval) in politeness.OWN.items():
+        own: dict[str, Any] = {} if limit is None else {"limit": limit or None}
+        own |= {} if interval is None else {"interval": interval / 1000}
+        jobs.set_group(name, **own)
+
+
+@contextlib.contextmanager
+def _judged(run: Run, options: list[str]) -> Iterator[None]:
+    """Judge the block by the server's log, and the keys at its end."""
+    own = [options_of(name) for name in options]
+    limits = [each["group_limit"] for each in own]
+    limit = None if None in limits else max(limits)
+    interval = 1000 * min(each.get("group_interval", 0) for each in own)
+    with run.worker("first") as worker:
+        _set_own_values(worker.set)
+    log = politeness.Log(run.server, run.directory / "log")
+    with log:
+        yield
+        run.end()
+    rests = politeness.rests(history.read(run.directory))
+    ttl = 1000 * float(run._work.get("ttl", Work._field_defaults["ttl"]))
+    judge = politeness.Judge(limit, round(interval), ttl, rests)
+    judge.replay(log)
+    run.extra["starts"] += judge.starts
+    run.impolite += judge.wrong
+    run.impolite += grouped.inconsistencies(run.server.raw, limit)
+
+
 class Scenario(NamedTuple):
     """A scenario: its function, its faults on a server in full and in short, and its set."""
 
@@ -520,6 +605,8 @@ class Scenario(NamedTuple):
     work: Mapping[str, Any] = MappingProxyType({})
     #: The options of the set; drawn by the seed if there are none.
     options: str = ""
+    #: Whether they are drawn from those of grouped sets.
+    grouped: bool = False
     #: On a cluster of three primaries and their replicas, and a fourth primary without slots.
     cluster: bool = False
     #: The kind of server, if only one does.
@@ -545,6 +632,9 @@ SCENARIOS: dict[str, Scenario] = {
     "admin": Scenario(admin, 40, 3),
     "clocks": Scenario(clocks, 10, 2),
     "schedules": Scenario(clocks, 10, 2, work={"scheduled": True}),
+    "groups": Scenario(groups, 40, 8, grouped=True),
+    "groups-schedules": Scenario(groups, 40, 8, work={"scheduled": True}, grouped=True),
+    "groups-rolling": Scenario(groups_rolling, 30, 6, grouped=True),
 }
 #: Chunks that are in flight together, more items than a step takes, leases that outlast a failover.
 BULK = {
@@ -573,7 +663,8 @@ def perform(name: str, kind: str, seed: int, faults: int) -> Outcome:
     scenario = SCENARIOS[name]
     # A set with ties= cannot have times as scores.
     timed = scenario.work.get("scheduled")
-    names = [each for each in sorted(OPTIONS) if not (timed and "ties" in OPTIONS[each])]
+    table = OPTIONS_OF_GROUPS if scenario.grouped else OPTIONS
+    names = [each for each in sorted(table) if not (timed and "ties" in table[each])]
     options = scenario.options or names[seed % len(names)]
     with _run(kind, seed, options, scenario) as run:
         started = time.monotonic()

@@ -41,6 +41,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "keyed, remembering": {"key": "url", "remember": True},
     "tied": {"ties": "fifo"},
 }
+#: Those of a grouped set.
+OPTIONS_OF_GROUPS: dict[str, dict[str, Any]] = {
+    name: {"key": "url", "group": "host", **own}
+    for name, own in {
+        "one in work": {"group_limit": 1},
+        "three in work": {"group_limit": 3, "remember": True},
+        "one in work, 4 ms": {"group_limit": 1, "group_interval": 0.004},
+        "three in work, 4 ms": {"group_limit": 3, "group_interval": 0.004},
+        "two in work, 3 ms": {"group_limit": 2, "group_interval": 0.003},
+        "2 ms": {"group_limit": None, "group_interval": 0.002},
+        "two in work, tied": {"group_limit": 2, "ties": "fifo"},
+    }.items()
+}
+#: Small groups, besides those that have limits of their own and a huge one.
+GROUPS = 40
 #: Options that keep a memory of one size; not for the checker.
 OPTIONS_OF_A_SOAK: dict[str, dict[str, Any]] = {
     "keyed, for a while": {"key": "url", "remember": 5},
@@ -88,6 +103,10 @@ class Work(NamedTuple):
     end: str = ""
 
 
+def options_of(name: str) -> dict[str, Any]:
+    return {**OPTIONS, **OPTIONS_OF_GROUPS, **OPTIONS_OF_A_SOAK}[name]
+
+
 def implementation(name: str) -> ModuleType:
     """One of redset's implementations; the fallback if the core is not built."""
     try:
@@ -114,7 +133,8 @@ class Worker:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.pick = random.Random(work.seed)
-        self.options = {**OPTIONS, **OPTIONS_OF_A_SOAK}[work.options]
+        self.options = options_of(work.options)
+        self.grouped = "group" in self.options
         self.known, self.keyed = "remember" in self.options, "key" in self.options
         exact = self.pick.random() < 0.6 if work.exact is None else work.exact
         # Calls to a cluster are sent again, whatever the client's retries are.
@@ -180,9 +200,26 @@ class Worker:
 
     def item(self, name: str) -> Any:
         text = "x" * self.work.padding
+        if self.grouped:
+            return {"url": name, "host": self._host(name), "text": text}
         if self.keyed:
             return {"url": name, "text": text}
         return f"{name}|{text}" if text else name
+
+    def _host(self, name: str) -> str:
+        """Return an item's group. Those that move have another one at each add."""
+        host, _, rest = name.rpartition("~")
+        if host and host != "moved":
+            return host
+        number = self.pick.randrange(GROUPS) if host else zlib.crc32(rest.encode()) % GROUPS
+        return f"h{number}"
+
+    def _name_of_a_group(self) -> str:
+        """Draw the begin of a name: many are of one group, few of a slow one."""
+        if self.pick.random() < 0.05:
+            return "moved~"
+        host = self.pick.choices(["huge", "wide", "free", "slow"], [30, 20, 10, 0.4])[0]
+        return (host if self.pick.random() < 0.6 else f"h{self.pick.randrange(GROUPS)}") + "~"
 
     def name(self, item: Any) -> str:
         return str(item["url"]) if self.keyed else str(item).split("|")[0]
@@ -207,7 +244,9 @@ class Worker:
             if self.known and self.pick.random() < 0.5:
                 names.append(f"common-{self.pick.randrange(COMMON)}")
             else:
-                names.append(f"{self.work.name}-{self.count}")
+                of = self._name_of_a_group() if self.grouped else ""
+                of, own = (of, self.pick.randrange(60)) if of == "moved~" else (of, self.count)
+                names.append(f"{of}{'' if of == 'moved~' else self.work.name}-{own}")
         return [[name, self.score(name)] for name in dict.fromkeys(names)]
 
     # One operation, written down.
@@ -330,8 +369,9 @@ class Worker:
             self._settle("ack", number, leases)
             return True
         how = pick.choices(
-            ["ack", "one by one", "found", "batch", "fail", "release", "move", "renew", "drop"],
-            [6, 4, 4, 4, 2, 2, 1, 2, 1],
+            ["ack", "one by one", "found", "batch", "fail", "release", "move", "renew", "drop"]
+            + ["rest"] * self.grouped,
+            [6, 4, 4, 4, 2, 2, 1, 2, 1] + [1] * self.grouped,
         )[0]
         time.sleep(pick.random() * self.work.pause)
         if how == "one by one":
@@ -353,11 +393,47 @@ class Worker:
             score = 500.0 + pick.randrange(100)
             score = self.score("") if self.work.scheduled else score
             self._settle("release", number, leases, score=score)
+        elif how == "rest":
+            self._rest(number, leases)
         elif how == "renew":
             self._settle("renew", number, leases, ttl=self.work.ttl * pick.choice([0.5, 1, 2]))
             self._settle("ack", number, leases)
         elif how != "drop":
             self._settle(how, number, leases)
+        return True
+
+    def _rest(self, number: int, leases: list[Any]) -> None:
+        """Give leases back, and let their groups rest as long."""
+        how, delay = self.pick.choice(["fail", "release"]), self.pick.choice([0.02, 0.1])
+
+        def call() -> dict[str, Any]:
+            if how == "fail":
+                return {"ours": self.set.fail(leases, "no", delay, group=True)}
+            return {"ours": self.set.release(leases, delay, group=True)}
+
+        groups = {how: [[number, self.name(each.item)] for each in leases]}
+        self.does(how, call, groups=groups, rest=[[each.group for each in leases], delay])
+
+    def _meddler(self) -> bool:
+        """Pause groups, and discard what is queued or leased."""
+        s, what = self.set, self.pick.choice(["pause", "pause", "queued", "leased"])
+        time.sleep(0.02)
+        if what == "pause":
+            host = self.pick.choice(["huge", "wide", f"h{self.pick.randrange(GROUPS)}"])
+
+            def pause() -> dict[str, Any]:
+                s.pause_group(host, 0.08)
+                return {}
+
+            self.does("pause", pause, rest=[[host], 0.08])
+            return True
+        try:
+            found = s.peek_many(3) if what == "queued" else [row[0] for row in s.leased()][:2]
+        except ERRORS:
+            return False
+        if found:
+            names = [self.name(item) for item in found]
+            self.does("discard", lambda: {"gone": s.discard_many(found)}, items=names)
         return True
 
     def _leave(self, number: int, batch: Any) -> None:
