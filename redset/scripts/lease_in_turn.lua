@@ -19,20 +19,19 @@
 -- include: leases
 -- Time for which a token is known after its lease, in ms: a client's retries may take as long.
 local KEPT = 600000
--- First, since they free memory: the removals of this step, of nothing.
-call('ZREMRANGEBYRANK', none, '1', '0')
+-- First, since it frees memory: the removals of this step, of nothing.
 call('ZREM', none, '')
-call('HDEL', none, '')
 local clock = call('TIME')
 local now = milliseconds(clock)
 local held = call('ZSCORE', calls, token)
-call('HLEN', items)
 -- From a set that is paused, only a call that is sent again gets its leases.
-local is_paused, NOTHING = call('EXISTS', paused) == 1, {'0', 0, 0, 0, 0, {}, {}, {}}
+local has_own = call('EXISTS', limits, shared, paused) > 0
+local is_paused, NOTHING = has_own and call('EXISTS', paused) == 1, {'0', 0, 0, 0, 0, {}, {}, {}}
 if is_paused and not held then return NOTHING end
 -- include: grouping
 -- include: portions
 if held then
+  call('HDEL', none, '')
 -- include: resending
 end
 if is_paused then return NOTHING end
@@ -59,6 +58,9 @@ if more and not (expired_more or overslept) then more = call('EXISTS', ready) ==
 -- A call that continues, because bytes ended this step, has as many in hand as it requests.
 local in_hand = hand + got
 if more then in_hand = math.max(in_hand, math.min(hand + num, bound)) end
-if got > 0 and (rounds > 1 or more) then record(1, in_hand) end
+if got > 0 and (rounds > 1 or more) then
+  local from = 1
+-- include: recording
+end
 if stopped then more = 2 else more = more and 1 or 0 end
 return {expiry, more, dropped, bound < math.huge and bound or 0, died, taken, attempted, texts}

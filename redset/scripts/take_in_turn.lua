@@ -13,7 +13,6 @@
 -- include: due
 -- include: leases
 -- First, since they free memory: the removals of this step, of nothing.
-call('ZREMRANGEBYRANK', none, '1', '0')
 call('ZREM', none, '')
 call('HDEL', none, '')
 -- Without it, undecodable items could not be kept.
@@ -30,6 +29,7 @@ if call('ZCOUNT', leased, '-inf', now) > 0 then
 end
 -- include: waking
 local takes, passes, hand, token, expiry = true, false, 0, '', ''
+local has_own = call('EXISTS', limits, shared) > 0
 -- include: turning
 if got < num and budget > 0 and bytes < BYTES and call('ZCARD', queue) > 0 then
 -- include: expiring

@@ -59,10 +59,14 @@ end
 local function line_up(groups, now, filled)
   if #groups == 0 then return end
   local slots, rests = fields_of(working, groups), lookup('ZMSCORE', resting, groups)
-  local most, fit, waits = limits_of(groups), {}, {}
+  local most, fit, waits = nil, {}, {}
   for i = 1, #groups do
-    local group = groups[i]
-    local may = most[i] == 0 or not slots[i] or #slots[i] < 16 * most[i]
+    local group, may = groups[i], true
+    if slots[i] then
+      -- Without an item in work each limit allows one.
+      most = most or limits_of(groups)
+      may = most[i] == 0 or #slots[i] < 16 * most[i]
+    end
     if may and (rests[i] or group_due) then
       now = now or milliseconds(call('TIME'))
       may = not rests[i] or rests[i] + 0 <= now
@@ -84,7 +88,7 @@ local function line_up(groups, now, filled)
   if #fit == 0 then return end
   local last, turns = call('HINCRBY', meta, 'turn', #fit), {}
   for i = 1, #fit do
-    turns[2 * i - 1] = string.format('%.0f', last - #fit + i)
+    turns[2 * i - 1] = string.format('%d', last - #fit + i)
     turns[2 * i] = fit[i]
   end
   bulk('ZADD', ready, turns, 'NX')
