@@ -176,12 +176,15 @@ def _ack_step(ctx: Context, step: SettleStep) -> Ask | None:
     is None if the other step has to settle the leases.
     """
     (how, token, *_, num) = step.groups[0][:HEAD]
-    if len(step.groups) != 1 or how != "ack" or num > FEW:
+    grouped = ctx.options.grouped
+    if len(step.groups) != 1 or how != "ack" or (num > FEW and not grouped):
         return None
 
     def reads(reply: Any) -> list[int] | None:
         return None if reply == -1 else [count(reply, num)]
 
+    if grouped:
+        return ctx.step("ack_in_turn", reads, step.groups[0][HEAD:], token=token)
     return ctx.step("ack", reads, step.groups[0][HEAD:], token=token)
 
 
