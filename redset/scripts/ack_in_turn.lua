@@ -33,7 +33,15 @@ for i = 1, num do
 end
 call('ZCARD', calls)
 call('HLEN', items)
-local slots = call('HMGET', working, unpack(groups))
+local slots
+if #groups >= 20 and call('HLEN', working) <= 512 then
+  local all, by = call('HGETALL', working), {}
+  for i = 1, #all, 2 do by[all[i]] = all[i + 1] end
+  slots = {}
+  for i = 1, #groups do slots[i] = by[groups[i]] or false end
+else
+  slots = call('HMGET', working, unpack(groups))
+end
 -- Slots that stay, groups without any, and whether a limit has to be looked up.
 local sets, gone, several = {}, {}, group_due
 for i = 1, #groups do

@@ -18,6 +18,8 @@
 -- include: buckets
 -- ungrouped:
 -- include: adding_page
+-- grouped:
+-- include: adding_to_line
 -- both:
 -- include: due
 -- include: leases

@@ -13,21 +13,24 @@
 --   first: number         number of items to read at first
 --   @grouping
 -- Returns what `lease` returns, with payloads
--- include: check
--- include: counting
--- include: due
--- include: leases
+-- include: bytes
 -- Time for which a token is known after its lease, in ms: a client's retries may take as long.
 local KEPT = 600000
+local call = redis.call
 -- First, since it frees memory: the removals of this step, of nothing.
 call('ZREM', none, '')
 local clock = call('TIME')
-local now = milliseconds(clock)
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local held = call('ZSCORE', calls, token)
 -- From a set that is paused, only a call that is sent again gets its leases.
 local has_own = call('EXISTS', limits, shared, paused) > 0
 local is_paused, NOTHING = has_own and call('EXISTS', paused) == 1, {'0', 0, 0, 0, 0, {}, {}, {}}
 if is_paused and not held then return NOTHING end
+-- include: leasing_in_turn
+-- include: check
+-- include: counting
+-- include: due
+-- include: leases
 -- include: grouping
 -- include: portions
 if held then
