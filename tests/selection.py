@@ -114,6 +114,7 @@ MEASURED: dict[str, tuple[float, int]] = {
     "rights": (2.8, 66),
     "scrapy": (11.4, 140),
     "scrapy_crawls": (17.1, 6),
+    "scrapy_groups": (8.4, 80),
     "selection": (7.1, 21),
     "serializers": (8.3, 137),
     "sets": (34.1, 426),

@@ -489,12 +489,13 @@ async def test_a_shorter_rest_shortens_no_pause_of_a_person(server: Any) -> None
 async def test_a_crawl_never_overwrites_the_limits_of_a_person(server: Any) -> None:
     slots = {
         "a.example": {"concurrency": 5, "delay": 0.01},
-        "b.example": {"concurrency": 1},
+        "b.example": {"concurrency": 2},
         "c.example": {"concurrency": 3, "delay": 9},
     }
     with server.client() as client:
         frontier = grouped(client)
         frontier.set_group("a.example", limit=1, interval=30)
+        frontier.set_group("b.example", limit=1)
         frontier.set_group("c.example", interval=0)
         own = client.hgetall("frontier:{frontier}:limits")
         async with StandIn(server, **POLITE, DOWNLOAD_SLOTS=slots) as crawl:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
-from redset._operations.adding import Adder, Flags, is_large
+from redset._operations.adding import Adder, Flags, Refusal, is_large
 from redset._operations.checking import check_once
 from redset._operations.context import Context
+from redset._operations.groups import pausing_step, sharing_steps
 from redset._operations.known import confirms
 from redset._operations.leasing import decode_given, keep_unanswered, lease_call, token_for
 from redset._operations.limits import LEASE_STEP, SCRIPT_CHUNK, STEP_BYTES
@@ -31,11 +32,13 @@ from redset._operations.settling import (
     to_send,
     tokens_of_step,
 )
-from redset._operations.sharing import resting_step, sharing_steps
 from redset._operations.taking import ENOUGH, end_of, look_first, none_of, out_of_memory
 from redset._operations.waiting import wait_for
 from redset._transport.effects import Operation, Send
 from redset.exceptions import AddError, Full
+
+#: Milliseconds for which shared limits of groups last.
+LASTING = 60_000
 
 
 class Exchange:
@@ -195,18 +198,22 @@ class _Trip:
         self, rests: Sequence[tuple[bytes, int]], shared: Mapping[str, Any] | None
     ) -> None:
         """Add rests of groups, and limits to share."""
-        asks = [resting_step(self.ctx, group, time) for group, time in rests]
-        shares = [] if shared is None else sharing_steps(self.ctx, shared)
+        for group, time in rests:
+            self.add(to_send(pausing_step(self.ctx, group, time)), self._note_error)
+        if shared is not None:
+            for at, ask in enumerate(sharing_steps(self.ctx, shared, LASTING)):
+                self.add(to_send(ask), self._note_error if at else self._read_shares)
 
-        def take(send: Send, answer: Any) -> Operation[None]:
-            if isinstance(answer, Exception):
-                self.what.note(answer)
-            elif shares and send.script is shares[0].script:
-                self.what.shares = self.what.shares or bool(answer)
-            yield from ()
+    def _note_error(self, send: Send, answer: Any) -> Operation[None]:
+        if isinstance(answer, Exception):
+            self.what.note(answer)
+        elif isinstance(answer, Refusal):
+            self.what.note(answer.error(self.ctx))
+        yield from ()
 
-        for ask in (*asks, *shares):
-            self.add(to_send(ask), take)
+    def _read_shares(self, send: Send, answer: Any) -> Operation[None]:
+        self.what.shares = answer == 1
+        yield from self._note_error(send, answer)
 
     def add_part(self, part: _AckingPart) -> None:
         def take(send: Send, answer: Any) -> Operation[None]:

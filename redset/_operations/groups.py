@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from redset._operations.adding import Refusal, refusal_of
@@ -77,9 +78,13 @@ def set_group(
 
 def pause_group(ctx: Context, group: bytes, time: int | None) -> Operation[None]:
     """Let a group rest for so many milliseconds; 0 ends a pause, None has no end."""
+    yield from _perform(ctx, pausing_step(ctx, group, time))
+
+
+def pausing_step(ctx: Context, group: bytes, time: int | None) -> Ask:
+    """Make the step of `pause_group`. It shortens no pause, but 0 ends it."""
     text = "" if time is None else time
-    ask = ctx.step("pause_group", _done, options=ctx.options.text, group=group, time=text)
-    yield from _perform(ctx, ask)
+    return ctx.step("pause_group", _done, options=ctx.options.text, group=group, time=text)
 
 
 def _perform(ctx: Context, ask: Ask) -> Operation[None]:
@@ -99,18 +104,26 @@ def _done(reply: Any) -> Refusal | None:
     return refusal
 
 
-def share_limits(
-    ctx: Context, rows: Iterable[tuple[bytes, int | None, int | None]], ttl: int
-) -> Operation[None]:
-    """Store the values that a crawl has for groups, for ``ttl`` milliseconds.
+def sharing_steps(ctx: Context, limits: Mapping[str, Any], ttl: int) -> list[Ask]:
+    """Make the steps that share the limits of a crawl, for ``ttl`` milliseconds from the last step.
 
-    A value of `set_group` comes first: its limit wins, and the longer of two intervals.
+    A value of `set_group` comes first: its limit wins, and the longer of two intervals. Each reply
+    is whether any limits were shared before.
+
+    Parameters
+    ----------
+    limits : mapping
+        For each group its limit, None for that of the caller, and its interval in seconds. The
+        group ``""`` has those of all groups that are not in it. Without any, a step keeps those
+        that were shared before.
     """
     values: list[Any] = []
-    for group, limit, interval in rows:
-        values += [group, "" if limit is None else limit, "" if interval is None else interval]
-    for at in range(0, len(values), 3 * STEP):
-        yield ctx.step("share_limits", count, values[at : at + 3 * STEP], ttl=ttl)
+    for group, (limit, interval) in limits.items():
+        values += [group, "" if limit is None else limit, math.ceil(1000 * interval)]
+    return [
+        ctx.step("share_limits", count, values[at : at + 3 * STEP], ttl=ttl)
+        for at in range(0, max(1, len(values)), 3 * STEP)
+    ]
 
 
 def groups(ctx: Context) -> Operation[None]:

@@ -16,6 +16,10 @@ REDSET_LEASE_TTL = 10
 ITEM_PIPELINES = {"redset.scrapy.ItemPipeline": 900}
 REDSET_ITEMS = "%(spider)s:items"
 
+# --- optional: Scrapy's limits and delays hold for all processes together
+REDSET_POLITE = True
 CONCURRENT_REQUESTS_PER_DOMAIN = 8
+# DOWNLOAD_DELAY = 1
+
 TELNETCONSOLE_ENABLED = False
 LOG_LEVEL = os.environ.get("LOG_LEVEL", "INFO")
