@@ -9,9 +9,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import servers
 
-from redset import ScheduledSet, SortedSet
+from redset import Retry, ScheduledSet, SortedSet
+from redset._operations import memory
+from redset.exceptions import OptionsDiffer
 
 P = "pages:{pages}"
 MakeSet = Callable[..., Any]
@@ -71,10 +74,11 @@ def test_two_starts_of_a_group_are_its_interval_apart(make_set: MakeSet) -> None
     end = time.time() + 20
     while sum(map(len, starts.values())) < 6 and time.time() < end:
         for lease in pages.lease(10, wait=5):
-            starts[lease.group].append(time.monotonic())
+            # By the server's clock.
+            starts[lease.group].append(lease.expires)
             pages.ack(lease)
     for times in starts.values():
-        assert all(later - earlier > 0.09 for earlier, later in itertools.pairwise(times))
+        assert all(later - earlier >= 0.1 for earlier, later in itertools.pairwise(times))
 
 
 def test_an_expired_lease_frees_its_slot_in_the_step_that_returns_the_item(
@@ -268,3 +272,95 @@ def test_a_lost_key_strands_nothing(any_server: servers.Server) -> None:
         assert pages.finished(), part
         assert slots(raw) == {}
         raw.flushall()
+
+
+def test_a_retry_with_group_has_no_effect_without_groups(make_set: MakeSet) -> None:
+    jobs = make_set(SortedSet, "jobs")
+    jobs.add("a")
+    tries: list[str] = []
+
+    def handle(item: str) -> None:
+        tries.append(item)
+        if len(tries) == 1:
+            raise Retry(0.01, group=True)
+
+    jobs.consume(handle, until_finished=True)
+    assert tries == ["a", "a"]
+
+
+def test_each_call_on_a_set_of_the_other_kind_is_refused(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    plain: SortedSet[str] = SortedSet(raw, "pages")
+    pages.add_many(urls("a", 2))
+    pages.lease(1)
+    expire_all(raw)
+    for call in (plain.lease, plain.take) * 2:
+        with pytest.raises(OptionsDiffer):
+            call(1)
+
+
+def test_a_lease_of_a_process_without_groups_does_not_stop_the_others(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages.add_many(urls("a", 1))
+    plain: SortedSet[str] = SortedSet(raw, "pages")
+    plain.add("x")
+    plain.lease(1)
+    expire_all(raw)
+    assert names(pages.lease(2)) == ["a/0"]
+    assert not pages.finished()
+
+
+def test_items_without_payload_and_index_are_dropped(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages.add_many(urls("a", 150))
+    raw.delete(f"{P}:items", f"{P}:g:0:a", f"{P}:ready")
+    raw.hset(f"{P}:items", raw.zrange(f"{P}:grouped", 0, 0)[0], b"")
+    end = time.monotonic() + 20
+    while not pages.finished() and time.monotonic() < end:
+        assert not pages.lease(5)
+        time.sleep(0.05)
+    assert pages.finished()
+
+
+def test_large_items_of_groups_that_stand_nowhere_are_all_found(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    pages: SortedSet[Any] = SortedSet(raw, "pages", key="id", group="host")
+    text = 300_000 * "x"
+    pages.add_many([{"id": number, "host": "first", "text": text} for number in range(3)], range(3))
+    found = {lease.group for lease in pages.lease(5)}
+    pages.add_many([{"id": f"{name}", "host": name, "text": text} for name in "abc"], range(9, 12))
+    raw.delete(f"{P}:ready")
+    end = time.monotonic() + 20
+    while len(found) < 4 and time.monotonic() < end:
+        found |= {lease.group for lease in pages.lease(5)}
+        time.sleep(0.05)
+    assert len(found) == 4
+
+
+def test_adds_unlink_the_indexes_that_a_clear_left(
+    any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = any_server.raw
+
+    def dies(_: Any) -> Any:
+        yield from ()
+
+    for size in (1, 10):
+        pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+        pages.add_many(urls("abcdefgh", size))
+        with monkeypatch.context() as patched:
+            patched.setattr(memory, "sweep", dies)
+            pages.clear()
+        assert list(raw.scan_iter(f"{P}:g:0*"))
+        for number in range(4):
+            pages.add(f"z/{number}")
+        assert list(raw.scan_iter(f"{P}:g:0*")) == []
+        assert len(pages.lease(5)) == 1
+        pages.clear()

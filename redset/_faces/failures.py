@@ -30,8 +30,11 @@ _CODES = {"OOM", "NOREPLICAS", "BUSY", "MISCONF", "LOADING", "TRYAGAIN", "CLUSTE
 _CLASSES = {"OutOfMemoryError", "BusyLoadingError", "TryAgainError", "ClusterDownError"}
 
 
-def settlement_of(lease: Any, error: BaseException) -> Settlement:
-    """Return the settlement of a lease whose work raised an error."""
+def settlement_of(lease: Any, error: BaseException, grouped: bool) -> Settlement:
+    """Return the settlement of a lease whose work raised an error.
+
+    In a set without groups none rests.
+    """
     reason = _reason(error)
     if not _may_be_its_fault(error):
         return Settlement("release", [lease], others_delay())
@@ -39,7 +42,7 @@ def settlement_of(lease: Any, error: BaseException) -> Settlement:
         return Settlement("bury", [lease], error=reason)
     delay, rests = retry_delay(lease.attempts), False
     if isinstance(error, Retry):
-        rests = error.group
+        rests = error.group and grouped
         if error.delay is not None:
             delay = milliseconds("delay", error.delay, False)
     return Settlement("fail", [lease], delay, error=reason, rests=rests)

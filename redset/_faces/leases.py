@@ -210,7 +210,8 @@ class Leases(Generic[T]):
         settlements = [settling.Settlement("ack", done)]
         kept = set(done)
         if isinstance(error, Exception) and self._current and not self._current.settled:
-            settlements.append(settlement_of(self._current, error))
+            grouped = self._owner._ctx.options.grouped
+            settlements.append(settlement_of(self._current, error, grouped))
             kept.add(self._current)
         rest = [lease for lease in self._unsettled() if lease not in kept]
         settlements.append(settling.Settlement("release", rest))

@@ -661,7 +661,7 @@ class WorkerLoop:
                 self._lost += exchange.lost
             for job, error in exchange.unfit:
                 self._log_failure(job, error, "the new items of the handler cannot be added")
-                job.settlement = settlement_of(job, error)
+                job.settlement = settlement_of(job, error, self._ctx.options.grouped)
                 self._through(job, now)
             self._ready.extend(jobs)
             self._suspects = self._suspects or any(job.bound for job in jobs)
@@ -734,9 +734,9 @@ class WorkerLoop:
                         job.items = await runner.listed(found)
             except Exception as error:
                 self._log_failure(job, error, "the handler failed")
-                job.settlement = settlement_of(job, error)
+                job.settlement = settlement_of(job, error, self._ctx.options.grouped)
             except BaseException as error:
-                job.settlement = settlement_of(job, error)
+                job.settlement = settlement_of(job, error, self._ctx.options.grouped)
                 if isinstance(error, asyncio.CancelledError):
                     job.cancelled = True
                 else:

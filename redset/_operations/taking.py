@@ -517,22 +517,23 @@ def check_groups(ctx: Context) -> Operation[None]:
     """Refuse a set that was made with ``group=`` if this object has none, and the reverse.
 
     Each has a queue of its own, so a consumer of the other kind would wait forever. The server is
-    asked once a second at most.
+    asked once a second at most, until it is one of the other kind.
     """
     now, grouped = monotonic(), ctx.options.grouped
     if ctx.keys.prefix is None or now < ctx.removals.next_options:
         return
-    ctx.removals.next_options = now + LOOK
     try:
         stored = yield ctx.command(b"HGET", ctx.keys.meta, b"options", reads=optional(bytes_of))
     except Exception as error:
         if not is_answer(error):
             raise
-        return  # a user with the rights of 0.5.1 may not look
+        stored = None  # a user with the rights of 0.5.1 may not look
     if stored and stored.endswith(b" group=yes") != grouped:
         raise ctx.tell_other_options(stored)
     if grouped and (yield ctx.command(b"EXISTS", ctx.keys.name, reads=up_to(1))):
         raise ctx.tell_plain_items()
+    # Only now: the next call of a refused object is refused, too.
+    ctx.removals.next_options = now + LOOK
 
 
 def _give_back(ctx: Context, within: Range | None) -> Operation[int]:

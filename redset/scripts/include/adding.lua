@@ -79,7 +79,7 @@ local function add(entries, start, try_removals)
   if #stray > 0 then
 -- include: straying
   end
-  if stored[3] then drop(meta, seen, 50) end
+-- include: tidying
   if not asks then return {added, updated, table.concat(outcomes)} end
   return {added, updated, table.concat(outcomes), known_now}
 end

@@ -83,7 +83,12 @@ end
 -- The last result is the group with its length.
 local function parse(value)
   local at = 19 + string.byte(value, 18)
-  local attempts, score, again, last = string.match(value, '^(%S+) (%S+) ?(%S*)\n?(.*)$', at)
+  local attempts, score, again, last = string.match(value, '^(%d%S*) (%S+) ?(%S*)\n?(.*)$', at)
+  if not attempts then
+    -- A process without group= leased an item of its own.
+    attempts, score, again, last = string.match(value, '^(%S+) (%S+) ?(%S*)\n?(.*)$', 18)
+    return attempts, score, again, last, '\0'
+  end
   return attempts, score, again, last, string.sub(value, 18, at - 1)
 end
 -- both:

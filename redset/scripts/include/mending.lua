@@ -19,20 +19,26 @@ do
         end
       end
     end
-    -- Groups that stand nowhere, and items that their index lacks.
-    local found, by, order, size = call('ZRANGE', queue, from, from + 99, 'WITHSCORES'), {}, {}, 0
-    local num_found = #found
-    for i = 1, num_found, 2 do
-      local payload = size < BYTES and call('HGET', items, found[i])
-      if payload then
-        sort_in(by, order, group_in(payload), found[i + 1], found[i])
-        size = size + #payload
+    -- Groups that stand nowhere, items that their index lacks, and members without a payload.
+    local found, by, order, lost = call('ZRANGE', queue, from, from + 99, 'WITHSCORES'), {}, {}, {}
+    local looked, size = 0, 0
+    while 2 * looked < #found and size < BYTES do
+      local member, score = found[2 * looked + 1], found[2 * looked + 2]
+      local payload = call('HGET', items, member) or ''
+      if payload == '' then
+        lost[#lost + 1] = member
+      else
+        sort_in(by, order, group_in(payload), score, member)
       end
+      looked, size = looked + 1, size + #payload
     end
     for _, group in ipairs(order) do bulk('ZADD', index_of .. group, by[group]) end
     line_up(free(slots), now)
     line_up(order, now)
+    dropped = dropped + bulk('ZREM', queue, lost)
+    -- The next look goes on from here. Those that were removed are not counted.
+    local after = from + looked - #lost
     call('HSET', meta, 'healed', string.format('%.0f', now), 'healing',
-      num_found < 200 and '0' or string.format('%d', from + 100))
+      looked < 100 and size < BYTES and '0' or string.format('%d', after))
   end
 end

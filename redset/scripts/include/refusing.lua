@@ -2,7 +2,11 @@
 -- refuses it.
 if keyed then call('HLEN', items) end
 if limited then call('ZCARD', seen) end
+-- ungrouped:
 stored = call('HMGET', meta, 'options', 'epoch', 'old', 'level', 'split', 'count', 'sequence')
+-- grouped:
+stored = call('HMGET', meta, 'options', 'epoch', 'old', 'level', 'split', 'count', 'sequence', 'old_groups')
+-- both:
 if stored[1] and stored[1] ~= options then return {'OPTIONS', stored[1]} end
 if (keyed or ties) and (call('EXISTS', name) == 1 or (holding and not stored[1])) then
   return {'NAME'}
