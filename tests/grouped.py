@@ -82,9 +82,10 @@ def inconsistencies(raw: Any, limit: int | None = 1) -> list[str]:
     queue = f"{P}:grouped-tied" if raw.exists(f"{P}:grouped-tied") else f"{P}:grouped"
     index: dict[bytes, dict[bytes, float]] = {}
     for key in raw.keys(f"{P}:g:*"):
-        # The epoch has no colon.
-        group = key[len(f"{P}:g:") :].split(b":", 1)[1]
-        index[group] = dict(raw.zrange(key, 0, -1, withscores=True))
+        epoch, _, group = key[len(f"{P}:g:") :].partition(b":")
+        # Others are keys that a clear has set aside.
+        if epoch == (raw.hget(f"{P}:meta", "groups") or b"0"):
+            index[group] = dict(raw.zrange(key, 0, -1, withscores=True))
     lines = {
         name: set(raw.zrange(f"{P}:{name}", 0, -1)) for name in ("ready", "resting", "waiting")
     }

@@ -21,6 +21,8 @@ every_option = pytest.mark.parametrize("options", OPTIONS, ids=str)
 
 def made(options: dict[str, Any], name: str) -> Any:
     """An item for a set with these options."""
+    if "group" in options:
+        return {"url": name, options["group"]: "all"}
     return {"url": name} if "key" in options else name
 
 
