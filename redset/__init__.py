@@ -22,6 +22,7 @@ if typing.TYPE_CHECKING:
     from redset._faces.worker import Consumed
     from redset._operations.dead import DeadLetter
     from redset._operations.glancing import SetInfo
+    from redset._operations.groups import Group
     from redset._operations.operating import Worker
     from redset._operations.reading import Stats
 
@@ -32,6 +33,7 @@ __all__ = (
     "Batch",
     "Consumed",
     "DeadLetter",
+    "Group",
     "Key",
     "Lease",
     "Reject",
@@ -54,6 +56,7 @@ IMPLEMENTATION: str = _wire.DEFAULT.IMPLEMENTATION
 _MODULES = {
     "Consumed": "redset._faces.worker",
     "DeadLetter": "redset._operations.dead",
+    "Group": "redset._operations.groups",
     "SetInfo": "redset._operations.glancing",
     "Stats": "redset._operations.reading",
     "Worker": "redset._operations.operating",

@@ -943,7 +943,7 @@ class SortedSet(AsyncFace[T]):
         >>> pages = SortedSet(r, "pages", key="url", group="host")
         >>> await pages.add({"url": "https://example.org/", "host": "example.org"})
         0.0
-        >>> [(group.name, group.queued) for group in pages.groups()]
+        >>> [(group.name, group.queued) async for group in pages.groups()]
         [('example.org', 1)]
         """
         return self._open().iterate(grouping.listing(self._ctx))  # type: ignore[no-any-return]

@@ -66,8 +66,8 @@ STEPS: dict[str, tuple[str, set[str]]] = {
     "Replies": ("tests/fuzz/replies.py", set()),
 }  # fmt: skip
 
-#: Calls of operators change no item and read none. They have tests of their own.
-OPERATORS = {"pause", "paused", "resume", "workers"}
+#: Calls of operators and on groups change no item and read none. They have tests of their own.
+OPERATORS = {"groups", "pause", "pause_group", "paused", "resume", "set_group", "workers"}
 OF_ITEMS = {"Model", "Model rule", "Walk", "Generic link", "Bad input", "Full server"}
 
 

@@ -349,6 +349,7 @@ OPTIONS: dict[str, Any] = {
     "plain": {"serializer": JSONSerializer()},
     "keyed": {"key": "url", "remember": True, "ties": "fifo"},
     "limited": {"key": "url", "remember": 60.0, "max_size": 10_000},
+    "grouped": {"key": "url", "group": "url", "remember": True},
 }
 #: Errors of a call that finds no item, or an undecodable one. They are not about rights.
 OTHERWISE = (KeyError, ValueError, DecodeError)
@@ -369,6 +370,7 @@ def test_the_documented_rules_are_enough_for_every_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = replies.OPERATIONS + (replies.REMEMBERING if "remember" in options else [])
+    calls += replies.GROUPED if "group" in options else []
     admin = any_server.client()
     with user(any_server, face, *rules) as client:
         any_server.raw.execute_command("ACL", "LOG", "RESET")

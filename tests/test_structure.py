@@ -640,6 +640,7 @@ def test_the_package_has_these_names_and_no_others() -> None:
         "Batch",
         "Consumed",
         "DeadLetter",
+        "Group",
         "Key",
         "Lease",
         "Reject",

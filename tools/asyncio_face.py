@@ -65,7 +65,7 @@ ARGUMENTS = {
 OWNERS = {"self", "owner", "SyncFace"}
 EXAMPLES = {"batch", "jobs", "pages", "s", "writer"}
 #: In examples: what is iterated with ``async for``, and what is entered with ``async with``.
-ITERATED = {"add_new", "batch", "between", "dead", "export", "leased"}
+ITERATED = {"add_new", "batch", "between", "dead", "export", "groups", "leased"}
 ENTERED = {"buffered", "from_url", "lease"}
 
 #: Passages of docstrings (of their examples, before these are awaited), by what they describe; of

@@ -48,8 +48,6 @@ class Lease(Generic[T]):
         Number of earlier leases that failed or expired.
     expires : float
         End of the lease, as Unix time of the server in seconds.
-    group : str or None
-        The item's group, in a set with ``group=``; None for none.
     settled : bool
         True after it was acknowledged, failed or released, or a `Writer` accepted it.
 
@@ -78,6 +76,19 @@ class Lease(Generic[T]):
 
     @property
     def group(self) -> str | None:
+        """The item's group, in a set with ``group=``; None for none.
+
+        Bytes that are not UTF-8 are escaped, as ``os.fsdecode`` does.
+
+        Examples
+        --------
+        >>> pages = SortedSet(r, "pages", group=lambda url: url.split("/")[2])
+        >>> pages.add("https://example.org/a")
+        0.0
+        >>> [lease] = pages.lease()
+        >>> lease.group
+        'example.org'
+        """
         return text_of_group(self._group) if self._group else None
 
     def ack(self, add: Iterable[Any] = ()) -> Any:

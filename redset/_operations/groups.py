@@ -39,7 +39,7 @@ class Group(NamedTuple):
     >>> pages = SortedSet(r, "pages", group=lambda url: url.split("/")[2])
     >>> pages.add("https://example.org/a")
     0.0
-    >>> [group] = pages.groups()
+    >>> group = next(pages.groups())
     >>> group.name, group.queued, group.ready
     ('example.org', 1, True)
     """
@@ -135,19 +135,20 @@ def groups(ctx: Context) -> Operation[None]:
             cursor, rows = yield ctx.step(
                 "groups", _page_of_groups, kind=kind, cursor=cursor, num=STEP
             )
-            found = [row for row in rows if row[0] not in seen]
-            seen.update(row[0] for row in found)
+            found = {name: group for name, group in rows if name not in seen}
+            seen.update(found)
             if found:
-                yield Emit([_group(*row) for row in found])
+                yield Emit(list(found.values()))
             if cursor == b"0":
                 break
 
 
-def _page_of_groups(reply: Any) -> tuple[bytes, list[list[Any]]]:
-    cursor, *values = listed(reply)
-    if len(values) % WIDTH:
+def _page_of_groups(reply: Any) -> tuple[bytes, list[tuple[bytes, Group]]]:
+    parts = listed(reply)
+    if len(parts) % WIDTH != 1:
         raise refuse("a page of groups", reply)
-    return bytes_of(cursor), [values[at : at + WIDTH] for at in range(0, len(values), WIDTH)]
+    rows = [parts[at : at + WIDTH] for at in range(1, len(parts), WIDTH)]
+    return bytes_of(parts[0]), [(bytes_of(row[0]), _group(*row)) for row in rows]
 
 
 def _group(

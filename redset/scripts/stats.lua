@@ -85,6 +85,10 @@ local size = call('ZCARD', queue)
 local available = due and call('ZCOUNT', queue, '-inf', now) or size
 local lowest = call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2] or ''
 local memory, held, letters, remembered, retrying = bytes(queue), 0, 0, 0, 0
+-- grouped:
+-- With the expired leases returned, so many groups more may start, and so many less have items in work.
+local startable, idle = 0, 0
+-- both:
 if dead then
   held = call('ZCARD', leased)
   letters = call('XLEN', dead)
@@ -92,10 +96,23 @@ if dead then
   if looks then
 -- include: looking
     local until_score = due and tonumber(now) or math.huge
-    local over, would_die, queued, ready, least = look_at_expired(milliseconds(clock), first, until_score)
+    local milli = milliseconds(clock)
+    local over, would_die, queued, on_time, least = look_at_expired(milli, first, until_score)
     held, letters = held - over, letters + would_die
-    size, available = size + queued, available + ready
+    size, available = size + queued, available + on_time
     if least and (lowest == '' or tonumber(least) < tonumber(lowest)) then lowest = least end
+-- grouped:
+    for group, ended in pairs(ended_of) do
+      local slots, rests = call('HGET', working, group), call('ZSCORE', resting, group)
+      local left, most = slots and #slots / 16 - ended or 0, limits_of({group})[1]
+      if slots and left <= 0 then idle = idle + 1 end
+      if (most == 0 or left < most) and not (rests and rests + 0 > milli)
+        and not call('ZSCORE', ready, group)
+        and (returned_to[group] or call('EXISTS', index_of .. group) == 1) then
+        startable = startable + 1
+      end
+    end
+-- both:
   end
   for _, key in ipairs({leased, leases, calls, dead, meta, all_items}) do
     memory = memory + bytes(key)
@@ -127,6 +144,6 @@ return {size, available, held, letters, remembered, lowest, now, math.floor(memo
 -- grouped:
 local may, rest, work =
   count_groups(ready, resting, waiting, working, index_of, milliseconds(clock))
-return {size, may, held, letters, remembered, lowest, now, math.floor(memory), died, retrying, may,
-  rest, work}
+return {size, may + startable, held, letters, remembered, lowest, now, math.floor(memory), died,
+  retrying, may + startable, rest, work - idle}
 -- both:

@@ -36,6 +36,7 @@ import redset.asyncio
 from fuzz.report import Report
 from redset import Key, ScheduledSet, SortedSet, scripts
 from redset.exceptions import AddError, RedsetError
+from redset.serializers import JSONSerializer
 
 #: Seconds that a client waits for a reply.
 TIMEOUT = 1.0
@@ -216,7 +217,8 @@ def _letters(draw: Answers, command: list[bytes]) -> list[Any]:
 
 def _stats(draw: Answers, command: list[bytes]) -> list[Any]:
     lowest = draw.rng.choice((b"", b"1.5"))
-    return [3, 2, 0, 1, draw.count(), lowest, b"1700000000.000001", 4096, 0, draw.count(1)]
+    row = [3, 2, 0, 1, draw.count(), lowest, b"1700000000.000001", 4096, 0, draw.count(1)]
+    return row + [draw.count() for _ in range(3 if command[2] == b"17" else 0)]
 
 
 def _taken(draw: Answers, command: list[bytes]) -> list[Any]:
@@ -230,14 +232,16 @@ def _lease(draw: Answers, command: list[bytes]) -> list[Any]:
         rows += [draw.member(), draw.score()]
     heads = [b"1700000000000", draw.count(1), draw.count(1), draw.count(1), draw.count(1)]
     attempts = [draw.count(4), draw.count()] if draw.one_in(2) else []
-    payloads = [[draw.member() for _ in range(num)]] if command[2] == b"9" else []
+    payloads = [[draw.member() for _ in range(num)]] if command[2] in (b"9", b"17") else []
     if num and draw.one_in(2):
         return [*rows, *itertools.chain.from_iterable(payloads), heads[0]]
     return [*heads, rows, attempts, *payloads]
 
 
 def _settle(draw: Answers, command: list[bytes]) -> list[Any]:
-    groups = int(command[5 + int(command[2])])
+    # After the keys come two arguments, and in a set with groups three more.
+    keys = int(command[2])
+    groups = int(command[keys + (8 if keys == 18 else 5)])
     if groups == 1 and draw.one_in(2):
         return draw.count(1)
     return [[draw.count(1) for _ in range(groups)], draw.rng.choice((b"", _add(draw, command)))]
@@ -265,6 +269,14 @@ def _leased(draw: Answers, command: list[bytes]) -> list[Any]:
     return [members, expiries, payloads, 0, *rest, [b"abcdef" for _ in rows]]
 
 
+def _groups(draw: Answers, command: list[bytes]) -> list[Any]:
+    rows: list[Any] = []
+    for _ in range(draw.count(2)):
+        rest = draw.rng.choice((b"", b"1700000000000", b"inf"))
+        rows += [draw.member(), draw.count(), draw.count(), draw.count(1), rest, 1, b"5000"]
+    return [b"0", *rows]
+
+
 #: Possible replies to each command and each step.
 COMMANDS: dict[bytes, Callable[[Answers, list[bytes]], Any]] = {
     b"ZADD": lambda draw, command: draw.count(2),
@@ -280,6 +292,11 @@ COMMANDS: dict[bytes, Callable[[Answers, list[bytes]], Any]] = {
     b"UNLINK": lambda draw, command: draw.count(1),
     b"HGETALL": lambda draw, command: [b"w", b'{"pid": 7, "seen": "x"}'][: 2 * draw.count(1)],
     b"HDEL": lambda draw, command: draw.count(1),
+    b"HSCAN": lambda draw, command: [
+        b"0",
+        draw.rng.choice(([], [b"a", b"3 -"], [b"\xff", b"\xff"])),
+    ],
+    b"HMGET": lambda draw, command: [draw.rng.choice((None, draw.member())) for _ in command[2:]],
     b"GET": lambda draw, command: draw.rng.choice((None, b"x", b'{"why": "down", "at": []}')),
     b"DEL": lambda draw, command: draw.count(1),
     b"EXISTS": lambda draw, command: draw.count(1),
@@ -313,6 +330,13 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "forget": _epoch_or(lambda draw, command: draw.count(2)),
     "finished": lambda draw, command: [draw.count(1), draw.count(1)],
     "lease": _lease,
+    "lease_in_turn": _lease,
+    "take_in_turn": _taken,
+    "watch_turns": lambda draw, command: [draw.count(1), draw.rng.choice((-1, 0, 7))],
+    "groups": _groups,
+    "set_group": lambda draw, command: draw.rng.choice((1, [b"OPTIONS", b"key=no"])),
+    "pause_group": lambda draw, command: draw.rng.choice((1, [b"OPTIONS", b"key=no"])),
+    "restore_limits": lambda draw, command: draw.count(),
     "leased": _leased,
     "ack": lambda draw, command: draw.count(2) - 1,
     "settle": _settle,
@@ -350,7 +374,7 @@ STEPS: dict[str, Callable[[Answers, list[bytes]], Any]] = {
     "take": _taken,
     "watch": lambda draw, command: [draw.count(1), draw.rng.choice((-1, 0, 7))],
 }
-NAMES = {scripts.script(name).sha: name for name in STEPS}
+NAMES = {scripts.script(name, grouped).sha: name for name in STEPS for grouped in (False, True)}
 #: A connection's setup and the probes get a real server's replies.
 HELLO = {b"server": b"redis", b"version": b"7.0.0", b"proto": 3, b"id": 1, b"mode": b"standalone",
          b"role": b"master", b"modules": []}  # fmt: skip
@@ -480,9 +504,11 @@ def _buffered(jobs: Any) -> None:
 
 
 def _other(jobs: Any) -> SortedSet[Any]:
-    return SortedSet(
-        jobs.redis, "others", key=jobs._ctx.codec.key, ties=jobs._ctx.options.ties or None
-    )
+    options = {"key": jobs._ctx.codec.key, "ties": jobs._ctx.options.ties or None}
+    if jobs._ctx.options.grouped:
+        options |= {"key": "url" if jobs._ctx.options.has_key else None, "group": "url"}
+        options["serializer"] = jobs.serializer
+    return SortedSet(jobs.redis, "others", **options)
 
 
 def _check(jobs: Any) -> Any:
@@ -495,13 +521,17 @@ def _lines(jobs: Any) -> list[str]:
     """Return the export of a set of the same options."""
     keyed, remember = jobs._ctx.options.keyed, jobs._ctx.options.remember
     epoch = "0123456789abcdef" if remember else ""
-    head = {"redset": 1, "name": "jobs", "key": keyed, "remember": remember, "epoch": epoch}
+    grouped = jobs._ctx.options.grouped
+    has_key = jobs._ctx.options.has_key
+    head = {"redset": 1, "name": "jobs", "key": has_key, "remember": remember, "epoch": epoch}
+    head["group"] = grouped
     item: dict[str, Any] = {"item": '{"url":"a"}', "score": 1, "attempts": 1, "error": "no"}
     if keyed:
         item["digest"] = jobs._ctx.codec.identity({"url": "a"}).hex()
     dead = {"dead": "x", "id": "1700000000000-0", "score": None, "reason": "no", "attempts": 1}
     known = {"known": ["1", "-5"] if remember == "ever" else [["00" * 16, 1800000000000]]}
-    rows = [head, item, dead, *([known] if remember else []), {"end": 1}]
+    limits = {"limits": [["a", "3 -"]]}
+    rows = [head, item, dead, *[known] * bool(remember), *[limits] * grouped, {"end": 1}]
     return [json.dumps(row) for row in rows]
 
 
@@ -596,6 +626,15 @@ REMEMBERING: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
     ("seen_many", lambda jobs: jobs.seen_many(THREE), _listed(_flag, 3)),
     ("clear keep_memory", lambda jobs: jobs.clear(keep_memory=True), _whole),
 ]
+GROUPED: list[tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = [
+    ("set_group", lambda jobs: jobs.set_group("a", limit=3), lambda result: result is None),
+    ("pause_group", lambda jobs: jobs.pause_group("a", 5), lambda result: result is None),
+    (
+        "groups",
+        lambda jobs: [each for each in jobs.groups()],  # noqa: C416
+        _listed(lambda group: _whole(group.queued)),
+    ),
+]
 #: The methods that the operations above call.
 METHODS = {
     "add", "add_many", "add_new", "between", "buffered",
@@ -603,7 +642,7 @@ METHODS = {
     "scores", "get", "contains", "discard", "discard_many", "remove", "size", "available",
     "lease", "ack", "fail", "release", "renew", "leased", "finished", "consume",
     "update", "isdisjoint", "move_many", "export", "restore", "stats", "clear", "dead",
-    "pause", "resume", "paused", "workers",
+    "pause", "resume", "paused", "workers", "set_group", "pause_group", "groups",
     "forget", "forget_many", "known", "seen", "seen_many",
 }  # fmt: skip
 SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
@@ -615,6 +654,9 @@ SHAPES: list[tuple[type[SortedSet[Any]], dict[str, Any]]] = [
     (SortedSet, {"key": "url", "remember": True, "ties": "lifo"}),
     (ScheduledSet, {}),
     (ScheduledSet, {"key": "url", "remember": True}),
+    (SortedSet, {"key": "url", "group": "url"}),
+    (SortedSet, {"group": "url", "remember": True, "serializer": JSONSerializer()}),
+    (ScheduledSet, {"key": "url", "group": "url", "remember": 60}),
 ]
 #: Beginnings of other errors that a set raises for a server's reply.
 SAID = (
@@ -664,7 +706,8 @@ def run(count: int, seed: int, first: int = 0) -> Report:
             rng = server.answers.rng
             cls, options = rng.choice(SHAPES)
             remembering = "remember" in options
-            name, call, check = rng.choice(OPERATIONS + REMEMBERING * remembering)
+            more = REMEMBERING * remembering + GROUPED * ("group" in options)
+            name, call, check = rng.choice(OPERATIONS + more)
             jobs: SortedSet[Any] = cls(client, "jobs", **options)
             label = f"{cls.__name__}({options}).{name} on {way}"
             try:
