@@ -1,7 +1,7 @@
 """A crawl of many hosts, and the hosts: one server, asked as a proxy, with an access log of each.
 
-``python -m crawls.hosts '{"proxy": "http://127.0.0.1:…", "hosts": 20, "settings": {…}}'`` is one
-Scrapy process. At its end it prints its stats as one line of JSON.
+``python -m crawls.hosts '{"proxy": "http://127.0.0.1:…", "hosts": 20, "settings": {…}, …}'`` is one
+Scrapy process. It begins when a file is there. At its end it prints its stats as one line of JSON.
 """
 
 from __future__ import annotations
@@ -131,6 +131,10 @@ class Hosts:
             (host, each.path) for host, log in self.log.items() for each in log if each.status < 400
         )
 
+    def agents(self) -> Counter[str]:
+        """Return the number of accesses of each process."""
+        return Counter(each.agent for log in list(self.log.values()) for each in list(log))
+
     def smallest_gap(self, host: str) -> float:
         """Return the least time between two accesses.
 
@@ -155,11 +159,19 @@ class Hosts:
 class Stamping(Scheduler):
     """The scheduler. Each request has the time at which the server was asked for it."""
 
+    def __init__(self, crawler: Any) -> None:
+        super().__init__(crawler)
+        self._asked: dict[Any, float] = {}
+
+    def _hand_over(self, jobs: list[Any]) -> None:
+        # Before a renewal, which moves the deadline.
+        self._asked.update((job, job.deadline - self._options.ttl) for job in jobs)
+        super()._hand_over(jobs)
+
     def next_request(self) -> Any:
         request = super().next_request()
         if request is not None:
-            asked = self._held[request].deadline - self._options.ttl
-            request.headers["X-Asked"] = repr(asked)
+            request.headers["X-Asked"] = repr(self._asked.pop(self._held[request]))
         return request
 
 
@@ -194,6 +206,10 @@ def main() -> None:
     process = crawlers.CrawlerProcess({**SETTINGS, **agent, **GIVEN["settings"]})
     crawler = process.create_crawler(ManyHosts)
     process.crawl(crawler)
+    # All processes begin together: one may need a second to be here, another five.
+    print("ready", flush=True)
+    while not os.path.exists(GIVEN["begin"]):
+        time.sleep(0.01)
     process.start()
     stats = {name: str(value) for name, value in crawler.stats.get_stats().items()}
     print(json.dumps(stats), flush=True)
