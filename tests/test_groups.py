@@ -364,3 +364,53 @@ def test_adds_unlink_the_indexes_that_a_clear_left(
         assert list(raw.scan_iter(f"{P}:g:0*")) == []
         assert len(pages.lease(5)) == 1
         pages.clear()
+
+
+def steps(raw: Any) -> int:
+    """The number of steps since the last call."""
+    found = raw.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
+    raw.config_resetstat()
+    return int(found)
+
+
+def test_an_index_with_an_earlier_time_keeps_no_lease_call_busy(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    pages: ScheduledSet[str] = ScheduledSet(raw, "pages", group=host)
+    pages.add("b/now")
+    assert names(pages.lease(1)) == ["b/now"]
+    pages.add("a/late", delay=600)
+    (member,) = raw.zrange(f"{P}:grouped", 0, 0)
+    raw.zadd(f"{P}:g:0:a", {member: 1})
+    raw.zadd(f"{P}:waiting", {"a": 1})
+    steps(raw)
+    assert not pages.lease(1, wait=0.3)
+    assert steps(raw) < 10
+    assert raw.zscore(f"{P}:g:0:a", member) == raw.zscore(f"{P}:grouped", member)
+
+
+def test_a_step_reads_few_large_items_that_left_their_group(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    pages: SortedSet[Any] = SortedSet(raw, "pages", key="id", group="host")
+    for name in "ab":
+        pages.add_many(
+            [{"id": number, "host": name, "text": 300_000 * "x"} for number in range(60)]
+        )
+    steps(raw)
+    assert [lease.group for lease in pages.lease(2)] == ["b"]
+    assert steps(raw) > 10
+
+
+def test_groups_without_items_are_passed_many_at_a_time(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages.add_many([f"{number}/0" for number in range(1000)])
+    raw.delete(f"{P}:grouped")
+    pages.add("last/0")
+    raw.zadd(f"{P}:resting", {f"over{number}": 1 for number in range(1000)})
+    steps(raw)
+    assert names(pages.lease(1)) == ["last/0"]
+    asked = raw.info("commandstats")["cmdstat_zmscore"]["calls"]
+    assert steps(raw) < 40
+    assert asked < 500

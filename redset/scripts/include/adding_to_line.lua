@@ -8,9 +8,10 @@ if condition == '' and remember ~= 'limited' and #ARGV < entries_at + 1000
   local num = (#ARGV - entries_at + 1) / width
   call('ZCARD', queue)
   call('HLEN', items)
-  local stored = call('HMGET', meta, 'options', 'epoch', 'old', 'level', 'split', 'count', 'groups')
+  local stored = call('HMGET', meta, 'options', 'epoch', 'old', 'level', 'split', 'count', 'groups',
+    'old_groups')
   -- Any other set is refused, or begun, by the long way.
-  local short = stored[1] == options and call('EXISTS', name, limits, shared) == 0
+  local short = stored[1] == options and not stored[8] and call('EXISTS', name, limits, shared) == 0
     and (not ever or (stored[2] == epoch and stored[4] and not stored[3]))
   local num_leases = short and call('HLEN', leases) or 0
   -- A few records are read at once: while they are packed, each would be searched from the start.

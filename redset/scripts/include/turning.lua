@@ -11,13 +11,15 @@
 local got, dropped, passed, budget, rounds = 0, 0, 0, 2 * num + limit, 0
 local taken, attempted, texts, fronts, before = {}, {}, {}, {}, nil
 local stopped, bound, bytes, largest, want = false, math.huge, 0, 1, first
--- Groups whose index had entries too many. Next, so many of these are read at a time.
-local stale, MANY = nil, 50
+-- Groups whose index had entries too many. Next, so many of these are read at a time. After a round
+-- without an item so many groups are read.
+local stale, MANY, idle, WIDE = nil, 50, false, math.min(20, first)
 local char, find, due_until_now = string.char, string.find, group_due and now
 while got < num and budget > 0 and bytes < BYTES and not stopped do
   want = math.min(want, num - got, budget)
+  local wide = idle and math.max(want, WIDE) or want
   -- A number costs more than its text.
-  local groups = call('ZRANGE', ready, '0', want == 1 and '0' or want - 1)
+  local groups = call('ZRANGE', ready, '0', wide == 1 and '0' or wide - 1)
   local num_groups = #groups
   if num_groups == 0 then break end
   rounds = rounds + 1
@@ -25,6 +27,7 @@ while got < num and budget > 0 and bytes < BYTES and not stopped do
   if has_own then most, intervals = limits_of(groups) end
   local slots = (has_own or group_limit > 0) and fields_of(working, groups) or {}
   local share = num_groups < want and math.floor(want / num_groups) or 1
+  local many = stale and math.min(MANY, math.ceil(BYTES / largest))
   -- Of each group: its length and name, its room, whether it then leaves the line, whether its index
   -- has more, how many entries were read, and how many of these are done.
   local lead, rooms, leaves, has_more, reads, done = {}, {}, {}, {}, {}, {}
@@ -45,9 +48,9 @@ while got < num and budget > 0 and bytes < BYTES and not stopped do
     if wait > 0 and room > 0 then room, leaving = 1, true end
     lead[i], rooms[i], leaves[i], reads[i], done[i] = char(#group) .. group, room, leaving, 0, 0
     if room > 0 then
-      local asked = stale and stale[group] and num_members < 500 and MANY or room
+      local asked = many and stale[group] and num_members < 10 * many and many or room
       -- One more than it takes shows whether it then has others.
-      local last = leaving and asked - 1 or asked
+      local last = leaving and not idle and asked - 1 or asked
       local part = call('ZRANGE', index_of .. group, '0', last == 0 and '0' or last)
       local length = #part
       has_more[i] = length > last
@@ -71,7 +74,7 @@ while got < num and budget > 0 and bytes < BYTES and not stopped do
   local from, out, entries, gone, parked, lost = got + 1, {}, {}, {}, {}, {}
   for c = 1, num_members do
     local i, member = owners[c], members[c]
-    if not (ends[i] or stopped or bytes >= BYTES) then
+    if not (ends[i] or stopped or got == num or bytes >= BYTES) then
       local score, payload, value, front = scores[c], payloads[c], known[c], lead[i]
       local tries, last, suspect, cohort, held_back = 0, '', false, bound, false
       if value then
@@ -87,13 +90,18 @@ while got < num and budget > 0 and bytes < BYTES and not stopped do
         entries[#entries + 1], done[i] = member, done[i] + 1
         stale = stale or {}
         stale[groups[i]] = true
-        if score and not payload then
+        -- It is read but not handed out: it counts less.
+        local size = payload and #payload or 0
+        bytes, largest = bytes + size / 4, math.max(largest, size)
+        if score and size == 0 then
           dropped = dropped + 1
           out[#out + 1] = member
           if value and not held_back then gone[#gone + 1] = member end
         end
       elseif due_until_now and math.ceil(score * 1000) > due_until_now then
         ends[i] = 'due'
+        -- An index may have it at an earlier time, after a step that was refused midway.
+        call('ZADD', index_of .. groups[i], score, member)
       elseif held_back then
         -- It was queued while it is held, and waits for the end of that.
         local attempts, old_score, _, failure, old = parse(value)
@@ -207,5 +215,6 @@ while got < num and budget > 0 and bytes < BYTES and not stopped do
     bulk('ZADD', ready, turns)
   end
   if misplaced then line_up(misplaced, now) end
+  idle = got < from
   want = math.max(1, math.min(6 * want, math.floor((BYTES - bytes) / largest)))
 end
