@@ -1269,3 +1269,66 @@ def test_names_of_sets_are_completed_or_none_is(
             made = parameters.SetName().shell_complete(context, None, "crawl")
         found[url] = [each.value for each in made]
     assert found == {server.url: ["crawl:a"], "redis://localhost:1": []}
+
+
+# --- groups
+
+
+def test_groups_are_listed_paused_and_used(run: cli.Command, server: Any) -> None:
+    pages: SortedSet[Any] = SortedSet(
+        server.raw, "pages", key="url", group="host", group_limit=2, group_interval=0.5
+    )
+    register(server, "pages", key="url", group="host", group_limit=2, group_interval=0.5)
+    lines = "".join(
+        json.dumps({"url": f"{host}/{number}", "host": host}) + "\n"
+        for host in "ab"
+        for number in range(3)
+    )
+    assert run("add", "pages", input=lines.encode(), terminal=True).status == 0
+    assert run("groups", "pages", "--json", "a*").records == [
+        {
+            "group": "a",
+            "queued": 3,
+            "leased": 0,
+            "ready": True,
+            "rests": None,
+            "limit": 2,
+            "interval": 0.5,
+        }
+    ]
+    (host,) = [lease.group for lease in pages.lease(1)]
+    (row,) = run("leases", "pages", "--json").records
+    assert row["group"] == host
+    assert f" {host} " in run("leases", "pages", terminal=True).out.decode()
+    assert run("pause", "pages", "--group", "b", "--for", "10m", "--json").records == [
+        {"name": "pages", "group": "b", "paused": True}
+    ]
+    rows = {row["group"]: row for row in run("groups", "pages", "--resting", "--json").records}
+    assert 590 < rows["b"]["rests"] <= 600
+    assert run("pause", "pages", "--group", "a").status == 0
+    assert "forever" in run("groups", "pages", "a", terminal=True).out.decode()
+    assert run("groups", "pages", "--ready", status=1).lines == []
+    assert run("resume", "pages", "--group", "a").status == 0
+    run("pause", "pages", "--for", "1m", status=2)
+    run("pause", "pages", "--group", "a", "--why", "x", status=2)
+    shown = run("show", "pages", "--rates", "0", "--json").records[0]
+    assert shown["groups_working"] == 1
+    assert shown["options"]["group"] == "host"
+    assert run("groups", "jobs", status=2).err.startswith("redset: the set 'jobs' was made without")
+
+
+def test_a_set_whose_groups_are_a_callable_is_looked_at(run: cli.Command, server: Any) -> None:
+    pages: SortedSet[Any] = SortedSet(server.raw, "pages", group=lambda url: url[:1])
+    register(server, "pages", group=True)
+    pages.add_many(["a/1", "b/1"])
+    for lease in pages.lease(1):
+        lease.fail("no", 60)
+    assert len(run("peek", "pages").lines) == 1
+    assert run("take", "pages").status == 0
+    refused = run("add", "pages", input=b"c/1\n", status=None)
+    assert refused.status != 0 and "is a function of its programs" in refused.err
+    texts: SortedSet[Any] = SortedSet(server.raw, "texts", group=lambda item: "x", serializer=json)
+    texts.add({"host": "a"})
+    added = run("add", "texts", "--group", "host", input=b'{"host": "b"}\n', status=None)
+    assert added.status == 0
+    assert sorted(str(group.name) for group in texts.groups()) == ["b", "x"]

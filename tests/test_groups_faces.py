@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import threading
 import time
@@ -15,6 +16,7 @@ import servers
 
 import redset
 from redset import ScheduledSet, SortedSet, TimeSortedSet
+from redset._operations import reporting
 
 P = "pages:{pages}"
 MakeSet = Callable[..., Any]
@@ -387,8 +389,6 @@ def test_dead_letters_keep_their_group(make_set: MakeSet) -> None:
 
 
 def test_undecodable_items_keep_their_group(make_set: MakeSet) -> None:
-    import json
-
     pages = make_set(SortedSet, "pages", group=host)
     pages.add_many(["a/bad", "b/bad"])
     reader = make_set(SortedSet, "pages", group=host, serializer=json)
@@ -563,3 +563,21 @@ def test_algebra_removes_items_and_frees_slots(any_server: servers.Server) -> No
     grouped ^= keyed
     assert sorted(grouped) == urls("ac", 2)
     assert Counter(lease.group for lease in grouped.lease(9)) == {"a": 1, "c": 1}
+
+
+def test_the_registry_has_the_groups_of_a_set(server_client: Any) -> None:
+    for group, named in (("host", "host"), (host, True), (("a", "b"), ["a", "b"])):
+        pages: Any = SortedSet(server_client, "pages", group=group, group_interval=0.25)
+        entry = reporting.entry_of(*pages._ctx.reporter._described)
+        server_client.hset("redset:sets", "pages", json.dumps(entry))
+        server_client.zadd(f"{P}:grouped", {"x": 1})
+        for infos in (redset.list_sets(server_client), redset.list_sets(server_client, scan=True)):
+            (info,) = infos
+            assert info.options is not None and info.figures is not None
+            assert info.options["group"] == named
+            assert (info.options["group_limit"], info.options["group_interval"]) == (1, 0.25)
+            assert info.figures.size == 1
+        server_client.hdel("redset:sets", "pages")
+        (info,) = redset.list_sets(server_client, scan=True)
+        assert info.figures is not None
+        assert (info.name, info.figures.size) == ("pages", 1)

@@ -131,8 +131,9 @@ class SetInfo(NamedTuple):
         The set's name; bytes if it is not UTF-8.
     options : dict or None
         The set's options as its processes registered them: ``class``, ``key`` (a field, or True for
-        a callable), ``group`` as ``key`` if it has groups, ``ties``, ``remember``, ``attempts``,
-        ``serializer``, ``v``, ``seen``. None if it is not registered.
+        a callable), ``ties``, ``remember``, ``attempts``, ``serializer``, ``v``, ``seen``. With
+        groups also ``group`` as ``key``, ``group_limit``, ``group_interval``. None if it is not
+        registered.
     figures : Figures or None
         None if the set's key is not a sorted set any more.
     counts : dict of str to int

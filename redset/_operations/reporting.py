@@ -425,12 +425,20 @@ def entry_of(
     return {
         "class": kind,
         "key": _named(key),
-        **({} if group is None else {"group": _named(group)}),
+        **({} if group is None else _group_fields(group, options)),
         "ties": options.ties or None,
         "remember": options.memory_ttl / 1000 or (True if options.remember else None),
         "attempts": options.max_attempts or None,
         "serializer": serializer,
         "v": _version(),
+    }
+
+
+def _group_fields(group: Any, options: SetOptions) -> dict[str, Any]:
+    return {
+        "group": _named(group),
+        "group_limit": options.group_limit or None,
+        "group_interval": options.group_interval / 1000,
     }
 
 

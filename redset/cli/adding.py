@@ -87,7 +87,8 @@ class Plan(NamedTuple):
 
     @property
     def parses(self) -> bool:
-        return self.jsonl or self.options.key is not None or isinstance(self.score, str)
+        named = self.options.key is not None or isinstance(self.options.group, (str, tuple))
+        return self.jsonl or named or isinstance(self.score, str)
 
     def item(self, line: bytes) -> tuple[Any, Any]:
         """Return the item of a line, and its score."""

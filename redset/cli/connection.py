@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from redset import ScheduledSet, SortedSet, TimeSortedSet, list_sets
+from redset import Key, ScheduledSet, SortedSet, TimeSortedSet, list_sets
 from redset.serializers import JSONSerializer
 
 #: The server if none is named.
@@ -115,6 +115,28 @@ def unknown_key(item: Any) -> Any:
     raise TypeError("the key of this set is a function of its programs: items cannot be named here")
 
 
+def unknown_group(item: Any) -> Any:
+    """Stand for the callable that is the group of a set."""
+    raise TypeError(
+        "the group of this set is a function of its programs: items cannot be added here"
+    )
+
+
+class GroupOfBytes:
+    """Finds the group of an item that is JSON in bytes, by a field or several ones."""
+
+    def __init__(self, fields: str | tuple[str, ...]) -> None:
+        self._fields = fields
+
+    def __call__(self, item: bytes) -> Any:
+        stored = Stored(item)
+        if isinstance(self._fields, str):
+            return stored[self._fields]
+        parts = [stored[name] for name in self._fields]
+        # As the set joins several fields.
+        return None if set(parts) == {None} else bytes(Key(tuple(parts)))
+
+
 @dataclass
 class SetOptions:
     """Options of a set, as flags have them. None: not given."""
@@ -124,8 +146,11 @@ class SetOptions:
     remember: bool | float | None = None
     ties: str | None = None
     serializer: str | None = None
+    group: str | tuple[str, ...] | bool | None = None
     #: Those of the registry, if the set's programs have registered it.
     attempts: int | None = None
+    group_limit: int | None = 1
+    group_interval: float = 0
     registered: bool = False
 
     def complete(self, registered: Mapping[str, Any], name: str | bytes, strict: bool) -> None:
@@ -136,10 +161,11 @@ class SetOptions:
         ValueError
             If it is strict, and an option that was given differs.
         """
-        key = registered.get("key")
+        key, group = registered.get("key"), registered.get("group")
         found = {
             "kind": registered.get("class"),
             "key": tuple(key) if isinstance(key, list) else key,
+            "group": tuple(group) if isinstance(group, list) else group,
             "remember": registered.get("remember"),
             "ties": registered.get("ties"),
         }
@@ -148,17 +174,22 @@ class SetOptions:
         for option, value in found.items():
             given = getattr(self, option)
             # Whether a field is what a callable reads is not known.
-            if strict and given not in (None, value) and not (option == "key" and value is True):
+            unknown = option in ("key", "group") and value is True
+            if strict and given not in (None, value) and not unknown:
                 flag = "class" if option == "kind" else option
                 shown = "none" if value is None else repr(value)
                 raise ValueError(
                     f"--{flag}: the set {text_of(name)!r} is registered with {shown}, got {given!r}"
                 )
-            if not (option == "key" and value is True and given is not None):
+            if not (unknown and given is not None):
                 setattr(self, option, value)
         attempts = registered.get("attempts")
         self.attempts = attempts if isinstance(attempts, int) and attempts > 0 else None
         self.registered = True
+        if group:
+            limit, interval = registered.get("group_limit", 1), registered.get("group_interval")
+            self.group_limit = limit if isinstance(limit, int) and 1 <= limit <= 1000 else None
+            self.group_interval = interval if isinstance(interval, (int, float)) else 0
 
 
 @dataclass
@@ -276,6 +307,8 @@ class Settings:
         key = options.key
         if key is not None and key is not False:
             made["key"] = unknown_key if key is True else key
+        if options.group not in (None, False):
+            made |= _group_options(options)
         serializer: Any = StoredFields() if "key" in made else StoredBytes()
         if given is not None:
             serializer = Translated(given, "key" in made)
@@ -306,6 +339,17 @@ class Settings:
             from redset.cli.output import shown
 
             print(f"{verb} {shown(text_of(name))} on {shown(self.target)}", file=sys.stderr)
+
+
+def _group_options(options: SetOptions) -> dict[str, Any]:
+    """Return the arguments of a set with groups."""
+    group: Any = options.group
+    if group is True:
+        group = unknown_group
+    elif options.key in (None, False):
+        group = GroupOfBytes(group)
+    limit, interval = options.group_limit, max(0, min(options.group_interval, 30 * 86400))
+    return {"group": group, "group_limit": limit, "group_interval": interval}
 
 
 def loaded(path: str) -> Any:

@@ -51,12 +51,14 @@ def leases(
     """
     queue = settings.open(name, options)
     now = server_time(settings)
+    grouped = [text_column("group", "GROUP", 24)] if options.group else []
     columns = [
         Column("left", "LEFT", duration),
         Column("attempts", "TRIES"),
         Column("score", "SCORE"),
         text_column("worker", "WORKER", 12),
-        text_column("item", "ITEM", max(20, output.width - 40)),
+        *grouped,
+        text_column("item", "ITEM", max(20, output.width - 40 - 25 * len(grouped))),
     ]
     found = output.rows(columns, rows_of(queue, now, late, worker))
     return 0 if found else 1
@@ -79,6 +81,7 @@ def rows_of(
             "item": bytes_of(row.item),
             "expires": row.expires,
             "error": row.error,
+            "group": row.group,
         }
 
 

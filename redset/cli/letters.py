@@ -73,6 +73,7 @@ def row_of(letter: DeadLetter, now: float) -> dict[str, Any]:
         "reason": letter.reason,
         "item": letter.raw,
         "time": letter.time,
+        **({} if letter.group is None else {"group": letter.group}),
     }
 
 

@@ -271,8 +271,17 @@ def details(info: SetInfo, before: SetInfo | None) -> dict[str, Any]:
     return {
         **row,
         "remembered": figures.remembered,
+        **(group_figures(info) if (info.options or {}).get("group") else {}),
         "paused": f"by {paused.by}: {paused.why}" if paused else None,
     }
+
+
+def group_figures(info: SetInfo) -> dict[str, int]:
+    """Return the numbers of groups of a set."""
+    figures = info.figures
+    assert figures is not None
+    fields = ("groups_ready", "groups_resting", "groups_working")
+    return {field: getattr(figures, field) for field in fields}
 
 
 def last_letters(queue: Any, num: int) -> list[Any]:

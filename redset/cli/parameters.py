@@ -141,9 +141,16 @@ def set_options(function: Any) -> Any:
 
     @functools.wraps(function)
     def call(
-        *args: Any, kind: Any, key: Any, remember: Any, ties: Any, serializer: Any, **options: Any
+        *args: Any,
+        kind: Any,
+        key: Any,
+        remember: Any,
+        ties: Any,
+        serializer: Any,
+        group: Any,
+        **options: Any,
     ) -> Any:
-        given = SetOptions(kind, key, remember, ties, serializer)
+        given = SetOptions(kind, key, remember, ties, serializer, group)
         return function(*args, options=given, **options)
 
     for option in reversed(
@@ -153,6 +160,11 @@ def set_options(function: Any) -> Any:
                 "--key",
                 type=Fields(),
                 help="Field of the JSON items that is their key; several with commas.",
+            ),
+            click.option(
+                "--group",
+                type=Fields(),
+                help="Field of the JSON items that is their group; several with commas.",
             ),
             click.option(
                 "--remember",

@@ -33,6 +33,7 @@ COMMANDS = {
     "move": "removing",
     "dead": "letters",
     "leases": "holding",
+    "groups": "grouping",
     "workers": "operating",
     "pause": "operating",
     "resume": "operating",
