@@ -143,7 +143,7 @@ def test_take_and_pop_start_an_interval_and_hold_no_slot(make_set: MakeSet) -> N
 def test_an_item_of_a_scheduled_set_starts_when_it_is_due(make_set: MakeSet) -> None:
     pages = make_set(ScheduledSet, "pages", group=host)
     pages.add("a/late", delay=60)
-    pages.add("a/soon", delay=0.1)
+    pages.add("a/soon", delay=1)
     pages.add("b/now")
     assert names(pages.lease(5)) == ["b/now"]
     assert names(pages.lease(5, wait=5)) == ["a/soon"]
@@ -414,3 +414,19 @@ def test_groups_without_items_are_passed_many_at_a_time(any_server: servers.Serv
     asked = raw.info("commandstats")["cmdstat_zmscore"]["calls"]
     assert steps(raw) < 40
     assert asked < 500
+
+
+def test_an_object_without_groups_is_told_so_when_leases_of_groups_expire(
+    any_server: servers.Server,
+) -> None:
+    raw = any_server.raw
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages.add_many(urls("ab", 2))
+    assert len(pages.lease(2)) == 2
+    expire_all(raw)
+    plain: SortedSet[str] = SortedSet(raw, "pages", key=str)
+    calls: list[Callable[[], Any]] = [plain.pop, plain.stats, plain.finished]
+    for call in (*calls, lambda: list(plain.leased()), lambda: plain.clear(if_finished=True)):
+        with pytest.raises(OptionsDiffer):
+            call()
+    assert len(pages.lease(4)) == 1

@@ -15,6 +15,7 @@ from typing import Any
 
 from redset._transport.clients import library_of
 from redset._transport.effects import Send, Unexpected
+from redset.exceptions import OptionsDiffer
 from redset.scripts import Script
 
 #: Error codes that the client libraries have a class for.
@@ -95,6 +96,14 @@ def translated(error: Exception, script: Script | None = None) -> Exception:
         made = type(error)(
             f"{text.rstrip()} (redset needs a server with Lua scripts; for tests, "
             "fakeredis runs them if it is installed as fakeredis[lua])"
+        )
+        made.__cause__ = error
+        return made
+    differs = re.search(r"OTHER_OPTIONS (\S+)", text)
+    if differs is not None:
+        made = OptionsDiffer(
+            f"the leases in the key {differs[1]!r} were made by an object with group=, and this "
+            "object has none: all processes of a set must agree"
         )
         made.__cause__ = error
         return made

@@ -39,7 +39,7 @@ for i = 1, n do
   if value then
     local before, again
     attempts, before, again, last = parse(value)
-    attempts = string.match(attempts, '^%d+')
+    attempts = string.format('%d', (tried(attempts)))
     if held then score = before end
     -- An add during the lease replaces it.
     if held and again ~= '' then score = going_on(again, before) end

@@ -41,7 +41,7 @@ if is_paused then return NOTHING end
 local back, died, expired_more = 0, 0, false
 if call('ZCOUNT', leased, '-inf', now) > 0 then
 -- include: expiring
-  back, died, expired_more = expire(now, limit, first)
+  back, died, expired_more = expire(now, math.max(limit / 2, limit - num), first)
 end
 if clock[2] % 16 == 0 then
   local old = call('ZRANGEBYSCORE', calls, '-inf', now - KEPT, 'LIMIT', '0', limit)
@@ -50,17 +50,19 @@ end
 -- include: waking
 local takes, expiry = false, string.format('%d', now + ttl)
 -- include: turning
+local is_mended = false
 if got < num and not stopped and budget > 0 and bytes < BYTES and call('ZCARD', queue) > 0 then
 -- include: expiring
 -- include: mending
 end
 if got > 0 then call('ZADD', calls, expiry, token) end
-local more = got < num and not stopped
-  and (budget <= 0 or bytes >= BYTES or expired_more or overslept)
-if more and not (expired_more or overslept) then more = call('EXISTS', ready) == 1 end
+local more = got < asked and not stopped and (expired_more or overslept or is_mended)
+if got < asked and not (stopped or more) then
+  more = (got == num or budget <= 0 or bytes >= BYTES) and call('EXISTS', ready) == 1
+end
 -- A call that continues, because bytes ended this step, has as many in hand as it requests.
 local in_hand = hand + got
-if more then in_hand = math.max(in_hand, math.min(hand + num, bound)) end
+if more then in_hand = math.max(in_hand, math.min(hand + asked, bound)) end
 if got > 0 and (rounds > 1 or more) then
   local from = 1
 -- include: recording

@@ -24,7 +24,7 @@ for i, value in ipairs(values_of(members)) do
   if value then
     local _
     attempts[i], scores[i], _, errors[i] = parse(value)
-    attempts[i] = string.match(attempts[i], '^%d+')
+    attempts[i] = string.format('%d', (tried(attempts[i])))
     if owner_of(value) ~= DELAYED then owners[i] = string.sub(value, 1, 6) end
   end
 end

@@ -25,18 +25,20 @@ local now = milliseconds(clock)
 local back, died, expired_more = 0, 0, false
 if call('ZCOUNT', leased, '-inf', now) > 0 then
 -- include: expiring
-  back, died, expired_more = expire(now, limit, first)
+  back, died, expired_more = expire(now, math.max(limit / 2, limit - num), first)
 end
 -- include: waking
 local takes, passes, hand, token, expiry = true, false, 0, '', ''
 local has_own = call('EXISTS', limits, shared) > 0
 -- include: turning
+local is_mended = false
 if got < num and budget > 0 and bytes < BYTES and call('ZCARD', queue) > 0 then
 -- include: expiring
 -- include: mending
 end
-local more = got < num
-  and (budget <= 0 or bytes >= BYTES or expired_more or overslept) and call('EXISTS', ready) == 1
-more = more or got < num and (expired_more or overslept)
+local more = got < asked and (expired_more or overslept or is_mended)
+if got < asked and not more then
+  more = (got == num or budget <= 0 or bytes >= BYTES) and call('EXISTS', ready) == 1
+end
 for i = 1, got do taken[2 * i - 1] = texts[i] end
 return {more and 1 or 0, taken, died}

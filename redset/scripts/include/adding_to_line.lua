@@ -1,5 +1,5 @@
--- Included by `add`, before the functions of its ways: a plain add to a few groups without own values,
--- if none of the items is leased or delayed. It writes what the long way does, in the same order. A
+-- Included by `add`, before the functions of its ways: a plain add to groups without own values, if
+-- none of the items is leased or delayed. It writes what the long way does, in the same order. A
 -- short path: a page of links takes a third less.
 if condition == '' and remember ~= 'limited' and #ARGV < entries_at + 1000
   and not (again or wanted or max_size or asks or ties or aside or group_due) then
@@ -19,21 +19,20 @@ if condition == '' and remember ~= 'limited' and #ARGV < entries_at + 1000
     and call('HKEYS', leases) or {}
   local recorded = {}
   for i = 1, #records do recorded[records[i]] = true end
-  local members, groups, known, num_groups = {}, {}, {}, 0
+  local members, groups = {}, {}
   for i = 1, num do
     local at = entries_at + (i - 1) * width
     local member, payload = ARGV[at + 1], ARGV[at + 2]
     local group = sub(payload, 2, 1 + byte(payload))
     members[i], groups[i] = member, group
     if recorded[member] then short = false end
-    if not known[group] then known[group], num_groups = true, num_groups + 1 end
   end
   if short and num_leases > 0 and not records[1] then
     for _, value in ipairs(call('HMGET', leases, unpack(members))) do
       if value then short = false end
     end
   end
-  if short and num_groups < 20 then
+  if short then
     call('ZADD', none, 'XX', '0', '')
     call('HSET', meta, 'layout', '1')
     local memory = ever and memory_from(stored[4], stored[5], stored[6], seen, epoch)
@@ -61,8 +60,15 @@ if condition == '' and remember ~= 'limited' and #ARGV < entries_at + 1000
       local index_of = index .. ':' .. (stored[7] or '0') .. ':'
       for i = 1, #order do call('ZADD', index_of .. order[i], unpack(by[order[i]])) end
       -- The same as `line_up` of groups that have items.
-      local slots, rests = call('HMGET', working, unpack(order)), call('ZMSCORE', resting, unpack(order))
-      local now, fit = nil, {}
+      local num_working, slots = call('HLEN', working), {}
+      if #order >= 20 and num_working > 0 and num_working <= 512 then
+        local all, of = call('HGETALL', working), {}
+        for i = 1, #all, 2 do of[all[i]] = all[i + 1] end
+        for i = 1, #order do slots[i] = of[order[i]] end
+      elseif num_working > 0 then
+        slots = call('HMGET', working, unpack(order))
+      end
+      local rests, now, fit = call('ZMSCORE', resting, unpack(order)), nil, {}
       for i = 1, #order do
         local rest, held = rests[i], slots[i]
         if rest and not now then

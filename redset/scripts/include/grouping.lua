@@ -55,11 +55,11 @@ local function limits_of(groups)
   return most, intervals
 end
 -- Puts those groups at the end of the line that may start and do not stand in it. `filled`: whether
--- all of them have items. The time may be nil.
+-- all of them have items. The time may be nil. Returns the number of groups that did not.
 local function line_up(groups, now, filled)
-  if #groups == 0 then return end
+  if #groups == 0 then return 0 end
   local slots, rests = fields_of(working, groups), lookup('ZMSCORE', resting, groups)
-  local most, fit, waits = nil, {}, {}
+  local most, due_now, fit, waits = nil, nil, {}, {}
   for i = 1, #groups do
     local group, may = groups[i], true
     if slots[i] then
@@ -73,10 +73,10 @@ local function line_up(groups, now, filled)
     end
     if may and group_due then
       local first = call('ZRANGE', index_of .. group, '0', '0', 'WITHSCORES')[2]
-      local due_at = first and math.ceil(first * 1000)
-      may = first and due_at <= now
+      due_now = due_now or due_until() + 0
+      may = first and first + 0 <= due_now
       if first and not may then
-        waits[#waits + 1] = string.format('%.0f', due_at)
+        waits[#waits + 1] = string.format('%.0f', math.ceil(first * 1000))
         waits[#waits + 1] = group
       end
     elseif may and not filled then
@@ -85,13 +85,13 @@ local function line_up(groups, now, filled)
     if may then fit[#fit + 1] = group end
   end
   bulk('ZADD', waiting, waits)
-  if #fit == 0 then return end
+  if #fit == 0 then return 0 end
   local last, turns = call('HINCRBY', meta, 'turn', #fit), {}
   for i = 1, #fit do
     turns[2 * i - 1] = string.format('%d', last - #fit + i)
     turns[2 * i] = fit[i]
   end
-  bulk('ZADD', ready, turns, 'NX')
+  return bulk('ZADD', ready, turns, 'NX')
 end
 -- Returns the slots of leases that ended: group, member, ... It returns the groups.
 local function free(list)

@@ -92,9 +92,11 @@ local function parse(value)
   return attempts, score, again, last, string.sub(value, 18, at - 1)
 end
 -- both:
--- Returns attempts as a number, the cohort, and whether the item is a suspect.
+-- Returns attempts as a number, the cohort, and whether the item is a suspect. A record of a set
+-- with groups, or of one without, has none to be read here: the caller's options are wrong.
 local function tried(attempts)
-  local number, cohort, mark = string.match(attempts, '^(%d+)/?(%d*)(!?)')
+  local number, cohort, mark = string.match(attempts or '', '^(%d+)/?(%d*)(!?)')
+  if not number then error('OTHER_OPTIONS ' .. leases) end
   return tonumber(number), tonumber(cohort) or 1, mark == '!'
 end
 local function bare(score) return string.match(score, '^~?(.*)') end

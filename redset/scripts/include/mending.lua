@@ -1,6 +1,7 @@
 -- Included by steps that hand out items in turns, a piece of them, after turning: repairs what was
--- lost with a key that was deleted or evicted, if too little could be handed out. It does so at most
--- ten times a second, and looks at a bounded number of items: all of them are met in the end.
+-- lost with a key that was deleted or evicted, if too little could be handed out. It looks at a few
+-- items: all of them are met in the end. It does so at most ten times a second, or at once again if a
+-- group stood nowhere (`is_mended`).
 do
   local last, from = unpack(call('HMGET', meta, 'healed', 'healing'))
   if math.abs(now - (last or 0)) >= 100 then
@@ -20,7 +21,7 @@ do
       end
     end
     -- Groups that stand nowhere, items that their index lacks, and members without a payload.
-    local found, by, order, lost = call('ZRANGE', queue, from, from + 99, 'WITHSCORES'), {}, {}, {}
+    local found, by, order, lost = call('ZRANGE', queue, from, from + 29, 'WITHSCORES'), {}, {}, {}
     local looked, size = 0, 0
     while 2 * looked < #found and size < BYTES do
       local member, score = found[2 * looked + 1], found[2 * looked + 2]
@@ -34,11 +35,11 @@ do
     end
     for _, group in ipairs(order) do bulk('ZADD', index_of .. group, by[group]) end
     line_up(free(slots), now)
-    line_up(order, now)
+    is_mended = line_up(order, now) > 0
     dropped = dropped + bulk('ZREM', queue, lost)
     -- The next look goes on from here. Those that were removed are not counted.
     local after = from + looked - #lost
-    call('HSET', meta, 'healed', string.format('%.0f', now), 'healing',
-      looked < 100 and size < BYTES and '0' or string.format('%d', after))
+    call('HSET', meta, 'healed', is_mended and '0' or string.format('%.0f', now), 'healing',
+      looked < 30 and size < BYTES and '0' or string.format('%d', after))
   end
 end

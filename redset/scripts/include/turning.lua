@@ -14,7 +14,7 @@ local stopped, bound, bytes, largest, want = false, math.huge, 0, 1, first
 -- Groups whose index had entries too many. Next, so many of these are read at a time. After a round
 -- without an item so many groups are read.
 local stale, MANY, idle, WIDE = nil, 50, false, math.min(20, first)
-local char, find, due_until_now = string.char, string.find, group_due and now
+local char, find, due_now = string.char, string.find, group_due and due_until() + 0
 while got < num and budget > 0 and bytes < BYTES and not stopped do
   want = math.min(want, num - got, budget)
   local wide = idle and math.max(want, WIDE) or want
@@ -98,7 +98,7 @@ while got < num and budget > 0 and bytes < BYTES and not stopped do
           out[#out + 1] = member
           if value and not held_back then gone[#gone + 1] = member end
         end
-      elseif due_until_now and math.ceil(score * 1000) > due_until_now then
+      elseif due_now and score + 0 > due_now then
         ends[i] = 'due'
         -- An index may have it at an earlier time, after a step that was refused midway.
         call('ZADD', index_of .. groups[i], score, member)
