@@ -54,6 +54,11 @@ def _figure(name: str) -> _Look:
     return lambda info: getattr(info.figures, name)
 
 
+def _of_groups(name: str) -> _Look:
+    """Return a look at a figure that only sets with groups have."""
+    return lambda info: getattr(info.figures, name) if (info.options or {}).get("group") else None
+
+
 def _age(info: SetInfo) -> float | None:
     """Return the age of the oldest item of a set of times; 0 if nothing is queued."""
     age = None if info.figures is None else info.figures.oldest_age
@@ -75,7 +80,7 @@ _GAUGES: tuple[tuple[str, str, _Look, Callable[[list[float]], float]], ...] = (
     ("redset_queued_items", "Queued items, due or not.", _figure("size"), sum),
     (
         "redset_available_items",
-        "Queued items that a consumer would be given now.",
+        "Queued items that a consumer would be given now; with groups, groups that may start.",
         _figure("available"),
         sum,
     ),
@@ -93,6 +98,19 @@ _GAUGES: tuple[tuple[str, str, _Look, Callable[[list[float]], float]], ...] = (
         "Age of the oldest item of a set of times; 0 if nothing is queued.",
         _age,
         max,
+    ),
+    ("redset_ready_groups", "Groups that may start.", _of_groups("groups_ready"), sum),
+    (
+        "redset_resting_groups",
+        "Groups that wait for the end of an interval or a pause.",
+        _of_groups("groups_resting"),
+        sum,
+    ),
+    (
+        "redset_working_groups",
+        "Groups with a limit that have items in work.",
+        _of_groups("groups_working"),
+        sum,
     ),
     ("redset_paused", "1 if the set is paused.", _pause_of, sum),
     ("redset_workers", "Processes that reported within 90 seconds.", _figure("workers"), sum),

@@ -43,6 +43,8 @@ GAUGES = {
     "remembered_items", "oldest_age_seconds", "memory_bytes", "paused", "workers",
     "consumer_seen_timestamp_seconds", "producer_seen_timestamp_seconds",
 }  # fmt: skip
+#: Gauges of sets with groups alone.
+OF_GROUPS = {"ready_groups", "resting_groups", "working_groups"}
 COUNTERS = {
     "adds_total", "updates_total", "refusals_total", "takes_total", "leases_total", "acks_total",
     "failures_total", "releases_total", "expirations_total", "deaths_total", "requeues_total",
@@ -231,6 +233,21 @@ def test_all_scrapes_of_a_second_share_a_look(server_client: redis.Redis) -> Non
     assert 0 < sent <= 4
     collector.collect()
     assert len(client.sent) == sent
+
+
+def test_a_set_with_groups_has_its_groups_too(server_client: redis.Redis, hasty: None) -> None:
+    collector = Collector(server_client, ["jobs", "pages"])
+    SortedSet[str](server_client, "jobs").add("x")
+    pages = SortedSet[str](server_client, "pages", group=lambda url: url[:1])
+    pages.add_many(["a/1", "a/2", "b/1", "c/1"])
+    pages.pause_group("c", 60)
+    pages.lease(1)
+    pages.close()
+    scraped = Scrape(collector)
+    assert {name: scraped.of(name) for name in OF_GROUPS} == {
+        name: {"pages": 1.0} for name in OF_GROUPS
+    }
+    assert scraped["available_items", "pages"] == 1
 
 
 def test_sets_above_the_limit_are_added_up(server_client: redis.Redis, hasty: None) -> None:
@@ -499,7 +516,7 @@ def test_only_the_command_metrics_imports_the_library() -> None:
 
 DASHBOARD = json.loads((TREE / "ops" / "grafana.json").read_text())
 ALERTS = (TREE / "ops" / "alerts.yml").read_text()
-METRICS = {f"redset_{name}" for name in GAUGES | COUNTERS | SERVER}
+METRICS = {f"redset_{name}" for name in GAUGES | OF_GROUPS | COUNTERS | SERVER}
 
 
 def used_in(text: str) -> set[str]:
@@ -543,7 +560,8 @@ def test_the_dashboard_is_for_any_data_source_job_and_set() -> None:
 def test_the_recorded_crawl_has_each_metric() -> None:
     assert record.notation([0.0, 0.0, 2.5, None, None, None]) == "0x1 2.5 stale _x2"
     recorded = json.loads((TREE / "tests" / "alerts" / "crawl.json").read_text())
-    assert set(recorded["series"]) == METRICS
+    # Its sets have no groups.
+    assert set(recorded["series"]) == METRICS - {f"redset_{name}" for name in OF_GROUPS}
 
 
 def test_the_alerts_are_those_of_the_documentation_and_use_metrics_that_exist() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import importlib.util
+import json
 import os
 import select
 import signal
@@ -31,9 +32,10 @@ from redset.cli.connection import Settings
 from redset.cli.live import app as live
 from redset.cli.live.app import Top
 from redset.cli.live.dialogs import Dialog
+from redset.cli.live.parts import detail
 from redset.cli.live.reading import Reader
 from redset.cli.live.widgets import Grid, Lines
-from redset.cli.watching import Watcher
+from redset.cli.watching import View, Watcher
 
 HOSTILE = "\x1b]0;title\x07[red]gnp\u202eexe[/red]"
 SIZES = [(80, 24), (112, 34), (120, 40), (40, 10)]
@@ -573,3 +575,17 @@ def test_in_a_terminal_it_draws_without_colour_and_leaves_it_as_it_was(
     colours = {*range(30, 39), *range(40, 49), *range(90, 108)}
     assert codes and not colours & set(map(int, codes))
     assert data.rstrip().count(b"\x1b[?1049l") == 1
+
+
+def test_a_set_with_groups_shows_how_many_may_start(server: Any) -> None:
+    pages: SortedSet[Any] = SortedSet(server.raw, "pages", group=lambda url: url[:1])
+    pages.add_many(["a/1", "b/1", "c/1"])
+    pages.pause_group("b", 60)
+    pages.lease(1)
+    stated = {"class": "SortedSet", "key": None, "group": True, "group_limit": 1}
+    server.raw.hset("redset:sets", "pages", json.dumps(stated))
+    [info] = list_sets(server.raw, ["pages"])
+    lines = detail(View(info, "pages", None, None, None, False), None, 10)
+    text = "\n".join("".join(part.text for part in line) for line in lines)
+    assert "group=a function group_limit=1" in text
+    assert "groups 1 ready, 1 resting, 1 working" in text

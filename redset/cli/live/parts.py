@@ -194,6 +194,10 @@ def detail(view: View, facts: Facts | None, height: int) -> list[list[Part]]:
     ]
     if figures.remembered:
         since.append(f"remembered {short(figures.remembered)}")
+    if (view.info.options or {}).get("group"):
+        ready, resting = short(figures.groups_ready), short(figures.groups_resting)
+        working = short(figures.groups_working)
+        since.append(f"groups {ready} ready, {resting} resting, {working} working")
     if figures.next_expiry is not None and figures.next_expiry > figures.time:
         since.append(f"next lease ends in {duration(figures.next_expiry - figures.time)}")
     lines.append([Part(f"   {'  '.join(since)}")])
@@ -230,15 +234,19 @@ def worker_line(worker: Any, now: float) -> list[Part]:
     ]
 
 
+#: The options of a set that are shown.
+STATED = ("key", "group", "group_limit", "group_interval", "ties", "remember", "attempts")
+
+
 def options_of(view: View) -> str:
     """Return the options of a set as words."""
     words: list[str] = []
     for name, value in (view.info.options or {}).items():
         if name == "class":
             words.insert(0, str(value))
-        elif value is True and name != "key":
+        elif value is True and name not in ("key", "group"):
             words.append(name)
-        elif value not in (None, False, "") and name in ("key", "ties", "remember", "attempts"):
+        elif value not in (None, False, "") and name in STATED:
             text = "a function" if value is True else value
             words.append(f"{name}={','.join(text) if isinstance(text, list) else text}")
     return shown(" ".join(words), LONG)
