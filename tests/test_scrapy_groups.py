@@ -286,7 +286,8 @@ def test_other_responses_let_no_host_rest() -> None:
 def test_a_rest_that_could_not_be_sent_is_kept() -> None:
     polite = politeness()
     polite._downloaded(response(429, "7"), page("a.example"))
-    polite.put_back(polite.rests(), False)
+    polite.put_back(polite.rests(), False, 5.0)
+    assert polite.due_in(5.0) == AGAIN and polite.due_in(5.0 + AGAIN) == 0
     assert polite.rests() == [("a.example", 7.0)]
 
 
@@ -300,7 +301,7 @@ def test_limits_of_the_settings_are_sent_first_and_then_kept_alive() -> None:
     assert polite.limits(100.0) == {"a.example": Limit(2, 5.0)}
     assert polite.due_in(100.0) == ALIVE
     assert polite.limits(100.0 + ALIVE) == {}
-    polite.put_back([], True)
+    polite.put_back([], True, 0.0)
     assert polite.limits(130.0) == {"a.example": Limit(2, 5.0)}
 
 
@@ -532,8 +533,27 @@ async def test_the_delay_of_autothrottle_becomes_the_interval_of_all_processes(
             [group] = [each for each in frontier.groups() if each.name == "a.example"]
             assert group.rests_until is not None and group.rests_until > time.time() + 10
             client.delete(key)
-            crawl.scheduler._coordinator.politeness.put_back([], True)
+            crawl.scheduler._coordinator.politeness.put_back([], True, 0.0)
             await crawl.until(lambda: client.hget(key, "") == b"- 20000")
+
+
+@running
+async def test_a_full_server_is_told_of_a_rest_when_it_has_room() -> None:
+    with servers.start(servers.some(), maxmemory="100mb") as server:
+        throttle = {"AUTOTHROTTLE_ENABLED": True, "AUTOTHROTTLE_START_DELAY": 0}
+        async with StandIn(server, **POLITE, **throttle) as crawl:
+            enqueue(crawl, "a.example", 4)
+            found = await some(crawl, 2)
+            server.raw.config_set("maxmemory", "1mb")
+            answer(crawl, found[0], 429, "60")
+            await asyncio.sleep(0.3)
+            assert crawl.scheduler._coordinator.is_alive() and crawl.reason is None
+            server.raw.config_set("maxmemory", "100mb")
+            rests = "frontier:{frontier}:resting"
+            await crawl.until(lambda: server.raw.zscore(rests, "a.example"))
+            crawl.done(found[0])
+            await none(crawl)
+            assert crawl.scheduler._coordinator._away_since is None
 
 
 @running

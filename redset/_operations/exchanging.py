@@ -104,6 +104,8 @@ class Exchange:
         self.forgot = False
         #: True if limits had been shared before.
         self.shares = False
+        #: The error of a rest or of shared limits.
+        self.groups_error: Exception | None = None
         #: Number of requests.
         self.commands = 0
         #: Leases whose new items cannot be added, with the error, and leases whose new items a full
@@ -205,10 +207,10 @@ class _Trip:
                 self.add(to_send(ask), self._note_error if at else self._read_shares)
 
     def _note_error(self, send: Send, answer: Any) -> Operation[None]:
+        if isinstance(answer, Refusal):
+            answer = answer.error(self.ctx)
         if isinstance(answer, Exception):
-            self.what.note(answer)
-        elif isinstance(answer, Refusal):
-            self.what.note(answer.error(self.ctx))
+            self.what.groups_error = self.what.groups_error or answer
         yield from ()
 
     def _read_shares(self, send: Send, answer: Any) -> Operation[None]:

@@ -503,14 +503,17 @@ class Coordinator:
         try:
             self._perform(what, now, True)
         except Exception:
-            politeness.put_back(rests, what.shared is not None)
+            politeness.put_back(rests, what.shared is not None, now)
             raise
-        if what.error is not None:
-            politeness.put_back(rests, what.shared is not None)
-        elif what.shared is not None and not what.shares and not what.shared:
-            politeness.put_back([], True)
-        else:
-            self.tally["redset/rests"] += len(rests)
+        error = what.groups_error
+        if error is not None:
+            politeness.put_back(rests, what.shared is not None, now)
+            # Leasing goes on if the server is full: fetched requests make room.
+            what.error = what.error or (None if is_full(error) else error)
+            return
+        self.tally["redset/rests"] += len(rests)
+        if what.shared is not None and not what.shares and not what.shared:
+            politeness.put_back([], True, now)
 
     def _perform(self, what: Exchange, now: float, settles: bool) -> None:
         """Perform an exchange at once, or, after some time without work, when there is work."""

@@ -90,8 +90,8 @@ class Politeness:
         self._touched: dict[str, str] = {}
         #: The delay of each group that was sent lately, and when: the latest last.
         self._sent: dict[str, tuple[float, float]] = {}
-        #: When limits were sent last.
-        self._at = -math.inf
+        #: When limits were sent last, and the time before which nothing is sent again.
+        self._at = self._not_before = -math.inf
 
     def connect(self, manager: Any) -> None:
         """Hear of each response, before the middlewares do."""
@@ -124,8 +124,9 @@ class Politeness:
             longest[group] = max(seconds, longest.get(group, 0.0))
         return list(longest.items())
 
-    def put_back(self, rests: list[tuple[str, float]], all_limits: bool) -> None:
+    def put_back(self, rests: list[tuple[str, float]], all_limits: bool, now: float) -> None:
         """Keep rests that could not be sent, and send all limits again if they may be lost."""
+        self._not_before = now + AGAIN
         self._rests.extendleft(rests)
         if all_limits:
             self._sent.clear()
@@ -133,11 +134,12 @@ class Politeness:
 
     def due_in(self, now: float) -> float:
         """Return the number of seconds until there is something to send."""
+        held_back = max(0.0, self._not_before - now)
         if self._rests:
-            return 0.0
+            return held_back
         if not (self._options.throttles or self._options.slots):
             return math.inf
-        return max(0.0, self._at + (AGAIN if self._touched else ALIVE) - now)
+        return max(held_back, self._at + (AGAIN if self._touched else ALIVE) - now)
 
     def limits(self, now: float) -> dict[str, Limit]:
         """Return the limits to send: those of the settings at first, then changed delays.
