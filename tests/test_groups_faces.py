@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import pickle
 import threading
 import time
 from collections import Counter
@@ -581,3 +582,55 @@ def test_the_registry_has_the_groups_of_a_set(server_client: Any) -> None:
         (info,) = redset.list_sets(server_client, scan=True)
         assert info.figures is not None
         assert (info.name, info.figures.size) == ("pages", 1)
+
+
+def test_a_new_serializer_is_used_at_once(make_set: MakeSet) -> None:
+    pages = make_set(SortedSet, "pages", group=lambda item: "a", group_limit=None)
+    with pages.buffered() as writer:
+        writer.add("x")
+        writer.add("y")
+        pages.serializer = json
+        writer.add("x")
+        writer.add("z")
+    assert pages.size() == 4
+    assert pages.contains("z") and pages.contains("x")
+    pages.serializer = None
+    assert pages.contains("y") and pages.contains("x") and pages.contains('"z"')
+
+
+def test_calls_on_groups_of_a_closed_set_are_refused(server_client: Any) -> None:
+    pages: Any = SortedSet(server_client, "pages", group=host)
+    pages.close()
+    for call in (
+        lambda: pages.set_group("a", limit=1),
+        lambda: pages.pause_group("a", 1),
+        lambda: list(pages.groups()),
+    ):
+        with pytest.raises(RuntimeError, match="is closed"):
+            call()
+
+
+def test_a_set_and_a_retry_with_groups_can_be_pickled(any_server: servers.Server) -> None:
+    pages: Any = SortedSet.from_url(any_server.url, "pages", group="host", key="id", group_limit=3)
+    with pages, pickle.loads(pickle.dumps(pages)) as other:
+        pages.add_many(rows(*"aaaab"))
+        assert Counter(lease.group for lease in other.lease(9)) == {"a": 3, "b": 1}
+    retry = pickle.loads(pickle.dumps(redset.Retry(5, group=True)))
+    assert (retry.delay, retry.group) == (5, True)
+
+
+def test_a_large_item_is_refused_by_its_own_size(server_client: Any) -> None:
+    pages: Any = SortedSet(server_client, "pages", group=lambda item: "g" * 200, max_item_bytes=4)
+    pages.add("four")
+    with pytest.raises(ValueError, match="item has 5 bytes serialised, more than max_item_bytes=4"):
+        pages.add("five5")
+    with pages.buffered() as writer, pytest.raises(ValueError, match="item has 5 bytes"):
+        writer.add("five5")
+
+
+def test_a_released_item_may_change_its_group(make_set: MakeSet) -> None:
+    pages = make_set(SortedSet, "pages", key="id", group="host")
+    pages.add({"id": 1, "host": "a"})
+    (lease,) = pages.lease()
+    lease.release(item={"id": 1, "host": "b"})
+    assert [lease.group for lease in pages.lease(9)] == ["b"]

@@ -125,6 +125,7 @@ class Codec:
         "_keyed",
         "_most",
         "_name",
+        "_plain_dumps",
         "added",
         "adders",
         "binary",
@@ -164,6 +165,8 @@ class Codec:
         self.serializer: Any
         self.scorer: Any
         self.dumps: Callable[[Any], Any] | None
+        #: The serializer's own, in a set with groups.
+        self._plain_dumps: Callable[[Any], Any] | None
         self.loads: Callable[[Any], Any] | None
         self.binary: bool | None
         self.warn: UnserializedWarning | None
@@ -216,9 +219,10 @@ class Codec:
         def dumps_framed(item: Any) -> bytes:
             return framed(group_of(item), payload(item, dumps, most, warn))
 
-        self.dumps = dumps_framed
-        if not self._has_key:
-            self.key = lambda item: payload(item, dumps, 0)
+        self.dumps, self._plain_dumps = dumps_framed, dumps
+        if not self._has_key and self.key is None:
+            # One function for all serializers: a writer keeps it.
+            self.key = lambda item: payload(item, self._plain_dumps, 0)
 
     def identity(self, item: Any) -> bytes:
         """Return the member that stands for an item, or for a Key."""
