@@ -9,9 +9,9 @@
 --   added while it was leased
 local call, sub, byte = redis.call, string.sub, string.byte
 local num, plain = #ARGV - members_at + 1, token .. '0'
--- Many packed records would each be searched from the start (see values_reader).
-local records
-if num >= 50 and call('HLEN', leases) <= 512 then
+-- Many fields of a packed hash would each be searched from the start (see values_reader).
+local PACKED, records = {listpack = true, ziplist = true}, nil
+if num >= 50 and PACKED[redis.pcall('OBJECT', 'ENCODING', leases)] then
   local all, by = call('HGETALL', leases), {}
   for i = 1, #all, 2 do by[all[i]] = all[i + 1] end
   records = {}
@@ -34,7 +34,7 @@ end
 call('ZCARD', calls)
 call('HLEN', items)
 local slots
-if #groups >= 20 and call('HLEN', working) <= 512 then
+if #groups >= 20 and PACKED[redis.pcall('OBJECT', 'ENCODING', working)] then
   local all, by = call('HGETALL', working), {}
   for i = 1, #all, 2 do by[all[i]] = all[i + 1] end
   slots = {}

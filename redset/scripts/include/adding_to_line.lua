@@ -60,12 +60,12 @@ if condition == '' and remember ~= 'limited' and #ARGV < entries_at + 1000
       local index_of = index .. ':' .. (stored[7] or '0') .. ':'
       for i = 1, #order do call('ZADD', index_of .. order[i], unpack(by[order[i]])) end
       -- The same as `line_up` of groups that have items.
-      local num_working, slots = call('HLEN', working), {}
-      if #order >= 20 and num_working > 0 and num_working <= 512 then
+      local slots, encoding = {}, #order >= 20 and redis.pcall('OBJECT', 'ENCODING', working)
+      if encoding == 'listpack' or encoding == 'ziplist' then
         local all, of = call('HGETALL', working), {}
         for i = 1, #all, 2 do of[all[i]] = all[i + 1] end
         for i = 1, #order do slots[i] = of[order[i]] end
-      elseif num_working > 0 then
+      else
         slots = call('HMGET', working, unpack(order))
       end
       local rests, now, fit = call('ZMSCORE', resting, unpack(order)), nil, {}
