@@ -6,12 +6,12 @@ for i = 1, #zadd, 2 do
   local payload = hset[i + 1]
   local group = sub(payload, 2, 1 + byte(payload))
   local list = by[group]
-  if not list then
-    list = {}
-    by[group], order[#order + 1] = list, group
+  if list then
+    local length = #list
+    list[length + 1], list[length + 2] = zadd[i], zadd[i + 1]
+  else
+    by[group], order[#order + 1] = {zadd[i], zadd[i + 1]}, group
   end
-  local length = #list
-  list[length + 1], list[length + 2] = zadd[i], zadd[i + 1]
 end
 for i = 1, #order do bulk('ZADD', index_of .. order[i], by[order[i]]) end
 line_up(order, nil, true)

@@ -46,12 +46,13 @@ if condition == '' and remember ~= 'limited' and #ARGV < entries_at + 1000
         zadd[place + 1], zadd[place + 2] = score, member
         hset[place + 1], hset[place + 2] = member, ARGV[at + 2]
         local list = by[group]
-        if not list then
-          list = {}
-          by[group], order[#order + 1] = list, group
+        if list then
+          local length = #list
+          list[length + 1], list[length + 2] = score, member
+        else
+          -- With its values, since it takes time to grow.
+          by[group], order[#order + 1] = {score, member}, group
         end
-        local length = #list
-        list[length + 1], list[length + 2] = score, member
       end
     end
     local added = 0

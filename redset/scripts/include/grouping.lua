@@ -130,13 +130,12 @@ end
 -- Appends score, member to the list of a group, in the order of groups.
 local function sort_in(by, order, group, score, member)
   local list = by[group]
-  if not list then
-    list = {}
-    by[group] = list
-    order[#order + 1] = group
+  if list then
+    local length = #list
+    list[length + 1], list[length + 2] = score, member
+  else
+    by[group], order[#order + 1] = {score, member}, group
   end
-  local length = #list
-  list[length + 1], list[length + 2] = score, member
 end
 -- Returns the group of a payload. A lost payload has none.
 local function group_in(payload)
