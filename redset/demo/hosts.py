@@ -18,7 +18,7 @@ from redset.demo.crawl import Crew
 from redset.demo.site import Site
 from redset.demo.worker import Job, Shared, Stop, fetch, links, open_client_of
 
-__all__ = ("INTERVAL", "LIMIT", "Hosts", "HostsReport", "Visit", "check", "crawl", "summary")
+__all__ = ("Hosts", "HostsReport", "Visit", "check", "crawl", "summary")
 
 #: Requests to a host at a time, and the time between the starts of two, in seconds.
 LIMIT, INTERVAL = 2, 0.1

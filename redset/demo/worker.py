@@ -144,6 +144,7 @@ class Stop:
         self._parent = multiprocessing.parent_process()
 
     def is_set(self) -> bool:
+        """Return whether the crawl is over, or the parent process is gone."""
         gone = self._parent is not None and not self._parent.is_alive()
         return gone or self._shared.is_over()
 
