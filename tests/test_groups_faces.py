@@ -493,6 +493,7 @@ def test_ranges_are_taken_by_score_and_wait_for_no_turn(make_set: MakeSet) -> No
     assert pages.between(0, 3).take(9) == urls("a", 4)
     assert pages.between(4, 7).discard() == 4
     assert list(pages) == ["b/3", "b/4"]
+    assert pages.stats().available <= 2
     assert [lease.item for lease in pages.lease(9)] == ["b/3"]
 
 

@@ -21,7 +21,7 @@ class Group(NamedTuple):
     name : str or None
         The group; None for the items without a group.
     queued : int
-        Number of its queued items.
+        Number of its queued items. An item that was discarded may count until its group's turn.
     leased : int
         Number of its items in work. 0 for a group without a limit.
     ready : bool

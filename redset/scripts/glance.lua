@@ -49,7 +49,8 @@ local function look(at, due, more)
     local epoch = redis.call('HGET', KEYS[at + 4], 'groups') or '0'
     row[12], row[13], row[14] = count_groups(KEYS[at + 8], KEYS[at + 9], KEYS[at + 10], KEYS[at + 11],
       KEYS[at + 12] .. ':' .. epoch .. ':', milli)
-    row[2] = row[12]
+    -- A group in line may have lost its items to a discard.
+    row[2] = math.min(size, row[12])
   end
   return row
 end

@@ -144,6 +144,7 @@ return {size, available, held, letters, remembered, lowest, now, math.floor(memo
 -- grouped:
 local may, rest, work =
   count_groups(ready, resting, waiting, working, index_of, milliseconds(clock))
-return {size, may + startable, held, letters, remembered, lowest, now, math.floor(memory), died,
+-- A group in line may have lost its items to a discard.
+return {size, math.min(size, may + startable), held, letters, remembered, lowest, now, math.floor(memory), died,
   retrying, may + startable, rest, work - idle}
 -- both:
