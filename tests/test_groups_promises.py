@@ -114,8 +114,9 @@ def test_a_discarded_lease_frees_its_slot_in_the_same_step(make: Maker, raw: Any
 
 def test_pop_and_take_need_a_free_slot_and_hold_none(make: Maker) -> None:
     jobs = make()
-    jobs.add_many(names("a", 4), range(4))
+    jobs.add_many(names("a", 3))
     [lease] = jobs.lease()
+    jobs.add("a/3")
     with pytest.raises(KeyError):
         jobs.pop()
     assert jobs.take(5) == []
@@ -193,6 +194,8 @@ def test_two_hand_outs_of_a_group_are_an_interval_apart(make: Maker, raw: Any) -
         if before is not None:
             assert now - before >= 4000
         before = first
+        # The end of its rest is a whole millisecond: rounded up, from a start after `first`.
+        assert raw.zscore(f"{P}:resting", "a") * 1000 >= first + 4000
 
 
 def test_an_interval_goes_on_after_a_crash_and_after_a_settlement(make: Maker, raw: Any) -> None:
@@ -286,8 +289,9 @@ def test_a_retry_never_shortens_a_rest(make: Maker) -> None:
 # --- 3. turns
 
 
-def test_groups_take_turns_whatever_they_hold(make: Maker) -> None:
-    jobs = make()
+@pytest.mark.parametrize("limit", [1, 3, None])
+def test_groups_take_turns_whatever_they_hold(make: Maker, limit: int | None) -> None:
+    jobs = make(group_limit=limit)
     jobs.add_many(names("huge", 200))
     for group in "abc":
         jobs.add_many(names(group, 3))
@@ -316,6 +320,16 @@ def test_a_group_that_becomes_free_joins_at_the_end(make: Maker) -> None:
     first.ack()  # after b and c
     jobs.add("d/0")
     assert [group_of(item) for item in leased(jobs, 4)] == ["b", "c", "a", "d"]
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_a_group_whose_first_items_are_gone_keeps_its_turn(make: Maker, num: int) -> None:
+    """Also after one that was emptied."""
+    jobs = make(group_interval=100)
+    for group in ("empty", "a", "b", "c"):
+        jobs.add_many(names(group, 2))
+    jobs.discard_many([*names("empty", 2), "a/0"])
+    assert leased(jobs, num) == ["a/1", "b/0"][:num]
 
 
 def test_a_blocked_group_keeps_no_other_waiting(make: Maker) -> None:

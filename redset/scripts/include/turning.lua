@@ -72,9 +72,16 @@ while got < num and budget > 0 and bytes < BYTES and not stopped do
   -- Of each group: the members that it hands out, and why it ends its turn.
   local mine, ends = {}, {}
   local from, out, entries, gone, parked, lost = got + 1, {}, {}, {}, {}, {}
+  -- In a round that reads more groups than it wants items, the group whose turn it is.
+  local first_of, overtaken = wide > want and owners[1], false
   for c = 1, num_members do
     local i, member = owners[c], members[c]
-    if not (ends[i] or stopped or got == num or bytes >= BYTES) then
+    if first_of and first_of ~= i then
+      -- Its first entries were too many, and others are left: it keeps its turn.
+      overtaken = overtaken or not (mine[first_of] or ends[first_of]) and has_more[first_of]
+      first_of = i
+    end
+    if not (ends[i] or stopped or overtaken or got == num or bytes >= BYTES) then
       local score, payload, value, front = scores[c], payloads[c], known[c], lead[i]
       local tries, last, suspect, cohort, held_back = 0, '', false, bound, false
       if value then
