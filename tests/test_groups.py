@@ -14,7 +14,7 @@ import servers
 
 from redset import Retry, ScheduledSet, SortedSet
 from redset._operations import memory
-from redset.exceptions import OptionsDiffer
+from redset.exceptions import AddError, OptionsDiffer
 
 P = "pages:{pages}"
 MakeSet = Callable[..., Any]
@@ -430,3 +430,29 @@ def test_an_object_without_groups_is_told_so_when_leases_of_groups_expire(
         with pytest.raises(OptionsDiffer):
             call()
     assert len(pages.lease(4)) == 1
+
+
+@pytest.mark.parametrize("remember", [True, 60])
+def test_an_add_that_is_refused_midway_loses_no_item(
+    any_server: servers.Server, remember: Any
+) -> None:
+    added = {"a/0", "c/0"}
+    for held in (False, True):
+        pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host, remember=remember)
+        pages.add_many(["a/0", "b/0"] if held else ["b/0"])
+        leases = list(pages.lease(5))
+        with (
+            servers.user(any_server, "-hincrby") as options,
+            any_server.client(**options) as client,
+            pytest.raises(AddError),
+        ):
+            SortedSet(client, "pages", group=host, remember=remember).add_many(added, again=held)
+        pages.ack(leases)
+        pages.add_many(added)
+        found, end = set[str](), time.monotonic() + 10
+        while len(found) < 2 and time.monotonic() < end:
+            leases = list(pages.lease(5, wait=0.2))
+            found |= set(names(leases))
+            pages.ack(leases)
+        assert found == added
+        any_server.raw.flushall()

@@ -1,6 +1,6 @@
 -- Included by `add`, a piece of it for sets with groups: writes the places of accepted entries.
 bulk('HSET', items, parked_payloads)
--- The index and the turn before the place, too: entries too many are dropped at their turn.
+-- The index before the place, too: entries too many are dropped at their turn.
 local by, order = {}, {}
 for i = 1, #zadd, 2 do
   local payload = hset[i + 1]
@@ -14,6 +14,5 @@ for i = 1, #zadd, 2 do
   end
 end
 for i = 1, #order do bulk('ZADD', index_of .. order[i], by[order[i]]) end
-line_up(order, nil, true)
 local num_new = bulk('ZADD', queue, zadd)
 if counts then added, updated = num_new, learned - num_new end

@@ -60,6 +60,15 @@ if condition == '' and remember ~= 'limited' and #ARGV < entries_at + 1000
       call('HSET', items, unpack(hset))
       local index_of = index .. ':' .. (stored[7] or '0') .. ':'
       for i = 1, #order do call('ZADD', index_of .. order[i], unpack(by[order[i]])) end
+      added = call('ZADD', queue, unpack(zadd))
+      if ever then
+        memory.count = memory.count + taken
+        if grow(memory) > 0 then
+          save(meta, memory)
+        else
+          call('HSET', meta, 'count', format('%d', memory.count))
+        end
+      end
       -- The same as `line_up` of groups that have items.
       local slots, encoding = {}, #order >= 20 and redis.pcall('OBJECT', 'ENCODING', working)
       if encoding == 'listpack' or encoding == 'ziplist' then
@@ -87,15 +96,6 @@ if condition == '' and remember ~= 'limited' and #ARGV < entries_at + 1000
           turns[2 * i - 1], turns[2 * i] = string.format('%d', turn - #fit + i), fit[i]
         end
         call('ZADD', ready, 'NX', unpack(turns))
-      end
-      added = call('ZADD', queue, unpack(zadd))
-      if ever then
-        memory.count = memory.count + taken
-        if grow(memory) > 0 then
-          save(meta, memory)
-        else
-          call('HSET', meta, 'count', format('%d', memory.count))
-        end
       end
     end
     return {added, taken - added, ''}
