@@ -7,7 +7,6 @@ import traceback
 from collections import Counter, deque
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
 
 from scrapy import signals
 
@@ -18,7 +17,7 @@ from redset.scrapy.coordinator import Coordinator, Port
 from redset.scrapy.engine import Engine
 from redset.scrapy.entries import MOST_PRIORITY, Entry
 from redset.scrapy.fingerprints import fingerprint_maker
-from redset.scrapy.groups import GroupOptions
+from redset.scrapy.groups import GroupOptions, host_of
 from redset.scrapy.inbox import request_of
 from redset.scrapy.jobs import IN_MEMORY, Job
 from redset.scrapy.politeness import PoliteSlots
@@ -506,33 +505,16 @@ class Scheduler:
 
     def _slot_name_of(self, request: Any) -> str:
         given = request.meta.get("download_slot")
-        return str(given) if given is not None else urlsplit(request.url).hostname or ""
+        return str(given) if given is not None else host_of(request.url)
 
 
 def _slot_of_data(data: dict[str, Any]) -> str:
     """Return the downloader's slot of a parsed request: what meta says, or the host."""
     try:
         given = data.get("meta", {}).get("download_slot")
-        return given if isinstance(given, str) else _host_of(data["url"])
+        return given if isinstance(given, str) else host_of(data["url"])
     except (AttributeError, KeyError, TypeError, ValueError):
         return ""
-
-
-#: The host of each scheme and place, such as ``http://a.example:80``, that was seen lately.
-_hosts: dict[str, str] = {}
-
-
-def _host_of(url: str) -> str:
-    """Return the host of a URL: urlsplit takes as long as all the rest of a job."""
-    end = url.find("/", url.find("//") + 2)
-    host = _hosts.get(url[:end]) if end > 0 else None
-    if host is None:
-        host = urlsplit(url).hostname or ""
-        if 0 < end < 300:
-            if len(_hosts) >= 1000:
-                _hosts.clear()
-            _hosts[url[:end]] = host
-    return host
 
 
 def _tell_unused(settings: Any) -> None:
