@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 import servers
 
 from redset import Retry, ScheduledSet, SortedSet
@@ -456,3 +458,24 @@ def test_an_add_that_is_refused_midway_loses_no_item(
             pages.ack(leases)
         assert found == added
         any_server.raw.flushall()
+
+
+@pytest.mark.parametrize("right", ["-hincrby", "-hrandfield"])
+def test_a_take_that_is_refused_midway_loses_no_item(
+    any_server: servers.Server, right: str
+) -> None:
+    raw = any_server.raw
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages.add_many(urls("c", 2), range(2))
+    assert names(pages.lease(5)) == ["c/0"]
+    pages.add_many(urls("ab", 3))
+    taken: list[str] = []
+    with (
+        servers.user(any_server, right) as options,
+        any_server.client(**options) as client,
+    ):
+        other: SortedSet[str] = SortedSet(client, "pages", group=host)
+        for num in (1, 9, 9):
+            with contextlib.suppress(redis.exceptions.NoPermissionError):
+                taken += other.take(num)
+    assert sorted(taken + pages.take(9)) == urls("ab", 3)

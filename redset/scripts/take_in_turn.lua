@@ -32,7 +32,8 @@ local takes, passes, hand, token, expiry = true, false, 0, '', ''
 local has_own = call('EXISTS', limits, shared) > 0
 -- include: turning
 local is_mended = false
-if got < num and budget > 0 and bytes < BYTES and call('ZCARD', queue) > 0 then
+-- Not after items were taken: they would be lost if a command were refused.
+if got == 0 and budget > 0 and call('ZCARD', queue) > 0 then
 -- include: expiring
 -- include: mending
 end

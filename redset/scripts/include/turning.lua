@@ -185,6 +185,11 @@ while got < num and budget > 0 and bytes < BYTES and not stopped do
     end
     bulk('ZADD', resting, rests, 'GT')
   end
+  if takes and out[1] then
+    -- The other writes of this step, of nothing: after a refusal of one, taken items would be lost.
+    call('HINCRBY', meta, 'turn', '0')
+    call('ZADD', none, 'XX', '0', '')
+  end
   bulk('ZREM', queue, out)
   -- The entries of a group follow each other.
   local at, quit, again, misplaced = 0, {}, nil, nil
