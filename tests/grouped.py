@@ -5,6 +5,7 @@ An item is a str like ``"a/1"``; its group is the text before the slash.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from typing import Any
 
@@ -39,9 +40,10 @@ def drain(jobs: Any, num: int = 10, calls: int = 200) -> list[str]:
     """Lease and acknowledge until nothing is left; return the items in their order."""
     found: list[str] = []
     for _ in range(calls):
-        batch = list(jobs.lease(num, wait=0.5))
-        if not batch:
+        batch = list(jobs.lease(num))
+        if not batch and jobs.finished():
             return found
+        time.sleep(0 if batch else 0.01)
         found += [lease.item for lease in batch]
         jobs.ack(batch)
     raise AssertionError(f"not drained after {calls} calls: {jobs.stats()}")
