@@ -548,6 +548,15 @@ def test_a_script_is_its_files_and_the_locals_that_they_declare() -> None:
     assert makers == {"redset.scripts"}
 
 
+def test_marked_lines_are_for_sets_with_groups_or_for_others() -> None:
+    lines = ["a", "-- grouped:", "b", "-- ungrouped:", "c", "-- both:", "d"]
+    assert scripts.selected(lines, True) == ["a", "b", "d"]
+    assert scripts.selected(lines, False) == ["a", "c", "d"]
+    # A script without such lines is one script.
+    assert script("page", True) is script("page")
+    assert script("settle", True) is not script("settle")
+
+
 def test_every_server_knows_a_script_by_the_name_that_redset_has_for_it(
     any_server: servers.Server,
 ) -> None:
