@@ -22,8 +22,9 @@ end
 -- The end of the interval is not known from here on. It is at most an interval from now.
 local rest = call('ZSCORE', resting, group)
 local _, intervals = limits_of({group})
+-- First, since it frees memory: a full server ends a pause, too.
+call('ZREM', none, '')
 if rest and rest + 0 > now + intervals[1] then
-  call('ZREM', none, '')
   if intervals[1] > 0 then
     call('ZADD', resting, string.format('%.0f', now + intervals[1] + 1), group)
   else
