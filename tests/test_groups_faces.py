@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import servers
+from redis.cluster import RedisCluster
 
 import redset
 from redset import ScheduledSet, SortedSet, TimeSortedSet
@@ -641,3 +642,25 @@ def test_a_released_item_may_change_its_group(make_set: MakeSet) -> None:
     (lease,) = pages.lease()
     lease.release(item={"id": 1, "host": "b"})
     assert [lease.group for lease in pages.lease(9)] == ["b"]
+
+
+def test_groups_work_on_a_cluster() -> None:
+    with servers.cluster(servers.some(), 2) as nodes:
+        client = RedisCluster(host="127.0.0.1", port=nodes[0].port)
+        for name in ("jobs", "{tag}:pages"):
+            pages: Any = SortedSet(client, name, group=host, max_attempts=1, remember=True)
+            pages.add_many(urls("ab", 2))
+            pages.set_group("a", limit=2)
+            pages.pause_group("b", math.inf)
+            done, dead = pages.lease(9)
+            pages.ack(done)
+            pages.fail(dead, "no")
+            assert pages.dead.requeue() == 1
+            assert {group.name for group in pages.groups()} == {"a", "b"}
+            pages.pause_group("b", 0)
+            lines = list(pages.export())
+            pages.clear()
+            assert pages.restore(lines) == 3
+            assert pages.discard("b/0")
+            assert pages.consume(lambda url: None, until_finished=True).done == 2
+        client.close()
