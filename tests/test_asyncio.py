@@ -112,7 +112,9 @@ def public(cls: type) -> set[str]:
 
 
 #: Names that are not awaited: iterated with ``async for``, or used as they are.
-PLAIN = {"add_new", "between", "buffered", "export", "from_url", "known", "lease", "leased"}
+PLAIN = {
+    "add_new", "between", "buffered", "export", "from_url", "groups", "known", "lease", "leased",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -390,7 +390,7 @@ def _stats(
 ) -> tuple[list[int], float | None, float, int, int, int, list[int]]:
     parts = listed(reply)
     if len(parts) not in (10, 13):
-        raise refuse("figures", reply)
+        raise refuse("a list of 10 or 13", reply)
     lowest = number(parts[5]) if bytes_of(parts[5]) else None
     counts, used, died = [count(part) for part in parts[:5]], count(parts[7]), count(parts[8])
     groups = [count(part) for part in parts[10:]]
