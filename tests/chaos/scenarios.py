@@ -592,7 +592,9 @@ def _judged(run: Run, options: list[str]) -> Iterator[None]:
     judge.replay(log)
     run.extra["starts"] += judge.starts
     run.impolite += judge.wrong
-    run.impolite += grouped.inconsistencies(run.server.raw, limit)
+    # A process with the smallest limit leaves a group that has so many in work where it is.
+    smallest = min((each for each in limits if each is not None), default=None)
+    run.impolite += grouped.inconsistencies(run.server.raw, smallest)
 
 
 class Scenario(NamedTuple):

@@ -1631,7 +1631,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "elseif number == reads[i] and not has_more[i] then",
         "elseif number == reads[i] then",
         "A group whose first entries are of items that are gone leaves the line with items queued.",
-        ("test_groups_promises.py::test_items_removed_elsewhere_keep_no_others_back",),
+        ("test_groups_promises.py::test_a_group_whose_first_items_are_gone_keeps_its_turn",),
     ),
     Mutant(
         "item-of-another-group-is-handed-out",
