@@ -481,6 +481,9 @@ class SortedSet(AsyncFace[T]):
         At most once: a caller that crashes loses the item. One round trip, O(log N). An object's
         first removal takes one more, to check that it can decode the items.
 
+        In a set with groups it is the lowest of the group whose turn it is. It needs a free slot,
+        holds none, and starts an interval.
+
         Waiting costs about one command a second. It costs at most 20 a second while others get the
         items, or at first if the server cannot report changes. It holds no connection of the pool,
         and a cancellation ends it.
@@ -521,7 +524,7 @@ class SortedSet(AsyncFace[T]):
 
         At most once, as `pop`. O(log N + num), a round trip for each 2,000 items (1,000 with
         ``key`` or ``ties``). If a later step fails, the items of the earlier steps are returned,
-        and the error is logged.
+        and the error is logged. A set with groups hands out as for `pop`.
 
         Parameters
         ----------
@@ -568,6 +571,9 @@ class SortedSet(AsyncFace[T]):
         its old score when its lease expires. Items whose leases expired together are handed out in
         smaller groups, so that an item that kills its worker dies alone. So a batch shorter than
         ``num`` does not mean an empty set.
+
+        In a set with groups the items are those of the groups whose turn it is, lowest score first
+        in each. A slot of a group and its interval count from this call: begin what you lease.
 
         O(log N) per item, a round trip and a step for each 100 items. A step also returns up to 100
         expired leases to the queue. A request that is repeated after a lost connection returns the
