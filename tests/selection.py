@@ -136,7 +136,7 @@ MEASURED: dict[str, tuple[float, int]] = {
 TO_COME: dict[str, float] = {
     "browser": 0,
     "groups": 15,
-    "groups_faces": 10,
+    "groups_faces": 6,
     "groups_model": 6,
     "groups_promises": 16,
 }
