@@ -479,3 +479,29 @@ def test_a_take_that_is_refused_midway_loses_no_item(
             with contextlib.suppress(redis.exceptions.NoPermissionError):
                 taken += other.take(num)
     assert sorted(taken + pages.take(9)) == urls("ab", 3)
+
+
+def test_a_full_server_ends_a_pause(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages.add_many(urls("a", 1))
+    # A pause that ended has left the group to the next lease.
+    pages.pause_group("a", 0.01)
+    time.sleep(0.05)
+    raw.config_set("maxmemory", "1")
+    try:
+        pages.pause_group("a", 0)
+        assert names(pages.lease(1)) == ["a/0"]
+    finally:
+        raw.config_set("maxmemory", "0")
+
+
+def test_a_clear_reads_many_small_items_at_a_time(any_server: servers.Server) -> None:
+    raw = any_server.raw
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages.add_many(urls("abc", 400))
+    raw.delete(f"{P}:ready")
+    raw.config_resetstat()
+    assert pages.clear() == 1200
+    assert raw.info("commandstats")["cmdstat_zpopmin"]["calls"] < 100
+    assert list(raw.scan_iter("*")) == []

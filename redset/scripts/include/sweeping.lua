@@ -5,22 +5,14 @@ local function sweep_groups(limit)
   local old = call('HGET', meta, 'old_groups')
   if not old then return false end
   local epoch = string.match(old, '%d+')
-  local prefix, left, size = index .. ':' .. epoch, limit, 0
+  local prefix, left, done = index .. ':' .. epoch, limit, {}
   local function unlink(group)
-    call('UNLINK', prefix .. ':' .. group)
-    left = left - 1
+    if not done[group] then call('UNLINK', prefix .. ':' .. group) end
+    done[group], left = true, left - 1
   end
-  for _, part in ipairs({'ready', 'resting', 'waiting', 'queue', 'tied'}) do
-    local is_queue = part == 'queue' or part == 'tied'
-    while left > 0 and size < BYTES do
-      local some = call('ZPOPMIN', prefix .. '/' .. part, is_queue and 1 or left)
-      if #some == 0 then break end
-      for i = 1, #some, 2 do
-        local payload = is_queue and call('HGET', prefix .. '/items', some[i])
-        size = size + (payload and #payload or 0)
-        unlink(payload and string.sub(payload, 2, 1 + string.byte(payload)) or some[i])
-      end
-    end
+  for _, part in ipairs({'ready', 'resting', 'waiting'}) do
+    local some = left > 0 and call('ZPOPMIN', prefix .. '/' .. part, left) or {}
+    for i = 1, #some, 2 do unlink(some[i]) end
   end
   while left > 0 do
     local some = call('HRANDFIELD', prefix .. '/working', math.min(left, 100))
@@ -28,6 +20,23 @@ local function sweep_groups(limit)
     for _, group in ipairs(some) do unlink(group) end
     call('HDEL', prefix .. '/working', unpack(some))
   end
+  -- Groups that stood nowhere, by the payloads. As many are read at a time as fit by the largest.
+  local size, largest, want = 0, 1, 1
+  local function unlink_of(queued)
+    while left > 0 and size < BYTES do
+      local some, names = call('ZPOPMIN', queued, math.min(want, left)), {}
+      if #some == 0 then break end
+      for i = 1, #some, 2 do names[#names + 1] = some[i] end
+      for _, payload in ipairs(call('HMGET', prefix .. '/items', unpack(names))) do
+        payload = payload or ''
+        unlink(string.sub(payload, 2, 1 + (string.byte(payload) or 0)))
+        size, largest = size + #payload, math.max(largest, #payload)
+      end
+      want = math.max(1, math.min(2 * want, 100, math.floor((BYTES - size) / largest)))
+    end
+  end
+  unlink_of(prefix .. '/queue')
+  unlink_of(prefix .. '/tied')
   if left <= 0 or size >= BYTES then return true end
   call('UNLINK', prefix .. '/items')
   local rest = string.match(old, '%d+ (.+)')
