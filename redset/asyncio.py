@@ -914,7 +914,8 @@ class SortedSet(AsyncFace[T]):
         group : str, bytes or int
             The group, as for `set_group`.
         seconds : float or timedelta
-            Time from now. 0 ends a pause, but no interval. ``math.inf`` pauses until it is ended.
+            Time from now. A longer pause goes on. 0 ends a pause; the group may then rest for one
+            interval more. ``math.inf`` pauses until it is ended.
 
         Raises
         ------
