@@ -132,7 +132,11 @@ def test_the_report_names_goals_missed_and_contenders_missing_with_a_profile(
 
 
 @pytest.mark.parametrize(
-    "module", ["benchmarks", "benchmarks.steps", "benchmarks.memory", "benchmarks.groups"]
+    "module",
+    [
+        *("benchmarks", "benchmarks.steps", "benchmarks.memory", "benchmarks.groups"),
+        "benchmarks.polite",
+    ],
 )
 def test_a_benchmark_starts_from_the_tree(module: str) -> None:
     tree = Path(__file__).resolve().parent.parent
@@ -401,6 +405,21 @@ def test_groups_are_compared_and_their_steps_measured(large: bool) -> None:
     assert ended.status in (0, 1) and ended.err == "", ended
     wanted = "| all groups rest: lease of 100 |" if large else "lease + ack by 100: "
     assert wanted in ended.out and "All goals met: " in ended.out
+
+
+@pytest.mark.slow(4)
+def test_starts_of_hosts_are_counted_and_their_gaps_measured() -> None:
+    tree = Path(__file__).resolve().parent.parent
+    sizes = ["--rounds", "1", "--hosts", "3", "--jobs", "3", "--alone"]
+    command = ["-m", "benchmarks.polite", "--server", servers.some(), *sizes]
+    with children.Child(*command, cwd=tree) as child:
+        ended = child.wait(60)
+    assert (ended.status, ended.err) == (0, "")
+    (row,) = (line for line in ended.out.splitlines() if line.startswith("| redset |"))
+    connections, lasted, gap = (cell.split()[0] for cell in row.split("|")[3:6])
+    assert 1 <= int(connections) <= 2
+    # How long a handler waits for a core is the machine's affair.
+    assert float(lasted) > 0 and float(gap) > 0
 
 
 def test_memory_is_measured_of_entries_that_are_queued_leased_and_done(bench: Bench) -> None:

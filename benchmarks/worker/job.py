@@ -26,6 +26,9 @@ class Job(NamedTuple):
     pages: int | None = None
     duplicates: float | None = None
     variant: str = ""
+    #: Hosts that get `size` jobs each, and the seconds between two starts of one.
+    hosts: int = 0
+    interval: float = 0.0
 
     def items(self) -> list[data.Item]:
         return list(data.items(self.first, self.first + self.size, self.item_size))
@@ -35,6 +38,9 @@ class Job(NamedTuple):
         half = self.size // 2
         found = data.items(self.first + half, self.first + half + self.size, self.item_size)
         return f"{self.name}-others", list(found)
+
+    def of_host(self, host: int) -> list[data.Item]:
+        return [{"host": f"host-{host}", "number": number} for number in range(self.size)]
 
     def scores(self) -> list[int]:
         return data.scores(self.size)

@@ -18,6 +18,7 @@ import data
 import redis
 import redis.cluster
 from job import Job, Run, batches
+from starts import WORK, Starts
 
 import redset
 from redset import SortedSet, _wire
@@ -442,6 +443,39 @@ def asyncio_take_all(job: Job) -> Run:
         return len(taken[-1])
 
     return _on_a_loop(job, work)
+
+
+def polite(job: Job) -> Run:
+    """Work on the jobs of hosts: one set with groups, one process."""
+    from redis.asyncio import Redis
+
+    import redset.asyncio
+
+    loop, starts = asyncio.new_event_loop(), Starts()
+
+    async def made() -> Any:
+        jobs: Any = redset.asyncio.SortedSet(
+            Redis(**job.address),
+            job.name,
+            serializer=JSONSerializer(),
+            group="host",
+            group_limit=1,
+            group_interval=job.interval,
+        )
+        await jobs.add_many([item for host in range(job.hosts) for item in job.of_host(host)])
+        return jobs
+
+    async def handle(item: Any) -> None:
+        starts.note(item["host"])
+        await asyncio.sleep(WORK)
+
+    jobs = loop.run_until_complete(made())
+
+    async def work() -> tuple[int, dict[str, float]]:
+        await jobs.consume(handle, concurrency=job.hosts, until_finished=True)
+        return starts.samples()
+
+    return lambda: loop.run_until_complete(work())
 
 
 def _on_a_loop(job: Job, work: Callable[[Any], Awaitable[int]]) -> Run:
