@@ -41,7 +41,8 @@ NOTE = """
 BullMQ {version}: its Python worker passes `limiter` to the server, which hands out nothing until
 the limit ends and answers how long that is. The worker does not use this answer. It waits for a new
 job, for `drainDelay` (5 s by default) in whole seconds, and asks again. So the limit holds, and a
-host has a start each 5 s, or each second with a small `drainDelay`."""
+host has a start each 5 s, or each second with a small `drainDelay`. Its worker for Node.js asks
+when the limit ends; it is not measured here."""
 
 
 @dataclass(frozen=True)
