@@ -1,4 +1,4 @@
--- Included by lease_in_turn, a piece of it: a call that was sent again gets its leases, and those
+-- Included by steps that lease, a piece of them: a call that was sent again gets its leases, and those
 -- that it may not have any more return.
 local mine, found = {}, call('ZRANGEBYSCORE', leased, held, held)
 for i, value in ipairs(values_of(found)) do
@@ -14,7 +14,7 @@ end)
 local most = tonumber(held) > now and num or 0
 -- For the whole time of this request: the caller counts from here.
 local until_now = string.format('%.0f', math.max(tonumber(held), now + ttl))
-local bound, leases_of, attempted, payloads = 0, {}, {}, {}
+local bound, leases_of, attempted, payloads = 0, {}, {}, items and {}
 local rest, theirs, rows, bytes = {}, {}, {}, 0
 for place, lease in ipairs(mine) do
   if place <= most then
@@ -25,8 +25,15 @@ for place, lease in ipairs(mine) do
       attempted[#attempted + 1], attempted[#attempted + 2] = place, attempts
     end
     rows[#rows + 1], rows[#rows + 2] = until_now, lease[3]
-    payloads[place] = call('HGET', items, lease[3]) or '\0'
-    bytes = bytes + #lease[3] + #payloads[place]
+    bytes = bytes + #lease[3]
+    if payloads then
+-- ungrouped:
+      payloads[place] = call('HGET', items, lease[3]) or ''
+-- grouped:
+      payloads[place] = call('HGET', items, lease[3]) or '\0'
+-- both:
+      bytes = bytes + #payloads[place]
+    end
   else
     rest[#rest + 1], theirs[#theirs + 1] = lease[3], lease[6]
   end
