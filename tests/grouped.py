@@ -31,6 +31,11 @@ def names(group: str, num: int, first: int = 0) -> list[str]:
     return [f"{group}/{place}" for place in range(first, first + num)]
 
 
+def urls(groups: str, num: int) -> list[str]:
+    """Return so many items of each group, whose name is a letter."""
+    return [item for group in groups for item in names(group, num)]
+
+
 def leased(jobs: Any, num: int = 1, **options: Any) -> list[str]:
     """Lease items and return them."""
     return [lease.item for lease in jobs.lease(num, **options)]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 import servers
+from grouped import group_of, urls
 
 from redset import Retry, ScheduledSet, SortedSet
 from redset._operations import memory
@@ -20,14 +21,6 @@ from redset.exceptions import AddError, OptionsDiffer
 
 P = "pages:{pages}"
 MakeSet = Callable[..., Any]
-
-
-def host(url: str) -> str:
-    return url.split("/")[0]
-
-
-def urls(hosts: str, num: int) -> list[str]:
-    return [f"{name}/{number}" for name in hosts for number in range(num)]
 
 
 def names(leases: Any) -> list[str]:
@@ -48,7 +41,7 @@ def slots(raw: Any) -> dict[str, set[bytes]]:
 
 
 def test_each_group_has_at_most_its_limit_of_items_in_work(make_set: MakeSet) -> None:
-    pages = make_set(SortedSet, "pages", group=host, group_limit=2)
+    pages = make_set(SortedSet, "pages", group=group_of, group_limit=2)
     pages.add_many(urls("abc", 5))
     leases = list(pages.lease(100))
     assert Counter(lease.group for lease in leases) == {"a": 2, "b": 2, "c": 2}
@@ -60,17 +53,17 @@ def test_each_group_has_at_most_its_limit_of_items_in_work(make_set: MakeSet) ->
 def test_groups_take_turns_and_the_lowest_score_of_each_is_first(
     any_server: servers.Server,
 ) -> None:
-    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host, group_limit=None)
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=group_of, group_limit=None)
     pages.add_many(urls("abc", 4), range(12))
     order = [names(pages.lease(1))[0] for _ in range(12)]
-    assert [Counter(map(host, order[at : at + 3])) for at in range(0, 12, 3)] == 4 * [
+    assert [Counter(map(group_of, order[at : at + 3])) for at in range(0, 12, 3)] == 4 * [
         {"a": 1, "b": 1, "c": 1}
     ]
-    assert [url for url in order if host(url) == "a"] == urls("a", 4)
+    assert [url for url in order if group_of(url) == "a"] == urls("a", 4)
 
 
 def test_two_starts_of_a_group_are_its_interval_apart(make_set: MakeSet) -> None:
-    pages = make_set(SortedSet, "pages", group=host, group_limit=None, group_interval=0.1)
+    pages = make_set(SortedSet, "pages", group=group_of, group_limit=None, group_interval=0.1)
     pages.add_many(urls("ab", 3))
     starts: dict[str, list[float]] = {"a": [], "b": []}
     end = time.time() + 20
@@ -86,7 +79,7 @@ def test_two_starts_of_a_group_are_its_interval_apart(make_set: MakeSet) -> None
 def test_an_expired_lease_frees_its_slot_in_the_step_that_returns_the_item(
     any_server: servers.Server,
 ) -> None:
-    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=group_of)
     pages.add_many(urls("a", 2), [1, 2])
     (first,) = pages.lease(5)
     assert slots(any_server.raw) == {"a": {first.member}}
@@ -123,7 +116,7 @@ def test_a_queued_item_moves_to_the_group_of_its_last_add(any_server: servers.Se
 
 
 def test_a_failed_item_can_let_its_group_rest(any_server: servers.Server) -> None:
-    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=group_of)
     pages.add_many(urls("ab", 2))
     leases = {lease.group: lease for lease in pages.lease(5)}
     pages.fail(leases["a"], "429", 0.2, group=True)
@@ -135,15 +128,15 @@ def test_a_failed_item_can_let_its_group_rest(any_server: servers.Server) -> Non
 
 
 def test_take_and_pop_start_an_interval_and_hold_no_slot(make_set: MakeSet) -> None:
-    pages = make_set(SortedSet, "pages", group=host, group_interval=60)
+    pages = make_set(SortedSet, "pages", group=group_of, group_interval=60)
     pages.add_many(urls("ab", 2))
-    assert {host(url) for url in [pages.pop(), *pages.take(5)]} == {"a", "b"}
+    assert {group_of(url) for url in [pages.pop(), *pages.take(5)]} == {"a", "b"}
     assert pages.take(5) == []
     assert pages.size() == 2
 
 
 def test_an_item_of_a_scheduled_set_starts_when_it_is_due(make_set: MakeSet) -> None:
-    pages = make_set(ScheduledSet, "pages", group=host)
+    pages = make_set(ScheduledSet, "pages", group=group_of)
     pages.add("a/late", delay=60)
     pages.add("a/soon", delay=1)
     pages.add("b/now")
@@ -154,7 +147,7 @@ def test_an_item_of_a_scheduled_set_starts_when_it_is_due(make_set: MakeSet) -> 
 
 def test_entries_of_items_that_are_gone_do_not_end_a_turn(any_server: servers.Server) -> None:
     raw = any_server.raw
-    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=group_of)
     pages.add_many(urls("a", 300), range(300))
     raw.zremrangebyrank(f"{P}:grouped", 0, 298)
     assert names(pages.lease(2)) == ["a/299"]
@@ -176,7 +169,7 @@ def test_a_lease_call_that_is_sent_again_returns_the_same_leases(
     from redset._operations.leasing import lease_call
     from redset._transport.effects import only
 
-    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=group_of)
     pages.add_many(urls("abc", 2))
     token = b"0123456789abcdef"
     calls = [pages._run(only(lease_call(pages._ctx, token, num, 60_000))) for num in (3, 3, 2)]
@@ -188,7 +181,7 @@ def test_a_lease_call_that_is_sent_again_returns_the_same_leases(
 
 
 def test_own_values_win_and_are_forgotten_by_clear(any_server: servers.Server) -> None:
-    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=group_of)
     pages.add_many(urls("ab", 5))
     pages.set_group("a", limit=3)
     assert Counter(lease.group for lease in pages.lease(10)) == {"a": 3, "b": 1}
@@ -205,7 +198,7 @@ def test_own_values_win_and_are_forgotten_by_clear(any_server: servers.Server) -
 
 
 def test_a_paused_group_hands_out_nothing_until_the_pause_ends(any_server: servers.Server) -> None:
-    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=group_of)
     pages.add_many(urls("ab", 2))
     pages.pause_group("a", math.inf)
     pages.pause_group("b", 0.1)
@@ -217,7 +210,7 @@ def test_a_paused_group_hands_out_nothing_until_the_pause_ends(any_server: serve
 
 
 def test_the_end_of_a_pause_does_not_cut_an_interval(any_server: servers.Server) -> None:
-    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host, group_interval=60)
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=group_of, group_interval=60)
     pages.add_many(urls("a", 2))
     assert len(pages.lease(5)) == 1
     pages.pause_group("a", 600)
@@ -226,7 +219,7 @@ def test_the_end_of_a_pause_does_not_cut_an_interval(any_server: servers.Server)
 
 
 def test_a_discarded_lease_frees_its_slot(any_server: servers.Server) -> None:
-    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=group_of)
     pages.add_many(urls("a", 3), range(3))
     (lease,) = pages.lease(5)
     assert pages.discard_many(["a/0", "a/1"]) == 2
@@ -238,7 +231,7 @@ def test_a_discarded_lease_frees_its_slot(any_server: servers.Server) -> None:
 def test_clear_takes_effect_at_once_and_leaves_no_index(any_server: servers.Server) -> None:
     raw = any_server.raw
     for options in ({}, {"remember": True}):
-        pages: SortedSet[str] = SortedSet(raw, "pages", group=host, **options)
+        pages: SortedSet[str] = SortedSet(raw, "pages", group=group_of, **options)
         pages.add_many(urls("abcdefgh", 3))
         pages.set_group("x", limit=2)
         lease = next(iter(pages.lease(1)))
@@ -255,7 +248,7 @@ def test_clear_takes_effect_at_once_and_leaves_no_index(any_server: servers.Serv
 def test_a_lost_key_strands_nothing(any_server: servers.Server) -> None:
     raw = any_server.raw
     for part in ("ready", "resting", "waiting", "working", "leased", "meta", "g:0:a"):
-        pages: ScheduledSet[str] = ScheduledSet(raw, "pages", group=host, group_interval=0.001)
+        pages: ScheduledSet[str] = ScheduledSet(raw, "pages", group=group_of, group_interval=0.001)
         pages.add_many(urls("abc", 4))
         pages.add("a/late", delay=0.3)
         held = list(pages.lease(2))
@@ -292,7 +285,7 @@ def test_a_retry_with_group_has_no_effect_without_groups(make_set: MakeSet) -> N
 
 def test_each_call_on_a_set_of_the_other_kind_is_refused(any_server: servers.Server) -> None:
     raw = any_server.raw
-    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=group_of)
     plain: SortedSet[str] = SortedSet(raw, "pages")
     pages.add_many(urls("a", 2))
     pages.lease(1)
@@ -306,7 +299,7 @@ def test_a_lease_of_a_process_without_groups_does_not_stop_the_others(
     any_server: servers.Server,
 ) -> None:
     raw = any_server.raw
-    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=group_of)
     pages.add_many(urls("a", 1))
     plain: SortedSet[str] = SortedSet(raw, "pages")
     plain.add("x")
@@ -318,7 +311,7 @@ def test_a_lease_of_a_process_without_groups_does_not_stop_the_others(
 
 def test_items_without_payload_and_index_are_dropped(any_server: servers.Server) -> None:
     raw = any_server.raw
-    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=group_of)
     pages.add_many(urls("a", 150))
     raw.delete(f"{P}:items", f"{P}:g:0:a", f"{P}:ready")
     raw.hset(f"{P}:items", raw.zrange(f"{P}:grouped", 0, 0)[0], b"")
@@ -355,7 +348,7 @@ def test_adds_unlink_the_indexes_that_a_clear_left(
         yield from ()
 
     for size in (1, 10):
-        pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+        pages: SortedSet[str] = SortedSet(raw, "pages", group=group_of)
         pages.add_many(urls("abcdefgh", size))
         with monkeypatch.context() as patched:
             patched.setattr(memory, "sweep", dies)
@@ -379,7 +372,7 @@ def test_an_index_with_an_earlier_time_keeps_no_lease_call_busy(
     any_server: servers.Server,
 ) -> None:
     raw = any_server.raw
-    pages: ScheduledSet[str] = ScheduledSet(raw, "pages", group=host)
+    pages: ScheduledSet[str] = ScheduledSet(raw, "pages", group=group_of)
     pages.add("b/now")
     assert names(pages.lease(1)) == ["b/now"]
     pages.add("a/late", delay=600)
@@ -406,7 +399,7 @@ def test_a_step_reads_few_large_items_that_left_their_group(any_server: servers.
 
 def test_groups_without_items_are_passed_many_at_a_time(any_server: servers.Server) -> None:
     raw = any_server.raw
-    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=group_of)
     pages.add_many([f"{number}/0" for number in range(1000)])
     raw.delete(f"{P}:grouped")
     pages.add("last/0")
@@ -422,7 +415,7 @@ def test_an_object_without_groups_is_told_so_when_leases_of_groups_expire(
     any_server: servers.Server,
 ) -> None:
     raw = any_server.raw
-    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=group_of)
     pages.add_many(urls("ab", 2))
     assert len(pages.lease(2)) == 2
     expire_all(raw)
@@ -440,7 +433,9 @@ def test_an_add_that_is_refused_midway_loses_no_item(
 ) -> None:
     added = {"a/0", "c/0"}
     for held in (False, True):
-        pages: SortedSet[str] = SortedSet(any_server.raw, "pages", group=host, remember=remember)
+        pages: SortedSet[str] = SortedSet(
+            any_server.raw, "pages", group=group_of, remember=remember
+        )
         pages.add_many(["a/0", "b/0"] if held else ["b/0"])
         leases = list(pages.lease(5))
         with (
@@ -448,7 +443,9 @@ def test_an_add_that_is_refused_midway_loses_no_item(
             any_server.client(**options) as client,
             pytest.raises(AddError),
         ):
-            SortedSet(client, "pages", group=host, remember=remember).add_many(added, again=held)
+            SortedSet(client, "pages", group=group_of, remember=remember).add_many(
+                added, again=held
+            )
         pages.ack(leases)
         pages.add_many(added)
         found, end = set[str](), time.monotonic() + 10
@@ -465,7 +462,7 @@ def test_a_take_that_is_refused_midway_loses_no_item(
     any_server: servers.Server, right: str
 ) -> None:
     raw = any_server.raw
-    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=group_of)
     pages.add_many(urls("c", 2), range(2))
     assert names(pages.lease(5)) == ["c/0"]
     pages.add_many(urls("ab", 3))
@@ -474,7 +471,7 @@ def test_a_take_that_is_refused_midway_loses_no_item(
         servers.user(any_server, right) as options,
         any_server.client(**options) as client,
     ):
-        other: SortedSet[str] = SortedSet(client, "pages", group=host)
+        other: SortedSet[str] = SortedSet(client, "pages", group=group_of)
         for num in (1, 9, 9):
             with contextlib.suppress(redis.exceptions.NoPermissionError):
                 taken += other.take(num)
@@ -483,7 +480,7 @@ def test_a_take_that_is_refused_midway_loses_no_item(
 
 def test_a_full_server_ends_a_pause(any_server: servers.Server) -> None:
     raw = any_server.raw
-    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=group_of)
     pages.add_many(urls("a", 1))
     # A pause that ended has left the group to the next lease.
     pages.pause_group("a", 0.01)
@@ -498,7 +495,7 @@ def test_a_full_server_ends_a_pause(any_server: servers.Server) -> None:
 
 def test_a_clear_reads_many_small_items_at_a_time(any_server: servers.Server) -> None:
     raw = any_server.raw
-    pages: SortedSet[str] = SortedSet(raw, "pages", group=host)
+    pages: SortedSet[str] = SortedSet(raw, "pages", group=group_of)
     pages.add_many(urls("abc", 400))
     raw.delete(f"{P}:ready")
     raw.config_resetstat()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import servers
+from grouped import group_of, urls
 from redis.cluster import RedisCluster
 
 import redset
@@ -23,14 +24,6 @@ from redset._operations.context import Context
 
 P = "pages:{pages}"
 MakeSet = Callable[..., Any]
-
-
-def host(url: str) -> str:
-    return url.split("/")[0]
-
-
-def urls(hosts: str, num: int) -> list[str]:
-    return [f"{name}/{number}" for name in hosts for number in range(num)]
 
 
 def rows(*names: str) -> list[dict[str, Any]]:
@@ -152,7 +145,7 @@ def test_calls_on_groups_are_refused_without_groups(make_set: MakeSet) -> None:
 
 
 def test_bad_own_values_are_named(server_client: Any) -> None:
-    pages: Any = SortedSet(server_client, "pages", group=host)
+    pages: Any = SortedSet(server_client, "pages", group=group_of)
     for options, text in (
         ({"limit": 0}, "limit must be from 1 to 1,000, or None, got 0"),
         ({"limit": "1"}, "limit must be an int or None, got '1'"),
@@ -170,7 +163,7 @@ def test_bad_own_values_are_named(server_client: Any) -> None:
 
 
 def test_own_values_of_a_group_win_until_they_are_taken_back(make_set: MakeSet) -> None:
-    pages = make_set(SortedSet, "pages", group=host)
+    pages = make_set(SortedSet, "pages", group=group_of)
     pages.add_many(urls("ab", 4))
     assert Counter(lease.group for lease in pages.lease(9)) == {"a": 1, "b": 1}
     pages.set_group("a", limit=3)
@@ -186,7 +179,7 @@ def test_own_values_of_a_group_win_until_they_are_taken_back(make_set: MakeSet) 
 
 
 def test_a_paused_group_rests_and_the_others_go_on(make_set: MakeSet) -> None:
-    pages = make_set(SortedSet, "pages", group=host, group_limit=None)
+    pages = make_set(SortedSet, "pages", group=group_of, group_limit=None)
     pages.add_many(urls("ab", 2))
     pages.pause_group("a", math.inf)
     assert of(pages)["a"].rests_until == math.inf
@@ -201,7 +194,7 @@ def test_a_paused_group_rests_and_the_others_go_on(make_set: MakeSet) -> None:
 
 
 def test_the_end_of_a_pause_cuts_no_interval(make_set: MakeSet) -> None:
-    pages = make_set(SortedSet, "pages", group=host, group_limit=None, group_interval=0.3)
+    pages = make_set(SortedSet, "pages", group=group_of, group_limit=None, group_interval=0.3)
     pages.add_many(urls("a", 2))
     assert pages.lease()
     start = time.monotonic()
@@ -213,7 +206,7 @@ def test_the_end_of_a_pause_cuts_no_interval(make_set: MakeSet) -> None:
 
 
 def test_a_retry_lets_its_group_rest(make_set: MakeSet) -> None:
-    pages = make_set(SortedSet, "pages", group=host)
+    pages = make_set(SortedSet, "pages", group=group_of)
     pages.add_many(urls("a", 3))
     with pytest.raises(redset.Retry), pages.lease() as batch:
         for _ in batch:
@@ -288,18 +281,18 @@ def test_a_consumer_of_the_other_kind_is_told(make_set: MakeSet, grouped: bool) 
 
 def test_consume_leases_no_more_than_handlers_are_free(any_server: servers.Server) -> None:
     raw = any_server.raw
-    pages: Any = SortedSet(raw, "pages", group=host, group_limit=2)
+    pages: Any = SortedSet(raw, "pages", group=group_of, group_limit=2)
     pages.add_many(urls("abcd", 25))
     lock, running, most, leased = threading.Lock(), Counter[str](), Counter[str](), [0]
 
     def handle(url: str) -> None:
         with lock:
-            running[host(url)] += 1
-            most[host(url)] = max(most[host(url)], running[host(url)])
+            running[group_of(url)] += 1
+            most[group_of(url)] = max(most[group_of(url)], running[group_of(url)])
             leased.append(raw.zcard(f"{P}:leased"))
         time.sleep(0.001)
         with lock:
-            running[host(url)] -= 1
+            running[group_of(url)] -= 1
 
     assert pages.consume(handle, concurrency=3, until_finished=True).done == 100
     assert max(most.values()) <= 2
@@ -307,13 +300,13 @@ def test_consume_leases_no_more_than_handlers_are_free(any_server: servers.Serve
 
 
 def test_consume_refuses_a_batch(server_client: Any) -> None:
-    pages: Any = SortedSet(server_client, "pages", group=host)
+    pages: Any = SortedSet(server_client, "pages", group=group_of)
     with pytest.raises(ValueError, match=r"^batch must be None in a set with group=, got 5"):
         pages.consume(print, batch=5)
 
 
 def test_a_handler_adds_items_to_groups_and_rests_them(make_set: MakeSet) -> None:
-    pages = make_set(SortedSet, "pages", group=host)
+    pages = make_set(SortedSet, "pages", group=group_of)
     pages.add("a/")
     seen = []
 
@@ -330,7 +323,7 @@ def test_a_handler_adds_items_to_groups_and_rests_them(make_set: MakeSet) -> Non
 
 
 def test_a_writer_adds_to_groups(make_set: MakeSet) -> None:
-    pages = make_set(SortedSet, "pages", group=host)
+    pages = make_set(SortedSet, "pages", group=group_of)
     keyed = make_set(SortedSet, "keyed", key="id", group="host", remember=True)
     with pages.buffered() as writer:
         for url in urls("ab", 3):
@@ -343,14 +336,14 @@ def test_a_writer_adds_to_groups(make_set: MakeSet) -> None:
 
 
 def test_leased_items_have_their_group(make_set: MakeSet) -> None:
-    pages = make_set(SortedSet, "pages", group=host)
+    pages = make_set(SortedSet, "pages", group=group_of)
     pages.add_many(urls("ab", 1))
     pages.lease(9)
     assert {row.item: row.group for row in pages.leased()} == {"a/0": "a", "b/0": "b"}
 
 
 def test_stats_count_groups(make_set: MakeSet) -> None:
-    pages = make_set(SortedSet, "pages", group=host)
+    pages = make_set(SortedSet, "pages", group=group_of)
     pages.add_many(urls("abcd", 2))
     pages.pause_group("d", 60)
     pages.lease(1)
@@ -361,7 +354,7 @@ def test_stats_count_groups(make_set: MakeSet) -> None:
 
 
 def test_an_ended_rest_without_items_is_not_ready(any_server: servers.Server) -> None:
-    pages: Any = SortedSet(any_server.raw, "pages", group=host, group_interval=0.01)
+    pages: Any = SortedSet(any_server.raw, "pages", group=group_of, group_interval=0.01)
     pages.add_many(urls("a", 1) + urls("b", 2))
     pages.take(9)
     time.sleep(0.05)
@@ -395,9 +388,9 @@ def test_dead_letters_keep_their_group(make_set: MakeSet) -> None:
 
 
 def test_undecodable_items_keep_their_group(make_set: MakeSet) -> None:
-    pages = make_set(SortedSet, "pages", group=host)
+    pages = make_set(SortedSet, "pages", group=group_of)
     pages.add_many(["a/bad", "b/bad"])
-    reader = make_set(SortedSet, "pages", group=host, serializer=json)
+    reader = make_set(SortedSet, "pages", group=group_of, serializer=json)
     assert reader.take(5) == []
     assert not reader.lease(5)
     assert {(letter.group, letter.raw) for letter in pages.dead} == {
@@ -410,7 +403,7 @@ def test_undecodable_items_keep_their_group(make_set: MakeSet) -> None:
 
 @pytest.mark.parametrize("key", [None, lambda item: item])
 def test_a_restored_set_has_its_groups_and_own_values(make_set: MakeSet, key: Any) -> None:
-    options = {"key": key, "group": host, "max_attempts": 1}
+    options = {"key": key, "group": group_of, "max_attempts": 1}
     pages = make_set(SortedSet, "pages", **options)
     pages.add_many(urls("abc", 2))
     pages.set_group("a", limit=2)
@@ -425,7 +418,7 @@ def test_a_restored_set_has_its_groups_and_own_values(make_set: MakeSet, key: An
     assert other.dead.requeue() == 1
     taken = other.lease(9)
     assert Counter(lease.group for lease in taken) == {"a": 2, "b": 1, "c": 1}
-    assert all(lease.group == host(lease.item) for lease in taken)
+    assert all(lease.group == group_of(lease.item) for lease in taken)
 
 
 def test_lines_of_a_set_without_groups_get_the_groups_of_the_set(make_set: MakeSet) -> None:
@@ -442,7 +435,7 @@ def test_lines_of_a_set_without_groups_get_the_groups_of_the_set(make_set: MakeS
     assert sorted(item["id"] for item in back.take(9)) == [0, 1, 2, 3]
     text = make_set(SortedSet, "text")
     text.add_many(urls("ab", 2))
-    grouped = make_set(SortedSet, "grouped", group=host)
+    grouped = make_set(SortedSet, "grouped", group=group_of)
     assert grouped.restore(list(text.export())) == 4
     assert Counter(lease.group for lease in grouped.lease(9)) == {"a": 1, "b": 1}
     again = make_set(SortedSet, "again")
@@ -453,12 +446,12 @@ def test_lines_of_a_set_without_groups_get_the_groups_of_the_set(make_set: MakeS
 def test_a_restore_beside_a_consumer_hands_out_each_item_once(
     any_server: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source: Any = SortedSet(any_server.raw, "source", group=host)
+    source: Any = SortedSet(any_server.raw, "source", group=group_of)
     source.add_many(urls("abcd", 100))
     lines = list(source.export())
     # An item that returned to the queue in the middle of an export comes twice.
     lines[-1:] = [*lines[1:40], lines[-1].replace("400", "439")]
-    pages: Any = SortedSet(any_server.raw, "pages", group=host, group_limit=100)
+    pages: Any = SortedSet(any_server.raw, "pages", group=group_of, group_limit=100)
     seen: list[str] = []
     step = Context.step
 
@@ -468,7 +461,7 @@ def test_a_restore_beside_a_consumer_hands_out_each_item_once(
         return step(ctx, name, *args, **more)
 
     monkeypatch.setattr(Context, "step", beside)
-    assert SortedSet[Any](any_server.raw, "pages", group=host).restore(lines) == 400
+    assert SortedSet[Any](any_server.raw, "pages", group=group_of).restore(lines) == 400
     monkeypatch.undo()
     assert len(seen) == 250
     seen += [lease.item for lease in pages.lease(1000)]
@@ -478,7 +471,7 @@ def test_a_restore_beside_a_consumer_hands_out_each_item_once(
 
 def test_discarded_leases_free_their_slots(any_server: servers.Server) -> None:
     raw = any_server.raw
-    pages: Any = SortedSet(raw, "pages", group=host)
+    pages: Any = SortedSet(raw, "pages", group=group_of)
     pages.add_many(urls("ab", 3))
     leases = {lease.group: lease for lease in pages.lease(9)}
     assert pages.discard(leases["a"].item)
@@ -487,7 +480,7 @@ def test_discarded_leases_free_their_slots(any_server: servers.Server) -> None:
     assert pages.discard_many(["a/1", "a/2", "b/0", "b/1"]) == 4
     assert slots(raw) == 0
     assert [lease.item for lease in pages.lease(9)] == ["b/2"]
-    remembering: Any = SortedSet(raw, "seen", group=host, remember=True)
+    remembering: Any = SortedSet(raw, "seen", group=group_of, remember=True)
     remembering.add_many(urls("a", 2))
     remembering.lease()
     assert remembering.discard("a/0", forget=True)
@@ -495,7 +488,7 @@ def test_discarded_leases_free_their_slots(any_server: servers.Server) -> None:
 
 
 def test_ranges_are_taken_by_score_and_wait_for_no_turn(make_set: MakeSet) -> None:
-    pages = make_set(SortedSet, "pages", group=host, group_interval=60)
+    pages = make_set(SortedSet, "pages", group=group_of, group_interval=60)
     pages.add_many(urls("ab", 5), range(10))
     assert pages.between(0, 3).take(9) == urls("a", 4)
     assert pages.between(4, 7).discard() == 4
@@ -519,7 +512,7 @@ def test_items_keep_their_group_from_set_to_set(make_set: MakeSet) -> None:
 
 def test_items_of_sets_without_groups_pass_through_the_client(make_set: MakeSet) -> None:
     plain = make_set(SortedSet, "plain")
-    pages = make_set(SortedSet, "pages", group=host)
+    pages = make_set(SortedSet, "pages", group=group_of)
     plain.add_many(urls("ab", 3), range(6))
     assert plain.move_many(["a/0", "b/0", "c/0"], pages) == 2
     assert plain.size() == 4
@@ -543,8 +536,8 @@ def test_algebra_removes_items_and_frees_slots(any_server: servers.Server) -> No
     def make_set(kind: Any, name: str, **options: Any) -> Any:
         return kind(any_server.raw, name, **options)
 
-    one = make_set(SortedSet, "one", group=host)
-    two = make_set(SortedSet, "two", group=host)
+    one = make_set(SortedSet, "one", group=group_of)
+    two = make_set(SortedSet, "two", group=group_of)
     one.add_many(urls("abc", 2))
     two.add_many(urls("ab", 1))
     assert len(one.lease(9)) == 3
@@ -566,7 +559,7 @@ def test_algebra_removes_items_and_frees_slots(any_server: servers.Server) -> No
             call()
     assert plain != one
     keyed = make_set(SortedSet, "keyed", key=lambda url: url)
-    grouped = make_set(SortedSet, "grouped", key=lambda url: url, group=host)
+    grouped = make_set(SortedSet, "grouped", key=lambda url: url, group=group_of)
     keyed.add_many(urls("ab", 2))
     grouped.add_many(urls("bc", 2))
     grouped ^= keyed
@@ -575,7 +568,7 @@ def test_algebra_removes_items_and_frees_slots(any_server: servers.Server) -> No
 
 
 def test_the_registry_has_the_groups_of_a_set(server_client: Any) -> None:
-    for group, named in (("host", "host"), (host, True), (("a", "b"), ["a", "b"])):
+    for group, named in (("host", "host"), (group_of, True), (("a", "b"), ["a", "b"])):
         pages: Any = SortedSet(server_client, "pages", group=group, group_interval=0.25)
         entry = reporting.entry_of(*pages._ctx.reporter._described)
         server_client.hset("redset:sets", "pages", json.dumps(entry))
@@ -607,7 +600,7 @@ def test_a_new_serializer_is_used_at_once(make_set: MakeSet) -> None:
 
 
 def test_calls_on_groups_of_a_closed_set_are_refused(server_client: Any) -> None:
-    pages: Any = SortedSet(server_client, "pages", group=host)
+    pages: Any = SortedSet(server_client, "pages", group=group_of)
     pages.close()
     for call in (
         lambda: pages.set_group("a", limit=1),
@@ -648,7 +641,7 @@ def test_groups_work_on_a_cluster() -> None:
     with servers.cluster(servers.some(), 2) as nodes:
         client = RedisCluster(host="127.0.0.1", port=nodes[0].port)
         for name in ("jobs", "{tag}:pages"):
-            pages: Any = SortedSet(client, name, group=host, max_attempts=1, remember=True)
+            pages: Any = SortedSet(client, name, group=group_of, max_attempts=1, remember=True)
             pages.add_many(urls("ab", 2))
             pages.set_group("a", limit=2)
             pages.pause_group("b", math.inf)
