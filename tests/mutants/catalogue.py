@@ -932,7 +932,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "unreceived-leases-count-attempts",
-        "redset/scripts/lease.lua",
+        "redset/scripts/include/resending.lua",
         "",
         "finish('release', rest, theirs, now, {0, '', '', ''})",
         "finish('expire', rest, theirs, now, {0, '', '', ''})",
