@@ -30,7 +30,7 @@ QUERIES = {
     "idempotent": "background-jobs",
     "Celery": "background-jobs",
     "Django": "background-jobs",
-    "rate limit": "crawling",
+    "rate limit": "politeness",
     "cron": "delayed",
     "graceful shutdown": "workers",
     "SIGTERM": "workers",
