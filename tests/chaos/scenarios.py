@@ -165,9 +165,9 @@ class Run:
         self._running[process] = what
         return process
 
-    def start(self, *roles: str) -> None:
+    def start(self, *roles: str, **own: Any) -> None:
         """Start processes, and wait until each of them has begun with something."""
-        started = [self._running[self.spawn(role)].name for role in roles]
+        started = [self._running[self.spawn(role, **own)].name for role in roles]
         end = time.monotonic() + PATIENCE
         while not all(self._begun(name) for name in started):
             if time.monotonic() > end:
@@ -177,6 +177,17 @@ class Run:
     def _begun(self, name: str) -> bool:
         path = self.directory / f"{name}.jsonl"
         return path.exists() and path.stat().st_size > 0
+
+    def work_on(self, lines: int) -> None:
+        """Wait until the histories of the processes have so many lines."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            found = sum(path.read_bytes().count(b"\n") for path in self.directory.glob("*.jsonl"))
+            if found >= lines:
+                return
+            if time.monotonic() > end:
+                raise TimeoutError(f"{found} lines, not {lines}, after {PATIENCE} s")
+            time.sleep(0.05)
 
     def victims(self, *roles: str) -> list[Any]:
         return [each for each, what in self._running.items() if not roles or what.role in roles]
@@ -552,7 +563,7 @@ def groups_rolling(run: Run, faults: int) -> None:
             run.rest(0.1, 0.3)
             old = run.pick.choice(run.victims("consumer"))
             # All are of one kind after the first and the second half.
-            run.spawn("consumer", options=names[1 if turn < faults / 2 else 0])
+            run.start("consumer", options=names[1 if turn < faults / 2 else 0])
             run._running.pop(old)
             old.kill()
             old.join()
@@ -585,6 +596,8 @@ def _judged(run: Run, options: list[str]) -> Iterator[None]:
     log = politeness.Log(run.server, run.directory / "log")
     with log:
         yield
+        # The log of a run in which little was handed out shows nothing.
+        run.work_on(1000)
         run.end()
     rests = politeness.rests(history.read(run.directory))
     ttl = 1000 * float(run._work.get("ttl", Work._field_defaults["ttl"]))
