@@ -470,6 +470,29 @@ def test_a_page_of_hosts_that_the_killed_worker_had_may_be_fetched_twice() -> No
     assert hosts.check(made, None)[1] == [f"{made.start} was fetched 2 times"]
 
 
+def test_on_a_terminal_the_hosts_are_a_table_with_their_turns(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    pytest.importorskip("rich")
+    made = hosts.Hosts.of_many(3, 2, 2)
+    now = time.monotonic()
+    first, second, third = made.names
+    made.log = [
+        hosts.Visit(first, "0", now, now - 1, now - 0.9),
+        hosts.Visit(first, "0", now, now - 0.5, now - 0.4),
+        hosts.Visit(second, "0", now, now + 60, None),
+    ]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with hosts._view(made) as show:
+        show()
+    lines = capsys.readouterr().out.splitlines()
+    shown = {name: line for name in made.names for line in lines if name in line}
+    assert "2 of 2" in shown[first] and shown[first].rstrip().endswith("done")
+    assert "1 of 2" in shown[second] and shown[second].rstrip().endswith("resting")
+    assert "0 of 2" in shown[third]
+    assert any("turns" in line and "aab" in line for line in lines)
+
+
 def test_hosts_go_with_one_private_server_and_no_live_view(capsys: Any) -> None:
     for other in ("--top", "--cluster"):
         with pytest.raises(SystemExit):
