@@ -17,7 +17,7 @@ help:
 	@echo '                  (ARGS=--top: in a live view, for a minute)'
 	@echo '                  (ARGS=--hosts: 20 hosts, with a limit and a gap for each)'
 	@echo 'make demo-scrapy  the same site with two Scrapy processes, one of which is killed'
-	@echo 'make test         run the tests, 5 minutes (ARGS="-k name" for some of them)'
+	@echo 'make test         run the tests, 6 minutes (ARGS="-k name" for some of them)'
 	@echo 'make test-all     every case of them, with coverage (half an hour)'
 	@echo 'make sanitize     the core under AddressSanitizer and UBSan'
 	@echo 'make fuzz         generated attacks, in full (ARGS="inputs --count 1000 --seed 7")'
