@@ -33,6 +33,7 @@ import redset
 from benchmarks import machine
 from benchmarks.memory import used, wipe
 from redset import ScheduledSet, SortedSet
+from redset._operations.limits import GROUPED_CHUNK
 from tests import servers
 
 HOSTS, LINKS, HOSTS_OF_A_PAGE = 1_000, 100, 5
@@ -298,7 +299,9 @@ def measure_large(server: servers.Server, groups: int, runs: int) -> bool:
     steps, number = Steps(server), itertools.count(groups)
 
     def add(_: int) -> None:
-        jobs.add_many([item_of(place, place) for place in itertools.islice(number, 250)], 0)
+        jobs.add_many(
+            [item_of(place, place) for place in itertools.islice(number, GROUPED_CHUNK)], 0
+        )
 
     held: list[Any] = []
 
@@ -311,7 +314,7 @@ def measure_large(server: servers.Server, groups: int, runs: int) -> bool:
             jobs.release(held.pop())
 
     for _ in range(runs):
-        steps.measure("add of 250 new groups", 40, add)
+        steps.measure(f"add of {GROUPED_CHUNK} new groups", 40, add)
         steps.measure("lease of 100", 60, lease)
         steps.measure("release of 100", len(held), lambda _: jobs.release(held.pop()))
         for _ in range(100):

@@ -16,6 +16,7 @@ from redset._operations.limits import (
     CHUNK_BYTES,
     ENCODERS,
     FOLD,
+    GROUPED_CHUNK,
     HEAVY_CHUNK,
     HEAVY_WINDOW,
     SCRIPT_CHUNK,
@@ -150,7 +151,7 @@ class Adder:
         )
         name = "add" if settling is None else "settle"
         self.script = None if self.command else script(name, ctx.options.grouped)
-        self._chunk = CHUNK if light and self.condition in ("", "nx", "xx") else SCRIPT_CHUNK
+        self._chunk = _chunk_of(ctx.options, light, self.condition)
         last_wins = self.condition == "" and (not ctx.options.remember or self.again)
         # With remember=False every equal item is sent: each may be refused.
         foldable = self.condition == "nx" or (
@@ -493,6 +494,13 @@ class Refusal(NamedTuple):
             f"the set holds {self.detail} items, and max_size is {ctx.options.max_size}; "
             "chunks are refused whole"
         )
+
+
+def _chunk_of(options: SetOptions, light: bool, condition: str) -> int:
+    """Return the largest number of entries in a request while no memory is filled."""
+    if light and condition in ("", "nx", "xx"):
+        return CHUNK
+    return GROUPED_CHUNK if options.grouped else SCRIPT_CHUNK
 
 
 def _may_skip(options: SetOptions, condition: str) -> bool:

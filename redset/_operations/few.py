@@ -28,7 +28,7 @@ from typing import Any
 from redset import _operations
 from redset._operations.adding import Adder, AddResult, Flags, OtherEpoch, is_large
 from redset._operations.context import Context
-from redset._operations.limits import SCRIPT_CHUNK
+from redset._operations.limits import GROUPED_CHUNK, SCRIPT_CHUNK
 from redset._operations.reporting import REFUSED
 from redset._operations.scores import Clock
 from redset._transport.effects import Operation
@@ -47,7 +47,8 @@ def add_few(
         condition: The condition of the flags.
     """
     kind = type(items)
-    if not (kind is list or kind is tuple) or not 0 < len(items) <= FEW:
+    most = GROUPED_CHUNK if ctx.options.grouped else FEW
+    if not (kind is list or kind is tuple) or not 0 < len(items) <= most:
         return None
     remember: Any = flags.remember
     if remember is not None and type(remember) is not bool:
