@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import itertools
-import signal
 import sys
 import time
 from collections import Counter, defaultdict
@@ -16,7 +14,7 @@ from urllib.parse import urlsplit
 from redset import SortedSet
 from redset.demo.crawl import Crew
 from redset.demo.site import Site
-from redset.demo.worker import Job, Shared, Stop, fetch, links, open_client_of
+from redset.demo.worker import Job, Shared, begun, fetch, links
 
 __all__ = ("Hosts", "HostsReport", "Visit", "check", "crawl", "summary")
 
@@ -121,17 +119,7 @@ def open_hosts(client: Any, name: str) -> SortedSet[Any]:
 
 def work(worker: int, job: Job, shared: Shared) -> None:
     """Crawl until nothing is queued or leased, or until the parent stops the crawl."""
-    # Ctrl-C goes to all processes of a terminal; the parent acts on it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    site = http.client.HTTPConnection("127.0.0.1", job.port, timeout=30)
-    with open_client_of(job) as client:
-        queue = open_hosts(client, job.name)
-        queue.size()
-        shared.ready.release()
-        stop = Stop(shared)
-        while not shared.may_begin(1.0):
-            if stop.is_set():
-                return
+    with begun(job, shared, open_hosts) as (queue, site, stop):
         while not stop.is_set() and not queue.finished():
             for lease in queue.lease(1, ttl=TTL, wait=0.2):
                 url, depth = lease.item["url"], lease.item["depth"]
@@ -139,7 +127,6 @@ def work(worker: int, job: Job, shared: Shared) -> None:
                 found = [item_of(link, depth + 1) for link in links(body, url)]
                 queue.ack([lease], found)
                 shared.count(worker, pages=1, offered=len(found))
-    site.close()
 
 
 def item_of(url: str, depth: int) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.context import SpawnContext
 from typing import Any, NamedTuple
 from urllib.parse import urldefrag, urljoin, urlsplit
@@ -19,7 +20,8 @@ from redset import SortedSet
 from redset.demo.nodes import open_client
 
 __all__ = (
-    "Job", "Shared", "Stop", "Tally", "fetch", "links", "open_client_of", "open_set", "work",
+    "Job", "Shared", "Stop", "Tally", "begun", "fetch", "links", "open_client_of", "open_set",
+    "work",
 )  # fmt: skip
 
 #: Pages in a lease call, and the time of a lease in seconds. Pages of a killed worker are missing
@@ -104,25 +106,35 @@ def open_set(client: Any, name: str) -> SortedSet[Any]:
     return SortedSet(client, name, key="url", remember=True, scorer="depth")
 
 
-def work(worker: int, job: Job, shared: Shared) -> None:
-    """Crawl until nothing is queued or leased, or until the parent stops the crawl."""
+@contextlib.contextmanager
+def begun(
+    job: Job, shared: Shared, open_queue: Callable[[Any, str], SortedSet[Any]]
+) -> Iterator[tuple[SortedSet[Any], http.client.HTTPConnection, Stop]]:
+    """Open the set and the site, and wait until the workers may begin or are stopped."""
     # Ctrl-C goes to all processes of a terminal; the parent acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     site = http.client.HTTPConnection("127.0.0.1", job.port, timeout=30)
     with open_client_of(job) as client:
-        queue = open_set(client, job.name)
+        queue = open_queue(client, job.name)
         queue.size()
         shared.ready.release()
         stop = Stop(shared)
-        while not shared.may_begin(1.0):
-            if stop.is_set():
-                return
+        while not (shared.may_begin(1.0) or stop.is_set()):
+            pass
+        yield queue, site, stop
+    site.close()
+
+
+def work(worker: int, job: Job, shared: Shared) -> None:
+    """Crawl until nothing is queued or leased, or until the parent stops the crawl."""
+    with begun(job, shared, open_set) as (queue, site, stop):
+        if stop.is_set():
+            return
 
         def visit(item: Any) -> list[Any]:
             return _visit(worker, job, shared, site, item)
 
         queue.consume(visit, batch=BATCH, ttl=TTL, until_finished=True, stop=stop)
-    site.close()
 
 
 def open_client_of(job: Job) -> Any:
