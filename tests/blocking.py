@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import redset.asyncio
@@ -21,6 +22,16 @@ async def _awaited(awaitable: Awaitable[Any]) -> Any:
 
 def wait(awaitable: Awaitable[Any]) -> Any:
     return LOOP.run_until_complete(_awaited(awaitable))
+
+
+def running(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test in an event loop of its own, as a reactor would."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **options: Any) -> None:
+        asyncio.run(test(*args, **options))
+
+    return run
 
 
 async def be_cancelled_at_the_end_of_a_wait_for() -> None:

@@ -166,6 +166,7 @@ class GroupedModel:
         self._place()
 
     def clear(self) -> None:
+        # As new: nothing of the model outlives a clear.
         self.__init__(self.limit, self.rests)  # type: ignore[misc]
 
     # Hand-outs.

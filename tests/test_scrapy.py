@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import datetime
-import functools
 import importlib.util
 import itertools
 import math
@@ -13,7 +12,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +20,7 @@ import children
 import pytest
 import redis
 import servers
+from blocking import running
 from hypothesis import given
 from hypothesis import strategies as st
 from load import Load
@@ -49,16 +48,6 @@ from redset.scrapy.errors import is_away, is_full
 from redset.scrapy.settings import CrawlOptions, connector_of, delay_of
 
 PACKAGE = Path(redset.scrapy.__file__).parent
-
-
-def running(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test in an event loop, as a reactor would."""
-
-    @functools.wraps(test)
-    def run(*args: Any, **options: Any) -> None:
-        asyncio.run(test(*args, **options))
-
-    return run
 
 
 @pytest.fixture

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
-import functools
 import importlib.util
 import json
 import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +19,7 @@ from urllib.parse import urlsplit
 import children
 import pytest
 import servers
+from blocking import running
 
 if importlib.util.find_spec("scrapy") is None:
     pytest.skip("scrapy: it is not installed here", allow_module_level=True)
@@ -50,16 +49,6 @@ TESTS = Path(__file__).parent
 #: A process needs some seconds to begin on a busy machine.
 LIMIT = 100.0
 POLITE = {"REDSET_POLITE": True, "CONCURRENT_REQUESTS_PER_DOMAIN": 2}
-
-
-def running(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test in an event loop, as a reactor would."""
-
-    @functools.wraps(test)
-    def run(*args: Any, **options: Any) -> None:
-        asyncio.run(test(*args, **options))
-
-    return run
 
 
 @pytest.fixture
