@@ -75,8 +75,8 @@ class Figures(NamedTuple):
         Items queued, due or not. Items whose lease expired are counted by ``late`` until a call of
         a worker returns them to the queue.
     available : int
-        Queued items that a consumer would be given now; in a set with groups the number of groups
-        that may start: at least so many.
+        Queued items that a consumer would be given now. In a set with groups: the groups that may
+        start, each with at least one item.
     leased : int
         Items that are leased, or wait out a delay.
     late : int

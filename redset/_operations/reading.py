@@ -38,8 +38,8 @@ class Stats(NamedTuple):
     size : int
         Items queued, due or not.
     available : int
-        Items that a consumer could get now. In a set with groups the number of groups that may
-        start: at least so many.
+        Items that a consumer could get now. In a set with groups: the groups that may start, each
+        with at least one item.
     leased : int
         Items that are leased or delayed.
     dead : int
